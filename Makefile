@@ -1,0 +1,46 @@
+# make repro   set up, then run the data part of the pipeline on params.yaml (the demo) and print what the store holds
+# make test    set up, then run the tests
+# make check   lint, format, types, import layers
+# make soak    the exhaustive suites
+# make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := true
+export PYTHONUTF8 := 1
+
+.PHONY: setup repro test check soak lock clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): requirements.lock requirements-uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"found Python {sys.version.split()[0]}, expected 3.11 or newer; type: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	@touch $(INSTALLED)
+
+repro: $(INSTALLED)
+	dvc repro verify
+	@echo "the store: $$(python -c 'import yaml; print(yaml.safe_load(open("params.yaml"))["store"])'), pictures and metrics: data/report; python cli.py info says what it holds"
+
+test: $(INSTALLED)
+	python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+
+check: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+soak: $(INSTALLED)
+	python -m pytest -m slow --timeout 3600
+
+lock: $(INSTALLED)
+	uv pip compile -q pyproject.toml --group app --group dev --generate-hashes --python-version 3.11 --no-annotate -o requirements.lock
+	echo 'uv==0.13.8' | uv pip compile -q - --generate-hashes --no-annotate -o requirements-uv.lock
+
+clean:
+	rm -rf data/store data/report data/demo
