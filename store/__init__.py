@@ -1,0 +1,34 @@
+"""The feature store on disk, and its reader. Installed elsewhere as ``elisa_store``; needs numpy, pyarrow, google-crc32c.
+
+from store import open_split
+split = open_split("data/store", dataset="demo", split="val")
+record = split[17]
+record.masks[0].decode()                     # bool [H, W]
+record["mask_embeddings/demo_alphaclip"]     # float16 [count, D]
+"""
+
+from .errors import (
+    ConflictError,
+    DamagedStoreError,
+    FailedImageError,
+    IncompleteColumnError,
+    RleError,
+    StoreError,
+)
+from .layout import FORMAT_VERSION
+from .reader import Split, open_split
+from .records import Record, Region
+
+__all__ = [
+    "FORMAT_VERSION",
+    "ConflictError",
+    "DamagedStoreError",
+    "FailedImageError",
+    "IncompleteColumnError",
+    "Record",
+    "Region",
+    "RleError",
+    "Split",
+    "StoreError",
+    "open_split",
+]

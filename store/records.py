@@ -1,0 +1,120 @@
+"""What reading gives: one record an image, with its masks, instances, targets and arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import rle
+from .errors import FailedImageError, StoreError
+from .schema import OK
+from .shards import AnyArray
+
+if TYPE_CHECKING:
+    from .reader import Split
+
+
+@dataclass(frozen=True)
+class Region:
+    """A mask or an instance of an image, with the fields of its table as attributes of ``fields``.
+
+    segmentation: COCO RLE counts in the frame height_px x width_px. bbox: XYWH px. area: px.
+    """
+
+    segmentation: str
+    height_px: int
+    width_px: int
+    fields: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.segmentation if name == "segmentation" else self.fields[name]
+
+    def decode(self) -> npt.NDArray[np.bool_]:
+        """The mask as bool [height_px, width_px]."""
+        return rle.decode(self.segmentation, self.height_px, self.width_px)
+
+    def coco(self) -> dict[str, Any]:
+        """The mask as pycocotools takes it: ``{"size": [h, w], "counts": ...}``."""
+        return {"size": [self.height_px, self.width_px], "counts": self.segmentation}
+
+
+class Record:
+    """Everything the store holds of one image. Columns are read when they are asked for.
+
+    ``record["mask_embeddings/NAME"]`` is an array ``[count, ...]``; row k belongs to ``record.masks[k]``.
+    """
+
+    def __init__(self, split: Split, image_index: int) -> None:
+        self.split = split
+        self.image_index = image_index
+        self._row = self._rows("images")[0]
+        self.image_id: str = self._row["image_id"]
+        self.path: str = self._row["path"]
+        self.height_px: int = self._row["height_px"]
+        self.width_px: int = self._row["width_px"]
+        self.status: str = self._row["status"]
+        self.error: str | None = self._row["error"]
+
+    def __repr__(self) -> str:
+        size = f"{self.width_px}x{self.height_px} px" if self.status == OK else f"{self.status}: {self.error}"
+        return f"Record({self.image_index}, {self.image_id!r}, {size})"
+
+    def __getitem__(self, column: str) -> AnyArray:
+        """The image's vectors in an array column. Raises FailedImageError, never gives fill values."""
+        return self.split.column(column).array(self.image_index)
+
+    @cached_property
+    def masks(self) -> list[Region]:
+        """SAM's proposals, largest first. Raises FailedImageError when the image has none because it failed."""
+        return self._regions("masks")
+
+    @cached_property
+    def instances(self) -> list[Region]:
+        """The annotated regions. Raises FailedImageError as :attr:`masks` does."""
+        return self._regions("instances")
+
+    @cached_property
+    def targets(self) -> list[dict[str, Any]]:
+        """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open."""
+        targets = self._rows("targets")
+        if "match/targets" not in self.split.columns:
+            return targets
+        return [{**match, **target} for target, match in zip(targets, self._rows("match/targets"), strict=True)]
+
+    def image(self) -> npt.NDArray[np.uint8]:
+        """The pixels, uint8 [H, W, 3] RGB, EXIF-oriented. Needs ``images_root`` and Pillow."""
+        if self.split.images_root is None:
+            raise StoreError("no pixels: open the split with images_root=<the data set's folder>")
+        if self.status != OK:
+            raise FailedImageError(f"image {self.image_index}: {self.error or self.status}")
+        from PIL import Image, ImageOps
+
+        root = self.split.images_root.resolve()
+        path = (root / self.path).resolve()
+        if not path.is_relative_to(root):
+            raise StoreError(f"image {self.image_index}: {self.path!r} leads outside images_root")
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+    def _regions(self, column: str) -> list[Region]:
+        row = self._rows(column)[0]
+        if row["status"] != OK:
+            raise FailedImageError(f"{column}: image {self.image_index}: {row['error'] or row['status']}")
+        names = [name for name, value in row.items() if isinstance(value, list) and name != "segmentation"]
+        return [
+            Region(counts, self.height_px, self.width_px, {name: row[name][k] for name in names})
+            for k, counts in enumerate(row["segmentation"])
+        ]
+
+    def _rows(self, column: str) -> list[dict[str, Any]]:
+        source = self.split.column(column)
+        commit, position = source.commit(self.image_index)
+        table = source.table(commit.shard)
+        if column in ("targets", "match/targets"):
+            start = sum(commit.counts[:position])
+            return table.slice(start, commit.counts[position]).to_pylist()  # type: ignore[no-any-return]
+        return table.slice(position, 1).to_pylist()  # type: ignore[no-any-return]

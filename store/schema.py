@@ -1,0 +1,99 @@
+"""Schemas of the tables. One comment a field: what, frame and unit.
+
+Masks and instances are COCO RLE counts (ASCII) in the frame of the EXIF-oriented image, height_px x width_px.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+OK, FAILED, REMOVED = "ok", "failed", "removed"
+"""Values of ``status``."""
+
+_bbox = pa.list_(pa.int32(), 4)
+_scores = pa.list_(pa.float32())
+
+IMAGES = pa.schema(
+    [
+        ("image_index", pa.int64()),  # its number in the split, for life
+        ("image_id", pa.string()),  # stable name
+        ("path", pa.string()),  # relative to index.root, POSIX
+        ("height_px", pa.int32()),  # of the EXIF-oriented image; 0 when it could not be read
+        ("width_px", pa.int32()),
+        ("sha256", pa.string()),  # of the file's bytes; empty when there is no file
+        ("status", pa.string()),  # ok | failed | removed
+        ("error", pa.string()),  # the reason, null when ok
+    ]
+)
+
+INSTANCES = pa.schema(
+    [
+        ("image_index", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("segmentation", pa.list_(pa.string())),  # COCO RLE counts, largest painted first
+        ("bbox", pa.list_(_bbox)),  # XYWH px
+        ("area", pa.list_(pa.int64())),  # px
+        ("label", pa.list_(pa.string())),
+    ]
+)
+
+TARGETS = pa.schema(
+    [
+        ("target_id", pa.string()),
+        ("image_index", pa.int64()),
+        ("instances", pa.list_(pa.int32())),  # numbers of the image's instances; may be empty
+        ("texts", pa.list_(pa.string())),  # the question and its rephrasings
+        ("is_sentence", pa.bool_()),  # long (sentence) or short (phrase) query
+        ("kind", pa.string()),  # what sort of question, e.g. reasonseg
+        ("answer", pa.string()),  # explanatory answer, null when there is none
+        ("segmentation", pa.string()),  # COCO RLE counts of the answer as painted
+        ("ignore", pa.string()),  # COCO RLE counts of the pixels that do not count
+    ]
+)
+
+MASKS = pa.schema(
+    [
+        ("image_index", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("segmentation", pa.list_(pa.string())),  # COCO RLE counts; masks are sorted by area, largest first
+        ("bbox", pa.list_(_bbox)),  # XYWH px
+        ("area", pa.list_(pa.int64())),  # px
+        ("predicted_iou", _scores),  # SAM's own estimate
+        ("stability_score", _scores),
+        ("point_coords", pa.list_(pa.list_(pa.float64(), 2))),  # XY px, the prompt that gave the mask
+        ("crop_box", pa.list_(_bbox)),  # XYWH px, the crop that gave the mask
+    ]
+)
+
+MATCH_TARGETS = pa.schema(
+    [
+        ("target_id", pa.string()),
+        ("image_index", pa.int64()),
+        ("iou", _scores),  # [K], ignored pixels count as background (LLM-Seg's training targets)
+        ("iop", _scores),  # [K], intersection over the proposal's area
+        ("iou_valid", _scores),  # [K], ignored pixels removed from both (LISA's metric)
+        ("iop_valid", _scores),
+    ]
+)
+
+MATCH_INSTANCES = pa.schema(
+    [
+        ("image_index", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("iou", pa.list_(_scores)),  # [K][G]: mask k against instance g
+        ("iop", pa.list_(_scores)),
+    ]
+)
+
+TABLES = {
+    "images": IMAGES,
+    "instances": INSTANCES,
+    "targets": TARGETS,
+    "masks": MASKS,
+    "match/targets": MATCH_TARGETS,
+    "match/instances": MATCH_INSTANCES,
+}
+"""Column name -> schema of every table."""

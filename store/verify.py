@@ -1,0 +1,172 @@
+"""Checks that every byte below a split (or the means) is what a commit or ``column.json`` says it is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .columns import ColumnMeta, Commit, read_column, read_commit
+from .errors import StoreError
+from .files import file_sha256
+from .layout import (
+    COLUMN_JSON,
+    COMMITS,
+    TEMPORARY,
+    ZARR_JSON,
+    array_file,
+    column_dir,
+    commit_file,
+    find_columns,
+    table_file,
+)
+from .reader import why_not_current
+
+_COMMIT_NAME = re.compile(rf"{COMMITS}/(\d{{5,}})\.json")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Damage: where, what was found, and the files that repair may remove so that the shard is computed again."""
+
+    place: str
+    shard: int | None
+    what: str
+    files: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        shard = "" if self.shard is None else f" shard {self.shard}"
+        return f"{self.place}{shard}: {self.what}"
+
+
+@dataclass
+class Report:
+    """What verify saw."""
+
+    problems: list[Problem] = field(default_factory=list)
+    columns: int = 0
+    done: int = 0
+    missing: int = 0
+    stale: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+def verify(store: Path, places: list[str], deep: bool = False) -> Report:
+    """Check folders of the store, e.g. ``demo/val`` or ``means``.
+
+    Args:
+        deep: digest every byte; else sizes, commits and identities alone.
+    """
+    report = Report()
+    for base in places:
+        known: set[Path] = set()
+        folder = column_dir(store, base)
+        if not folder.is_dir():
+            continue
+        for name in find_columns(folder):
+            report.columns += 1
+            _verify_column(store, f"{base}/{name}", deep, report, known)
+        report.problems += list(_unknown(store, folder, known))
+    return report
+
+
+def repair(report: Report) -> list[Path]:
+    """Remove what is damaged or unfinished, so that running the pipeline computes just those shards again."""
+    removed = []
+    for problem in report.problems:
+        for path in problem.files:
+            if path.is_symlink() or path.exists():
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+def _verify_column(store: Path, place: str, deep: bool, report: Report, known: set[Path]) -> None:
+    folder = column_dir(store, place)
+    known |= {folder / COLUMN_JSON, folder / ZARR_JSON}
+    try:
+        meta = read_column(folder)
+    except StoreError as error:
+        report.problems.append(Problem(place, None, str(error), (folder / COLUMN_JSON,)))
+        known |= {path for path in folder.rglob("*") if path.is_file()}
+        return
+    assert meta is not None
+    report.files += 1
+    report.bytes += (folder / COLUMN_JSON).stat().st_size
+    _verify_zarr_json(folder, place, meta, report)
+    for shard in range(meta.shards):
+        _verify_shard(store, place, folder, meta, shard, deep, report, known)
+
+
+def _verify_zarr_json(folder: Path, place: str, meta: ColumnMeta, report: Report) -> None:
+    path = folder / ZARR_JSON
+    if meta.array is None:
+        if path.exists():
+            report.problems.append(Problem(place, None, "a table has a zarr.json", (path,)))
+        return
+    if not path.is_file() or path.is_symlink():
+        report.problems.append(Problem(place, None, "zarr.json is missing", (folder / COLUMN_JSON,)))
+    elif hashlib.sha256(path.read_bytes()).hexdigest() != meta.zarr_sha256:
+        report.problems.append(
+            Problem(place, None, "zarr.json is not what column.json says", (path, folder / COLUMN_JSON))
+        )
+    else:
+        report.files += 1
+        report.bytes += path.stat().st_size
+
+
+def _verify_shard(
+    store: Path, place: str, folder: Path, meta: ColumnMeta, shard: int, deep: bool, report: Report, known: set[Path]
+) -> None:
+    file = table_file(shard) if meta.array is None else array_file(shard, 1 + len(meta.array.row_shape))
+    data, receipt = folder / file, folder / commit_file(shard)
+    known |= {data, receipt}
+    try:
+        commit = read_commit(folder, shard)
+    except StoreError as error:
+        report.problems.append(Problem(place, shard, str(error), (receipt,)))
+        return
+    if commit is None:
+        report.missing += 1
+        if data.is_symlink() or data.exists():
+            report.problems.append(
+                Problem(place, shard, f"{file} has no commit (a run was killed, or the commit was lost)", (data,))
+            )
+        return
+    trouble = _trouble(place, data, file, commit, deep)
+    if trouble:
+        report.problems.append(Problem(place, shard, trouble, (receipt, data)))
+        return
+    report.files += 2
+    report.bytes += commit.size + receipt.stat().st_size
+    if why_not_current(store, place, meta, commit):
+        report.stale += 1
+    else:
+        report.done += 1
+
+
+def _trouble(place: str, data: Path, file: str, commit: Commit, deep: bool) -> str | None:
+    if commit.place != place or commit.file != file:
+        return f"the commit is that of {commit.place}, file {commit.file}"
+    if data.is_symlink() or not data.is_file():
+        return f"{file} is missing"
+    if data.stat().st_size != commit.size:
+        return f"{file} has {data.stat().st_size} bytes, expected {commit.size}"
+    if deep and file_sha256(data) != commit.sha256:
+        return f"{file} has other bytes than were committed"
+    return None
+
+
+def _unknown(store: Path, folder: Path, known: set[Path]) -> Iterator[Problem]:
+    """Every file that no column accounts for. Only what our own writer can have left is offered for removal."""
+    for path in sorted(folder.rglob("*")):
+        if path in known or (path.is_dir() and not path.is_symlink()):
+            continue
+        place = path.relative_to(store).as_posix()
+        ours = path.name.startswith(TEMPORARY) or bool(_COMMIT_NAME.fullmatch(f"{path.parent.name}/{path.name}"))
+        yield Problem(
+            place, None, "unknown file" + (" left by a killed run" if ours else "; remove it"), (path,) if ours else ()
+        )

@@ -1,0 +1,164 @@
+"""Writes columns by the commit protocol: data file durable under its final name first, then its commit.
+
+Under the fingerprint in ``column.json``, nothing committed is ever lost or changed, and nothing uncommitted is visible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from .columns import ColumnMeta, Commit, read_column, read_commit, write_column, write_commit
+from .errors import ConflictError, DamagedStoreError
+from .files import locked, make_folder, publish, sweep_temporaries, write_temporary
+from .layout import COMMITS, ZARR_JSON, array_file, table_file
+from .shards import AnyArray, ShardEncoder, zarr_json
+from .tables import encode_table
+
+
+@dataclass(frozen=True)
+class ShardData:
+    """What a stage computed for one shard of one column.
+
+    Args:
+        rows: for a table, its rows; for an array, one ``[count, ...]`` array an image.
+        counts, status: one an image. ``errors``: position in the shard -> reason.
+        omitted: vectors left out by K_max or G_max.
+    """
+
+    rows: Sequence[dict[str, Any]] | Sequence[AnyArray]
+    counts: Sequence[int]
+    status: Sequence[str]
+    errors: Mapping[int, str] = field(default_factory=dict)
+    omitted: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def begin_column(folder: Path, meta: ColumnMeta) -> ColumnMeta:
+    """Make ``column.json`` (and ``zarr.json``) say ``meta`` before the first new shard; sweep what a kill left.
+
+    Returns the meta as written. Commits of another fingerprint become stale by this; their files stay until replaced.
+    """
+    make_folder(folder / COMMITS)
+    if meta.array is not None:
+        text = zarr_json(meta)
+        meta = ColumnMeta(**{**vars(meta), "zarr_sha256": hashlib.sha256(text).hexdigest()})
+    with locked(folder):
+        sweep_temporaries(folder)
+        if _current(folder) != meta or not _zarr_intact(folder, meta):
+            if meta.array is not None:
+                temporary, _, _ = write_temporary(folder, [text])
+                publish(temporary, folder / ZARR_JSON)
+            write_column(folder, meta)
+    return meta
+
+
+def write_shard(
+    folder: Path,
+    meta: ColumnMeta,
+    place: str,
+    shard: int,
+    data: ShardData,
+    upstream: Mapping[str, str],
+    schema: pa.Schema | None,
+    run: Mapping[str, Any],
+) -> Commit:
+    """Write one shard and commit it.
+
+    Raises:
+        ConflictError: the column was begun anew with other parameters meanwhile, or another writer committed this
+            shard from other inputs while ours was computed.
+    """
+    count = len(meta.shard_range(shard))
+    if len(data.counts) != count or len(data.status) != count:
+        raise ValueError(
+            f"{place}: shard {shard} has {count} images, found {len(data.counts)} counts, {len(data.status)} status"
+        )
+    before = _read_commit_or_none(folder, shard)
+    encoder = ShardEncoder(meta) if meta.array is not None else None
+    blocks: Iterable[bytes]
+    if encoder is not None:
+        file = array_file(shard, 1 + len(encoder.layout.row_shape))
+        blocks = encoder.blocks(data.rows)  # type: ignore[arg-type]
+    else:
+        file = table_file(shard)
+        blocks = [encode_table(data.rows, schema)]  # type: ignore[arg-type]
+    make_folder((folder / file).parent)
+    temporary, size, sha256 = write_temporary((folder / file).parent, blocks)
+    commit = Commit(
+        place=place,
+        shard=shard,
+        fingerprint=meta.fingerprint,
+        file=file,
+        size=size,
+        sha256=sha256,
+        upstream=dict(upstream),
+        counts=tuple(int(value) for value in data.counts),
+        status=tuple(data.status),
+        crc32c=None if encoder is None else tuple(encoder.crc32c),
+        errors={str(position): reason for position, reason in sorted(data.errors.items())},
+        omitted=data.omitted,
+        extra=dict(data.extra),
+        run=dict(run),
+    )
+    try:
+        with locked(folder):
+            winner = _settle(folder, meta, commit, before)
+            if winner is not None:
+                return winner
+            publish(temporary, folder / file)
+            write_commit(folder, commit)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return commit
+
+
+def _settle(folder: Path, meta: ColumnMeta, ours: Commit, before: Commit | None) -> Commit | None:
+    """Under the lock: the commit another writer made meanwhile if it stands for ours, else None."""
+    current = _current(folder)
+    if current is None or current.fingerprint != meta.fingerprint:
+        raise ConflictError(
+            f"{ours.place}: begun anew with other parameters while shard {ours.shard} was computed; run it again"
+        )
+    theirs = _read_commit_or_none(folder, ours.shard)
+    if theirs is None or theirs == before:
+        return None
+    if not theirs.same_inputs(ours):
+        raise ConflictError(
+            f"{ours.place}: shard {ours.shard}: another writer committed {theirs.sha256} from other inputs, ours is {ours.sha256}; "
+            "stop the other run, then run it again"
+        )
+    if theirs.sha256 != ours.sha256:
+        warnings.warn(
+            f"{ours.place}: shard {ours.shard}: another writer committed {theirs.sha256} from the same inputs, ours would be "
+            f"{ours.sha256}; theirs is kept",
+            stacklevel=3,
+        )
+    return theirs
+
+
+def _current(folder: Path) -> ColumnMeta | None:
+    try:
+        return read_column(folder)
+    except DamagedStoreError:
+        return None  # it is replaced, which repairs it
+
+
+def _read_commit_or_none(folder: Path, shard: int) -> Commit | None:
+    try:
+        return read_commit(folder, shard)
+    except DamagedStoreError:
+        return None  # it is replaced, which repairs it
+
+
+def _zarr_intact(folder: Path, meta: ColumnMeta) -> bool:
+    path = folder / ZARR_JSON
+    if meta.array is None:
+        return True
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == meta.zarr_sha256

@@ -1,0 +1,229 @@
+"""The commit protocol: killed anywhere, nothing committed is lost and nothing uncommitted is visible."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factory import array_meta, small_store, vectors, write_array, write_images
+
+from store import ConflictError, FailedImageError, IncompleteColumnError, open_split
+from store.columns import read_commit
+from store.errors import DamagedStoreError
+from store.layout import column_dir
+from store.reader import open_column
+from store.schema import OK
+from store.verify import repair, verify
+from store.writer import ShardData, begin_column, write_shard
+
+PLACE = "d/val/mask_embeddings/x"
+STEPS = ("write_temporary", "publish", "write_commit")
+
+
+def killed_writer(store: Path, step: str, when: str) -> None:
+    """Write shard 1 in a child that kills itself before or after a step; prove that the kill landed."""
+    marker = store.parent / f"{step}-{when}"
+    code = textwrap.dedent(f"""
+        import os, signal, sys
+        sys.path[:0] = [{str(Path.cwd())!r}, {str(Path(__file__).parent)!r}]
+        from pathlib import Path
+        import store.writer as writer
+        from factory import array_meta, vectors
+        from store.schema import OK
+        real = writer.{step}
+        def dying(*args):
+            if {when!r} == "after":
+                real(*args)
+            Path({str(marker)!r}).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        folder = Path({str(store)!r}) / {PLACE!r}
+        meta = writer.begin_column(folder, array_meta(8))
+        writer.{step} = dying
+        own = vectors([5] * 8)[4:]
+        writer.write_shard(folder, meta, {PLACE!r}, 1, writer.ShardData(own, [5] * 4, [OK] * 4), {{}}, None, {{}})
+        sys.exit("survived")
+    """)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_and_run_again(tmp_path: Path, step: str, when: str) -> None:
+    store = tmp_path / "store"
+    folder = column_dir(store, PLACE)
+    meta = begin_column(folder, array_meta(8))
+    rows = vectors([5] * 8)
+    first = ShardData(rows[:4], [5] * 4, [OK] * 4)
+    before = write_shard(folder, meta, PLACE, 0, first, {}, None, {})
+    killed_writer(store, step, when)
+    assert read_commit(folder, 0) == before
+    committed = step == "write_commit" and when == "after"
+    assert (read_commit(folder, 1) is not None) == committed
+    if not committed:
+        with pytest.raises(
+            IncompleteColumnError, match="shards 1 of 2: not computed; run: python cli.py extract --split val"
+        ):
+            open_column(store, PLACE)
+    write_array(folder, array_meta(8), [5] * 8)
+    column = open_column(store, PLACE)
+    for image, want in enumerate(rows):
+        np.testing.assert_array_equal(column.array(image), want)
+    report = verify(store, ["d/val"], deep=True)
+    assert report.problems == []
+    assert report.done == 2
+
+
+def test_data_without_commit_is_damage_that_repair_sweeps(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    column = column_dir(store, PLACE)
+    begin_column(column, array_meta(8))
+    killed_writer(store, "publish", "after")
+    report = verify(store, ["d/val"])
+    assert [problem.shard for problem in report.problems] == [1]
+    assert "has no commit" in str(report.problems[0])
+    assert repair(report) == [column / "c/1/0/0"]
+    assert verify(store, ["d/val"]).problems == []
+
+
+def test_a_new_parameter_makes_every_shard_stale_and_never_a_mixture(tmp_path: Path) -> None:
+    folder = column_dir(tmp_path, PLACE)
+    write_array(folder, array_meta(8, points=1), [5] * 8)
+    meta = begin_column(folder, array_meta(8, points=2))
+    rows = vectors([5] * 8, seed=1)
+    write_shard(folder, meta, PLACE, 0, ShardData(rows[:4], [5] * 4, [OK] * 4), {}, None, {})
+    with pytest.raises(IncompleteColumnError, match="shards 1 of 2: computed with other parameters"):
+        open_column(tmp_path, PLACE)
+    part = open_column(tmp_path, PLACE, allow_incomplete=True)
+    np.testing.assert_array_equal(part.array(0), rows[0])
+    with pytest.raises(IncompleteColumnError):
+        part.array(4)
+
+
+def test_a_changed_upstream_makes_just_its_shard_stale(tmp_path: Path) -> None:
+    small_store(tmp_path, [1] * 8)
+    write_images(tmp_path, 8, failed={5: "cannot be decoded"})
+    with pytest.raises(IncompleteColumnError, match="shards 1 of 2: images changed since"):
+        open_split(tmp_path, "d", "val")
+
+
+def test_two_writers_of_the_same_shard(tmp_path: Path) -> None:
+    folder = column_dir(tmp_path, PLACE)
+    meta = begin_column(folder, array_meta(4))
+    ours, theirs = vectors([2] * 4, seed=1), vectors([2] * 4, seed=2)
+
+    def racing(own: list[np.ndarray], upstream: dict[str, str]) -> None:
+        """The other writer commits while ours is at work: when the last row is asked for."""
+
+        def rows():  # type: ignore[no-untyped-def]
+            yield from own[:3]
+            write_shard(folder, meta, PLACE, 0, ShardData(theirs, [2] * 4, [OK] * 4), {}, None, {})
+            yield own[3]
+
+        write_shard(folder, meta, PLACE, 0, ShardData(rows(), [2] * 4, [OK] * 4), upstream, None, {})  # type: ignore[arg-type]
+
+    with pytest.warns(UserWarning, match="theirs is kept"):
+        racing(ours, {})
+    np.testing.assert_array_equal(open_column(tmp_path, PLACE).array(0), theirs[0])
+    (folder / "commits/00000.json").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        racing(theirs, {})
+    (folder / "commits/00000.json").unlink()
+    with pytest.raises(ConflictError, match="other inputs"):
+        racing(ours, {"images": "another"})
+    assert verify(tmp_path, ["d/val"], deep=True).problems == []
+
+
+def test_a_column_begun_anew_meanwhile_is_a_conflict(tmp_path: Path) -> None:
+    folder = column_dir(tmp_path, PLACE)
+    old = begin_column(folder, array_meta(4, points=1))
+    begin_column(folder, array_meta(4, points=2))
+    with pytest.raises(ConflictError, match="other parameters"):
+        write_shard(folder, old, PLACE, 0, ShardData(vectors([1] * 4), [1] * 4, [OK] * 4), {}, None, {})
+
+
+def test_temporaries_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path: Path) -> None:
+    import socket
+
+    folder = column_dir(tmp_path, PLACE)
+    begin_column(folder, array_meta(4))
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True, text=True
+    )
+    left = folder / f".tmp-{socket.gethostname()}-{int(dead.stdout)}-0"
+    live = folder / f".tmp-{socket.gethostname()}-{os.getpid()}-0"
+    elsewhere = folder / ".tmp-another.host-1-0"
+    for path in (left, live, elsewhere):
+        path.touch()
+    begin_column(folder, array_meta(4))
+    assert [path.exists() for path in (left, live, elsewhere)] == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["column.json", "commits/00000.json", "zarr.json"])
+def test_every_flipped_byte_of_the_records_is_noticed(tmp_path: Path, name: str) -> None:
+    folder = column_dir(tmp_path, PLACE)
+    write_array(folder, array_meta(2), [1, 2])
+    path = folder / name
+    good = path.read_bytes()
+    for position in range(len(good)):
+        bad = bytearray(good)
+        bad[position] ^= 1 << (position % 8)
+        if _same_json(bytes(bad), good) and name != "zarr.json":
+            continue  # white space between tokens holds no information
+        path.write_bytes(bad)
+        assert verify(tmp_path, ["d/val"]).problems, f"byte {position} of {name}"
+    path.write_bytes(good)
+    assert verify(tmp_path, ["d/val"], deep=True).problems == []
+
+
+def _same_json(left: bytes, right: bytes) -> bool:
+    try:
+        return bool(json.loads(left) == json.loads(right))
+    except ValueError:
+        return False
+
+
+def test_unknown_files_and_links_are_damage(tmp_path: Path) -> None:
+    small_store(tmp_path, [1] * 4)
+    (tmp_path / "d/val/notes.txt").write_text("hello")
+    assert "unknown file; remove it" in str(verify(tmp_path, ["d/val"]).problems[0])
+    (tmp_path / "d/val/notes.txt").unlink()
+    data = column_dir(tmp_path, PLACE) / "c/0/0/0"
+    data.rename(tmp_path / "elsewhere")
+    data.symlink_to(tmp_path / "elsewhere")
+    assert "missing" in str(verify(tmp_path, ["d/val"]).problems[0])
+    with pytest.raises((DamagedStoreError, OSError)):
+        open_split(tmp_path, "d", "val")[0]["mask_embeddings/x"]
+
+
+def test_records_of_failed_images_hold_their_reason(tmp_path: Path) -> None:
+    write_images(tmp_path, 4, failed={2: "cannot be decoded"})
+    folder = column_dir(tmp_path, PLACE)
+    meta = begin_column(folder, array_meta(4))
+    rows = [*vectors([3, 0]), np.empty((0, 8), np.float16), *vectors([1])]
+    data = ShardData(rows, [3, 0, 0, 1], [OK, OK, "failed", OK], {2: "image: cannot be decoded"})
+    upstream = {"images": read_commit(column_dir(tmp_path, "d/val/images"), 0).sha256}  # type: ignore[union-attr]
+    write_shard(folder, meta, PLACE, 0, data, upstream, None, {})
+    split = open_split(tmp_path, "d", "val")
+    assert split[1]["mask_embeddings/x"].shape == (0, 8)
+    assert split["image2"].error == "cannot be decoded"
+    with pytest.raises(FailedImageError, match="image 2: image: cannot be decoded"):
+        split[2]["mask_embeddings/x"]
+
+
+@pytest.mark.parametrize("name", ["../val", "a/b", "", ".hidden", "/abs"])
+def test_names_cannot_lead_outside(tmp_path: Path, name: str) -> None:
+    from store import StoreError
+
+    with pytest.raises(StoreError, match="expected letters"):
+        open_split(tmp_path, "d", name)
