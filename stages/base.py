@@ -1,0 +1,190 @@
+"""What a stage is: a list of columns it promises, and a function from a shard's input to their rows.
+
+A stage never opens a shard, never reads ``params.yaml`` and does not know its split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stages.datasets.base import Source
+from stages.images import ImageFailure
+from stages.params import Sections
+from store import rle
+from store.columns import ArrayLayout
+from store.schema import FAILED, OK, REMOVED
+from store.shards import AnyArray
+from store.writer import ShardData
+
+Pixels = npt.NDArray[np.uint8]
+VECTORS_PER_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """A column that a stage promises to write.
+
+    Args:
+        reads: upstream columns: of the same split, or ``/means/...`` of the store.
+        params, weights, version: with the fingerprints of ``reads``, all that decides the bytes.
+        files: for the index, which source files: ``images`` or ``annotations``.
+    """
+
+    name: str
+    stage: str
+    reads: tuple[str, ...]
+    params: Mapping[str, Any]
+    version: int
+    weights: tuple[str, ...] = ()
+    schema: pa.Schema | None = None
+    layout: ArrayLayout | None = None
+    files: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A place in the order of a split's images: where the image is, or that it was removed."""
+
+    source: Source
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class ShardInput:
+    """What a stage gets to see of one shard.
+
+    Args:
+        indices: image_index of the shard's images.
+        rows: upstream table -> its rows (one an image; for targets one a target).
+        array: (upstream array, position in the shard) -> vectors ``[count, ...]`` of an image without trouble.
+        trouble: (upstream array, position) -> (status, reason) where the image has no vectors, else None.
+        pixels: uint8 [H, W, 3] RGB of every image in turn, decoded ahead; None where ``images`` has another status than ok.
+        entries: for the index alone.
+        tick: called once an image.
+    """
+
+    indices: range
+    rows: Callable[[str], list[dict[str, Any]]]
+    array: Callable[[str, int], AnyArray]
+    trouble: Callable[[str, int], tuple[str, str] | None]
+    pixels: Callable[[], Iterator[Pixels | None]]
+    tick: Callable[[], None]
+    entries: tuple[Entry, ...] = ()
+
+
+Runner = Callable[[ShardInput], dict[str, ShardData]]
+
+
+class Stage(Protocol):
+    """The two functions of a stage module."""
+
+    def columns(self, params: Sections) -> list[ColumnSpec]:
+        """What it writes. Imports no torch."""
+
+    def start(self, params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
+        """Load models; return the function that computes the ``wanted`` columns of a shard."""
+
+
+def row_trouble(row: Mapping[str, Any], what: str) -> tuple[str, str] | None:
+    """(status, reason) for a downstream row when the upstream row is not ok, else None."""
+    if row["status"] == OK:
+        return None
+    if row["status"] == REMOVED:
+        return REMOVED, REMOVED
+    return FAILED, f"{what}: {row['error']}"
+
+
+@dataclass
+class Collector:
+    """Gathers the rows of one column, one call an image: :meth:`ok` or :meth:`failed`."""
+
+    spec: ColumnSpec
+    rows: list[Any] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    status: list[str] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
+    omitted: int = 0
+
+    @property
+    def _row_a_target(self) -> bool:
+        return self.spec.schema is not None and "target_id" in self.spec.schema.names
+
+    def ok(self, image_index: int, value: Any, omitted: int = 0) -> None:
+        """Add an image: a dict of lists (table), a list of rows (row a target) or ``[count, ...]`` (array)."""
+        if self._row_a_target:
+            count = len(value)
+            self.rows += [{"image_index": image_index, **row} for row in value]
+        elif self.spec.schema is not None:
+            count = max((len(item) for item in value.values() if isinstance(item, list)), default=1)
+            self.rows.append({"image_index": image_index, "status": OK, "error": None, **value})
+        else:
+            count = len(value)
+            self.rows.append(value)
+        self.counts.append(count)
+        self.status.append(OK)
+        self.omitted += omitted
+
+    def failed(self, image_index: int, status: str, reason: str, value: Mapping[str, Any] | None = None) -> None:
+        """Add an image that has no data, with the reason."""
+        self.errors[len(self.counts)] = reason
+        if self.spec.schema is not None and not self._row_a_target:
+            empty: dict[str, Any] = {item.name: [] for item in self.spec.schema if pa.types.is_list(item.type)}
+            self.rows.append({**empty, "image_index": image_index, "status": status, "error": reason, **(value or {})})
+        elif self.spec.layout is not None:
+            self.rows.append(np.empty((0, *self.spec.layout.row_shape[1:]), dtype=self.spec.layout.dtype))
+        self.counts.append(0)
+        self.status.append(status)
+
+    def array(self, image_index: int, vectors: AnyArray, omitted: int = 0) -> None:
+        """Add float32 vectors as the layout's dtype; those that are not finite there fail."""
+        assert self.spec.layout is not None
+        with np.errstate(over="ignore"):
+            stored = vectors.astype(self.spec.layout.dtype)
+        if not np.isfinite(stored).all():
+            kind = "NaN" if np.isnan(vectors).any() else f"values outside {self.spec.layout.dtype}"
+            self.failed(image_index, FAILED, f"non-finite features: {kind} from float32")
+        else:
+            self.ok(image_index, stored, omitted)
+
+    def data(self) -> ShardData:
+        """What the writer takes."""
+        return ShardData(self.rows, self.counts, self.status, self.errors, self.omitted)
+
+
+class RleMasks(Sequence[npt.NDArray[np.bool_]]):
+    """Masks bool [H, W] that are decoded one at a time, when they are asked for."""
+
+    def __init__(self, counts: Sequence[str], height_px: int, width_px: int) -> None:
+        self.counts = list(counts)
+        self.height_px = height_px
+        self.width_px = width_px
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, slice):
+            return RleMasks(self.counts[item], self.height_px, self.width_px)
+        return rle.decode(self.counts[item], self.height_px, self.width_px)
+
+
+__all__ = [
+    "VECTORS_PER_CHUNK",
+    "Collector",
+    "ColumnSpec",
+    "Entry",
+    "ImageFailure",
+    "Pixels",
+    "RleMasks",
+    "Runner",
+    "ShardInput",
+    "Stage",
+    "row_trouble",
+]

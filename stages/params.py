@@ -1,0 +1,153 @@
+"""One frozen parameter model a stage. Defaults live in ``params.yaml`` alone, so no field has one here.
+
+Fields that only say *how* work is done are in :class:`RunParams` and belong to no fingerprint.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Params(BaseModel):
+    """Base of every section: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _multiple_of_16(value: int) -> int:
+    if value % 16:
+        raise ValueError(f"found {value}, expected a multiple of 16 (one chunk holds 16 vectors)")
+    return value
+
+
+class IndexParams(Params):
+    """Data set -> images, instances, targets."""
+
+    format: Literal["reasonseg"]
+    """Annotation format of the data set."""
+    root: str
+    """Folder of the data set. Belongs to no fingerprint: the files' checksums do."""
+    max_pixels: Annotated[int, Field(ge=1)]
+    """Images with more pixels than this are failed rows, before anything is decoded."""
+    max_instances: Annotated[int, Field(ge=16)]
+    """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
+
+    _check = field_validator("max_instances")(_multiple_of_16)
+
+
+class MasksParams(Params):
+    """SAM everything mode. Field names and meanings are ``SamAutomaticMaskGenerator``'s."""
+
+    model: Name
+    """SAM model: sam_vit_b, sam_vit_l, sam_vit_h or demo_sam."""
+    max_masks: Annotated[int, Field(ge=16)]
+    """K_max: the largest masks of an image that get an embedding (a multiple of 16); all are kept."""
+    max_side_px: Annotated[int, Field(ge=0)]
+    """Longest side SAM works at; a larger image is reduced first (INTER_AREA). 0: no limit."""
+    save_features: bool
+    """Write sam_features, so that SAM's encoder runs once an image (not with crops or max_side_px)."""
+    points_per_side: Annotated[int, Field(ge=1)]
+    """Points along one side of the grid: points_per_side**2 prompts an image."""
+    pred_iou_thresh: Fraction
+    """Masks with a smaller predicted_iou are dropped."""
+    stability_score_thresh: Fraction
+    """Masks with a smaller stability_score are dropped."""
+    stability_score_offset: Annotated[float, Field(ge=0)]
+    """Shift of the cutoff, in logits, when the stability score is computed."""
+    box_nms_thresh: Fraction
+    """Box IoU above which the less confident of two masks is dropped."""
+    crop_n_layers: Annotated[int, Field(ge=0)]
+    """Layers of crops; layer i has 2**i x 2**i crops."""
+    crop_nms_thresh: Fraction
+    """Box IoU above which masks of different crops are duplicates."""
+    crop_overlap_ratio: Fraction
+    """Overlap of crops as a fraction of the image's length, in the first layer."""
+    crop_n_points_downscale_factor: Annotated[int, Field(ge=1)]
+    """points_per_side in layer n is divided by this to the power n."""
+    min_mask_region_area: Annotated[int, Field(ge=0)]
+    """Disconnected regions and holes smaller than this, in px, are removed. 0: none."""
+
+    _check = field_validator("max_masks")(_multiple_of_16)
+
+
+class EmbedParams(Params):
+    """Encoders, by name (stages/encoders)."""
+
+    mask_encoders: tuple[Name, ...]
+    """Encoders that give a vector a mask, for proposals and instances alike."""
+    image_encoders: tuple[Name, ...]
+    """Encoders that give patch tokens an image."""
+
+
+class MatchParams(Params):
+    """IoU and IoP of masks against targets and instances. It has nothing to choose."""
+
+
+class NormalizeParams(Params):
+    """Train mean and centred embeddings."""
+
+    name: Name
+    """Name of the mean: <store>/means/<name>/<encoder>."""
+    train: tuple[Name, ...]
+    """Splits whose masks and instances make the mean."""
+    report_vectors: Annotated[int, Field(ge=2)]
+    """Mask embeddings a split, spread evenly, in the similarity report."""
+
+
+class RunParams(Params):
+    """How work is done. Belongs to no fingerprint; recorded in the commit."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    """Where models run."""
+    executor: Literal["local", "dask"]
+    """In this process, or on dask.distributed."""
+    scheduler: str
+    """Address of a Dask scheduler; empty: a LocalCluster on this machine."""
+    workers: Annotated[int, Field(ge=1)]
+    """Processes of the LocalCluster."""
+    threads: Annotated[int, Field(ge=0)]
+    """torch threads a process; 0: torch's own choice."""
+    points_per_batch: Annotated[int, Field(ge=1)]
+    """SAM prompts decoded together."""
+    masks_per_batch: Annotated[int, Field(ge=1)]
+    """Masks embedded together."""
+    prefetch: Annotated[int, Field(ge=0)]
+    """Images decoded ahead, in threads."""
+    weights_dir: str
+    """Folder of fetched checkpoints."""
+    report_dir: str
+    """Folder of metrics and pictures."""
+    max_failures: Annotated[int, Field(ge=0)]
+    """More failed images than this end a run with exit code 1."""
+
+
+class Sections(Params):
+    """The sections that decide what is computed, and ``run``."""
+
+    index: IndexParams
+    """Section index."""
+    masks: MasksParams
+    """Section masks."""
+    embed: EmbedParams
+    """Section embed."""
+    match: MatchParams
+    """Section match."""
+    normalize: NormalizeParams
+    """Section normalize."""
+    run: RunParams
+    """Section run."""
+
+    @model_validator(mode="after")
+    def _features_fit_the_masks(self) -> Sections:
+        masks = self.masks
+        if masks.save_features and (masks.crop_n_layers or masks.max_side_px):
+            raise ValueError(
+                "masks.save_features: found true together with crops or max_side_px, where SAM's encoder sees something else "
+                "than the whole image; set masks.save_features to false"
+            )
+        return self
