@@ -1,0 +1,133 @@
+"""Frozen encoders that turn masks or an image into vectors. One file and one line of :data:`ENCODERS` each.
+
+No torch here: ``info`` and the planner read this table; torch is imported by :func:`build`.
+How to add one: docs/add_an_encoder.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.sam import SAM_MODELS
+
+Model = Callable[..., npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One line of :data:`ENCODERS`.
+
+    ``kind`` "mask": ``model(image, masks, sam_features) -> float32 [K, dim]``, where ``image`` is uint8 [H,
+    W, 3] RGB, ``masks`` a sequence of K bool [H, W] (each decoded when it is asked for) and ``sam_features``
+    SAM's embedding of the image, float16 [C, h, w], or None. ``kind`` "image": ``model(image) -> float32
+    [tokens, dim]``.
+    """
+
+    module: str
+    """File in stages/encoders that has ``build(encoder, paths, device, masks_per_batch)``."""
+    kind: Literal["mask", "image"]
+    """A vector a mask, or patch tokens an image."""
+    dim: int
+    """Length of a vector."""
+    weights: tuple[str, ...]
+    """Names in stages/weights.py of the files it needs."""
+    tokens: int = 0
+    """Vectors an image (kind "image")."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Architecture and transform, read by the module."""
+    reads_sam_features: bool = False
+    """Whether it takes the column sam_features where there is one."""
+    version: int = 1
+    """Goes up whenever the same file and input would give other numbers (a golden-output test guards it)."""
+
+
+_B16 = {"width": 768, "layers": 12, "heads": 12, "patch_px": 16, "input_px": 224}
+_L14 = {"width": 1024, "layers": 24, "heads": 16, "patch_px": 14, "input_px": 224}
+_L14_336 = {**_L14, "input_px": 336}
+_DEMO_CLIP = {"width": 128, "layers": 4, "heads": 4, "patch_px": 16, "input_px": 128}
+_DEMO_DINOV2 = {"layers": 4, "heads": 4, "pretrained_px": 224, "input_px": 224}
+_ALPHA_B16 = ("clip_vit_b16", "alphaclip_vit_b16")
+_ALPHA_L14 = ("clip_vit_l14", "alphaclip_vit_l14")
+_ALPHA_L14_336 = ("clip_vit_l14_336", "alphaclip_vit_l14_336")
+_ONLY = {"mask_only": True}
+
+
+def _dinov2(name: str, dim: int, layers: int, heads: int, **more: Any) -> Encoder:
+    options = {"layers": layers, "heads": heads, "pretrained_px": 518, "input_px": 896, **more}
+    return Encoder("dinov2", "mask", dim, (name,), options=options)
+
+
+_REG = {"registers": 4}
+
+ENCODERS: dict[str, Encoder] = {
+    "alphaclip_vit_b16": Encoder("alphaclip", "mask", 512, _ALPHA_B16, options=_B16),
+    "alphaclip_vit_b16_mask_only": Encoder("alphaclip", "mask", 512, _ALPHA_B16, options=_B16 | _ONLY),
+    "alphaclip_vit_b16_stock_transform": Encoder(
+        "alphaclip", "mask", 512, _ALPHA_B16, options=_B16 | {"stock_transform": True}
+    ),
+    "alphaclip_vit_l14": Encoder("alphaclip", "mask", 768, _ALPHA_L14, options=_L14),
+    "alphaclip_vit_l14_mask_only": Encoder("alphaclip", "mask", 768, _ALPHA_L14, options=_L14 | _ONLY),
+    "alphaclip_vit_l14_336": Encoder("alphaclip", "mask", 768, _ALPHA_L14_336, options=_L14_336),
+    "alphaclip_vit_l14_336_mask_only": Encoder("alphaclip", "mask", 768, _ALPHA_L14_336, options=_L14_336 | _ONLY),
+    "dinov2_vits14": _dinov2("dinov2_vits14", 384, 12, 6),
+    "dinov2_vitb14": _dinov2("dinov2_vitb14", 768, 12, 12),
+    "dinov2_vitl14": _dinov2("dinov2_vitl14", 1024, 24, 16),
+    "dinov2_vitg14": _dinov2("dinov2_vitg14", 1536, 40, 24, swiglu=True),
+    "dinov2_vits14_reg": _dinov2("dinov2_vits14_reg", 384, 12, 6, **_REG),
+    "dinov2_vitb14_reg": _dinov2("dinov2_vitb14_reg", 768, 12, 12, **_REG),
+    "dinov2_vitl14_reg": _dinov2("dinov2_vitl14_reg", 1024, 24, 16, **_REG),
+    "dinov2_vitg14_reg": _dinov2("dinov2_vitg14_reg", 1536, 40, 24, swiglu=True, **_REG),
+    "openclip_convnext_l": Encoder(
+        "openclip",
+        "mask",
+        1536,
+        ("openclip_convnext_l",),
+        options={"model": "convnext_large_d_320", "input_px": 1024},
+    ),
+    "clip_vit_l14": Encoder("clip", "image", 1024, ("clip_vit_l14",), tokens=256, options=_L14 | {"output_dim": 768}),
+    "clip_vit_l14_336": Encoder(
+        "clip", "image", 1024, ("clip_vit_l14_336",), tokens=576, options=_L14_336 | {"output_dim": 768}
+    ),
+    "demo_alphaclip": Encoder("alphaclip", "mask", 64, ("demo_alphaclip",), options=_DEMO_CLIP),
+    "demo_alphaclip_mask_only": Encoder("alphaclip", "mask", 64, ("demo_alphaclip",), options=_DEMO_CLIP | _ONLY),
+    "demo_dinov2": Encoder("dinov2", "mask", 128, ("demo_dinov2",), options=_DEMO_DINOV2),
+    "demo_clip": Encoder("clip", "image", 128, ("demo_clip",), tokens=64, options=_DEMO_CLIP | {"output_dim": 64}),
+    **{
+        name: Encoder("sam", "mask", sam.embed_dim, (sam.weights,), options={"model": name}, reads_sam_features=True)
+        for name, sam in SAM_MODELS.items()
+    },
+}
+
+
+def encoder_line(name: str, kind: Literal["mask", "image"]) -> Encoder:
+    """The line of an encoder; ValueError, naming the choices, if there is none of that name and kind."""
+    names = sorted(key for key, encoder in ENCODERS.items() if encoder.kind == kind)
+    if name not in names:
+        raise ValueError(f"unknown {kind} encoder {name!r}; choose one of: {', '.join(names)}")
+    return ENCODERS[name]
+
+
+def build(name: str, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
+    """Load an encoder and return the callable described in :class:`Encoder`.
+
+    ``paths`` maps each name of ``ENCODERS[name].weights`` to a file whose digest was checked
+    (``stages.weights.locate``); ``device`` is torch's; ``masks_per_batch`` bounds memory and changes no
+    result beyond rounding. Raises ValueError for an unknown name or a missing path, ``WeightsError`` for a
+    file that does not hold the expected tensors.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"unknown encoder {name!r}; choose one of: {', '.join(sorted(ENCODERS))}")
+    encoder = ENCODERS[name]
+    missing = [weights for weights in encoder.weights if weights not in paths]
+    if missing:
+        raise ValueError(f"encoder {name!r} needs the weights {missing}; found paths for {sorted(paths)}")
+    module = importlib.import_module(f"stages.encoders.{encoder.module}")
+    model: Model = module.build(encoder, paths, device, masks_per_batch)
+    return model

@@ -1,0 +1,41 @@
+"""CLIP patch tokens as LLaVA and LISA take them: hidden layer -2, class token dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from open_clip.transformer import VisionTransformer
+
+from stages.encoders import Encoder, Model
+from stages.encoders.clip_vit import load_clip_visual, make_clip
+from stages.encoders.common import CLIP_STATS, ImageArray, Vectors, load_into, normalise, resize_and_crop
+
+
+def make_model(encoder: Encoder) -> VisionTransformer:
+    """The architecture of an ENCODERS line, randomly initialised."""
+    return make_clip(encoder.options, encoder.options["output_dim"])
+
+
+def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
+    """Returns ``image -> float32 [tokens, dim]``.
+
+    Transform of Hugging Face's CLIPImageProcessor (shortest side bicubic, central square); features are
+    ``CLIPVisionModel(...).hidden_states[-2][:, 1:]``, before the last layer norm (haotian-liu/LLaVA).
+    """
+    path = paths[encoder.weights[0]]
+    model = load_into(lambda: make_model(encoder), load_clip_visual(path), str(path), device)
+    layer = encoder.options["layers"] - 2
+
+    @torch.inference_mode()
+    def embed(image: ImageArray) -> Vectors:
+        square = resize_and_crop(image, encoder.options["input_px"], lambda surplus: surplus // 2)
+        pixels = normalise(square, CLIP_STATS, device)
+        output = model.forward_intermediates(
+            pixels, [layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
+        )
+        features: Vectors = output["image_intermediates"][0][0].cpu().numpy()
+        return features
+
+    return embed

@@ -1,0 +1,36 @@
+"""DINOv2 patch tokens averaged under each mask, as LLM-Seg does (wangjunchi/LLMSeg)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from stages.encoders import Encoder, Model
+from stages.encoders.common import IMAGENET_STATS, ImageArray, Mask, Vectors, load_into, load_state, padded_input
+from stages.encoders.dinov2_vit import PATCH_PX, DINOv2, from_official
+from stages.encoders.pooling import mask_weights, pool
+
+
+def make_model(encoder: Encoder) -> DINOv2:
+    """The architecture of an ENCODERS line, randomly initialised; ``model(pixels) -> [B, dim, h, w]``."""
+    return DINOv2(encoder.dim, encoder.options)
+
+
+def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
+    """Returns ``(image, masks, sam_features=None) -> float32 [K, dim]``; an empty mask gives a zero vector.
+
+    Input: ResizeLongestSide, normalised, padded with zeros to a square of ``input_px``; as in LLM-Seg, the
+    padded cells take part in the pooling where the upsampling reaches them.
+    """
+    path = paths[encoder.weights[0]]
+    model = load_into(lambda: make_model(encoder), from_official(load_state(path)), str(path), device)
+    side = encoder.options["input_px"]
+
+    @torch.inference_mode()
+    def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
+        features = model(padded_input(image, side, side, IMAGENET_STATS, device))[0]
+        return pool(features, mask_weights(masks, image.shape[:2], side // PATCH_PX, device))
+
+    return embed

@@ -1,0 +1,43 @@
+"""OpenCLIP ConvNeXt dense features averaged under each mask (the "CLIP ConvNeXt-L" ablation of LLM-Seg)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.timm_model import TimmModel
+
+from stages.encoders import Encoder, Model
+from stages.encoders.common import CLIP_STATS, ImageArray, Mask, Vectors, load_into, load_state, padded_input
+from stages.encoders.pooling import mask_weights, pool
+
+STRIDE_PX = 32
+
+
+def make_model(encoder: Encoder) -> TimmModel:
+    """The visual tower of an open_clip model with a timm ConvNeXt trunk, randomly initialised."""
+    config = open_clip.get_model_config(encoder.options["model"])
+    vision = {k.removeprefix("timm_"): v for k, v in config["vision_cfg"].items() if k != "timm_model_pretrained"}
+    return TimmModel(embed_dim=config["embed_dim"], **vision)
+
+
+def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
+    """Returns ``(image, masks, sam_features=None) -> float32 [K, dim]``; an empty mask gives a zero vector.
+
+    Features are the trunk's last map, stride 32, before its final layer norm, which follows the pooling in CLIP
+    too. Cells of padding alone do not count.
+    """
+    path = paths[encoder.weights[0]]
+    state = {k.removeprefix("visual."): v for k, v in load_state(path).items() if k.startswith("visual.")}
+    trunk: Any = load_into(lambda: make_model(encoder), state, str(path), device).trunk
+    side = encoder.options["input_px"]
+
+    @torch.inference_mode()
+    def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
+        features = trunk.forward_features(padded_input(image, side, STRIDE_PX, CLIP_STATS, device))[0]
+        return pool(features, mask_weights(masks, image.shape[:2], side // STRIDE_PX, device))
+
+    return embed

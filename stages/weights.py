@@ -1,0 +1,297 @@
+"""Official checkpoints: where each comes from, and which bytes it must have.
+
+A file is used only after its sha256 was checked: against this registry or, where no publisher gives a digest,
+against ``weights.lock`` at the repository root, which a person's ``--from FILE`` wrote (for the demo models,
+their training). So whoever clones the repository gets the same bytes, or an error that says what to type.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import requests
+from tqdm import tqdm
+
+from store.files import file_sha256
+
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT_S = (10, 60)  # to connect; between two blocks
+
+
+class WeightsError(Exception):
+    """A checkpoint is missing or is not the expected one; the message says what to type."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One checkpoint file."""
+
+    name: str
+    """Name in this registry; encoders and SAM models refer to it."""
+    url: str | None
+    """Where it is fetched from. None: a person gets it by hand, or training makes it."""
+    sha256: str | None
+    """Hex digest. None: it is in ``weights.lock``."""
+    size_bytes: int | None
+    """Size, if it is known beforehand."""
+    licence: str
+    """Licence of the weights."""
+    source: str
+    """Who publishes the file, and whose the digest is."""
+    path: str
+    """File name in the folder of fetched weights; if ``committed``, relative to this package."""
+    committed: bool = False
+    """Whether the file is part of the repository."""
+
+
+# name -> size in bytes, sha256. OpenAI's digests are in its URLs, LAION's is on the hub's page of the file.
+# Meta lists none: those, and the sizes, are second-hand; several independent projects pin the same ones.
+_PINNED: dict[str, tuple[int | None, str]] = {
+    "sam_vit_b": (375_042_383, "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
+    "sam_vit_l": (1_249_524_607, "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
+    "sam_vit_h": (2_564_550_879, "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"),
+    "dinov2_vits14": (88_283_115, "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"),
+    "dinov2_vitb14": (346_378_731, "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
+    "dinov2_vitl14": (1_217_586_395, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
+    "dinov2_vitg14": (4_546_108_579, "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3"),
+    "dinov2_vits14_reg": (None, "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb"),
+    "dinov2_vitb14_reg": (346_393_545, "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71"),
+    "dinov2_vitl14_reg": (1_217_607_321, "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51"),
+    "dinov2_vitg14_reg": (4_546_140_349, "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283"),
+    "clip_vit_b16": (350_837_078, "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+    "clip_vit_l14": (932_768_134, "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+    "clip_vit_l14_336": (934_088_680, "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
+    "openclip_convnext_l": (None, "1a8e47bdefd6d36202ec66a8975edda9e3c89560bcd1ecefe6f676311637a671"),
+}
+
+
+def _pinned(name: str, url: str, licence: str, source: str, path: str = "") -> Weights:
+    size_bytes, sha256 = _PINNED[name]
+    url = url.format(sha256=sha256)
+    return Weights(name, url, sha256, size_bytes, licence, source, path or url.rpartition("/")[2])
+
+
+def _sam(name: str, suffix: str) -> Weights:
+    source = "facebookresearch/segment-anything; second-hand digest: computational-cell-analytics/micro-sam"
+    url = f"https://dl.fbaipublicfiles.com/segment_anything/{name}_{suffix}.pth"
+    return _pinned(name, url, "Apache-2.0", source)
+
+
+def _dinov2(name: str) -> Weights:
+    source = "facebookresearch/dinov2; second-hand digest: finegrain-ai/refiners"
+    folder, file = name.removesuffix("_reg"), name.replace("_reg", "_reg4")
+    url = f"https://dl.fbaipublicfiles.com/dinov2/{folder}/{file}_pretrain.pth"
+    return _pinned(name, url, "Apache-2.0", source)
+
+
+def _clip(name: str, file: str) -> Weights:
+    url = f"https://openaipublic.azureedge.net/clip/models/{{sha256}}/{file}"
+    return _pinned(name, url, "MIT", "openai/CLIP (a TorchScript archive); the digest is in the URL")
+
+
+def _alphaclip(kind: str, drive_id: str) -> Weights:
+    source = f"SunzeY/AlphaCLIP, model-zoo.md: https://drive.google.com/file/d/{drive_id}/view (no digest)"
+    licence = "research use only (its training data is CC BY-NC 4.0)"
+    path = f"clip_{kind}_grit1m_fultune_8xe.pth"
+    return Weights(f"alphaclip_vit_{kind}", None, None, None, licence, source, path)
+
+
+def _demo(name: str) -> Weights:
+    source, path = "this repository: python cli.py demo --train-models", f"demo/models/{name}.safetensors"
+    return Weights(name, None, None, None, "Apache-2.0", source, path, committed=True)
+
+
+_CONVNEXT = "CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"
+
+WEIGHTS: dict[str, Weights] = {
+    weights.name: weights
+    for weights in (
+        _sam("sam_vit_b", "01ec64"),
+        _sam("sam_vit_l", "0b3195"),
+        _sam("sam_vit_h", "4b8939"),
+        *(_dinov2(f"dinov2_vit{size}14{registers}") for registers in ("", "_reg") for size in "sblg"),
+        _clip("clip_vit_b16", "ViT-B-16.pt"),
+        _clip("clip_vit_l14", "ViT-L-14.pt"),
+        _clip("clip_vit_l14_336", "ViT-L-14-336px.pt"),
+        _alphaclip("b16", "16fHEXZ-7bgzcSBHzEz1wXRIZTjQIXm_2"),
+        _alphaclip("l14", "1PIhplBnsmSWiJN--TXCCSsiaV6bY9koq"),
+        _alphaclip("l14_336", "1DeNbUv0lraDxJZItb7shTlvGW6z_Z9Si"),
+        _pinned(
+            "openclip_convnext_l",
+            f"https://huggingface.co/laion/{_CONVNEXT}/resolve/39918dfbdf69ccd2172e6510a430e92337ee23e1/"
+            "open_clip_pytorch_model.safetensors",
+            "MIT",
+            f"laion/{_CONVNEXT} on the Hugging Face hub, with its digest",
+            f"{_CONVNEXT}.safetensors",
+        ),
+        *map(_demo, ("demo_sam", "demo_alphaclip", "demo_dinov2", "demo_clip")),
+    )
+}
+
+
+def expected_sha256(name: str, lock: Path) -> str:
+    """Give the digest that the file must have, from the registry or from the lock file.
+
+    Raises :class:`WeightsError` if there is no such checkpoint, or neither has its digest.
+    """
+    weights = _weights(name)
+    digest = weights.sha256 or _read_lock(lock).get(name)
+    if digest is None:
+        raise WeightsError(f"{name}: no digest in {lock}; {_how_to_get(weights)}")
+    return digest
+
+
+def locate(name: str, folder: Path, lock: Path) -> Path:
+    """Give the path of a checkpoint whose bytes were checked; ``folder`` is that of fetched weights.
+
+    Raises :class:`WeightsError`, with the command that gets the file, if it is missing or has another digest.
+    """
+    weights = _weights(name)
+    expected = expected_sha256(name, lock)
+    path = _place(weights, folder)
+    if not path.is_file():
+        raise WeightsError(f"{name}: found no file {path}; {_how_to_get(weights)}")
+    found = _sha256(path)
+    if found != expected:
+        raise WeightsError(f"{path}: found sha256 {found}, expected {expected}; {_how_to_get(weights)}")
+    return path
+
+
+def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
+    """Fetch a checkpoint into ``folder``, going on where an earlier call stopped, and check its digest.
+
+    Under the final name there is only ever a file with the right digest; if it is there, nothing is fetched.
+    ``progress`` shows a bar on stderr, if that is a terminal.
+    Raises :class:`WeightsError` if the file cannot be fetched or has another digest.
+    """
+    weights = _weights(name)
+    path = _place(weights, folder)
+    expected = expected_sha256(name, lock)
+    if path.is_file() and _sha256(path) == expected:
+        return path
+    if weights.url is None:
+        raise WeightsError(f"{name}: there is no address to fetch it from; {_how_to_get(weights)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        _download(weights, weights.url, part, progress)
+    except requests.RequestException as error:
+        raise WeightsError(
+            f"{weights.url}: {error}; what was fetched is kept, so try again: python cli.py weights {name}, "
+            f"or get the file by hand and type: python cli.py weights {name} --from FILE"
+        ) from error
+    found = file_sha256(part)
+    if found != expected:
+        part.unlink()
+        raise WeightsError(
+            f"{weights.url}: found sha256 {found}, expected {expected}; nothing was kept, so try again: "
+            f"python cli.py weights {name}"
+        )
+    part.replace(path)
+    return path
+
+
+def adopt(name: str, file: Path, folder: Path, lock: Path) -> Path:
+    """Copy a file that a person got by hand into ``folder``, and record its digest if the registry has none.
+
+    Raises :class:`WeightsError` if the digest in the registry or in the lock file is another one.
+    """
+    weights = _weights(name)
+    if weights.committed:
+        raise WeightsError(f"{name}: it is part of the repository; {_how_to_get(weights)}")
+    if not file.is_file():
+        raise WeightsError(f"{name}: found no file {file}")
+    path = _place(weights, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = path.with_name(path.name + ".copy")
+    shutil.copyfile(file, copy)
+    found = file_sha256(copy)
+    expected = weights.sha256 or _read_lock(lock).get(name, found)
+    if found != expected:
+        copy.unlink()
+        where = "the registry" if weights.sha256 else f"{lock} (delete its line there to adopt another file)"
+        raise WeightsError(f"{file}: found sha256 {found}, expected {expected} of {where}; nothing was kept")
+    copy.replace(path)
+    if weights.sha256 is None:
+        record(name, path, lock)
+    return path
+
+
+def record(name: str, file: Path, lock: Path) -> None:
+    """Write the digest of ``file`` into the lock file, in place of the one it has for that checkpoint.
+
+    Raises :class:`WeightsError` for a checkpoint whose digest is in the registry.
+    """
+    if _weights(name).sha256 is not None:
+        raise WeightsError(f"{name}: its digest is in the registry, not in {lock}")
+    digests = {**_read_lock(lock), name: file_sha256(file)}
+    temporary = lock.with_name(f"{lock.name}.{os.getpid()}.part")
+    temporary.write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(lock)
+
+
+def _weights(name: str) -> Weights:
+    if name not in WEIGHTS:
+        raise WeightsError(f"unknown weights {name!r}; choose one of: {', '.join(sorted(WEIGHTS))}")
+    return WEIGHTS[name]
+
+
+def _place(weights: Weights, folder: Path) -> Path:
+    return (Path(__file__).parent if weights.committed else folder) / weights.path
+
+
+def _how_to_get(weights: Weights) -> str:
+    if weights.committed:
+        return "check it out again, or train it: python cli.py demo --train-models"
+    if weights.url is None:
+        return f"get it from {weights.source}, then type: python cli.py weights {weights.name} --from FILE"
+    return f"type: python cli.py weights {weights.name}"
+
+
+def _read_lock(lock: Path) -> dict[str, str]:
+    try:
+        digests = json.loads(lock.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        digests = None
+    if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
+        raise WeightsError(f"{lock}: expected a JSON object of digests; restore it: git checkout {lock.name}")
+    return digests
+
+
+def _sha256(path: Path) -> str:
+    """Digest a file, once a process while it does not change: the largest has several GB."""
+    state = path.stat()
+    return _sha256_of_version(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256_of_version(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    return file_sha256(path)
+
+
+def _download(weights: Weights, url: str, part: Path, progress: bool) -> None:
+    """Complete ``part``. A server that cannot go on in the middle sends all of it again."""
+    have = part.stat().st_size if part.is_file() else 0
+    # Plain bytes, so that the file's length here is the place to go on from there.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+        if have and response.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # nothing lies behind the last byte: the file is complete, or its digest will tell
+        response.raise_for_status()
+        resumed = response.status_code == requests.codes.partial_content
+        have = have if resumed else 0
+        hidden = None if progress else True  # None: shown on a terminal only
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else weights.size_bytes
+        bar = tqdm(desc=weights.name, total=total, initial=have, unit="B", unit_scale=True, disable=hidden)
+        with part.open("ab" if resumed else "wb") as file, bar:
+            for block in response.iter_content(_BLOCK_BYTES):
+                file.write(block)
+                bar.update(len(block))
