@@ -39,8 +39,8 @@ soak: $(INSTALLED)
 	python -m pytest -m slow --timeout 3600
 
 lock: $(INSTALLED)
-	uv pip compile -q pyproject.toml --group app --group dev --generate-hashes --python-version 3.11 --no-annotate -o requirements.lock
-	echo 'uv==0.13.8' | uv pip compile -q - --generate-hashes --no-annotate -o requirements-uv.lock
+	uv pip compile -q pyproject.toml --group app --group dev --generate-hashes --python-version 3.11 --no-annotate --no-header -o requirements.lock
+	echo 'uv==0.13.8' | uv pip compile -q - --generate-hashes --no-annotate --no-header -o requirements-uv.lock
 
 clean:
 	rm -rf data/store data/report data/demo

@@ -1,0 +1,253 @@
+"""Command line of the ELISA feature store. Parses, calls the pipeline, prints; no logic here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.config import Settings
+
+OK, FAILURES, INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 0, 1, 2, 4, 70, 75, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Offline preprocessing pipeline and feature store for reasoning segmentation.
+
+    Exit codes: 0 done; 1 finished, but more images failed than run.max_failures; 2 usage, configuration or input error;
+    4 damaged store; 70 internal error; 75 interrupted, run it again; 130 Ctrl-C.
+    """,
+)
+
+SplitOption = Annotated[Optional[str], typer.Option("--split", help="Split; default: every split in params.yaml.")]  # noqa: UP045
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ExecutorOption = Annotated[Optional[str], typer.Option("--executor", help="local or dask; default: run.executor.")]  # noqa: UP045
+SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="Dask scheduler, e.g. tcp://127.0.0.1:8786.")]
+
+
+@app.callback()
+def main_options(
+    context: typer.Context,
+    params: Annotated[Path, typer.Option("--params", help="Another params file.")] = Path("params.yaml"),
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a value: --set masks.points_per_side=8")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options before the verb."""
+    context.obj = (params, override or [])
+    os.environ["ELISA_DEBUG"] = "1" if debug else os.environ.get("ELISA_DEBUG", "")
+
+
+def _settings(context: typer.Context, **run: Any) -> Settings:
+    from pipeline.config import load_settings
+
+    params, overrides = context.obj
+    if run.get("scheduler") and run.get("executor") is None:
+        run["executor"] = "dask"
+    chosen = [f"run.{key}={value}" for key, value in run.items() if value is not None]
+    return load_settings(params, [*overrides, *chosen])
+
+
+def _splits(settings: Settings, split: str | None) -> tuple[str, ...]:
+    return settings.splits if split is None else (settings.check_split(split),)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    train_models: Annotated[
+        bool, typer.Option("--train-models", help="Retrain the demo models (over an hour on 2 cores).")
+    ] = False,
+) -> None:
+    """Make the demo data set in data/demo; with --train-models also the tiny models.
+
+    Example: `python cli.py demo`
+    """
+    from pipeline.demo import make_demo_data, train_demo_models
+
+    settings = _settings(context)
+    print(train_demo_models(settings) if train_models else make_demo_data())
+
+
+@app.command()
+def index(
+    context: typer.Context,
+    split: SplitOption = None,
+    executor: ExecutorOption = None,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Read the data set: images, instances, targets.
+
+    Example: `python cli.py index --split val`
+    """
+    _run_stages(_settings(context, executor=executor, scheduler=scheduler), ("index",), split)
+
+
+@app.command()
+def extract(
+    context: typer.Context,
+    split: SplitOption = None,
+    stage: Annotated[Optional[str], typer.Option("--stage", help="masks, embed or match; default: all three.")] = None,  # noqa: UP045
+    encoder: Annotated[
+        list[str] | None, typer.Option("--encoder", help="Only these encoders (with stage embed).")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="The first ceil(N / shard_images) whole shards.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed.")] = False,
+    device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda; default: run.device.")] = None,  # noqa: UP045
+    executor: ExecutorOption = None,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Segment, embed and match: computes just the shards that are missing or stale.
+
+    Examples:
+
+    `python cli.py extract --split val`
+
+    `python cli.py extract --split val --stage embed --encoder demo_dinov2`
+
+    `python cli.py extract --split train --limit 100 --executor dask`
+    """
+    from pipeline.config import InputError
+
+    settings = _settings(context, device=device, executor=executor, scheduler=scheduler)
+    if stage not in (None, "masks", "embed", "match"):
+        raise InputError(f"--stage: found {stage!r}, expected masks, embed or match")
+    known = (*settings.embed.mask_encoders, *settings.embed.image_encoders)
+    if unknown := sorted(set(encoder or ()) - set(known)):
+        raise InputError(
+            f"--encoder: {', '.join(unknown)} not in section embed of the params; expected {', '.join(known)}"
+        )
+    stages = (stage,) if stage else ("masks", "embed", "match")
+    _run_stages(settings, stages, split, only=encoder or (), limit=limit, retry_failed=retry_failed, dry_run=dry_run)
+
+
+@app.command()
+def normalize(context: typer.Context, executor: ExecutorOption = None, scheduler: SchedulerOption = None) -> None:
+    """Train means, centred embeddings of every split, and the similarity report.
+
+    Example: `python cli.py normalize`
+    """
+    from pipeline.executors import open_executor
+    from pipeline.normalize import run_normalize
+    from pipeline.summary import finish
+
+    settings = _settings(context, executor=executor, scheduler=scheduler)
+    with open_executor(settings.run) as chosen:
+        summaries = run_normalize(settings, chosen)
+    raise typer.Exit(finish(settings, summaries))
+
+
+@app.command()
+def info(context: typer.Context, split: SplitOption = None, as_json: JsonOption = False) -> None:
+    """What the store holds, what is missing or stale, and why.
+
+    Example: `python cli.py info --split val`
+    """
+    from pipeline.info import as_text, describe
+
+    settings = _settings(context)
+    found = describe(settings, _splits(settings, split))
+    print(json.dumps(found, indent=1) if as_json else as_text(found))
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    split: SplitOption = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Digest every byte.")] = False,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="A column that is not done is an error too (exit 4).")
+    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove damaged shards and compute them again.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that every byte of the store is what was committed.
+
+    Examples:
+
+    `python cli.py verify --deep --complete`
+
+    `python cli.py verify --split val --repair`
+    """
+    from pipeline.verify import verify_command
+
+    settings = _settings(context)
+    code, text = verify_command(settings, _splits(settings, split), deep, complete, repair, as_json)
+    print(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def weights(
+    context: typer.Context,
+    names: Annotated[Optional[list[str]], typer.Argument(help="Checkpoints; none: list them.")] = None,  # noqa: UP045
+    source: Annotated[Optional[Path], typer.Option("--from", help="Adopt this file as NAME.")] = None,  # noqa: UP045
+) -> None:
+    """Fetch official checkpoints and check their sha256, or adopt a file you fetched.
+
+    Examples:
+
+    `python cli.py weights` lists what is known
+
+    `python cli.py weights sam_vit_h`
+
+    `python cli.py weights alphaclip_vit_b16 --from ~/Downloads/clip_b16_grit1m_fultune_8xe.pth`
+    """
+    from pipeline.weights import weights_command
+
+    print(weights_command(_settings(context), names or [], source))
+
+
+def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, **options: Any) -> None:
+    from pipeline.executors import open_executor
+    from pipeline.run import run_stage
+    from pipeline.summary import finish
+
+    summaries = []
+    with open_executor(settings.run) as executor:
+        for name in _splits(settings, split):
+            summaries += [run_stage(settings, stage, name, executor, **options) for stage in stages]
+    raise typer.Exit(finish(settings, summaries, dry_run=bool(options.get("dry_run"))))
+
+
+def main() -> int:
+    """Run the command line; turn errors into messages and exit codes."""
+    from pipeline.errors import Terminated, exit_code_of
+
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = int(app(standalone_mode=False) or OK)
+        if code == CTRL_C:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
+        return code
+    except (KeyboardInterrupt, Terminated, Exception) as error:
+        code, message = exit_code_of(error)
+        if os.environ.get("ELISA_DEBUG"):
+            raise
+        print(message, file=sys.stderr)
+        return code
+
+
+def _terminate(number: int, frame: Any) -> None:
+    from pipeline.errors import Terminated
+
+    raise Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""The verb ``demo``: the generated data set and, on request, the tiny models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import ROOT, InputError
+
+DEMO_ROOT = ROOT / "data" / "demo"
+
+
+def make_demo_data(root: Path = DEMO_ROOT) -> str:
+    """Generate the data set; return what to print.
+
+    Raises:
+        InputError: the folder holds something else than a demo data set.
+    """
+    from stages.demo.dataset import DemoError, make_demo
+
+    try:
+        make_demo(root)
+    except DemoError as error:
+        raise InputError(f"demo: {error}") from error
+    images = {split.name: len(list(split.glob("*.jpg"))) for split in sorted(root.iterdir()) if split.is_dir()}
+    counts = ", ".join(f"{count} {split}" for split, count in images.items() if count)
+    return f"demo data set: {root.relative_to(ROOT) if root.is_relative_to(ROOT) else root} ({counts} images)"

@@ -1,0 +1,45 @@
+"""Which exit code and which words an error gets."""
+
+from __future__ import annotations
+
+import errno
+
+import typer
+from typer.exceptions import TyperException
+
+from pipeline.config import InputError
+from stages.datasets.base import DatasetError
+from stages.weights import WeightsError
+from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
+
+INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 2, 4, 70, 75, 130
+_AGAIN = "what was committed is kept; run the same command again to go on"
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived, e.g. from a batch system that wants its machine back."""
+
+
+def exit_code_of(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of an error that reached the command line."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return CTRL_C, f"stopped by Ctrl-C: {_AGAIN}"
+    if isinstance(error, Terminated):
+        return INTERRUPTED, f"stopped by SIGTERM: {_AGAIN}"
+    if isinstance(error, TyperException):
+        found = error.format_message()
+        return INPUT, (
+            f"error: {found}\n" if found else ""
+        ) + "(python cli.py --help shows the verbs and their options)"
+    if isinstance(error, DamagedStoreError):
+        return DAMAGED, f"damaged store: {error}"
+    if isinstance(error, ConflictError):
+        return INTERRUPTED, f"conflict: {error}"
+    if isinstance(error, InputError | WeightsError | DatasetError | IncompleteColumnError | StoreError):
+        return INPUT, f"error: {error}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return INTERRUPTED, f"the disk is full: {error}; free some space; {_AGAIN}"
+    if isinstance(error, OSError):
+        return INTERRUPTED, f"input or output failed: {error}; {_AGAIN}"
+    name = type(error).__name__
+    return INTERNAL, f"internal error: {name}: {error}; run again with --debug for the traceback (before the verb)"

@@ -1,0 +1,77 @@
+"""The columns that the settings ask for, in the order they are made, each with its fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from pipeline.config import InputError, Settings
+from stages import embed, index, masks, match, normalize
+from stages.base import ColumnSpec
+from stages.weights import expected_sha256
+from store.columns import fingerprint
+from store.layout import FORMAT_VERSION
+
+STAGES: dict[str, ModuleType] = {"index": index, "masks": masks, "embed": embed, "match": match, "normalize": normalize}
+"""Stage name = section of params.yaml = DVC stage = value of --stage, in the order they run."""
+
+
+@lru_cache(maxsize=8)
+def specs(settings: Settings) -> Mapping[str, ColumnSpec]:
+    """Every column of a split by name, upstream first; means are ``/means/...``."""
+    try:
+        return {spec.name: spec for stage in STAGES.values() for spec in stage.columns(settings)}
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+@lru_cache(maxsize=8)
+def identities(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
+    """Column -> all that decides its bytes, in clear."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, spec in specs(settings).items():
+        found[name] = {
+            "format_version": FORMAT_VERSION,
+            "shard_images": settings.shard_images,
+            "stage": spec.stage,
+            "version": spec.version,
+            "params": dict(spec.params),
+            "weights": {item: expected_sha256(item, settings.weights_lock) for item in spec.weights},
+            "reads": {item: fingerprint(found[item]) for item in spec.reads},
+            "array": None if spec.layout is None else {**asdict(spec.layout), "compression": settings.compression},
+        }
+    return found
+
+
+def stage_specs(settings: Settings, stage: str) -> list[ColumnSpec]:
+    """The columns of one stage."""
+    return [spec for spec in specs(settings).values() if spec.stage == stage]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two identities, as ``masks.points_per_side: 16 -> 32``."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if key == "reads" and not prefix:
+            changed = sorted(
+                name
+                for name in {*(before or {}), *(after or {})}
+                if (before or {}).get(name) != (after or {}).get(name)
+            )
+            lines += [f"{name} changed" for name in changed]
+        elif isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{prefix}{key}.")
+        else:
+            lines.append(f"{prefix}{key}: {_short(before)} -> {_short(after)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:12] + "..."

@@ -1,0 +1,105 @@
+"""What the store holds, what is missing or stale, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pipeline.config import InputError, Settings
+from pipeline.graph import STAGES
+from pipeline.means import mean_state
+from pipeline.plan import DONE, MISSING, STALE, ColumnPlan, plan_stage
+from store.columns import read_commit
+
+
+def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
+    """The store as a JSON value: per split its columns, per column shards by state, images by status, bytes and reasons."""
+    found: dict[str, Any] = {"store": settings.store, "dataset": settings.dataset, "splits": {}, "means": {}}
+    for split in splits:
+        columns: dict[str, Any] = {}
+        entry: dict[str, Any] = {"columns": columns}
+        found["splits"][split] = entry
+        for stage in STAGES:
+            try:
+                plans = plan_stage(settings, stage, split)
+            except InputError as error:
+                entry["missing"] = str(error)
+                break
+            for plan in plans:
+                entry["images"] = plan.meta.images
+                columns[plan.spec.name] = _column(plan)
+    for encoder in settings.embed.mask_encoders:
+        found["means"][f"{settings.normalize.name}/{encoder}"] = mean_state(settings, encoder)
+    return found
+
+
+def _column(plan: ColumnPlan) -> dict[str, Any]:
+    states = Counter(shard.state for shard in plan.shards)
+    status: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    size = vectors = omitted = 0
+    for number, shard in enumerate(plan.shards):
+        commit = read_commit(plan.folder, number) if shard.state != MISSING and "damaged" not in shard.reason else None
+        if commit is not None:
+            status.update(commit.status)
+            errors.update(commit.errors.values())
+            size += commit.size
+            vectors += sum(commit.counts)
+            omitted += commit.omitted
+    reasons = sorted({shard.reason for shard in plan.shards if shard.state == STALE})
+    shape = None if plan.spec.layout is None else [plan.meta.images, *plan.spec.layout.row_shape]
+    return {
+        "shards": {state: states[state] for state in (DONE, MISSING, STALE)},
+        "why": reasons,
+        "status": dict(status),
+        "errors": dict(errors),
+        "entries": vectors,
+        "omitted": omitted,
+        "shape": shape,
+        "bytes": size,
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = [f"store {found['store']}, data set {found['dataset']}"]
+    for split, entry in found["splits"].items():
+        lines += ["", f"{split}: {entry.get('images', 0)} images"]
+        if "missing" in entry:
+            lines.append(f"  {entry['missing']}")
+        width = max((len(name) for name in entry["columns"]), default=0)
+        for name, column in entry["columns"].items():
+            lines.append(f"  {name:<{width}}  {_states(column)}")
+            lines += [f"  {'':<{width}}    stale: {reason}" for reason in column["why"]]
+            lines += [
+                f"  {'':<{width}}    failed: {count} x {reason}" for reason, count in sorted(column["errors"].items())
+            ]
+    if found["means"]:
+        lines += ["", "means"]
+        lines += [f"  {name}: {state}" for name, state in found["means"].items()]
+    return "\n".join(lines)
+
+
+def _states(column: dict[str, Any]) -> str:
+    shards = column["shards"]
+    total = sum(shards.values())
+    parts = [f"{shards[DONE]}/{total} shards done"]
+    parts += [f"{shards[state]} {state}" for state in (MISSING, STALE) if shards[state]]
+    parts.append(
+        f"{column['entries']} entries"
+        if column["shape"] is None
+        else f"{column['entries']} vectors of {column['shape']}"
+    )
+    if column["omitted"]:
+        parts.append(f"{column['omitted']} left out")
+    parts.append(_bytes(column["bytes"]))
+    return ", ".join(parts)
+
+
+def _bytes(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

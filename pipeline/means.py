@@ -1,0 +1,136 @@
+"""The train means: partial sums a shard, on any executor, reduced in shard order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import InputError, Settings
+from pipeline.executors import Executor
+from pipeline.graph import identities, specs
+from pipeline.plan import expected_meta, place_of
+from pipeline.progress import progress
+from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
+from store.columns import Commit, fingerprint, read_column, read_commit
+from store.errors import StoreError
+from store.layout import column_dir
+from store.reader import Column, open_column, upstream_sha256
+from store.schema import OK
+from store.shards import ShardReader
+from store.writer import ShardData, begin_column, write_shard
+
+
+@dataclass(frozen=True)
+class SumTask:
+    """One shard of one column to be summed."""
+
+    store: str
+    place: str
+    shard: int
+
+
+def sum_shard(task: SumTask) -> tuple[Any, int, str]:
+    """Partial sum, number of vectors, and the digest of the shard they come from."""
+    folder = column_dir(Path(task.store), task.place)
+    meta, commit = read_column(folder), read_commit(folder, task.shard)
+    if meta is None or commit is None:
+        raise StoreError(f"{task.place}: shard {task.shard} went away; run: python cli.py info")
+    reader = ShardReader(folder, meta, commit)
+    total, count = partial_sum(reader.read(position) for position, status in enumerate(commit.status) if status == OK)
+    return total, count, commit.content
+
+
+def mean_state(settings: Settings, encoder: str) -> str:
+    """``done``, ``missing``, or why the mean is stale."""
+    name = mean_of(settings, encoder)
+    place = name[1:]
+    folder = column_dir(settings.store_path, place)
+    commit = read_commit(folder, 0)
+    if commit is None:
+        return "missing"
+    if commit.fingerprint != fingerprint(identities(settings)[name]):
+        return "computed with other parameters"
+    now = [f"/{task.place}#{task.shard}" for task in _tasks(settings, encoder)]
+    if sorted(now) != sorted(commit.upstream):
+        return "the train splits have other shards"
+    for upstream, sha256 in commit.upstream.items():
+        if upstream_sha256(settings.store_path, place, upstream, 0) != sha256:
+            return f"{upstream} changed"
+    return "done"
+
+
+def _tasks(settings: Settings, encoder: str) -> list[SumTask]:
+    """Every shard of every column that the mean is taken over, in the order in which they are reduced."""
+    tasks = []
+    for split in settings.normalize.train:
+        for kind in KINDS:
+            place = place_of(settings, split, f"{kind}/{encoder}")
+            meta = read_column(column_dir(settings.store_path, place))
+            tasks += [SumTask(str(settings.store_path), place, shard) for shard in range(meta.shards if meta else 0)]
+    return tasks
+
+
+def make_mean(settings: Settings, encoder: str, executor: Executor) -> Commit | None:
+    """Compute an encoder's train mean if it is not done; None when it was.
+
+    Raises:
+        InputError: embeddings of a train split are not finished, or are of other parameters than the settings'.
+    """
+    if mean_state(settings, encoder) == "done":
+        return None
+    name = mean_of(settings, encoder)
+    for split in settings.normalize.train:
+        for kind in KINDS:
+            _require_finished(settings, split, f"{kind}/{encoder}")
+    tasks = _tasks(settings, encoder)
+    sums: list[tuple[Any, int, str] | None] = [None] * len(tasks)
+    with progress(f"mean {encoder}", len(tasks), "shard") as advance:
+        for number, result in executor.map(sum_shard, tasks):
+            sums[number] = result
+            advance(1)
+    done = [item for item in sums if item is not None]
+    try:
+        mean, count = reduce_sums((total, number) for total, number, _ in done)
+    except ValueError as error:
+        raise InputError(f"normalize: {encoder}: {error}") from error
+    upstream = {f"/{task.place}#{task.shard}": sha256 for task, (_, _, sha256) in zip(tasks, done, strict=True)}
+    folder = column_dir(settings.store_path, name[1:])
+    meta = begin_column(folder, expected_meta(settings, specs(settings)[name], 1))
+    extra = {"count": count, "norm": float(np.linalg.norm(mean))}
+    data = ShardData([mean], [len(mean)], [OK], extra=extra)
+    return write_shard(folder, meta, name[1:], 0, data, upstream, None, {})
+
+
+def _require_finished(settings: Settings, split: str, column: str) -> None:
+    place = place_of(settings, split, column)
+    command = f"python cli.py extract --split {split} --stage embed"
+    try:
+        found = open_column(settings.store_path, place)
+    except StoreError as error:
+        raise InputError(f"normalize: {error}") from error
+    if found.meta.fingerprint != fingerprint(identities(settings)[column]):
+        raise InputError(f"normalize: {place} was made with other parameters; run: {command}")
+
+
+def open_mean(settings: Settings, encoder: str) -> Column:
+    """The train mean that belongs to the settings' embeddings of an encoder.
+
+    Raises:
+        InputError: there is none, or it is the mean of another encoder or of embeddings with another fingerprint.
+    """
+    name = mean_of(settings, encoder)
+    column = open_column(settings.store_path, name[1:])
+    if column.meta.fingerprint != fingerprint(identities(settings)[name]):
+        raise InputError(
+            f"{name[1:]} is the mean of other embeddings ({column.meta.fingerprint[:12]}); run: python cli.py normalize"
+        )
+    return column
+
+
+def mean_summary(settings: Settings, encoders: Sequence[str]) -> dict[str, Any]:
+    """Encoder -> number of vectors and norm of its mean."""
+    return {encoder: dict(open_mean(settings, encoder).commits[0].extra) for encoder in encoders}  # type: ignore[union-attr]

@@ -1,0 +1,76 @@
+"""The stage ``normalize``: means, centred columns of every split, and the similarity report."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import ROOT, Settings
+from pipeline.executors import Executor
+from pipeline.means import make_mean, open_mean
+from pipeline.plan import place_of
+from pipeline.run import StageSummary, run_stage
+from stages.similarity import cosines, draw_heat_maps, mean_pairwise, spread
+from store.files import make_folder
+from store.reader import open_column
+from store.schema import OK
+
+
+def run_normalize(settings: Settings, executor: Executor, dry_run: bool = False) -> list[StageSummary]:
+    """Bring means and centred columns up to date, then write the report.
+
+    Raises:
+        InputError: embeddings of a train split are not finished; the message names the command.
+    """
+    if not dry_run:
+        make_folder(settings.store_path / "means")
+        for encoder in settings.embed.mask_encoders:
+            make_mean(settings, encoder, executor)
+    summaries = [run_stage(settings, "normalize", split, executor, dry_run=dry_run) for split in settings.splits]
+    if not dry_run:
+        write_report(settings)
+    return summaries
+
+
+def write_report(settings: Settings) -> dict[str, Any]:
+    """Write ``normalize.json`` and ``similarity/<split>-<encoder>.png`` below ``run.report_dir``; return the figures."""
+    folder = ROOT / settings.run.report_dir
+    figures: dict[str, Any] = {}
+    make_folder(folder / "similarity")
+    for encoder in settings.embed.mask_encoders:
+        mean = open_mean(settings, encoder)
+        commit = mean.commits[0]
+        assert commit is not None
+        entry: dict[str, Any] = {"vectors": commit.extra["count"], "norm": round(commit.extra["norm"], 6)}
+        for split in settings.splits:
+            vectors = sampled_vectors(settings, split, encoder)
+            if len(vectors) < 2:
+                entry[split] = {"vectors": len(vectors)}
+                continue
+            before, after = cosines(vectors), cosines(vectors - mean.mean())
+            entry[split] = {"before": round(mean_pairwise(before), 4), "after": round(mean_pairwise(after), 4)}
+            title = f"{settings.dataset} {split}, {encoder}: {len(vectors)} mask embeddings"
+            draw_heat_maps(before, after, title, folder / "similarity" / f"{split}-{encoder}.png")
+        figures[encoder] = entry
+    (folder / "normalize.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def sampled_vectors(settings: Settings, split: str, encoder: str) -> Any:
+    """At most ``normalize.report_vectors`` mask embeddings of a split, evenly spread: float64 [n, D]."""
+    column = open_column(settings.store_path, place_of(settings, split, f"mask_embeddings/{encoder}"))
+    places = []
+    for shard, commit in enumerate(column.commits):
+        assert commit is not None
+        start = shard * column.meta.shard_images
+        pairs = zip(commit.counts, commit.status, strict=True)
+        places += [
+            (start + number, k) for number, (count, status) in enumerate(pairs) if status == OK for k in range(count)
+        ]
+    if not places:
+        return np.empty((0, 1))
+    chosen = [places[number] for number in spread(len(places), settings.normalize.report_vectors)]
+    read = {image: column.array(image) for image in dict.fromkeys(image for image, _ in chosen)}
+    return np.stack([read[image][k] for image, k in chosen]).astype(np.float64)

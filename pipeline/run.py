@@ -1,0 +1,208 @@
+"""Runs a stage over a split: plan, begin the columns, compute the shards that are not done, sum up."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from pipeline.config import InputError, Settings
+from pipeline.executors import Executor, LocalExecutor
+from pipeline.plan import ColumnPlan, listed_entries, place_of, plan_stage, upstream_gaps
+from pipeline.progress import progress
+from pipeline.shard import ShardTask, run_shard
+from store.columns import Commit, read_commit
+from store.files import make_folder
+from store.layout import column_dir
+from store.schema import FAILED, OK
+from store.writer import begin_column
+
+DONE_STATUS, FAILURES_STATUS = 0, 1
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """What a stage did in a split, and what it holds now.
+
+    ``failed``: ``column: reason`` -> images, and ``failed_images`` how many images that is, each counted once. Images that
+    failed in an upstream column were counted there.
+    """
+
+    stage: str
+    split: str
+    images: int
+    shards: int
+    computed: int
+    vectors: Mapping[str, int]
+    omitted: Mapping[str, int]
+    failed: Mapping[str, int]
+    failed_images: int
+    seconds: float
+    todo: Mapping[str, list[int]] = field(default_factory=dict)
+
+
+def run_stage(
+    settings: Settings,
+    stage: str,
+    split: str,
+    executor: Executor,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+) -> StageSummary:
+    """Bring a stage's columns of a split up to date.
+
+    Args:
+        only: encoder names; stage embed leaves the columns of other encoders alone.
+        limit: work on the first ceil(limit / shard_images) whole shards.
+        retry_failed: compute shards that hold failed images again.
+        dry_run: plan, write nothing.
+
+    Raises:
+        InputError: an upstream column is not done for these shards; the message names the command.
+    """
+    plans = plan_stage(settings, stage, split)
+    if only and stage == "embed":
+        plans = [plan for plan in plans if plan.spec.name.split("/")[-1] in only]
+    shards = plans[0].meta.shards if plans else 0
+    reach = shards if limit is None else min(shards, -(-limit // settings.shard_images))
+    todo: dict[int, list[str]] = defaultdict(list)
+    for plan in plans:
+        retry = [shard for shard in range(reach) if retry_failed and _has_failures(plan, shard)]
+        chosen = sorted({*(shard for shard in plan.todo if shard < reach), *retry})
+        for shard in chosen:
+            todo[shard].append(plan.spec.name)
+    if not dry_run:
+        _make_outputs(settings, stage, split)
+        _require_upstream(settings, plans, split, todo)
+        _begin(plans, todo)
+        _compute(settings, stage, split, plans, todo, executor, replace=retry_failed)
+    return _summary(settings, stage, split, plans, reach, todo)
+
+
+def _has_failures(plan: ColumnPlan, shard: int) -> bool:
+    commit = read_commit(plan.folder, shard)
+    return commit is not None and FAILED in commit.status
+
+
+def _make_outputs(settings: Settings, stage: str, split: str) -> None:
+    """DVC wants every output folder of a stage to exist, also one that these parameters leave empty."""
+    base = settings.store_path / settings.dataset / split
+    for name in OUTPUTS[stage]:
+        make_folder(base / name)
+
+
+OUTPUTS = {
+    "index": ("images", "instances", "targets"),
+    "masks": ("masks", "sam_features"),
+    "embed": ("mask_embeddings", "instance_embeddings", "image_features"),
+    "match": ("match",),
+    "normalize": ("centered",),
+}
+"""Folders of a split that belong to a stage (the outs of dvc.yaml)."""
+
+
+def _require_upstream(
+    settings: Settings, plans: Sequence[ColumnPlan], split: str, todo: Mapping[int, list[str]]
+) -> None:
+    gaps: list[str] = []
+    for plan in plans:
+        shards = [shard for shard, names in todo.items() if plan.spec.name in names]
+        own = {other.spec.name for other in plans}
+        if shards and not set(plan.spec.reads) <= own:
+            gaps += upstream_gaps(settings, plan, split, shards)
+    if gaps:
+        stage = gaps[0].rsplit("(stage ", 1)[1].rstrip(")")
+        command = f"index --split {split}" if stage == "index" else f"extract --split {split} --stage {stage}"
+        more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+        raise InputError(f"split {split}: {gaps[0]}{more}; run: python cli.py {command}")
+
+
+def _begin(plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
+    for plan in plans:
+        if any(plan.spec.name in names for names in todo.values()):
+            begin_column(plan.folder, plan.meta)
+
+
+def _compute(
+    settings: Settings,
+    stage: str,
+    split: str,
+    plans: Sequence[ColumnPlan],
+    todo: Mapping[int, list[str]],
+    executor: Executor,
+    replace: bool,
+) -> None:
+    if not todo:
+        return
+    meta = plans[0].meta
+    entries = listed_entries(settings, split) if stage == "index" else []
+    text = settings.model_dump_json()
+    tasks = []
+    for shard, names in sorted(todo.items()):
+        span = meta.shard_range(shard)
+        own = tuple(entries[span.start : span.stop])
+        tasks.append(ShardTask(text, stage, split, shard, len(span), tuple(names), own, replace))
+    with progress(f"{stage} {split}", sum(task.count for task in tasks), "image") as advance:
+        if isinstance(executor, LocalExecutor):
+            for _ in executor.map(partial(run_shard, tick=partial(advance, 1)), tasks):
+                pass
+        else:
+            for _, result in executor.map(run_shard, tasks):
+                advance(result.images)
+
+
+def _summary(
+    settings: Settings, stage: str, split: str, plans: Sequence[ColumnPlan], reach: int, todo: Mapping[int, list[str]]
+) -> StageSummary:
+    """Sums over the commits of the first ``reach`` shards."""
+    vectors: Counter[str] = Counter()
+    omitted: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    images_failed: set[tuple[int, int]] = set()
+    seconds = 0.0
+    for plan in plans:
+        for shard in range(reach):
+            commit = read_commit(plan.folder, shard)
+            if commit is None or commit.fingerprint != plan.meta.fingerprint:
+                continue
+            vectors[plan.spec.name] += sum(commit.counts)
+            omitted[plan.spec.name] += commit.omitted
+            seconds += float(commit.run.get("seconds", 0)) / len(plans)
+            own = _own_failures(settings, plan, split, commit) if commit.errors else {}
+            failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
+            images_failed |= {(shard, position) for position in own}
+    left = {
+        plan.spec.name: [shard for shard, names in sorted(todo.items()) if plan.spec.name in names] for plan in plans
+    }
+    images = plans[0].meta.images if plans else 0
+    return StageSummary(
+        stage,
+        split,
+        images,
+        reach,
+        len(todo),
+        dict(vectors),
+        {name: count for name, count in omitted.items() if count},
+        dict(failed),
+        len(images_failed),
+        round(seconds, 1),
+        {name: shards for name, shards in left.items() if shards},
+    )
+
+
+def _own_failures(settings: Settings, plan: ColumnPlan, split: str, commit: Commit) -> dict[int, str]:
+    """Position in the shard -> reason, of the images that failed in this column and in none that it reads."""
+    upstream = set()
+    for name in plan.spec.reads:
+        read = None
+        if not name.startswith("/"):
+            read = read_commit(column_dir(settings.store_path, place_of(settings, split, name)), commit.shard)
+        upstream |= {number for number, status in enumerate(read.status if read else ()) if status != OK}
+    return {
+        int(position): reason
+        for position, reason in commit.errors.items()
+        if commit.status[int(position)] == FAILED and int(position) not in upstream
+    }

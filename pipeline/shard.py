@@ -1,0 +1,202 @@
+"""One shard of one stage: read its input, run the stage, write and commit its columns. Runs on any worker."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import ROOT, InputError, Settings
+from pipeline.graph import STAGES, identities, specs
+from pipeline.plan import place_of, shard_files, upstream_digests
+from stages.base import Entry, Pixels, Runner, ShardInput
+from stages.images import inside, read_image
+from stages.index import source_sha256
+from stages.weights import locate
+from store.columns import Commit, fingerprint, read_column, read_commit
+from store.errors import ConflictError, IncompleteColumnError
+from store.layout import column_dir
+from store.reader import command_for
+from store.schema import OK
+from store.shards import AnyArray, ShardReader
+from store.tables import read_table
+from store.writer import write_shard
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What travels to a worker. ``entries`` is for the index alone; ``replace``: also a shard that is done."""
+
+    settings: str
+    stage: str
+    split: str
+    shard: int
+    count: int
+    columns: tuple[str, ...]
+    entries: tuple[Entry, ...] = ()
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What comes back from a worker; what was computed is in the commits."""
+
+    shard: int
+    images: int
+
+
+@lru_cache(maxsize=2)
+def settings_of(text: str) -> Settings:
+    """Settings from their JSON, once a process."""
+    return Settings.model_validate_json(text)
+
+
+@lru_cache(maxsize=1)
+def _runner(settings: str, stage: str, columns: tuple[str, ...]) -> Runner:
+    """A stage with its models loaded, once a worker."""
+    params = settings_of(settings)
+    names = {name for column in columns for name in specs(params)[column].weights}
+    weights = {name: locate(name, ROOT / params.run.weights_dir, params.weights_lock) for name in sorted(names)}
+    try:
+        return STAGES[stage].start(params, columns, weights, ROOT)  # type: ignore[no-any-return]
+    except ValueError as error:  # no work began: a device or a model that the settings name cannot be had
+        raise InputError(str(error)) from error
+
+
+def run_shard(task: ShardTask, tick: Callable[[], None] = lambda: None) -> ShardResult:
+    """Compute, write and commit the columns of a shard.
+
+    Raises:
+        IncompleteColumnError: an upstream shard is not there.
+        WeightsError: a checkpoint is missing or another one.
+    """
+    began = time.perf_counter()
+    settings = settings_of(task.settings)
+    wanted = {name: specs(settings)[name] for name in task.columns}
+    source = ShardSource(settings, task.split, task.shard)
+    # Digests are taken before anything is read, so that a change meanwhile makes the shard stale, not wrong.
+    digests = {
+        read: source.commit(read).content for spec in wanted.values() for read in spec.reads if read not in wanted
+    }
+    root = ROOT / settings.index.root
+    files = {
+        name: {path: source_sha256(root, path) for path in shard_files(spec, task.entries)}
+        for name, spec in wanted.items()
+    }
+    start = task.shard * settings.shard_images
+    span = range(start, start + task.count)
+    shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tick, task.entries)
+    results = _runner(task.settings, task.stage, task.columns)(shard)
+    seconds = time.perf_counter() - began
+    run = {
+        **_environment(),
+        "seconds": round(seconds, 3),
+        "run": settings.run.model_dump(exclude={"scheduler", "weights_dir"}),
+    }
+    for name, spec in wanted.items():
+        place = place_of(settings, task.split, name)
+        folder = column_dir(settings.store_path, place)
+        meta = read_column(folder)
+        if meta is None or meta.fingerprint != fingerprint(identities(settings)[name]):
+            raise ConflictError(f"{place}: another run began it with other parameters; stop it, then run this again")
+        upstream = upstream_digests(spec, digests.__getitem__, files[name])
+        commit = write_shard(folder, meta, place, task.shard, results[name], upstream, spec.schema, run, task.replace)
+        digests[name] = commit.content
+    return ShardResult(task.shard, task.count)
+
+
+class ShardSource:
+    """Reads the committed upstream shards that a shard is computed from."""
+
+    def __init__(self, settings: Settings, split: str, shard: int) -> None:
+        self.settings = settings
+        self.split = split
+        self.shard = shard
+        self._commits: dict[str, Commit] = {}
+        self._readers: dict[str, ShardReader] = {}
+
+    def commit(self, column: str) -> Commit:
+        """The commit of an upstream shard (of a mean: its only one).
+
+        Raises:
+            IncompleteColumnError: there is none, or it is of another column or of other parameters.
+        """
+        if column not in self._commits:
+            place = place_of(self.settings, self.split, column)
+            commit = read_commit(
+                column_dir(self.settings.store_path, place), 0 if column.startswith("/") else self.shard
+            )
+            if commit is None:
+                raise IncompleteColumnError(f"{place}: shard {self.shard} is not computed; run: {command_for(place)}")
+            if commit.place != place or commit.fingerprint != fingerprint(identities(self.settings)[column]):
+                raise IncompleteColumnError(
+                    f"{place}: shard {commit.shard} is of {commit.place} with fingerprint {commit.fingerprint[:12]}, not of the "
+                    f"parameters asked for; run: {command_for(place)}"
+                )
+            self._commits[column] = commit
+        return self._commits[column]
+
+    def rows(self, column: str) -> list[dict[str, Any]]:
+        """Rows of an upstream table."""
+        folder = column_dir(self.settings.store_path, place_of(self.settings, self.split, column))
+        return read_table(folder, self.commit(column)).to_pylist()  # type: ignore[no-any-return]
+
+    def array(self, column: str, position: int) -> AnyArray:
+        """Vectors of an upstream array."""
+        if column not in self._readers:
+            folder = column_dir(self.settings.store_path, place_of(self.settings, self.split, column))
+            meta = read_column(folder)
+            if meta is None:
+                raise IncompleteColumnError(f"{folder} holds no column; run: python cli.py info")
+            self._readers[column] = ShardReader(folder, meta, self.commit(column))
+        return self._readers[column].read(position)
+
+    def trouble(self, column: str, position: int) -> tuple[str, str] | None:
+        """(status, reason) of an image that has no vectors, else None."""
+        commit = self.commit(column)
+        if commit.status[position] == OK:
+            return None
+        return commit.status[position], commit.errors.get(str(position), commit.status[position])
+
+    def pixels(self) -> Iterator[Pixels | None]:
+        """The shard's images, ``run.prefetch`` of them decoded ahead in threads; None where the index says not ok."""
+        root = ROOT / self.settings.index.root
+        rows = self.rows("images")
+
+        def decode(row: dict[str, Any]) -> Pixels | None:
+            if row["status"] != OK:
+                return None
+            path = inside(root, row["path"])
+            if source_sha256(root, row["path"]) != row["sha256"]:
+                raise IncompleteColumnError(
+                    f"{row['path']} changed since it was indexed; run: python cli.py index --split {self.split}"
+                )
+            return read_image(path, self.settings.index.max_pixels)
+
+        if not self.settings.run.prefetch:
+            yield from map(decode, rows)
+            return
+        with ThreadPoolExecutor(min(4, self.settings.run.prefetch)) as pool:
+            waiting: deque[Future[Pixels | None]] = deque()
+            for row in rows:
+                waiting.append(pool.submit(decode, row))
+                if len(waiting) > self.settings.run.prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+def _environment() -> dict[str, str]:
+    """Versions that a person asks for when two shards differ."""
+    torch = sys.modules.get("torch")
+    found = {"python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}
+    return found if torch is None else {**found, "torch": str(torch.__version__)}

@@ -1,0 +1,58 @@
+"""The last lines of a run, its metrics file for DVC, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from pipeline.config import ROOT, Settings
+from pipeline.run import StageSummary
+from store.files import make_folder
+
+DONE, FAILURES = 0, 1
+
+
+def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool = False) -> int:
+    """Print a line a stage and split, write the metrics, return the exit code."""
+    code = DONE
+    for summary in summaries:
+        print(_plan_line(summary) if dry_run else _line(summary))
+        for reason, count in sorted(summary.failed.items()):
+            print(f"  failed: {count} x {reason}", file=sys.stderr)
+        if not dry_run:
+            write_metrics(settings, summary)
+            if summary.failed_images > settings.run.max_failures:
+                print(
+                    f"{summary.stage} {summary.split}: {summary.failed_images} images failed, more than run.max_failures "
+                    f"({settings.run.max_failures})",
+                    file=sys.stderr,
+                )
+                code = FAILURES
+    return code
+
+
+def write_metrics(settings: Settings, summary: StageSummary) -> None:
+    """``<report_dir>/metrics/<stage>-<split>.json``: what went in, what came out, what failed and why."""
+    folder = ROOT / settings.run.report_dir / "metrics"
+    make_folder(folder)
+    values = {key: value for key, value in asdict(summary).items() if key not in ("computed", "todo")}
+    (folder / f"{summary.stage}-{summary.split}.json").write_text(
+        json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def _line(summary: StageSummary) -> str:
+    entries = ", ".join(f"{count} {name}" for name, count in summary.vectors.items())
+    work = f"{summary.computed} of {summary.shards} shards computed" if summary.computed else "up to date"
+    return f"{summary.stage} {summary.split}: {work}; {summary.images} images; {entries}"
+
+
+def _plan_line(summary: StageSummary) -> str:
+    if not summary.todo:
+        return f"{summary.stage} {summary.split}: up to date"
+    return "\n".join(
+        f"{summary.stage} {summary.split}: would compute {len(shards)} of {summary.shards} shards of {name}"
+        for name, shards in summary.todo.items()
+    )

@@ -1,0 +1,84 @@
+"""``verify`` with the settings at hand: damage, completeness, and repair through the pipeline."""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.config import InputError, Settings
+from pipeline.errors import DAMAGED
+from pipeline.executors import open_executor
+from pipeline.graph import STAGES
+from pipeline.means import mean_state
+from pipeline.normalize import run_normalize
+from pipeline.plan import DONE, plan_stage
+from pipeline.run import run_stage
+from store.verify import Report, repair, verify
+
+
+def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Report:
+    """Check the splits and the means."""
+    return verify(settings.store_path, [f"{settings.dataset}/{split}" for split in splits] + ["means"], deep)
+
+
+def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
+    """A line for every column that the settings ask for and that is not done, with the reason."""
+    lines = []
+    for split in splits:
+        for stage in STAGES:
+            try:
+                plans = plan_stage(settings, stage, split)
+            except InputError as error:
+                lines.append(str(error))
+                break
+            for plan in plans:
+                if plan.todo:
+                    first = plan.shards[plan.todo[0]]
+                    reason = first.state + (f": {first.reason}" if first.reason else "")
+                    lines.append(f"{plan.place}: {len(plan.todo)} of {plan.meta.shards} shards not done ({reason})")
+    for encoder in settings.embed.mask_encoders:
+        state = mean_state(settings, encoder)
+        if state != DONE:
+            lines.append(f"means/{settings.normalize.name}/{encoder}: {state}")
+    return lines
+
+
+def verify_command(
+    settings: Settings, splits: tuple[str, ...], deep: bool, complete: bool, repairing: bool, as_json: bool
+) -> tuple[int, str]:
+    """What ``verify`` prints and its exit code: 0, or 4 for damage (with ``complete`` also for anything not done)."""
+    report = verify_store(settings, splits, deep)
+    lines = []
+    if repairing and report.problems:
+        removed = repair(report)
+        lines.append(f"repair: removed {len(removed)} files; computing their shards again")
+        recompute(settings, splits)
+        report = verify_store(settings, splits, deep)
+    gaps = incomplete(settings, splits) if complete else []
+    code = DAMAGED if report.problems or gaps else 0
+    if as_json:
+        problems = [str(problem) for problem in report.problems]
+        values = {
+            **{key: value for key, value in vars(report).items() if key != "problems"},
+            "problems": problems,
+            "not_done": gaps,
+        }
+        return code, json.dumps(values, indent=1)
+    lines += [f"damage: {problem}" for problem in report.problems]
+    lines += [f"not done: {gap}" for gap in gaps]
+    checked = "every byte digested" if deep else "sizes, commits and identities"
+    lines.append(
+        f"{settings.store}/{settings.dataset}: {report.columns} columns, {report.done} shards done, {report.missing} missing, "
+        f"{report.stale} stale; {report.files} files, {report.bytes / 1e6:.1f} MB checked ({checked})"
+    )
+    if report.problems:
+        lines.append("to mend it: python cli.py verify --repair")
+    return code, "\n".join(lines)
+
+
+def recompute(settings: Settings, splits: tuple[str, ...]) -> None:
+    """Run the data stages over the splits; only what was removed is missing, so only that is computed."""
+    with open_executor(settings.run) as executor:
+        for split in splits:
+            for stage in ("index", "masks", "embed", "match"):
+                run_stage(settings, stage, split, executor)
+        run_normalize(settings, executor)

@@ -1,0 +1,87 @@
+"""SAM everything mode -> masks, sam_features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
+from stages.params import Sections
+from stages.sam import SAM_MODELS, SamModel
+from store import schema
+from store.columns import ArrayLayout
+from store.writer import ShardData
+
+VERSION = 1
+RECORD_FIELDS = ("segmentation", "bbox", "area", "predicted_iou", "stability_score", "point_coords", "crop_box")
+
+
+def columns(params: Sections) -> list[ColumnSpec]:
+    """The table of masks and, when asked for, SAM's image embedding."""
+    model = sam_model(params.masks.model)
+    options = params.masks.model_dump(exclude={"max_masks", "save_features"})
+    specs = [ColumnSpec("masks", "masks", ("images",), options, VERSION, (model.weights,), schema=schema.MASKS)]
+    if params.masks.save_features:
+        layout = ArrayLayout(
+            (model.embed_dim, model.grid, model.grid),
+            model.embed_dim,
+            "float16",
+            dimension_names=("image", "channel", "y", "x"),
+        )
+        name = features_column(params.masks.model)
+        specs.append(
+            ColumnSpec(
+                name, "masks", ("images",), {"model": params.masks.model}, VERSION, (model.weights,), layout=layout
+            )
+        )
+    return specs
+
+
+def sam_model(name: str) -> SamModel:
+    """The line of a SAM model; ValueError, naming the choices, for an unknown one."""
+    if name not in SAM_MODELS:
+        raise ValueError(f"unknown SAM model {name!r}; choose one of: {', '.join(SAM_MODELS)}")
+    return SAM_MODELS[name]
+
+
+def features_column(model: str) -> str:
+    """Column of a SAM model's image embeddings."""
+    return f"sam_features/{model}"
+
+
+def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
+    """Load SAM; return the function that segments a shard."""
+    from stages.device import resolve_device
+    from stages.sam.generator import MaskGenerator
+
+    specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
+    device = resolve_device(params.run)
+    path = weights[SAM_MODELS[params.masks.model].weights]
+    generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch)
+    features = features_column(params.masks.model)
+
+    def run(shard: ShardInput) -> dict[str, ShardData]:
+        out = {name: Collector(spec) for name, spec in specs.items()}
+        for index, row, image in zip(shard.indices, shard.rows("images"), shard.pixels(), strict=True):
+            if trouble := row_trouble(row, "image"):
+                for column in out.values():
+                    column.failed(index, *trouble)
+            else:
+                assert image is not None
+                records, embedding = generate(image, want_records="masks" in out)
+                if "masks" in out:
+                    out["masks"].ok(
+                        index, {name: [_field(record, name) for record in records] for name in RECORD_FIELDS}
+                    )
+                if features in out:
+                    out[features].array(index, embedding)
+            shard.tick()
+        return {name: collector.data() for name, collector in out.items()}
+
+    return run
+
+
+def _field(record: Mapping[str, Any], name: str) -> Any:
+    """SAM gives the one prompt of a mask as a list of points; the table keeps the point."""
+    return record[name][0] if name == "point_coords" else record[name]

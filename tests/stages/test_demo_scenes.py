@@ -1,0 +1,209 @@
+"""The demo's scenes and its ReasonSeg-format data set: what design.md promises of them, over seeded samples."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stages.datasets import reasonseg
+from stages.demo.dataset import MARKER, DemoError, DemoSizes, make_demo, scene_seeds
+from stages.demo.polygons import polygons
+from stages.demo.questions import questions
+from stages.demo.scenes import CLASSES, COLOURS, OBJECTS, SIDE_PX, USES, VISIBLE_FLOOR, Scene, scene
+from store import rle
+
+SAMPLE = range(700_000, 700_150)
+SIZES = DemoSizes(train=48, val=16, test=16)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    """A seeded sample of scenes."""
+    return [scene(seed) for seed in SAMPLE]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller demo data set."""
+    root = tmp_path_factory.mktemp("demo") / "demo"
+    make_demo(root, SIZES, seed=3)
+    return root
+
+
+def annotations(root: Path, split: str) -> dict[str, dict]:
+    """Name of every picture of a split, and its annotation."""
+    return {
+        path.stem: json.loads(path.with_suffix(".json").read_text("utf-8"))
+        for path in sorted((root / split).glob("*.jpg"))
+    }
+
+
+def digest(root: Path) -> str:
+    """One digest over names and bytes of all files under a folder."""
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()
+
+
+def test_pictures_have_the_promised_sizes_and_numbers_of_objects(scenes: list[Scene]) -> None:
+    for drawn in scenes:
+        assert drawn.image.dtype == np.uint8
+        assert drawn.image.shape[2] == 3
+        assert all(SIDE_PX[0] <= side <= SIDE_PX[1] for side in drawn.image.shape[:2])
+        assert OBJECTS[0] <= len(drawn.objects) <= OBJECTS[1]
+    assert len({drawn.image.shape for drawn in scenes}) > len(scenes) * 0.9
+    assert {len(drawn.objects) for drawn in scenes} >= {3, 4, 5, 6, 7, 8}
+
+
+def test_a_third_is_occluded_a_fifth_is_small_and_all_classes_and_colours_occur(scenes: list[Scene]) -> None:
+    things = [thing for drawn in scenes for thing in drawn.objects]
+    assert np.mean([thing.occluded >= 0.2 for thing in things]) >= 1 / 3
+    assert np.mean([thing.amodal_area_px < 0.02 * thing.visible.size for thing in things]) >= 1 / 5
+    assert len(CLASSES) >= 12
+    assert {thing.label for thing in things} == set(CLASSES)
+    assert {thing.colour for thing in things} == set(COLOURS)
+    assert len({thing.texture for thing in things}) >= 4
+
+
+def test_masks_are_disjoint_above_the_floor_and_inside_their_outlines(scenes: list[Scene]) -> None:
+    for drawn in scenes:
+        assert np.sum([thing.visible for thing in drawn.objects], axis=0).max() == 1
+        for thing in drawn.objects:
+            assert thing.visible.mean() >= VISIBLE_FLOOR
+            whole = np.zeros(thing.visible.shape, np.uint8)
+            for polygon in thing.polygons:
+                cv2.fillPoly(whole, [np.round(polygon).astype(np.int32)], 1)
+            assert abs(int(whole.sum()) - thing.amodal_area_px) < 0.2 * thing.amodal_area_px + 60
+            grown = cv2.dilate(whole, np.ones((3, 3), np.uint8)) > 0
+            assert not (thing.visible & ~grown).any()
+
+
+def test_a_seed_decides_a_scene() -> None:
+    first, again, other = scene(5), scene(5), scene(6)
+    assert np.array_equal(first.image, again.image)
+    assert [thing.label for thing in first.objects] == [thing.label for thing in again.objects]
+    assert first.image.shape != other.image.shape or not np.array_equal(first.image, other.image)
+
+
+def test_polygons_painted_as_lisa_paints_them_give_the_mask_back(scenes: list[Scene]) -> None:
+    for drawn in scenes[:40]:
+        for thing in drawn.objects:
+            painted = np.zeros(thing.visible.shape, np.uint8)
+            for polygon in polygons(thing.visible):
+                points = np.array([polygon], dtype=np.int32)
+                cv2.polylines(painted, points, True, 1, 1)
+                cv2.fillPoly(painted, points, 1)
+            union = np.count_nonzero(painted.astype(bool) | thing.visible)
+            assert np.count_nonzero(painted.astype(bool) & thing.visible) >= 0.98 * union
+
+
+def test_polygons_keep_holes_open() -> None:
+    ring = np.zeros((80, 90), bool)
+    ring[10:70, 10:80] = True
+    ring[20:40, 20:40] = False
+    ring[45:60, 50:70] = False
+    (polygon,) = polygons(ring)
+    painted = np.zeros(ring.shape, np.uint8)
+    cv2.fillPoly(painted, [np.array(polygon, np.int32)], 1)
+    assert np.array_equal(painted.astype(bool), ring)
+
+
+def test_every_use_is_free_of_class_and_colour_words() -> None:
+    words = re.compile(rf"\b({'|'.join([*CLASSES, *COLOURS])})(s|es)?\b", re.IGNORECASE)
+    assert set(USES) == set(CLASSES)
+    assert not [use for uses in USES.values() for use in uses if words.search(use)]
+
+
+def test_no_long_question_names_its_class_or_colour(scenes: list[Scene]) -> None:
+    words = re.compile(rf"\b({'|'.join([*CLASSES, 'leave', *COLOURS])})(s|es)?\b", re.IGNORECASE)
+    asked = [question for drawn in scenes for question in questions(drawn, np.random.default_rng(drawn.seed))]
+    long = [question for question in asked if question.is_sentence]
+    assert len(long) > 3 * len(scenes)
+    for question in long:
+        assert not [text for text in question.texts if words.search(text)]
+    assert {len(question.objects) for question in asked} >= {0, 1, 2, 3}
+    assert all(len(question.objects) == len(set(question.objects)) for question in asked)
+
+
+def test_questions_by_use_mean_all_objects_of_the_class(scenes: list[Scene]) -> None:
+    checked = 0
+    for drawn in scenes:
+        for question in questions(drawn, np.random.default_rng(0)):
+            match = re.match(r"There may be more than one here: mark everything that (.*)\.$", question.texts[0])
+            if match:
+                (label,) = [name for name, uses in USES.items() if match[1] in uses]
+                assert [i for i, thing in enumerate(drawn.objects) if thing.label == label] == list(question.objects)
+                checked += 1
+    assert checked > 20
+
+
+def test_the_data_set_is_in_reasonsegs_format(demo: Path) -> None:
+    kinds: dict[str, int] = {}
+    for split, count in vars(SIZES).items():
+        found = annotations(demo, split)
+        assert len(found) == count == len(list((demo / split).glob("*.json")))
+        for annotation in found.values():
+            assert set(annotation) == {"shapes", "text", "is_sentence"}
+            assert isinstance(annotation["is_sentence"], bool)
+            assert all(isinstance(text, str) and text for text in annotation["text"])
+            assert 1 <= len(annotation["text"]) <= (5 if split == "train" else 1)
+            for shape in annotation["shapes"]:
+                assert shape["label"] in {"target", "ignore", "flag"}
+                assert len(shape["points"]) >= 1
+            things = {shape["group_id"] for shape in annotation["shapes"] if shape["label"] == "target"}
+            length = "long" if annotation["is_sentence"] else "short"
+            kinds[f"{length} {min(len(things), 2)}"] = kinds.get(f"{length} {min(len(things), 2)}", 0) + 1
+            for label in ("ignore", "flag"):
+                kinds[label] = kinds.get(label, 0) + any(shape["label"] == label for shape in annotation["shapes"])
+    assert set(kinds) == {f"{a} {b}" for a in ("long", "short") for b in (0, 1, 2)} | {"ignore", "flag"}
+    assert all(kinds.values())
+    explanatory = json.loads((demo / "explanatory" / "train.json").read_text("utf-8"))
+    train = annotations(demo, "train")
+    assert explanatory
+    for entry in explanatory:
+        assert set(entry) == {"image", "json", "query", "outputs"}
+        assert entry["query"] in train[Path(entry["image"]).stem]["text"]
+        assert Path(entry["json"]).stem == Path(entry["image"]).stem
+
+
+def test_the_data_set_is_read_by_the_reasonseg_loader(demo: Path) -> None:
+    for split, count in vars(SIZES).items():
+        sources = reasonseg.list_sources(demo, split)
+        assert len(sources) == count
+        for number, source in enumerate(sources):
+            height, width = scene(scene_seeds(split, count, 3)[number]).image.shape[:2]
+            target = reasonseg.annotate(demo, source, height, width).targets[0]
+            raw = annotations(demo, split)[Path(source.path).stem]
+            wanted = [shape for shape in raw["shapes"] if shape["label"] == "target"]
+            assert (rle.area(target.segmentation) > 0) == bool(wanted)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_splits_share_no_scene(tmp_path: Path) -> None:
+    sizes = DemoSizes(train=4, val=2, test=2)
+    make_demo(tmp_path / "a", sizes, seed=1)
+    make_demo(tmp_path / "b", sizes, seed=1)
+    make_demo(tmp_path / "c", sizes, seed=2)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
+    seeds = [set(scene_seeds(split, 240, seed)) for split in ("train", "val", "test") for seed in (0, 1, 2)]
+    assert len(set().union(*seeds)) == sum(map(len, seeds))
+
+
+def test_a_folder_that_is_no_demo_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.txt").write_text("precious")
+    with pytest.raises(DemoError, match="photos exists and is no demo data set"):
+        make_demo(tmp_path / "photos", DemoSizes(1, 1, 1))
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["mine.txt"]
+    (tmp_path / "photos.part").mkdir()
+    (tmp_path / "demo").mkdir()
+    make_demo(tmp_path / "demo", DemoSizes(1, 1, 1))
+    make_demo(tmp_path / "demo", DemoSizes(2, 1, 1))
+    assert (tmp_path / "demo" / MARKER).is_file()
+    assert len(list((tmp_path / "demo" / "train").glob("*.jpg"))) == 2
+    assert not (tmp_path / "demo.part").exists()
