@@ -1,0 +1,268 @@
+"""What README and docs say is so: commands parse, paths exist, examples run, format.md names what the code writes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import math
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import typer
+import yaml
+
+from store.columns import ArrayLayout, ColumnMeta, Commit
+from store.layout import FORMAT_VERSION
+from store.schema import TABLES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [ROOT / "docs/examples/read_shards.py", ROOT / "docs/examples/read_with_stock_zarr.py"]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TO_BE_WRITTEN = {"stages/encoders/resnet.py"}
+"""Files that a page tells the reader to make."""
+INLINE = re.compile(r"`([^`\n]+)`")
+
+
+def commands(start: str) -> list[tuple[str, list[str]]]:
+    """(page, words) of every command in code blocks and inline code that begins so."""
+    found = []
+    for path in [*PAGES, *EXAMPLES]:
+        text = path.read_text(encoding="utf-8")
+        lines = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
+        for line in [*lines, *INLINE.findall(FENCE.sub("", text))]:
+            if line.strip().startswith(start):
+                found.append((path.name, shlex.split(line, comments=True)))
+    assert found
+    return found
+
+
+def command_line() -> Any:
+    return typer.main.get_command(importlib.import_module("cli").app)
+
+
+def test_every_cli_line_parses() -> None:
+    group = command_line()
+    for page, words in commands("python cli.py"):
+        if "--help" in words:
+            continue
+        context = group.make_context("cli.py", words[2:])
+        name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None, (page, words)
+        command.make_context(name, rest, parent=context)
+
+
+def test_the_parser_check_can_fail() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        command_line().commands["verify"].make_context("verify", ["--nope"])
+
+
+def test_every_module_line_names_a_module_with_these_options() -> None:
+    for page, words in commands("python -m stages"):
+        path = ROOT / Path(*words[2].split(".")).with_suffix(".py")
+        assert path.is_file(), (page, words)
+        source = path.read_text(encoding="utf-8")
+        for option in (word for word in words[3:] if word.startswith("--")):
+            assert f'"{option}"' in source, (page, option)
+
+
+def test_every_make_line_names_a_target() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page, words in commands("make "):
+        assert {word for word in words[1:] if "=" not in word} <= targets, (page, words)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_and_path_is_there(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    ours = {entry.name for entry in ROOT.iterdir()} - {"data", "build", "dist", ".dvc"}
+    prose = INLINE.findall(FENCE.sub("", text))
+    named = [word for word in prose if re.fullmatch(r"[\w.-]+(/[\w.-]+)*/?", word) and word.split("/")[0] in ours]
+    assert [word for word in named if not (ROOT / word).exists() and word not in TO_BE_WRITTEN] == []
+
+
+def test_the_tree_in_the_readme_is_the_repository() -> None:
+    block = section(ROOT / "README.md", "Where things are").split("```")[1]
+    named = [line.split()[0] for line in block.strip().splitlines()]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_readme_gives_the_shapes_and_sizes_of_the_demo() -> None:
+    from pipeline.config import load_settings
+    from pipeline.graph import specs
+
+    text = section(ROOT / "README.md", "What you get")
+    arrays = {name: spec.layout for name, spec in specs(load_settings(ROOT / "params.yaml")).items() if spec.layout}
+    for name, layout in arrays.items():
+        kind, _, encoder = name.partition("/")
+        if kind not in ("sam_features", "image_features", "mask_embeddings"):
+            continue
+        (line,) = [line for line in text.splitlines() if re.search(rf"\b{encoder}/", line) and kind in line]
+        chunk = [layout.chunk_rows, *layout.row_shape[1:]]
+        kilobytes = (math.prod(chunk) * 2 + 4) / 1000  # float16, and its crc32c
+        size = f"{kilobytes:.{1 if kilobytes < 10 else 0}f}"
+        assert f"[N, {', '.join(map(str, layout.row_shape))}]" in line, name
+        assert re.search(rf"\b{re.escape(size)}\b", line), (name, size)
+
+
+def section(path: Path, title: str) -> str:
+    """Text below a heading, down to the next one."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found.group(1)
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Cells of the Markdown table's body."""
+    lines = [line.strip().strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines[2:]]
+
+
+def arrow_type(text: str) -> pa.DataType:
+    """``list of int32[4]`` -> the pyarrow type."""
+    if text.startswith("list of "):
+        return pa.list_(arrow_type(text.removeprefix("list of ")))
+    if text.endswith("]"):
+        name, _, size = text[:-1].partition("[")
+        return pa.list_(arrow_type(name), int(size))
+    return {"bool": pa.bool_(), "string": pa.string()}.get(text) or pa.type_for_alias(text)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_format_page_has_the_fields_and_types_of_every_table(name: str) -> None:
+    rows = table_rows(section(ROOT / "docs/format.md", name))
+    assert [(row[0].strip("`"), arrow_type(row[1])) for row in rows] == [
+        (field.name, field.type) for field in TABLES[name]
+    ]
+    assert all(row[2] for row in rows)
+
+
+@pytest.mark.parametrize(("title", "kind"), [("column.json", ColumnMeta), ("Commits", Commit)])
+def test_format_page_has_every_field_of_the_json_files(title: str, kind: type) -> None:
+    found = {row[0].strip("`") for row in table_rows(section(ROOT / "docs/format.md", title))}
+    assert found == {field.name for field in fields(kind)} | {"checksum"}
+
+
+def test_format_page_has_the_layout_fields_and_the_version() -> None:
+    array = next(row for row in table_rows(section(ROOT / "docs/format.md", "column.json")) if row[0] == "`array`")
+    assert all(f"`{field.name}`" in array[1] for field in fields(ArrayLayout))
+    assert (ROOT / "docs/format.md").read_text().startswith(f"# The store on disk, format version {FORMAT_VERSION}\n")
+
+
+def test_the_wheel_in_the_readme_has_the_version_of_pyproject() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"dist/elisa_store-{version}-py3-none-any.whl" in (ROOT / "README.md").read_text()
+
+
+def test_params_for_real_data_have_the_keys_of_the_demo_and_lack_only_data() -> None:
+    mine, demo = (yaml.safe_load((ROOT / name).read_text()) for name in ("params/reasonseg.yaml", "params.yaml"))
+    assert mine.keys() == demo.keys()
+    assert all(mine[key].keys() == demo[key].keys() for key in demo if isinstance(demo[key], dict))
+    words = ["--params", "params/reasonseg.yaml", "--set", "store=data/no-such-store"]
+    done = run("cli.py", *words, "extract", "--split", "val", "--dry-run", cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: split val is not indexed; run: python cli.py index --split val\n"
+
+
+def test_the_readme_fetches_exactly_the_weights_that_the_params_for_real_data_need() -> None:
+    from pipeline.config import load_settings
+    from pipeline.graph import specs
+
+    needed = {name for spec in specs(load_settings(ROOT / "params/reasonseg.yaml")).values() for name in spec.weights}
+    lines = section(ROOT / "README.md", "Real data: ReasonSeg").splitlines()
+    words = [shlex.split(line) for line in lines if line.startswith("python cli.py weights")]
+    assert {name for line in words for name in line[3:] if not name.startswith("-") and "/" not in name} == needed
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photographs and a broken file, through the real command line; returns the data set's folder."""
+    folder = tmp_path_factory.mktemp("docs")
+    data = folder / "data" / "val"
+    data.mkdir(parents=True)
+    for name in ("astronaut.jpg", "astronaut.json", "coffee.jpg", "coffee.json"):
+        shutil.copy(ROOT / "tests/data/photos/val" / name, data)
+    (data / "broken.jpg").write_bytes(b"no picture")
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values |= {"store": str(folder / "store"), "splits": ["val"], "shard_images": 2}
+    values["index"]["root"] = str(folder / "data")
+    masks = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+    values["masks"] |= {"max_masks": 16, **masks}
+    values["embed"] = {"mask_encoders": ["demo_alphaclip"], "image_encoders": ["demo_clip"]}
+    values["normalize"]["train"] = ["val"]
+    values["run"] |= {"device": "cpu", "threads": 1, "report_dir": str(folder / "report"), "max_failures": 9}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    for verb in ("index", "extract", "normalize"):
+        command = [sys.executable, "cli.py", "--params", str(folder / "params.yaml"), verb]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-W", "error", *words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("image", [0, 1, 2])
+def test_both_examples_print_the_same_record(tiny: Path, tmp_path: Path, image: int) -> None:
+    where = ("--store", str(tiny / "store"), "--dataset", "demo", "--split", "val", "--image", str(image))
+    alone = shutil.copy(EXAMPLES[1], tmp_path)  # where nothing of ours can be imported
+    ours, stock = run(str(EXAMPLES[0]), *where, cwd=ROOT), run(str(alone), *where, cwd=tmp_path)
+    assert (ours.returncode, ours.stderr, stock.returncode, stock.stderr) == (0, "", 0, "")
+    assert ours.stdout == stock.stdout
+    if image == 1:
+        assert ours.stdout.startswith("image 1, broken: val/broken.jpg, failed: no readable JPEG or PNG header")
+        return
+    areas = re.findall(r"area (\d+) px, decoded (\d+) px", ours.stdout)
+    assert len(areas) == 3
+    assert all(stated == decoded and int(stated) > 0 for stated, decoded in areas)
+    assert re.search(r"^mask_embeddings/demo_alphaclip: float16 \[16, 64\], mean -?0\.\d+$", ours.stdout, re.MULTILINE)
+    assert re.search(r"^  best mask \d+: iou [01]\.\d+, iop [01]\.\d+$", ours.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_say_what_is_missing(example: Path, tiny: Path, tmp_path: Path) -> None:
+    none = run(str(example), "--store", str(tmp_path / "nothing"), cwd=ROOT)
+    assert none.returncode == 2
+    assert "holds no indexed split; " in none.stderr
+    beyond = run(str(example), "--store", str(tiny / "store"), "--image", "3", cwd=ROOT)
+    assert beyond.returncode == 2
+    assert "error: image_index 3 is outside 0..2" in beyond.stderr
+
+
+def test_the_stock_example_imports_nothing_of_ours() -> None:
+    nodes = list(ast.walk(ast.parse(EXAMPLES[1].read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
+    tops = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
+    assert tops == {"numpy", "pyarrow", "zarr"}
+
+
+def test_the_python_of_the_readme_runs(tiny: Path) -> None:
+    (block,) = [text for language, text in FENCE.findall((ROOT / "README.md").read_text()) if language == "python"]
+    here = {
+        "elisa_store": "store",
+        '"data/store"': repr(str(tiny / "store")),
+        '"data/demo"': repr(str(tiny / "data")),
+        "split[17]": "split[0]",
+    }
+    for there, value in here.items():
+        assert there in block
+        block = block.replace(there, value)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["vectors"].shape == (16, 64)
+    assert names["mask"].shape == names["pixels"].shape[:2] == (448, 512)
+    assert names["questions"] == [target["texts"] for target in names["record"].targets]
+    assert names["split"][names["record"].image_id].image_index == 0
