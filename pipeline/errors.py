@@ -7,11 +7,6 @@ import errno
 import typer
 from typer.exceptions import TyperException
 
-from pipeline.config import InputError
-from stages.datasets.base import DatasetError
-from stages.weights import WeightsError
-from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
-
 INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 2, 4, 70, 75, 130
 _AGAIN = "what was committed is kept; run the same command again to go on"
 
@@ -22,6 +17,12 @@ class Terminated(BaseException):
 
 def exit_code_of(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error that reached the command line."""
+    # Imported when something failed, so that --help loads no data set's loader.
+    from pipeline.config import InputError
+    from stages.datasets.base import DatasetError
+    from stages.weights import WeightsError
+    from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
+
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return CTRL_C, f"stopped by Ctrl-C: {_AGAIN}"
     if isinstance(error, Terminated):

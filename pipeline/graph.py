@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from types import ModuleType
@@ -13,6 +14,7 @@ from stages import embed, index, masks, match, normalize
 from stages.base import ColumnSpec
 from stages.weights import expected_sha256
 from store.columns import fingerprint
+from store.files import canonical_json
 from store.layout import FORMAT_VERSION
 
 STAGES: dict[str, ModuleType] = {"index": index, "masks": masks, "embed": embed, "match": match, "normalize": normalize}
@@ -28,22 +30,40 @@ def specs(settings: Settings) -> Mapping[str, ColumnSpec]:
         raise InputError(str(error)) from error
 
 
+class Identities(Mapping[str, Mapping[str, Any]]):
+    """Column -> all that decides its bytes, in clear; worked out when asked for, so that a stage needs no other's weights."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._found: dict[str, Mapping[str, Any]] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(specs(self._settings))
+
+    def __len__(self) -> int:
+        return len(specs(self._settings))
+
+    def __getitem__(self, name: str) -> Mapping[str, Any]:
+        if name not in self._found:
+            settings, spec = self._settings, specs(self._settings)[name]
+            identity = {
+                "format_version": FORMAT_VERSION,
+                "shard_images": settings.shard_images,
+                "stage": spec.stage,
+                "version": spec.version,
+                "params": dict(spec.params),
+                "weights": {item: expected_sha256(item, settings.weights_lock) for item in spec.weights},
+                "reads": {item: fingerprint(self[item]) for item in spec.reads},
+                "array": None if spec.layout is None else {**asdict(spec.layout), "compression": settings.compression},
+            }
+            self._found[name] = json.loads(canonical_json(identity))  # as it comes back from column.json
+        return self._found[name]
+
+
 @lru_cache(maxsize=8)
-def identities(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
-    """Column -> all that decides its bytes, in clear."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, spec in specs(settings).items():
-        found[name] = {
-            "format_version": FORMAT_VERSION,
-            "shard_images": settings.shard_images,
-            "stage": spec.stage,
-            "version": spec.version,
-            "params": dict(spec.params),
-            "weights": {item: expected_sha256(item, settings.weights_lock) for item in spec.weights},
-            "reads": {item: fingerprint(found[item]) for item in spec.reads},
-            "array": None if spec.layout is None else {**asdict(spec.layout), "compression": settings.compression},
-        }
-    return found
+def identities(settings: Settings) -> Identities:
+    """The identities of the settings, once a process."""
+    return Identities(settings)
 
 
 def stage_specs(settings: Settings, stage: str) -> list[ColumnSpec]:

@@ -6,14 +6,16 @@ from collections import Counter
 from typing import Any
 
 from pipeline.config import InputError, Settings
-from pipeline.graph import STAGES
+from pipeline.graph import STAGES, identities
 from pipeline.means import mean_state
 from pipeline.plan import DONE, MISSING, STALE, ColumnPlan, plan_stage
+from stages.datasets.base import DatasetError
 from store.columns import read_commit
 
 
 def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
     """The store as a JSON value: per split its columns, per column shards by state, images by status, bytes and reasons."""
+    dict(identities(settings))  # unknown models and missing digests are the settings' fault, not the store's
     found: dict[str, Any] = {"store": settings.store, "dataset": settings.dataset, "splits": {}, "means": {}}
     for split in splits:
         columns: dict[str, Any] = {}
@@ -22,6 +24,9 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
         for stage in STAGES:
             try:
                 plans = plan_stage(settings, stage, split)
+            except DatasetError as error:  # e.g. a store that was pulled to where its pictures are not
+                entry["not_checked"] = f"index not checked: {error}"
+                continue
             except InputError as error:
                 entry["missing"] = str(error)
                 break
@@ -65,8 +70,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [f"store {found['store']}, data set {found['dataset']}"]
     for split, entry in found["splits"].items():
         lines += ["", f"{split}: {entry.get('images', 0)} images"]
-        if "missing" in entry:
-            lines.append(f"  {entry['missing']}")
+        lines += [f"  {entry[key]}" for key in ("not_checked", "missing") if key in entry]
         width = max((len(name) for name in entry["columns"]), default=0)
         for name, column in entry["columns"].items():
             lines.append(f"  {name:<{width}}  {_states(column)}")

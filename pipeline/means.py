@@ -16,7 +16,7 @@ from pipeline.plan import expected_meta, place_of
 from pipeline.progress import progress
 from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
 from store.columns import Commit, fingerprint, read_column, read_commit
-from store.errors import StoreError
+from store.errors import DamagedStoreError, StoreError
 from store.layout import column_dir
 from store.reader import Column, open_column, upstream_sha256
 from store.schema import OK
@@ -49,7 +49,10 @@ def mean_state(settings: Settings, encoder: str) -> str:
     name = mean_of(settings, encoder)
     place = name[1:]
     folder = column_dir(settings.store_path, place)
-    commit = read_commit(folder, 0)
+    try:
+        commit = read_commit(folder, 0)
+    except DamagedStoreError as error:
+        return f"damaged: {error}"
     if commit is None:
         return "missing"
     if commit.fingerprint != fingerprint(identities(settings)[name]):

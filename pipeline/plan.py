@@ -88,8 +88,22 @@ def plan_stage(settings: Settings, stage: str, split: str) -> list[ColumnPlan]:
         if images is None:
             raise InputError(f"split {split} is not indexed; run: python cli.py index --split {split}")
         count = images.images
-    own = [spec for spec in stage_specs(settings, stage) if not spec.name.startswith("/")]
-    return [plan_column(settings, spec, split, count, entries) for spec in own]
+    plans: dict[str, ColumnPlan] = {}
+    for spec in stage_specs(settings, stage):
+        if not spec.name.startswith("/"):
+            plan = plan_column(settings, spec, split, count, entries)
+            plans[spec.name] = _behind(plan, [plans[name] for name in spec.reads if name in plans])
+    return list(plans.values())
+
+
+def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
+    """A shard that reads a column of its own stage is stale with it: that one is about to be computed again."""
+    shards = list(plan.shards)
+    for other in upstream:
+        for number in other.todo:
+            if shards[number].state == DONE:
+                shards[number] = ShardState(STALE, f"{other.spec.name} changed")
+    return replace(plan, shards=tuple(shards))
 
 
 def plan_column(

@@ -100,7 +100,7 @@ def run_shard(task: ShardTask, tick: Callable[[], None] = lambda: None) -> Shard
     run = {
         **_environment(),
         "seconds": round(seconds, 3),
-        "run": settings.run.model_dump(exclude={"scheduler", "weights_dir"}),
+        "run": settings.run.model_dump(exclude={"scheduler", "weights_dir", "report_dir"}),
     }
     for name, spec in wanted.items():
         place = place_of(settings, task.split, name)

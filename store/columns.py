@@ -61,7 +61,7 @@ class Commit:
     Args:
         place: ``<dataset>/<split>/<column>`` (``means/<name>/<encoder>`` for a mean), so that a commit cannot be moved.
         file: data file relative to the column; size in bytes and sha256 of it follow.
-        upstream: column (for the index: source file) -> sha256 of what this shard was computed from.
+        upstream: column -> :attr:`content` of the shard (for the index: source file -> sha256) it was computed from.
         counts, status: one entry an image. Arrays also have crc32c: that of the image's chunk checksums.
         errors: position in the shard (as text) -> reason.
         omitted: vectors left out by K_max or G_max, over the shard.
@@ -83,6 +83,13 @@ class Commit:
     extra: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    @property
+    def content(self) -> str:
+        """Digest of what downstream shards are computed from: the file and, as an array's file cannot hold them, failures."""
+        if not self.errors:
+            return self.sha256
+        return digest([self.sha256, list(self.status), dict(self.errors)])
 
     def same_inputs(self, other: Commit) -> bool:
         """Whether both were computed from the same parameters and the same upstream bytes."""

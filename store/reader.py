@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from .columns import ColumnMeta, Commit, read_column, read_commit
-from .errors import FailedImageError, IncompleteColumnError, StoreError
+from .errors import DamagedStoreError, FailedImageError, IncompleteColumnError, StoreError
 from .layout import check_name, column_dir, find_columns, split_dir
 from .records import Record
 from .schema import OK
@@ -203,7 +203,7 @@ def why_not_current(store: Path, place: str, meta: ColumnMeta, commit: Commit | 
 
 
 def upstream_sha256(store: Path, place: str, name: str, shard: int) -> str | None:
-    """The committed sha256 of an upstream shard; None for a source file, which only the index looks at.
+    """The committed content digest of an upstream shard; None for a source file, which only the index looks at.
 
     ``name`` is a column of the same split (then the same shard is meant), ``/means/...`` or ``/<place>#<shard>``.
     """
@@ -215,8 +215,11 @@ def upstream_sha256(store: Path, place: str, name: str, shard: int) -> str | Non
     else:
         dataset, split = (check_name(part) for part in place.split("/")[:2])
         folder = column_dir(split_dir(store, dataset, split), name)
-    commit = read_commit(folder, shard)
-    return "missing" if commit is None else commit.sha256
+    try:
+        commit = read_commit(folder, shard)
+    except DamagedStoreError:
+        return "damaged"
+    return "missing" if commit is None else commit.content
 
 
 def command_for(place: str) -> str:

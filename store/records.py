@@ -98,7 +98,11 @@ class Record:
         if not path.is_relative_to(root):
             raise StoreError(f"image {self.image_index}: {self.path!r} leads outside images_root")
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16-bit gray: the high byte, as the pipeline saw it
+                high = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
+                return np.repeat(high[:, :, None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"))
 
     def _regions(self, column: str) -> list[Region]:
         row = self._rows(column)[0]

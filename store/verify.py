@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .columns import ColumnMeta, Commit, read_column, read_commit
-from .errors import StoreError
+from .errors import DamagedStoreError, StoreError
 from .files import file_sha256
 from .layout import (
     COLUMN_JSON,
@@ -90,7 +90,9 @@ def _verify_column(store: Path, place: str, deep: bool, report: Report, known: s
     try:
         meta = read_column(folder)
     except StoreError as error:
-        report.problems.append(Problem(place, None, str(error), (folder / COLUMN_JSON,)))
+        # A format version that is only newer is no damage to be removed.
+        files = (folder / COLUMN_JSON,) if isinstance(error, DamagedStoreError) else ()
+        report.problems.append(Problem(place, None, str(error), files))
         known |= {path for path in folder.rglob("*") if path.is_file()}
         return
     assert meta is not None
@@ -127,7 +129,8 @@ def _verify_shard(
     try:
         commit = read_commit(folder, shard)
     except StoreError as error:
-        report.problems.append(Problem(place, shard, str(error), (receipt,)))
+        files = (receipt,) if isinstance(error, DamagedStoreError) else ()
+        report.problems.append(Problem(place, shard, str(error), files))
         return
     if commit is None:
         report.missing += 1

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from .columns import ColumnMeta, Commit, read_column, read_commit, write_column, write_commit
 from .errors import ConflictError, DamagedStoreError
-from .files import locked, make_folder, publish, sweep_temporaries, write_temporary
-from .layout import COMMITS, ZARR_JSON, array_file, table_file
+from .files import locked, make_folder, publish, sweep_temporaries, sync_folder, write_temporary
+from .layout import COMMITS, ZARR_JSON, array_file, commit_file, table_file
 from .shards import AnyArray, ShardEncoder, zarr_json
 from .tables import encode_table
 
@@ -56,7 +56,17 @@ def begin_column(folder: Path, meta: ColumnMeta) -> ColumnMeta:
                 temporary, _, _ = write_temporary(folder, [text])
                 publish(temporary, folder / ZARR_JSON)
             write_column(folder, meta)
+        _remove_beyond(folder, meta.shards)
     return meta
+
+
+def _remove_beyond(folder: Path, shards: int) -> None:
+    """Remove what shards past the last one left: they were smaller under other parameters."""
+    numbers = {path: path.stem for path in [*(folder / COMMITS).glob("*.json"), *folder.glob("*.parquet")]}
+    numbers |= {path: path.relative_to(folder).parts[1] for path in folder.glob("c/**/*") if path.is_file()}
+    for path, number in numbers.items():
+        if number.isdigit() and int(number) >= shards:
+            path.unlink(missing_ok=True)
 
 
 def write_shard(
@@ -68,8 +78,9 @@ def write_shard(
     upstream: Mapping[str, str],
     schema: pa.Schema | None,
     run: Mapping[str, Any],
+    replace: bool = False,
 ) -> Commit:
-    """Write one shard and commit it.
+    """Write one shard and commit it; an intact one from the same inputs is kept unless ``replace``.
 
     Raises:
         ConflictError: the column was begun anew with other parameters meanwhile, or another writer committed this
@@ -109,9 +120,10 @@ def write_shard(
     )
     try:
         with locked(folder):
-            winner = _settle(folder, meta, commit, before)
+            winner = _settle(folder, meta, commit, before, replace)
             if winner is not None:
                 return winner
+            _withdraw(folder, shard)
             publish(temporary, folder / file)
             write_commit(folder, commit)
     finally:
@@ -119,17 +131,28 @@ def write_shard(
     return commit
 
 
-def _settle(folder: Path, meta: ColumnMeta, ours: Commit, before: Commit | None) -> Commit | None:
-    """Under the lock: the commit another writer made meanwhile if it stands for ours, else None."""
+def _withdraw(folder: Path, shard: int) -> None:
+    """Remove the commit of a shard that is about to be replaced: a kill must not leave it beside other bytes."""
+    receipt = folder / commit_file(shard)
+    if receipt.exists():
+        receipt.unlink()
+        sync_folder(receipt.parent)
+
+
+def _settle(folder: Path, meta: ColumnMeta, ours: Commit, before: Commit | None, replace: bool) -> Commit | None:
+    """Under the lock: the commit another writer made if it stands for ours, else None."""
     current = _current(folder)
     if current is None or current.fingerprint != meta.fingerprint:
         raise ConflictError(
             f"{ours.place}: begun anew with other parameters while shard {ours.shard} was computed; run it again"
         )
     theirs = _read_commit_or_none(folder, ours.shard)
-    if theirs is None or theirs == before:
+    if theirs is None:
         return None
-    if not theirs.same_inputs(ours):
+    same = theirs.same_inputs(ours)
+    if theirs == before and (replace or not same or not _intact(folder / theirs.file, theirs.size)):
+        return None
+    if not same:
         raise ConflictError(
             f"{ours.place}: shard {ours.shard}: another writer committed {theirs.sha256} from other inputs, ours is {ours.sha256}; "
             "stop the other run, then run it again"
@@ -155,6 +178,10 @@ def _read_commit_or_none(folder: Path, shard: int) -> Commit | None:
         return read_commit(folder, shard)
     except DamagedStoreError:
         return None  # it is replaced, which repairs it
+
+
+def _intact(path: Path, size: int) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == size
 
 
 def _zarr_intact(folder: Path, meta: ColumnMeta) -> bool:

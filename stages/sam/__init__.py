@@ -24,7 +24,7 @@ class SamModel:
 _DEMO_VIT: Mapping[str, int | tuple[int, ...]] = MappingProxyType(
     {
         "patch_size": 8,
-        "dim": 160,
+        "dim": 128,
         "depth": 6,
         "heads": 2,
         "window_size": 8,

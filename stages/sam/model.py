@@ -47,7 +47,7 @@ def build_sam(name: str, path: Path, device: str) -> Sam:
 
 
 def new_sam(name: str) -> Sam:
-    """The SAM called `name` with random weights; KeyError-free: an unknown name raises ValueError with the known ones."""
+    """The SAM called `name` with random weights; an unknown name raises ValueError."""
     if name not in SAM_MODELS:
         raise ValueError(f"no SAM is called {name!r}: expected one of {', '.join(SAM_MODELS)}")
     model = SAM_MODELS[name]
@@ -96,10 +96,7 @@ def _small_sam(model: SamModel, vit: dict[str, Any]) -> Sam:
         mask_decoder=MaskDecoder(
             num_multimask_outputs=3,
             transformer=TwoWayTransformer(
-                depth=2,
-                embedding_dim=model.embed_dim,
-                mlp_dim=vit["decoder_mlp_dim"],
-                num_heads=vit["decoder_heads"],
+                depth=2, embedding_dim=model.embed_dim, mlp_dim=vit["decoder_mlp_dim"], num_heads=vit["decoder_heads"]
             ),
             transformer_dim=model.embed_dim,
             iou_head_depth=3,

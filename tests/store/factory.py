@@ -68,7 +68,8 @@ def write_images(
         ]
         errors = {i - span.start: failed[i] for i in span if i in failed}
         data = ShardData(rows, [1] * len(rows), status, errors)
-        commits.append(write_shard(folder, meta, f"d/{split}/images", shard, data, {}, IMAGES, {}))
+        files = {f"file:{sources[i][1]}": failed.get(i, "as it was") for i in span}
+        commits.append(write_shard(folder, meta, f"d/{split}/images", shard, data, files, IMAGES, {}))
     return commits
 
 

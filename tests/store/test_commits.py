@@ -212,7 +212,7 @@ def test_records_of_failed_images_hold_their_reason(tmp_path: Path) -> None:
     meta = begin_column(folder, array_meta(4))
     rows = [*vectors([3, 0]), np.empty((0, 8), np.float16), *vectors([1])]
     data = ShardData(rows, [3, 0, 0, 1], [OK, OK, "failed", OK], {2: "image: cannot be decoded"})
-    upstream = {"images": read_commit(column_dir(tmp_path, "d/val/images"), 0).sha256}  # type: ignore[union-attr]
+    upstream = {"images": read_commit(column_dir(tmp_path, "d/val/images"), 0).content}  # type: ignore[union-attr]
     write_shard(folder, meta, PLACE, 0, data, upstream, None, {})
     split = open_split(tmp_path, "d", "val")
     assert split[1]["mask_embeddings/x"].shape == (0, 8)
