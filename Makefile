@@ -2,6 +2,7 @@
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
+# make clean   remove the demo's data
 # make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
 
 PYTHON ?= python3
@@ -42,5 +43,5 @@ lock: $(INSTALLED)
 	uv pip compile -q pyproject.toml --group app --group dev --generate-hashes --python-version 3.11 --no-annotate --no-header -o requirements.lock
 	echo 'uv==0.13.8' | uv pip compile -q - --generate-hashes --no-annotate --no-header -o requirements-uv.lock
 
-clean:
-	rm -rf data/store data/report data/demo
+clean:  # the demo's data alone: real data took days of GPU time
+	rm -rf data/demo data/store/demo data/store/means/demo data/report

@@ -75,8 +75,7 @@ def demo(
     """
     from pipeline.demo import make_demo_data, train_demo_models
 
-    settings = _settings(context)
-    print(train_demo_models(settings) if train_models else make_demo_data())
+    print(train_demo_models() if train_models else make_demo_data())
 
 
 @app.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from stages.params import Name, Sections
 
@@ -32,6 +32,17 @@ class Settings(Sections):
     """S: images a shard."""
     compression: Literal["none", "zstd"]
     """Compression of arrays; features hardly shrink."""
+
+    @model_validator(mode="after")
+    def _names_are_of_use(self) -> Settings:
+        if self.dataset == "means":
+            raise ValueError("dataset: found means, which is the store's folder of train means; choose another name")
+        for name, splits in (("splits", self.splits), ("normalize.train", self.normalize.train)):
+            if len(set(splits)) != len(splits):
+                raise ValueError(f"{name}: a split stands twice in {list(splits)}")
+        if unknown := sorted(set(self.normalize.train) - set(self.splits)):
+            raise ValueError(f"normalize.train: {', '.join(unknown)} not in splits")
+        return self
 
     @property
     def store_path(self) -> Path:

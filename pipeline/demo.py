@@ -24,3 +24,13 @@ def make_demo_data(root: Path = DEMO_ROOT) -> str:
     images = {split.name: len(list(split.glob("*.jpg"))) for split in sorted(root.iterdir()) if split.is_dir()}
     counts = ", ".join(f"{count} {split}" for split, count in images.items() if count)
     return f"demo data set: {root.relative_to(ROOT) if root.is_relative_to(ROOT) else root} ({counts} images)"
+
+
+def train_demo_models() -> str:
+    """Train the tiny models from nothing, write them into stages/demo/models and their digests into weights.lock."""
+    import subprocess
+    import sys
+
+    for module in ("stages.demo.train_sam", "stages.demo.train_encoders"):
+        subprocess.run([sys.executable, "-m", module], cwd=ROOT, check=True)
+    return "demo models: stages/demo/models, digests in weights.lock; run: make repro"

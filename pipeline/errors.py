@@ -38,9 +38,16 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, f"conflict: {error}"
     if isinstance(error, InputError | WeightsError | DatasetError | IncompleteColumnError | StoreError):
         return INPUT, f"error: {error}"
+    if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return INPUT, f"error: {error}"
+    name = type(error).__name__
+    if isinstance(error, MemoryError) or name in ("OutOfMemoryError", "KilledWorker"):
+        return INTERRUPTED, (
+            f"out of memory, or a worker was lost: {name}: {error}; {_AGAIN}, with a smaller run.points_per_batch or "
+            "run.masks_per_batch"
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return INTERRUPTED, f"the disk is full: {error}; free some space; {_AGAIN}"
     if isinstance(error, OSError):
         return INTERRUPTED, f"input or output failed: {error}; {_AGAIN}"
-    name = type(error).__name__
     return INTERNAL, f"internal error: {name}: {error}; run again with --debug for the traceback (before the verb)"

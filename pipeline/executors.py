@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
+from pipeline.config import InputError
 from stages.params import RunParams
 
 Task = TypeVar("Task")
@@ -30,49 +31,51 @@ class LocalExecutor:
 
 
 class DaskExecutor:
-    """On the workers of a ``distributed.Client``; a worker keeps its models from task to task."""
+    """On dask.distributed, which is connected to (or started) when the first task comes; a worker keeps its models."""
 
-    def __init__(self, client: Any) -> None:
-        self.client = client
+    def __init__(self, run: RunParams, stack: contextlib.ExitStack) -> None:
+        self.run = run
+        self.stack = stack
+        self._client: Any = None
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         """As :meth:`Executor.map`, in the order in which they end."""
         from distributed import as_completed
 
-        futures = [self.client.submit(function, task, pure=False) for task in tasks]
+        client = self._connect()
+        futures = [client.submit(function, task, pure=False) for task in tasks]
         numbers = {future.key: number for number, future in enumerate(futures)}
         try:
             for future, result in as_completed(futures, with_results=True):
                 yield numbers[future.key], result
                 future.release()
         finally:
-            self.client.cancel(futures)
+            client.cancel(futures)
 
+    def _connect(self) -> Any:
+        if self._client is None:
+            from distributed import Client, LocalCluster
 
-@contextlib.contextmanager
-def open_executor(run: RunParams) -> Iterator[Executor]:
-    """The executor that ``run`` names; a LocalCluster is started on 127.0.0.1 and stopped with the block."""
-    if run.executor == "local":
-        yield LocalExecutor()
-        return
-    import dask
-    from distributed import Client, LocalCluster
-
-    # Fetching on fork or with threads in a worker would give a model to two tasks at once.
-    dask.config.set({"distributed.worker.daemon": False, "distributed.comm.timeouts.connect": "60s"})
-    with contextlib.ExitStack() as stack:
-        if run.scheduler:
-            client = stack.enter_context(Client(run.scheduler))
-        else:
-            cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=run.workers,
+            if self.run.scheduler:
+                try:
+                    self._client = self.stack.enter_context(Client(self.run.scheduler))
+                except OSError as error:
+                    raise InputError(f"--scheduler: cannot reach {self.run.scheduler}: {error}") from error
+            else:
+                cluster = LocalCluster(
+                    n_workers=self.run.workers,
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
                     dashboard_address=None,
                     silence_logs=logging.ERROR,
                 )
-            )
-            client = stack.enter_context(Client(cluster))
-        yield DaskExecutor(client)
+                self._client = self.stack.enter_context(Client(self.stack.enter_context(cluster)))
+        return self._client
+
+
+@contextlib.contextmanager
+def open_executor(run: RunParams) -> Iterator[Executor]:
+    """The executor that ``run`` names; what it starts (a LocalCluster on 127.0.0.1) ends with the block."""
+    with contextlib.ExitStack() as stack:
+        yield LocalExecutor() if run.executor == "local" else DaskExecutor(run, stack)

@@ -60,9 +60,15 @@ class Identities(Mapping[str, Mapping[str, Any]]):
         return self._found[name]
 
 
-@lru_cache(maxsize=8)
 def identities(settings: Settings) -> Identities:
-    """The identities of the settings, once a process."""
+    """The identities of the settings, worked out once for as long as ``weights.lock`` stays."""
+    lock = settings.weights_lock
+    state = lock.stat() if lock.is_file() else None
+    return _identities(settings, (state.st_mtime_ns, state.st_size, state.st_ino) if state else None)
+
+
+@lru_cache(maxsize=8)
+def _identities(settings: Settings, lock_version: object) -> Identities:
     return Identities(settings)
 
 

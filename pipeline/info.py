@@ -6,11 +6,11 @@ from collections import Counter
 from typing import Any
 
 from pipeline.config import InputError, Settings
-from pipeline.graph import STAGES, identities
+from pipeline.graph import identities
 from pipeline.means import mean_state
-from pipeline.plan import DONE, MISSING, STALE, ColumnPlan, plan_stage
-from stages.datasets.base import DatasetError
+from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_split
 from store.columns import read_commit
+from store.layout import find_columns, split_dir
 
 
 def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
@@ -18,21 +18,20 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
     dict(identities(settings))  # unknown models and missing digests are the settings' fault, not the store's
     found: dict[str, Any] = {"store": settings.store, "dataset": settings.dataset, "splits": {}, "means": {}}
     for split in splits:
-        columns: dict[str, Any] = {}
-        entry: dict[str, Any] = {"columns": columns}
+        entry: dict[str, Any] = {"columns": {}}
         found["splits"][split] = entry
-        for stage in STAGES:
-            try:
-                plans = plan_stage(settings, stage, split)
-            except DatasetError as error:  # e.g. a store that was pulled to where its pictures are not
-                entry["not_checked"] = f"index not checked: {error}"
-                continue
-            except InputError as error:
-                entry["missing"] = str(error)
-                break
-            for plan in plans:
-                entry["images"] = plan.meta.images
-                columns[plan.spec.name] = _column(plan)
+        try:
+            plans, remark = plan_split(settings, split)
+        except InputError as error:
+            entry["remark"] = str(error)
+            continue
+        entry["images"] = plans[0].meta.images
+        entry["columns"] = {plan.spec.name: _column(plan) for plan in plans}
+        if remark:
+            entry["remark"] = remark
+        others = set(find_columns(split_dir(settings.store_path, settings.dataset, split))) - set(entry["columns"])
+        if others:
+            entry["not_in_params"] = sorted(others)
     for encoder in settings.embed.mask_encoders:
         found["means"][f"{settings.normalize.name}/{encoder}"] = mean_state(settings, encoder)
     return found
@@ -42,23 +41,25 @@ def _column(plan: ColumnPlan) -> dict[str, Any]:
     states = Counter(shard.state for shard in plan.shards)
     status: Counter[str] = Counter()
     errors: Counter[str] = Counter()
-    size = vectors = omitted = 0
+    size = entries = omitted = 0
     for number, shard in enumerate(plan.shards):
-        commit = read_commit(plan.folder, number) if shard.state != MISSING and "damaged" not in shard.reason else None
+        commit = read_commit(plan.folder, number) if shard.state in (DONE, STALE) else None
         if commit is not None:
             status.update(commit.status)
             errors.update(commit.errors.values())
             size += commit.size
-            vectors += sum(commit.counts)
+            entries += sum(commit.counts)
             omitted += commit.omitted
-    reasons = sorted({shard.reason for shard in plan.shards if shard.state == STALE})
+    reasons = {f"{shard.state}: {shard.reason}" for shard in plan.shards if shard.reason}
+    if states[DONE] and not plan.begun:
+        reasons.add("column.json or zarr.json is not what it has to be; the next run writes it anew")
     shape = None if plan.spec.layout is None else [plan.meta.images, *plan.spec.layout.row_shape]
     return {
-        "shards": {state: states[state] for state in (DONE, MISSING, STALE)},
-        "why": reasons,
+        "shards": {state: states[state] for state in (DONE, MISSING, STALE, DAMAGED)},
+        "why": sorted(reasons),
         "status": dict(status),
         "errors": dict(errors),
-        "entries": vectors,
+        "entries": entries,
         "omitted": omitted,
         "shape": shape,
         "bytes": size,
@@ -70,14 +71,18 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [f"store {found['store']}, data set {found['dataset']}"]
     for split, entry in found["splits"].items():
         lines += ["", f"{split}: {entry.get('images', 0)} images"]
-        lines += [f"  {entry[key]}" for key in ("not_checked", "missing") if key in entry]
+        lines += [f"  {entry['remark']}"] if "remark" in entry else []
         width = max((len(name) for name in entry["columns"]), default=0)
         for name, column in entry["columns"].items():
             lines.append(f"  {name:<{width}}  {_states(column)}")
-            lines += [f"  {'':<{width}}    stale: {reason}" for reason in column["why"]]
+            lines += [f"  {'':<{width}}    {reason}" for reason in column["why"]]
             lines += [
                 f"  {'':<{width}}    failed: {count} x {reason}" for reason, count in sorted(column["errors"].items())
             ]
+        if "not_in_params" in entry:
+            lines.append(
+                f"  not asked for by the params (remove the folder to be rid of it): {', '.join(entry['not_in_params'])}"
+            )
     if found["means"]:
         lines += ["", "means"]
         lines += [f"  {name}: {state}" for name, state in found["means"].items()]
@@ -88,7 +93,7 @@ def _states(column: dict[str, Any]) -> str:
     shards = column["shards"]
     total = sum(shards.values())
     parts = [f"{shards[DONE]}/{total} shards done"]
-    parts += [f"{shards[state]} {state}" for state in (MISSING, STALE) if shards[state]]
+    parts += [f"{shards[state]} {state}" for state in (MISSING, STALE, DAMAGED) if shards[state]]
     parts.append(
         f"{column['entries']} entries"
         if column["shape"] is None

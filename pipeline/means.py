@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
 from store.columns import Commit, fingerprint, read_column, read_commit
 from store.errors import DamagedStoreError, StoreError
 from store.layout import column_dir
-from store.reader import Column, open_column, upstream_sha256
+from store.lineage import Lineage, upstream_place
+from store.reader import Column, open_column
 from store.schema import OK
 from store.shards import ShardReader
-from store.writer import ShardData, begin_column, write_shard
+from store.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,22 @@ def sum_shard(task: SumTask) -> tuple[Any, int, str]:
 def mean_state(settings: Settings, encoder: str) -> str:
     """``done``, ``missing``, or why the mean is stale."""
     name = mean_of(settings, encoder)
-    place = name[1:]
-    folder = column_dir(settings.store_path, place)
+    place, look = name[1:], Lineage(settings.store_path)
     try:
-        commit = read_commit(folder, 0)
+        commit = look.commit(place, 0)
     except DamagedStoreError as error:
         return f"damaged: {error}"
     if commit is None:
         return "missing"
     if commit.fingerprint != fingerprint(identities(settings)[name]):
         return "computed with other parameters"
+    if not is_begun(column_dir(settings.store_path, place), expected_meta(settings, specs(settings)[name], 1)):
+        return "column.json or zarr.json is not what it has to be"
     now = [f"/{task.place}#{task.shard}" for task in _tasks(settings, encoder)]
     if sorted(now) != sorted(commit.upstream):
         return "the train splits have other shards"
-    for upstream, sha256 in commit.upstream.items():
-        if upstream_sha256(settings.store_path, place, upstream, 0) != sha256:
+    for upstream, content in commit.upstream.items():
+        if look.content(*upstream_place(place, upstream, 0)) != content:
             return f"{upstream} changed"
     return "done"
 
@@ -89,6 +90,8 @@ def make_mean(settings: Settings, encoder: str, executor: Executor) -> Commit | 
     for split in settings.normalize.train:
         for kind in KINDS:
             _require_finished(settings, split, f"{kind}/{encoder}")
+    folder = column_dir(settings.store_path, name[1:])
+    before = seen_commit(folder, 0)
     tasks = _tasks(settings, encoder)
     sums: list[tuple[Any, int, str] | None] = [None] * len(tasks)
     with progress(f"mean {encoder}", len(tasks), "shard") as advance:
@@ -101,11 +104,10 @@ def make_mean(settings: Settings, encoder: str, executor: Executor) -> Commit | 
     except ValueError as error:
         raise InputError(f"normalize: {encoder}: {error}") from error
     upstream = {f"/{task.place}#{task.shard}": sha256 for task, (_, _, sha256) in zip(tasks, done, strict=True)}
-    folder = column_dir(settings.store_path, name[1:])
     meta = begin_column(folder, expected_meta(settings, specs(settings)[name], 1))
     extra = {"count": count, "norm": float(np.linalg.norm(mean))}
     data = ShardData([mean], [len(mean)], [OK], extra=extra)
-    return write_shard(folder, meta, name[1:], 0, data, upstream, None, {})
+    return write_shard(folder, meta, name[1:], 0, data, upstream, None, {}, before)
 
 
 def _require_finished(settings: Settings, split: str, column: str) -> None:
@@ -132,8 +134,3 @@ def open_mean(settings: Settings, encoder: str) -> Column:
             f"{name[1:]} is the mean of other embeddings ({column.meta.fingerprint[:12]}); run: python cli.py normalize"
         )
     return column
-
-
-def mean_summary(settings: Settings, encoders: Sequence[str]) -> dict[str, Any]:
-    """Encoder -> number of vectors and norm of its mean."""
-    return {encoder: dict(open_mean(settings, encoder).commits[0].extra) for encoder in encoders}  # type: ignore[union-attr]

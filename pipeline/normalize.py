@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from pipeline.executors import Executor
 from pipeline.means import make_mean, open_mean
 from pipeline.plan import place_of
 from pipeline.run import StageSummary, run_stage
+from pipeline.summary import write_report_file
 from stages.similarity import cosines, draw_heat_maps, mean_pairwise, spread
 from store.files import make_folder
 from store.reader import open_column
@@ -54,23 +54,21 @@ def write_report(settings: Settings) -> dict[str, Any]:
             title = f"{settings.dataset} {split}, {encoder}: {len(vectors)} mask embeddings"
             draw_heat_maps(before, after, title, folder / "similarity" / f"{split}-{encoder}.png")
         figures[encoder] = entry
-    (folder / "normalize.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_report_file(folder / "normalize.json", figures)
     return figures
 
 
 def sampled_vectors(settings: Settings, split: str, encoder: str) -> Any:
     """At most ``normalize.report_vectors`` mask embeddings of a split, evenly spread: float64 [n, D]."""
     column = open_column(settings.store_path, place_of(settings, split, f"mask_embeddings/{encoder}"))
-    places = []
-    for shard, commit in enumerate(column.commits):
-        assert commit is not None
-        start = shard * column.meta.shard_images
-        pairs = zip(commit.counts, commit.status, strict=True)
-        places += [
-            (start + number, k) for number, (count, status) in enumerate(pairs) if status == OK for k in range(count)
-        ]
-    if not places:
+    counts = np.concatenate(
+        [np.where(np.array(commit.status) == OK, commit.counts, 0) for commit in column.commits if commit is not None]
+    )
+    ends = np.cumsum(counts)
+    if not len(ends) or not ends[-1]:
         return np.empty((0, 1))
-    chosen = [places[number] for number in spread(len(places), settings.normalize.report_vectors)]
-    read = {image: column.array(image) for image in dict.fromkeys(image for image, _ in chosen)}
-    return np.stack([read[image][k] for image, k in chosen]).astype(np.float64)
+    chosen = spread(int(ends[-1]), settings.normalize.report_vectors)
+    images = np.searchsorted(ends, chosen, side="right")
+    read = {image: column.array(int(image)) for image in np.unique(images)}
+    rows = chosen - (ends - counts)[images]
+    return np.stack([read[image][row] for image, row in zip(images, rows, strict=True)]).astype(np.float64)

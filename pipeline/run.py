@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from pipeline.config import InputError, Settings
 from pipeline.executors import Executor, LocalExecutor
-from pipeline.plan import ColumnPlan, listed_entries, place_of, plan_stage, upstream_gaps
+from pipeline.plan import DONE, ColumnPlan, place_of, plan_stage, upstream_gaps
 from pipeline.progress import progress
 from pipeline.shard import ShardTask, run_shard
 from store.columns import Commit, read_commit
@@ -17,8 +17,6 @@ from store.files import make_folder
 from store.layout import column_dir
 from store.schema import FAILED, OK
 from store.writer import begin_column
-
-DONE_STATUS, FAILURES_STATUS = 0, 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ def run_stage(
     limit: int | None = None,
     retry_failed: bool = False,
     dry_run: bool = False,
+    shards: Collection[int] | None = None,
 ) -> StageSummary:
     """Bring a stage's columns of a split up to date.
 
@@ -59,32 +58,38 @@ def run_stage(
         limit: work on the first ceil(limit / shard_images) whole shards.
         retry_failed: compute shards that hold failed images again.
         dry_run: plan, write nothing.
+        shards: these alone.
 
     Raises:
         InputError: an upstream column is not done for these shards; the message names the command.
     """
-    plans = plan_stage(settings, stage, split)
-    if only and stage == "embed":
-        plans = [plan for plan in plans if plan.spec.name.split("/")[-1] in only]
-    shards = plans[0].meta.shards if plans else 0
-    reach = shards if limit is None else min(shards, -(-limit // settings.shard_images))
+    every = plan_stage(settings, stage, split)
+    plans = [plan for plan in every if stage != "embed" or not only or plan.spec.name.split("/")[-1] in only]
+    count = plans[0].meta.shards if plans else 0
+    reach = count if limit is None else min(count, -(-limit // settings.shard_images))
     todo: dict[int, list[str]] = defaultdict(list)
     for plan in plans:
-        retry = [shard for shard in range(reach) if retry_failed and _has_failures(plan, shard)]
-        chosen = sorted({*(shard for shard in plan.todo if shard < reach), *retry})
-        for shard in chosen:
-            todo[shard].append(plan.spec.name)
+        retry = [shard for shard in range(reach) if retry_failed and _has_failures(settings, plan, split, shard)]
+        for shard in sorted({*plan.todo, *retry}):
+            if shard < reach and (shards is None or shard in shards):
+                todo[shard].append(plan.spec.name)
     if not dry_run:
         _make_outputs(settings, stage, split)
         _require_upstream(settings, plans, split, todo)
-        _begin(plans, todo)
-        _compute(settings, stage, split, plans, todo, executor, replace=retry_failed)
-    return _summary(settings, stage, split, plans, reach, todo)
+        for plan in plans:
+            if not plan.begun and (
+                plan.meta.shards > len(plan.todo) or any(plan.spec.name in names for names in todo.values())
+            ):
+                begin_column(plan.folder, plan.meta)
+        _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
+    return _summary(settings, stage, split, every, reach, todo)
 
 
-def _has_failures(plan: ColumnPlan, shard: int) -> bool:
+def _has_failures(settings: Settings, plan: ColumnPlan, split: str, shard: int) -> bool:
+    if plan.shards[shard].state != DONE:
+        return False
     commit = read_commit(plan.folder, shard)
-    return commit is not None and FAILED in commit.status
+    return commit is not None and bool(_own_failures(settings, plan, split, commit))
 
 
 def _make_outputs(settings: Settings, stage: str, split: str) -> None:
@@ -120,12 +125,6 @@ def _require_upstream(
         raise InputError(f"split {split}: {gaps[0]}{more}; run: python cli.py {command}")
 
 
-def _begin(plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
-    for plan in plans:
-        if any(plan.spec.name in names for names in todo.values()):
-            begin_column(plan.folder, plan.meta)
-
-
 def _compute(
     settings: Settings,
     stage: str,
@@ -133,18 +132,17 @@ def _compute(
     plans: Sequence[ColumnPlan],
     todo: Mapping[int, list[str]],
     executor: Executor,
-    replace: bool,
+    anew: bool,
 ) -> None:
     if not todo:
         return
-    meta = plans[0].meta
-    entries = listed_entries(settings, split) if stage == "index" else []
+    meta, entries = plans[0].meta, plans[0].entries
     text = settings.model_dump_json()
     tasks = []
     for shard, names in sorted(todo.items()):
         span = meta.shard_range(shard)
-        own = tuple(entries[span.start : span.stop])
-        tasks.append(ShardTask(text, stage, split, shard, len(span), tuple(names), own, replace))
+        own = entries[span.start : span.stop]
+        tasks.append(ShardTask(text, stage, split, shard, len(span), tuple(names), own, anew))
     with progress(f"{stage} {split}", sum(task.count for task in tasks), "image") as advance:
         if isinstance(executor, LocalExecutor):
             for _ in executor.map(partial(run_shard, tick=partial(advance, 1)), tasks):
@@ -162,7 +160,7 @@ def _summary(
     omitted: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     images_failed: set[tuple[int, int]] = set()
-    seconds = 0.0
+    seconds: dict[int, float] = defaultdict(float)
     for plan in plans:
         for shard in range(reach):
             commit = read_commit(plan.folder, shard)
@@ -170,7 +168,7 @@ def _summary(
                 continue
             vectors[plan.spec.name] += sum(commit.counts)
             omitted[plan.spec.name] += commit.omitted
-            seconds += float(commit.run.get("seconds", 0)) / len(plans)
+            seconds[shard] = max(seconds[shard], float(commit.run.get("seconds", 0)))
             own = _own_failures(settings, plan, split, commit) if commit.errors else {}
             failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
             images_failed |= {(shard, position) for position in own}
@@ -188,7 +186,7 @@ def _summary(
         {name: count for name, count in omitted.items() if count},
         dict(failed),
         len(images_failed),
-        round(seconds, 1),
+        round(sum(seconds.values()), 1),
         {name: shards for name, shards in left.items() if shards},
     )
 

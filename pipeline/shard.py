@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,19 +18,19 @@ import pyarrow as pa
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.graph import STAGES, identities, specs
-from pipeline.plan import place_of, shard_files, upstream_digests
+from pipeline.plan import file_digests, place_of, upstream_digests
 from stages.base import Entry, Pixels, Runner, ShardInput
 from stages.images import inside, read_image
 from stages.index import source_sha256
-from stages.weights import locate
+from stages.weights import expected_sha256, locate
 from store.columns import Commit, fingerprint, read_column, read_commit
 from store.errors import ConflictError, IncompleteColumnError
 from store.layout import column_dir
-from store.reader import command_for
+from store.lineage import command_for
 from store.schema import OK
 from store.shards import AnyArray, ShardReader
 from store.tables import read_table
-from store.writer import write_shard
+from store.writer import seen_commit, write_shard
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ShardTask:
     count: int
     columns: tuple[str, ...]
     entries: tuple[Entry, ...] = ()
-    replace: bool = False
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,25 @@ def settings_of(text: str) -> Settings:
     return Settings.model_validate_json(text)
 
 
-@lru_cache(maxsize=1)
-def _runner(settings: str, stage: str, columns: tuple[str, ...]) -> Runner:
-    """A stage with its models loaded, once a worker."""
-    params = settings_of(settings)
-    names = {name for column in columns for name in specs(params)[column].weights}
-    weights = {name: locate(name, ROOT / params.run.weights_dir, params.weights_lock) for name in sorted(names)}
-    try:
-        return STAGES[stage].start(params, columns, weights, ROOT)  # type: ignore[no-any-return]
-    except ValueError as error:  # no work began: a device or a model that the settings name cannot be had
-        raise InputError(str(error)) from error
+_loaded: dict[Any, Runner] = {}
+_one_at_a_time = threading.Lock()
+"""A Dask worker may have several threads; models keep state while they work, so they work for one task."""
+
+
+def _runner(task: ShardTask) -> Runner:
+    """A stage with its models loaded, kept from shard to shard; the models of another stage are let go first."""
+    params = settings_of(task.settings)
+    names = {name for column in task.columns for name in specs(params)[column].weights}
+    digests = tuple((name, expected_sha256(name, params.weights_lock)) for name in sorted(names))
+    key = (task.settings, task.stage, task.columns, digests)
+    if key not in _loaded:
+        _loaded.clear()
+        weights = {name: locate(name, ROOT / params.run.weights_dir, params.weights_lock) for name in sorted(names)}
+        try:
+            _loaded[key] = STAGES[task.stage].start(params, task.columns, weights, ROOT)
+        except ValueError as error:  # no work began: a device or a model that the settings name cannot be had
+            raise InputError(str(error)) from error
+    return _loaded[key]
 
 
 def run_shard(task: ShardTask, tick: Callable[[], None] = lambda: None) -> ShardResult:
@@ -83,33 +93,34 @@ def run_shard(task: ShardTask, tick: Callable[[], None] = lambda: None) -> Shard
     settings = settings_of(task.settings)
     wanted = {name: specs(settings)[name] for name in task.columns}
     source = ShardSource(settings, task.split, task.shard)
-    # Digests are taken before anything is read, so that a change meanwhile makes the shard stale, not wrong.
+    # Digests and commits are taken before anything is read: a change meanwhile makes the shard stale or a conflict, not wrong.
     digests = {
         read: source.commit(read).content for spec in wanted.values() for read in spec.reads if read not in wanted
     }
-    root = ROOT / settings.index.root
-    files = {
-        name: {path: source_sha256(root, path) for path in shard_files(spec, task.entries)}
-        for name, spec in wanted.items()
-    }
+    files = {name: file_digests(settings, spec, task.entries) for name, spec in wanted.items()}
+    places = {name: place_of(settings, task.split, name) for name in wanted}
+    before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
     start = task.shard * settings.shard_images
     span = range(start, start + task.count)
     shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tick, task.entries)
-    results = _runner(task.settings, task.stage, task.columns)(shard)
-    seconds = time.perf_counter() - began
+    with _one_at_a_time:
+        results = _runner(task)(shard)
     run = {
         **_environment(),
-        "seconds": round(seconds, 3),
+        "seconds": round(time.perf_counter() - began, 3),
         "run": settings.run.model_dump(exclude={"scheduler", "weights_dir", "report_dir"}),
     }
     for name, spec in wanted.items():
-        place = place_of(settings, task.split, name)
-        folder = column_dir(settings.store_path, place)
+        place, folder = places[name], column_dir(settings.store_path, places[name])
         meta = read_column(folder)
         if meta is None or meta.fingerprint != fingerprint(identities(settings)[name]):
             raise ConflictError(f"{place}: another run began it with other parameters; stop it, then run this again")
+        if len(meta.shard_range(task.shard)) != task.count:
+            raise ConflictError(f"{place}: another run added images to the split; run this again")
         upstream = upstream_digests(spec, digests.__getitem__, files[name])
-        commit = write_shard(folder, meta, place, task.shard, results[name], upstream, spec.schema, run, task.replace)
+        commit = write_shard(
+            folder, meta, place, task.shard, results[name], upstream, spec.schema, run, before[name], task.anew
+        )
         digests[name] = commit.content
     return ShardResult(task.shard, task.count)
 

@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from pipeline.config import ROOT, Settings
 from pipeline.run import StageSummary
@@ -38,9 +40,13 @@ def write_metrics(settings: Settings, summary: StageSummary) -> None:
     folder = ROOT / settings.run.report_dir / "metrics"
     make_folder(folder)
     values = {key: value for key, value in asdict(summary).items() if key not in ("computed", "todo")}
-    (folder / f"{summary.stage}-{summary.split}.json").write_text(
-        json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    write_report_file(folder / f"{summary.stage}-{summary.split}.json", values)
+
+
+def write_report_file(path: Path, values: Any) -> None:
+    """Write JSON as a new file: the old one may be a link into DVC's cache, whose bytes must stay."""
+    path.unlink(missing_ok=True)
+    path.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _line(summary: StageSummary) -> str:

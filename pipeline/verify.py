@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 
 from pipeline.config import InputError, Settings
 from pipeline.errors import DAMAGED
 from pipeline.executors import open_executor
-from pipeline.graph import STAGES, identities
-from pipeline.means import mean_state
-from pipeline.normalize import run_normalize
-from pipeline.plan import DONE, plan_stage
+from pipeline.graph import STAGES, identities, specs
+from pipeline.means import make_mean, mean_state
+from pipeline.plan import DONE, plan_split
 from pipeline.run import run_stage
-from stages.datasets.base import DatasetError
-from store.verify import Report, repair, verify
+from store.verify import Problem, Report, repair, verify
 
 
 def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Report:
@@ -26,19 +26,18 @@ def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
     dict(identities(settings))  # unknown models and missing digests are the settings' fault, not the store's
     lines = []
     for split in splits:
-        for stage in STAGES:
-            try:
-                plans = plan_stage(settings, stage, split)
-            except DatasetError:  # a store without its pictures: the columns behind the index say whether it is whole
-                continue
-            except InputError as error:
-                lines.append(str(error))
-                break
-            for plan in plans:
-                if plan.todo:
-                    first = plan.shards[plan.todo[0]]
-                    reason = first.state + (f": {first.reason}" if first.reason else "")
-                    lines.append(f"{plan.place}: {len(plan.todo)} of {plan.meta.shards} shards not done ({reason})")
+        try:
+            plans, _ = plan_split(settings, split)
+        except InputError as error:
+            lines.append(str(error))
+            continue
+        for plan in plans:
+            if plan.todo:
+                first = plan.shards[plan.todo[0]]
+                reason = first.state + (f": {first.reason}" if first.reason else "")
+                lines.append(f"{plan.place}: {len(plan.todo)} of {plan.meta.shards} shards not done ({reason})")
+            elif not plan.begun:
+                lines.append(f"{plan.place}: column.json or zarr.json is not what it has to be")
     for encoder in settings.embed.mask_encoders:
         state = mean_state(settings, encoder)
         if state != DONE:
@@ -55,7 +54,7 @@ def verify_command(
     if repairing and report.problems:
         removed = repair(report)
         lines.append(f"repair: removed {len(removed)} files; computing their shards again")
-        recompute(settings, splits)
+        recompute(settings, report.problems)
         report = verify_store(settings, splits, deep)
     gaps = incomplete(settings, splits) if complete else []
     code = DAMAGED if report.problems or gaps else 0
@@ -79,10 +78,19 @@ def verify_command(
     return code, "\n".join(lines)
 
 
-def recompute(settings: Settings, splits: tuple[str, ...]) -> None:
-    """Run the data stages over the splits; only what was removed is missing, so only that is computed."""
+def recompute(settings: Settings, problems: Sequence[Problem]) -> None:
+    """Compute what repair removed, and nothing else: shards of the params' columns, and the means."""
+    damaged: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for problem in problems:
+        parts = problem.place.split("/")
+        column = "/".join(parts[2:])
+        if parts[0] == settings.dataset and column in specs(settings) and problem.files:
+            damaged[parts[1], specs(settings)[column].stage] |= set() if problem.shard is None else {problem.shard}
     with open_executor(settings.run) as executor:
-        for split in splits:
-            for stage in ("index", "masks", "embed", "match"):
-                run_stage(settings, stage, split, executor)
-        run_normalize(settings, executor)
+        for stage in STAGES:
+            if stage == "normalize" and any(problem.place.startswith("means/") for problem in problems):
+                for encoder in settings.embed.mask_encoders:
+                    make_mean(settings, encoder, executor)
+            for split in settings.splits:
+                if (split, stage) in damaged:
+                    run_stage(settings, stage, split, executor, shards=damaged[split, stage])

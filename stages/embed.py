@@ -128,7 +128,8 @@ def _embed_regions(
         assert collector.spec.layout is not None
         counts = row["segmentation"][: collector.spec.layout.row_shape[0]]
         parts.append((collector, counts, len(row["segmentation"]) - len(counts)))
-        features = shard.array(stored[0], position) if stored else None
+        if stored and features is None:
+            features = shard.array(stored[0], position)
     if not parts:
         return
     vectors = model(image, RleMasks([item for _, counts, _ in parts for item in counts], height, width), features)

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from store.pixels import upright_rgb
+
 FORMATS = ("JPEG", "PNG")
 
-_ORIENTATION = 0x0112  # EXIF tag
 _FILE_OVERHEAD = 2**26  # bytes of metadata that an image file may have beside its pixels
 # What Pillow raises on bad bytes. It reads from memory here, so an OSError is its own and not the disk's.
 _DECODE_ERRORS = (
@@ -102,43 +103,11 @@ def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
             if width_px * height_px > limit:
                 raise ImageFailure(f"{width_px} x {height_px} px are more than the {limit} px allowed")
             image.load()
-            pixels = _rgb(image)
-            orientation = _orientation(image.info.get("exif", b""))  # a PNG's may follow its pixels
+            pixels = upright_rgb(image)
     except ImageFailure:
         raise
     except UnidentifiedImageError as error:  # its text holds a memory address
         raise ImageFailure(f"no readable JPEG or PNG header (the file starts with {data[:8]!r})") from error
     except _DECODE_ERRORS as error:
         raise ImageFailure(f"cannot be decoded: {error or type(error).__name__}") from error
-    return _oriented(pixels, orientation)
-
-
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Pixels as RGB, uint8 [H, W, 3]."""
-    if image.mode.startswith("I"):  # 16-bit gray, which convert("RGB") would clip at 255
-        high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(high[:, :, None], 3, axis=2)
-    image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency gets lost: it shall
-    return np.array(image.convert("RGB"))
-
-
-def _orientation(exif: bytes) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none or it cannot be read, as in ``cv2.imread``."""
-    tags = Image.Exif()
-    try:
-        tags.load(exif)
-        value = tags.get(_ORIENTATION, 1)
-    except _DECODE_ERRORS:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _oriented(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn the stored pixels [H, W, 3] upright: 5 to 8 swap the axes, then rows and columns are mirrored."""
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return pixels

@@ -12,7 +12,7 @@ from stages.datasets.base import Annotation, Source
 from stages.images import ImageFailure, inside, read_image
 from stages.params import Sections
 from store import rle, schema
-from store.files import file_sha256
+from store.files import cached_sha256
 from store.schema import FAILED, REMOVED
 from store.writer import ShardData
 
@@ -69,14 +69,17 @@ def source_files(entry: Entry, files: str) -> tuple[str, ...]:
 
 
 def source_sha256(root: Path, path: str) -> str:
-    """sha256 of a source file, or ``missing``.
+    """sha256 of a source file; ``missing``, or ``outside`` for a path that leads out of ``root``.
 
     Raises:
         FileNotFoundError: its whole folder is gone, e.g. an unmounted disk; that is no fact about the data set.
     """
-    file = inside(root, path)
+    try:
+        file = inside(root, path)
+    except ImageFailure:
+        return "outside"
     if file.is_file():
-        return file_sha256(file)
+        return cached_sha256(file)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"{path}: its folder is not there")
     return "missing"
@@ -108,8 +111,9 @@ def image_row(root: Path, entry: Entry, max_pixels: int) -> dict[str, Any]:
     if entry.removed:
         return {**row, "sha256": "", "status": REMOVED, "error": REMOVED}
     sha256 = source_sha256(root, entry.source.path)
-    if sha256 == "missing":
-        return {**row, "sha256": "", "status": FAILED, "error": f"no image file {entry.source.path}"}
+    if sha256 in ("missing", "outside"):
+        reason = "no image file" if sha256 == "missing" else "a link that leads outside the data set's folder:"
+        return {**row, "sha256": "", "status": FAILED, "error": f"{reason} {entry.source.path}"}
     try:
         height, width, _ = read_image(inside(root, entry.source.path), max_pixels).shape
     except ImageFailure as error:

@@ -32,8 +32,8 @@ class IndexParams(Params):
     """Annotation format of the data set."""
     root: str
     """Folder of the data set. Belongs to no fingerprint: the files' checksums do."""
-    max_pixels: Annotated[int, Field(ge=1)]
-    """Images with more pixels than this are failed rows, before anything is decoded."""
+    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)]
+    """Images with more pixels than this are failed rows, before anything is decoded. Pillow's own guard is the most."""
     max_instances: Annotated[int, Field(ge=16)]
     """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
 

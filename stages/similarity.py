@@ -49,4 +49,5 @@ def draw_heat_maps(before: Matrix, after: Matrix, title: str, path: Path) -> Non
     figure.colorbar(image, ax=axes, label="cosine similarity")
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # the old one may be a link into DVC's cache
     figure.savefig(path, dpi=100, metadata={"Software": None})

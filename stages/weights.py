@@ -11,13 +11,12 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import requests
 from tqdm import tqdm
 
-from store.files import file_sha256
+from store.files import cached_sha256, file_sha256
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = (10, 60)  # to connect; between two blocks
@@ -156,7 +155,7 @@ def locate(name: str, folder: Path, lock: Path) -> Path:
     path = _place(weights, folder)
     if not path.is_file():
         raise WeightsError(f"{name}: found no file {path}; {_how_to_get(weights)}")
-    found = _sha256(path)
+    found = cached_sha256(path)
     if found != expected:
         raise WeightsError(f"{path}: found sha256 {found}, expected {expected}; {_how_to_get(weights)}")
     return path
@@ -172,7 +171,7 @@ def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
     weights = _weights(name)
     path = _place(weights, folder)
     expected = expected_sha256(name, lock)
-    if path.is_file() and _sha256(path) == expected:
+    if path.is_file() and cached_sha256(path) == expected:
         return path
     if weights.url is None:
         raise WeightsError(f"{name}: there is no address to fetch it from; {_how_to_get(weights)}")
@@ -263,17 +262,6 @@ def _read_lock(lock: Path) -> dict[str, str]:
     if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
         raise WeightsError(f"{lock}: expected a JSON object of digests; restore it: git checkout {lock.name}")
     return digests
-
-
-def _sha256(path: Path) -> str:
-    """Digest a file, once a process while it does not change: the largest has several GB."""
-    state = path.stat()
-    return _sha256_of_version(path.resolve(), state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256_of_version(path: Path, size_bytes: int, mtime_ns: int) -> str:
-    return file_sha256(path)
 
 
 def _download(weights: Weights, url: str, part: Path, progress: bool) -> None:

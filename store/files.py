@@ -7,9 +7,9 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 import uuid
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +57,27 @@ def make_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def temporary_name() -> str:
-    """A name that tells whose it is, so that leftovers of dead processes can be swept."""
-    return f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+@contextlib.contextmanager
+def temporary_file(folder: Path, blocks: Iterable[bytes]) -> Iterator[tuple[Path, int, str]]:
+    """Write and fsync a temporary file in ``folder``; give its path, size in bytes and sha256.
 
-
-def write_temporary(folder: Path, blocks: Iterable[bytes]) -> tuple[Path, int, str]:
-    """Write and fsync a temporary file in ``folder``; return its path, size in bytes and sha256."""
-    path = folder / temporary_name()
+    It is locked while the block runs, so that others can tell it from what a dead process left, on any machine. What
+    was not published when the block ends is removed.
+    """
+    path = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
     state, size = hashlib.sha256(), 0
     try:
         with path.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             for block in blocks:
                 file.write(block)
                 state.update(block)
                 size += len(block)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+            yield path, size, state.hexdigest()
+    finally:
         path.unlink(missing_ok=True)
-        raise
-    return path, size, state.hexdigest()
 
 
 def publish(temporary: Path, final: Path) -> None:
@@ -91,8 +91,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     sealed = {**value, "checksum": digest(value)}
     text = json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n"
     make_folder(path.parent)
-    temporary, _, _ = write_temporary(path.parent, [text.encode()])
-    publish(temporary, path)
+    with temporary_file(path.parent, [text.encode()]) as (temporary, _, _):
+        publish(temporary, path)
 
 
 def read_json(path: Path, max_bytes: int = 1 << 28) -> dict[str, Any]:
@@ -129,22 +129,34 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def sweep_temporaries(folder: Path) -> list[Path]:
-    """Remove temporary files that dead processes of this machine left below ``folder``."""
-    prefix = f"{TEMPORARY}{socket.gethostname()}-"
-    swept = []
-    for path in sorted(folder.rglob(f"{TEMPORARY}*")):
-        owner = path.name.removeprefix(prefix).split("-")[0]
-        if path.name.startswith(prefix) and owner.isdigit() and not _alive(int(owner)):
-            path.unlink(missing_ok=True)
-            swept.append(path)
+    """Remove the temporary files below ``folder`` whose writers are dead."""
+    swept = [path for path in sorted(folder.rglob(f"{TEMPORARY}*")) if not is_being_written(path)]
+    for path in swept:
+        path.unlink(missing_ok=True)
     return swept
 
 
-def _alive(pid: int) -> bool:
+def is_being_written(path: Path) -> bool:
+    """Whether a living process holds a temporary file."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return False
-    except PermissionError:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@lru_cache(maxsize=1 << 16)
+def _sha256_of_version(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    return file_sha256(path)
+
+
+def cached_sha256(path: Path) -> str:
+    """:func:`file_sha256`, worked out once a process for as long as size and modification time stay."""
+    state = path.stat()
+    return _sha256_of_version(path.resolve(), state.st_size, state.st_mtime_ns)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from .columns import ColumnMeta, Commit, read_column, read_commit
-from .errors import DamagedStoreError, FailedImageError, IncompleteColumnError, StoreError
-from .layout import check_name, column_dir, find_columns, split_dir
+from .errors import FailedImageError, IncompleteColumnError, StoreError
+from .layout import column_dir, find_columns, split_dir
+from .lineage import Lineage, command_for, require_current
+from .meta import ColumnMeta, Commit
 from .records import Record
 from .schema import OK
 from .shards import AnyArray, ShardReader
@@ -23,8 +24,9 @@ _CACHED_TABLES = 8
 class Column:
     """A finished column of a split: reads its shards, each checked against its commit."""
 
-    def __init__(self, folder: Path, meta: ColumnMeta, commits: Sequence[Commit | None]) -> None:
+    def __init__(self, folder: Path, place: str, meta: ColumnMeta, commits: Sequence[Commit | None]) -> None:
         self.folder = folder
+        self.place = place
         self.meta = meta
         self.commits = commits
         self._shards: dict[int, ShardReader] = {}
@@ -37,11 +39,9 @@ class Column:
     def commit(self, image_index: int) -> tuple[Commit, int]:
         """The commit of an image's shard and the image's position in it."""
         shard, position = divmod(image_index, self.meta.shard_images)
-        commit = self.commits[shard]
-        if commit is None:
-            raise IncompleteColumnError(
-                f"{self.meta.column}: shard {shard} is not computed; run: python cli.py extract"
-            )
+        commit = self.commits[shard] if shard < len(self.commits) else None
+        if commit is None or position >= len(commit.counts):
+            raise IncompleteColumnError(f"{self.place}: shard {shard} is not there; run: {command_for(self.place)}")
         return commit, position
 
     def table(self, shard: int) -> pa.Table:
@@ -152,7 +152,8 @@ def open_split(
     wanted = names if columns is None else list(dict.fromkeys(["images", *columns]))
     if unknown := sorted(set(wanted) - set(names)):
         raise StoreError(f"{base}: no column {', '.join(unknown)}; found {', '.join(names)}")
-    opened = {name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete) for name in wanted}
+    lineage = Lineage(Path(store))
+    opened = {name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage) for name in wanted}
     images = opened["images"].meta
     for name, column in opened.items():
         made_for = (column.meta.images, column.meta.shard_images)
@@ -164,70 +165,19 @@ def open_split(
     return Split(base, opened, None if images_root is None else Path(images_root))
 
 
-def open_column(store: Path, place: str, allow_incomplete: bool = False) -> Column:
-    """Open one column by its place below the store, ``<dataset>/<split>/<column>`` or ``means/<name>/<encoder>``."""
-    folder = column_dir(store, place)
-    meta = read_column(folder)
-    if meta is None:
-        raise StoreError(f"{folder} holds no column; run: python cli.py info")
-    commits: list[Commit | None] = []
-    wrong: dict[int, str] = {}
-    for shard in range(meta.shards):
-        commit = read_commit(folder, shard)
-        reason = why_not_current(store, place, meta, commit)
-        if reason:
-            wrong[shard] = reason
-        commits.append(None if reason else commit)
-    if wrong and not allow_incomplete:
-        shards = ", ".join(str(shard) for shard in list(wrong)[:8]) + (", ..." if len(wrong) > 8 else "")
-        first = next(iter(wrong.values()))
-        raise IncompleteColumnError(f"{place}: shards {shards} of {meta.shards}: {first}; run: {command_for(place)}")
-    return Column(folder, meta, commits)
+def open_column(store: Path, place: str, allow_incomplete: bool = False, lineage: Lineage | None = None) -> Column:
+    """Open one column by its place below the store, ``<dataset>/<split>/<column>`` or ``means/<name>/<encoder>``.
 
-
-def why_not_current(store: Path, place: str, meta: ColumnMeta, commit: Commit | None) -> str | None:
-    """Why a shard must not be read, or None when it may: not computed, other parameters, other upstream."""
-    if commit is None:
-        return "not computed"
-    if commit.place != place:
-        return f"its commit is that of {commit.place}"
-    if commit.fingerprint != meta.fingerprint:
-        return "computed with other parameters"
-    if len(commit.counts) != len(meta.shard_range(commit.shard)):
-        return "images were added since"
-    for name, sha256 in commit.upstream.items():
-        found = upstream_sha256(store, place, name, commit.shard)
-        if found not in (None, sha256):
-            return f"{name} changed since"
-    return None
-
-
-def upstream_sha256(store: Path, place: str, name: str, shard: int) -> str | None:
-    """The committed content digest of an upstream shard; None for a source file, which only the index looks at.
-
-    ``name`` is a column of the same split (then the same shard is meant), ``/means/...`` or ``/<place>#<shard>``.
+    ``lineage`` is the look at the store that several columns share. Raises as :func:`open_split`.
     """
-    if name.startswith("file:"):
-        return None
-    if name.startswith("/"):
-        name, _, number = name[1:].partition("#")
-        shard, folder = int(number or 0), column_dir(store, name)
+    lineage = lineage or Lineage(store)
+    if allow_incomplete:
+        meta = lineage.meta(place)
+        if meta is None:
+            raise StoreError(f"{column_dir(store, place)} holds no column; run: python cli.py info")
+        current = [lineage.why_not_current(place, shard) is None for shard in range(meta.shards)]
     else:
-        dataset, split = (check_name(part) for part in place.split("/")[:2])
-        folder = column_dir(split_dir(store, dataset, split), name)
-    try:
-        commit = read_commit(folder, shard)
-    except DamagedStoreError:
-        return "damaged"
-    return "missing" if commit is None else commit.content
-
-
-def command_for(place: str) -> str:
-    """The command that completes a column."""
-    parts = place.split("/")
-    if parts[0] == "means" or parts[2] == "centered":
-        return "python cli.py normalize"
-    if parts[2] in ("images", "instances", "targets"):
-        return f"python cli.py index --split {parts[1]}"
-    stage = {"masks": "masks", "sam_features": "masks", "match": "match"}.get(parts[2], "embed")
-    return f"python cli.py extract --split {parts[1]} --stage {stage}"
+        meta = require_current(lineage, place)
+        current = [True] * meta.shards
+    commits = [lineage.commit(place, shard) if good else None for shard, good in enumerate(current)]
+    return Column(column_dir(store, place), place, meta, commits)

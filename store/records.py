@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from . import rle
 from .errors import FailedImageError, StoreError
+from .files import file_sha256
+from .pixels import upright_rgb
 from .schema import OK
 from .shards import AnyArray
 
@@ -79,7 +81,10 @@ class Record:
 
     @cached_property
     def targets(self) -> list[dict[str, Any]]:
-        """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open."""
+        """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open.
+
+        Raises FailedImageError when they could not be read, or not be matched because the masks failed.
+        """
         targets = self._rows("targets")
         if "match/targets" not in self.split.columns:
             return targets
@@ -91,18 +96,19 @@ class Record:
             raise StoreError("no pixels: open the split with images_root=<the data set's folder>")
         if self.status != OK:
             raise FailedImageError(f"image {self.image_index}: {self.error or self.status}")
-        from PIL import Image, ImageOps
+        from PIL import Image
 
         root = self.split.images_root.resolve()
         path = (root / self.path).resolve()
         if not path.is_relative_to(root):
             raise StoreError(f"image {self.image_index}: {self.path!r} leads outside images_root")
+        if file_sha256(path) != self._row["sha256"]:
+            raise StoreError(
+                f"image {self.image_index}: {self.path} is not the file that was indexed; run: python cli.py index"
+            )
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16-bit gray: the high byte, as the pipeline saw it
-                high = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
-                return np.repeat(high[:, :, None], 3, axis=2)
-            return np.asarray(upright.convert("RGB"))
+            image.load()
+            return upright_rgb(image)
 
     def _regions(self, column: str) -> list[Region]:
         row = self._rows(column)[0]
@@ -119,6 +125,9 @@ class Record:
         commit, position = source.commit(self.image_index)
         table = source.table(commit.shard)
         if column in ("targets", "match/targets"):
+            if commit.status[position] != OK:
+                reason = commit.errors.get(str(position), commit.status[position])
+                raise FailedImageError(f"{column}: image {self.image_index}: {reason}")
             start = sum(commit.counts[:position])
             return table.slice(start, commit.counts[position]).to_pylist()  # type: ignore[no-any-return]
         return table.slice(position, 1).to_pylist()  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ count. Source: the Zarr v3 specification, codecs sharding_indexed, bytes, zstd a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -125,6 +126,8 @@ class ShardReader:
         self.commit = commit
         shape = (meta.shard_images, self.layout.row_shape[0] // self.layout.chunk_rows, 2)
         length = int(np.prod(shape)) * 8
+        if commit.size < length + _CRC_BYTES:
+            raise self._damaged(f"{commit.size} bytes cannot hold its index")
         raw = self._pread(commit.size - length - _CRC_BYTES, length + _CRC_BYTES)
         if google_crc32c.value(raw[:length]) != int.from_bytes(raw[length:], "little"):
             raise self._damaged("its index is not what was written")
@@ -166,6 +169,10 @@ class ShardReader:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError as error:
             raise self._damaged("the file is missing") from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self._damaged("found a link, expected a file (DVC: cache.type must not be symlink)") from error
+            raise
         try:
             size = os.fstat(descriptor).st_size
             if size != self.commit.size or offset < 0:

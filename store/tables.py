@@ -25,7 +25,7 @@ def encode_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def read_table(folder: Path, commit: Commit, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(folder: Path, commit: Commit) -> pa.Table:
     """Decode a committed shard of a table; its bytes are checked against the commit first.
 
     Raises:
@@ -42,4 +42,7 @@ def read_table(folder: Path, commit: Commit, columns: Sequence[str] | None = Non
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != commit.sha256:
         raise DamagedStoreError(f"{path}: the bytes are not the committed ones: {advice}")
-    return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except pa.ArrowException as error:
+        raise DamagedStoreError(f"{path}: found no table: {error}: {advice}") from error

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .columns import ColumnMeta, Commit, read_column, read_commit
+from .columns import ColumnMeta, Commit, load_column, read_commit
 from .errors import DamagedStoreError, StoreError
-from .files import file_sha256
+from .files import file_sha256, is_being_written
 from .layout import (
     COLUMN_JSON,
     COMMITS,
@@ -19,10 +19,9 @@ from .layout import (
     array_file,
     column_dir,
     commit_file,
-    find_columns,
     table_file,
 )
-from .reader import why_not_current
+from .lineage import Lineage
 
 _COMMIT_NAME = re.compile(rf"{COMMITS}/(\d{{5,}})\.json")
 
@@ -61,15 +60,31 @@ def verify(store: Path, places: list[str], deep: bool = False) -> Report:
         deep: digest every byte; else sizes, commits and identities alone.
     """
     report = Report()
+    lineage = Lineage(store)
     for base in places:
         known: set[Path] = set()
         folder = column_dir(store, base)
         if not folder.is_dir():
             continue
-        for name in find_columns(folder):
+        for path in sorted(folder.rglob(COLUMN_JSON)):
+            name = path.parent.relative_to(folder).as_posix()
+            try:
+                column_dir(folder, name)
+            except StoreError as error:
+                report.problems.append(Problem(f"{base}/{name}", None, f"no column can be here: {error}"))
+                known |= {path}
+                continue
             report.columns += 1
-            _verify_column(store, f"{base}/{name}", deep, report, known)
+            _verify_column(lineage, f"{base}/{name}", deep, report, known)
         report.problems += list(_unknown(store, folder, known))
+    above = {folder for base in places for folder in column_dir(store, base).parents if folder.is_relative_to(store)}
+    report.problems += [
+        Problem(path.relative_to(store).as_posix(), None, "unknown file; remove it")
+        for folder in sorted(above)
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.is_symlink() or not path.is_dir()
+    ]
     return report
 
 
@@ -84,11 +99,11 @@ def repair(report: Report) -> list[Path]:
     return removed
 
 
-def _verify_column(store: Path, place: str, deep: bool, report: Report, known: set[Path]) -> None:
-    folder = column_dir(store, place)
+def _verify_column(lineage: Lineage, place: str, deep: bool, report: Report, known: set[Path]) -> None:
+    folder = column_dir(lineage.store, place)
     known |= {folder / COLUMN_JSON, folder / ZARR_JSON}
     try:
-        meta = read_column(folder)
+        meta = load_column(folder)
     except StoreError as error:
         # A format version that is only newer is no damage to be removed.
         files = (folder / COLUMN_JSON,) if isinstance(error, DamagedStoreError) else ()
@@ -100,7 +115,7 @@ def _verify_column(store: Path, place: str, deep: bool, report: Report, known: s
     report.bytes += (folder / COLUMN_JSON).stat().st_size
     _verify_zarr_json(folder, place, meta, report)
     for shard in range(meta.shards):
-        _verify_shard(store, place, folder, meta, shard, deep, report, known)
+        _verify_shard(lineage, place, folder, meta, shard, deep, report, known)
 
 
 def _verify_zarr_json(folder: Path, place: str, meta: ColumnMeta, report: Report) -> None:
@@ -110,18 +125,23 @@ def _verify_zarr_json(folder: Path, place: str, meta: ColumnMeta, report: Report
             report.problems.append(Problem(place, None, "a table has a zarr.json", (path,)))
         return
     if not path.is_file() or path.is_symlink():
-        report.problems.append(Problem(place, None, "zarr.json is missing", (folder / COLUMN_JSON,)))
+        report.problems.append(Problem(place, None, "zarr.json is missing", (path,)))
     elif hashlib.sha256(path.read_bytes()).hexdigest() != meta.zarr_sha256:
-        report.problems.append(
-            Problem(place, None, "zarr.json is not what column.json says", (path, folder / COLUMN_JSON))
-        )
+        report.problems.append(Problem(place, None, "zarr.json is not what column.json says", (path,)))
     else:
         report.files += 1
         report.bytes += path.stat().st_size
 
 
 def _verify_shard(
-    store: Path, place: str, folder: Path, meta: ColumnMeta, shard: int, deep: bool, report: Report, known: set[Path]
+    lineage: Lineage,
+    place: str,
+    folder: Path,
+    meta: ColumnMeta,
+    shard: int,
+    deep: bool,
+    report: Report,
+    known: set[Path],
 ) -> None:
     file = table_file(shard) if meta.array is None else array_file(shard, 1 + len(meta.array.row_shape))
     data, receipt = folder / file, folder / commit_file(shard)
@@ -145,10 +165,14 @@ def _verify_shard(
         return
     report.files += 2
     report.bytes += commit.size + receipt.stat().st_size
-    if why_not_current(store, place, meta, commit):
-        report.stale += 1
-    else:
+    try:
+        current = lineage.why_not_current(place, shard) is None
+    except StoreError:  # upstream is damaged, and is reported where it is
+        current = False
+    if current:
         report.done += 1
+    else:
+        report.stale += 1
 
 
 def _trouble(place: str, data: Path, file: str, commit: Commit, deep: bool) -> str | None:
@@ -168,6 +192,10 @@ def _unknown(store: Path, folder: Path, known: set[Path]) -> Iterator[Problem]:
     for path in sorted(folder.rglob("*")):
         if path in known or (path.is_dir() and not path.is_symlink()):
             continue
+        if path.name.startswith(TEMPORARY) and is_being_written(path):
+            continue  # a run is at work
+        if path.name == ".gitignore":
+            continue  # DVC's, where the store's folder is not ignored as a whole
         place = path.relative_to(store).as_posix()
         ours = path.name.startswith(TEMPORARY) or bool(_COMMIT_NAME.fullmatch(f"{path.parent.name}/{path.name}"))
         yield Problem(

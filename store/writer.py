@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from .columns import ColumnMeta, Commit, read_column, read_commit, write_column, write_commit
+from .columns import ColumnMeta, Commit, load_column, read_commit, write_column, write_commit
 from .errors import ConflictError, DamagedStoreError
-from .files import locked, make_folder, publish, sweep_temporaries, sync_folder, write_temporary
+from .files import locked, make_folder, publish, sweep_temporaries, sync_folder, temporary_file
 from .layout import COMMITS, ZARR_JSON, array_file, commit_file, table_file
 from .shards import AnyArray, ShardEncoder, zarr_json
 from .tables import encode_table
@@ -46,18 +46,35 @@ def begin_column(folder: Path, meta: ColumnMeta) -> ColumnMeta:
     Returns the meta as written. Commits of another fingerprint become stale by this; their files stay until replaced.
     """
     make_folder(folder / COMMITS)
-    if meta.array is not None:
-        text = zarr_json(meta)
-        meta = ColumnMeta(**{**vars(meta), "zarr_sha256": hashlib.sha256(text).hexdigest()})
+    text = b"" if meta.array is None else zarr_json(meta)
+    meta = _sealed(meta)
     with locked(folder):
         sweep_temporaries(folder)
-        if _current(folder) != meta or not _zarr_intact(folder, meta):
+        current = _current(folder)
+        if current is not None and current.fingerprint == meta.fingerprint and current.images > meta.images:
+            raise ConflictError(
+                f"{folder.name}: another run made it grow from {meta.images} to {current.images} images; run this again"
+            )
+        if current != meta or not _zarr_intact(folder, meta):
             if meta.array is not None:
-                temporary, _, _ = write_temporary(folder, [text])
-                publish(temporary, folder / ZARR_JSON)
+                with temporary_file(folder, [text]) as (temporary, _, _):
+                    publish(temporary, folder / ZARR_JSON)
             write_column(folder, meta)
         _remove_beyond(folder, meta.shards)
     return meta
+
+
+def is_begun(folder: Path, meta: ColumnMeta) -> bool:
+    """Whether ``column.json`` and ``zarr.json`` already say ``meta``."""
+    sealed = _sealed(meta)
+    return _current(folder) == sealed and _zarr_intact(folder, sealed)
+
+
+def _sealed(meta: ColumnMeta) -> ColumnMeta:
+    """The meta with the digest of its ``zarr.json``."""
+    if meta.array is None:
+        return meta
+    return replace(meta, zarr_sha256=hashlib.sha256(zarr_json(meta)).hexdigest())
 
 
 def _remove_beyond(folder: Path, shards: int) -> None:
@@ -78,9 +95,15 @@ def write_shard(
     upstream: Mapping[str, str],
     schema: pa.Schema | None,
     run: Mapping[str, Any],
-    replace: bool = False,
+    before: Commit | None = None,
+    anew: bool = False,
 ) -> Commit:
-    """Write one shard and commit it; an intact one from the same inputs is kept unless ``replace``.
+    """Write one shard and commit it; an intact one from the same inputs is kept unless ``anew``.
+
+    Args:
+        place: ``<dataset>/<split>/<column>``.
+        upstream: what the data was computed from, see :class:`Commit`.
+        before: the shard's commit when its inputs were read (:func:`seen_commit`): another one means another writer.
 
     Raises:
         ConflictError: the column was begun anew with other parameters meanwhile, or another writer committed this
@@ -91,7 +114,6 @@ def write_shard(
         raise ValueError(
             f"{place}: shard {shard} has {count} images, found {len(data.counts)} counts, {len(data.status)} status"
         )
-    before = _read_commit_or_none(folder, shard)
     encoder = ShardEncoder(meta) if meta.array is not None else None
     blocks: Iterable[bytes]
     if encoder is not None:
@@ -101,34 +123,39 @@ def write_shard(
         file = table_file(shard)
         blocks = [encode_table(data.rows, schema)]  # type: ignore[arg-type]
     make_folder((folder / file).parent)
-    temporary, size, sha256 = write_temporary((folder / file).parent, blocks)
-    commit = Commit(
-        place=place,
-        shard=shard,
-        fingerprint=meta.fingerprint,
-        file=file,
-        size=size,
-        sha256=sha256,
-        upstream=dict(upstream),
-        counts=tuple(int(value) for value in data.counts),
-        status=tuple(data.status),
-        crc32c=None if encoder is None else tuple(encoder.crc32c),
-        errors={str(position): reason for position, reason in sorted(data.errors.items())},
-        omitted=data.omitted,
-        extra=dict(data.extra),
-        run=dict(run),
-    )
-    try:
+    with temporary_file((folder / file).parent, blocks) as (temporary, size, sha256):
+        commit = Commit(
+            place=place,
+            shard=shard,
+            fingerprint=meta.fingerprint,
+            file=file,
+            size=size,
+            sha256=sha256,
+            upstream=dict(upstream),
+            counts=tuple(int(value) for value in data.counts),
+            status=tuple(data.status),
+            crc32c=None if encoder is None else tuple(encoder.crc32c),
+            errors={str(position): reason for position, reason in sorted(data.errors.items())},
+            omitted=data.omitted,
+            extra=dict(data.extra),
+            run=dict(run),
+        )
         with locked(folder):
-            winner = _settle(folder, meta, commit, before, replace)
+            winner = _settle(folder, meta, commit, before, anew)
             if winner is not None:
                 return winner
             _withdraw(folder, shard)
             publish(temporary, folder / file)
             write_commit(folder, commit)
-    finally:
-        temporary.unlink(missing_ok=True)
     return commit
+
+
+def seen_commit(folder: Path, shard: int) -> Commit | None:
+    """The commit that a shard has now, for ``before`` of :func:`write_shard`; None also for a damaged one, to be replaced."""
+    try:
+        return read_commit(folder, shard)
+    except DamagedStoreError:
+        return None
 
 
 def _withdraw(folder: Path, shard: int) -> None:
@@ -139,18 +166,18 @@ def _withdraw(folder: Path, shard: int) -> None:
         sync_folder(receipt.parent)
 
 
-def _settle(folder: Path, meta: ColumnMeta, ours: Commit, before: Commit | None, replace: bool) -> Commit | None:
+def _settle(folder: Path, meta: ColumnMeta, ours: Commit, before: Commit | None, anew: bool) -> Commit | None:
     """Under the lock: the commit another writer made if it stands for ours, else None."""
     current = _current(folder)
     if current is None or current.fingerprint != meta.fingerprint:
         raise ConflictError(
             f"{ours.place}: begun anew with other parameters while shard {ours.shard} was computed; run it again"
         )
-    theirs = _read_commit_or_none(folder, ours.shard)
+    theirs = seen_commit(folder, ours.shard)
     if theirs is None:
         return None
     same = theirs.same_inputs(ours)
-    if theirs == before and (replace or not same or not _intact(folder / theirs.file, theirs.size)):
+    if theirs == before and (anew or not same or not _intact(folder / theirs.file, theirs.size)):
         return None
     if not same:
         raise ConflictError(
@@ -168,14 +195,7 @@ def _settle(folder: Path, meta: ColumnMeta, ours: Commit, before: Commit | None,
 
 def _current(folder: Path) -> ColumnMeta | None:
     try:
-        return read_column(folder)
-    except DamagedStoreError:
-        return None  # it is replaced, which repairs it
-
-
-def _read_commit_or_none(folder: Path, shard: int) -> Commit | None:
-    try:
-        return read_commit(folder, shard)
+        return load_column(folder)
     except DamagedStoreError:
         return None  # it is replaced, which repairs it
 

@@ -29,7 +29,7 @@ SETTINGS = load_settings(
     ROOT / "params.yaml",
     [
         f"index.root={PHOTOS}",
-        "index.max_pixels=100000000",
+        "index.max_pixels=89478485",
         "index.max_instances=16",
         "masks={model: demo_sam, max_masks: 16, max_side_px: 96, save_features: false, points_per_side: 3,"
         " pred_iou_thresh: 0, stability_score_thresh: 0, stability_score_offset: 1.0, box_nms_thresh: 1.0, crop_n_layers: 0,"

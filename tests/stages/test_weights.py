@@ -212,7 +212,7 @@ def test_digest_is_taken_once_and_again_after_a_change(
         read.append(file)
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(weights, "file_sha256", file_sha256)
+    monkeypatch.setattr("store.files.file_sha256", file_sha256)
     for _ in range(3):
         locate("tiny", folder, lock)
     assert read == [path]

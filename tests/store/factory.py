@@ -10,7 +10,7 @@ import numpy as np
 from store.columns import ArrayLayout, ColumnMeta, Commit, fingerprint
 from store.layout import column_dir
 from store.schema import IMAGES, OK
-from store.writer import ShardData, begin_column, write_shard
+from store.writer import ShardData, begin_column, seen_commit, write_shard
 
 LAYOUT = ArrayLayout((32, 8), 16, "float16", dimension_names=("image", "mask", "dim"))
 
@@ -35,7 +35,9 @@ def write_array(
         span = meta.shard_range(shard)
         own = rows[span.start : span.stop]
         data = ShardData(own, [len(row) for row in own], [OK] * len(own))
-        commits.append(write_shard(folder, meta, place, shard, data, how.get("upstream", {}), None, {}))
+        commits.append(
+            write_shard(folder, meta, place, shard, data, how.get("upstream", {}), None, {}, seen_commit(folder, shard))
+        )
     return commits
 
 
@@ -69,7 +71,9 @@ def write_images(
         errors = {i - span.start: failed[i] for i in span if i in failed}
         data = ShardData(rows, [1] * len(rows), status, errors)
         files = {f"file:{sources[i][1]}": failed.get(i, "as it was") for i in span}
-        commits.append(write_shard(folder, meta, f"d/{split}/images", shard, data, files, IMAGES, {}))
+        commits.append(
+            write_shard(folder, meta, f"d/{split}/images", shard, data, files, IMAGES, {}, seen_commit(folder, shard))
+        )
     return commits
 
 
@@ -83,5 +87,5 @@ def small_store(store: Path, counts: list[int]) -> Path:
         span = meta.shard_range(shard)
         own = rows[span.start : span.stop]
         data = ShardData(own, [len(row) for row in own], [OK] * len(own))
-        write_shard(folder, meta, "d/val/mask_embeddings/x", shard, data, {"images": upstream.sha256}, None, {})
+        write_shard(folder, meta, "d/val/mask_embeddings/x", shard, data, {"images": upstream.content}, None, {})
     return store

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from factory import array_meta, small_store, vectors, write_array, write_images
 from store import ConflictError, FailedImageError, IncompleteColumnError, open_split
 from store.columns import read_commit
 from store.errors import DamagedStoreError
+from store.files import temporary_file
 from store.layout import column_dir
 from store.reader import open_column
 from store.schema import OK
@@ -25,7 +25,7 @@ from store.verify import repair, verify
 from store.writer import ShardData, begin_column, write_shard
 
 PLACE = "d/val/mask_embeddings/x"
-STEPS = ("write_temporary", "publish", "write_commit")
+STEPS = ("_withdraw", "publish", "write_commit")
 
 
 def killed_writer(store: Path, step: str, when: str) -> None:
@@ -48,7 +48,8 @@ def killed_writer(store: Path, step: str, when: str) -> None:
         meta = writer.begin_column(folder, array_meta(8))
         writer.{step} = dying
         own = vectors([5] * 8)[4:]
-        writer.write_shard(folder, meta, {PLACE!r}, 1, writer.ShardData(own, [5] * 4, [OK] * 4), {{}}, None, {{}})
+        data, before = writer.ShardData(own, [5] * 4, [OK] * 4), writer.seen_commit(folder, 1)
+        writer.write_shard(folder, meta, {PLACE!r}, 1, data, {{}}, None, {{}}, before)
         sys.exit("survived")
     """)
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
@@ -100,7 +101,7 @@ def test_a_new_parameter_makes_every_shard_stale_and_never_a_mixture(tmp_path: P
     write_array(folder, array_meta(8, points=1), [5] * 8)
     meta = begin_column(folder, array_meta(8, points=2))
     rows = vectors([5] * 8, seed=1)
-    write_shard(folder, meta, PLACE, 0, ShardData(rows[:4], [5] * 4, [OK] * 4), {}, None, {})
+    write_shard(folder, meta, PLACE, 0, ShardData(rows[:4], [5] * 4, [OK] * 4), {}, None, {}, read_commit(folder, 0))
     with pytest.raises(IncompleteColumnError, match="shards 1 of 2: computed with other parameters"):
         open_column(tmp_path, PLACE)
     part = open_column(tmp_path, PLACE, allow_incomplete=True)
@@ -153,20 +154,27 @@ def test_a_column_begun_anew_meanwhile_is_a_conflict(tmp_path: Path) -> None:
 
 
 def test_temporaries_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path: Path) -> None:
-    import socket
-
     folder = column_dir(tmp_path, PLACE)
     begin_column(folder, array_meta(4))
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True, text=True
-    )
-    left = folder / f".tmp-{socket.gethostname()}-{int(dead.stdout)}-0"
-    live = folder / f".tmp-{socket.gethostname()}-{os.getpid()}-0"
-    elsewhere = folder / ".tmp-another.host-1-0"
-    for path in (left, live, elsewhere):
-        path.touch()
-    begin_column(folder, array_meta(4))
-    assert [path.exists() for path in (left, live, elsewhere)] == [False, True, True]
+    left = folder / ".tmp-left"
+    left.touch()
+    with temporary_file(folder, [b"at work"]) as (live, _, _):
+        begin_column(folder, array_meta(4))
+        assert live.exists()
+        assert verify(tmp_path, ["d/val"]).problems == []
+    assert not left.exists()
+    assert not live.exists()
+
+
+def test_a_shard_that_is_replaced_is_never_beside_another_commit(tmp_path: Path) -> None:
+    """Killed between the new data and its commit, the old commit is gone: the shard is missing, not wrong."""
+    store = tmp_path / "store"
+    folder = column_dir(store, PLACE)
+    write_array(folder, array_meta(8), [5] * 8, seed=1, upstream={"images": "old"})
+    killed_writer(store, "publish", "after")
+    assert read_commit(folder, 1) is None
+    assert read_commit(folder, 0) is not None
+    assert "has no commit" in str(verify(store, ["d/val"]).problems[0])
 
 
 @pytest.mark.parametrize("name", ["column.json", "commits/00000.json", "zarr.json"])

@@ -1,0 +1,1 @@
+"""The embedded default: a generated ReasonSeg-format data set and tiny trained models. Imports no torch."""

@@ -1,0 +1,133 @@
+"""Writes the demo data set in ReasonSeg's published format (dvlab-research/LISA, `reason_seg/ReasonSeg`)."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from stages.demo.polygons import polygons
+from stages.demo.questions import Question, questions
+from stages.demo.scenes import Scene, scene
+
+MARKER = "demo.json"
+JPEG_QUALITY = 92
+SEEDS_A_SPLIT = 100_000  # scenes of split number s of data set number n start at (3 n + s) times this
+_WISHES = (  # one after the other over the images of a split: long question?, how many objects answer it
+    (True, "one"), (False, "one"), (True, "several"), (True, "one"), (False, "several"),
+    (True, "one"), (False, "one"), (True, "absent"), (True, "one"), (False, "one"),
+    (True, "several"), (False, "one"), (True, "one"), (False, "absent"), (True, "one"), (False, "several"),
+)  # fmt: skip
+IGNORED = 0.08  # part of the images with a region that counts neither way
+FLAGGED = 0.05  # part of the images with a `flag` shape, which readers skip
+
+
+class DemoError(ValueError):
+    """The demo data set cannot be written where it was asked for."""
+
+
+@dataclass(frozen=True)
+class DemoSizes:
+    """How many images each split gets."""
+
+    train: int = 160
+    val: int = 40
+    test: int = 40
+
+
+def scene_seeds(split: str, count: int, seed: int) -> range:
+    """The scenes of a split: no two splits, and no two data set seeds, share one. `seed` is 0 to 999."""
+    if not 0 <= seed < 1000:
+        raise DemoError(f"demo seed {seed} is out of range: expected 0 to 999")
+    first = (3 * seed + ("train", "val", "test").index(split)) * SEEDS_A_SPLIT
+    return range(first, first + count)
+
+
+def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> None:
+    """Write {train,val,test}/NNNN.jpg + .json and explanatory/train.json under `root`, all or nothing.
+
+    The same seed gives the same annotations and pictures. An older demo at `root` is replaced; any other folder there
+    that is not empty raises DemoError and is left as it is.
+    """
+    sizes = sizes or DemoSizes()
+    if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
+        raise DemoError(
+            f"{root} exists and is no demo data set (it has no {MARKER}): expected a new or empty folder; "
+            "name another folder or move this one away"
+        )
+    part = root.with_name(root.name + ".part")
+    if part.exists():
+        shutil.rmtree(part)
+    explanatory: list[dict[str, str]] = []
+    with tqdm(total=sum(vars(sizes).values()), desc="demo data set", unit="image", disable=None) as bar:
+        for split, count in vars(sizes).items():
+            (part / split).mkdir(parents=True)
+            for number, scene_seed in enumerate(scene_seeds(split, count, seed)):
+                explained = _write_image(part / split, number, scene_seed, train=split == "train")
+                explanatory += [explained] if explained else []
+                bar.update()
+    (part / "explanatory").mkdir()
+    _write_json(part / "explanatory" / "train.json", explanatory)
+    _write_json(part / MARKER, {"generator": "stages.demo", "seed": seed, "images": vars(sizes)})
+    if root.exists():
+        shutil.rmtree(root)
+    part.rename(root)
+
+
+def choose(drawn: Scene, number: int, rng: np.random.Generator) -> Question:
+    """The question of image `number`: as the cycle of wishes has it where the scene allows, else any with an answer."""
+    is_sentence, many = _WISHES[number % len(_WISHES)]
+    wanted = {"absent": (0, 0), "one": (1, 1), "several": (2, 99)}[many]
+    every = questions(drawn, rng)
+    fit = [question for question in every if wanted[0] <= len(question.objects) <= wanted[1]]
+    fit = [question for question in fit if question.is_sentence == is_sentence] or fit
+    return fit[int(rng.integers(len(fit)))] if fit else every[0]
+
+
+def _write_image(folder: Path, number: int, scene_seed: int, train: bool) -> dict[str, str] | None:
+    """Write one picture and its annotation; returns its explanatory entry if it has one."""
+    drawn, rng = scene(scene_seed), np.random.default_rng((scene_seed, 2))
+    question = choose(drawn, number, rng)
+    count = int(rng.integers(1, 6)) if train else 1
+    texts = [question.texts[i] for i in rng.permutation(len(question.texts))[:count]]
+    name = f"{number:04d}.jpg"
+    _, encoded = cv2.imencode(".jpg", drawn.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    (folder / name).write_bytes(encoded.tobytes())
+    shapes = [
+        _shape("target", points, name, group)
+        for group, index in enumerate(question.objects)
+        for points in polygons(drawn.objects[index].visible)
+    ]
+    others = [i for i in range(len(drawn.objects)) if i not in question.objects]
+    if others and question.objects and rng.random() < IGNORED:
+        ignored = drawn.objects[int(rng.choice(others))]
+        shapes += [_shape("ignore", points, name, None) for points in polygons(ignored.visible)]
+    if rng.random() < FLAGGED:
+        shapes.append(_shape("flag", [[1.0, 1.0], [9.0, 1.0], [9.0, 9.0]], name, None))
+    annotation = {"shapes": shapes, "text": texts, "is_sentence": question.is_sentence}
+    _write_json(folder / f"{number:04d}.json", annotation)
+    if not (train and question.is_sentence and rng.random() < 0.6):
+        return None
+    return {"image": name, "json": f"{number:04d}.json", "query": texts[0], "outputs": question.answer}
+
+
+def _shape(label: str, points: list[list[float]], image_name: str, group: int | None) -> dict[str, Any]:
+    groups = [] if group is None else [group]
+    return {
+        "label": label,
+        "labels": [label],
+        "shape_type": "polygon",
+        "image_name": image_name,
+        "points": points,
+        "group_id": group,
+        "group_ids": groups,
+        "flags": {},
+    }
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

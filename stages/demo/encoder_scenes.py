@@ -1,0 +1,161 @@
+"""Scenes as the demo encoders see them, drawn once and kept in memory for their training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from stages.demo.scenes import CLASSES, COLOURS, Scene, SceneObject, scene
+from stages.demo.textures import TEXTURES
+from stages.encoders import ENCODERS
+from stages.encoders.alpha_transforms import aligned_image, alpha_map
+from stages.encoders.common import (
+    CLIP_STATS,
+    IMAGENET_STATS,
+    ImageArray,
+    Mask,
+    normalise,
+    padded_input,
+    resize_and_crop,
+)
+from stages.encoders.dinov2_vit import PATCH_PX
+from stages.encoders.pooling import UPSAMPLING, mask_weights
+
+ATTRIBUTES = (len(CLASSES), len(COLOURS), len(TEXTURES))
+CLIP_PX: int = ENCODERS["demo_clip"].options["input_px"]
+CLIP_GRID = CLIP_PX // int(ENCODERS["demo_clip"].options["patch_px"])
+DINOV2_PX: int = ENCODERS["demo_dinov2"].options["input_px"]
+DINOV2_GRID = DINOV2_PX // PATCH_PX
+_COLOUR_NAMES = tuple(COLOURS)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """What AlphaCLIP sees of a mask: RGB of the masked pixels alone and alpha, float16 [4, h, w], at ``top, left``.
+
+    Everything outside the box is black and background.
+    """
+
+    values: Tensor
+    top: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """N scenes with M visible objects in all, each input made by the encoder's own transform. Floats are float16."""
+
+    squashed: Tensor
+    """AlphaCLIP's pixels [N, 3, 128, 128]."""
+    cropped: Tensor
+    """CLIP's pixels [N, 3, 128, 128]: the central square."""
+    padded: Tensor
+    """DINOv2's pixels [N, 3, 224, 224]."""
+    owner: Tensor
+    """Scene of each object, int64 [M], ascending."""
+    attributes: Tensor
+    """Class, colour and texture of each object, int64 [M, 3]."""
+    cutouts: list[Cutout]
+    """M of them."""
+    crop_cells: Tensor
+    """Part of each patch of ``cropped`` that an object covers, [M, 64]."""
+    padded_cells: Tensor
+    """The same for ``padded``, [M, 256]; proportional to the weights that pool its features."""
+
+    def objects_of(self, scenes: Tensor) -> tuple[Tensor, Tensor]:
+        """The objects int64 [m] of these scenes, and the position int64 [m] in ``scenes`` of the scene of each."""
+        firsts = torch.searchsorted(self.owner, scenes)
+        lasts = torch.searchsorted(self.owner, scenes, right=True)
+        ranges = [torch.arange(first, last) for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)]
+        return torch.cat(ranges), torch.repeat_interleave(torch.arange(len(scenes)), lasts - firsts)
+
+
+def draw_pool(seeds: Iterable[int]) -> Pool:
+    """Draw the scenes of these seeds; about 0.5 MB and 40 ms each."""
+    squashed, cropped, padded, crop_cells, padded_cells = (list[Tensor]() for _ in range(5))
+    owner, attributes, cutouts = list[int](), list[tuple[int, int, int]](), list[Cutout]()
+    for index, seed in enumerate(tqdm(seeds, desc="scenes", unit="scene", file=sys.stderr, disable=None)):
+        drawn = scene(seed)
+        masks = [thing.visible for thing in drawn.objects]
+        squashed.append(_clip_pixels(aligned_image(drawn.image, CLIP_PX)))
+        cropped.append(_clip_pixels(resize_and_crop(drawn.image, CLIP_PX, lambda surplus: surplus // 2)))
+        padded.append(padded_input(drawn.image, DINOV2_PX, DINOV2_PX, IMAGENET_STATS, "cpu").half())
+        owner += [index] * len(masks)
+        attributes += [_attributes(thing) for thing in drawn.objects]
+        cutouts += [_cutout(drawn, mask) for mask in masks]
+        crop_cells += [crop_cells_of(mask) for mask in masks]
+        weights = mask_weights(masks, drawn.image.shape[:2], DINOV2_GRID, "cpu")
+        padded_cells.append((weights.flatten(1) / UPSAMPLING**2).half())
+    return Pool(
+        torch.cat(squashed),
+        torch.cat(cropped),
+        torch.cat(padded),
+        torch.tensor(owner),
+        torch.tensor(attributes),
+        cutouts,
+        torch.stack(crop_cells),
+        torch.cat(padded_cells),
+    )
+
+
+def masked_inputs(pool: Pool, objects: Tensor, mask_only: Tensor) -> tuple[Tensor, Tensor]:
+    """AlphaCLIP's input for objects int64 [B]: pixels float32 [B, 3, 128, 128] and alpha float32 [B, 1, 128, 128].
+
+    ``mask_only`` bool [B] says which of them are shown without the rest of their scene.
+    """
+    black = _clip_pixels(np.zeros((1, 1, 3), np.uint8)).float()
+    pixels = torch.where(mask_only[:, None, None, None], black, pool.squashed[pool.owner[objects]].float())
+    alpha = alpha_map(np.zeros((1, 1), np.bool_), CLIP_PX, "cpu").repeat(len(objects), 1, 1, 1)
+    for position, index in enumerate(objects.tolist()):
+        cutout = pool.cutouts[index]
+        height, width = cutout.values.shape[1:]
+        window = (slice(cutout.top, cutout.top + height), slice(cutout.left, cutout.left + width))
+        alpha[position, 0][window] = cutout.values[3].float()
+        if mask_only[position]:
+            pixels[position, :, *window] = cutout.values[:3].float()
+    return pixels, alpha
+
+
+def cell_targets(cells: Tensor, scene_of: Tensor, labels: Tensor, scenes: int, kinds: int) -> Tensor:
+    """Share of every patch that objects of each kind cover, float32 [scenes, patches, kinds + 1]; last is background.
+
+    ``cells`` [m, patches] are the covered parts, ``labels`` int64 [m] the kinds, ``scene_of`` int64 [m] the scenes.
+    """
+    shares = torch.zeros(scenes * kinds, cells.shape[1])
+    shares.index_add_(0, scene_of * kinds + labels, cells.float())
+    shares = shares.view(scenes, kinds, -1).transpose(1, 2)
+    background = (1 - shares.sum(2, keepdim=True)).clamp(min=0)
+    targets = torch.cat([shares, background], dim=2)
+    return targets / targets.sum(2, keepdim=True)
+
+
+def crop_cells_of(mask: Mask) -> Tensor:
+    """Part of each patch of CLIP's central square that a mask bool [H, W] covers, float16 [64]."""
+    grey = np.repeat(mask[:, :, None].astype(np.uint8) * 255, 3, axis=2)
+    square = torch.from_numpy(resize_and_crop(grey, CLIP_PX, lambda surplus: surplus // 2)[:, :, 0]).float() / 255
+    return F.avg_pool2d(square[None, None], CLIP_PX // CLIP_GRID).flatten().half()
+
+
+def _attributes(thing: SceneObject) -> tuple[int, int, int]:
+    return CLASSES.index(thing.label), _COLOUR_NAMES.index(thing.colour), TEXTURES.index(thing.texture)
+
+
+def _clip_pixels(image: ImageArray) -> Tensor:
+    return normalise(image, CLIP_STATS, "cpu").half()
+
+
+def _cutout(drawn: Scene, mask: Mask) -> Cutout:
+    masked = aligned_image(drawn.image * mask[:, :, None], CLIP_PX)
+    alpha = alpha_map(mask, CLIP_PX, "cpu")
+    seen = (alpha[0] > alpha_map(np.zeros((1, 1), np.bool_), 1, "cpu").item()).numpy() | masked.any(axis=2)
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    values = torch.cat([_clip_pixels(masked[box])[0], alpha.half()[:, *box]])
+    return Cutout(values, int(rows[0]), int(columns[0]))

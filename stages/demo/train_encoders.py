@@ -1,0 +1,238 @@
+"""Trains `demo_clip`, `demo_alphaclip` and `demo_dinov2` from nothing on generated scenes.
+
+`python -m stages.demo.train_encoders`. The architectures are those of the encoders' ENCODERS lines and the inputs are
+made by the encoders' own transforms; the objectives are supervised, because the scenes know everything about
+themselves. What an object is (class, colour, texture) stands in for a caption: its embedding is compared by cosine and
+temperature with one learned vector a word, as CLIP compares image and text (arXiv 2103.00020). As AlphaCLIP starts from
+CLIP's weights with its alpha convolution at zero (arXiv 2312.03818), `demo_alphaclip` starts from `demo_clip`.
+Throw-away heads on the patch tokens say which object covers a patch: the tokens are what other stages read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from open_clip.transformer import VisionTransformer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from stages.demo.encoder_scenes import ATTRIBUTES, Pool, cell_targets, draw_pool, masked_inputs
+from stages.encoders import ENCODERS, alphaclip, clip, dinov2
+from stages.encoders.clip_vit import AlphaVisionTransformer, to_alphaclip, to_openai
+from stages.encoders.common import State
+from stages.encoders.dinov2_vit import DINOv2, to_official
+from stages.weights import record
+
+FIRST_SEED = 2_000_000_000  # the data set and the evaluation use smaller seeds
+SCENES = 5000
+OUT = Path(__file__).parent / "models"
+LOCK = Path("weights.lock")
+LEARNING_RATE = 0.003
+_ATTRIBUTE_WEIGHTS = (1.0, 0.3, 0.2)  # class, colour, texture
+_WARMUP_STEPS = 50
+_LOG_STEPS = 100
+
+Loss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train: so many steps or, if ``minutes`` is given, so long by the clock, which no machine exceeds."""
+
+    steps: int
+    minutes: float | None = None
+
+    def done(self, step: int, spent_s: float) -> float:
+        """The part of the training that lies behind, 0 to 1."""
+        return step / self.steps if self.minutes is None else spent_s / 60 / self.minutes
+
+
+LENGTHS = (Length(1450), Length(1550), Length(1250))  # of CLIP, AlphaCLIP and DINOv2
+
+
+class Words(nn.Module):
+    """Logits of an embedding float32 [..., dim] for every word: cosine with its vector, over a learned temperature."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(sum(ATTRIBUTES), dim))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Float32 [..., classes + colours + textures]."""
+        cosine = F.normalize(embedding, dim=-1) @ F.normalize(self.vectors, dim=-1).T
+        return cosine * self.log_scale.exp().clamp(max=100)
+
+
+class Cells(nn.Module):
+    """Logits of patch tokens [B, P, dim] for what covers the patch: each kind of each attribute, and background."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.heads = nn.ModuleList(nn.Linear(dim, kinds + 1) for kinds in ATTRIBUTES)
+
+    def loss(self, tokens: Tensor, cells: Tensor, scene_of: Tensor, attributes: Tensor) -> Tensor:
+        """Cross entropy with :func:`cell_targets`; a patch of pure background counts a fifth."""
+        tokens, total = self.norm(tokens), torch.zeros(())
+        for head, kinds, labels, weight in zip(
+            self.heads, ATTRIBUTES, attributes.unbind(1), _ATTRIBUTE_WEIGHTS, strict=True
+        ):
+            wanted = cell_targets(cells, scene_of, labels, len(tokens), kinds)
+            entropy = F.cross_entropy(head(tokens).flatten(0, 1), wanted.flatten(0, 1), reduction="none")
+            share = 1 - 0.8 * wanted[:, :, -1].flatten()
+            total = total + weight * (entropy * share).sum() / share.sum()
+        return total
+
+
+def word_loss(logits: Tensor, attributes: Tensor) -> Tensor:
+    """Cross entropy of each attribute: logits [B, classes + colours + textures], attributes int64 [B, 3]."""
+    parts = logits.split(ATTRIBUTES, dim=-1)
+    pairs = zip(parts, attributes.unbind(1), _ATTRIBUTE_WEIGHTS, strict=True)
+    return sum((weight * F.cross_entropy(part, wanted) for part, wanted, weight in pairs), torch.zeros(()))
+
+
+def train_clip(pool: Pool, length: Length, batch: int = 64) -> VisionTransformer:
+    """CLIP's tower: its image embedding names what is in the picture, its tokens of layer -2 what is in the patch."""
+    line = ENCODERS["demo_clip"]
+    model = clip.make_model(line)
+    words, cells = Words(line.options["output_dim"]), Cells(line.dim)
+    layer = line.options["layers"] - 2
+
+    def loss(scenes: Tensor) -> Tensor:
+        objects, scene_of = pool.objects_of(scenes)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model.forward_intermediates(pool.cropped[scenes].float(), [layer], output_fmt="NLC")
+        present = torch.zeros(len(scenes), ATTRIBUTES[0])
+        present[scene_of, pool.attributes[objects, 0]] = 1
+        logits = words(out["image_features"].float())[:, : ATTRIBUTES[0]] - 4
+        image_loss = F.binary_cross_entropy_with_logits(logits, present)
+        tokens = out["image_intermediates"][0].float()
+        return image_loss + cells.loss(tokens, pool.crop_cells[objects], scene_of, pool.attributes[objects])
+
+    _optimise("demo_clip", [model, words, cells], loss, len(pool.squashed), batch, length)
+    return model
+
+
+def train_alphaclip(pool: Pool, tower: VisionTransformer, length: Length, batch: int = 64) -> AlphaVisionTransformer:
+    """AlphaCLIP from a CLIP tower: the embedding of a masked object names it, with and without the scene around."""
+    line = ENCODERS["demo_alphaclip"]
+    model, words = alphaclip.make_model(line), Words(line.dim)
+    model.load_state_dict(tower.state_dict() | {"conv1_alpha.weight": torch.zeros_like(model.conv1_alpha.weight)})
+
+    def loss(objects: Tensor) -> Tensor:
+        pixels, alpha = masked_inputs(pool, objects, torch.arange(len(objects)) % 2 == 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            embedding = model(pixels, alpha)
+        return word_loss(words(embedding.float()), pool.attributes[objects])
+
+    _optimise("demo_alphaclip", [model, words], loss, len(pool.owner), batch, length)
+    return model
+
+
+def train_dinov2(pool: Pool, length: Length, batch: int = 16) -> DINOv2:
+    """DINOv2: the mean of an object's patch tokens names it, and every token what is in its patch."""
+    line = ENCODERS["demo_dinov2"]
+    model, words, cells = dinov2.make_model(line), Words(line.dim), Cells(line.dim)
+
+    def loss(scenes: Tensor) -> Tensor:
+        objects, scene_of = pool.objects_of(scenes)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = model(pool.padded[scenes].float()).flatten(2).transpose(1, 2)
+        tokens, weights = tokens.float(), pool.padded_cells[objects].float()
+        pooled = torch.einsum("mp,mpd->md", weights / weights.sum(1, keepdim=True), tokens[scene_of])
+        attributes = pool.attributes[objects]
+        return word_loss(words(pooled), attributes) + cells.loss(tokens, weights, scene_of, attributes)
+
+    _optimise("demo_dinov2", [model, words, cells], loss, len(pool.squashed), batch, length)
+    return model
+
+
+def _optimise(name: str, modules: list[nn.Module], loss: Loss, count: int, batch: int, length: Length) -> None:
+    """Minimise ``loss`` of random batches of ``range(count)``: warm-up, then a cosine to zero."""
+    model, *heads = (module.train() for module in modules)
+    matrices = [p for key, p in model.named_parameters() if p.ndim == 2 and (".resblocks." in key or ".layer." in key)]
+    chosen = {id(p) for p in matrices}
+    others = [p for module in (model, *heads) for p in module.parameters() if id(p) not in chosen]
+    optimizers = [
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, weight_decay=0.02, betas=(0.9, 0.98)),
+    ]
+    begun, step, recent = time.monotonic(), 0, list[float]()
+    with tqdm(desc=name, unit="step", file=sys.stderr, disable=None) as bar:
+        while (done := length.done(step, time.monotonic() - begun)) < 1:
+            rate = LEARNING_RATE * min(1, (step + 1) / _WARMUP_STEPS) * (1 + math.cos(math.pi * done)) / 2
+            value = loss(torch.randint(count, (batch,)))
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+                optimizer.param_groups[0]["lr"] = rate
+            value.backward()
+            nn.utils.clip_grad_norm_(others, 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+            recent.append(float(value.detach()))
+            step += 1
+            bar.update()
+            if step % _LOG_STEPS == 0:
+                spent = time.monotonic() - begun
+                tqdm.write(f"{name} step {step} {spent:.0f} s loss {sum(recent) / len(recent):.3f}", sys.stderr)
+                recent.clear()
+    model.eval()
+
+
+def export(name: str, state: State, out: Path, lock: Path) -> Path:
+    """Write official keys as float16 (the loaders read float32) to ``out/name.safetensors``, its digest to ``lock``."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.safetensors"
+    part = path.with_suffix(".part")
+    save_file({key: value.half().contiguous() for key, value in state.items()}, part)
+    part.replace(path)
+    record(name, path, lock)
+    return path
+
+
+def train_all(
+    out: Path = OUT,
+    lock: Path = LOCK,
+    scenes: int = SCENES,
+    lengths: tuple[Length, Length, Length] = LENGTHS,
+) -> list[Path]:
+    """Train the three and write their files; ``lengths`` are those of CLIP, AlphaCLIP and DINOv2."""
+    pool = draw_pool(range(FIRST_SEED, FIRST_SEED + scenes))
+    torch.manual_seed(0)
+    tower = train_clip(pool, lengths[0])
+    written = [export("demo_clip", to_openai(tower.state_dict()), out, lock)]
+    torch.manual_seed(1)
+    masked = train_alphaclip(pool, tower, lengths[1])
+    written.append(export("demo_alphaclip", to_alphaclip(masked.state_dict()), out, lock))
+    torch.manual_seed(2)
+    dense = train_dinov2(pool, lengths[2])
+    return [*written, export("demo_dinov2", to_official(dense.state_dict()), out, lock)]
+
+
+def main() -> None:
+    """Command line of the training."""
+    parser = argparse.ArgumentParser(prog="python -m stages.demo.train_encoders", description=__doc__)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--lock", type=Path, default=LOCK)
+    parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--minutes", type=float, help="a model, by the clock instead of by steps")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    first, second, third = (Length(length.steps, arguments.minutes) for length in LENGTHS)
+    for path in train_all(arguments.out, arguments.lock, arguments.scenes, (first, second, third)):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

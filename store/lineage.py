@@ -1,0 +1,131 @@
+"""Says whether a shard is current: computed from the right parameters, from shards that are themselves current."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .columns import read_column, read_commit
+from .errors import DamagedStoreError, IncompleteColumnError, StoreError
+from .layout import column_dir
+from .meta import ColumnMeta, Commit
+
+FILE = "file:"
+"""Prefix of an upstream name that is a source file, which only the index looks at."""
+
+
+class Lineage:
+    """Reads every ``column.json`` and commit of a store at most once, so one instance is one look at the store.
+
+    A place is ``<dataset>/<split>/<column>`` or ``means/<name>/<encoder>``.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self._metas: dict[str, ColumnMeta | DamagedStoreError | None] = {}
+        self._commits: dict[tuple[str, int], Commit | DamagedStoreError | None] = {}
+        self._reasons: dict[tuple[str, int], str | None] = {}
+
+    def meta(self, place: str) -> ColumnMeta | None:
+        """The column's ``column.json``; None when there is none. Raises DamagedStoreError."""
+        if place not in self._metas:
+            try:
+                self._metas[place] = read_column(column_dir(self.store, place))
+            except DamagedStoreError as error:
+                self._metas[place] = error
+        found = self._metas[place]
+        if isinstance(found, DamagedStoreError):
+            raise found
+        return found
+
+    def commit(self, place: str, shard: int) -> Commit | None:
+        """The shard's commit; None when it is not computed. Raises DamagedStoreError."""
+        key = (place, shard)
+        if key not in self._commits:
+            try:
+                self._commits[key] = read_commit(column_dir(self.store, place), shard)
+            except DamagedStoreError as error:
+                self._commits[key] = error
+        found = self._commits[key]
+        if isinstance(found, DamagedStoreError):
+            raise found
+        return found
+
+    def content(self, place: str, shard: int) -> str:
+        """:attr:`Commit.content` of a shard as it is now, ``missing`` or ``damaged``."""
+        try:
+            commit = self.commit(place, shard)
+        except DamagedStoreError:
+            return "damaged"
+        return "missing" if commit is None else commit.content
+
+    def why_not_current(self, place: str, shard: int) -> str | None:
+        """Why a shard must not be read, or None when it may: all the way up to the index."""
+        key = (place, shard)
+        if key not in self._reasons:
+            self._reasons[key] = "it is computed from itself"  # stands while its upstream is looked at
+            self._reasons[key] = self._why(place, shard)
+        return self._reasons[key]
+
+    def _why(self, place: str, shard: int) -> str | None:
+        meta, commit = self.meta(place), self.commit(place, shard)
+        if meta is None or commit is None:
+            return "not computed"
+        if commit.place != place:
+            return f"its commit is that of {commit.place}"
+        if commit.fingerprint != meta.fingerprint:
+            return "computed with other parameters"
+        if len(commit.counts) != len(meta.shard_range(shard)):
+            return "images were added since"
+        if meta.array is not None and max(commit.counts, default=0) > meta.array.row_shape[0]:
+            raise DamagedStoreError(f"{place}: the commit of shard {shard} counts more vectors than the column holds")
+        for name, content in commit.upstream.items():
+            if name.startswith(FILE):
+                continue
+            upstream, number = upstream_place(place, name, shard)
+            if self.content(upstream, number) != content:
+                return f"{name} changed since"
+            if reason := self.why_not_current(upstream, number):
+                return f"{name} is not current: {reason}"
+        return None
+
+
+def upstream_place(place: str, name: str, shard: int) -> tuple[str, int]:
+    """Where an upstream name of a commit leads: to the same shard of a column of the split, or ``/<place>#<shard>``."""
+    if not name.startswith("/"):
+        dataset, split = place.split("/")[:2]
+        return f"{dataset}/{split}/{name}", shard
+    upstream, _, number = name[1:].partition("#")
+    if number and not (number.isascii() and number.isdigit() and len(number) < 12):
+        raise DamagedStoreError(f"{place}: found the upstream {name[:80]!r}, expected /<place>#<shard>")
+    return upstream, int(number or 0)
+
+
+def require_current(lineage: Lineage, place: str) -> ColumnMeta:
+    """The meta of a finished column.
+
+    Raises:
+        StoreError: there is no such column.
+        IncompleteColumnError: shards are not done; names them, the reason and the command to type.
+    """
+    meta = lineage.meta(place)
+    if meta is None:
+        raise StoreError(f"{column_dir(lineage.store, place)} holds no column; run: python cli.py info")
+    wrong = {shard: reason for shard in range(meta.shards) if (reason := lineage.why_not_current(place, shard))}
+    if wrong:
+        shards = ", ".join(str(shard) for shard in list(wrong)[:8]) + (", ..." if len(wrong) > 8 else "")
+        raise IncompleteColumnError(
+            f"{place}: shards {shards} of {meta.shards}: {next(iter(wrong.values()))}; run: {command_for(place)}, "
+            "or leave the column out with columns=[...]"
+        )
+    return meta
+
+
+def command_for(place: str) -> str:
+    """The command that completes a column."""
+    parts = place.split("/")
+    if parts[0] == "means" or parts[2] == "centered":
+        return "python cli.py normalize"
+    if parts[2] in ("images", "instances", "targets"):
+        return f"python cli.py index --split {parts[1]}"
+    stage = {"masks": "masks", "sam_features": "masks", "match": "match"}.get(parts[2], "embed")
+    return f"python cli.py extract --split {parts[1]} --stage {stage}"

@@ -1,0 +1,201 @@
+"""The two records of a column: what ``column.json`` and a commit hold, and the checks on what is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import DamagedStoreError, StoreError
+from .files import digest
+from .layout import FORMAT_VERSION, array_file, table_file
+from .schema import FAILED, OK, REMOVED
+
+MAX_IMAGES = 2**33
+MAX_ROW_BYTES = 2**32
+"""Bounds on what a record may claim, so that a forged one costs no memory."""
+_DTYPES = {"float16": 2, "float32": 4, "float64": 8}
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Shape of an array column ``[N, *row_shape]``; the first axis of a row is cut into chunks of ``chunk_rows``.
+
+    Embeddings: row_shape (K_max, D), chunk_rows 16. Everything else: one chunk an image.
+    """
+
+    row_shape: tuple[int, ...]
+    chunk_rows: int
+    dtype: str
+    compression: str = "none"
+    dimension_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ColumnMeta:
+    """Content of ``column.json``.
+
+    ``identity`` is, in clear, all that decides the column's bytes; ``fingerprint`` is its digest. ``sources`` is the
+    order of the split's images for life, as (image_id, path), in the column ``images`` alone.
+    """
+
+    column: str
+    identity: Mapping[str, Any]
+    fingerprint: str
+    images: int
+    shard_images: int
+    array: ArrayLayout | None = None
+    zarr_sha256: str | None = None
+    sources: tuple[tuple[str, str], ...] | None = None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.images // self.shard_images)
+
+    def shard_range(self, shard: int) -> range:
+        """The image indices of a shard."""
+        return range(shard * self.shard_images, min(self.images, (shard + 1) * self.shard_images))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The record, written last, that says: this shard of this column is done.
+
+    Args:
+        place: ``<dataset>/<split>/<column>`` (``means/<name>/<encoder>`` for a mean), so that a commit cannot be moved.
+        file: data file relative to the column; size in bytes and sha256 of it follow.
+        upstream: column -> :attr:`content` of the shard (for the index: source file -> sha256) it was computed from.
+        counts, status: one entry an image. Arrays also have crc32c: that of the image's chunk checksums.
+        errors: position in the shard (as text) -> reason.
+        omitted: vectors left out by K_max or G_max, over the shard.
+        run: how it was computed (device, versions, seconds); no part of the content.
+    """
+
+    place: str
+    shard: int
+    fingerprint: str
+    file: str
+    size: int
+    sha256: str
+    upstream: Mapping[str, str]
+    counts: tuple[int, ...]
+    status: tuple[str, ...]
+    crc32c: tuple[int, ...] | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)
+    omitted: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def content(self) -> str:
+        """Digest of what downstream shards are computed from: the file and, as an array's file cannot hold them, failures."""
+        if not self.errors:
+            return self.sha256
+        return digest([self.sha256, list(self.status), dict(self.errors)])
+
+    def same_inputs(self, other: Commit) -> bool:
+        """Whether both were computed from the same parameters and the same upstream bytes."""
+        return self.fingerprint == other.fingerprint and dict(self.upstream) == dict(other.upstream)
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """Digest of all that decides a column's bytes."""
+    return digest(identity)
+
+
+def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
+    """A ``column.json`` from its JSON; raises DamagedStoreError when it claims what cannot be."""
+    _known(ColumnMeta, value, path)
+    if value["array"] is not None:
+        value["array"] = _parse_layout(value["array"], path)
+    if value["sources"] is not None:
+        try:
+            value["sources"] = tuple((str(image_id), str(source)) for image_id, source in value["sources"])
+        except (TypeError, ValueError):
+            _wrong(path, "sources", "pairs of image_id and path")
+    _require(isinstance(value["identity"], dict), path, "identity", "an object")
+    for name, least in (("images", 0), ("shard_images", 1)):
+        _require(_whole(value[name], least, MAX_IMAGES), path, name, f"{least} to {MAX_IMAGES}")
+    _require(isinstance(value["column"], str), path, "column", "a name")
+    meta = ColumnMeta(**value)
+    _require(meta.sources is None or len(meta.sources) == meta.images, path, "sources", "one an image")
+    if fingerprint(meta.identity) != meta.fingerprint:
+        _wrong(path, "fingerprint", "that of the parameters beside it")
+    return meta
+
+
+def parse_commit(value: dict[str, Any], path: Path, shard: int) -> Commit:
+    """A commit from its JSON; raises DamagedStoreError when it claims what cannot be."""
+    _known(Commit, value, path)
+    _require(value["shard"] == shard, path, "shard", str(shard))
+    for name in ("place", "fingerprint", "file", "sha256"):
+        _require(isinstance(value[name], str), path, name, "a string")
+    for name in ("upstream", "errors", "extra", "run"):
+        _require(isinstance(value[name], dict), path, name, "an object")
+    _require(all(isinstance(item, str) for item in value["upstream"].values()), path, "upstream", "digests")
+    _require(_whole(value["size"]) and _whole(value["omitted"]), path, "size, omitted", "whole numbers")
+    for name in ("counts", "status", "crc32c"):
+        _require(isinstance(value[name], list) or (name == "crc32c" and value[name] is None), path, name, "a list")
+        value[name] = None if value[name] is None else tuple(value[name])
+    count = len(value["counts"])
+    _require(all(_whole(item) for item in value["counts"]), path, "counts", "whole numbers")
+    _require(
+        len(value["status"]) == count and set(value["status"]) <= {OK, FAILED, REMOVED}, path, "status", "one an image"
+    )
+    crc32c = value["crc32c"]
+    _require(crc32c is None or (len(crc32c) == count and all(map(_whole, crc32c))), path, "crc32c", "one an image")
+    _require(
+        set(value["errors"]) <= {str(position) for position in range(count)}, path, "errors", "positions in the shard"
+    )
+    ours = {table_file(shard), *(array_file(shard, ndim) for ndim in range(2, 9))}
+    _require(value["file"] in ours, path, "file", f"{table_file(shard)} or c/{shard}/0...")
+    return Commit(**value)
+
+
+def _parse_layout(array: Any, path: Path) -> ArrayLayout:
+    names = {item.name for item in fields(ArrayLayout)}
+    _require(isinstance(array, dict) and set(array) == names, path, "array", f"an object of {sorted(names)}")
+    shape = array["row_shape"]
+    _require(isinstance(shape, list) and 1 <= len(shape) <= 7, path, "array.row_shape", "1 to 7 sides")
+    _require(all(_whole(side, 1) for side in shape), path, "array.row_shape", "positive sides")
+    _require(array["dtype"] in _DTYPES, path, "array.dtype", " or ".join(_DTYPES))
+    _require(array["compression"] in ("none", "zstd"), path, "array.compression", "none or zstd")
+    chunk_rows = array["chunk_rows"]
+    _require(
+        _whole(chunk_rows, 1) and shape[0] % chunk_rows == 0, path, "array.chunk_rows", "a divisor of the first side"
+    )
+    size = _DTYPES[array["dtype"]]
+    for side in shape:
+        size *= side
+    _require(size <= MAX_ROW_BYTES, path, "array.row_shape", f"at most {MAX_ROW_BYTES} bytes an image")
+    names_of_axes = array["dimension_names"]
+    _require(isinstance(names_of_axes, list), path, "array.dimension_names", "a list")
+    return ArrayLayout(**{**array, "row_shape": tuple(shape), "dimension_names": tuple(names_of_axes)})
+
+
+def _known(kind: type, value: dict[str, Any], path: Path) -> None:
+    if value.get("format_version") != FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: found format version {value.get('format_version')!r}, this reader knows {FORMAT_VERSION}; "
+            "read it with a newer elisa-store"
+        )
+    names = {item.name for item in fields(kind)}
+    if set(value) != names:
+        _wrong(path, f"the fields {sorted(value)}", str(sorted(names)))
+
+
+def _whole(value: Any, least: int = 0, most: int = 2**63) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _require(holds: bool, path: Path, what: str, expected: str) -> None:
+    if not holds:
+        _wrong(path, what, expected)
+
+
+def _wrong(path: Path, what: str, expected: str) -> NoReturn:
+    raise DamagedStoreError(f"{path}: {what} is not right, expected {expected}; run: python cli.py verify --repair")

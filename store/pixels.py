@@ -1,0 +1,56 @@
+"""Decoded pixels as the pipeline and every reader see them. Needs Pillow, which is imported when something is decoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+def upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """A loaded Pillow image as RGB, uint8 [H, W, 3], its EXIF orientation applied.
+
+    Alpha is dropped, gray repeated, of 16 bits the high 8 are kept, CMYK becomes RGB without a colour profile. Only the
+    EXIF segment turns an image (PNG: ``eXIf``); XMP does not, nor does an EXIF segment that cannot be read.
+    """
+    return _oriented(_rgb(image), _orientation(image.info.get("exif", b"")))  # a PNG's EXIF may follow its pixels
+
+
+def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode.startswith("I"):  # 16-bit gray, which convert("RGB") would clip at 255
+        high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(high[:, :, None], 3, axis=2)
+    image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency gets lost: it shall
+    return np.array(image.convert("RGB"))
+
+
+def _orientation(exif: bytes) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or it cannot be read, as in ``cv2.imread``."""
+    import struct
+
+    from PIL import Image
+
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        value = tags.get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, struct.error):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _oriented(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """Turn the stored pixels [H, W, 3] upright: 5 to 8 swap the axes, then rows and columns are mirrored."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

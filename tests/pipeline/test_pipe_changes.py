@@ -1,0 +1,186 @@
+"""What is computed again when the data set changes: just that, and info says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+ARRAYS = ("mask_embeddings/demo_alphaclip", "mask_embeddings/demo_sam", "image_features/demo_clip")
+INSTANCES = ("instance_embeddings/demo_alphaclip", "instance_embeddings/demo_sam")
+FEATURES = ("sam_features/demo_sam",)
+ENCODERS = ("demo_alphaclip", "demo_sam")
+
+
+def shards(split: str, names: tuple[str, ...], *numbers: int) -> set[str]:
+    return {f"{split}/{name}#{number}" for name in names for number in numbers}
+
+
+def why(column: dict[str, Any]) -> list[str]:
+    return [reason.removeprefix("stale: ") for reason in column["why"]]
+
+
+def rows(project: Any, place: str, shard: int) -> list[dict[str, Any]]:
+    return pq.read_table(project.store / "tiny" / place / f"{shard:05d}.parquet").to_pylist()
+
+
+def image_rows(project: Any, split: str) -> dict[str, tuple[int, str]]:
+    """image_id -> (image_index, status)."""
+    files = sorted((project.store / "tiny" / split / "images").glob("*.parquet"))
+    found = [row for file in files for row in pq.read_table(file).to_pylist()]
+    assert [row["image_index"] for row in found] == list(range(len(found)))
+    return {row["image_id"]: (row["image_index"], row["status"]) for row in found}
+
+
+def test_nothing_is_computed_twice(finished: Any) -> None:
+    before = finished.times()
+    for stage in ("index", "extract", "normalize"):
+        done = finished.run(stage)
+        assert (done.code, "computed" in done.out) == (0, False), done.out
+        assert all("up to date" in line for line in done.out.splitlines())
+    assert finished.recomputed(before) == set()
+
+
+def test_an_added_image_goes_to_the_end_and_recomputes_the_last_shard_alone(finished: Any) -> None:
+    finished.add("train", "aardvark", 7, regions=1)  # first by name, last by number
+    info = finished.info()["splits"]["train"]
+    assert why(info["columns"]["images"])[-1] == "1 images were added"
+    before = finished.times()
+    finished.build("index --split train")
+    assert image_rows(finished, "train")["aardvark"] == (5, "ok")
+    assert finished.recomputed(before) == shards("train", ("images", "instances", "targets"), 2)
+    plan = finished.run("extract", "--dry-run").out
+    assert "masks train: would compute 1 of 3 shards of masks" in plan
+    assert "masks val: up to date" in plan
+    assert finished.recomputed(before) == shards("train", ("images", "instances", "targets"), 2)
+    finished.build("extract --split train")
+    every = ("images", "instances", "targets", "masks", "match/targets", "match/instances")
+    every += ARRAYS + INSTANCES + FEATURES
+    assert finished.recomputed(before) == shards("train", every, 2)
+    finished.build("normalize")  # a new train image: another mean, so every split is centred anew
+    centered = tuple(f"centered/{name}" for name in (*ARRAYS[:2], *INSTANCES))
+    assert finished.recomputed(before) == shards("train", every, 2) | shards("train", centered, 0, 1, 2) | shards(
+        "val", centered, 0, 1
+    ) | {f"means/tiny/{name}#0" for name in ENCODERS}
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+def test_an_edited_image_recomputes_its_shard_alone(finished: Any) -> None:
+    finished.add_image("val", "gnu", 21, size=(72, 40))  # another size: nothing of the old one can be used
+    (finished.data / "val/gnu.jpg").unlink(missing_ok=True)
+    old = finished.times()
+    reasons = finished.info()["splits"]["val"]["columns"]["images"]["why"]
+    assert any("val/gnu.png" in reason and "changed" in reason for reason in reasons)
+    finished.build("index")
+    columns = finished.info()["splits"]["val"]["columns"]
+    assert why(columns["masks"]) == ["images changed"]
+    assert columns["masks"]["shards"].items() >= {"done": 1, "missing": 0, "stale": 1}.items()
+    done = finished.run("extract", "--split", "val", "--stage", "embed")
+    assert done.code == 2  # masks of the old picture, pixels of the new one
+    assert "masks shard 0 is stale" in done.err
+    assert "extract --split val --stage masks" in done.err
+    finished.build("extract")
+    every = ("images", "instances", "targets", "masks", "match/targets", "match/instances")
+    assert finished.recomputed(old) == shards("val", every + ARRAYS + INSTANCES + FEATURES, 0)
+    finished.build("normalize")
+    assert not {name for name in finished.recomputed(old) if name.startswith(("train", "means"))}
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+def test_a_removed_image_keeps_its_number_and_comes_back_to_it(finished: Any, tmp_path: Path) -> None:
+    before = image_rows(finished, "train")
+    content = finished.content()
+    files = [finished.data / "train/bee.png", finished.data / "train/bee.json"]
+    kept = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    assert "train/bee.png" in finished.info()["splits"]["train"]["columns"]["images"]["why"][0]
+    old = finished.times()
+    done = finished.run("index", "--split", "train")
+    assert done.code == 0  # a removed image is no failure
+    assert "failed" not in done.err
+    assert image_rows(finished, "train") == before | {"bee": (1, "removed")}
+    finished.build("extract", "normalize")
+    assert {name for name in finished.recomputed(old) if name.startswith("train/masks")} == {"train/masks#0"}
+    for name, commit in finished.commits().items():
+        if name.startswith("train/") and name.endswith("#0"):
+            assert commit["status"] == ["ok", "removed"], name
+    assert finished.info()["splits"]["train"]["columns"]["masks"]["status"] == {"ok": 4, "removed": 1}
+    assert finished.run("verify", "--deep", "--complete").code == 0
+    for path, data in zip(files, kept, strict=True):
+        path.write_bytes(data)
+    finished.build()
+    assert image_rows(finished, "train") == before
+    assert finished.content() == content
+
+
+def test_an_edited_annotation_leaves_masks_and_pictures_alone(finished: Any) -> None:
+    finished.annotate("val", "hen", 99, regions=2)
+    old = finished.times()
+    columns = finished.info()["splits"]["val"]["columns"]
+    assert why(columns["targets"]) == ["val/hen.json changed"]
+    assert columns["images"]["why"] == []
+    finished.build("index", "extract")
+    changed = ("instances", "targets", "match/targets", "match/instances", *INSTANCES)
+    assert finished.recomputed(old) == shards("val", changed, 1)
+
+
+def test_an_annotation_with_the_same_content_stops_at_the_index(finished: Any) -> None:
+    path = finished.data / "val/hen.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=3))
+    old = finished.times()
+    finished.build()
+    assert finished.recomputed(old) == shards("val", ("instances", "targets"), 1)
+
+
+def test_answers_belong_to_their_split(finished: Any) -> None:
+    (finished.data / "explanatory/train.json").write_text(json.dumps([{"image": "bee.png", "outputs": "Soon."}]))
+    old = finished.times()
+    finished.build("index")
+    assert {name.split("#")[0] for name in finished.recomputed(old)} == {"train/instances", "train/targets"}
+    assert rows(finished, "train/targets", 0)[1]["answer"] == "Soon."
+
+
+def test_an_annotation_that_comes_later_heals_its_image_down_to_the_last_column(finished: Any) -> None:
+    path = finished.data / "val/gnu.json"
+    kept = path.read_bytes()
+    path.unlink()
+    finished.build("index --split train")
+    assert finished.run("index").code == 1
+    finished.build("extract", "normalize")
+    last = "val/centered/instance_embeddings/demo_sam#0"
+    assert finished.commits()[last]["status"] == ["ok", "failed"]
+    assert finished.commits()["val/match/targets#0"]["status"] == ["ok", "failed"]
+    # No region at all: the bytes of the embeddings stay the same, and still the image is well now.
+    path.write_text(json.dumps({**json.loads(kept), "shapes": []}))
+    finished.build()
+    assert finished.commits()[last]["status"] == ["ok", "ok"]
+    assert finished.commits()["val/match/targets#0"]["status"] == ["ok", "ok"]
+
+
+def test_larger_shards_leave_nothing_behind(finished: Any) -> None:
+    finished.configure(shard_images=4)
+    reasons = finished.info()["splits"]["train"]["columns"]["masks"]["why"]
+    assert any("shard_images: 2 -> 4" in reason for reason in reasons)
+    finished.build("index --split val", "extract --split val")
+    done = finished.run("verify", "--deep", "--split", "val")
+    assert done.code == 0, done.out
+
+
+@pytest.mark.parametrize("name", ["masks/commits/00000.json", "masks/column.json", "images/commits/00000.json"])
+def test_info_and_extract_go_on_beside_a_damaged_record(finished: Any, name: str) -> None:
+    path = finished.store / "tiny/val" / name
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    done = finished.run("verify", "--split", "val")
+    assert done.code == 4
+    assert f"damage: tiny/val/{name.split('/')[0]}" in done.out
+    info = finished.run("info")
+    assert info.code == 0, info.err
+    assert "damaged" in info.out or "column.json or zarr.json is not what it has to be" in info.out
+    content = finished.content()
+    repaired = finished.run("verify", "--repair", "--deep", "--complete")
+    assert repaired.code == 0, repaired.out + repaired.err
+    assert {name: sha for name, sha in finished.content().items() if sha != content.get(name)} == {}

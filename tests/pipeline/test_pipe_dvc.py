@@ -1,0 +1,227 @@
+"""The data part under DVC, in a clone of its own: killed, resumed, a no-op, pushed, pulled and verified."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.timeout(900)  # one build by some twenty processes
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("cli.py", "dvc.yaml", "weights.lock", ".dvcignore", ".gitignore", "pipeline", "stages", "store")
+SPLITS = ("train", "val", "test")
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "true",
+    "OMP_NUM_THREADS": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_AUTHOR_NAME": "t",
+    "GIT_AUTHOR_EMAIL": "t@example.org",
+    "GIT_COMMITTER_NAME": "t",
+    "GIT_COMMITTER_EMAIL": "t@example.org",
+}
+# Evaluates the pipeline under many versions of params.yaml in one process: DVC needs seconds to start.
+STATUS = """
+import json, pathlib, sys, yaml
+from dvc.repo import Repo
+path = pathlib.Path("params.yaml")
+kept = path.read_text()
+found = {}
+for change in json.loads(sys.argv[1]):
+    values = yaml.safe_load(kept)
+    name, value = change.split("=")
+    *sections, key = name.split(".")
+    place = values
+    for section in sections:
+        place = place[section]
+    assert place[key] != yaml.safe_load(value)
+    place[key] = yaml.safe_load(value)
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    found[change] = sorted(stage for stage in Repo().status() if ":" not in stage)
+path.write_text(kept)
+print(json.dumps(found))
+"""
+
+
+def run(folder: Path, *command: str, code: int = 0) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, check=False, capture_output=True, text=True, timeout=800
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    return run(folder, "dvc", *arguments)
+
+
+def commits(folder: Path) -> dict[str, int]:
+    found = (folder / "data/store").rglob("commits/*.json")
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in found}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository with this code, a tiny data set of three splits and params for it."""
+    folder = tmp_path_factory.mktemp("repository")
+    for name in CODE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    run(folder, "git", "init", "--quiet")
+    dvc(folder, "init", "--quiet")
+    shutil.copy(ROOT / ".dvcignore", folder / ".dvcignore")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(repository: Path, project_at: Callable[[Path], Any]) -> Path:
+    """That repository after a ``dvc repro verify`` that was killed in masks and one that went on."""
+    data = project_at(repository)
+    data.configure(
+        store="data/store",
+        splits=list(SPLITS),
+        shard_images=1,
+        index__root="data-set",
+        embed__mask_encoders=["demo_sam"],
+        embed__image_encoders=[],
+        run__report_dir="data/report",
+    )
+    for number, split in enumerate(SPLITS):
+        for seed in (0, 1):
+            data.add(split, f"image{seed}", 2 * number + seed)
+    data.data.rename(repository / "data-set")
+    run(repository, "git", "add", "--all")
+    run(repository, "git", "commit", "--quiet", "--message", "begin")
+    killed_in_masks(repository)
+    before = commits(repository)
+    out = dvc(repository, "repro", "verify")
+    assert "not done" not in out
+    assert {name: commits(repository)[name] for name in before} == before  # nothing committed was computed again
+    return repository
+
+
+def killed_in_masks(folder: Path) -> None:
+    child = subprocess.Popen(
+        ["dvc", "repro", "verify"], cwd=folder, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 400
+    while not list((folder / "data/store/tiny").glob("*/masks/commits/00000.json")):
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (folder / "data/store/tiny/test/masks/commits/00001.json").exists()
+
+
+def test_it_is_whole_and_a_second_run_is_a_no_op(project: Path) -> None:
+    before = commits(project)
+    out = run(project, "python", "cli.py", "verify", "--deep", "--complete")
+    assert "0 missing, 0 stale" in out
+    out = dvc(project, "repro", "verify")
+    assert "Running stage" not in out
+    assert "up to date" in out
+    assert commits(project) == before
+
+
+def test_the_demo_is_no_part_of_another_data_set(project: Path) -> None:
+    out = dvc(project, "repro", "--dry", "--force", "verify")
+    assert "'index@val'" in out
+    assert "demo'" not in out
+    assert not (project / "data/demo").exists()
+
+
+EVERY = {f"{stage}@{split}" for stage in ("index", "masks", "embed", "match") for split in SPLITS}
+EVERY |= {"normalize"}
+
+
+def stages(*names: str) -> set[str]:
+    return {f"{name}@{split}" for name in names for split in SPLITS if name != "normalize"} | {"normalize"} & set(names)
+
+
+# Parameter -> stages whose own parameters it is; what lies behind them runs if their outputs change.
+RERUN = {
+    "shard_images=2": EVERY,
+    "compression=zstd": stages("masks", "embed", "normalize"),
+    "index.max_pixels=5000": stages("index"),
+    "index.max_instances=32": stages("embed"),
+    "masks.max_masks=32": stages("embed"),
+    "masks.points_per_side=3": stages("masks"),
+    "masks.min_mask_region_area=4": stages("masks"),
+    "embed.mask_encoders=[demo_alphaclip]": stages("embed", "normalize"),
+    "embed.image_encoders=[demo_clip]": stages("embed"),
+    "normalize.report_vectors=4": stages("normalize"),
+    "run.prefetch=0": set(),
+    "run.max_failures=4": set(),
+}
+
+
+def test_every_parameter_reruns_its_stages(project: Path) -> None:
+    out = run(project, "python", "-c", STATUS, json.dumps(list(RERUN)))
+    found = json.loads(out.splitlines()[-1])
+    assert {change: set(names) - {"demo", "verify"} for change, names in found.items()} == RERUN
+
+
+def test_push_and_pull_into_a_fresh_clone(project: Path, tmp_path: Path) -> None:
+    run(project, "git", "add", "--all")
+    run(project, "git", "commit", "--quiet", "--message", "done")
+    dvc(project, "remote", "add", "--default", "--local", "near", str(tmp_path / "remote"))
+    dvc(project, "push")
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(project), str(clone))
+    assert not (clone / "data").exists()
+    dvc(clone, "remote", "add", "--default", "--local", "near", str(tmp_path / "remote"))
+    dvc(clone, "pull")
+    out = run(clone, "python", "cli.py", "verify", "--deep", "--complete")
+    assert "0 missing, 0 stale" in out
+    assert "Running stage 'masks" not in dvc(clone, "repro", "verify")
+
+
+def edit(project: Path, section: str, key: str, value: object) -> None:
+    path = project / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    (values[section] if section else values)[key] = value
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def test_an_edited_parameter_updates_the_outputs(project: Path) -> None:
+    edit(project, "normalize", "train", ["train", "val"])
+    before, lock = commits(project), (project / "dvc.lock").read_text()
+    out = dvc(project, "repro", "verify")
+    assert re.findall("Running stage '(.*)'", out) == ["normalize", "verify"]
+    again = {name.removeprefix("data/store/") for name, time in commits(project).items() if before[name] != time}
+    assert {name.split("/")[0] if name.startswith("means") else name.split("/")[2] for name in again} == {
+        "means", "centered"
+    }  # fmt: skip
+    assert (project / "dvc.lock").read_text() != lock
+    assert "Running stage" not in dvc(project, "repro", "verify")
+
+
+@pytest.mark.slow
+def test_an_edited_parameter_of_masks_reruns_what_lies_behind(project: Path) -> None:
+    edit(project, "", "compression", "zstd")
+    before = commits(project)
+    out = dvc(project, "repro", "verify")
+    ran = set(re.findall("Running stage '(.*)'", out))
+    assert ran == stages("masks", "embed", "normalize") | {"verify"}
+    again = {name.removeprefix("data/store/") for name, time in commits(project).items() if before[name] != time}
+    assert {name.split("/")[2] for name in again if name.startswith("tiny")} == {
+        "sam_features", "mask_embeddings", "instance_embeddings", "centered"
+    }  # fmt: skip

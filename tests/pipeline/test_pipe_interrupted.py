@@ -1,0 +1,147 @@
+"""Stopped anywhere and run again: at most the shard in work is lost, and the content is the same."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def stopped(project: Any, at: int, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a child that sends itself a signal in its ``at``-th write, after the file and before the commit."""
+    argv = ["cli.py", "--params", str(project.params), *arguments]
+    code = textwrap.dedent(f"""
+        import itertools, os, signal, sys
+        import store.writer as writer
+        real, calls = writer.write_commit, itertools.count()
+        def stopping(folder, commit):
+            if next(calls) == {at}:
+                os.kill(os.getpid(), signal.{name})
+            real(folder, commit)
+        writer.write_commit = stopping
+        sys.argv = {argv!r}
+        import cli
+        sys.exit(cli.main())
+    """)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True, timeout=240
+    )
+
+
+def without(project: Any, *columns: str) -> None:
+    for column in columns:
+        shutil.rmtree(project.store / "tiny" / column)
+
+
+@pytest.mark.parametrize(("name", "code", "words"), [("SIGINT", 130, "Ctrl-C"), ("SIGTERM", 75, "SIGTERM")])
+def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
+    finished: Any, name: str, code: int, words: str
+) -> None:
+    content = finished.content()
+    without(finished, "train/match")
+    done = stopped(finished, 3, name, "extract", "--split", "train", "--stage", "match")
+    assert done.returncode == code
+    assert f"stopped by {words}: what was committed is kept; run the same command again to go on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert finished.run("verify", "--deep").code == 4  # a file without its commit: only until the next run
+    before = finished.times()
+    finished.build("extract --split train --stage match")
+    assert finished.recomputed(before) == {
+        "train/match/instances#1", "train/match/targets#2", "train/match/instances#2"
+    }  # fmt: skip
+    assert finished.content() == content
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_killed_in_match(finished: Any, at: int) -> None:
+    content = finished.content()
+    without(finished, "train/match")
+    done = stopped(finished, at, "SIGKILL", "extract", "--split", "train", "--stage", "match")
+    assert done.returncode == -signal.SIGKILL
+    before = finished.times()
+    finished.build("extract --split train --stage match")
+    assert len(finished.recomputed(before)) == 6 - at
+    assert finished.content() == content
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+def test_killed_in_the_index(tiny: Any, finished_once: Any) -> None:
+    done = stopped(tiny, 4, "SIGKILL", "index", "--split", "train")
+    assert done.returncode == -signal.SIGKILL
+    tiny.build("index")
+    ours = tiny.content()
+    assert len(ours) == 15
+    assert ours == {name: sha for name, sha in finished_once.content().items() if name in ours}
+
+
+def test_killed_in_normalize(finished: Any) -> None:
+    content = finished.content()
+    without(finished, "train/centered", "val/centered")
+    shutil.rmtree(finished.store / "means")
+    done = stopped(finished, 5, "SIGKILL", "normalize")  # after both means and three centred shards
+    assert done.returncode == -signal.SIGKILL
+    finished.build("normalize")
+    assert finished.content() == content
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+def test_killed_in_embed_after_masks(tiny: Any, finished_once: Any) -> None:
+    """The whole of extract, killed in the second shard of embed."""
+    tiny.build("index")
+    done = stopped(tiny, 6 + 5 + 2, "SIGKILL", "extract", "--split", "train")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    before = tiny.times()
+    assert "train/masks#2" in before
+    assert "train/mask_embeddings/demo_alphaclip#0" in before
+    assert "train/image_features/demo_clip#1" not in before
+    tiny.build("extract", "normalize")
+    assert not {name for name in before if name in tiny.recomputed(before)}
+    assert tiny.content() == finished_once.content()
+    assert tiny.run("verify", "--deep", "--complete").code == 0
+
+
+def test_two_runs_at_the_same_time(finished: Any) -> None:
+    content = finished.content()
+    without(finished, "train/match", "val/match")
+    children = [finished.child("extract", "--stage", "match") for _ in range(2)]
+    for child in children:
+        _, err = child.communicate(timeout=120)
+        assert child.returncode == 0, err
+        assert "Warning" not in err
+    assert finished.content() == content
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+@pytest.mark.slow
+def test_two_whole_runs_at_the_same_time(tiny: Any, finished_once: Any) -> None:
+    tiny.build("index")
+    children = [tiny.child("extract") for _ in range(2)]
+    for child in children:
+        _, err = child.communicate(timeout=280)
+        assert child.returncode == 0, err
+    tiny.build("normalize")
+    assert tiny.content() == finished_once.content()
+    assert tiny.run("verify", "--deep", "--complete").code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", range(0, 22, 2))
+def test_killed_anywhere_in_extract(finished: Any, at: int) -> None:
+    content = finished.content()
+    names = ("masks", "sam_features", "mask_embeddings", "instance_embeddings", "image_features", "match")
+    without(finished, *(f"train/{name}" for name in names))
+    done = stopped(finished, at, "SIGKILL", "extract", "--split", "train")
+    assert done.returncode == -signal.SIGKILL
+    before = finished.times()
+    finished.build("extract --split train")
+    assert not {name for name in before if name in finished.recomputed(before)}
+    assert finished.content() == content

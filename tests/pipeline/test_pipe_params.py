@@ -1,0 +1,178 @@
+"""Which columns every parameter makes stale: a table that has a line for each of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import Settings
+from pipeline.graph import _identities, specs
+from stages.params import Sections
+from store.files import write_json
+
+INDEX = ("images", "instances", "targets")
+MASKS = ("masks",)
+FEATURES = ("sam_features/demo_sam",)
+ENCODERS = ("demo_alphaclip", "demo_sam")
+MASK_VECTORS = tuple(f"mask_embeddings/{name}" for name in ENCODERS)
+INSTANCE_VECTORS = tuple(f"instance_embeddings/{name}" for name in ENCODERS)
+CLIP = ("image_features/demo_clip",)
+MATCH = ("match/targets", "match/instances")
+CENTERED_MASKS = tuple(f"centered/{name}" for name in MASK_VECTORS)
+CENTERED_INSTANCES = tuple(f"centered/{name}" for name in INSTANCE_VECTORS)
+CENTERED = CENTERED_MASKS + CENTERED_INSTANCES
+VECTORS = MASK_VECTORS + INSTANCE_VECTORS
+ARRAYS = FEATURES + VECTORS + CLIP + CENTERED
+BEHIND_MASKS = (*MASKS, *MASK_VECTORS, *MATCH, *CENTERED)
+EVERYTHING = (*INDEX, *MASKS, *MATCH, *ARRAYS)
+
+STALE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "shard_images=3": ("shard_images: 2 -> 3", EVERYTHING),
+    "compression=zstd": ("compression: none -> zstd", ARRAYS),
+    "index.root={copy}": ("", ()),
+    "index.max_pixels=50000": (" -> 50000", EVERYTHING),
+    "index.max_instances=32": ("limit: 16 -> 32", (*INSTANCE_VECTORS, *CENTERED)),
+    "masks.max_masks=32": ("limit: 16 -> 32", (*MASK_VECTORS, *CENTERED)),
+    "masks.max_side_px=40": ("max_side_px: 0 -> 40", BEHIND_MASKS),  # with save_features=false
+    "masks.save_features=false": ("sam_features/demo_sam changed", ()),
+    "masks.points_per_side=4": ("points_per_side: 2 -> 4", BEHIND_MASKS),
+    "masks.pred_iou_thresh=0.5": ("pred_iou_thresh: 0.0 -> 0.5", BEHIND_MASKS),
+    "masks.stability_score_thresh=0.5": ("stability_score_thresh: 0.0 -> 0.5", BEHIND_MASKS),
+    "masks.stability_score_offset=0.5": ("stability_score_offset: 1.0 -> 0.5", BEHIND_MASKS),
+    "masks.box_nms_thresh=0.5": ("box_nms_thresh: 1.0 -> 0.5", BEHIND_MASKS),
+    "masks.crop_n_layers=1": ("crop_n_layers: 0 -> 1", BEHIND_MASKS),  # with save_features=false
+    "masks.crop_nms_thresh=0.5": ("crop_nms_thresh: 0.7 -> 0.5", BEHIND_MASKS),
+    "masks.crop_overlap_ratio=0.5": ("crop_overlap_ratio: 0.34", BEHIND_MASKS),
+    "masks.crop_n_points_downscale_factor=2": ("crop_n_points_downscale_factor: 1 -> 2", BEHIND_MASKS),
+    "masks.min_mask_region_area=9": ("min_mask_region_area: 0 -> 9", BEHIND_MASKS),
+    "embed.mask_encoders=[demo_sam]": ("", ()),
+    "embed.image_encoders=[]": ("", ()),
+    "normalize.train=[train, val]": ("/means/tiny/demo_sam changed", CENTERED),
+    "normalize.report_vectors=9": ("", ()),
+    "run.device=auto": ("", ()),
+    "run.executor=dask": ("", ()),
+    "run.scheduler=tcp://127.0.0.1:1": ("", ()),
+    "run.workers=3": ("", ()),
+    "run.threads=2": ("", ()),
+    "run.points_per_batch=2": ("", ()),
+    "run.masks_per_batch=2": ("", ()),
+    "run.prefetch=0": ("", ()),
+    "run.weights_dir=elsewhere": ("", ()),
+    "run.report_dir=elsewhere": ("", ()),
+    "run.max_failures=3": ("", ()),
+}
+SPECIAL = {
+    "store",  # another store: nothing is stale there, everything is missing
+    "dataset",
+    "splits",
+    "index.format",  # one choice
+    "masks.model",  # in the weights' table: another model has other weights
+    "normalize.name",  # another mean is missing, not stale
+}
+WITHOUT_FEATURES = ("masks.max_side_px", "masks.crop_n_layers")
+
+
+def stale_columns(info: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
+    """Split -> stale column -> the reasons."""
+    return {
+        split: {name: column["why"] for name, column in entry["columns"].items() if column["shards"]["stale"]}
+        for split, entry in info["splits"].items()
+    }
+
+
+def test_the_table_has_a_line_for_every_parameter() -> None:
+    names = set(Settings.model_fields) - set(Sections.model_fields)
+    for section, field in Sections.model_fields.items():
+        names |= {f"{section}.{name}" for name in field.annotation.model_fields}  # type: ignore[union-attr]
+    assert {line.partition("=")[0] for line in STALE} | SPECIAL == names
+
+
+@pytest.mark.parametrize("change", STALE)
+def test_a_parameter_makes_just_what_depends_on_it_stale(finished_once: Any, change: str, tmp_path: Path) -> None:
+    word, columns = STALE[change]
+    expected = set(columns)
+    if change.startswith("index.root"):
+        (tmp_path / "copy").symlink_to(finished_once.data)
+        change = change.format(copy=tmp_path / "copy")
+    options = ["--set", change]
+    if change.startswith(WITHOUT_FEATURES):
+        options = ["--set", "masks.save_features=false", *options]
+        expected |= {name for name in VECTORS if name.endswith("demo_sam")}  # SAM pooling encodes by itself then
+    elif change == "masks.save_features=false":
+        expected = {name for name in (*VECTORS, *CENTERED) if name.endswith("demo_sam")}
+    found = stale_columns(finished_once.info(*options))
+    for split in ("train", "val"):
+        assert set(found[split]) == expected
+    reasons = {reason for column in found["train"].values() for reasons in column for reason in reasons.split("; ")}
+    assert not expected or any(word in reason for reason in reasons), reasons
+
+
+@pytest.mark.parametrize(
+    ("weights", "columns"),
+    [
+        ("demo_sam", (*BEHIND_MASKS, *FEATURES, "instance_embeddings/demo_sam")),
+        ("demo_alphaclip", tuple(name for name in (*VECTORS, *CENTERED) if name.endswith("demo_alphaclip"))),
+        ("demo_clip", CLIP),
+        ("demo_dinov2", ()),
+    ],
+)
+def test_other_weights_make_just_their_columns_stale(
+    finished_once: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: str, columns: tuple[str, ...]
+) -> None:
+    lock = Settings.weights_lock.fget  # type: ignore[attr-defined]
+    digests = json.loads(lock(None).read_text())
+    (tmp_path / "weights.lock").write_text(json.dumps(digests | {weights: "5" * 64}))
+    monkeypatch.setattr(Settings, "weights_lock", property(lambda self: tmp_path / "weights.lock"))
+    found = stale_columns(finished_once.info())
+    assert set(found["train"]) == set(found["val"]) == set(columns)
+    for name, reasons in found["val"].items():
+        if not name.startswith(("match", "centered")):
+            words = f"weights.{weights}: {digests[weights][:12]}... -> 555555555555..."
+            assert any(word in reasons[0] for word in (words, "masks changed"))
+
+
+def test_a_changed_parameter_is_computed_column_by_column(finished: Any) -> None:
+    before = finished.times()
+    finished.configure(masks__max_masks=32)
+    assert finished.run("extract", "--split", "val").code == 0
+    again = {name.split("#")[0] for name in finished.recomputed(before)}
+    assert again == {f"val/{name}" for name in MASK_VECTORS}
+    done = finished.run("normalize")  # the train split is not done: no mean of a mixture
+    assert done.code == 2
+    assert "tiny/train/mask_embeddings/demo_alphaclip was made with other parameters" in done.err
+    assert "run: python cli.py extract --split train --stage embed" in done.err
+    finished.build("extract", "normalize")
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+def test_a_changed_version_is_stale(finished_once: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import stages.match
+
+    monkeypatch.setattr(stages.match, "VERSION", 2)
+    for cache in (specs, _identities):
+        cache.cache_clear()
+    try:
+        found = stale_columns(finished_once.info())["val"]
+    finally:
+        for cache in (specs, _identities):
+            cache.cache_clear()
+    assert {name: reasons[0].removeprefix("stale: ") for name, reasons in found.items()} == dict.fromkeys(
+        MATCH, "version: 1 -> 2"
+    )
+
+
+def test_a_mean_of_another_fingerprint_is_refused(finished: Any) -> None:
+    from pipeline.config import InputError, load_settings
+    from pipeline.means import open_mean
+
+    open_mean(load_settings(finished.params), "demo_sam")
+    with pytest.raises(InputError, match=r"means/tiny/demo_sam is the mean of other embeddings .*cli.py normalize"):
+        open_mean(load_settings(finished.params, ["masks.max_masks=32"]), "demo_sam")
+    path = finished.store / "means/tiny/demo_sam/column.json"
+    value = json.loads(path.read_text())
+    value.pop("checksum")
+    write_json(path, value)  # as it was: the refusal above is not for damage
+    assert finished.run("verify", "--complete").code == 0

@@ -1,0 +1,177 @@
+"""Ways back: parameters changed and changed back, records lost, repair of just what is damaged, links, other columns."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config import load_settings
+from pipeline.graph import stage_specs
+from pipeline.plan import known_sources
+from pipeline.shard import ShardTask, run_shard
+from store import IncompleteColumnError, open_split
+from store.columns import fingerprint, load_column
+from store.writer import begin_column
+
+
+def whole(project: Any) -> bool:
+    return bool(project.run("verify", "--deep", "--complete").code == 0)
+
+
+def test_parameters_changed_and_changed_back_before_a_shard_was_made(finished: Any) -> None:
+    before = finished.content()
+    settings = load_settings(finished.params, ["masks.pred_iou_thresh=0.5"])
+    spec = stage_specs(settings, "masks")[0]
+    folder = finished.store / "tiny/val/masks"
+    from pipeline.plan import expected_meta
+
+    begin_column(folder, expected_meta(settings, spec, 3))
+    with pytest.raises(IncompleteColumnError, match="other parameters"):
+        open_split(finished.store, "tiny", "val")
+    assert not whole(finished)
+    assert "column.json" in str(finished.info()["splits"]["val"]["columns"]["masks"]["why"])
+    finished.build("extract --split val --stage masks")
+    assert whole(finished)
+    assert finished.content() == before
+
+
+def test_new_masks_make_everything_behind_them_unreadable(finished: Any) -> None:
+    """Centred vectors read mask_embeddings, not masks: row k would belong to another mask."""
+    finished.configure(masks__points_per_side=3)
+    finished.build("extract --split val --stage masks")
+    columns = ["masks", "centered/mask_embeddings/demo_sam"]
+    with pytest.raises(IncompleteColumnError, match="mask_embeddings/demo_sam is not current: masks changed since"):
+        open_split(finished.store, "tiny", "val", columns=columns)
+    open_split(finished.store, "tiny", "val", columns=["masks", "image_features/demo_clip"])
+
+
+@pytest.mark.parametrize("name", ["column.json", "zarr.json"])
+@pytest.mark.parametrize("column", ["val/images", "val/mask_embeddings/demo_sam"])
+def test_a_lost_record_costs_no_shard(finished: Any, column: str, name: str) -> None:
+    path = finished.store / "tiny" / column / name
+    if not path.exists():
+        pytest.skip("a table has no zarr.json")
+    settings = load_settings(finished.params)
+    sources = known_sources(settings, "val")
+    before = finished.times()
+    path.unlink()
+    assert known_sources(settings, "val") == sources
+    finished.build("index", "extract", "normalize")
+    assert finished.recomputed(before) == set()
+    assert whole(finished)
+    assert known_sources(settings, "val") == sources
+
+
+def test_an_order_that_cannot_be_known_again_is_never_guessed(finished: Any) -> None:
+    folder = finished.store / "tiny/train/images"
+    (folder / "column.json").unlink()
+    (folder / "commits/00001.json").unlink()
+    done = finished.run("index", "--split", "train")
+    assert done.code == 4
+    assert "do not hold every image: found 3 of 5" in done.err
+
+
+def test_repair_computes_just_the_damaged_shards(finished: Any) -> None:
+    before, content = finished.times(), finished.content()
+    shard = finished.store / "tiny/train/masks/00001.parquet"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    vectors = finished.store / "tiny/val/centered/mask_embeddings/demo_sam/c/0/0/0"
+    vectors.write_bytes(b"")
+    mean = finished.store / "means/tiny/demo_sam/commits/00000.json"
+    mean.write_bytes(b"{}")
+    done = finished.run("verify", "--deep", "--repair")
+    assert done.code == 0, done.out
+    expected = {"train/masks#1", "val/centered/mask_embeddings/demo_sam#0", "means/tiny/demo_sam#0"}
+    assert finished.recomputed(before) == expected
+    assert finished.content() == content
+    assert whole(finished)
+
+
+def test_repair_does_not_start_what_was_never_computed(tiny: Any) -> None:
+    tiny.build("index", "extract --split train --stage masks --limit 2")
+    (tiny.store / "tiny/train/masks/00000.parquet").write_bytes(b"")
+    assert tiny.run("verify", "--repair").code == 0
+    assert {name for name in tiny.commits() if "masks" in name} == {"train/masks#0"}
+
+
+def test_a_link_out_of_the_data_set_is_a_failed_row(finished: Any, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.jpg"
+    shutil.copy(finished.data / "val/fox.jpg", outside)
+    (finished.data / "val/zebra.jpg").symlink_to(outside)
+    finished.annotate("val", "zebra", 3)
+    assert finished.run("info").code == 0
+    done = finished.run("index", "--split", "val")
+    assert done.code == 1
+    assert "a link that leads outside the data set's folder: val/zebra.jpg" in done.err
+
+
+def test_a_column_that_the_params_no_longer_name_is_shown_and_can_be_left_out(finished: Any) -> None:
+    finished.configure(embed__image_encoders=[])
+    finished.add("val", "yak", 5)
+    finished.build("index", "extract --split val", "normalize")
+    assert finished.info()["splits"]["val"]["not_in_params"] == ["image_features/demo_clip"]
+    assert "not asked for by the params" in finished.run("info").out
+    with pytest.raises(IncompleteColumnError, match=r"leave the column out with columns=\[...\]"):
+        open_split(finished.store, "tiny", "val")
+    assert len(open_split(finished.store, "tiny", "val", columns=["masks", "mask_embeddings/demo_sam"])) == 4
+
+
+def test_threads_of_one_worker_do_not_share_a_model_at_work(finished: Any, tmp_path: Path) -> None:
+    """A Dask worker may have several threads: the masks must be those of one thread."""
+    want = {name: sha for name, sha in finished.content().items() if name.startswith("train/masks#")}
+    shutil.rmtree(finished.store / "tiny/train/masks")
+    settings = load_settings(finished.params)
+    spec = stage_specs(settings, "masks")[0]
+    from pipeline.plan import expected_meta
+
+    begin_column(finished.store / "tiny/train/masks", expected_meta(settings, spec, 5))
+    tasks = [
+        ShardTask(settings.model_dump_json(), "masks", "train", shard, count, ("masks",))
+        for shard, count in enumerate((2, 2, 1))
+    ]
+    threads = [threading.Thread(target=run_shard, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    got = {name: sha for name, sha in finished.content().items() if name.startswith("train/masks#")}
+    assert got == want
+
+
+def test_the_reader_refuses_questions_of_a_broken_annotation(finished: Any) -> None:
+    from store import FailedImageError
+
+    (finished.data / "val/fox.json").write_text("{")
+    assert finished.run("index", "--split", "val").code == 1
+    finished.run("extract", "--split", "val")
+    record = open_split(finished.store, "tiny", "val", columns=["targets", "instances", "masks"])["fox"]
+    for read in ("targets", "instances"):
+        with pytest.raises(FailedImageError, match=r"val|fox|JSON"):
+            getattr(record, read)
+    assert len(record.masks) > 0
+
+
+def test_pixels_are_those_that_were_indexed(finished: Any) -> None:
+    from stages.images import read_image
+    from store import StoreError
+
+    split = open_split(finished.store, "tiny", "val", images_root=finished.data, columns=["masks"])
+    record = split["gnu"]
+    np.testing.assert_array_equal(record.image(), read_image(finished.data / record.path, 10**6))
+    finished.add_image("val", "gnu", 11, size=(48, 64))
+    with pytest.raises(StoreError, match="not the file that was indexed"):
+        record.image()
+
+
+def test_column_json_says_what_was_asked_for(finished_once: Any) -> None:
+    meta = load_column(finished_once.store / "tiny/val/masks")
+    assert meta is not None
+    assert meta.fingerprint == fingerprint(meta.identity)
+    assert meta.identity["params"]["points_per_side"] == 2
