@@ -37,11 +37,11 @@ BOOTSTRAPS = 2000
 class Proposals:
     """The parameters of SamAutomaticMaskGenerator that were fitted; the others keep their official defaults."""
 
-    points_per_side: int = 16
-    pred_iou_thresh: float = 0.7
-    stability_score_thresh: float = 0.7
+    points_per_side: int = 12
+    pred_iou_thresh: float = 0.4
+    stability_score_thresh: float = 0.5
     stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
+    box_nms_thresh: float = 0.8
     points_per_batch: int = 64
 
     def generator(self, sam: Sam) -> SamAutomaticMaskGenerator:

@@ -34,7 +34,7 @@ from stages.demo.sam_examples import Example, example
 from stages.sam.model import new_sam
 
 FIRST_SEED = 1_000_000_000  # the data set and the evaluation use smaller seeds
-STEPS = 7000
+STEPS = 3300
 IMAGES_PER_STEP = 6
 LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 150
@@ -42,7 +42,7 @@ DENSE_PART = 0.12  # of the schedule: the encoder alone learns from the throw-aw
 WEIGHT_DECAY = 0.02
 EMA_DECAY = 0.998
 POINT_CODE_SCALE = 2.0  # finer point codes than SAM's: small objects are close together on a 256 px canvas
-CHECKPOINT_STEPS = 50
+CHECKPOINT_STEPS = 100
 OUT = Path(__file__).parent / "models" / "demo_sam.safetensors"
 STATE = Path("data/training/demo_sam.pt")
 
