@@ -20,7 +20,7 @@ $(INSTALLED): requirements.lock requirements-uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"found Python {sys.version.split()[0]}, expected 3.11 or newer; type: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	$(BIN)/uv pip sync --system-certs --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	@touch $(INSTALLED)
 
 repro: $(INSTALLED)
@@ -40,8 +40,8 @@ soak: $(INSTALLED)
 	python -m pytest -m slow --timeout 3600
 
 lock: $(INSTALLED)
-	uv pip compile -q pyproject.toml --group app --group dev --generate-hashes --python-version 3.11 --no-annotate --no-header -o requirements.lock
-	echo 'uv==0.13.8' | uv pip compile -q - --generate-hashes --no-annotate --no-header -o requirements-uv.lock
+	uv pip compile --system-certs -q pyproject.toml --group app --group dev --generate-hashes --python-version 3.11 --no-annotate --no-header -o requirements.lock
+	echo 'uv==0.13.8' | uv pip compile --system-certs -q - --generate-hashes --no-annotate --no-header -o requirements-uv.lock
 
 clean:  # the demo's data alone: real data took days of GPU time
 	rm -rf data/demo data/store/demo data/store/means/demo data/report
