@@ -14,8 +14,6 @@ import typer
 if TYPE_CHECKING:
     from pipeline.config import Settings
 
-OK, FAILURES, INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 0, 1, 2, 4, 70, 75, 130
-
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -226,11 +224,11 @@ def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, 
 
 def main() -> int:
     """Run the command line; turn errors into messages and exit codes."""
-    from pipeline.errors import Terminated, exit_code_of
+    from pipeline.errors import CTRL_C, Terminated, exit_code_of
 
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = int(app(standalone_mode=False) or OK)
+        code = int(app(standalone_mode=False) or 0)
         if code == CTRL_C:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         return code

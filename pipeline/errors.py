@@ -7,7 +7,8 @@ import errno
 import typer
 from typer.exceptions import TyperException
 
-INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 2, 4, 70, 75, 130
+DONE, FAILURES, INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 0, 1, 2, 4, 70, 75, 130
+"""Exit codes of the command line."""
 _AGAIN = "what was committed is kept; run the same command again to go on"
 
 

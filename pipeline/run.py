@@ -9,7 +9,7 @@ from functools import partial
 
 from pipeline.config import InputError, Settings
 from pipeline.executors import Executor, LocalExecutor
-from pipeline.plan import DONE, ColumnPlan, place_of, plan_stage, upstream_gaps
+from pipeline.plan import DONE, ColumnPlan, place_of, plan_split, plan_stage, upstream_gaps
 from pipeline.progress import progress
 from pipeline.shard import ShardTask, run_shard
 from store.columns import Commit, read_commit
@@ -63,7 +63,10 @@ def run_stage(
     Raises:
         InputError: an upstream column is not done for these shards; the message names the command.
     """
-    every = plan_stage(settings, stage, split)
+    if dry_run:  # a plan looks further than the stage: what it reads may be about to change
+        every = [plan for plan in plan_split(settings, split)[0] if plan.spec.stage == stage]
+    else:
+        every = plan_stage(settings, stage, split)
     plans = [plan for plan in every if stage != "embed" or not only or plan.spec.name.split("/")[-1] in only]
     count = plans[0].meta.shards if plans else 0
     reach = count if limit is None else min(count, -(-limit // settings.shard_images))

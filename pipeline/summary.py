@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ROOT, Settings
+from pipeline.errors import DONE, FAILURES
 from pipeline.run import StageSummary
 from store.files import make_folder
-
-DONE, FAILURES = 0, 1
 
 
 def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool = False) -> int:

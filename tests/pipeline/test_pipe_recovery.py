@@ -175,3 +175,13 @@ def test_column_json_says_what_was_asked_for(finished_once: Any) -> None:
     assert meta is not None
     assert meta.fingerprint == fingerprint(meta.identity)
     assert meta.identity["params"]["points_per_side"] == 2
+
+
+def test_a_dry_run_counts_what_follows_from_what_is_stale(finished: Any) -> None:
+    finished.configure(masks__points_per_side=3)
+    before = finished.times()
+    plan = finished.run("extract", "--split", "val", "--dry-run").out
+    for name in ("masks", "mask_embeddings/demo_sam", "match/targets"):
+        assert f"would compute 2 of 2 shards of {name}\n" in plan
+    assert "instance_embeddings" not in plan
+    assert finished.recomputed(before) == set()
