@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Pixels, RleMasks, Runner, ShardInput, row_trouble
 from stages.encoders import Encoder, build, encoder_line
 from stages.masks import features_column
@@ -110,30 +112,22 @@ def _embed_regions(
     regions: Mapping[str, list[dict[str, Any]]],
     out: Mapping[str, Collector],
 ) -> None:
-    """Proposals and instances of an image in one pass of the encoder."""
-    height, width = image.shape[:2]
-    parts: list[tuple[Collector, list[str], int]] = []
+    """Proposals and instances of an image, apart: the bytes of neither may depend on what is computed beside it."""
     features = None
     for column, table in ((f"mask_embeddings/{name}", "masks"), (f"instance_embeddings/{name}", "instances")):
         if column not in out:
             continue
         collector, row = out[column], regions[table][position]
         stored = [read for read in collector.spec.reads if read.startswith("sam_features/")]
-        trouble = row_trouble(row, table) or next(
-            filter(None, (shard.trouble(read, position) for read in stored)), None
-        )
-        if trouble:
+        troubles = (row_trouble(row, table), *(shard.trouble(read, position) for read in stored))
+        if trouble := next(filter(None, troubles), None):
             collector.failed(index, *trouble)
             continue
-        assert collector.spec.layout is not None
-        counts = row["segmentation"][: collector.spec.layout.row_shape[0]]
-        parts.append((collector, counts, len(row["segmentation"]) - len(counts)))
         if stored and features is None:
             features = shard.array(stored[0], position)
-    if not parts:
-        return
-    vectors = model(image, RleMasks([item for _, counts, _ in parts for item in counts], height, width), features)
-    done = 0
-    for collector, counts, omitted in parts:
-        collector.array(index, vectors[done : done + len(counts)], omitted)
-        done += len(counts)
+        assert collector.spec.layout is not None
+        limit, dim = collector.spec.layout.row_shape
+        counts = row["segmentation"][:limit]
+        masks = RleMasks(counts, *image.shape[:2])
+        vectors = model(image, masks, features) if counts else np.empty((0, dim), np.float32)
+        collector.array(index, vectors, len(row["segmentation"]) - len(counts))

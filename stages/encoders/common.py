@@ -72,17 +72,37 @@ def load_into(make: Callable[[], Network], state: State, source: str, device: st
     return model.requires_grad_(False).eval().to(device)
 
 
+def once_an_image(compute: Callable[[ImageArray], torch.Tensor]) -> Callable[[ImageArray], torch.Tensor]:
+    """``compute``, whose last result is kept for as long as it is asked about the same array.
+
+    An encoder is called for an image's proposals and for its instances: apart, so that neither column's bytes depend on
+    what else was computed with it, and yet its network runs once.
+    """
+    kept: list[tuple[ImageArray, torch.Tensor]] = []
+
+    def call(image: ImageArray) -> torch.Tensor:
+        if not kept or kept[0][0] is not image:
+            kept[:] = [(image, compute(image))]
+        return kept[0][1]
+
+    return call
+
+
 def resize(image: ImageArray, height_px: int, width_px: int, filter_: Image.Resampling) -> ImageArray:
     """Resize uint8 [H, W, 3] with PIL, as the reference code of every encoder here does."""
     return np.array(Image.fromarray(image).resize((width_px, height_px), filter_))
 
 
+def longest_side(size_px: tuple[int, ...], side_px: int) -> tuple[int, int]:
+    """Height and width of SAM's ResizeLongestSide: int(x * s + 0.5), at least 1 px."""
+    scale = side_px / max(size_px)
+    height, width = (max(1, int(side * scale + 0.5)) for side in size_px)
+    return height, width
+
+
 def resize_longest_side(image: ImageArray, side_px: int) -> ImageArray:
-    """SAM's ResizeLongestSide: PIL bilinear, sides int(x * s + 0.5), at least 1 px."""
-    height, width = image.shape[:2]
-    scale = side_px / max(height, width)
-    new = [max(1, int(side * scale + 0.5)) for side in (height, width)]
-    return resize(image, new[0], new[1], Image.Resampling.BILINEAR)
+    """SAM's ResizeLongestSide: PIL bilinear to :func:`longest_side`."""
+    return resize(image, *longest_side(image.shape[:2], side_px), Image.Resampling.BILINEAR)
 
 
 def resize_and_crop(image: ImageArray, side_px: int, offset: Callable[[int], int]) -> ImageArray:

@@ -8,7 +8,16 @@ from pathlib import Path
 import torch
 
 from stages.encoders import Encoder, Model
-from stages.encoders.common import IMAGENET_STATS, ImageArray, Mask, Vectors, load_into, load_state, padded_input
+from stages.encoders.common import (
+    IMAGENET_STATS,
+    ImageArray,
+    Mask,
+    Vectors,
+    load_into,
+    load_state,
+    once_an_image,
+    padded_input,
+)
 from stages.encoders.dinov2_vit import PATCH_PX, DINOv2, from_official
 from stages.encoders.pooling import mask_weights, pool
 
@@ -28,9 +37,13 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     model = load_into(lambda: make_model(encoder), from_official(load_state(path)), str(path), device)
     side = encoder.options["input_px"]
 
+    @once_an_image
+    def grid(image: ImageArray) -> torch.Tensor:
+        features: torch.Tensor = model(padded_input(image, side, side, IMAGENET_STATS, device))[0]
+        return features
+
     @torch.inference_mode()
     def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
-        features = model(padded_input(image, side, side, IMAGENET_STATS, device))[0]
-        return pool(features, mask_weights(masks, image.shape[:2], side // PATCH_PX, device))
+        return pool(grid(image), mask_weights(masks, image.shape[:2], side // PATCH_PX, device))
 
     return embed

@@ -11,7 +11,16 @@ import torch
 from open_clip.timm_model import TimmModel
 
 from stages.encoders import Encoder, Model
-from stages.encoders.common import CLIP_STATS, ImageArray, Mask, Vectors, load_into, load_state, padded_input
+from stages.encoders.common import (
+    CLIP_STATS,
+    ImageArray,
+    Mask,
+    Vectors,
+    load_into,
+    load_state,
+    once_an_image,
+    padded_input,
+)
 from stages.encoders.pooling import mask_weights, pool
 
 STRIDE_PX = 32
@@ -35,9 +44,13 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     trunk: Any = load_into(lambda: make_model(encoder), state, str(path), device).trunk
     side = encoder.options["input_px"]
 
+    @once_an_image
+    def grid(image: ImageArray) -> torch.Tensor:
+        features: torch.Tensor = trunk.forward_features(padded_input(image, side, STRIDE_PX, CLIP_STATS, device))[0]
+        return features
+
     @torch.inference_mode()
     def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
-        features = trunk.forward_features(padded_input(image, side, STRIDE_PX, CLIP_STATS, device))[0]
-        return pool(features, mask_weights(masks, image.shape[:2], side // STRIDE_PX, device))
+        return pool(grid(image), mask_weights(masks, image.shape[:2], side // STRIDE_PX, device))
 
     return embed

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from stages.encoders import Encoder, Model
-from stages.encoders.common import ImageArray, Mask, Vectors, resize_longest_side
+from stages.encoders.common import ImageArray, Mask, Vectors, longest_side, once_an_image, resize_longest_side
 from stages.encoders.pooling import mask_weights, pool
 from stages.sam import SAM_MODELS
 from stages.sam.model import build_sam
@@ -28,15 +28,17 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     name, spec = encoder.options["model"], SAM_MODELS[encoder.options["model"]]
     load: Callable[[], Any] = cache(lambda: build_sam(name, paths[spec.weights], device))
 
+    @once_an_image
+    def grid(image: ImageArray) -> torch.Tensor:
+        pixels = torch.tensor(resize_longest_side(image, spec.image_size), device=device).permute(2, 0, 1)[None].float()
+        features: torch.Tensor = load().image_encoder(load().preprocess(pixels))[0]
+        return features
+
     @torch.inference_mode()
     def embed(image: ImageArray, masks: Sequence[Mask], sam_features: npt.NDArray[np.float16] | None) -> Vectors:
-        resized = resize_longest_side(image, spec.image_size)
-        if sam_features is None:
-            pixels = torch.tensor(resized, device=device).permute(2, 0, 1)[None].float()
-            features = load().image_encoder(load().preprocess(pixels))[0]
-        else:
-            features = torch.tensor(sam_features, device=device)
-        rows, columns = (math.ceil(side * spec.grid / spec.image_size) for side in resized.shape[:2])
+        features = grid(image) if sam_features is None else torch.tensor(sam_features, device=device)
+        sides = longest_side(image.shape[:2], spec.image_size)
+        rows, columns = (math.ceil(side * spec.grid / spec.image_size) for side in sides)
         return pool(features[:, :rows, :columns], mask_weights(masks, image.shape[:2], spec.grid, device))
 
     return embed

@@ -185,3 +185,14 @@ def test_a_dry_run_counts_what_follows_from_what_is_stale(finished: Any) -> None
         assert f"would compute 2 of 2 shards of {name}\n" in plan
     assert "instance_embeddings" not in plan
     assert finished.recomputed(before) == set()
+
+
+@pytest.mark.parametrize("kind", ["mask_embeddings", "instance_embeddings"])
+def test_a_column_computed_alone_has_the_same_bytes(finished: Any, kind: str) -> None:
+    """A kill between two columns of a shard leaves one of them to be computed without the other."""
+    before = finished.content()
+    for encoder in ("demo_alphaclip", "demo_sam"):
+        for commit in (finished.store / f"tiny/train/{kind}/{encoder}/commits").iterdir():
+            commit.unlink()
+    finished.build("extract --split train")
+    assert finished.content() == before
