@@ -21,6 +21,7 @@ def stopped(project: Any, at: int, name: str, *arguments: str) -> subprocess.Com
     code = textwrap.dedent(f"""
         import itertools, os, signal, sys
         import store.writer as writer
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
         real, calls = writer.write_commit, itertools.count()
         def stopping(folder, commit):
             if next(calls) == {at}:
