@@ -88,7 +88,7 @@ def draw_pool(seeds: Iterable[int]) -> Pool:
         cropped.append(_clip_pixels(resize_and_crop(drawn.image, CLIP_PX, lambda surplus: surplus // 2)))
         padded.append(padded_input(drawn.image, DINOV2_PX, DINOV2_PX, IMAGENET_STATS, "cpu").half())
         owner += [index] * len(masks)
-        attributes += [_attributes(thing) for thing in drawn.objects]
+        attributes += [attributes_of(thing) for thing in drawn.objects]
         cutouts += [_cutout(drawn, mask) for mask in masks]
         crop_cells += [crop_cells_of(mask) for mask in masks]
         weights = mask_weights(masks, drawn.image.shape[:2], DINOV2_GRID, "cpu")
@@ -143,7 +143,8 @@ def crop_cells_of(mask: Mask) -> Tensor:
     return F.avg_pool2d(square[None, None], CLIP_PX // CLIP_GRID).flatten().half()
 
 
-def _attributes(thing: SceneObject) -> tuple[int, int, int]:
+def attributes_of(thing: SceneObject) -> tuple[int, int, int]:
+    """Positions of an object's class, colour and texture in CLASSES, COLOURS and TEXTURES."""
     return CLASSES.index(thing.label), _COLOUR_NAMES.index(thing.colour), TEXTURES.index(thing.texture)
 
 

@@ -1,5 +1,7 @@
 """What `train_sam` learns from: scenes as SAM sees them, and the points that ask for their objects."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -7,6 +9,7 @@ from numpy.typing import NDArray
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
+from stages.demo.encoder_scenes import attributes_of
 from stages.demo.scenes import scene
 
 POINTS_PER_IMAGE = 12
@@ -15,16 +18,27 @@ SIDE = 256
 LOW = 128  # side of the decoder's masks
 CELLS = 64  # side of the throw-away head's map
 
-Example = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+@dataclass(frozen=True)
+class Example:
+    """One scene as the network sees it, its N objects and P points."""
+
+    picture: Tensor
+    """float32 [3, 256, 256], 0..255, padded below and right with the mean."""
+    points: Tensor
+    """float32 [P, 2], x, y px."""
+    on: Tensor
+    """Object that each point is on, int64 [P]; -1 is ground."""
+    masks: Tensor
+    """Part of each cell of 2 px that an object covers, float32 [N, 128, 128]."""
+    cells: Tensor
+    """For every cell of 4 px the object flag and the offset to the object's centre, float32 [3, 64, 64]."""
+    attributes: Tensor
+    """Class, colour and texture of each object, int64 [N, 3]."""
 
 
 def example(seed: int) -> Example:
-    """One scene as the network sees it.
-
-    Returns the picture float32 [3, 256, 256] (0..255, padded below and right with the mean), points float32 [P, 2]
-    x, y px, the object each point is on int64 [P] (-1 is ground), the objects' masks float32 [N, 128, 128] in 0..1, and
-    for every cell of 4 px the object flag and the offset to the object's centre, float32 [3, 64, 64].
-    """
+    """Draw the scene of a seed."""
     drawn = scene(seed)
     rng = np.random.default_rng((seed, 1))
     resized = ResizeLongestSide(SIDE).apply_image(drawn.image)
@@ -40,12 +54,13 @@ def example(seed: int) -> Example:
     owner = np.where(masks.max(0) >= 0.5, masks.argmax(0), -1)
     points, on = _points(owner[:height, :width], len(masks), rng)
     low = masks.reshape(-1, LOW, SIDE // LOW, LOW, SIDE // LOW).mean((2, 4))
-    return (
+    return Example(
         torch.from_numpy(picture).permute(2, 0, 1),
         torch.from_numpy(points),
         torch.from_numpy(on),
         torch.from_numpy(low),
         torch.from_numpy(_cells(owner, len(masks))),
+        torch.tensor([attributes_of(thing) for thing in drawn.objects]),
     )
 
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from stages.demo.encoder_scenes import ATTRIBUTES, Pool, cell_targets, draw_pool, masked_inputs
+from stages.demo.encoder_scenes import ATTRIBUTES, Pool, draw_pool, masked_inputs
+from stages.demo.naming import Cells, Words, word_loss
 from stages.encoders import ENCODERS, alphaclip, clip, dinov2
 from stages.encoders.clip_vit import AlphaVisionTransformer, to_alphaclip, to_openai
 from stages.encoders.common import State
@@ -37,7 +38,6 @@ SCENES = 5000
 OUT = Path(__file__).parent / "models"
 LOCK = Path("weights.lock")
 LEARNING_RATE = 0.003
-_ATTRIBUTE_WEIGHTS = (1.0, 0.3, 0.2)  # class, colour, texture
 _WARMUP_STEPS = 50
 _LOG_STEPS = 100
 
@@ -57,48 +57,6 @@ class Length:
 
 
 LENGTHS = (Length(1450), Length(1550), Length(1250))  # of CLIP, AlphaCLIP and DINOv2
-
-
-class Words(nn.Module):
-    """Logits of an embedding float32 [..., dim] for every word: cosine with its vector, over a learned temperature."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.vectors = nn.Parameter(torch.randn(sum(ATTRIBUTES), dim))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Float32 [..., classes + colours + textures]."""
-        cosine = F.normalize(embedding, dim=-1) @ F.normalize(self.vectors, dim=-1).T
-        return cosine * self.log_scale.exp().clamp(max=100)
-
-
-class Cells(nn.Module):
-    """Logits of patch tokens [B, P, dim] for what covers the patch: each kind of each attribute, and background."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.heads = nn.ModuleList(nn.Linear(dim, kinds + 1) for kinds in ATTRIBUTES)
-
-    def loss(self, tokens: Tensor, cells: Tensor, scene_of: Tensor, attributes: Tensor) -> Tensor:
-        """Cross entropy with :func:`cell_targets`; a patch of pure background counts a fifth."""
-        tokens, total = self.norm(tokens), torch.zeros(())
-        for head, kinds, labels, weight in zip(
-            self.heads, ATTRIBUTES, attributes.unbind(1), _ATTRIBUTE_WEIGHTS, strict=True
-        ):
-            wanted = cell_targets(cells, scene_of, labels, len(tokens), kinds)
-            entropy = F.cross_entropy(head(tokens).flatten(0, 1), wanted.flatten(0, 1), reduction="none")
-            share = 1 - 0.8 * wanted[:, :, -1].flatten()
-            total = total + weight * (entropy * share).sum() / share.sum()
-        return total
-
-
-def word_loss(logits: Tensor, attributes: Tensor) -> Tensor:
-    """Cross entropy of each attribute: logits [B, classes + colours + textures], attributes int64 [B, 3]."""
-    parts = logits.split(ATTRIBUTES, dim=-1)
-    pairs = zip(parts, attributes.unbind(1), _ATTRIBUTE_WEIGHTS, strict=True)
-    return sum((weight * F.cross_entropy(part, wanted) for part, wanted, weight in pairs), torch.zeros(()))
 
 
 def train_clip(pool: Pool, length: Length, batch: int = 64) -> VisionTransformer:

@@ -4,9 +4,12 @@ The recipe is SAM's (arXiv 2304.02643, appendix A) cut down to one round of sing
 that of the best of its three masks, and the IoU head learns the true IoU of every mask. Differences, each because the
 model is tiny, starts from random weights and has minutes of a CPU:
 
-- at first the encoder alone learns, from a throw-away head that says for each cell of the image embedding whether it is
-  on an object and where that object's centre is. A point then finds its object at once, where mask losses alone stay
-  for long at "everything is ground";
+- at first the encoder alone learns, from throw-away heads that say for each cell of the image embedding whether it is on
+  an object and where that object's centre is. A point then finds its object at once, where mask losses alone stay for
+  long at "everything is ground";
+- more throw-away heads name the objects (class, colour, texture) from the embedding averaged under their masks and from
+  its cells. SAM starts from a masked autoencoder, whose features know what things are; outlines alone do not teach it;
+- Muon moves the matrices of the encoder's blocks, which AdamW leaves too long near their start;
 - the cross entropy weighs object and ground alike at first, and every pixel alike later;
 - points fall on objects more often than on ground; those on ground teach the IoU head to say 0, so that everything mode
   drops their masks.
@@ -30,6 +33,8 @@ from torch.multiprocessing.spawn import start_processes
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from stages.demo.encoder_scenes import ATTRIBUTES
+from stages.demo.naming import Cells, Words, word_loss
 from stages.demo.sam_examples import Example, example
 from stages.sam.model import new_sam
 
@@ -38,13 +43,46 @@ STEPS = 3300
 IMAGES_PER_STEP = 6
 LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 150
-DENSE_PART = 0.12  # of the schedule: the encoder alone learns from the throw-away head, at half the cost
+DENSE_PART = 0.2  # of the schedule: the encoder alone learns from the throw-away heads, at half the cost
+MUON_RATE = 2.0  # times LEARNING_RATE
+NAMING_WEIGHT = 0.4  # once masks are learned too
 WEIGHT_DECAY = 0.02
 EMA_DECAY = 0.998
 POINT_CODE_SCALE = 2.0  # finer point codes than SAM's: small objects are close together on a 256 px canvas
 CHECKPOINT_STEPS = 100
 OUT = Path(__file__).parent / "models" / "demo_sam.safetensors"
 STATE = Path("data/training/demo_sam.pt")
+
+
+class Heads(nn.Module):
+    """What is asked of the image embedding itself, and thrown away in the end."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.where = nn.Conv2d(dim, 12, 1)
+        self.words, self.kinds = Words(dim), Cells(dim)
+
+    def place_loss(self, embeddings: Tensor, batch: list[Example]) -> Tensor:
+        """Is a cell on an object, and where is its centre; `embeddings` [B, dim, 32, 32]."""
+        found = F.pixel_shuffle(self.where(embeddings), 2)
+        wanted = torch.stack([item.cells for item in batch])
+        flag = wanted[:, :1]
+        offset = F.smooth_l1_loss(found[:, 1:], wanted[:, 1:], reduction="none") * flag
+        return 0.5 * F.binary_cross_entropy_with_logits(found[:, :1], flag) + offset.sum() / flag.sum().clamp(min=1)
+
+    def naming_loss(self, embeddings: Tensor, batch: list[Example]) -> tuple[Tensor, Tensor]:
+        """Cross entropy of what each object and each cell is, and the share of objects whose class is found."""
+        attributes = torch.cat([item.attributes for item in batch])
+        counts = torch.tensor([len(item.attributes) for item in batch])
+        scene_of = torch.repeat_interleave(torch.arange(len(batch)), counts)
+        step = batch[0].masks.shape[-1] // embeddings.shape[-1]
+        shares = torch.cat([F.avg_pool2d(item.masks[:, None], step).flatten(1) for item in batch])
+        tokens = embeddings.flatten(2).transpose(1, 2)
+        weights = shares / shares.sum(1, keepdim=True).clamp(min=1e-6)
+        logits = self.words(torch.einsum("mp,mpd->md", weights, tokens[scene_of]))
+        right = logits[:, : ATTRIBUTES[0]].argmax(1) == attributes[:, 0]
+        loss = word_loss(logits, attributes) + self.kinds.loss(tokens, shares, scene_of, attributes)
+        return loss, right.float().mean()
 
 
 def mask_losses(logits: Tensor, truth: Tensor, done: float) -> Tensor:
@@ -69,18 +107,17 @@ def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
     return (found & wanted).sum((2, 3)) / (found | wanted).sum((2, 3)).clamp(min=1)
 
 
-def point_loss(
-    sam: Sam, embedding: Tensor, points: Tensor, on: Tensor, masks: Tensor, done: float
-) -> tuple[Tensor, Tensor]:
+def point_loss(sam: Sam, embedding: Tensor, item: Example, done: float) -> tuple[Tensor, Tensor]:
     """Loss of one picture's points, and the mean IoU of the best of three for the points that are on objects."""
     with torch.autocast("cpu", torch.bfloat16):
-        sparse, dense = sam.prompt_encoder(points=(points[:, None], torch.ones(len(points), 1)), boxes=None, masks=None)
+        points = (item.points[:, None], torch.ones(len(item.points), 1))
+        sparse, dense = sam.prompt_encoder(points=points, boxes=None, masks=None)
         logits, predicted = sam.mask_decoder.predict_masks(
             embedding[None], sam.prompt_encoder.get_dense_pe(), sparse, dense
         )
     logits, predicted = logits.float(), predicted.float()
-    hit = on >= 0
-    truth = masks[on.clamp(min=0)] * hit[:, None, None]
+    hit = item.on >= 0
+    truth = item.masks[item.on.clamp(min=0)] * hit[:, None, None]
     with torch.no_grad():
         iou = true_iou(logits, truth)
     loss = 2 * F.mse_loss(predicted, iou)
@@ -99,20 +136,21 @@ def train(out: Path, state: Path, steps: int, minutes: float | None, rank: int =
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    sam, head = new_sam("demo_sam").train(), nn.Conv2d(64, 12, 1)
+    sam = new_sam("demo_sam").train()
+    heads = Heads(sam.prompt_encoder.embed_dim)
     _initialise(sam)
     average = copy.deepcopy(sam).requires_grad_(False)
-    parameters = [*sam.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
+    optimizers = _optimizers(sam, heads)
     step, spent = 0, 0.0
     if state.exists():
         saved = torch.load(state, weights_only=True)
-        for module, key in ((sam, "sam"), (head, "head"), (average, "average")):
+        for module, key in ((sam, "sam"), (heads, "heads"), (average, "average")):
             module.load_state_dict(saved[key])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
         step, spent = saved["step"], saved["spent"]
     begun = time.monotonic() - spent
-    recent: list[tuple[float, float, float]] = []
+    recent: list[tuple[float, ...]] = []
     with tqdm(
         total=steps if minutes is None else None, initial=step, unit="step", disable=None if rank == 0 else True
     ) as bar:
@@ -123,60 +161,69 @@ def train(out: Path, state: Path, steps: int, minutes: float | None, rank: int =
             done = step / steps if minutes is None else clock.item() / minutes
             if done >= 1:
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * done)) / 2
+            rate = LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * done)) / 2
+            for optimizer, factor in zip(optimizers, (MUON_RATE, 1.0), strict=True):
+                optimizer.param_groups[0]["lr"] = rate * factor
             first = FIRST_SEED + step * IMAGES_PER_STEP
             batch = [example(seed) for seed in range(first + rank, first + IMAGES_PER_STEP, processes)]
-            recent.append(_step(sam, head, optimizer, parameters, batch, done))
+            recent.append(_step(sam, heads, optimizers, batch, done))
             step += 1
             decay = min(EMA_DECAY, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in sam.parameters()], 1 - decay)
             bar.update()
             if rank == 0 and (step % CHECKPOINT_STEPS == 0 or step == steps):
-                dense, points, iou = np.mean(recent, axis=0)
+                place, naming, points, right, iou = np.mean(recent, axis=0)
                 spent = time.monotonic() - begun
                 bar.write(
-                    f"step {step} {spent / 60:.1f} min loss {dense:.3f} + {points:.3f} best-of-three IoU {iou:.3f}",
+                    f"step {step} {spent / 60:.1f} min loss {place:.3f} + {naming:.3f} + {points:.3f} "
+                    f"class {100 * right:.0f} % best-of-three IoU {iou:.3f}",
                     sys.stderr,
                 )
                 recent.clear()
-                _save(state, sam, head, average, optimizer, step, spent)
+                _save(state, sam, heads, average, optimizers, step, spent)
                 export(average, out)
     if rank == 0:
         export(average, out)
         state.unlink(missing_ok=True)
 
 
+def _optimizers(sam: Sam, heads: Heads) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the encoder's blocks, AdamW for all else."""
+    matrices = [m.weight for m in sam.image_encoder.blocks.modules() if isinstance(m, nn.Linear)]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [p for module in (sam, heads) for p in module.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)),
+    ]
+
+
 def _step(
-    sam: Sam,
-    head: nn.Conv2d,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    batch: list[Example],
-    done: float,
-) -> tuple[float, float, float]:
-    """One step; returns the losses of the throw-away head and of the points, and the mean best IoU."""
-    pictures = torch.stack([item[0] for item in batch])
+    sam: Sam, heads: Heads, optimizers: list[torch.optim.Optimizer], batch: list[Example], done: float
+) -> tuple[float, ...]:
+    """One step; returns the losses of place, names and points, the share of classes found and the mean best IoU."""
+    pictures = torch.stack([item.picture for item in batch])
     with torch.autocast("cpu", torch.bfloat16):
         embeddings = sam.image_encoder((pictures - sam.pixel_mean) / sam.pixel_std)
     embeddings = embeddings.float()
-    cells = F.pixel_shuffle(head(embeddings), 2)
-    wanted = torch.stack([item[4] for item in batch])
-    flag = wanted[:, :1]
-    offset = (F.smooth_l1_loss(cells[:, 1:], wanted[:, 1:], reduction="none") * flag).sum() / flag.sum().clamp(min=1)
-    dense = 0.5 * F.binary_cross_entropy_with_logits(cells[:, :1], flag) + offset
-    points, iou = torch.zeros(()), torch.zeros(())
+    place = heads.place_loss(embeddings, batch)
+    naming, right = heads.naming_loss(embeddings, batch)
+    points, iou, weight = torch.zeros(()), torch.zeros(()), 1.0
     if done >= DENSE_PART:
         part = min(1.0, 2 * (done - DENSE_PART) / (1 - DENSE_PART))
-        results = [point_loss(sam, embeddings[i], *item[1:4], part) for i, item in enumerate(batch)]
+        results = [point_loss(sam, embeddings[i], item, part) for i, item in enumerate(batch)]
         points, iou = torch.stack([torch.stack(result) for result in results]).mean(0)
-    optimizer.zero_grad()
-    (dense + points).backward()
+        weight = NAMING_WEIGHT
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    (place + weight * naming + points).backward()
+    parameters = [p for optimizer in optimizers for p in optimizer.param_groups[0]["params"]]
     if dist.is_initialized():
         _share_gradients(parameters)
-    nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
-    return dense.item(), points.item(), iou.item()
+    nn.utils.clip_grad_norm_(optimizers[1].param_groups[0]["params"], 1.0)  # Muon's steps have one length anyway
+    for optimizer in optimizers:
+        optimizer.step()
+    return place.item(), naming.item(), points.item(), right.item(), iou.item()
 
 
 def _share_gradients(parameters: list[nn.Parameter]) -> None:
@@ -213,12 +260,12 @@ def _run(rank: int, out: Path, state: Path, steps: int, minutes: float | None, p
 
 
 def _save(
-    state: Path, sam: Sam, head: nn.Module, average: Sam, optimizer: torch.optim.Optimizer, step: int, spent: float
+    state: Path, sam: Sam, heads: Heads, average: Sam, optimizers: list[torch.optim.Optimizer], step: int, spent: float
 ) -> None:
     state.parent.mkdir(parents=True, exist_ok=True)
-    saved = {"sam": sam.state_dict(), "head": head.state_dict(), "average": average.state_dict()}
+    saved = {"sam": sam.state_dict(), "heads": heads.state_dict(), "average": average.state_dict()}
     part = state.with_suffix(".part")
-    torch.save({**saved, "optimizer": optimizer.state_dict(), "step": step, "spent": spent}, part)
+    torch.save({**saved, "optimizers": [o.state_dict() for o in optimizers], "step": step, "spent": spent}, part)
     part.replace(state)
 
 

@@ -1,0 +1,55 @@
+"""What the demo models are asked about objects while they train: throw-away heads that name class, colour and texture."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stages.demo.encoder_scenes import ATTRIBUTES, cell_targets
+
+_ATTRIBUTE_WEIGHTS = (1.0, 0.3, 0.2)  # class, colour, texture
+
+
+class Words(nn.Module):
+    """Logits of an embedding float32 [..., dim] for every word: cosine with its vector, over a learned temperature."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(sum(ATTRIBUTES), dim))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Float32 [..., classes + colours + textures]."""
+        cosine = F.normalize(embedding, dim=-1) @ F.normalize(self.vectors, dim=-1).T
+        return cosine * self.log_scale.exp().clamp(max=100)
+
+
+class Cells(nn.Module):
+    """Logits of patch tokens [B, P, dim] for what covers the patch: each kind of each attribute, and background."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.heads = nn.ModuleList(nn.Linear(dim, kinds + 1) for kinds in ATTRIBUTES)
+
+    def loss(self, tokens: Tensor, cells: Tensor, scene_of: Tensor, attributes: Tensor) -> Tensor:
+        """Cross entropy with :func:`cell_targets`; a patch of pure background counts a fifth."""
+        tokens, total = self.norm(tokens), torch.zeros(())
+        for head, kinds, labels, weight in zip(
+            self.heads, ATTRIBUTES, attributes.unbind(1), _ATTRIBUTE_WEIGHTS, strict=True
+        ):
+            wanted = cell_targets(cells, scene_of, labels, len(tokens), kinds)
+            entropy = F.cross_entropy(head(tokens).flatten(0, 1), wanted.flatten(0, 1), reduction="none")
+            share = 1 - 0.8 * wanted[:, :, -1].flatten()
+            total = total + weight * (entropy * share).sum() / share.sum()
+        return total
+
+
+def word_loss(logits: Tensor, attributes: Tensor) -> Tensor:
+    """Cross entropy of each attribute: logits [B, classes + colours + textures], attributes int64 [B, 3]."""
+    parts = logits.split(ATTRIBUTES, dim=-1)
+    pairs = zip(parts, attributes.unbind(1), _ATTRIBUTE_WEIGHTS, strict=True)
+    return sum((weight * F.cross_entropy(part, wanted) for part, wanted, weight in pairs), torch.zeros(()))
