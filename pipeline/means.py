@@ -20,7 +20,7 @@ from store.layout import column_dir
 from store.lineage import Lineage, upstream_place
 from store.reader import Column, open_column
 from store.schema import OK
-from store.shards import ShardReader
+from store.shard_reader import ShardReader
 from store.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
 
 

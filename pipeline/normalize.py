@@ -49,7 +49,7 @@ def write_report(settings: Settings) -> dict[str, Any]:
             if len(vectors) < 2:
                 entry[split] = {"vectors": len(vectors)}
                 continue
-            before, after = cosines(vectors), cosines(vectors - mean.mean())
+            before, after = cosines(vectors), cosines(vectors - mean.array(0))
             entry[split] = {"before": round(mean_pairwise(before), 4), "after": round(mean_pairwise(after), 4)}
             title = f"{settings.dataset} {split}, {encoder}: {len(vectors)} mask embeddings"
             draw_heat_maps(before, after, title, folder / "similarity" / f"{split}-{encoder}.png")

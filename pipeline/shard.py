@@ -28,7 +28,8 @@ from store.errors import ConflictError, IncompleteColumnError
 from store.layout import column_dir
 from store.lineage import command_for
 from store.schema import OK
-from store.shards import AnyArray, ShardReader
+from store.shard_reader import ShardReader
+from store.shards import AnyArray
 from store.tables import read_table
 from store.writer import seen_commit, write_shard
 

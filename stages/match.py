@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
-from stages.overlap import against_instances, against_targets
+from store.overlap import against_instances, against_targets
 from stages.params import Sections
 from store import schema
 from store.writer import ShardData

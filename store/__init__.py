@@ -18,9 +18,12 @@ from .errors import (
 from .layout import FORMAT_VERSION
 from .reader import Split, open_split
 from .records import Record, Region
+from .stream import Stream, mix
+from .views import Candidates
 
 __all__ = [
     "FORMAT_VERSION",
+    "Candidates",
     "ConflictError",
     "DamagedStoreError",
     "FailedImageError",
@@ -30,5 +33,7 @@ __all__ = [
     "RleError",
     "Split",
     "StoreError",
+    "Stream",
+    "mix",
     "open_split",
 ]

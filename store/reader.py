@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from .errors import FailedImageError, IncompleteColumnError, StoreError
+from .fields import Accessor
 from .layout import column_dir, find_columns, split_dir
 from .lineage import Lineage, command_for, require_current
 from .meta import ColumnMeta, Commit
 from .records import Record
-from .schema import OK
-from .shards import AnyArray, ShardReader
+from .schema import OK, PER_TARGET
+from .shard_reader import ShardReader
+from .shards import AnyArray
+from .table_cache import DEFAULT_BYTES, DecodedShard, TableCache
 from .tables import read_table
+from .views import Candidates
 
-_CACHED_TABLES = 8
+if TYPE_CHECKING:
+    from .stream import Stream
 
 
 class Column:
     """A finished column of a split: reads its shards, each checked against its commit."""
 
-    def __init__(self, folder: Path, place: str, meta: ColumnMeta, commits: Sequence[Commit | None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        place: str,
+        meta: ColumnMeta,
+        commits: Sequence[Commit | None],
+        check: str = "always",
+        tables: TableCache | None = None,
+    ) -> None:
         self.folder = folder
         self.place = place
         self.meta = meta
         self.commits = commits
+        self.check = check
+        self._tables = tables or TableCache()
         self._shards: dict[int, ShardReader] = {}
-        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self._firsts: dict[int, list[int]] = {}
 
     def __repr__(self) -> str:
         kind = "table" if self.meta.array is None else f"{self.meta.array.dtype} {list(self.meta.array.row_shape)}"
@@ -46,40 +62,69 @@ class Column:
 
     def table(self, shard: int) -> pa.Table:
         """The decoded table of a shard (the last few are kept)."""
-        if shard not in self._tables:
-            commit, _ = self.commit(shard * self.meta.shard_images)
-            self._tables[shard] = read_table(self.folder, commit)
-            if len(self._tables) > _CACHED_TABLES:
-                self._tables.popitem(last=False)
-        self._tables.move_to_end(shard)
-        return self._tables[shard]
+        return self._decoded(shard, None).table
 
-    def array(self, image_index: int) -> AnyArray:
-        """The vectors ``[count, ...]`` of an image.
+    def field(self, shard: int, name: str, fields: tuple[str, ...] | None = None) -> Accessor:
+        """Row of a table's shard -> value of a field (:mod:`store.fields`); ``fields`` are decoded together."""
+        return self._decoded(shard, fields).field(name)
+
+    def share(self, fields: tuple[str, ...] | None) -> bool:
+        """Decode every shard of a table into memory that loader workers share; False when the cache's limit is met."""
+        return all(
+            self._tables.share((self.place, shard, fields), partial(self._read_table, shard, fields))
+            for shard in range(self.meta.shards)
+        )
+
+    def _decoded(self, shard: int, fields: tuple[str, ...] | None) -> DecodedShard:
+        return self._tables.get((self.place, shard, fields), partial(self._read_table, shard, fields))
+
+    def _read_table(self, shard: int, fields: tuple[str, ...] | None) -> pa.Table:
+        commit, _ = self.commit(shard * self.meta.shard_images)
+        return read_table(self.folder, commit, fields)
+
+    def rows(self, image_index: int) -> tuple[int, range]:
+        """The shard of an image, and its rows there: one, or in ``targets`` and ``match/targets`` one a target.
 
         Raises:
             FailedImageError: the image has none because it failed; the message holds the reason.
         """
         commit, position = self.commit(image_index)
+        if self.meta.column not in PER_TARGET:
+            return commit.shard, range(position, position + 1)
+        self._require_ok(commit, position, image_index)
+        if commit.shard not in self._firsts:
+            self._firsts[commit.shard] = [0, *accumulate(commit.counts)]
+        first = self._firsts[commit.shard][position]
+        return commit.shard, range(first, first + commit.counts[position])
+
+    def reader(self, image_index: int) -> tuple[ShardReader, int]:
+        """The reader of an image's shard of an array, and the image's position there. Raises as :meth:`rows`."""
+        commit, position = self.commit(image_index)
+        self._require_ok(commit, position, image_index)
+        found = self._shards.get(commit.shard)
+        if found is None:
+            found = self._shards[commit.shard] = ShardReader(self.folder, self.meta, commit, self.check)
+        return found, position
+
+    def array(self, image_index: int, rows: int | None = None) -> AnyArray:
+        """The vectors ``[count, ...]`` of an image; of them the first ``rows``. Raises as :meth:`rows`."""
+        shard, position = self.reader(image_index)
+        return shard.read(position, rows)
+
+    def _require_ok(self, commit: Commit, position: int, image_index: int) -> None:
         if commit.status[position] != OK:
             reason = commit.errors.get(str(position), commit.status[position])
             raise FailedImageError(f"{self.meta.column}: image {image_index}: {reason}")
-        if commit.shard not in self._shards:
-            self._shards[commit.shard] = ShardReader(self.folder, self.meta, commit)
-        return self._shards[commit.shard].read(position)
-
-    def mean(self) -> AnyArray:
-        """The vector of a column with one row (a train mean)."""
-        return self.array(0)
 
 
 class Split:
     """A split of a data set in the store: a sequence of :class:`Record`, addressed by image_index or image_id."""
 
-    def __init__(self, base: Path, columns: dict[str, Column], images_root: Path | None) -> None:
+    def __init__(self, base: Path, columns: dict[str, Column], images_root: Path | None, tables: TableCache) -> None:
         self.base = base
         self.columns = columns
         self.images_root = images_root
+        self.tables = tables
 
     def __repr__(self) -> str:
         return (
@@ -116,6 +161,60 @@ class Split:
     def _numbers(self) -> dict[str, int]:
         return {image_id: number for number, image_id in enumerate(self.image_ids)}
 
+    def stream(
+        self,
+        columns: Sequence[str] | Mapping[str, str],
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        level: str = "image",
+        ragged: bool = False,
+        candidates: Candidates | None = None,
+        tail: str = "keep",
+        failed: str = "raise",
+        threads: int = 2,
+    ) -> Stream:
+        """Batches of numpy arrays.
+
+        Args:
+            columns: what to read, and nothing else is read: columns (``mask_embeddings/NAME``, ``masks``) and fields of
+                tables (``targets.texts``); or a mapping, key in the batch -> column.
+            shuffle: a true permutation of all samples, decided by ``seed`` and ``epoch`` alone.
+            rank, world_size: sample p of the epoch's order goes to rank p modulo world_size.
+            level: a sample is an ``image`` (with a list of its targets), or a ``target``.
+            ragged: vectors of all samples one after the other, with offsets, instead of padded with zeros.
+            candidates: which masks to offer; default: all that were embedded.
+            tail: ``keep``, ``drop`` or ``repeat`` what fills no batch on every rank; the last two give all ranks equally
+                many batches.
+            failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
+            threads: read ahead in so many.
+
+        The keys of a batch: :meth:`store.batches.BatchReader.read`. An array's memory is used again as soon as nobody
+        holds it, or anything made of it.
+        """
+        from .stream import mix
+
+        return mix(
+            {self.base.name: self},
+            columns,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+            rank=rank,
+            world_size=world_size,
+            level=level,
+            ragged=ragged,
+            candidates=candidates,
+            tail=tail,
+            failed=failed,
+            threads=threads,
+        )
+
     def column(self, name: str) -> Column:
         """A column by name; an unknown one raises KeyError with the choices."""
         if name not in self.columns:
@@ -130,6 +229,8 @@ def open_split(
     images_root: str | Path | None = None,
     columns: Sequence[str] | None = None,
     allow_incomplete: bool = False,
+    check: str = "always",
+    table_cache_bytes: int = DEFAULT_BYTES,
 ) -> Split:
     """Open a split for reading.
 
@@ -139,6 +240,9 @@ def open_split(
         images_root: the data set's folder, if pixels are wanted; the store itself knows only relative paths.
         columns: open these alone (``images`` always comes along); default: every column there is.
         allow_incomplete: give the shards that are there instead of raising.
+        check: when the bytes of an image are held against their checksums: ``always``, at ``first-touch`` in a process,
+            or ``never``. Identity, sizes and indices of files are always checked, and tables whenever they are decoded.
+        table_cache_bytes: so much memory may decoded tables take in a process.
 
     Raises:
         StoreError: there is no such split or column.
@@ -153,7 +257,11 @@ def open_split(
     if unknown := sorted(set(wanted) - set(names)):
         raise StoreError(f"{base}: no column {', '.join(unknown)}; found {', '.join(names)}")
     lineage = Lineage(Path(store))
-    opened = {name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage) for name in wanted}
+    tables = TableCache(table_cache_bytes)
+    opened = {
+        name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
+        for name in wanted
+    }
     images = opened["images"].meta
     for name, column in opened.items():
         made_for = (column.meta.images, column.meta.shard_images)
@@ -162,10 +270,17 @@ def open_split(
                 f"{name} was made for {made_for[0]} images in shards of {made_for[1]}, the split has {images.images} in shards "
                 f"of {images.shard_images}; run: {command_for(f'{dataset}/{split}/{name}')}"
             )
-    return Split(base, opened, None if images_root is None else Path(images_root))
+    return Split(base, opened, None if images_root is None else Path(images_root), tables)
 
 
-def open_column(store: Path, place: str, allow_incomplete: bool = False, lineage: Lineage | None = None) -> Column:
+def open_column(
+    store: Path,
+    place: str,
+    allow_incomplete: bool = False,
+    lineage: Lineage | None = None,
+    check: str = "always",
+    tables: TableCache | None = None,
+) -> Column:
     """Open one column by its place below the store, ``<dataset>/<split>/<column>`` or ``means/<name>/<encoder>``.
 
     ``lineage`` is the look at the store that several columns share. Raises as :func:`open_split`.
@@ -180,4 +295,4 @@ def open_column(store: Path, place: str, allow_incomplete: bool = False, lineage
         meta = require_current(lineage, place)
         current = [True] * meta.shards
     commits = [lineage.commit(place, shard) if good else None for shard, good in enumerate(current)]
-    return Column(column_dir(store, place), place, meta, commits)
+    return Column(column_dir(store, place), place, meta, commits, check, tables)

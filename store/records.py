@@ -122,12 +122,5 @@ class Record:
 
     def _rows(self, column: str) -> list[dict[str, Any]]:
         source = self.split.column(column)
-        commit, position = source.commit(self.image_index)
-        table = source.table(commit.shard)
-        if column in ("targets", "match/targets"):
-            if commit.status[position] != OK:
-                reason = commit.errors.get(str(position), commit.status[position])
-                raise FailedImageError(f"{column}: image {self.image_index}: {reason}")
-            start = sum(commit.counts[:position])
-            return table.slice(start, commit.counts[position]).to_pylist()  # type: ignore[no-any-return]
-        return table.slice(position, 1).to_pylist()  # type: ignore[no-any-return]
+        shard, rows = source.rows(self.image_index)
+        return source.table(shard).slice(rows.start, len(rows)).to_pylist()  # type: ignore[no-any-return]

@@ -97,3 +97,6 @@ TABLES = {
     "match/instances": MATCH_INSTANCES,
 }
 """Column name -> schema of every table."""
+
+PER_TARGET = ("targets", "match/targets")
+"""Tables with a row a target; all others have a row an image."""

@@ -25,8 +25,8 @@ def encode_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def read_table(folder: Path, commit: Commit) -> pa.Table:
-    """Decode a committed shard of a table; its bytes are checked against the commit first.
+def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None) -> pa.Table:
+    """Decode a committed shard of a table (or some fields of it); its bytes are checked against the commit first.
 
     Raises:
         DamagedStoreError: the file is missing or is not the one that was committed.
@@ -43,6 +43,6 @@ def read_table(folder: Path, commit: Commit) -> pa.Table:
     if hashlib.sha256(data).hexdigest() != commit.sha256:
         raise DamagedStoreError(f"{path}: the bytes are not the committed ones: {advice}")
     try:
-        return pq.read_table(pa.BufferReader(data))
+        return pq.read_table(pa.BufferReader(data), columns=None if fields is None else list(fields))
     except pa.ArrowException as error:
         raise DamagedStoreError(f"{path}: found no table: {error}: {advice}") from error

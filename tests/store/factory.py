@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from store import rle
 from store.columns import ArrayLayout, ColumnMeta, Commit, fingerprint
 from store.layout import column_dir
-from store.schema import IMAGES, OK
+from store.overlap import against_instances, against_targets
+from store.schema import IMAGES, OK, PER_TARGET, TABLES
 from store.writer import ShardData, begin_column, seen_commit, write_shard
 
 LAYOUT = ArrayLayout((32, 8), 16, "float16", dimension_names=("image", "mask", "dim"))
@@ -89,3 +92,117 @@ def small_store(store: Path, counts: list[int]) -> Path:
         data = ShardData(own, [len(row) for row in own], [OK] * len(own))
         write_shard(folder, meta, "d/val/mask_embeddings/x", shard, data, {"images": upstream.content}, None, {})
     return store
+
+
+def write_table(
+    store: Path,
+    place: str,
+    rows: list[list[dict[str, Any]]],
+    upstream: dict[str, list[Commit]],
+    shard_images: int = 4,
+    failed: dict[int, str] | None = None,
+) -> list[Commit]:
+    """A table with ``rows[image]`` (one row an image, or one a target)."""
+    failed, name = failed or {}, place.split("/", 2)[2]
+    folder, identity = column_dir(store, place), {"stage": name}
+    meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images))
+    commits = []
+    for shard in range(meta.shards):
+        span = meta.shard_range(shard)
+        data = ShardData(
+            [row for image in span for row in rows[image]],
+            [len(rows[image]) if name in PER_TARGET else 1 for image in span],
+            ["failed" if image in failed else OK for image in span],
+            {image - span.start: failed[image] for image in span if image in failed},
+        )
+        above = {column: made[shard].content for column, made in upstream.items()}
+        commits.append(write_shard(folder, meta, place, shard, data, above, TABLES[name], {}))
+    return commits
+
+
+def write_vectors(
+    store: Path, place: str, rows: list[np.ndarray], upstream: dict[str, list[Commit]], shard_images: int = 4
+) -> list[Commit]:
+    folder, identity = column_dir(store, place), {"stage": "embed", "place": place}
+    name = place.split("/", 2)[2]
+    meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images, LAYOUT))
+    commits = []
+    for shard in range(meta.shards):
+        own = [rows[image] for image in meta.shard_range(shard)]
+        data = ShardData(own, [len(row) for row in own], [OK] * len(own))
+        above = {column: made[shard].content for column, made in upstream.items()}
+        commits.append(write_shard(folder, meta, place, shard, data, above, None, {}))
+    return commits
+
+
+@dataclass
+class Known:
+    """What was written into a :func:`full_store`, in plain Python."""
+
+    store: Path
+    masks: list[list[np.ndarray]]
+    instances: list[list[np.ndarray]]
+    targets: list[list[dict[str, Any]]]
+    embeddings: list[np.ndarray]
+    instance_embeddings: list[np.ndarray]
+
+
+def full_store(store: Path, images: int = 11, split: str = "val", seed: int = 0, shard_images: int = 4) -> Known:
+    """``d/<split>`` with every table and two arrays: masks of 4 x 6 px, 0 to 20 an image, the first often an instance."""
+    rng = np.random.default_rng(seed)
+    here = f"d/{split}"
+    made = {"images": write_images(store, images, shard_images, split)}
+    instances = [[rng.random((4, 6)) < 0.5 for _ in range(rng.integers(0, 4))] for _ in range(images)]
+    masks = [[rng.random((4, 6)) < 0.4 for _ in range(rng.integers(0, 20))] for _ in range(images)]
+    masks = [[*(own[:1] if k % 2 else []), *found] for k, (own, found) in enumerate(zip(instances, masks, strict=True))]
+    targets = []
+    for image, own in enumerate(instances):
+        answers = [list(range(number)) for number in range(rng.integers(0, len(own) + 1) + 1)]
+        targets.append([])
+        for number, answer in enumerate(answers):
+            painted = np.any([own[k] for k in answer], axis=0) if answer else np.zeros((4, 6), bool)
+            ignore = (rng.random((4, 6)) < 0.1) & ~painted
+            text = {"texts": [f"which {image}-{number}?", "wélche?"], "is_sentence": bool(number % 2), "kind": "test"}
+            pixels = {"segmentation": rle.encode(painted), "ignore": rle.encode(ignore)}
+            names = {"target_id": f"image{image}/{number}", "image_index": image, "instances": answer}
+            targets[-1].append({**names, **text, **pixels, "answer": None if number % 2 else "that"})
+
+    def regions(found: list[np.ndarray], **more: Any) -> dict[str, Any]:
+        boxes = [list(rle.bbox(rle.encode(mask), 4)) for mask in found]
+        areas = [int(mask.sum()) for mask in found]
+        return {"segmentation": [rle.encode(mask) for mask in found], "bbox": boxes, "area": areas, **more}
+
+    def row(image: int, **fields: Any) -> list[dict[str, Any]]:
+        return [{"image_index": image, "status": OK, "error": None, **fields}]
+
+    of_instances = [row(k, **regions(own, label=["target"] * len(own))) for k, own in enumerate(instances)]
+    made["instances"] = write_table(store, f"{here}/instances", of_instances, {"images": made["images"]}, shard_images)
+    made["targets"] = write_table(store, f"{here}/targets", targets, {"images": made["images"]}, shard_images)
+    of_masks = []
+    for k, own in enumerate(masks):
+        scores = {"predicted_iou": rng.random(len(own)).tolist(), "stability_score": rng.random(len(own)).tolist()}
+        frames = {"point_coords": rng.random((len(own), 2)).tolist(), "crop_box": [[0, 0, 6, 4]] * len(own)}
+        of_masks.append(row(k, **regions(own, **scores, **frames)))
+    made["masks"] = write_table(store, f"{here}/masks", of_masks, {"images": made["images"]}, shard_images)
+    matches, pairs = [], []
+    for k in range(images):
+        found = of_masks[k][0]["segmentation"]
+        matches.append([])
+        for target in targets[k]:
+            values = against_targets(found, target["segmentation"], target["ignore"])
+            names = {"target_id": target["target_id"], "image_index": k}
+            lists = dict(
+                zip(("iou", "iop", "iou_valid", "iop_valid"), [value.tolist() for value in values], strict=True)
+            )
+            matches[-1].append({**names, **lists})
+        iou, iop = against_instances(found, of_instances[k][0]["segmentation"])
+        pairs.append(row(k, iou=iou.tolist(), iop=iop.tolist()))
+    above = {"masks": made["masks"], "targets": made["targets"]}
+    made["match/targets"] = write_table(store, f"{here}/match/targets", matches, above, shard_images)
+    above = {"masks": made["masks"], "instances": made["instances"]}
+    made["match/instances"] = write_table(store, f"{here}/match/instances", pairs, above, shard_images)
+    embeddings = vectors([len(own) for own in masks], seed=seed)
+    of_gt = vectors([len(own) for own in instances], seed=seed + 1)
+    write_vectors(store, f"{here}/mask_embeddings/x", embeddings, {"masks": made["masks"]}, shard_images)
+    write_vectors(store, f"{here}/instance_embeddings/x", of_gt, {"instances": made["instances"]}, shard_images)
+    return Known(store, masks, instances, targets, embeddings, of_gt)

@@ -1,4 +1,4 @@
-"""``stages.overlap`` against ``pycocotools`` and against numpy on decoded masks."""
+"""``store.overlap`` against ``pycocotools`` and against numpy on decoded masks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from stages.overlap import against_instances, against_targets
 from store import rle
 from store.errors import RleError
+from store.overlap import against_instances, against_targets
 
 Mask = NDArray[np.bool_]
 EMPTY, FULL = np.zeros((6, 5), bool), np.ones((6, 5), bool)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from store import rle
+from . import rle
 
 Values = NDArray[np.float32]
 

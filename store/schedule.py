@@ -1,0 +1,237 @@
+"""Which samples make which batch: the global order of an epoch, split over ranks, from any position on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .batches import Samples
+from .columns import Commit
+from .errors import FailedImageError, IncompleteColumnError, StoreError
+from .order import Order, mixed_order, plain_order, quotas, single_order
+from .reader import Column, Split
+from .schema import OK, REMOVED
+
+I64 = npt.NDArray[np.int64]
+STATE_VERSION = 1
+TAILS = ("keep", "drop", "repeat")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch of one rank: its samples, which of them repeat ones that the epoch had already, and where the epoch then stands."""
+
+    samples: Samples
+    repeated: tuple[bool, ...]
+    position: int
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """The samples of a split that can be read: image_index and number of the target (-1: the image), int64 [n] each."""
+
+    image: I64
+    target: I64
+    failed: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass
+class Schedule:
+    """The batches of every epoch.
+
+    Args:
+        sets: name -> samples; several are mixed by ``weights``.
+        tail: what becomes of the samples that fill no whole batch on every rank: ``keep`` them (a rank may get a batch more
+            than another, and the last one may be short), ``drop`` them, or ``repeat`` the epoch's first ones, flagged.
+        length: samples of an epoch of a mixture; default: all there are.
+    """
+
+    sets: Mapping[str, SampleSet]
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    tail: str = "keep"
+    weights: Mapping[str, float] | None = None
+    length: int | None = None
+    epoch: int = 0
+    position: int = 0
+    _base: tuple[int, tuple[int, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        weights = self.weights or dict.fromkeys(self.sets, 1.0)
+        checks = (
+            (self.batch_size >= 1, f"batch_size={self.batch_size}, expected 1 or more"),
+            (self.world_size >= 1, f"world_size={self.world_size}, expected 1 or more"),
+            (0 <= self.rank < self.world_size, f"rank={self.rank}, expected less than world_size={self.world_size}"),
+            (self.tail in TAILS, f"tail={self.tail!r}, expected one of {', '.join(TAILS)}"),
+            (0 <= self.seed < 2**64 and self.epoch >= 0, f"seed={self.seed}, epoch={self.epoch}, expected 0 or more"),
+            (set(weights) == set(self.sets), f"weights of {list(weights)}, expected of {list(self.sets)}"),
+            (min(weights.values()) >= 0 < sum(weights.values()), f"weights={weights}, expected positive ones"),
+            (self.shuffle or self.weights is None, "weights without shuffle=True"),
+            (self.shuffle or self.length is None, "a length without shuffle=True"),
+        )
+        for holds, found in checks:
+            if not holds:
+                raise ValueError(f"found {found}")
+        self._base = (0, (0,) * len(self.sets))
+
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        total = sum(len(found.image) for found in self.sets.values())
+        return total if self.length is None else self.length
+
+    def __len__(self) -> int:
+        """Batches that this rank gets of a whole epoch."""
+        return sum(1 for _ in self._starts(0))
+
+    def order(self, epoch: int) -> Order:
+        """The samples of an epoch."""
+        counts = [len(found.image) for found in self.sets.values()]
+        if not self.shuffle:
+            return plain_order(counts)
+        if len(counts) == 1 and self.length is None:
+            return single_order(counts[0], self.seed, epoch)
+        return mixed_order(counts, self._weights, self.samples, self._consumed(epoch), self.seed, epoch)
+
+    def steps(self) -> Iterator[Step]:
+        """The batches that are left of the epoch; the schedule itself stays where it is until :meth:`advance`."""
+        order, length = self.order(self.epoch), self.samples
+        sets = list(self.sets.values())
+        for start in self._starts(self.position):
+            places = start + self.rank + self.world_size * np.arange(self.batch_size)
+            if self.tail != "repeat":
+                places = places[places < length]
+            at = places % length
+            source, number = order.source[at].tolist(), order.sample[at].tolist()
+            images = [int(sets[s].image[n]) for s, n in zip(source, number, strict=True)]
+            targets = [int(sets[s].target[n]) for s, n in zip(source, number, strict=True)]
+            after = min(start + self.batch_size * self.world_size, length)
+            yield Step(Samples(source, images, targets), tuple((places >= length).tolist()), after)
+
+    def advance(self, step: Step) -> None:
+        """Note that a batch was handed out."""
+        self.position = step.position
+
+    def finish(self) -> None:
+        """Note that the epoch is over."""
+        self.start(self.epoch + 1)
+
+    def start(self, epoch: int) -> None:
+        """Go to the beginning of an epoch."""
+        self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: the same on every rank, and of use to any number of ranks, workers and any batch size."""
+        return {
+            "version": STATE_VERSION,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "epoch": self.epoch,
+            "position": self.position,
+            "length": self.samples,
+            "samples": {name: len(found.image) for name, found in self.sets.items()},
+            "consumed": dict(zip(self.sets, self._consumed(self.epoch), strict=True)),
+            "weights": dict(zip(self.sets, self._weights, strict=True)),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken.
+
+        Raises:
+            StoreError: it is of other data, so going on would repeat or lose samples.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise StoreError(f"found a loader state of version {state.get('version')!r}, expected {STATE_VERSION}")
+        counts = {name: len(found.image) for name, found in self.sets.items()}
+        if state["samples"] != counts:
+            raise StoreError(f"the state was taken where there were {state['samples']} samples, now there are {counts}")
+        weights = dict(zip(self.sets, self._weights, strict=True))
+        if state["position"] and (state["weights"], state["length"]) != (weights, self.samples):
+            raise StoreError(
+                f"the state was taken within an epoch of {state['length']} samples with weights {state['weights']}, now "
+                f"{self.samples} and {weights}: they can change at the end of an epoch only"
+            )
+        self.seed, self.shuffle = state["seed"], state["shuffle"]
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._base = (self.epoch, tuple(state["consumed"][name] for name in self.sets))
+
+    @property
+    def _weights(self) -> list[float]:
+        if self.weights is None:
+            return [float(len(found.image)) for found in self.sets.values()]
+        return [float(self.weights[name]) for name in self.sets]
+
+    def _consumed(self, epoch: int) -> list[int]:
+        """Samples of each source that came before an epoch, as if every earlier one had been gone through."""
+        since, counts = self._base
+        shares = quotas(self._weights, self.samples) if sum(self._weights) else [0] * len(counts)
+        return [max(0, count + (epoch - since) * share) for count, share in zip(counts, shares, strict=True)]
+
+    def _starts(self, position: int) -> Iterator[int]:
+        """Global positions at which this rank's batches begin."""
+        size, length = self.batch_size * self.world_size, self.samples
+        for start in range(position, length, size):
+            if self.tail == "drop" and start + size > length:
+                return
+            if self.tail == "repeat" or start + self.rank < length:
+                yield start
+
+
+def sample_set(split: Split, columns: Sequence[str], per_target: bool, failed: str) -> SampleSet:
+    """The samples of a split that are ok in every column; removed images are no part of the data set any more.
+
+    Args:
+        failed: ``raise`` when an image failed in one of the columns, or ``skip`` it and list it with its reason.
+    """
+    if failed not in ("raise", "skip"):
+        raise ValueError(f"found failed={failed!r}, expected raise or skip")
+    names = list(dict.fromkeys(["images", *columns, *(["targets"] if per_target else [])]))
+    good = np.ones(len(split), bool)
+    bad: dict[int, str] = {}
+    for name in names:
+        ok, reasons = _status(split.column(name), len(split))
+        good &= ok
+        for image, reason in reasons.items():
+            bad.setdefault(image, f"{name}: {reason}")
+    if bad and failed == "raise":
+        image, reason = next(iter(bad.items()))
+        raise FailedImageError(
+            f"{split.base}: {len(bad)} of {len(split)} images failed, such as image {image}, {reason}; "
+            'to go on without them: failed="skip" (stream.failed lists them)'
+        )
+    images = np.flatnonzero(good)
+    if not per_target:
+        return SampleSet(images, np.full(len(images), -1, np.int64), tuple(sorted(bad.items())))
+    targets = split.column("targets")
+    of_shards = [np.array(_required(targets, shard).counts, np.int64) for shard in range(targets.meta.shards)]
+    counts = np.concatenate([np.empty(0, np.int64), *of_shards])[images]
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return SampleSet(np.repeat(images, counts), number, tuple(sorted(bad.items())))
+
+
+def _status(column: Column, images: int) -> tuple[npt.NDArray[np.bool_], dict[int, str]]:
+    """Which images are ok in a column, bool [images], and why the others failed."""
+    ok, reasons = np.zeros(images, bool), dict[int, str]()
+    for shard in range(column.meta.shards):
+        commit, first = _required(column, shard), shard * column.meta.shard_images
+        ok[first : first + len(commit.status)] = np.array(commit.status) == OK
+        for position, reason in commit.errors.items():
+            if commit.status[int(position)] != REMOVED:
+                reasons[first + int(position)] = reason
+    return ok, reasons
+
+
+def _required(column: Column, shard: int) -> Commit:
+    commit = column.commits[shard]
+    if commit is None:
+        raise IncompleteColumnError(
+            f"{column.place}: shard {shard} is not there: only finished columns can be streamed"
+        )
+    return commit

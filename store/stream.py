@@ -1,0 +1,129 @@
+"""Streams batches of numpy arrays in the order of :mod:`store.schedule`, read ahead in threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .batches import Batch, BatchReader
+from .buffers import BufferPool
+from .reader import Split
+from .schedule import SampleSet, Schedule, Step, sample_set
+from .views import Candidates
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+LEVELS = ("image", "target")
+
+
+class Stream:
+    """An iterable over the batches of an epoch; made by :meth:`Split.stream` or :func:`mix`.
+
+    Iterating starts where the stream stands: at the beginning of ``epoch``, or where :meth:`load_state_dict` put it. At the
+    end it stands at the beginning of the next epoch.
+    """
+
+    def __init__(self, reader: BatchReader, schedule: Schedule, threads: int = 2) -> None:
+        if threads < 0:
+            raise ValueError(f"found threads={threads}, expected 0 (read when asked) or more")
+        self.reader, self.schedule, self.threads = reader, schedule, threads
+
+    def __repr__(self) -> str:
+        return f"Stream({', '.join(self.reader.wanted)}; {self.schedule.samples} samples, epoch {self.schedule.epoch})"
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self.schedule)
+
+    @property
+    def failed(self) -> dict[str, tuple[tuple[int, str], ...]]:
+        """Source -> (image_index, reason) of the images that were skipped."""
+        return {name: found.failed for name, found in self.schedule.sets.items()}
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step, batch in self.read_ahead():
+            self.schedule.advance(step)
+            yield batch
+        self.schedule.finish()
+
+    def read_ahead(self) -> Iterator[tuple[Step, Batch]]:
+        """Each step with its batch; ``threads`` of them are being read while the caller works."""
+        steps = self.schedule.steps()
+        if self.threads == 0:
+            for step in steps:
+                yield step, self.read(step)
+            return
+        from concurrent.futures import ThreadPoolExecutor  # slow to import
+
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="elisa-store")
+        waiting: deque[tuple[Step, Future[Batch]]] = deque()
+        try:
+            for step in steps:
+                waiting.append((step, pool.submit(self.read, step)))
+                if len(waiting) > 2 * self.threads:
+                    ready, future = waiting.popleft()
+                    yield ready, future.result()
+            while waiting:
+                ready, future = waiting.popleft()
+                yield ready, future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, step: Step) -> Batch:
+        """Read one batch; ``"repeated"`` bool [B] is there with ``tail="repeat"``."""
+        batch = self.reader.read(step.samples)
+        if self.schedule.tail == "repeat":
+            batch["repeated"] = np.array(step.repeated, bool)
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, after the last batch that was taken from it."""
+        return self.schedule.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Stand where ``state`` was taken, whatever ranks, threads and batch size it was taken with."""
+        self.schedule.load_state_dict(state)
+
+
+def mix(
+    splits: Mapping[str, Split],
+    columns: Sequence[str] | Mapping[str, str],
+    batch_size: int = 32,
+    *,
+    weights: Mapping[str, float] | None = None,
+    length: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    level: str = "image",
+    ragged: bool = False,
+    candidates: Candidates | None = None,
+    tail: str = "keep",
+    failed: str = "raise",
+    threads: int = 2,
+    pool: BufferPool | None = None,
+) -> Stream:
+    """Stream several splits by weight; see :meth:`Split.stream` for the rest.
+
+    Args:
+        splits: name -> split. Array columns must have one shape in all of them.
+        weights: name -> share of the samples of an epoch; default: as many as each has.
+        length: samples of an epoch over all ranks; default: all there are. With weights or a length the turns are random
+            and each source goes through shuffled laps of its own, which go on over epochs.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"found level={level!r}, expected one of {', '.join(LEVELS)}")
+    names = columns if isinstance(columns, Mapping) else {name: name for name in columns}
+    per_target = level == "target"
+    reader = BatchReader(list(splits.values()), names, per_target, ragged, candidates, pool)
+    sets: dict[str, SampleSet] = {
+        name: sample_set(split, reader.needed, per_target, failed) for name, split in splits.items()
+    }
+    schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
+    return Stream(reader, schedule, threads)

@@ -1,0 +1,145 @@
+"""A torch DataLoader over a stream: ``loader(split.stream(...))``. The only file of the store that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .batches import Batch
+from .buffers import U8, BufferPool
+from .errors import StoreError
+from .schedule import Schedule, Step
+from .stream import Stream
+
+__all__ = ["Loader", "loader", "to_tensors"]
+
+
+def loader(stream: Stream, num_workers: int = 0, pin_memory: bool | None = None, **options: Any) -> Loader:
+    """A DataLoader whose batches are those of ``stream``, as tensors.
+
+    Args:
+        num_workers: 0 reads ahead in the stream's threads, which is the fastest on one machine: batches are read straight
+            into the memory that they are handed out in. Processes are for work in a ``collate_fn``.
+        pin_memory: page-locked batches; default: where CUDA is there.
+        options: of torch's DataLoader: ``collate_fn`` (from a batch to what you want), ``persistent_workers``,
+            ``multiprocessing_context``, ``prefetch_factor``, ``timeout``, ...
+
+    ``state_dict()`` between any two batches is where the next one goes on, with any number of ranks and workers and any
+    batch size. DDP: give ``rank`` and ``world_size`` to the stream, not a DistributedSampler to this.
+    """
+    return Loader(stream, num_workers, torch.cuda.is_available() if pin_memory is None else pin_memory, **options)
+
+
+def to_tensors(batch: Batch) -> dict[str, Any]:
+    """The batch with a tensor for each array (no copy); everything else as it is."""
+    return {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in batch.items()}
+
+
+class Loader(DataLoader[dict[str, Any]]):
+    """See :func:`loader`. An epoch is one iteration; the next one has another order.
+
+    An iteration that is left early begins the same epoch anew, unless :meth:`load_state_dict` comes in between.
+    """
+
+    def __init__(self, stream: Stream, num_workers: int, pin_memory: bool, **options: Any) -> None:
+        if taken := sorted({"batch_size", "sampler", "batch_sampler", "shuffle", "drop_last"} & set(options)):
+            raise TypeError(f"{', '.join(taken)}: the stream decides that, give it to split.stream(...)")
+        self.stream = stream
+        self._resumed = stream.schedule.position > 0
+        if pin_memory and num_workers == 0:
+            stream.reader.pool = BufferPool(_pinned)
+        if num_workers:
+            for name, fields in stream.reader.fields.items():
+                for split in stream.reader.splits:
+                    if name in stream.reader.needed:
+                        split.column(name).share(fields)
+        self._collate: Callable[[dict[str, Any]], Any] = options.pop("collate_fn", None) or _as_it_is
+        super().__init__(
+            _Batches(stream),
+            batch_size=None,
+            sampler=_Steps(stream.schedule),
+            num_workers=num_workers,
+            collate_fn=self._collate,
+            pin_memory=pin_memory and num_workers > 0,
+            **options,
+        )
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        schedule = self.stream.schedule
+        if not self._resumed:
+            schedule.start(schedule.epoch)
+        self._resumed = False
+        batches: Iterator[tuple[Step, Any]]
+        if self.num_workers:
+            batches = zip(schedule.steps(), self._from_workers(), strict=True)
+        else:
+            batches = ((step, self._collate(to_tensors(batch))) for step, batch in self.stream.read_ahead())
+        for step, batch in batches:
+            schedule.advance(step)
+            yield batch
+        schedule.finish()
+
+    def _from_workers(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:
+            if "worker" not in str(error).lower():
+                raise
+            at = self.stream.schedule
+            raise StoreError(
+                f"a loader worker died in epoch {at.epoch} after sample {at.position} of {at.samples} (out of memory, or killed): "
+                f"{error}; state_dict() says where to go on"
+            ) from error
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch, unless the loader stands in it."""
+        if epoch != self.stream.schedule.epoch:
+            self.stream.schedule.start(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As :meth:`Stream.state_dict`: after the last batch that was taken, however many were read ahead."""
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As :meth:`Stream.load_state_dict`; the next iteration goes on there."""
+        self.stream.load_state_dict(state)
+        self._resumed = True
+
+
+class _Batches(Dataset[dict[str, Any]]):
+    """What workers hold: step -> batch. They read in no threads of their own."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __getitem__(self, step: Step) -> dict[str, Any]:
+        return to_tensors(self.stream.read(step))
+
+
+class _Steps(Sampler[Step]):
+    """The steps that are left of the epoch, worked out in the main process, so that workers need no state."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def __iter__(self) -> Iterator[Step]:
+        return self.schedule.steps()
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _pinned(size: int) -> U8:
+    memory: U8 = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return memory
