@@ -1,0 +1,195 @@
+"""The torch loader: the same batches as the stream, whatever the workers; state; death of a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from factory import Known, full_store
+
+from store import StoreError, open_split
+from store.order import permutation
+from store.torch import loader
+
+X = "mask_embeddings/x"
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    return full_store(tmp_path_factory.mktemp("full"), images=23)
+
+
+def stream(known: Known, batch_size: int = 4, **how: Any) -> Any:
+    names = [X, "targets.texts", "masks.segmentation"]
+    return open_split(known.store, "d", "val").stream(names, batch_size, shuffle=True, seed=3, **how)
+
+
+def images(batches: Any) -> list[int]:
+    return [image for batch in batches for image in batch["image_index"].tolist()]
+
+
+WORKERS: dict[str, dict[str, Any]] = {
+    "threads": {},
+    "fork": {"num_workers": 2, "multiprocessing_context": "fork"},
+    "spawn": {"num_workers": 1, "multiprocessing_context": "spawn"},
+    "forkserver": {"num_workers": 2, "multiprocessing_context": "forkserver"},
+    "persistent": {"num_workers": 2, "multiprocessing_context": "fork", "persistent_workers": True},
+}
+
+
+@pytest.mark.parametrize("how", WORKERS.values(), ids=WORKERS)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_all_workers_give_the_same_epochs(known: Known, how: dict[str, Any]) -> None:
+    batches = loader(stream(known), **how)
+    assert len(batches) == 6
+    for epoch in range(2):
+        seen = []
+        for batch in batches:
+            for slot, image in enumerate(batch["image_index"].tolist()):
+                want = known.embeddings[image]
+                torch.testing.assert_close(batch[X][slot, : len(want)], torch.from_numpy(want), rtol=0, atol=0)
+                assert not batch[X][slot, len(want) :].any()
+                assert batch["targets.texts"][slot] == [target["texts"] for target in known.targets[image]]
+                assert len(batch["masks.segmentation"][slot]) == len(want)
+            assert batch[X].is_contiguous()
+            seen += batch["image_index"].tolist()
+        assert seen == permutation(23, 3, epoch).tolist()
+
+
+def test_workers_share_the_decoded_tables(known: Known) -> None:
+    source = stream(known)
+    loader(source, num_workers=1)
+    split = source.reader.splits[0]
+    assert split.tables.shared_bytes > 0
+    assert split.tables.own_bytes == 0, "no second copy"
+    next(iter(source))
+    assert split.tables.own_bytes == 0
+    assert split.tables.nbytes == split.tables.shared_bytes
+
+
+def test_what_does_not_fit_is_decoded_by_each_process(known: Known) -> None:
+    split = open_split(known.store, "d", "val", table_cache_bytes=1)
+    source = split.stream(["masks.segmentation"], batch_size=4)
+    batches = loader(source, num_workers=1, multiprocessing_context="spawn")
+    assert split.tables.shared_bytes == 0
+    assert images(batches) == list(range(23))
+
+
+@pytest.mark.parametrize("before", ["threads", "fork"])
+@pytest.mark.parametrize("after", ["threads", "persistent"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_state_counts_batches_handed_out_not_those_read_ahead(known: Known, before: str, after: str) -> None:
+    first = loader(stream(known, batch_size=3), **WORKERS[before])
+    seen = images(batch for _, batch in zip(range(4), first, strict=False))
+    second = loader(stream(known, batch_size=5), **WORKERS[after])
+    second.load_state_dict(first.state_dict())
+    seen += images(batch for _, batch in zip(range(1), second, strict=False))
+    third = loader(stream(known, batch_size=2), **WORKERS[before])
+    third.load_state_dict(second.state_dict())
+    assert seen + images(third) == permutation(23, 3, 0).tolist()
+    assert images(third) == permutation(23, 3, 1).tolist(), "and then the next epoch"
+
+
+def test_leaving_early_begins_the_epoch_anew(known: Known) -> None:
+    batches = loader(stream(known))
+    next(iter(batches))
+    assert images(batches) == permutation(23, 3, 0).tolist()
+    batches.set_epoch(5)
+    assert images(batches) == permutation(23, 3, 5).tolist()
+
+
+def test_set_epoch_does_not_undo_a_resume(known: Known) -> None:
+    batches = loader(stream(known))
+    for _, _batch in zip(range(2), batches, strict=False):
+        pass
+    later = loader(stream(known))
+    later.load_state_dict(batches.state_dict())
+    later.set_epoch(0)
+    assert images(later) == permutation(23, 3, 0).tolist()[8:]
+
+
+def test_options_of_the_stream_are_refused(known: Known) -> None:
+    with pytest.raises(TypeError, match=r"batch_size, shuffle: .* give it to split.stream"):
+        loader(stream(known), batch_size=3, shuffle=True)
+
+
+def test_a_collate_fn_gets_the_batch(known: Known) -> None:
+    means = loader(stream(known), collate_fn=lambda batch: batch[X].float().mean())
+    assert all(each.ndim == 0 for each in means)
+
+
+def _die_at_the_third(batch: dict[str, Any]) -> dict[str, Any]:
+    if 17 in batch["image_index"].tolist():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_killed_worker_is_a_named_error_and_nothing_is_lost(known: Known) -> None:
+    batches = loader(stream(known), num_workers=1, collate_fn=_die_at_the_third, multiprocessing_context="fork")
+    seen: list[int] = []
+    with pytest.raises(StoreError, match=r"a loader worker died in epoch 0 after sample \d+ of 23"):
+        seen.extend(image for batch in batches for image in batch["image_index"].tolist())
+    later = loader(stream(known))
+    later.load_state_dict(batches.state_dict())
+    assert seen + images(later) == permutation(23, 3, 0).tolist()
+
+
+def test_damage_in_a_worker_is_the_store_s_own_error(tmp_path: Path) -> None:
+    known = full_store(tmp_path, images=9)
+    path = tmp_path / "d/val/mask_embeddings/x/c/1/0/0"
+    data = bytearray(path.read_bytes())
+    data[5] ^= 1
+    path.write_bytes(data)
+    for how in (WORKERS["threads"], WORKERS["fork"]):
+        with pytest.raises(StoreError, match="do not fit their checksum"):
+            images(loader(stream(known), **how))
+
+
+def test_pinned_memory_is_used_again_only_when_nobody_holds_it(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool over torch's memory, on a machine without CUDA: page-locking is left out, everything else is the same."""
+    real, made = torch.empty, []
+
+    def empty(*args: Any, pin_memory: bool = False, **how: Any) -> torch.Tensor:
+        made.append(pin_memory)
+        return real(*args, **how)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    batches = loader(stream(known, batch_size=2), pin_memory=True)
+    kept = {int(batch["image_index"][0]): batch[X][0] for batch in batches}
+    first = len(made)
+    assert all(made)
+    for image, got in kept.items():
+        torch.testing.assert_close(got[: len(known.embeddings[image])], torch.from_numpy(known.embeddings[image]))
+    del kept, got
+    images(batches)
+    assert len(made) == first, "memory of the first epoch is used again"
+
+
+def test_ranks_see_everything_once_in_ddp(known: Known) -> None:
+    """As DDP does it: every rank has a loader of its own, with equal batch counts."""
+    ranks = [loader(stream(known, rank=rank, world_size=3, tail="repeat")) for rank in range(3)]
+    assert len({len(each) for each in ranks}) == 1
+    seen = [
+        image
+        for each in ranks
+        for batch in each
+        for image, again in zip(batch["image_index"].tolist(), batch["repeated"].tolist(), strict=True)
+        if not again
+    ]
+    assert sorted(seen) == list(range(23))
+
+
+def test_what_comes_is_writable_and_its_own(known: Known) -> None:
+    batches = list(loader(stream(known)))
+    for batch in batches:
+        batch[X].zero_()
+    again = {int(i): x for batch in loader(stream(known)) for i, x in zip(batch["image_index"], batch[X], strict=True)}
+    for image, got in again.items():
+        np.testing.assert_array_equal(got[: len(known.embeddings[image])].numpy(), known.embeddings[image])
