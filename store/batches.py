@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,13 @@ import numpy.typing as npt
 
 from .buffers import BufferPool
 from .errors import StoreError
+from .fields import Accessor
 from .overlap import against_instances, against_targets
 from .reader import Column, Split
+from .request import Request, Wanted, companion
 from .schema import PER_TARGET, TABLES
 from .shards import AnyArray
-from .views import Candidates, Chosen
-
-_MASKS, _INSTANCES = "mask_embeddings/", "instance_embeddings/"
-_OVERLAPS = ("match/targets", "match/instances")
+from .views import Chosen
 
 Batch = dict[str, Any]
 
@@ -33,105 +31,18 @@ class Samples:
     target: Sequence[int]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """One thing to read: an array column, or a field of a table (None: the whole row as a dict)."""
-
-    column: str
-    field: str | None = None
-    is_array: bool = False
-
-    @property
-    def of_masks(self) -> bool:
-        """Whether it has an entry a mask, which candidate sets choose from."""
-        return _MASKS in self.column or self.column in ("masks", *_OVERLAPS)
-
-
-def resolve(split: Split, name: str) -> Wanted:
-    """What ``name`` stands for: a column, or ``<table>.<field>``.
-
-    Raises:
-        KeyError: it is neither; the message names what there is.
-    """
-    if name in split.columns:
-        return Wanted(name, None, split.columns[name].meta.array is not None)
-    table, _, field = name.rpartition(".")
-    if table in split.columns and table in TABLES:
-        if field not in TABLES[table].names:
-            raise KeyError(f"the table {table} has no field {field!r}; its fields are {', '.join(TABLES[table].names)}")
-        return Wanted(table, field)
-    raise KeyError(
-        f"no column {name!r}; this split was opened with {', '.join(split.columns)}; fields are <table>.<field>"
-    )
-
-
 class BatchReader:
-    """Reads batches of samples of one or several splits.
+    """Reads batches of samples.
 
     Args:
-        names: key in the batch -> column or ``<table>.<field>``.
-        per_target: a sample is a target, not an image.
-        ragged: array columns come as ``[total, ...]`` with offsets, not padded with zeros.
-        candidates: which masks to offer; None: those that were embedded.
+        ragged: vectors and numbers of candidates come one after the other with offsets, not padded with zeros.
     """
 
-    def __init__(
-        self,
-        splits: Sequence[Split],
-        names: Mapping[str, str],
-        per_target: bool = False,
-        ragged: bool = False,
-        candidates: Candidates | None = None,
-        pool: BufferPool | None = None,
-    ) -> None:
-        self.splits, self.per_target, self.ragged = splits, per_target, ragged
-        self.candidates = candidates
+    def __init__(self, request: Request, ragged: bool = False, pool: BufferPool | None = None) -> None:
+        self.request, self.splits, self.wanted = request, request.splits, request.wanted
+        self.per_target, self.candidates = request.per_target, request.candidates
+        self.ragged = ragged
         self.pool = pool or BufferPool()
-        self.wanted = {key: resolve(splits[0], name) for key, name in names.items()}
-        for split in splits[1:]:
-            for key, name in names.items():
-                if resolve(split, name) != self.wanted[key]:
-                    raise StoreError(f"{name} is not the same thing in {split.base} and {splits[0].base}")
-        self._check_shapes()
-
-    @cached_property
-    def needed(self) -> tuple[str, ...]:
-        """Names of all columns that are read, also those that candidate sets are made from."""
-        names = [wanted.column for wanted in self.wanted.values()]
-        if any(wanted.of_masks for wanted in self.wanted.values()) and (view := self.candidates):
-            names += ["match/instances"] if view.drop_near_gt is not None else []
-            names += [self._companion(w.column) for w in self.wanted.values() if view.with_gt and _MASKS in w.column]
-            if view.with_gt and any(not w.is_array and w.of_masks for w in self.wanted.values()):
-                names += ["instances", "targets"]
-        names += ["targets"] if self.per_target else []
-        return tuple(dict.fromkeys(names))
-
-    @cached_property
-    def fields(self) -> dict[str, tuple[str, ...] | None]:
-        """Table -> its fields that are read, so that each shard is decoded once; None: all."""
-        found: dict[str, set[str] | None] = {}
-        for wanted in self.wanted.values():
-            if not wanted.is_array:
-                before = found.get(wanted.column, set())
-                found[wanted.column] = None if before is None or wanted.field is None else {*before, wanted.field}
-        extra = {"instances": {"segmentation", "bbox", "area"}, "targets": {"segmentation", "ignore"}}
-        extra |= {"match/instances": {"iou"}, "masks": {"area"}}
-        for name, more in extra.items():
-            have = found.get(name, set())
-            if have is not None and (name in found or name in self.needed or name == "masks"):
-                found[name] = have | more
-        return {name: None if have is None else tuple(sorted(have)) for name, have in found.items()}
-
-    @cached_property
-    def width(self) -> int | None:
-        """Candidates a sample is padded to; None when nothing says how many there can be."""
-        arrays = [w.column for w in self.wanted.values() if w.is_array and w.of_masks]
-        view = self.candidates or Candidates()
-        if not arrays:
-            return None
-        k_max = min(_rows(self.splits[0].column(name)) for name in arrays)
-        g_max = min(_rows(self.splits[0].column(self._companion(name))) for name in arrays) if view.with_gt else 0
-        return view.width(k_max, g_max)
 
     def read(self, samples: Samples) -> Batch:
         """Read a batch.
@@ -157,8 +68,10 @@ class BatchReader:
             if wanted.is_array:
                 self._read_array(batch, key, wanted.column, places, chosen)
                 continue
-            values = [self._value(wanted, *place, chosen.get(place[:2])) for place in places]
-            stackable = wanted.of_masks and self.width is not None and all(_is_numbers(value) for value in values)
+            values = self._values(wanted, places, chosen)
+            stackable = (
+                wanted.of_masks and self.request.width is not None and all(_is_numbers(value) for value in values)
+            )
             if stackable:
                 self._stack(batch, key, values, 0)
             else:
@@ -177,12 +90,12 @@ class BatchReader:
         column = self.splits[0].column(name)
         layout = column.meta.array
         assert layout is not None
-        of_masks = _MASKS in name
+        of_masks = name in self.request.mask_arrays
         columns = [split.column(name) for split in self.splits]
         counts = [
             len(chosen[source, image]) if of_masks else _count(columns[source], image) for source, image, _ in places
         ]
-        width = (self.width if of_masks else None) or layout.row_shape[0]
+        width = (self.request.width if of_masks else None) or layout.row_shape[0]
         starts = np.zeros(len(places) + 1, np.int64)
         np.cumsum(counts if self.ragged else [width] * len(places), out=starts[1:])
         shape = (int(starts[-1]),) if self.ragged else (len(places), width)
@@ -198,8 +111,9 @@ class BatchReader:
                 flat[start:filled] = flat[first:last]
             else:
                 seen[source, image] = (start, filled)
-                if of_masks and not self._is_plain(chosen[source, image]):
-                    self._read_chosen(source, image, name, chosen[source, image], flat[start:filled])
+                picked = chosen[source, image] if of_masks else None
+                if picked is not None and (picked.rows is not None or picked.instances):
+                    self._read_chosen(source, image, name, picked, flat[start:filled])
                 elif counts[slot]:
                     shard, position = columns[source].reader(image)
                     shard.read_into(position, flat[start:filled], counts[slot])
@@ -211,56 +125,66 @@ class BatchReader:
         else:
             batch[f"{key}:mask"] = np.arange(width) < np.array(counts)[:, None]
 
-    @staticmethod
-    def _is_plain(chosen: Chosen) -> bool:
-        return chosen.is_prefix and not chosen.instances
-
     def _read_chosen(self, source: int, image: int, name: str, chosen: Chosen, out: npt.NDArray[np.uint8]) -> None:
         """Candidates that are not just the first masks: read as far as the last one, and take."""
         split = self.splits[source]
-        upto = int(chosen.masks[-1]) + 1 if len(chosen.masks) else 0
-        parts = [split.column(name).array(image, upto)[chosen.masks]]
+        upto = chosen.count if chosen.rows is None else int(chosen.rows.max(initial=-1)) + 1
+        masks = split.column(name).array(image, upto)
+        parts = [masks if chosen.rows is None else masks[chosen.rows]]
         if chosen.instances:
-            parts.append(split.column(self._companion(name)).array(image, chosen.instances))
+            parts.append(split.column(companion(name)).array(image, chosen.instances))
         out[:] = np.ascontiguousarray(np.concatenate(parts)).reshape(-1).view(np.uint8)
 
     def _choose(self, source: int, image: int) -> Chosen:
-        split, view = self.splits[source], self.candidates or Candidates()
-        arrays = [w.column for w in self.wanted.values() if w.is_array and w.of_masks]
+        split, view, arrays = self.splits[source], self.candidates, self.request.mask_arrays
         if arrays:
             masks = min(_count(split.column(name), image) for name in arrays)
         else:
             masks = len(self._field(split, "masks", "area", image))
+        if view is None:
+            return Chosen(masks)
         near = self._field(split, "match/instances", "iou", image) if view.drop_near_gt is not None else None
         instances = 0
         if view.with_gt:
-            companions = [split.column(self._companion(name)) for name in arrays]
-            counts = [_count(column, image) for column in companions]
+            counts = [_count(split.column(companion(name)), image) for name in arrays]
             instances = min(counts) if counts else len(self._field(split, "instances", "area", image))
-        return Chosen(view.choose(masks, near), instances)
+        return view.choose(masks, near, instances)
 
-    def _value(self, wanted: Wanted, source: int, image: int, target: int, chosen: Chosen | None) -> Any:
-        """A field (or a whole row) of a sample: of its image, of its target, or a list of all targets of its image."""
-        split = self.splits[source]
+    def _values(
+        self, wanted: Wanted, places: list[tuple[int, int, int]], chosen: dict[tuple[int, int], Chosen]
+    ) -> list[Any]:
+        """A field (or whole rows) of each sample: of its image, of its target, or a list of all targets of its image."""
+        nested = wanted.column in PER_TARGET and not self.per_target
         if wanted.field is None:
             names = [name for name in TABLES[wanted.column].names if name not in ("status", "error")]
-            parts = [self._value(Wanted(wanted.column, name), source, image, target, chosen) for name in names]
-            if wanted.column in PER_TARGET and not self.per_target:
-                return [dict(zip(names, values, strict=True)) for values in zip(*parts, strict=True)]
-            return dict(zip(names, parts, strict=True))
-        shard, rows = split.column(wanted.column).rows(image)
-        read = split.column(wanted.column).field(shard, wanted.field, self.fields[wanted.column])
-        if wanted.column not in PER_TARGET:
-            return self._choose_from(wanted, split, image, -1, read(rows.start), chosen)
-        asked = [target] if self.per_target else range(len(rows))
-        values = [self._choose_from(wanted, split, image, number, read(rows[number]), chosen) for number in asked]
-        return values[0] if self.per_target else values
+            parts = [self._values(Wanted(wanted.column, name), places, chosen) for name in names]
+            if nested:
+                return [
+                    [dict(zip(names, row, strict=True)) for row in zip(*rows, strict=True)]
+                    for rows in zip(*parts, strict=True)
+                ]
+            return [dict(zip(names, row, strict=True)) for row in zip(*parts, strict=True)]
+        columns = [split.column(wanted.column) for split in self.splits]
+        readers: dict[tuple[int, int], Accessor] = {}
+        values = []
+        for source, image, target in places:
+            shard, rows = columns[source].rows(image)
+            read = readers.get((source, shard))
+            if read is None:
+                read = columns[source].field(shard, wanted.field, self.request.fields[wanted.column])
+                readers[source, shard] = read
+            picked = chosen.get((source, image)) if wanted.of_masks else None
+            if nested:
+                split = self.splits[source]
+                values.append([self._pick(wanted, split, image, n, read(row), picked) for n, row in enumerate(rows)])
+            else:
+                row = rows[target] if wanted.column in PER_TARGET else rows.start
+                values.append(self._pick(wanted, self.splits[source], image, target, read(row), picked))
+        return values
 
-    def _choose_from(
-        self, wanted: Wanted, split: Split, image: int, target: int, value: Any, chosen: Chosen | None
-    ) -> Any:
+    def _pick(self, wanted: Wanted, split: Split, image: int, target: int, value: Any, chosen: Chosen | None) -> Any:
         """The candidates' part of a value that has an entry a mask; any other value as it is."""
-        if chosen is None or not wanted.of_masks or not isinstance(value, list | np.ndarray):
+        if chosen is None or not isinstance(value, list | np.ndarray):
             return value
         added: Any = ()
         if chosen.instances:
@@ -287,13 +211,13 @@ class BatchReader:
     def _field(self, split: Split, table: str, field: str, image: int, target: int = 0) -> Any:
         column = split.column(table)
         shard, rows = column.rows(image)
-        return column.field(shard, field, self.fields.get(table, (field,)))(
+        return column.field(shard, field, self.request.fields.get(table, (field,)))(
             rows[target] if table in PER_TARGET else rows.start
         )
 
     def _stack(self, batch: Batch, key: str, values: list[AnyArray], padding: int) -> None:
         """Values [n, ...] as one array: padded to the width, or one after the other."""
-        width = self.width
+        width = self.request.width
         if self.ragged or width is None:
             batch[key] = np.concatenate(values) if values else np.empty(0)
             batch[f"{key}:offsets"] = np.cumsum([0, *map(len, values)], dtype=np.int64)
@@ -302,26 +226,6 @@ class BatchReader:
         for row, value in zip(out, values, strict=True):
             row[: len(value)] = value
         batch[key] = out
-
-    def _companion(self, name: str) -> str:
-        return name.replace(_MASKS, _INSTANCES)
-
-    def _check_shapes(self) -> None:
-        for name in self.needed:
-            layouts = []
-            for split in self.splits:
-                if name not in split.columns:
-                    raise StoreError(
-                        f"{split.base}: what was asked for needs the column {name}: open the split with it"
-                    )
-                layouts.append(split.columns[name].meta.array)
-            if any(layout != layouts[0] for layout in layouts):
-                raise StoreError(f"{name}: splits to be mixed need arrays of one shape, found {layouts}")
-
-
-def _rows(column: Column) -> int:
-    assert column.meta.array is not None
-    return column.meta.array.row_shape[0]
 
 
 def _count(column: Column, image: int) -> int:

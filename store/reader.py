@@ -17,7 +17,7 @@ from .lineage import Lineage, command_for, require_current
 from .meta import ColumnMeta, Commit
 from .records import Record
 from .schema import OK, PER_TARGET
-from .shard_reader import ShardReader
+from .shard_reader import CHECKS, ShardReader
 from .shards import AnyArray
 from .table_cache import DEFAULT_BYTES, DecodedShard, TableCache
 from .tables import read_table
@@ -249,6 +249,8 @@ def open_split(
         IncompleteColumnError: a column is unfinished or stale; names the shards and the command to type.
         DamagedStoreError: bytes are not what was committed.
     """
+    if check not in CHECKS:
+        raise ValueError(f"found check={check!r}, expected one of {', '.join(CHECKS)}")
     base = split_dir(Path(store), dataset, split)
     names = find_columns(base) if base.is_dir() else []
     if "images" not in names:

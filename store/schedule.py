@@ -103,17 +103,18 @@ class Schedule:
     def steps(self) -> Iterator[Step]:
         """The batches that are left of the epoch; the schedule itself stays where it is until :meth:`advance`."""
         order, length = self.order(self.epoch), self.samples
-        sets = list(self.sets.values())
+        images = np.concatenate([found.image for found in self.sets.values()])
+        targets = np.concatenate([found.target for found in self.sets.values()])
+        first = np.cumsum([0, *(len(found.image) for found in self.sets.values())])
         for start in self._starts(self.position):
             places = start + self.rank + self.world_size * np.arange(self.batch_size)
             if self.tail != "repeat":
                 places = places[places < length]
             at = places % length
-            source, number = order.source[at].tolist(), order.sample[at].tolist()
-            images = [int(sets[s].image[n]) for s, n in zip(source, number, strict=True)]
-            targets = [int(sets[s].target[n]) for s, n in zip(source, number, strict=True)]
+            number = first[order.source[at]] + order.sample[at]
             after = min(start + self.batch_size * self.world_size, length)
-            yield Step(Samples(source, images, targets), tuple((places >= length).tolist()), after)
+            samples = Samples(order.source[at].tolist(), images[number].tolist(), targets[number].tolist())
+            yield Step(samples, tuple((places >= length).tolist()), after)
 
     def advance(self, step: Step) -> None:
         """Note that a batch was handed out."""

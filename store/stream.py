@@ -11,6 +11,7 @@ import numpy as np
 from .batches import Batch, BatchReader
 from .buffers import BufferPool
 from .reader import Split
+from .request import Request
 from .schedule import SampleSet, Schedule, Step, sample_set
 from .views import Candidates
 
@@ -121,9 +122,9 @@ def mix(
         raise ValueError(f"found level={level!r}, expected one of {', '.join(LEVELS)}")
     names = columns if isinstance(columns, Mapping) else {name: name for name in columns}
     per_target = level == "target"
-    reader = BatchReader(list(splits.values()), names, per_target, ragged, candidates, pool)
+    request = Request(list(splits.values()), names, per_target, candidates)
     sets: dict[str, SampleSet] = {
-        name: sample_set(split, reader.needed, per_target, failed) for name, split in splits.items()
+        name: sample_set(split, request.needed, per_target, failed) for name, split in splits.items()
     }
     schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
-    return Stream(reader, schedule, threads)
+    return Stream(BatchReader(request, ragged, pool), schedule, threads)

@@ -53,10 +53,9 @@ class Loader(DataLoader[dict[str, Any]]):
         if pin_memory and num_workers == 0:
             stream.reader.pool = BufferPool(_pinned)
         if num_workers:
-            for name, fields in stream.reader.fields.items():
+            for name, fields in stream.reader.request.fields.items():
                 for split in stream.reader.splits:
-                    if name in stream.reader.needed:
-                        split.column(name).share(fields)
+                    split.column(name).share(fields)
         self._collate: Callable[[dict[str, Any]], Any] = options.pop("collate_fn", None) or _as_it_is
         super().__init__(
             _Batches(stream),
@@ -78,25 +77,21 @@ class Loader(DataLoader[dict[str, Any]]):
         self._resumed = False
         batches: Iterator[tuple[Step, Any]]
         if self.num_workers:
-            batches = zip(schedule.steps(), self._from_workers(), strict=True)
+            batches = zip(schedule.steps(), super().__iter__(), strict=True)
         else:
             batches = ((step, self._collate(to_tensors(batch))) for step, batch in self.stream.read_ahead())
-        for step, batch in batches:
-            schedule.advance(step)
-            yield batch
-        schedule.finish()
-
-    def _from_workers(self) -> Iterator[Any]:
         try:
-            yield from super().__iter__()
+            for step, batch in batches:
+                schedule.advance(step)
+                yield batch
         except RuntimeError as error:
-            if "worker" not in str(error).lower():
+            if "DataLoader worker" not in str(error):
                 raise
-            at = self.stream.schedule
             raise StoreError(
-                f"a loader worker died in epoch {at.epoch} after sample {at.position} of {at.samples} (out of memory, or killed): "
-                f"{error}; state_dict() says where to go on"
+                f"a loader worker died in epoch {schedule.epoch} after sample {schedule.position} of {schedule.samples} (out of "
+                f"memory, or killed): {error}; state_dict() says where to go on"
             ) from error
+        schedule.finish()
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, unless the loader stands in it."""

@@ -36,42 +36,45 @@ class Candidates:
         """Most candidates an image can have."""
         return min(k_max, self.top_k or k_max) + (g_max if self.with_gt else 0)
 
-    def choose(self, masks: int, iou: Sequence[npt.NDArray[np.float32]] | None) -> I64:
-        """Positions int64 [n] of the chosen ones among an image's masks, rising.
+    def choose(self, masks: int, iou: Sequence[npt.NDArray[np.float32]] | None, instances: int) -> Chosen:
+        """The candidates of an image.
 
-        ``iou``: that of each mask with every instance, a list of [G]; only looked at for ``drop_near_gt``.
+        Args:
+            masks, instances: so many it has (that were embedded, where embeddings are read).
+            iou: that of each mask with every instance, a list of [G]; only looked at for ``drop_near_gt``.
         """
-        chosen = np.arange(min(masks, self.top_k or masks))
+        first, added = min(masks, self.top_k or masks), instances if self.with_gt else 0
         if self.drop_near_gt is None or iou is None:
-            return chosen
-        near = [len(row) > 0 and float(row.max()) > self.drop_near_gt for row in iou[: len(chosen)]]
-        far: I64 = chosen[~np.array(near, bool)]
-        return far
+            return Chosen(first, None, added)
+        far = [not len(row) or float(row.max()) <= self.drop_near_gt for row in iou[:first]]
+        rows = np.flatnonzero(far)
+        return Chosen(len(rows), None if all(far) else rows, added)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The candidates of one image: masks at these positions, rising, then the first ``instances`` instances."""
+    """The candidates of one image: its first ``count`` masks, or those at ``rows``, then its first ``instances`` instances."""
 
-    masks: I64
+    count: int
+    rows: I64 | None = None
     instances: int = 0
 
     def __len__(self) -> int:
-        return len(self.masks) + self.instances
-
-    @property
-    def is_prefix(self) -> bool:
-        """Whether the masks are the first ones, so that they lie next to each other."""
-        return not len(self.masks) or int(self.masks[-1]) == len(self.masks) - 1
+        return self.count + self.instances
 
     @property
     def index(self) -> I64:
         """Int64 [n]: position of a mask; of instance j it is -1 - j."""
-        return np.concatenate([self.masks, -1 - np.arange(self.instances)])
+        rows = np.arange(self.count) if self.rows is None else self.rows
+        return np.concatenate([rows, -1 - np.arange(self.instances)])
 
     def take(self, of_masks: Any, of_instances: Any) -> Any:
         """The candidates' values out of those of all masks and all instances (arrays or lists alike)."""
-        if isinstance(of_masks, np.ndarray):
-            masks = of_masks[self.masks]
-            return np.concatenate([masks, of_instances[: self.instances]]) if self.instances else masks
-        return [of_masks[k] for k in self.masks] + list(of_instances[: self.instances] if self.instances else [])
+        if self.rows is None:
+            masks = of_masks[: self.count]
+        else:
+            masks = of_masks[self.rows] if isinstance(of_masks, np.ndarray) else [of_masks[k] for k in self.rows]
+        if not self.instances:
+            return masks
+        added = of_instances[: self.instances]
+        return np.concatenate([masks, added]) if isinstance(of_masks, np.ndarray) else [*masks, *added]

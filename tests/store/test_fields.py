@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.fields import accessor
@@ -35,6 +35,7 @@ def plain(value: object) -> object:
 
 
 @pytest.mark.parametrize("name", FIELDS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_field_of_every_table(name: str, data: st.DataObject) -> None:
     kind = FIELDS[name]

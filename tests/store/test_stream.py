@@ -37,6 +37,7 @@ def test_the_order_is_fixed_for_good() -> None:
     assert permutation(5, 2**64 - 1, 3).tolist() == [3, 1, 0, 2, 4]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3000), st.integers(0, 2**64 - 1), st.integers(0, 100))
 def test_a_shuffle_is_a_permutation(count: int, seed: int, epoch: int) -> None:
     assert np.array_equal(np.sort(permutation(count, seed, epoch)), np.arange(count))
@@ -80,6 +81,7 @@ def test_every_sample_comes_once_whatever_ranks_batches_and_resumes(
     assert seen == permutation(samples, 5, 0).tolist()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 9), st.integers(1, 5), st.integers(0, 99))
 def test_tails(samples: int, batch: int, world: int, position: int) -> None:
     for tail in ("keep", "drop", "repeat"):
@@ -107,6 +109,7 @@ def test_tails(samples: int, batch: int, world: int, position: int) -> None:
         assert tail == "repeat" or images == fresh
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.floats(0.01, 10)), min_size=1, max_size=4),
     st.integers(1, 200),
