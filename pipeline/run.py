@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
+
+from pipeline.canary import check_stored
 from pipeline.config import InputError, Settings
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.plan import DONE, ColumnPlan, place_of, plan_split, plan_stage, upstream_gaps
@@ -84,6 +90,8 @@ def run_stage(
                 plan.meta.shards > len(plan.todo) or any(plan.spec.name in names for names in todo.values())
             ):
                 begin_column(plan.folder, plan.meta)
+        _warn_of_a_full_disk(settings, plans, todo)
+        _compare_with_stored(settings, stage, split, plans, todo, executor)
         _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
     return _summary(settings, stage, split, every, reach, todo)
 
@@ -126,6 +134,46 @@ def _require_upstream(
         command = f"index --split {split}" if stage == "index" else f"extract --split {split} --stage {stage}"
         more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
         raise InputError(f"split {split}: {gaps[0]}{more}; run: python cli.py {command}")
+
+
+def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
+    """Say beforehand when the arrays of these shards may not fit."""
+    need = 0
+    for plan in plans:
+        if plan.meta.array is not None:
+            shape, dtype = plan.meta.array.row_shape, plan.meta.array.dtype
+            images = sum(len(plan.meta.shard_range(shard)) for shard, names in todo.items() if plan.spec.name in names)
+            need += images * math.prod(shape) * np.dtype(dtype).itemsize
+    free = shutil.disk_usage(settings.store_path).free
+    if need > free:
+        print(
+            f"warning: {settings.store_path} has {free / 1e9:.1f} GB left, these shards may take up to {need / 1e9:.1f} GB; what "
+            "is finished when the disk is full is kept",
+            file=sys.stderr,
+        )
+
+
+def _compare_with_stored(
+    settings: Settings,
+    stage: str,
+    split: str,
+    plans: Sequence[ColumnPlan],
+    todo: Mapping[int, list[str]],
+    executor: Executor,
+) -> None:
+    """A column that has shards already only grows by more of the same (:mod:`pipeline.canary`)."""
+    names = next(iter(todo.values()), [])
+    done = {
+        shard: tuple(plan.spec.name for plan in plans if plan.spec.name in names and plan.shards[shard].state == DONE)
+        for shard in range(plans[0].meta.shards if stage == "embed" and plans else 0)
+        if shard not in todo
+    }
+    shard = max((shard for shard, columns in done.items() if columns), default=None)
+    if shard is not None:
+        count = len(plans[0].meta.shard_range(shard))
+        task = ShardTask(settings.model_dump_json(), stage, split, shard, count, done[shard])
+        for _ in executor.map(check_stored, [task]):
+            pass
 
 
 def _compute(

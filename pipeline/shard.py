@@ -67,7 +67,7 @@ _one_at_a_time = threading.Lock()
 """A Dask worker may have several threads; models keep state while they work, so they work for one task."""
 
 
-def _runner(task: ShardTask) -> Runner:
+def runner(task: ShardTask) -> Runner:
     """A stage with its models loaded, kept from shard to shard; the models of another stage are let go first."""
     params = settings_of(task.settings)
     names = {name for column in task.columns for name in specs(params)[column].weights}
@@ -105,7 +105,7 @@ def run_shard(task: ShardTask, tick: Callable[[], None] = lambda: None) -> Shard
     span = range(start, start + task.count)
     shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tick, task.entries)
     with _one_at_a_time:
-        results = _runner(task)(shard)
+        results = runner(task)(shard)
     run = {
         **_environment(),
         "seconds": round(time.perf_counter() - began, 3),

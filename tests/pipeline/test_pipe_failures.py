@@ -216,3 +216,37 @@ def test_a_missing_data_set_is_an_input_error_and_no_removal(finished: Any) -> N
     assert finished.run("verify", "--deep", "--complete").code == 0
     shutil.rmtree(finished.store / "tiny/val/match")
     assert finished.run("verify", "--deep", "--complete").code == 4
+
+
+def test_a_column_does_not_grow_by_other_numbers(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that changed without a raised VERSION: the next run embeds a stored image again before it adds to the column."""
+    import stages.encoders.sam
+    from pipeline.shard import _loaded
+
+    tiny.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
+    tiny.build("index --split train", "extract --split train --limit 2")
+    real, before = stages.encoders.sam.build, tiny.times()
+    monkeypatch.setattr(stages.encoders.sam, "build", lambda *given: lambda *what: real(*given)(*what)[:, ::-1])
+    _loaded.clear()
+    done = tiny.run("extract", "--split", "train", "--stage", "masks")
+    assert done.code == 0, done.err
+    done = tiny.run("extract", "--split", "train", "--stage", "embed")
+    assert done.code == 2
+    assert "train/mask_embeddings/demo_sam: image 1 embedded now is not what is stored (cosine" in done.err
+    assert "raise VERSION" in done.err
+    assert not [name for name in tiny.recomputed(before) if "embeddings" in name]
+    monkeypatch.undo()
+    _loaded.clear()
+    tiny.build("extract --split train --stage embed")
+
+
+def test_a_disk_that_may_be_too_small_is_said_beforehand(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    usage = shutil.disk_usage(tiny.folder)._replace(free=100)
+    tiny.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
+    tiny.build("index --split val")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    done = tiny.run("extract", "--split", "val")
+    assert done.code == 0
+    assert "has 0.0 GB left, these shards may take up to" in done.err

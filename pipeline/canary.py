@@ -1,0 +1,63 @@
+"""Before shards are added to a column: embeds a stored image again and compares.
+
+Code, a library or a device that changes numbers without a changed VERSION would make a column of two kinds. The golden
+tests catch that in our code; this catches it on the machine that does the work.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import InputError
+from pipeline.shard import ShardSource, ShardTask, runner, settings_of
+from stages.base import ShardInput
+from store.schema import OK
+
+LEAST_COSINE = 0.99
+"""Of a vector and its stored self. Another GPU or batch size moves float16 vectors by less than 1e-3."""
+
+
+def check_stored(task: ShardTask) -> None:
+    """Embed an image of a done shard with today's code and device, into the columns of ``task``.
+
+    Raises:
+        InputError: it is not what is stored.
+    """
+    settings = settings_of(task.settings)
+    source = ShardSource(settings, task.split, task.shard)
+    commits = {column: source.commit(column) for column in task.columns}
+    position = next((p for p in reversed(range(task.count)) if any(c.counts[p] for c in commits.values())), None)
+    if position is None:
+        return
+    index, one = task.shard * settings.shard_images + position, slice(position, position + 1)
+    shard = ShardInput(
+        range(index, index + 1),
+        lambda table: source.rows(table)[one],
+        lambda column, _: source.array(column, position),
+        lambda column, _: source.trouble(column, position),
+        lambda: islice(source.pixels(), position, position + 1),
+        lambda: None,
+    )
+    for column, data in runner(task)(shard).items():
+        if commits[column].status[position] != OK:
+            continue
+        stored, found = source.array(column, position), np.asarray(data.rows[0])
+        cosine = least_cosine(stored, found) if stored.shape == found.shape else 0.0
+        if cosine < LEAST_COSINE:
+            raise InputError(
+                f"{task.split}/{column}: image {index} embedded now is not what is stored (cosine {cosine:.3f}, at least "
+                f"{LEAST_COSINE} expected): code, a library or the device changed the numbers. Go back to what made the column, "
+                "or raise VERSION of the stage or the encoder, so that all of it is computed again"
+            )
+
+
+def least_cosine(a: Any, b: Any) -> float:
+    """The least cosine of two arrays' vectors, row by row ``[..., dim]``; two zero vectors agree."""
+    a, b = np.float64(a).reshape(len(a), -1), np.float64(b).reshape(len(b), -1)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    same = (a == 0).all(axis=1) & (b == 0).all(axis=1)
+    cosine = np.where(same, 1.0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
+    return float(cosine.min(initial=1.0))
