@@ -50,8 +50,8 @@ class BatchReader:
         ``batch[key]`` of an array column: ``[B, K, ...]``, zeros behind the vectors, ``key + ":mask"`` bool [B, K] says
         where there are any; ragged: ``[total, ...]`` and ``key + ":offsets"`` int64 [B + 1]. Of a field: a list [B], or
         where it is a number a candidate ``[B, K]`` as well. With candidate sets, ``"candidates"`` int64 says which mask
-        (or, -1 - j, which instance j) each one is. ``"image_index"`` is int64 [B], ``"target"`` too where samples are
-        targets, ``"source"`` where there are several splits.
+        (or, -1 - j, which instance j) each one is, with a mask or offsets as well. ``"image_index"`` is int64 [B],
+        ``"target"`` too where samples are targets, ``"source"`` where there are several splits.
         """
         batch: Batch = {"image_index": np.array(samples.image, np.int64)}
         if self.per_target:
@@ -63,7 +63,10 @@ class BatchReader:
         if any(wanted.of_masks for wanted in self.wanted.values()):
             chosen = {place[:2]: self._choose(*place[:2]) for place in places}
             if self.candidates is not None:
-                self._stack(batch, "candidates", [chosen[place[:2]].index for place in places], -1)
+                self._stack(batch, "candidates", [chosen[place[:2]].index for place in places])
+                if "candidates:offsets" not in batch:
+                    there = [len(chosen[place[:2]]) for place in places]
+                    batch["candidates:mask"] = np.arange(self.request.width or 0) < np.array(there)[:, None]
         for key, wanted in self.wanted.items():
             if wanted.is_array:
                 self._read_array(batch, key, wanted.column, places, chosen)
@@ -73,7 +76,7 @@ class BatchReader:
                 wanted.of_masks and self.request.width is not None and all(_is_numbers(value) for value in values)
             )
             if stackable:
-                self._stack(batch, key, values, 0)
+                self._stack(batch, key, values)
             else:
                 batch[key] = values
         return batch
@@ -215,14 +218,14 @@ class BatchReader:
             rows[target] if table in PER_TARGET else rows.start
         )
 
-    def _stack(self, batch: Batch, key: str, values: list[AnyArray], padding: int) -> None:
-        """Values [n, ...] as one array: padded to the width, or one after the other."""
+    def _stack(self, batch: Batch, key: str, values: list[AnyArray]) -> None:
+        """Values [n, ...] as one array: padded with zeros to the width, or one after the other."""
         width = self.request.width
         if self.ragged or width is None:
             batch[key] = np.concatenate(values) if values else np.empty(0)
             batch[f"{key}:offsets"] = np.cumsum([0, *map(len, values)], dtype=np.int64)
             return
-        out = np.full((len(values), width, *values[0].shape[1:]), padding, values[0].dtype)
+        out = np.zeros((len(values), width, *values[0].shape[1:]), values[0].dtype)
         for row, value in zip(out, values, strict=True):
             row[: len(value)] = value
         batch[key] = out

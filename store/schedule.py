@@ -116,6 +116,11 @@ class Schedule:
             samples = Samples(order.source[at].tolist(), images[number].tolist(), targets[number].tolist())
             yield Step(samples, tuple((places >= length).tolist()), after)
 
+    def begin(self) -> None:
+        """Before the first step: an epoch whose last batch was handed out is over, and the next one begins."""
+        if self.position and next(self._starts(self.position), None) is None:
+            self.start(self.epoch + 1)
+
     def advance(self, step: Step) -> None:
         """Note that a batch was handed out."""
         self.position = step.position
@@ -129,7 +134,10 @@ class Schedule:
         self.epoch, self.position = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: the same on every rank, and of use to any number of ranks, workers and any batch size."""
+        """Where the stream stands, for any number of ranks, workers and any batch size.
+
+        It is the same on every rank after equally many batches.
+        """
         return {
             "version": STATE_VERSION,
             "seed": self.seed,

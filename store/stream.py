@@ -46,6 +46,7 @@ class Stream:
         return {name: found.failed for name, found in self.schedule.sets.items()}
 
     def __iter__(self) -> Iterator[Batch]:
+        self.schedule.begin()
         for step, batch in self.read_ahead():
             self.schedule.advance(step)
             yield batch

@@ -72,6 +72,7 @@ class Loader(DataLoader[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         schedule = self.stream.schedule
+        schedule.begin()
         if not self._resumed:
             schedule.start(schedule.epoch)
         self._resumed = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def test_leaving_early_begins_the_epoch_anew(known: Known) -> None:
     assert images(batches) == permutation(23, 3, 0).tolist()
     batches.set_epoch(5)
     assert images(batches) == permutation(23, 3, 5).tolist()
+
+
+@pytest.mark.parametrize("tail", ["keep", "drop"])
+def test_a_loop_over_exactly_all_batches_goes_on_to_the_next_epoch(known: Known, tail: str) -> None:
+    """``islice(loader, len(loader))`` never sees the end of the iteration."""
+    for batches in (loader(stream(known, tail=tail)), stream(known, tail=tail)):
+        for epoch in range(3):
+            seen = images(itertools.islice(batches, len(batches)))
+            assert seen == permutation(23, 3, epoch).tolist()[: len(seen)]
+            assert len(seen) >= 20
 
 
 def test_set_epoch_does_not_undo_a_resume(known: Known) -> None:

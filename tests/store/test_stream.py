@@ -300,7 +300,8 @@ def test_candidate_sets_are_views(known: Known, view: Candidates, ragged: bool) 
                     offsets = batch[f"{key}:offsets"]
                     assert offsets[slot + 1] - offsets[slot] == n
                     return batch[key][offsets[slot] : offsets[slot + 1]]
-                assert not np.any(batch[key][slot, n:] + (key == "candidates")), "padding"
+                assert not np.any(batch[key][slot, n:]), "padding"
+                assert batch["candidates:mask"][slot].sum() == n
                 return batch[key][slot, :n]
 
             assert own("candidates").tolist() == index

@@ -1,0 +1,68 @@
+"""Asks the Parquet tables with SQL: the questions whose best mask has the lowest IoU, so which no selector could answer.
+
+Needs duckdb (`pip install duckdb`); nothing of this project is imported. It trusts the files: whether a table is finished
+and of which inputs stands in its commits, which our own reader checks. Run from the repository root, after `make repro`:
+
+    .venv/bin/python docs/examples/query_with_duckdb.py --store data/store --dataset demo --split val
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+try:
+    import duckdb
+except ModuleNotFoundError:
+    print("error: this example needs duckdb; type: pip install duckdb", file=sys.stderr)
+    raise SystemExit(2) from None
+
+WORST = """
+SELECT images.image_id, images.path, targets.texts[1] AS question, len(iou) AS masks, coalesce(list_max(iou), 0) AS best_iou
+FROM matches JOIN targets USING (target_id, image_index) JOIN images USING (image_index)
+WHERE len(targets.instances) > 0
+ORDER BY best_iou, target_id
+LIMIT ?
+"""
+MEANS = """
+SELECT count(*), avg(coalesce(list_max(iou), 0))
+FROM matches JOIN targets USING (target_id, image_index)
+WHERE len(targets.instances) > 0
+"""
+
+
+def connect(base: Path) -> duckdb.DuckDBPyConnection:
+    """A connection in memory where each table of the split is a view over its shards."""
+    connection = duckdb.connect()
+    for view, column in {"images": "images", "targets": "targets", "matches": "match/targets"}.items():
+        connection.read_parquet(str(base / column / "*.parquet")).create_view(view)
+    return connection
+
+
+def main() -> int:
+    """Parse the command line and print the answer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, default=Path("data/store"))
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--limit", type=int, default=5)
+    arguments = parser.parse_args()
+    base = arguments.store / arguments.dataset / arguments.split
+    if not (base / "images" / "column.json").is_file():
+        print(f"error: {base} holds no indexed split; make the demo's with: make repro", file=sys.stderr)
+        return 2
+    try:
+        connection = connect(base)
+    except duckdb.IOException as error:
+        print(f"error: {error}; see what is missing with: python cli.py info", file=sys.stderr)
+        return 2
+    answered, mean = connection.execute(MEANS).fetchone()
+    print(f"{answered} questions with an answer, mean best IoU {mean or 0:.4f}; the worst:")
+    for image_id, path, question, masks, best in connection.execute(WORST, [arguments.limit]).fetchall():
+        print(f"{best:.4f} best of {masks} masks, image {image_id} ({path}): {question!r}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
