@@ -39,7 +39,7 @@ class Proposals:
 
     points_per_side: int = 12
     pred_iou_thresh: float = 0.4
-    stability_score_thresh: float = 0.5
+    stability_score_thresh: float = 0.0
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.8
     points_per_batch: int = 64
