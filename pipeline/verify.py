@@ -37,7 +37,9 @@ def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
                 reason = first.state + (f": {first.reason}" if first.reason else "")
                 lines.append(f"{plan.place}: {len(plan.todo)} of {plan.meta.shards} shards not done ({reason})")
             elif not plan.begun:
-                lines.append(f"{plan.place}: column.json or zarr.json is not what it has to be")
+                lines.append(
+                    f"{plan.place}: column.json or zarr.json is not what it has to be, or a killed run left files"
+                )
     for encoder in settings.embed.mask_encoders:
         state = mean_state(settings, encoder)
         if state != DONE:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .files import read_json, write_json
-from .layout import COLUMN_JSON, commit_file
+from .layout import COLUMN_JSON, COMMITS, commit_file
 from .meta import ArrayLayout, ColumnMeta, Commit, fingerprint, parse_column, parse_commit
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ColumnMeta",
     "Commit",
     "fingerprint",
+    "left_beyond",
     "load_column",
     "read_column",
     "read_commit",
@@ -47,11 +48,11 @@ def read_column(folder: Path) -> ColumnMeta | None:
         state = (folder / COLUMN_JSON).lstat()
     except FileNotFoundError:
         return None
-    return _column_of_version(folder, state.st_ino, state.st_mtime_ns, state.st_size)
+    return _column_of_version(folder, state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size)
 
 
 @lru_cache(maxsize=256)
-def _column_of_version(folder: Path, inode: int, mtime_ns: int, size: int) -> ColumnMeta | None:
+def _column_of_version(folder: Path, inode: int, mtime_ns: int, ctime_ns: int, size: int) -> ColumnMeta | None:
     return load_column(folder)
 
 
@@ -66,3 +67,14 @@ def read_commit(folder: Path, shard: int) -> Commit | None:
     if not path.is_symlink() and not path.exists():
         return None
     return parse_commit(read_json(path), path, shard)
+
+
+def left_beyond(folder: Path, shards: int) -> list[Path]:
+    """Commits and data files of shards past the last one, commits first: shards were smaller under other parameters.
+
+    What lies behind the link of a folder is not ours.
+    """
+    numbers = {path: path.stem for path in [*(folder / COMMITS).glob("*.json"), *folder.glob("*.parquet")]}
+    numbers |= {path: path.relative_to(folder).parts[1] for path in folder.glob("c/**/*") if path.is_file()}
+    beyond = [path for path, number in numbers.items() if number.isdigit() and int(number) >= shards]
+    return [path for path in beyond if path.parent.resolve().is_relative_to(folder.resolve())]

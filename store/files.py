@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def digest(value: Any) -> str:
 
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256_of(file)
 
 
@@ -40,11 +41,23 @@ def _sha256_of(file: Any) -> str:
     return state.hexdigest()
 
 
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an OSError say which file it is about: of a write, an fsync or a read that fails the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with named(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -64,20 +77,35 @@ def temporary_file(folder: Path, blocks: Iterable[bytes]) -> Iterator[tuple[Path
     It is locked while the block runs, so that others can tell it from what a dead process left, on any machine. What
     was not published when the block ends is removed.
     """
-    path = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
     state, size = hashlib.sha256(), 0
-    try:
-        with path.open("xb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            for block in blocks:
-                file.write(block)
-                state.update(block)
-                size += len(block)
-            file.flush()
+    with _new_file(folder) as (path, file):
+        for block in blocks:
+            rest = memoryview(block)
+            while rest:  # a write may stop early
+                with named(path):
+                    rest = rest[file.write(rest) :]
+            state.update(block)
+            size += len(block)
+        with named(path):
             os.fsync(file.fileno())
-            yield path, size, state.hexdigest()
-    finally:
-        path.unlink(missing_ok=True)
+        yield path, size, state.hexdigest()
+
+
+@contextlib.contextmanager
+def _new_file(folder: Path) -> Iterator[tuple[Path, FileIO]]:
+    """A locked temporary file. One that was swept before it was locked is replaced by another."""
+    path = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+    with path.open("xb", buffering=0) as file:
+        try:
+            with named(path):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists():
+                yield path, file
+                return
+        finally:
+            path.unlink(missing_ok=True)
+    with _new_file(folder) as another:
+        yield another
 
 
 def publish(temporary: Path, final: Path) -> None:
@@ -105,7 +133,9 @@ def read_json(path: Path, max_bytes: int = 1 << 28) -> dict[str, Any]:
     if path.is_symlink() or path.stat().st_size > max_bytes:
         raise DamagedStoreError(f"{path}: found a link or more than {max_bytes} bytes, expected a small JSON file")
     try:
-        value = json.loads(path.read_bytes())
+        with named(path):
+            text = path.read_bytes()
+        value = json.loads(text)
         stated = value.pop("checksum")
         actual = digest(value)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -128,35 +158,50 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def sweep_temporaries(folder: Path) -> list[Path]:
+def temporaries(folder: Path) -> list[Path]:
+    """The temporary files below ``folder``, of living and of dead writers."""
+    return [path for path in sorted(folder.rglob(f"{TEMPORARY}*")) if path.is_symlink() or not path.is_dir()]
+
+
+def sweep_temporaries(folder: Path) -> None:
     """Remove the temporary files below ``folder`` whose writers are dead."""
-    swept = [path for path in sorted(folder.rglob(f"{TEMPORARY}*")) if not is_being_written(path)]
-    for path in swept:
-        path.unlink(missing_ok=True)
-    return swept
+    for path in temporaries(folder):
+        with _lock_of_the_dead(path) as dead:
+            if dead:
+                path.unlink(missing_ok=True)
 
 
 def is_being_written(path: Path) -> bool:
     """Whether a living process holds a temporary file."""
+    with _lock_of_the_dead(path) as dead:
+        return not dead
+
+
+@contextlib.contextmanager
+def _lock_of_the_dead(path: Path) -> Iterator[bool]:
+    """Hold the lock of a temporary file, so that its writer cannot begin; False when a living one has it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
+    except OSError:  # a link, or it is gone
+        yield True
+        return
+    dead = True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            dead = False
+        yield dead
     finally:
         os.close(descriptor)
-    return False
 
 
 @lru_cache(maxsize=1 << 16)
-def _sha256_of_version(path: Path, size_bytes: int, mtime_ns: int) -> str:
+def _sha256_of_version(path: Path, size_bytes: int, mtime_ns: int, ctime_ns: int) -> str:
     return file_sha256(path)
 
 
 def cached_sha256(path: Path) -> str:
-    """:func:`file_sha256`, worked out once a process for as long as size and modification time stay."""
+    """:func:`file_sha256`, worked out once a process for as long as size and times stay (``ctime`` cannot be set back)."""
     state = path.stat()
-    return _sha256_of_version(path.resolve(), state.st_size, state.st_mtime_ns)
+    return _sha256_of_version(path.resolve(), state.st_size, state.st_mtime_ns, state.st_ctime_ns)

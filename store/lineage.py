@@ -8,6 +8,7 @@ from .columns import read_column, read_commit
 from .errors import DamagedStoreError, IncompleteColumnError, StoreError
 from .layout import column_dir
 from .meta import ColumnMeta, Commit
+from .schema import REMOVED
 
 FILE = "file:"
 """Prefix of an upstream name that is a source file, which only the index looks at."""
@@ -29,7 +30,7 @@ class Lineage:
         """The column's ``column.json``; None when there is none. Raises DamagedStoreError."""
         if place not in self._metas:
             try:
-                self._metas[place] = read_column(column_dir(self.store, place))
+                self._metas[place] = own_meta(place, read_column(column_dir(self.store, place)))
             except DamagedStoreError as error:
                 self._metas[place] = error
         found = self._metas[place]
@@ -78,6 +79,8 @@ class Lineage:
             return "images were added since"
         if meta.array is not None and max(commit.counts, default=0) > meta.array.row_shape[0]:
             raise DamagedStoreError(f"{place}: the commit of shard {shard} counts more vectors than the column holds")
+        if meta.sources is not None and not _holds_sources(meta, commit):
+            return "column.json names other images than it holds"
         for name, content in commit.upstream.items():
             if name.startswith(FILE):
                 continue
@@ -87,6 +90,27 @@ class Lineage:
             if reason := self.why_not_current(upstream, number):
                 return f"{name} is not current: {reason}"
         return None
+
+
+def own_meta(place: str, meta: ColumnMeta | None) -> ColumnMeta | None:
+    """What was read from the place's ``column.json``; raises DamagedStoreError when it is that of another column."""
+    parts = place.split("/")
+    own = place if parts[0] == "means" else "/".join(parts[2:])
+    if meta is not None and meta.column != own:
+        raise DamagedStoreError(
+            f"{place}: its column.json is that of {meta.column}; run: python cli.py verify --repair"
+        )
+    return meta
+
+
+def _holds_sources(meta: ColumnMeta, commit: Commit) -> bool:
+    """Whether a shard of ``images`` was computed from the files that ``column.json`` says its images are."""
+    span = meta.shard_range(commit.shard)
+    sources = (meta.sources or ())[span.start : span.stop]
+    return all(
+        status == REMOVED or f"{FILE}{path}" in commit.upstream
+        for (_, path), status in zip(sources, commit.status, strict=True)
+    )
 
 
 def upstream_place(place: str, name: str, shard: int) -> tuple[str, int]:

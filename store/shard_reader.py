@@ -190,15 +190,18 @@ class ShardReader:
     def _fill(self, pieces: Sequence[memoryview], offset: int, length: int) -> None:
         """Fill the pieces, ``length`` bytes in all, with what stands in the file from ``offset`` on."""
         file = _opened(self)
-        if len(pieces) <= _PIECES and os.preadv(file.descriptor, pieces, offset) == length:
-            return
-        for piece in pieces:  # more pieces than one call takes, or a call that stopped early
-            done = 0
-            while done < len(piece):
-                got = os.preadv(file.descriptor, [piece[done:]], offset)
-                if not got:
-                    raise self._damaged(f"the file ends within a read, at byte {offset}")
-                done, offset = done + got, offset + got
+        try:
+            if len(pieces) <= _PIECES and os.preadv(file.descriptor, pieces, offset) == length:
+                return
+            for piece in pieces:  # more pieces than one call takes, or a call that stopped early
+                done = 0
+                while done < len(piece):
+                    got = os.preadv(file.descriptor, [piece[done:]], offset)
+                    if not got:
+                        raise self._damaged(f"the file ends within a read, at byte {offset}")
+                    done, offset = done + got, offset + got
+        except OSError as error:  # the system does not say which file failed
+            raise OSError(error.errno, f"{error.strerror} at byte {offset}", self._name) from error
 
     def _damaged(self, what: str) -> DamagedStoreError:
         return DamagedStoreError(f"{self.path}: shard {self.commit.shard}: {what}; run: python cli.py verify --repair")

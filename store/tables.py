@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from .columns import Commit
 from .errors import DamagedStoreError
+from .files import named
+from .schema import PER_TARGET, TABLES
 
 ROW_GROUP_ROWS = 16
 
@@ -39,10 +41,19 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
         raise DamagedStoreError(f"{path}: the file is missing: {advice}")
     if path.stat().st_size != commit.size:
         raise DamagedStoreError(f"{path}: found {path.stat().st_size} bytes, expected {commit.size}: {advice}")
-    data = path.read_bytes()
+    with named(path):
+        data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != commit.sha256:
         raise DamagedStoreError(f"{path}: the bytes are not the committed ones: {advice}")
     try:
-        return pq.read_table(pa.BufferReader(data), columns=None if fields is None else list(fields))
-    except pa.ArrowException as error:
+        table = pq.read_table(pa.BufferReader(data), columns=None if fields is None else list(fields))
+    except (pa.ArrowException, OSError) as error:  # OSError is what Arrow raises for a broken footer
         raise DamagedStoreError(f"{path}: found no table: {error}: {advice}") from error
+    name = commit.place.split("/", 2)[-1]
+    rows = sum(commit.counts) if name in PER_TARGET else len(commit.counts)
+    if table.num_rows != rows:
+        raise DamagedStoreError(f"{path}: found {table.num_rows} rows, expected {rows}: {advice}")
+    for field in TABLES.get(name, ()):
+        if (fields is None or field.name in fields) and field not in table.schema:
+            raise DamagedStoreError(f"{path}: found no field {field.name} of {field.type}: {advice}")
+    return table

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .columns import ColumnMeta, Commit, load_column, read_commit
+from .columns import ColumnMeta, Commit, left_beyond, load_column, read_commit
 from .errors import DamagedStoreError, StoreError
 from .files import file_sha256, is_being_written
 from .layout import (
@@ -21,7 +21,7 @@ from .layout import (
     commit_file,
     table_file,
 )
-from .lineage import Lineage
+from .lineage import Lineage, own_meta
 
 _COMMIT_NAME = re.compile(rf"{COMMITS}/(\d{{5,}})\.json")
 
@@ -42,8 +42,9 @@ class Problem:
 
 @dataclass
 class Report:
-    """What verify saw."""
+    """What verify saw of ``store``."""
 
+    store: Path
     problems: list[Problem] = field(default_factory=list)
     columns: int = 0
     done: int = 0
@@ -59,20 +60,20 @@ def verify(store: Path, places: list[str], deep: bool = False) -> Report:
     Args:
         deep: digest every byte; else sizes, commits and identities alone.
     """
-    report = Report()
+    report = Report(store)
     lineage = Lineage(store)
     for base in places:
         known: set[Path] = set()
         folder = column_dir(store, base)
         if not folder.is_dir():
             continue
-        for path in sorted(folder.rglob(COLUMN_JSON)):
-            name = path.parent.relative_to(folder).as_posix()
+        for column in _columns(folder):
+            name = column.relative_to(folder).as_posix()
             try:
                 column_dir(folder, name)
             except StoreError as error:
                 report.problems.append(Problem(f"{base}/{name}", None, f"no column can be here: {error}"))
-                known |= {path}
+                known |= {column / COLUMN_JSON}
                 continue
             report.columns += 1
             _verify_column(lineage, f"{base}/{name}", deep, report, known)
@@ -91,31 +92,55 @@ def verify(store: Path, places: list[str], deep: bool = False) -> Report:
 def repair(report: Report) -> list[Path]:
     """Remove what is damaged or unfinished, so that running the pipeline computes just those shards again."""
     removed = []
+    root = report.store.resolve()
     for problem in report.problems:
         for path in problem.files:
+            if not path.parent.resolve().is_relative_to(root):
+                continue  # behind the link of a folder: not ours
             if path.is_symlink() or path.exists():
                 path.unlink()
                 removed.append(path)
     return removed
 
 
+def _columns(folder: Path) -> list[Path]:
+    """Every folder that is a column, also one that lost its ``column.json`` or never got so far."""
+    found = {path.parent for name in (COLUMN_JSON, ZARR_JSON) for path in folder.rglob(name)}
+    found |= {path.parent for path in folder.rglob(COMMITS) if any(map(_is_commit, path.glob("*.json")))}
+    return sorted(found)
+
+
+def _is_commit(path: Path) -> bool:
+    return bool(_COMMIT_NAME.fullmatch(f"{path.parent.name}/{path.name}"))
+
+
 def _verify_column(lineage: Lineage, place: str, deep: bool, report: Report, known: set[Path]) -> None:
     folder = column_dir(lineage.store, place)
     known |= {folder / COLUMN_JSON, folder / ZARR_JSON}
     try:
-        meta = load_column(folder)
+        meta = own_meta(place, load_column(folder))
     except StoreError as error:
         # A format version that is only newer is no damage to be removed.
         files = (folder / COLUMN_JSON,) if isinstance(error, DamagedStoreError) else ()
         report.problems.append(Problem(place, None, str(error), files))
         known |= {path for path in folder.rglob("*") if path.is_file()}
         return
-    assert meta is not None
+    if meta is None:  # the commits are judged by themselves as soon as the next run has written it anew
+        lost = Problem(place, None, "column.json is missing", (folder / COLUMN_JSON, folder / ZARR_JSON))
+        report.problems.append(lost)
+        known |= {path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(TEMPORARY)}
+        return
     report.files += 1
     report.bytes += (folder / COLUMN_JSON).stat().st_size
     _verify_zarr_json(folder, place, meta, report)
     for shard in range(meta.shards):
         _verify_shard(lineage, place, folder, meta, shard, deep, report, known)
+    beyond = left_beyond(folder, meta.shards)
+    known |= set(beyond)
+    report.problems += [
+        Problem(place, None, f"{path.relative_to(folder).as_posix()} is of no shard (left by a killed run)", (path,))
+        for path in beyond
+    ]
 
 
 def _verify_zarr_json(folder: Path, place: str, meta: ColumnMeta, report: Report) -> None:
@@ -149,7 +174,7 @@ def _verify_shard(
     try:
         commit = read_commit(folder, shard)
     except StoreError as error:
-        files = (receipt,) if isinstance(error, DamagedStoreError) else ()
+        files = (receipt, data) if isinstance(error, DamagedStoreError) else ()
         report.problems.append(Problem(place, shard, str(error), files))
         return
     if commit is None:
@@ -197,7 +222,7 @@ def _unknown(store: Path, folder: Path, known: set[Path]) -> Iterator[Problem]:
         if path.name == ".gitignore":
             continue  # DVC's, where the store's folder is not ignored as a whole
         place = path.relative_to(store).as_posix()
-        ours = path.name.startswith(TEMPORARY) or bool(_COMMIT_NAME.fullmatch(f"{path.parent.name}/{path.name}"))
+        ours = path.name.startswith(TEMPORARY)
         yield Problem(
             place, None, "unknown file" + (" left by a killed run" if ours else "; remove it"), (path,) if ours else ()
         )

@@ -14,9 +14,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from .columns import ColumnMeta, Commit, load_column, read_commit, write_column, write_commit
+from .columns import ColumnMeta, Commit, left_beyond, load_column, read_commit, write_column, write_commit
 from .errors import ConflictError, DamagedStoreError
-from .files import locked, make_folder, publish, sweep_temporaries, sync_folder, temporary_file
+from .files import (
+    is_being_written,
+    locked,
+    make_folder,
+    publish,
+    sweep_temporaries,
+    sync_folder,
+    temporaries,
+    temporary_file,
+)
 from .layout import COMMITS, ZARR_JSON, array_file, commit_file, table_file
 from .shards import AnyArray, ShardEncoder, zarr_json
 from .tables import encode_table
@@ -60,14 +69,20 @@ def begin_column(folder: Path, meta: ColumnMeta) -> ColumnMeta:
                 with temporary_file(folder, [text]) as (temporary, _, _):
                     publish(temporary, folder / ZARR_JSON)
             write_column(folder, meta)
-        _remove_beyond(folder, meta.shards)
+        for path in left_beyond(folder, meta.shards):
+            path.unlink(missing_ok=True)
     return meta
 
 
 def is_begun(folder: Path, meta: ColumnMeta) -> bool:
-    """Whether ``column.json`` and ``zarr.json`` already say ``meta``."""
+    """Whether ``column.json`` and ``zarr.json`` already say ``meta``, and nothing is left for :func:`begin_column` to sweep."""
     sealed = _sealed(meta)
-    return _current(folder) == sealed and _zarr_intact(folder, sealed)
+    return (
+        _current(folder) == sealed
+        and _zarr_intact(folder, sealed)
+        and not left_beyond(folder, sealed.shards)
+        and all(is_being_written(path) for path in temporaries(folder))
+    )
 
 
 def _sealed(meta: ColumnMeta) -> ColumnMeta:
@@ -75,15 +90,6 @@ def _sealed(meta: ColumnMeta) -> ColumnMeta:
     if meta.array is None:
         return meta
     return replace(meta, zarr_sha256=hashlib.sha256(zarr_json(meta)).hexdigest())
-
-
-def _remove_beyond(folder: Path, shards: int) -> None:
-    """Remove what shards past the last one left: they were smaller under other parameters."""
-    numbers = {path: path.stem for path in [*(folder / COMMITS).glob("*.json"), *folder.glob("*.parquet")]}
-    numbers |= {path: path.relative_to(folder).parts[1] for path in folder.glob("c/**/*") if path.is_file()}
-    for path, number in numbers.items():
-        if number.isdigit() and int(number) >= shards:
-            path.unlink(missing_ok=True)
 
 
 def write_shard(

@@ -1,0 +1,107 @@
+"""Reads everything a store holds, so that tests can damage it and see that nothing wrong is ever read as right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from store import StoreError, open_split
+from store.layout import find_columns
+
+Value = Any
+"""Something plain that can be compared, or None: a StoreError was raised."""
+
+
+def columns_of(base: Path) -> list[str]:
+    """Names of the columns of an intact split."""
+    return find_columns(base)
+
+
+def read(store: Path, columns: list[str], only: str | None = None, split: str = "val") -> dict[str, Value]:
+    """Every record, and every sample of a stream; of a column alone, if ``only`` one is wanted."""
+    found: dict[str, Value] = {}
+    opened = _value(lambda: open_split(store, "d", split, columns=columns))
+    if opened is None:
+        return found
+    wanted = columns if only is None else [only]
+    for image in range(len(opened)):
+        record = _value(lambda image=image: opened[image])
+        found[f"{image}"] = None if record is None else plain([record.image_id, record.path, record.status])
+        for name in wanted if record is not None else []:
+            found[f"{image} {name}"] = plain(_value(lambda record=record, name=name: _of_record(record, name)))
+    for name in wanted:
+        for number in range(len(opened)):
+            stream = _value(lambda name=name: opened.stream([name], 1, threads=0))
+            if stream is None:
+                break
+            stream.schedule.position = number
+            found[f"stream {name} {number}"] = plain(_value(lambda stream=stream: next(iter(stream))))
+    return found
+
+
+def _of_record(record: Any, name: str) -> Any:
+    if name in ("masks", "instances"):
+        return [vars(region) for region in getattr(record, name)]
+    if name == "targets" or name.startswith("match/"):
+        return record.targets
+    return record.path if name == "images" else record[name]
+
+
+def _value(read_it: Any) -> Any:
+    try:
+        return read_it()
+    except StoreError:
+        return None
+
+
+def plain(value: Any) -> Any:
+    """Arrays as dtype, shape and bytes, so that ``==`` compares them."""
+    if isinstance(value, np.ndarray):
+        return (str(value.dtype), value.shape, value.tobytes())
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def wrong_reads(before: dict[str, Value], after: dict[str, Value]) -> list[str]:
+    """What was read and is not what it was."""
+    return [name for name, value in after.items() if value is not None and value != before.get(name)]
+
+
+@contextmanager
+def damaged(path: Path, data: bytes | None) -> Iterator[None]:
+    """The file with other bytes (None: without the file), as old as it was; put back at the end."""
+    good, state = path.read_bytes(), path.stat()
+    path.unlink() if data is None else path.write_bytes(data)
+    if data is not None:
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    try:
+        yield
+    finally:
+        path.write_bytes(good)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def files_of(store: Path) -> list[Path]:
+    return sorted(path for path in store.rglob("*") if path.is_file())
+
+
+def column_of(store: Path, path: Path) -> str:
+    """The column that a file belongs to: ``masks``, ``match/targets``, ``mask_embeddings/x``."""
+    parts = path.relative_to(store).parts[2:]
+    return "/".join(parts[:2]) if parts[0] in ("match", "mask_embeddings", "instance_embeddings") else parts[0]
+
+
+def swap(left: Path, right: Path) -> None:
+    spare = left.with_name("spare")
+    shutil.move(left, spare)
+    shutil.move(right, left)
+    shutil.move(spare, right)
