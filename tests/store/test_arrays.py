@@ -118,3 +118,24 @@ def test_a_missing_or_swapped_shard_is_never_fill_values(tmp_path: Path) -> None
     first.unlink()
     with pytest.raises(DamagedStoreError, match="missing"):
         open_column(tmp_path, "d/val/mask_embeddings/x").array(0)
+
+
+@pytest.mark.parametrize("check", ["always", "first-touch"])
+def test_large_chunks_are_checked_part_by_part(tmp_path: Path, check: str) -> None:
+    """Chunks larger than what the reader checks at once: every part of them, and the checksum beside them."""
+    layout = ArrayLayout((3, 400, 512), 1, "float16")
+    folder = tmp_path / "d/val/mask_embeddings/x"
+    commits = write_array(folder, array_meta(2, layout=layout), [2, 3])
+    want = vectors([2, 3], layout)
+    path, size = folder / commits[0].file, 400 * 512 * 2 + 4
+    good = path.read_bytes()
+    column = open_column(tmp_path, "d/val/mask_embeddings/x", check=check)
+    for image in (0, 1):
+        np.testing.assert_array_equal(column.array(image), want[image])
+        np.testing.assert_array_equal(column.array(image, 1), want[image][:1])
+    for place in (0, 100_000, 262_143, 262_144, size - 5, size - 4, size - 1, size + 7, 2 * size - 1):
+        bad = bytearray(good)
+        bad[place] ^= 4
+        path.write_bytes(bad)
+        with pytest.raises(DamagedStoreError, match="image 0 of the shard"):
+            open_column(tmp_path, "d/val/mask_embeddings/x", check=check).array(0)
