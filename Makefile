@@ -2,6 +2,7 @@
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
+# make bench-read    reading beside other loaders, in an environment of their own (Python 3.12); bench-write: adding a column
 # make clean   remove the demo's data
 # make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
 
@@ -12,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro test check soak lock clean
+.PHONY: setup repro test check soak bench-read bench-write lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -39,9 +40,26 @@ check: $(INSTALLED)
 soak: $(INSTALLED)
 	python -m pytest -m slow --timeout 3600
 
+BENCH_PYTHON ?= python3.12
+BENCH := .venv-bench/installed
+
+bench-read: $(BENCH)
+	.venv-bench/bin/python -m tests.benchmarks.read $(BENCH_OPTIONS)
+
+bench-write: $(BENCH)
+	.venv-bench/bin/python -m tests.benchmarks.write $(BENCH_OPTIONS)
+
+$(BENCH): tests/benchmarks/requirements.lock $(INSTALLED)
+	uv venv --quiet --allow-existing --no-python-downloads --python $(BENCH_PYTHON) .venv-bench
+	uv pip sync --system-certs --python .venv-bench/bin/python --require-hashes --compile-bytecode tests/benchmarks/requirements.lock
+	@touch $(BENCH)
+
 lock: $(INSTALLED)
 	uv pip compile --system-certs -q pyproject.toml --group app --group dev --generate-hashes --python-version 3.11 --no-annotate --no-header -o requirements.lock
 	echo 'uv==0.13.8' | uv pip compile --system-certs -q - --generate-hashes --no-annotate --no-header -o requirements-uv.lock
+
+bench-lock: $(INSTALLED)
+	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
 
 clean:  # the demo's data alone: real data took days of GPU time
 	rm -rf data/demo data/store/demo data/store/means/demo data/report

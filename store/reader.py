@@ -176,7 +176,7 @@ class Split:
         candidates: Candidates | None = None,
         tail: str = "keep",
         failed: str = "raise",
-        threads: int = 2,
+        threads: int | None = None,
     ) -> Stream:
         """Batches of numpy arrays.
 
@@ -191,7 +191,8 @@ class Split:
             tail: ``keep``, ``drop`` or ``repeat`` what fills no batch on every rank; the last two give all ranks equally
                 many batches.
             failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
-            threads: read ahead in so many.
+            threads: read ahead in so many; 0 reads when asked. Default: 2, or 1 where samples are small (below 256 kB), as
+                threads then mostly wait for the interpreter lock.
 
         The keys of a batch: :meth:`store.batches.BatchReader.read`. An array's memory is used again as soon as nobody
         holds it, or anything made of it.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from .errors import StoreError
 from .reader import Column, Split
@@ -119,6 +122,14 @@ class Request:
         k_max = min(_rows(self.splits[0].column(name)) for name in arrays)
         g_max = min(_rows(self.splits[0].column(companion(name))) for name in arrays) if view.with_gt else 0
         return view.width(k_max, g_max)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample's arrays, padding and all."""
+        layouts = [
+            self.splits[0].column(wanted.column).meta.array for wanted in self.wanted.values() if wanted.is_array
+        ]
+        return sum(math.prod(layout.row_shape) * np.dtype(layout.dtype).itemsize for layout in layouts if layout)
 
     def _check_shapes(self) -> None:
         for name in self.needed:

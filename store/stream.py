@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 LEVELS = ("image", "target")
+LARGE_SAMPLE_BYTES = 1 << 18
 
 
 class Stream:
@@ -108,7 +109,7 @@ def mix(
     candidates: Candidates | None = None,
     tail: str = "keep",
     failed: str = "raise",
-    threads: int = 2,
+    threads: int | None = None,
     pool: BufferPool | None = None,
 ) -> Stream:
     """Stream several splits by weight; see :meth:`Split.stream` for the rest.
@@ -128,4 +129,6 @@ def mix(
         name: sample_set(split, request.needed, per_target, failed) for name, split in splits.items()
     }
     schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
+    if threads is None:
+        threads = 2 if request.sample_bytes >= LARGE_SAMPLE_BYTES else 1
     return Stream(BatchReader(request, ragged, pool), schedule, threads)

@@ -46,7 +46,8 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
     if hashlib.sha256(data).hexdigest() != commit.sha256:
         raise DamagedStoreError(f"{path}: the bytes are not the committed ones: {advice}")
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=None if fields is None else list(fields))
+        # Not read_table: that imports pyarrow.dataset and pandas, which takes a second.
+        table = pq.ParquetFile(pa.BufferReader(data)).read(columns=None if fields is None else list(fields))
     except (pa.ArrowException, OSError) as error:  # OSError is what Arrow raises for a broken footer
         raise DamagedStoreError(f"{path}: found no table: {error}: {advice}") from error
     name = commit.place.split("/", 2)[-1]

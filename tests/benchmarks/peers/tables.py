@@ -1,0 +1,32 @@
+"""RLEs and texts of this project's store for readers of its arrays alone: decoded once with pyarrow, then plain lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tests.benchmarks.collate import names_of
+from tests.benchmarks.peers.ours import PLACE
+
+
+def texts_of(folder: Path, profile: str) -> dict[str, list[Any]]:
+    """Name -> value of every record."""
+    found: dict[str, list[Any]] = {}
+    if "rles" in names_of(profile):
+        found["rles"] = _column(folder / PLACE / "masks", "segmentation")
+    found["text"] = [texts[0] for texts in _column(folder / PLACE / "targets", "texts")]
+    return found
+
+
+def _column(folder: Path, name: str) -> list[Any]:
+    files = sorted(folder.glob("*.parquet"))
+    tables = [pq.ParquetFile(path, page_checksum_verification=True).read(columns=[name]) for path in files]
+    return [value for table in tables for value in table.column(name).to_pylist()]
+
+
+def array_folders(folder: Path, profile: str) -> dict[str, Path]:
+    """Name -> folder of the Zarr array."""
+    places = {"patches": "image_features/patches", "masks": "mask_embeddings/masks"}
+    return {name: folder / PLACE / places[name] for name in names_of(profile) if name in places}
