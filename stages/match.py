@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
-from store.overlap import against_instances, against_targets
 from stages.params import Sections
 from store import schema
+from store.overlap import against_instances, against_targets
 from store.writer import ShardData
 
 VERSION = 1
