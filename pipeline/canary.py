@@ -17,7 +17,7 @@ from stages.base import ShardInput
 from store.schema import OK
 
 LEAST_COSINE = 0.99
-"""Of a vector and its stored self. Another GPU or batch size moves float16 vectors by less than 1e-3."""
+"""Of a vector and its stored self: room for float16 and another device, none for another transform or checkpoint."""
 
 
 def check_stored(task: ShardTask) -> None:

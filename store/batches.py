@@ -102,7 +102,8 @@ class BatchReader:
         starts = np.zeros(len(places) + 1, np.int64)
         np.cumsum(counts if self.ragged else [width] * len(places), out=starts[1:])
         shape = (int(starts[-1]),) if self.ragged else (len(places), width)
-        out = self.pool.array((*shape, *layout.row_shape[1:]), layout.dtype)
+        dtype = np.dtype(layout.dtype).newbyteorder("<")  # as on disk, whatever the machine
+        out = self.pool.array((*shape, *layout.row_shape[1:]), dtype)
         flat = out.reshape(-1).view(np.uint8)
         row_bytes = flat.nbytes // max(1, int(starts[-1]))
         seen: dict[tuple[int, int], tuple[int, int]] = {}

@@ -61,7 +61,7 @@ class ShardReader:
     def read(self, position: int, rows: int | None = None) -> AnyArray:
         """The vectors ``[count, *row_shape[1:]]`` of the image at a position of the shard; of them the first ``rows``."""
         count = self.commit.counts[position] if rows is None else rows
-        vectors = np.empty((count, *self.layout.row_shape[1:]), dtype=self.layout.dtype)
+        vectors = np.empty((count, *self.layout.row_shape[1:]), dtype=self.dtype)
         self.read_into(position, vectors.reshape(-1).view(np.uint8), count)
         return vectors
 

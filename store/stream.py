@@ -29,7 +29,7 @@ class Stream:
     end it stands at the beginning of the next epoch.
     """
 
-    def __init__(self, reader: BatchReader, schedule: Schedule, threads: int = 2) -> None:
+    def __init__(self, reader: BatchReader, schedule: Schedule, threads: int) -> None:
         if threads < 0:
             raise ValueError(f"found threads={threads}, expected 0 (read when asked) or more")
         self.reader, self.schedule, self.threads = reader, schedule, threads
