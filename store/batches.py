@@ -60,7 +60,7 @@ class BatchReader:
             batch["source"] = np.array(samples.source, np.int64)
         places = list(zip(samples.source, samples.image, samples.target, strict=True))
         chosen: dict[tuple[int, int], Chosen] = {}
-        if any(wanted.of_masks for wanted in self.wanted.values()):
+        if self.request.chooses:
             chosen = {place[:2]: self._choose(*place[:2]) for place in places}
             if self.candidates is not None:
                 self._stack(batch, "candidates", [chosen[place[:2]].index for place in places])
@@ -95,9 +95,11 @@ class BatchReader:
         assert layout is not None
         of_masks = name in self.request.mask_arrays
         columns = [split.column(name) for split in self.splits]
-        counts = [
-            len(chosen[source, image]) if of_masks else _count(columns[source], image) for source, image, _ in places
-        ]
+        shards = [columns[source].reader(image) for source, image, _ in places]
+        if of_masks and chosen:
+            counts = [len(chosen[place[:2]]) for place in places]
+        else:
+            counts = [shard.commit.counts[position] for shard, position in shards]
         width = (self.request.width if of_masks else None) or layout.row_shape[0]
         starts = np.zeros(len(places) + 1, np.int64)
         np.cumsum(counts if self.ragged else [width] * len(places), out=starts[1:])
@@ -105,22 +107,24 @@ class BatchReader:
         dtype = np.dtype(layout.dtype).newbyteorder("<")  # as on disk, whatever the machine
         out = self.pool.array((*shape, *layout.row_shape[1:]), dtype)
         flat = out.reshape(-1).view(np.uint8)
+        memory, address = flat.data, flat.ctypes.data
         row_bytes = flat.nbytes // max(1, int(starts[-1]))
         seen: dict[tuple[int, int], tuple[int, int]] = {}
+        borders = (starts * row_bytes).tolist()
         for slot, (source, image, _) in enumerate(places):
-            start, end = int(starts[slot]) * row_bytes, int(starts[slot + 1]) * row_bytes
+            start, end = borders[slot], borders[slot + 1]
             filled = start + counts[slot] * row_bytes
             if (source, image) in seen:
                 first, last = seen[source, image]
                 flat[start:filled] = flat[first:last]
             else:
                 seen[source, image] = (start, filled)
-                picked = chosen[source, image] if of_masks else None
+                picked = chosen.get((source, image)) if of_masks else None
                 if picked is not None and (picked.rows is not None or picked.instances):
                     self._read_chosen(source, image, name, picked, flat[start:filled])
-                elif counts[slot]:
-                    shard, position = columns[source].reader(image)
-                    shard.read_into(position, flat[start:filled], counts[slot])
+                else:  # from first to last slot, so what is written behind this one's is overwritten
+                    shard, position = shards[slot]
+                    shard.read_into(position, memory[start:], address + start, counts[slot])
             if filled < end:
                 flat[filled:end] = 0
         batch[key] = out
@@ -170,6 +174,8 @@ class BatchReader:
             return [dict(zip(names, row, strict=True)) for row in zip(*parts, strict=True)]
         columns = [split.column(wanted.column) for split in self.splits]
         readers: dict[tuple[int, int], Accessor] = {}
+        picks = wanted.of_masks and bool(chosen)
+        per_target = wanted.column in PER_TARGET
         values = []
         for source, image, target in places:
             shard, rows = columns[source].rows(image)
@@ -177,18 +183,22 @@ class BatchReader:
             if read is None:
                 read = columns[source].field(shard, wanted.field, self.request.fields[wanted.column])
                 readers[source, shard] = read
-            picked = chosen.get((source, image)) if wanted.of_masks else None
+            if not picks:
+                values.append(
+                    [read(row) for row in rows] if nested else read(rows[target] if per_target else rows.start)
+                )
+                continue
+            split, picked = self.splits[source], chosen[source, image]
             if nested:
-                split = self.splits[source]
                 values.append([self._pick(wanted, split, image, n, read(row), picked) for n, row in enumerate(rows)])
             else:
-                row = rows[target] if wanted.column in PER_TARGET else rows.start
-                values.append(self._pick(wanted, self.splits[source], image, target, read(row), picked))
+                row = rows[target] if per_target else rows.start
+                values.append(self._pick(wanted, split, image, target, read(row), picked))
         return values
 
-    def _pick(self, wanted: Wanted, split: Split, image: int, target: int, value: Any, chosen: Chosen | None) -> Any:
+    def _pick(self, wanted: Wanted, split: Split, image: int, target: int, value: Any, chosen: Chosen) -> Any:
         """The candidates' part of a value that has an entry a mask; any other value as it is."""
-        if chosen is None or not isinstance(value, list | np.ndarray):
+        if not isinstance(value, list | np.ndarray):
             return value
         added: Any = ()
         if chosen.instances:

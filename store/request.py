@@ -114,6 +114,12 @@ class Request:
         return [wanted.column for wanted in self.wanted.values() if wanted.is_array and wanted.of_masks]
 
     @cached_property
+    def chooses(self) -> bool:
+        """Whether an image's candidates are decided first: by a view, or because several things must agree on them."""
+        of_masks = sum(wanted.of_masks for wanted in self.wanted.values())
+        return bool(of_masks) and (self.candidates is not None or (bool(self.mask_arrays) and of_masks > 1))
+
+    @cached_property
     def width(self) -> int | None:
         """Candidates a sample is padded to; None when nothing says how many there can be."""
         arrays, view = self.mask_arrays, self.candidates or Candidates()

@@ -62,18 +62,21 @@ class ShardReader:
         """The vectors ``[count, *row_shape[1:]]`` of the image at a position of the shard; of them the first ``rows``."""
         count = self.commit.counts[position] if rows is None else rows
         vectors = np.empty((count, *self.layout.row_shape[1:]), dtype=self.dtype)
-        self.read_into(position, vectors.reshape(-1).view(np.uint8), count)
+        if count:
+            self.read_into(position, vectors.reshape(-1).view(np.uint8).data, vectors.ctypes.data, count)
         return vectors
 
-    def read_into(self, position: int, out: U8, rows: int) -> None:
-        """Write the first ``rows`` vectors of an image into ``out``, uint8 [rows * row_bytes], contiguous.
+    def read_into(self, position: int, out: memoryview, address: int, rows: int) -> None:
+        """Write the first ``rows`` vectors of an image to ``out``, bytes that begin at ``address``.
+
+        Where ``out`` has room for it, the rest of the last vector's chunk is written behind them.
 
         Raises:
             DamagedStoreError: the bytes are not the committed ones. ``out`` then holds anything.
         """
         if rows == 0:
             return
-        if not 0 < rows <= self.commit.counts[position] or len(out) != rows * self.row_bytes:
+        if not 0 < rows <= self.commit.counts[position] or len(out) < rows * self.row_bytes:
             raise ValueError(
                 f"{self.path}: image {position} of the shard has {self.commit.counts[position]} vectors of {self.row_bytes} "
                 f"bytes; asked for {rows} into {len(out)} bytes"
@@ -83,48 +86,45 @@ class ShardReader:
             return
         size, chunk_rows = self._chunk_bytes, self.layout.chunk_rows
         if size > _CACHED_BYTES and rows % chunk_rows == 0 and self._checks(position):
-            self._read_large(position, out)
+            self._read_large(position, out, address, rows // chunk_rows)
             return
-        full, rest = divmod(rows, chunk_rows)
-        chunks = full + (rest > 0)
-        target, seals = out.data, bytearray(CRC_BYTES * chunks)
-        places = memoryview(seals)
-        pieces: list[memoryview] = []
-        for number in range(full):
-            pieces.append(target[number * size : (number + 1) * size])
-            pieces.append(places[CRC_BYTES * number : CRC_BYTES * (number + 1)])
+        chunks = -(-rows // chunk_rows)
+        seals = bytearray(CRC_BYTES * chunks)
+        places, pieces = memoryview(seals), []
+        for number in range(chunks):
+            pieces += [out[number * size : (number + 1) * size], places[CRC_BYTES * number : CRC_BYTES * (number + 1)]]
         last: U8 | None = None
-        if rest:  # the rest of the chunk has no room in `out`
+        if chunks * size > len(out):
             last = np.empty(size, np.uint8)
-            pieces += [last.data, places[CRC_BYTES * full :]]
+            pieces[-2] = last.data
         self._fill(pieces, self._offsets[position], chunks * (size + CRC_BYTES))
         if self._checks(position):
-            address = out.ctypes.data
-            found = [crc32c_at(address + number * size, size) for number in range(full)]
+            found = [crc32c_at(address + number * size, size) for number in range(chunks - (last is not None))]
             if last is not None:
                 found.append(crc32c_at(last.ctypes.data, size))
-            self._compare(position, found, bytes(seals))
+            self._compare(position, found, seals)
         if last is not None:
-            out[full * size :] = last[: rest * self.row_bytes]
+            first = (chunks - 1) * size
+            out[first : rows * self.row_bytes] = last.data[: rows * self.row_bytes - first]
 
-    def _read_large(self, position: int, out: U8) -> None:
+    def _read_large(self, position: int, out: memoryview, address: int, chunks: int) -> None:
         """Whole chunks that are too large for the cache, part by part."""
-        size, offset, target, address = self._chunk_bytes, self._offsets[position], out.data, out.ctypes.data
+        size, offset = self._chunk_bytes, self._offsets[position]
         found, seals = [], bytearray()
-        for start in range(0, len(out), size):
+        for start in range(0, chunks * size, size):
             crc = 0
             for first in range(start, start + size, _CACHED_BYTES):
                 last = min(first + _CACHED_BYTES, start + size)
-                self._fill([target[first:last]], offset, last - first)
+                self._fill([out[first:last]], offset, last - first)
                 crc, offset = extend_at(crc, address + first, last - first), offset + last - first
             seal = bytearray(CRC_BYTES)
             self._fill([memoryview(seal)], offset, CRC_BYTES)
             found.append(crc)
             seals += seal
             offset += CRC_BYTES
-        self._compare(position, found, bytes(seals))
+        self._compare(position, found, seals)
 
-    def _read_compressed(self, position: int, out: U8, rows: int) -> None:
+    def _read_compressed(self, position: int, out: memoryview, rows: int) -> None:
         assert self._sizes is not None
         sizes = self._sizes[position][: -(-rows // self.layout.chunk_rows)]
         run = np.empty(int(sizes.sum()), np.uint8)
@@ -134,7 +134,7 @@ class ShardReader:
         if self._checks(position):
             found = [crc32c_at(chunk.ctypes.data, len(chunk) - CRC_BYTES) for chunk in chunks]
             self._compare(position, found, b"".join(chunk[-CRC_BYTES:].tobytes() for chunk in chunks))
-        codec, start = pa.Codec("zstd"), 0
+        codec, start, end = pa.Codec("zstd"), 0, rows * self.row_bytes
         for chunk in chunks:
             try:
                 data = codec.decompress(chunk[:-CRC_BYTES], self._chunk_bytes)
@@ -144,21 +144,21 @@ class ShardReader:
                 ) from error
             if data.size != self._chunk_bytes:
                 raise self._damaged(f"image {position} of the shard: a chunk of {data.size} bytes")
-            part = out[start : start + self._chunk_bytes]
-            part[:] = np.frombuffer(data, np.uint8)[: len(part)]
+            part = out[start : min(start + self._chunk_bytes, end)]
+            part[:] = memoryview(data).cast("B")[: len(part)]
             start += self._chunk_bytes
 
     def _checks(self, position: int) -> bool:
         return not self._never and (self._unchecked is None or bool(self._unchecked[position]))
 
-    def _compare(self, position: int, found: list[int], seals: bytes) -> None:
+    def _compare(self, position: int, found: list[int], seals: bytes | bytearray) -> None:
         """Hold the chunks' bytes against their checksums, and all checksums of the image against the commit."""
-        if struct.pack(f"<{len(found)}I", *found) != seals:
+        if _words(len(found)).pack(*found) != seals:
             raise self._damaged(f"image {position} of the shard: the bytes do not fit their checksum")
         total = -(-self.commit.counts[position] // self.layout.chunk_rows)
         if len(found) < total:
-            seals += self._later_seals(position, len(found), total)
-        if self.commit.crc32c is None or google_crc32c.value(seals) != self.commit.crc32c[position]:
+            seals = bytes(seals) + self._later_seals(position, len(found), total)
+        if self.commit.crc32c is None or google_crc32c.value(bytes(seals)) != self.commit.crc32c[position]:
             raise self._damaged(f"image {position} of the shard has another checksum than its commit says")
         if self._unchecked is not None:
             self._unchecked[position] = len(found) < total  # only the whole image settles it
@@ -226,6 +226,12 @@ class ShardReader:
 
     def _damaged(self, what: str) -> DamagedStoreError:
         return DamagedStoreError(f"{self.path}: shard {self.commit.shard}: {what}; run: python cli.py verify --repair")
+
+
+@lru_cache
+def _words(count: int) -> struct.Struct:
+    """So many checksums, as they stand in the file."""
+    return struct.Struct(f"<{count}I")
 
 
 class _File:

@@ -214,6 +214,31 @@ def test_an_edited_parameter_updates_the_outputs(project: Path) -> None:
     assert "Running stage" not in dvc(project, "repro", "verify")
 
 
+def test_back_to_an_older_revision_and_forth(project: Path) -> None:
+    """What DVC brings back is whole or is named; emptying its cache takes nothing from the store (F32)."""
+    complete = ("python", "cli.py", "verify", "--deep", "--complete")
+    run(project, "git", "add", "--all")
+    run(project, "git", "commit", "--quiet", "--message", "means of two splits")
+    newer = commits(project)
+    run(project, "git", "checkout", "--quiet", "HEAD~1")
+    assert "not done" in run(project, *complete, code=4)  # the newer store under the older parameters: said, not served
+    dvc(project, "checkout")
+    assert "0 missing, 0 stale" in run(project, *complete)
+    assert "Running stage" not in dvc(project, "repro", "verify")
+
+    dvc(project, "gc", "--workspace", "--force")  # takes the newer revision's outputs out of the cache
+    assert "0 missing, 0 stale" in run(project, *complete)
+    run(project, "git", "checkout", "--quiet", "-")
+    assert "data/store/means/tiny" in run(project, "dvc", "checkout", code=255)
+    assert "train/centered/mask_embeddings/demo_sam: 2 of 2 shards not done (missing)" in run(
+        project, *complete, code=4
+    )
+    ran = re.findall("Running stage '(.*)'", dvc(project, "repro", "verify"))
+    assert ran == ["normalize", "verify"]  # of what no cache holds any more, and only of that
+    assert commits(project).keys() == newer.keys()
+    assert "0 missing, 0 stale" in run(project, *complete)
+
+
 @pytest.mark.slow
 def test_an_edited_parameter_of_masks_reruns_what_lies_behind(project: Path) -> None:
     edit(project, "", "compression", "zstd")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def stopped(project: Any, at: int, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a child that sends itself a signal in its ``at``-th write, after the file and before the commit."""
+def stopped(
+    project: Any, at: int, name: str, *arguments: str, again_after_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command line in a child that sends itself a signal in its ``at``-th write, after the file and before the commit.
+
+    ``again_after_s`` sends it a second time, so much later.
+    """
     argv = ["cli.py", "--params", str(project.params), *arguments]
     code = textwrap.dedent(f"""
-        import itertools, os, signal, sys
+        import itertools, os, signal, sys, threading
         import store.writer as writer
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
         real, calls = writer.write_commit, itertools.count()
         def stopping(folder, commit):
             if next(calls) == {at}:
+                if {again_after_s} is not None:
+                    threading.Timer({again_after_s}, os.kill, (os.getpid(), signal.{name})).start()
                 os.kill(os.getpid(), signal.{name})
             real(folder, commit)
         writer.write_commit = stopping
@@ -58,6 +66,20 @@ def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
     assert finished.recomputed(before) == {
         "train/match/instances#1", "train/match/targets#2", "train/match/instances#2"
     }  # fmt: skip
+    assert finished.content() == content
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+@pytest.mark.parametrize("between_s", [0.0, 0.02, 0.2])
+def test_a_second_ctrl_c_is_as_safe_as_the_first(finished: Any, between_s: float) -> None:
+    """Wherever the second one lands: on the way out of the work, in the report, or on a process that has gone."""
+    content = finished.content()
+    without(finished, "train/match")
+    begun = time.monotonic()
+    done = stopped(finished, 2, "SIGINT", "extract", "--split", "train", "--stage", "match", again_after_s=between_s)
+    assert done.returncode in (130, -signal.SIGINT)
+    assert time.monotonic() - begun < 60
+    finished.build("extract --split train --stage match")
     assert finished.content() == content
     assert finished.run("verify", "--deep", "--complete").code == 0
 
