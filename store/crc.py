@@ -1,4 +1,4 @@
-"""crc32c of bytes where they lie in memory, without holding the interpreter lock."""
+"""crc32c of bytes where they lie in memory; of many bytes without holding the interpreter lock."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ from collections.abc import Callable
 
 import google_crc32c
 
-__all__ = ["crc32c_at", "extend_at"]
+__all__ = ["crc32c_at"]
+
+_LETS_OTHERS_RUN = 1 << 17
+"""From so many bytes on: handing the interpreter lock over and back takes longer than the checksum of fewer."""
 
 
-def _find() -> Callable[[int, int, int], int]:
-    """The C function that google-crc32c's extension is linked with: called through ctypes it lets other threads run.
+def _find() -> tuple[Callable[[int, int, int], int], Callable[[int, int, int], int]]:
+    """The C function that google-crc32c's extension is linked with: holding the interpreter lock, and without it.
 
-    Where that cannot be found (another build, no extension at all) google-crc32c itself does the same under the lock.
+    Where it cannot be found (another build, no extension at all) google-crc32c itself does the same under the lock.
     """
     try:
         from google_crc32c import _crc32c
 
-        function = ctypes.CDLL(_crc32c.__file__).crc32c_extend
+        functions = [library(_crc32c.__file__).crc32c_extend for library in (ctypes.PyDLL, ctypes.CDLL)]
     except (ImportError, OSError, AttributeError):
-        return lambda crc, address, length: google_crc32c.extend(crc, ctypes.string_at(address, length))  # type: ignore[no-any-return]
-    function.restype = ctypes.c_uint32
-    function.argtypes = [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]
-    return function  # type: ignore[no-any-return]
+
+        def slower(crc: int, address: int, length: int) -> int:
+            return google_crc32c.extend(crc, ctypes.string_at(address, length))  # type: ignore[no-any-return]
+
+        return slower, slower
+    for function in functions:
+        function.restype = ctypes.c_uint32
+        function.argtypes = [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]
+    return functions[0], functions[1]
 
 
-extend_at = _find()
-"""``extend_at(crc, address, length)``: the checksum ``crc`` of what came before, gone on over ``length`` bytes at ``address``."""
+_holding, _letting_go = _find()
 
 
 def crc32c_at(address: int, length: int) -> int:
     """Checksum of ``length`` bytes at ``address``."""
-    return extend_at(0, address, length)
+    return (_letting_go if length >= _LETS_OTHERS_RUN else _holding)(0, address, length)

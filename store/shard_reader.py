@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .columns import ColumnMeta, Commit
-from .crc import crc32c_at, extend_at
+from .crc import crc32c_at
 from .errors import DamagedStoreError
 from .layout import array_file
 from .shards import ABSENT, CRC_BYTES, AnyArray, layout_of
@@ -30,7 +30,6 @@ CHECKS = ("always", "first-touch", "never")
 
 _OPEN_FILES = 256
 _PIECES = 1024  # IOV_MAX of Linux and macOS
-_CACHED_BYTES = 1 << 18  # checked as soon as they are read, while they are in the processor's cache
 
 U8 = npt.NDArray[np.uint8]
 
@@ -85,9 +84,6 @@ class ShardReader:
             self._read_compressed(position, out, rows)
             return
         size, chunk_rows = self._chunk_bytes, self.layout.chunk_rows
-        if size > _CACHED_BYTES and rows % chunk_rows == 0 and self._checks(position):
-            self._read_large(position, out, address, rows // chunk_rows)
-            return
         chunks = -(-rows // chunk_rows)
         seals = bytearray(CRC_BYTES * chunks)
         places, pieces = memoryview(seals), []
@@ -106,23 +102,6 @@ class ShardReader:
         if last is not None:
             first = (chunks - 1) * size
             out[first : rows * self.row_bytes] = last.data[: rows * self.row_bytes - first]
-
-    def _read_large(self, position: int, out: memoryview, address: int, chunks: int) -> None:
-        """Whole chunks that are too large for the cache, part by part."""
-        size, offset = self._chunk_bytes, self._offsets[position]
-        found, seals = [], bytearray()
-        for start in range(0, chunks * size, size):
-            crc = 0
-            for first in range(start, start + size, _CACHED_BYTES):
-                last = min(first + _CACHED_BYTES, start + size)
-                self._fill([out[first:last]], offset, last - first)
-                crc, offset = extend_at(crc, address + first, last - first), offset + last - first
-            seal = bytearray(CRC_BYTES)
-            self._fill([memoryview(seal)], offset, CRC_BYTES)
-            found.append(crc)
-            seals += seal
-            offset += CRC_BYTES
-        self._compare(position, found, seals)
 
     def _read_compressed(self, position: int, out: memoryview, rows: int) -> None:
         assert self._sizes is not None

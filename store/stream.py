@@ -51,6 +51,7 @@ class Stream:
         for step, batch in self.read_ahead():
             self.schedule.advance(step)
             yield batch
+            del batch  # its memory is for the batch that is read next
         self.schedule.finish()
 
     def read_ahead(self) -> Iterator[tuple[Step, Batch]]:
@@ -68,11 +69,9 @@ class Stream:
             for step in steps:
                 waiting.append((step, pool.submit(self.read, step)))
                 if len(waiting) > 2 * self.threads:
-                    ready, future = waiting.popleft()
-                    yield ready, future.result()
+                    yield _first(waiting)
             while waiting:
-                ready, future = waiting.popleft()
-                yield ready, future.result()
+                yield _first(waiting)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -90,6 +89,12 @@ class Stream:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Stand where ``state`` was taken, whatever ranks, threads and batch size it was taken with."""
         self.schedule.load_state_dict(state)
+
+
+def _first(waiting: deque[tuple[Step, Future[Batch]]]) -> tuple[Step, Batch]:
+    """The batch that was asked for first; nothing here holds it any longer."""
+    step, future = waiting.popleft()
+    return step, future.result()
 
 
 def mix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -80,19 +81,24 @@ class Loader(DataLoader[dict[str, Any]]):
         if self.num_workers:
             batches = zip(schedule.steps(), super().__iter__(), strict=True)
         else:
-            batches = ((step, self._collate(to_tensors(batch))) for step, batch in self.stream.read_ahead())
+            batches = map(self._converted, self.stream.read_ahead())
         try:
             for step, batch in batches:
                 schedule.advance(step)
                 yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+                del batch  # its memory is for the batch that is read next
+        except (RuntimeError, EOFError, ConnectionError) as error:  # the last two while it hands a tensor over
+            told = _signalled(error)
+            if "DataLoader worker" not in str(told):
                 raise
             raise StoreError(
                 f"a loader worker died in epoch {schedule.epoch} after sample {schedule.position} of {schedule.samples} (out of "
-                f"memory, or killed): {error}; state_dict() says where to go on"
+                f"memory, or killed): {told}; state_dict() says where to go on"
             ) from error
         schedule.finish()
+
+    def _converted(self, read: tuple[Step, dict[str, Any]]) -> tuple[Step, Any]:
+        return read[0], self._collate(to_tensors(read[1]))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, unless the loader stands in it."""
@@ -107,6 +113,17 @@ class Loader(DataLoader[dict[str, Any]]):
         """As :meth:`Stream.load_state_dict`; the next iteration goes on there."""
         self.stream.load_state_dict(state)
         self._resumed = True
+
+
+def _signalled(error: Exception) -> Exception:
+    """What torch says of a dead worker: it raises when the signal comes, which may be after the worker's pipe is gone."""
+    if isinstance(error, RuntimeError):
+        return error
+    try:
+        time.sleep(5)  # the signal ends it
+    except RuntimeError as told:
+        return told
+    return error
 
 
 class _Batches(Dataset[dict[str, Any]]):
