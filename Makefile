@@ -3,6 +3,7 @@
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
 # make bench-read    reading beside other loaders, in an environment of their own (Python 3.12); bench-write: adding a column
+# make bench-extract    everything mode and embeddings beside the code they replace
 # make clean   remove the demo's data
 # make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
 
@@ -13,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro test check soak bench-read bench-write lock bench-lock clean
+.PHONY: setup repro test check soak bench-read bench-write bench-extract lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -57,6 +58,9 @@ $(BENCH): tests/benchmarks/requirements.lock $(INSTALLED)
 lock: $(INSTALLED)
 	uv pip compile --system-certs -q pyproject.toml --group app --group dev --generate-hashes --python-version 3.11 --no-annotate --no-header -o requirements.lock
 	echo 'uv==0.13.8' | uv pip compile --system-certs -q - --generate-hashes --no-annotate --no-header -o requirements-uv.lock
+
+bench-extract: $(INSTALLED)
+	python -m tests.benchmarks.extract $(BENCH_OPTIONS)
 
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock

@@ -53,7 +53,7 @@ def features_column(model: str) -> str:
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
     """Load SAM; return the function that segments a shard."""
     from stages.device import resolve_device
-    from stages.sam.generator import MaskGenerator
+    from stages.sam.proposals import MaskGenerator
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)

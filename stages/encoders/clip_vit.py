@@ -34,10 +34,21 @@ class AlphaVisionTransformer(VisionTransformer):  # type: ignore[misc]
         D]."""
         patches = (self.conv1(image) + self.conv1_alpha(alpha)).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(patches), 1, -1)
-        tokens = torch.cat([first, patches], dim=1) + self.positional_embedding
-        tokens = self.transformer(self.ln_pre(tokens))
-        vectors: torch.Tensor = self.ln_post(tokens[:, 0]) @ self.proj
+        tokens = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
+        *blocks, last = self.transformer.resblocks
+        for block in blocks:
+            tokens = block(tokens)
+        vectors: torch.Tensor = self.ln_post(_class_token_alone(last, tokens)) @ self.proj
         return vectors
+
+
+def _class_token_alone(block: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """The class token [B, C] behind the last block: nobody reads what that block makes of the patches [B, N, C]."""
+    normed = block.ln_1(tokens)
+    seen, _ = block.attn(normed[:, :1], normed, normed, need_weights=False)
+    first = tokens[:, :1] + block.ls_1(seen)
+    found: torch.Tensor = (first + block.ls_2(block.mlp(block.ln_2(first))))[:, 0]
+    return found
 
 
 def _arguments(options: Mapping[str, Any], output_dim: int) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""Mask embeddings: ours beside one forward a mask, and beside pooling upsampled features."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from stages.encoders.pooling import UPSAMPLING, mask_weights, pool
+from tests.benchmarks.extraction.everything import seconds
+
+
+def masks_of(count: int, height: int, width: int) -> list[np.ndarray]:
+    """Ellipses, bool [H, W]."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    found = []
+    for _ in range(count):
+        (cy, cx), (ry, rx) = rng.random(2) * (height, width), (0.05 + 0.2 * rng.random(2)) * (height, width)
+        found.append(((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1)
+    return found
+
+
+def pooling(
+    count: int, channels: int, grid: int, image_px: tuple[int, int], device: str, repeats: int
+) -> dict[str, Any]:
+    """Masked pooling from dense masks: by the adjoint, and upsampling as LLM-Seg does it (wangjunchi/LLMSeg)."""
+    features = torch.randn(channels, grid, grid, generator=torch.Generator().manual_seed(0)).to(device)
+    masks = masks_of(count, *image_px)
+
+    def adjoint() -> np.ndarray:
+        return pool(features, mask_weights(masks, image_px, grid, device))
+
+    def upsampled() -> np.ndarray:
+        side = UPSAMPLING * grid
+        large = F.interpolate(features[None], (side, side), mode="bilinear", align_corners=False)[0]
+        square = max(image_px)
+        stacked = torch.stack([torch.from_numpy(mask) for mask in masks]).to(device).float()[:, None]
+        padded = F.pad(stacked, (0, square - image_px[1], 0, square - image_px[0]))
+        small = F.interpolate(padded, (side, side), mode="bilinear", antialias=True, align_corners=False)[:, 0]
+        sums = torch.stack([(large * mask).sum((1, 2)) for mask in small])
+        found: np.ndarray = (sums / (small.sum((1, 2))[:, None] + 1e-8)).cpu().numpy()
+        return found
+
+    error = float(np.abs(adjoint() - upsampled()).max())
+    return {**compare({"ours": adjoint, "reference": upsampled}, repeats), "largest difference": error}
+
+
+def alphaclip(options: dict[str, Any], dim: int, count: int, device: str, repeats: int) -> dict[str, Any]:
+    """AlphaCLIP on random weights: our batches, and one forward a mask through open_clip's own modules."""
+    from stages.encoders.clip_vit import make_alphaclip
+
+    torch.manual_seed(0)
+    model = make_alphaclip(options, dim).eval().to(device)
+    side = options["input_px"]
+    image = torch.randn(1, 3, side, side, device=device)
+    alphas = torch.randn(count, 1, side, side, device=device)
+
+    @torch.inference_mode()
+    def batched() -> torch.Tensor:
+        return torch.cat([model(image, part) for part in alphas.split(16)])
+
+    @torch.inference_mode()
+    def one_by_one() -> torch.Tensor:
+        return torch.cat([_plain(model, image, alpha[None]) for alpha in alphas])
+
+    similarity = float(F.cosine_similarity(batched(), one_by_one()).min())
+    return {**compare({"ours": batched, "reference": one_by_one}, repeats), "least cosine": similarity}
+
+
+def _plain(model: Any, image: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """All blocks for all tokens, as the README of SunzeY/AlphaCLIP runs it."""
+    patches = (model.conv1(image) + model.conv1_alpha(alpha)).flatten(2).transpose(1, 2)
+    tokens = torch.cat([model.class_embedding.expand(1, 1, -1), patches], dim=1) + model.positional_embedding
+    tokens = model.transformer(model.ln_pre(tokens))
+    found: torch.Tensor = model.ln_post(tokens[:, 0]) @ model.proj
+    return found
+
+
+def compare(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, Any]:
+    """Median seconds of each, taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(repeats):
+        for name, call in work.items():
+            times[name].append(seconds(call))
+    return {name: statistics.median(values) for name, values in times.items()}
