@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tests.benchmarks import machine
-from tests.benchmarks.extraction import calibrated, embedding, everything
+from tests.benchmarks.extraction import calibrated, embedding, everything, memory
 from tests.benchmarks.report import table
 
 PACKAGES = ("torch", "torchvision", "segment-anything", "open-clip-torch", "numba", "numpy")
@@ -61,7 +61,10 @@ def main() -> None:
     if options.memory:
         say("memory, an image of 2048 px")
         pixels = 256 if options.quick else 2048
-        document["memory"] = everything.memory(model, side, points, options.device, DTYPES[precisions[-1]], pixels)
+        document["memory"] = {
+            which: memory.peak_of(which, model, side, points, options.device, precisions[-1], pixels)
+            for which in ("ours", "reference")
+        }
     say("masked pooling")
     grid, channels = (16, 64) if options.quick else (64, 1024)
     document["pooling"] = embedding.pooling(50, channels, grid, (480, 640), options.device, repeats)
@@ -98,11 +101,10 @@ def report(document: dict[str, Any]) -> str:
     rows = [line(name, document[name]) for name in ("pooling", "AlphaCLIP")]
     lines += [table(("ms", "reference", "ours", "times"), rows), ""]
     if "memory" in document:
-        memory = document["memory"]
-        share = memory["ours"] / memory["reference"]
+        peak = document["memory"]
         lines.append(
-            f"Peak memory above the model: {memory['ours'] / 1e6:.0f} MB, reference {memory['reference'] / 1e6:.0f} MB "
-            f"({share:.2f} of it)."
+            f"Peak memory above the model: {peak['ours'] / 1e6:.0f} MB, reference {peak['reference'] / 1e6:.0f} MB "
+            f"({peak['ours'] / peak['reference']:.2f} of it)."
         )
     return "\n".join(lines)
 

@@ -42,7 +42,7 @@ def pooling(
         stacked = torch.stack([torch.from_numpy(mask) for mask in masks]).to(device).float()[:, None]
         padded = F.pad(stacked, (0, square - image_px[1], 0, square - image_px[0]))
         small = F.interpolate(padded, (side, side), mode="bilinear", antialias=True, align_corners=False)[:, 0]
-        sums = torch.stack([(large * mask).sum((1, 2)) for mask in small])
+        sums = small.flatten(1) @ large.flatten(1).T
         found: np.ndarray = (sums / (small.sum((1, 2))[:, None] + 1e-8)).cpu().numpy()
         return found
 

@@ -17,7 +17,6 @@ from stages.sam import postprocess
 from stages.sam.decoder import Decoded, PointDecoder
 from stages.sam.generator import AutomaticMaskGenerator
 from tests.benchmarks.extraction.calibrated import Calibrated, calibrate, new_model, picture
-from tests.benchmarks.extraction.memory import peak_above
 from tests.benchmarks.extraction.stopwatch import Place, stopwatch, wait
 from tests.stages.sam.agreement import agreement
 
@@ -56,20 +55,6 @@ def run(
         "points_per_batch": mine.points_per_batch.size,
         "post": post_on_identical_logits(calibrated, image, repeats),
     }
-
-
-def memory(
-    model: str, side_px: int, points_per_side: int, device: str, dtype: torch.dtype, image_px: int
-) -> dict[str, int]:
-    """Peak bytes above the model on a square image, ours and theirs."""
-    calibrated = calibrate(new_model(model, side_px, device), picture(side_px, side_px), points_per_side)
-    image = picture(image_px, image_px)
-    options = {**calibrated.options, "output_mode": "coco_rle"}
-    mine = AutomaticMaskGenerator(calibrated.sam, dtype=dtype, **options)
-    mine.generate(picture(64, 64))  # what is compiled or cached once is not counted
-    found = {"ours": peak_above(lambda: mine.generate(image), device)}
-    theirs = SamAutomaticMaskGenerator(calibrated.sam, **options)
-    return {**found, "reference": peak_above(lambda: theirs.generate(image), device)}
 
 
 def places_of_reference(generator: SamAutomaticMaskGenerator) -> list[Place]:

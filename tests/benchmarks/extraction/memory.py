@@ -1,13 +1,52 @@
-"""Peak memory of a piece of work above what was there before."""
+"""Peak memory of everything mode above the model, in a process of its own: one that has done nothing else yet.
+
+What a process has freed stays its own for a while, so that later work in it seems to need nothing.
+"""
 
 from __future__ import annotations
 
 import gc
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from segment_anything import SamAutomaticMaskGenerator
+
+from stages.sam.generator import AutomaticMaskGenerator
+from tests.benchmarks.extraction.calibrated import calibrate, new_model, picture
+
+SMALL_PX = 64
+
+
+def peak_of(which: str, model: str, side_px: int, points_per_side: int, device: str, dtype: str, image_px: int) -> int:
+    """Bytes that ``ours`` or the ``reference`` needs for a square image of ``image_px``, measured in a new process."""
+    arguments = [which, model, side_px, points_per_side, device, dtype, image_px]
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, json.dumps(arguments)], check=True, capture_output=True, text=True
+    )
+    return int(done.stdout)
+
+
+def measure(which: str, model: str, side_px: int, points_per_side: int, device: str, dtype: str, image_px: int) -> int:
+    """As :func:`peak_of`, in this process."""
+    sam = new_model(model, side_px, device)
+    options: dict[str, Any] = calibrate(
+        sam, picture(SMALL_PX, SMALL_PX), 2
+    ).options  # the weights; of the options the modes
+    options |= {"points_per_side": points_per_side, "output_mode": "coco_rle"}
+    options |= {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.0}
+    if which == "ours":
+        generate = AutomaticMaskGenerator(sam, dtype=getattr(torch, dtype), **options).generate
+    else:
+        generate = SamAutomaticMaskGenerator(sam, **options).generate
+    generate(picture(SMALL_PX, SMALL_PX))  # what is compiled or cached once is not counted
+    image = picture(image_px, image_px)
+    return peak_above(lambda: generate(image), device)
 
 
 def peak_above(work: Callable[[], object], device: str) -> int:
@@ -29,3 +68,7 @@ def _status(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return 1024 * int(found[1])
+
+
+if __name__ == "__main__":
+    print(measure(*json.loads(sys.argv[1])))

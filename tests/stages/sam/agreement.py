@@ -39,8 +39,9 @@ def agreement(ours: Records, theirs: Records, keep: Sequence[bool] | None = None
         value = 1.0 if len(a) == len(b) else 0.0
         return Agreement(value, value, len(a), len(b))
     common = rle.intersections(a, b)
-    areas = [np.array([max(1, record["area"]) for record in records]) for records in (ours, theirs)]
-    iou = common / (areas[0][:, None] + areas[1][None, :] - common)
+    areas = [np.array([record["area"] for record in records]) for records in (ours, theirs)]
+    union = areas[0][:, None] + areas[1][None, :] - common
+    iou = np.where(union > 0, common / np.maximum(union, 1), 1.0)  # two empty masks are the same
     partner = np.zeros(len(b))
     while iou.max() > 0:
         i, j = np.unravel_index(iou.argmax(), iou.shape)
