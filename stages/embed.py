@@ -32,7 +32,7 @@ def columns(params: Sections) -> list[ColumnSpec]:
             layout = ArrayLayout(
                 (limit, encoder.dim), VECTORS_PER_CHUNK, "float16", dimension_names=("image", reads[:-1], "dim")
             )
-            options = {"encoder": _options(encoder), "limit": limit}
+            options = {"encoder": _options(encoder), "limit": limit, "precision": params.embed.precision}
             specs.append(
                 ColumnSpec(
                     f"{kind}/{name}",
@@ -49,7 +49,7 @@ def columns(params: Sections) -> list[ColumnSpec]:
         layout = ArrayLayout(
             (encoder.tokens, encoder.dim), encoder.tokens, "float16", dimension_names=("image", "token", "dim")
         )
-        options = {"encoder": _options(encoder)}
+        options = {"encoder": _options(encoder), "precision": params.embed.precision}
         specs.append(
             ColumnSpec(f"image_features/{name}", "embed", ("images",), options, VERSION, encoder.weights, layout=layout)
         )
@@ -74,7 +74,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
     names = dict.fromkeys(name.split("/", 1)[1] for name in specs)
-    models = {name: build(name, weights, device, params.run.masks_per_batch) for name in names}
+    models = {name: build(name, weights, device, params.run.masks_per_batch, params.embed.precision) for name in names}
 
     def run(shard: ShardInput) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}

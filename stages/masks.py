@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,8 @@ def columns(params: Sections) -> list[ColumnSpec]:
             dimension_names=("image", "channel", "y", "x"),
         )
         name = features_column(params.masks.model)
-        specs.append(
-            ColumnSpec(
-                name, "masks", ("images",), {"model": params.masks.model}, VERSION, (model.weights,), layout=layout
-            )
-        )
+        options = {"model": params.masks.model, "precision": params.masks.precision}
+        specs.append(ColumnSpec(name, "masks", ("images",), options, VERSION, (model.weights,), layout=layout))
     return specs
 
 
@@ -58,25 +56,40 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
     path = weights[SAM_MODELS[params.masks.model].weights]
-    generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch)
+    generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch or None)
     features = features_column(params.masks.model)
 
     def run(shard: ShardInput) -> dict[str, ShardData]:
+        with ThreadPoolExecutor(1, thread_name_prefix="masks") as background:
+            return segment(shard, background)
+
+    def segment(shard: ShardInput, background: Executor) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}
+        behind: list[tuple[int, Future[list[dict[str, Any]]]]] = []  # at most one image
+
+        def collect() -> None:
+            index, records = behind.pop()
+            found = records.result()
+            out["masks"].ok(index, {name: [_field(record, name) for record in found] for name in RECORD_FIELDS})
+
         for index, row, image in zip(shard.indices, shard.rows("images"), shard.pixels(), strict=True):
             if trouble := row_trouble(row, "image"):
+                while behind:
+                    collect()
                 for column in out.values():
                     column.failed(index, *trouble)
             else:
                 assert image is not None
                 records, embedding = generate(image, want_records="masks" in out)
+                while behind:  # while this image was at work, the one before it was encoded
+                    collect()
                 if "masks" in out:
-                    out["masks"].ok(
-                        index, {name: [_field(record, name) for record in records] for name in RECORD_FIELDS}
-                    )
+                    behind.append((index, background.submit(records)))
                 if features in out:
                     out[features].array(index, embedding)
             shard.tick()
+        while behind:
+            collect()
         return {name: collector.data() for name, collector in out.items()}
 
     return run

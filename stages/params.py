@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["float32", "float16", "bfloat16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -51,6 +52,8 @@ class MasksParams(Params):
     """Longest side SAM works at; a larger image is reduced first (INTER_AREA). 0: no limit."""
     save_features: bool
     """Write sam_features, so that SAM's encoder runs once an image (not with crops or max_side_px)."""
+    precision: Precision
+    """float32: the official arithmetic but for rounding. 16 bit: faster on a GPU; a few masks at the thresholds differ."""
     points_per_side: Annotated[int, Field(ge=1)]
     """Points along one side of the grid: points_per_side**2 prompts an image."""
     pred_iou_thresh: Fraction
@@ -82,6 +85,8 @@ class EmbedParams(Params):
     """Encoders that give a vector a mask, for proposals and instances alike."""
     image_encoders: tuple[Name, ...]
     """Encoders that give patch tokens an image."""
+    precision: Precision
+    """Of the encoders' matrix products. Vectors are stored in float16 whatever it is."""
 
 
 class MatchParams(Params):
@@ -112,8 +117,8 @@ class RunParams(Params):
     """Processes of the LocalCluster."""
     threads: Annotated[int, Field(ge=0)]
     """torch threads a process; 0: torch's own choice."""
-    points_per_batch: Annotated[int, Field(ge=1)]
-    """SAM prompts decoded together."""
+    points_per_batch: Annotated[int, Field(ge=0)]
+    """SAM prompts decoded together; 0: as many as suit the device."""
     masks_per_batch: Annotated[int, Field(ge=1)]
     """Masks embedded together."""
     prefetch: Annotated[int, Field(ge=0)]

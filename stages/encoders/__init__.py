@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from stages.params import Precision
 from stages.sam import SAM_MODELS
 
 Model = Callable[..., npt.NDArray[np.float32]]
@@ -114,13 +115,16 @@ def encoder_line(name: str, kind: Literal["mask", "image"]) -> Encoder:
     return ENCODERS[name]
 
 
-def build(name: str, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
+def build(
+    name: str, paths: Mapping[str, Path], device: str, masks_per_batch: int, precision: Precision = "float32"
+) -> Model:
     """Load an encoder and return the callable described in :class:`Encoder`.
 
     ``paths`` maps each name of ``ENCODERS[name].weights`` to a file whose digest was checked
-    (``stages.weights.locate``); ``device`` is torch's; ``masks_per_batch`` bounds memory and changes no
-    result beyond rounding. Raises ValueError for an unknown name or a missing path, ``WeightsError`` for a
-    file that does not hold the expected tensors.
+    (``stages.weights.locate``); ``device`` is torch's; ``masks_per_batch`` bounds memory and changes no result
+    beyond rounding; a ``precision`` of 16 bit is that of matrix products (norms and softmax stay float32). Raises
+    ValueError for an unknown name or a missing path, ``WeightsError`` for a file that does not hold the expected
+    tensors.
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder {name!r}; choose one of: {', '.join(sorted(ENCODERS))}")
@@ -130,4 +134,14 @@ def build(name: str, paths: Mapping[str, Path], device: str, masks_per_batch: in
         raise ValueError(f"encoder {name!r} needs the weights {missing}; found paths for {sorted(paths)}")
     module = importlib.import_module(f"stages.encoders.{encoder.module}")
     model: Model = module.build(encoder, paths, device, masks_per_batch)
-    return model
+    return model if precision == "float32" else _sixteen_bit(model, device, precision)
+
+
+def _sixteen_bit(model: Model, device: str, precision: str) -> Model:
+    import torch
+
+    def call(*args: Any) -> npt.NDArray[np.float32]:
+        with torch.autocast(torch.device(device).type, getattr(torch, precision)):
+            return model(*args)
+
+    return call

@@ -43,7 +43,7 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
                 if mask_only:
                     cuts.append(image_pixels(image * mask[:, :, None], side, stock, device))
             batch = model(torch.cat(cuts), torch.stack(alphas))
-            vectors[start : start + len(alphas)] = F.normalize(batch, dim=-1).cpu().numpy()
+            vectors[start : start + len(alphas)] = F.normalize(batch.float(), dim=-1).cpu().numpy()
         return vectors
 
     return embed

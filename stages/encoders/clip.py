@@ -35,7 +35,7 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
         output = model.forward_intermediates(
             pixels, [layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
         )
-        features: Vectors = output["image_intermediates"][0][0].cpu().numpy()
+        features: Vectors = output["image_intermediates"][0][0].float().cpu().numpy()
         return features
 
     return embed

@@ -46,11 +46,12 @@ def mask_weights(masks: Sequence[Mask], size_px: tuple[int, ...], grid: int, dev
     matrix = resize_matrix(grid, UPSAMPLING * grid).T @ resize_matrix(square, UPSAMPLING * grid)
     rows, columns = matrix[:, :height].to(device), matrix[:, :width].T.contiguous().to(device)
     weights = torch.zeros(len(masks), grid, grid, device=device)
-    for k in range(len(masks)):
-        mask = masks[k]
-        if mask.shape != (height, width):
-            raise ValueError(f"mask {k} is {mask.shape}, expected the image's {(height, width)}")
-        weights[k] = rows @ torch.tensor(mask, device=device).float() @ columns
+    with torch.autocast(weights.device.type, enabled=False):
+        for k in range(len(masks)):
+            mask = masks[k]
+            if mask.shape != (height, width):
+                raise ValueError(f"mask {k} is {mask.shape}, expected the image's {(height, width)}")
+            weights[k] = rows @ torch.tensor(mask, device=device).float() @ columns
     return weights
 
 
@@ -62,6 +63,7 @@ def pool(features: torch.Tensor, weights: torch.Tensor) -> Vectors:
     """
     channels, height, width = features.shape
     valid = weights[:, :height, :width].flatten(1)
-    sums = valid @ features.float().reshape(channels, height * width).T
+    with torch.autocast(features.device.type, enabled=False):
+        sums = valid @ features.float().reshape(channels, height * width).T
     pooled: Vectors = (sums / (valid.sum(1, keepdim=True) + 1e-8)).cpu().numpy()
     return pooled

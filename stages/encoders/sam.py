@@ -16,6 +16,7 @@ from stages.encoders import Encoder, Model
 from stages.encoders.common import ImageArray, Mask, Vectors, longest_side, once_an_image, resize_longest_side
 from stages.encoders.pooling import mask_weights, pool
 from stages.sam import SAM_MODELS
+from stages.sam.encoder import FastEncoder
 from stages.sam.model import build_sam
 
 
@@ -31,8 +32,9 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     @once_an_image
     def grid(image: ImageArray) -> torch.Tensor:
         pixels = torch.tensor(resize_longest_side(image, spec.image_size), device=device).permute(2, 0, 1)[None].float()
-        features: torch.Tensor = load().image_encoder(load().preprocess(pixels))[0]
-        return features
+        kind = torch.device(device).type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        return FastEncoder(load().image_encoder, dtype)(load().preprocess(pixels))[0]
 
     @torch.inference_mode()
     def embed(image: ImageArray, masks: Sequence[Mask], sam_features: npt.NDArray[np.float16] | None) -> Vectors:

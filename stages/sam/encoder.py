@@ -30,15 +30,16 @@ class FastEncoder:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Embed a batch of preprocessed images."""
-        tokens = self.encoder.patch_embed(pixels)
-        if self.encoder.pos_embed is not None:
-            tokens = tokens + self.encoder.pos_embed
-        mixed = self.dtype != torch.float32
-        with torch.autocast(pixels.device.type, self.dtype if mixed else None, enabled=mixed):
-            for block in self.encoder.blocks:
-                tokens = _block(block, tokens)
-        # In float32: the squares in the neck's norms leave float16's range.
-        found: Tensor = self.encoder.neck(tokens.float().permute(0, 3, 1, 2))
+        kind, mixed = pixels.device.type, self.dtype != torch.float32
+        with torch.autocast(kind, enabled=False):
+            tokens = self.encoder.patch_embed(pixels)
+            if self.encoder.pos_embed is not None:
+                tokens = tokens + self.encoder.pos_embed
+            with torch.autocast(kind, self.dtype if mixed else None, enabled=mixed):
+                for block in self.encoder.blocks:
+                    tokens = _block(block, tokens)
+            # In float32: the squares in the neck's norms leave float16's range.
+            found: Tensor = self.encoder.neck(tokens.float().permute(0, 3, 1, 2))
         return found
 
 

@@ -7,7 +7,7 @@ from the low-resolution logits, and only what non-maximum suppression leaves is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ from segment_anything.utils.amg import (
     is_box_near_crop_edge,
     remove_small_regions,
 )
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torchvision.ops.boxes import batched_nms, box_area
 
+from stages.batches import BatchSize, suited_points
+from stages.encoders.common import longest_side, resize_longest_side
 from stages.sam import postprocess
-from stages.sam.batches import BatchSize, suited_points
 from stages.sam.decoder import MASKS, ImageTokens, PointDecoder
 from stages.sam.encoder import FastEncoder
 from stages.sam.postprocess import Frame
@@ -36,28 +36,34 @@ I64 = npt.NDArray[np.int64]
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Candidates:
-    """Masks of one crop or of all, in the reference's order: point by point, the three masks of a point together.
+    """Masks in the reference's order: point by point, the three masks of a point together.
 
-    logits float32 [n, L, L] (empty once ``runs`` is there), iou_preds and stability_score float32 [n], boxes int64 [n, 4]
-    XYXY px, points float64 [n, 2] px, crop_boxes int64 [n, 4] XYXY px, runs: lengths in the frame of the image.
+    logits float32 [n, L, L], iou_preds and stability_score float32 [n], boxes int64 [n, 4] XYXY px, points float64 [n, 2]
+    px, crops int64 [n]: which of the image's crops each one was found in.
     """
 
-    runs: list[I64]
     logits: Tensor
     iou_preds: Tensor
     stability_score: Tensor
     boxes: Tensor
     points: Tensor
-    crop_boxes: Tensor
+    crops: Tensor
 
     def __getitem__(self, keep: Tensor) -> Candidates:
-        numbers = torch.arange(len(self.boxes))[keep].tolist() if self.runs else []
-        return Candidates([self.runs[k] for k in numbers], **{name: getattr(self, name)[keep] for name in _TENSORS})
+        return Candidates(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.boxes)
 
 
-_TENSORS = ("logits", "iou_preds", "stability_score", "boxes", "points", "crop_boxes")
+@dataclass(frozen=True)
+class Proposals:
+    """What the networks and suppression leave of an image; :meth:`AutomaticMaskGenerator.records` makes masks of it."""
+
+    candidates: Candidates
+    frames: list[Frame]
 
 
 class AutomaticMaskGenerator:
@@ -98,7 +104,7 @@ class AutomaticMaskGenerator:
         self.encoder = FastEncoder(model.image_encoder, dtype)
         with torch.no_grad():
             self.decoder = PointDecoder(model, dtype)
-        self.transform = ResizeLongestSide(model.image_encoder.img_size)
+        self.side_px: int = model.image_encoder.img_size
         self.points_per_batch = BatchSize(points_per_batch or suited_points(model.device, self.decoder.prompt_bytes))
         self.images_per_batch = BatchSize(4 if model.device.type == "cuda" else 1)
         self.pred_iou_thresh, self.stability_score_thresh = pred_iou_thresh, stability_score_thresh
@@ -119,45 +125,60 @@ class AutomaticMaskGenerator:
             The reference's records: ``segmentation`` by ``output_mode``, ``area`` px, ``bbox`` and ``crop_box`` XYWH px,
             ``predicted_iou``, ``point_coords``, ``stability_score``.
         """
-        found = self._all_crops(image, embedding)
+        return self.records(self.propose(image, embedding))
+
+    def records(self, proposals: Proposals) -> list[dict[str, Any]]:
+        """The records of an image's proposals: no network runs, so another thread may do it while the next image is at work."""
+        found = proposals.candidates
+        lengths: list[I64] = []
+        for number, frame in enumerate(proposals.frames):
+            lengths += postprocess.runs(found.logits[found.crops == number], frame, self.model.mask_threshold)
+        order = found.crops.argsort(stable=True).argsort().tolist()
+        lengths = [lengths[k] for k in order]
         if self.min_mask_region_area > 0:
-            found = self._without_small_regions(found, image.shape[:2])
-        return [self._record(found, k, image.shape[:2]) for k in range(len(found.boxes))]
+            found, lengths = self._without_small_regions(found, lengths, proposals.frames[0].image)
+        return [self._record(found, k, runs, proposals.frames) for k, runs in enumerate(lengths)]
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Pixels]) -> Tensor:
         """SAM's embeddings of images of any sizes, float32 [n, C, h, w]."""
-        inputs = [torch.as_tensor(self.transform.apply_image(image), device=self.model.device) for image in images]
+        inputs = [
+            torch.as_tensor(resize_longest_side(image, self.side_px), device=self.model.device) for image in images
+        ]
         batch = torch.stack([self.model.preprocess(pixels.permute(2, 0, 1)) for pixels in inputs])
         return torch.cat(self.images_per_batch.over(len(batch), lambda part: self.encoder(batch[part])))
 
-    def _all_crops(self, image: Pixels, embedding: Tensor | None) -> Candidates:
+    @torch.inference_mode()
+    def propose(self, image: Pixels, embedding: Tensor | None = None) -> Proposals:
+        """Arguments as :meth:`generate`."""
         size: tuple[int, int] = image.shape[0], image.shape[1]
         crop_boxes, layers = generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
+        frames = [self._frame(crop, size) for crop in crop_boxes]
         later = crop_boxes if embedding is None else crop_boxes[1:]
         cuts = [np.ascontiguousarray(image[top:bottom, left:right]) for left, top, right, bottom in later]
         embeddings = [] if embedding is None else [embedding]
         embeddings += list(self.encode(cuts)) if cuts else []
-        found = [
-            self._crop(made, self._frame(crop, size), self.point_grids[layer])
-            for made, crop, layer in zip(embeddings, crop_boxes, layers, strict=True)
-        ]
-        together = _together(found)
-        if len(crop_boxes) == 1:
-            return together
-        scores = 1 / box_area(together.crop_boxes)  # masks of smaller crops are preferred
-        return together[_suppress(together.boxes, scores, self.crop_nms_thresh)]
+        found = _together(
+            [
+                self._crop(made, frame, self.point_grids[layer], number)
+                for number, (made, frame, layer) in enumerate(zip(embeddings, frames, layers, strict=True))
+            ]
+        )
+        if len(frames) > 1:
+            scores = 1 / box_area(torch.tensor(crop_boxes))[found.crops]  # masks of smaller crops are preferred
+            found = found[_suppress(found.boxes, scores, self.crop_nms_thresh)]
+        return Proposals(found, frames)
 
     def _frame(self, crop: Sequence[int], size: tuple[int, int]) -> Frame:
         left, top, right, bottom = crop
-        square = self.model.image_encoder.img_size
-        used = self.transform.get_preprocess_shape(bottom - top, right - left, square)
-        return Frame(4 * self.decoder.grid[0], square, used, (left, top, right, bottom), size)
+        used = longest_side((bottom - top, right - left), self.side_px)
+        return Frame(4 * self.decoder.grid[0], self.side_px, used, (left, top, right, bottom), size)
 
-    def _crop(self, embedding: Tensor, frame: Frame, grid: npt.NDArray[np.float64]) -> Candidates:
-        """The masks that one crop is left with, with boxes, points and runs in the frame of the image."""
+    def _crop(self, embedding: Tensor, frame: Frame, grid: npt.NDArray[np.float64], number: int) -> Candidates:
+        """What one crop is left with, boxes and points in the frame of the image."""
         points = grid * np.array(frame.size)[None, ::-1]
-        prompts = torch.as_tensor(self.transform.apply_coords(points, frame.size), device=self.model.device)
+        scale = np.array(frame.used[::-1]) / np.array(frame.size[::-1])
+        prompts = torch.as_tensor(points * scale, device=self.model.device)
         shared = self.decoder.image(embedding.to(self.model.device))
         origins = torch.as_tensor(points)
         parts = self.points_per_batch.over(
@@ -165,13 +186,13 @@ class AutomaticMaskGenerator:
         )
         found = _together(parts)
         found = found[_suppress(found.boxes, found.iou_preds, self.box_nms_thresh)]
-        found.runs = postprocess.runs(found.logits, frame, self.model.mask_threshold)
         left, top, _, _ = frame.crop
-        found.boxes = found.boxes + torch.tensor([left, top, left, top])
-        found.points = found.points + torch.tensor([left, top])
-        found.crop_boxes = torch.tensor([frame.crop]).expand(len(found.boxes), 4)
-        found.logits = found.logits[:, :0]
-        return found
+        return replace(
+            found,
+            boxes=found.boxes + torch.tensor([left, top, left, top]),
+            points=found.points + torch.tensor([left, top]),
+            crops=torch.full((len(found),), number),
+        )
 
     def _batch(self, shared: ImageTokens, prompts: Tensor, points: Tensor, frame: Frame) -> Candidates:
         """Candidates of some points that pass all filters, in the frame of the crop."""
@@ -183,7 +204,7 @@ class AutomaticMaskGenerator:
             keep &= score >= self.stability_score_thresh
         height, width = frame.image
         keep &= ~is_box_near_crop_edge(boxes, list(frame.crop), [0, 0, width, height])
-        return Candidates([], logits[keep], iou[keep], score[keep], boxes[keep], points[keep], boxes[keep])
+        return Candidates(logits, iou, score, boxes, points, torch.zeros(len(boxes), dtype=torch.int64))[keep]
 
     def _decode(self, shared: ImageTokens, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted IoU [n], logits [n, L, L] and candidate numbers [n] of those that pass ``pred_iou_thresh``."""
@@ -195,45 +216,40 @@ class AutomaticMaskGenerator:
         logits = self.decoder.masks(decoded, None if len(rows) == len(prompts) else rows)
         return decoded.iou[passed].cpu(), logits[passed[rows]], passed.flatten().nonzero()[:, 0].cpu()
 
-    def _without_small_regions(self, found: Candidates, size: Sequence[int]) -> Candidates:
+    def _without_small_regions(
+        self, found: Candidates, lengths: list[I64], size: tuple[int, int]
+    ) -> tuple[Candidates, list[I64]]:
         """As ``SamAutomaticMaskGenerator.postprocess_small_regions``, one mask at a time."""
-        height, width = size
-        changed_runs, boxes, unchanged = [], [], []
-        for lengths in found.runs:
-            mask, holes = remove_small_regions(
-                postprocess.to_mask(lengths, height, width), self.min_mask_region_area, "holes"
-            )
+        if not lengths:
+            return found, lengths
+        filled, boxes, unchanged = [], [], []
+        for runs in lengths:
+            mask, holes = remove_small_regions(postprocess.to_mask(runs, *size), self.min_mask_region_area, "holes")
             mask, islands = remove_small_regions(mask, self.min_mask_region_area, "islands")
-            changed_runs.append(postprocess.runs_of(mask) if holes or islands else lengths)
-            unchanged.append(float(not (holes or islands)))
+            filled.append(postprocess.runs_of(mask) if holes or islands else runs)
+            unchanged.append(not (holes or islands))
             boxes.append(_box(mask))
-        if not boxes:
-            return found
-        found.runs = changed_runs
-        tensor = torch.tensor(boxes)
         threshold = max(self.box_nms_thresh, self.crop_nms_thresh)
-        keep = _suppress(tensor, torch.tensor(unchanged), threshold)
-        changed = torch.tensor(unchanged) == 0
-        found.boxes = torch.where(changed[:, None], tensor, found.boxes)
-        return found[keep]
+        keep = _suppress(torch.tensor(boxes), torch.tensor(unchanged).float(), threshold)
+        new = torch.where(torch.tensor(unchanged)[:, None], found.boxes, torch.tensor(boxes))
+        return replace(found, boxes=new)[keep], [filled[k] for k in keep.tolist()]
 
-    def _record(self, found: Candidates, k: int, size: Sequence[int]) -> dict[str, Any]:
-        height, width = size
-        lengths = found.runs[k]
+    def _record(self, found: Candidates, k: int, runs: I64, frames: Sequence[Frame]) -> dict[str, Any]:
+        height, width = frames[0].image
         if self.output_mode == "coco_rle":
-            segmentation: Any = {"size": [height, width], "counts": rle.from_runs(lengths)}
+            segmentation: Any = {"size": [height, width], "counts": rle.from_runs(runs)}
         elif self.output_mode == "uncompressed_rle":
-            segmentation = {"size": [height, width], "counts": lengths.tolist()}
+            segmentation = {"size": [height, width], "counts": runs.tolist()}
         else:
-            segmentation = postprocess.to_mask(lengths, height, width)
+            segmentation = postprocess.to_mask(runs, height, width)
         return {
             "segmentation": segmentation,
-            "area": int(lengths[1::2].sum()),
+            "area": int(runs[1::2].sum()),
             "bbox": _xywh(found.boxes[k].tolist()),
             "predicted_iou": found.iou_preds[k].item(),
             "point_coords": [found.points[k].tolist()],
             "stability_score": found.stability_score[k].item(),
-            "crop_box": _xywh(found.crop_boxes[k].tolist()),
+            "crop_box": _xywh(frames[int(found.crops[k])].crop),
         }
 
 
@@ -244,8 +260,7 @@ def _suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def _together(parts: Sequence[Candidates]) -> Candidates:
-    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
-    return Candidates([lengths for part in parts for lengths in part.runs], **tensors)
+    return Candidates(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Candidates)))
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> list[int]:

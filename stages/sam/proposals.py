@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from stages.params import MasksParams
 from stages.sam.generator import AutomaticMaskGenerator
@@ -15,7 +17,7 @@ from stages.sam.model import build_sam
 from store import rle
 
 Pixels = npt.NDArray[np.uint8]
-_OURS = {"model", "max_masks", "max_side_px", "save_features"}
+_OURS = {"model", "max_masks", "max_side_px", "save_features", "precision"}
 
 
 class MaskGenerator:
@@ -24,7 +26,7 @@ class MaskGenerator:
     Args:
         params: section ``masks``; every other field goes to :class:`AutomaticMaskGenerator` under its own name.
         path: the checkpoint.
-        points_per_batch: prompts decoded together.
+        points_per_batch: prompts decoded together; None: as many as suit the device.
     """
 
     def __init__(self, params: MasksParams, path: Path, device: str, points_per_batch: int | None) -> None:
@@ -32,12 +34,16 @@ class MaskGenerator:
         self.sam = build_sam(params.model, path, device)
         options = params.model_dump(exclude=_OURS)
         self.generator = AutomaticMaskGenerator(
-            self.sam, points_per_batch=points_per_batch, output_mode="coco_rle", **options
+            self.sam,
+            points_per_batch=points_per_batch,
+            output_mode="coco_rle",
+            dtype=getattr(torch, params.precision),
+            **options,
         )
 
     def __call__(
         self, image: Pixels, want_records: bool = True
-    ) -> tuple[list[dict[str, Any]], npt.NDArray[np.float32]]:
+    ) -> tuple[Callable[[], list[dict[str, Any]]], npt.NDArray[np.float32]]:
         """Segment everything.
 
         Args:
@@ -45,18 +51,22 @@ class MaskGenerator:
             want_records: False runs the image encoder alone.
 
         Returns:
-            SAM's records with ``segmentation`` as COCO RLE counts (str), largest area first, ties in the generator's
-            order, everything in px of ``image``; and the embedding float32 [C, h, w] of the image at the size SAM worked
-            at.
+            A function that gives SAM's records with ``segmentation`` as COCO RLE counts (str), largest area first, ties in
+            the generator's order, everything in px of ``image`` (it runs no network: call it in another thread while the
+            next image is at work); and the embedding float32 [C, h, w] of the image at the size SAM worked at.
         """
         small = reduced(image, self.params.max_side_px)
         embedding = self.generator.encode([small])[0]
-        records: list[dict[str, Any]] = []
-        if want_records:
-            records = [_plain(record) for record in self.generator.generate(small, embedding)]
+        if not want_records:
+            return list, embedding.cpu().numpy()
+        proposals = self.generator.propose(small, embedding)
+
+        def records() -> list[dict[str, Any]]:
+            found = [_plain(record) for record in self.generator.records(proposals)]
             if small is not image:
-                records = [_enlarge(record, small.shape[:2], image.shape[:2]) for record in records]
-            records.sort(key=lambda record: -record["area"])
+                found = [_enlarge(record, small.shape[:2], image.shape[:2]) for record in found]
+            return sorted(found, key=lambda record: -record["area"])
+
         return records, embedding.cpu().numpy()
 
 

@@ -69,7 +69,7 @@ class Project:
         values |= {"store": str(self.store), "dataset": "tiny", "splits": ["train", "val"], "shard_images": 2}
         values["index"]["root"] = str(self.data)
         values["masks"] |= {"max_masks": 16, "save_features": True, **ANY_MASK}
-        values["embed"] = {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
+        values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
         values["normalize"] |= {"name": "tiny", "train": ["train"], "report_vectors": 8}
         values["run"] |= {"report_dir": str(self.folder / "report"), "device": "cpu", "threads": 1, "max_failures": 0}
         for name, value in changes.items():

@@ -38,6 +38,10 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "masks.max_masks=32": ("limit: 16 -> 32", (*MASK_VECTORS, *CENTERED)),
     "masks.max_side_px=40": ("max_side_px: 0 -> 40", BEHIND_MASKS),  # with save_features=false
     "masks.save_features=false": ("sam_features/demo_sam changed", ()),
+    "masks.precision=bfloat16": (
+        "precision: float32 -> bfloat16",
+        (*FEATURES, *BEHIND_MASKS, "instance_embeddings/demo_sam", "centered/instance_embeddings/demo_sam"),
+    ),
     "masks.points_per_side=4": ("points_per_side: 2 -> 4", BEHIND_MASKS),
     "masks.pred_iou_thresh=0.5": ("pred_iou_thresh: 0.0 -> 0.5", BEHIND_MASKS),
     "masks.stability_score_thresh=0.5": ("stability_score_thresh: 0.0 -> 0.5", BEHIND_MASKS),
@@ -50,6 +54,7 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "masks.min_mask_region_area=9": ("min_mask_region_area: 0 -> 9", BEHIND_MASKS),
     "embed.mask_encoders=[demo_sam]": ("", ()),
     "embed.image_encoders=[]": ("", ()),
+    "embed.precision=bfloat16": ("precision: float32 -> bfloat16", (*VECTORS, *CLIP, *CENTERED)),
     "normalize.train=[train, val]": ("/means/tiny/demo_sam changed", CENTERED),
     "normalize.report_vectors=9": ("", ()),
     "run.device=auto": ("", ()),

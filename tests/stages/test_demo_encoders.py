@@ -117,6 +117,22 @@ def test_training_writes_official_checkpoints_that_load(tmp_path: Path) -> None:
         assert np.isfinite(vectors).all()
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", [*NAMES, "demo_sam"])
+def test_sixteen_bits_change_little(name: str, precision: str) -> None:
+    drawn, line = scene(SEEDS[0]), ENCODERS[name]
+    masks = [thing.visible for thing in drawn.objects]
+    path = {line.weights[0]: locate(line.weights[0], Path("unused"), Path("weights.lock"))}
+    want, found = (
+        model(drawn.image) if line.kind == "image" else model(drawn.image, masks, None)
+        for model in (build(name, path, "cpu", 4), build(name, path, "cpu", 4, precision))
+    )
+    assert found.dtype == want.dtype == np.float32
+    cosine = (want * found).sum(-1) / np.linalg.norm(want, axis=-1) / np.linalg.norm(found, axis=-1)
+    assert cosine.min() >= 0.999
+    assert not np.array_equal(want, found)
+
+
 def test_training_by_the_clock_ends() -> None:
     assert training.Length(10, minutes=2.0).done(step=5, spent_s=30.0) == 0.25
     assert training.Length(10).done(step=5, spent_s=30.0) == 0.5

@@ -31,10 +31,10 @@ SETTINGS = load_settings(
         f"index.root={PHOTOS}",
         "index.max_pixels=89478485",
         "index.max_instances=16",
-        "masks={model: demo_sam, max_masks: 16, max_side_px: 96, save_features: false, points_per_side: 3,"
+        "masks={model: demo_sam, max_masks: 16, max_side_px: 96, save_features: false, precision: float32, points_per_side: 3,"
         " pred_iou_thresh: 0, stability_score_thresh: 0, stability_score_offset: 1.0, box_nms_thresh: 1.0, crop_n_layers: 0,"
         " crop_nms_thresh: 0.7, crop_overlap_ratio: 0.3, crop_n_points_downscale_factor: 1, min_mask_region_area: 0}",
-        "embed={mask_encoders: [demo_sam], image_encoders: []}",
+        "embed={mask_encoders: [demo_sam], image_encoders: [], precision: float32}",
         "run.device=cpu",
     ],
 )

@@ -130,7 +130,8 @@ def post_on_identical_logits(calibrated: Calibrated, image: np.ndarray, repeats:
     mine = AutomaticMaskGenerator(sam, **options)
     theirs = SamAutomaticMaskGenerator(sam, **options)
     points = torch.as_tensor(theirs.point_grids[0] * np.array(image.shape[1::-1])[None])
-    prompts = torch.as_tensor(mine.transform.apply_coords(points.numpy(), image.shape[:2]), device=sam.device)
+    scale = mine.side_px / max(image.shape[:2])
+    prompts = (points * scale).to(sam.device)
     with torch.inference_mode():
         embedding = mine.encode([image])
         shared = decoder.image(embedding[0])

@@ -12,9 +12,9 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import rle_to_mask
 
+from stages.batches import BatchSize
 from stages.demo.quality import MODEL
 from stages.demo.scenes import scene
-from stages.sam.batches import BatchSize
 from stages.sam.decoder import PointDecoder
 from stages.sam.generator import AutomaticMaskGenerator
 from stages.sam.model import build_sam, new_sam
@@ -117,6 +117,14 @@ def test_the_parameters_above_leave_masks(random_sam: Sam) -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (2, 3), (300, 200)])
 def test_sizes(random_sam: Sam, height: int, width: int) -> None:
     assert_same(*both(random_sam, picture(height, width), output_mode="coco_rle", **LOOSE))
+
+
+def test_a_line_that_the_reference_cannot_take(random_sam: Sam) -> None:
+    """It would resize this to a height of 0 px."""
+    with pytest.raises(ValueError, match="0"):
+        SamAutomaticMaskGenerator(random_sam, **LOOSE).generate(picture(1, 1000))
+    for record in AutomaticMaskGenerator(random_sam, **LOOSE).generate(picture(1, 1000)):
+        assert record["segmentation"].shape == (1, 1000)
 
 
 def test_a_large_image(random_sam: Sam) -> None:

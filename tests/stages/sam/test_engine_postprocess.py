@@ -18,9 +18,9 @@ from segment_anything.utils.amg import (
     rle_to_mask,
     uncrop_masks,
 )
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional as F
 
+from stages.encoders.common import longest_side
 from stages.sam import postprocess
 from stages.sam.postprocess import Frame
 from store import rle
@@ -37,7 +37,7 @@ def blobs(count: int, low: int, cell: int, seed: int = 0) -> torch.Tensor:
 
 def frame_of(low: int, square: int, height: int, width: int, crop: tuple[int, int, int, int] | None = None) -> Frame:
     left, top, right, bottom = crop or (0, 0, width, height)
-    used = ResizeLongestSide.get_preprocess_shape(bottom - top, right - left, square)
+    used = longest_side((bottom - top, right - left), square)
     return Frame(low, square, used, (left, top, right, bottom), (height, width))
 
 
