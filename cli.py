@@ -104,7 +104,7 @@ def extract(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed, and what it takes.")] = False,
     device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda; default: run.device.")] = None,  # noqa: UP045
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
@@ -118,6 +118,9 @@ def extract(
     `python cli.py extract --split val --stage embed --encoder demo_dinov2`
 
     `python cli.py extract --split train --limit 100 --executor dask`
+
+    `python cli.py extract --split train --limit 1 && python cli.py extract --split train --dry-run` measures a first shard, and
+    says what the others will take
     """
     from pipeline.config import InputError
 

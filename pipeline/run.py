@@ -7,13 +7,14 @@ import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from pipeline.canary import check_stored
 from pipeline.config import InputError, Settings
+from pipeline.estimate import Estimate, estimate
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.plan import DONE, ColumnPlan, place_of, plan_split, plan_stage, upstream_gaps
 from pipeline.progress import progress
@@ -43,6 +44,7 @@ class StageSummary:
     failed: Mapping[str, int]
     failed_images: int
     seconds: float
+    estimate: Estimate | None = None
     todo: Mapping[str, list[int]] = field(default_factory=dict)
 
 
@@ -93,7 +95,8 @@ def run_stage(
         _warn_of_a_full_disk(settings, plans, todo)
         _compare_with_stored(settings, stage, split, plans, todo, executor)
         _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
-    return _summary(settings, stage, split, every, reach, todo)
+    summary = _summary(settings, stage, split, every, reach, todo)
+    return replace(summary, estimate=estimate(settings, plans, todo)) if dry_run and todo else summary
 
 
 def _has_failures(settings: Settings, plan: ColumnPlan, split: str, shard: int) -> bool:
@@ -238,7 +241,7 @@ def _summary(
         dict(failed),
         len(images_failed),
         round(sum(seconds.values()), 1),
-        {name: shards for name, shards in left.items() if shards},
+        todo={name: shards for name, shards in left.items() if shards},
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,11 +104,25 @@ def run_shard(task: ShardTask, tick: Callable[[], None] = lambda: None) -> Shard
     before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
     start = task.shard * settings.shard_images
     span = range(start, start + task.count)
-    shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tick, task.entries)
+    ticks: list[float] = []
+
+    def tock() -> None:
+        ticks.append(time.perf_counter())
+        tick()
+
+    shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tock, task.entries)
     with _one_at_a_time:
-        results = runner(task)(shard)
+        loading = time.perf_counter()
+        work = runner(task)
+        ticks.append(time.perf_counter())
+        memory = peak_memory()
+        results = work(shard)
     run = {
         **_environment(),
+        **({} if memory is None else {"gpu_peak_bytes": memory()}),
+        "columns": sorted(wanted),
+        "load_seconds": round(ticks[0] - loading, 3),
+        "image_seconds": [round(end - start, 4) for start, end in pairwise(ticks)],
         "seconds": round(time.perf_counter() - began, 3),
         "run": settings.run.model_dump(exclude={"scheduler", "weights_dir", "report_dir"}),
     }
@@ -205,6 +220,15 @@ class ShardSource:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+
+def peak_memory() -> Callable[[], int] | None:
+    """A function that says how much of the GPU's memory was taken at most since now; None without a GPU at work."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    return lambda: int(torch.cuda.max_memory_allocated())
 
 
 def _environment() -> dict[str, str]:

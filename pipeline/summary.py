@@ -38,7 +38,7 @@ def write_metrics(settings: Settings, summary: StageSummary) -> None:
     """``<report_dir>/metrics/<stage>-<split>.json``: what went in, what came out, what failed and why."""
     folder = ROOT / settings.run.report_dir / "metrics"
     make_folder(folder)
-    values = {key: value for key, value in asdict(summary).items() if key not in ("computed", "todo")}
+    values = {key: value for key, value in asdict(summary).items() if key not in ("computed", "estimate", "todo")}
     write_report_file(folder / f"{summary.stage}-{summary.split}.json", values)
 
 
@@ -57,7 +57,27 @@ def _line(summary: StageSummary) -> str:
 def _plan_line(summary: StageSummary) -> str:
     if not summary.todo:
         return f"{summary.stage} {summary.split}: up to date"
-    return "\n".join(
+    lines = [
         f"{summary.stage} {summary.split}: would compute {len(shards)} of {summary.shards} shards of {name}"
         for name, shards in summary.todo.items()
+    ]
+    return "\n".join([*lines, f"  {_cost(summary)}"])
+
+
+def _cost(summary: StageSummary) -> str:
+    found = summary.estimate
+    if found is None:
+        return (
+            "how long is not known, as nothing like it was computed yet; to measure it on a first shard, which is kept: "
+            f"python cli.py extract --split {summary.split} --stage {summary.stage} --limit 1"
+        )
+    minutes, seconds = divmod(round(found.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    length = (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{found.seconds:.1f} s"
+    )
+    memory = "" if found.gpu_bytes is None else f", {found.gpu_bytes / 1e9:.1f} GB of the GPU's memory"
+    return (
+        f"about {length} for one worker ({found.seconds_per_image:.3f} s an image, measured on {found.measured} images), "
+        f"{found.bytes / 1e6:.1f} MB on disk{memory}"
     )
