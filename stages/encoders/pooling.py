@@ -43,10 +43,10 @@ def mask_weights(masks: Sequence[Mask], size_px: tuple[int, ...], grid: int, dev
     """
     height, width = size_px
     square = max(height, width)
-    matrix = resize_matrix(grid, UPSAMPLING * grid).T @ resize_matrix(square, UPSAMPLING * grid)
-    rows, columns = matrix[:, :height].to(device), matrix[:, :width].T.contiguous().to(device)
     weights = torch.zeros(len(masks), grid, grid, device=device)
     with torch.autocast(weights.device.type, enabled=False):
+        matrix = resize_matrix(grid, UPSAMPLING * grid).T @ resize_matrix(square, UPSAMPLING * grid)
+        rows, columns = matrix[:, :height].to(device), matrix[:, :width].T.contiguous().to(device)
         for k in range(len(masks)):
             mask = masks[k]
             if mask.shape != (height, width):
