@@ -12,8 +12,9 @@ import torch
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
-_CPU_CACHE_BYTES = 4 << 20
-"""Image tokens of one batch; beyond the processor's cache every step waits for memory."""
+_CPU_BYTES, _GPU_BYTES = 4 << 20, 256 << 20
+"""Image tokens of one batch: what a processor's cache holds, beyond which every step waits for memory; and what is a small part
+of a GPU's memory, as a step needs some ten times as much, and enough work to hide its launches."""
 
 
 @dataclass
@@ -45,11 +46,10 @@ class BatchSize:
 
 
 def suited_points(device: torch.device, prompt_bytes: int) -> int:
-    """Prompts that suit a device: as many as its cache holds on a CPU, enough to hide launches on a GPU.
+    """Prompts that suit a device. A rule, not a measurement, so that the same machine always computes the same bits.
 
     Args:
         prompt_bytes: the image tokens of one prompt.
     """
-    if device.type == "cuda":
-        return 256
-    return max(1, min(16, _CPU_CACHE_BYTES // prompt_bytes))
+    room, most = (_GPU_BYTES, 256) if device.type == "cuda" else (_CPU_BYTES, 16)
+    return max(1, min(most, room // prompt_bytes))

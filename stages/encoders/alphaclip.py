@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from stages.batches import BatchSize
 from stages.encoders import Encoder, Model
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, make_alphaclip
@@ -31,19 +32,23 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     side, mask_only = encoder.options["input_px"], encoder.options.get("mask_only", False)
     stock = encoder.options.get("stock_transform", False)
 
+    batches = BatchSize(masks_per_batch)
+
     @torch.inference_mode()
     def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
-        vectors = np.zeros((len(masks), encoder.dim), np.float32)
         whole = [] if mask_only else [image_pixels(image, side, stock, device)]
-        for start in range(0, len(masks), masks_per_batch):
+
+        def some(part: slice) -> Vectors:
             alphas, cuts = [], whole[:]
-            for k in range(start, min(start + masks_per_batch, len(masks))):
+            for k in range(part.start, part.stop):
                 mask = masks[k]
                 alphas.append(alpha_map(mask, side, device))
                 if mask_only:
                     cuts.append(image_pixels(image * mask[:, :, None], side, stock, device))
             batch = model(torch.cat(cuts), torch.stack(alphas))
-            vectors[start : start + len(alphas)] = F.normalize(batch.float(), dim=-1).cpu().numpy()
-        return vectors
+            found: Vectors = F.normalize(batch.float(), dim=-1).cpu().numpy()
+            return found
+
+        return np.concatenate([np.empty((0, encoder.dim), np.float32), *batches.over(len(masks), some)])
 
     return embed

@@ -15,7 +15,7 @@ from torchvision import transforms
 from stages.encoders import ENCODERS, Encoder
 from stages.encoders.alpha_transforms import aligned_image, alpha_map, stock_image
 from stages.encoders.alphaclip import build, make_model
-from stages.encoders.clip_vit import load_alphaclip, to_alphaclip
+from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, to_alphaclip
 from stages.weights import WeightsError
 
 ARCHITECTURE = {"width": 32, "layers": 2, "patch": 8, "side": 32, "dim": 12}
@@ -236,3 +236,22 @@ def test_masks_are_decoded_once_and_in_order(
     masks = Lazy(regions)
     build(encoder(), files, "cpu", 2)(photo, masks, None)
     assert masks.asked == [0, 1, 2, 3, 4]
+
+
+def test_no_mask_is_lost_when_memory_runs_out(
+    files: dict[str, Path], photo: np.ndarray, regions: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = build(encoder(), files, "cpu", 8)(photo, regions)
+    forward, tried = AlphaVisionTransformer.forward, []
+
+    def crowded(self: AlphaVisionTransformer, image: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        tried.append(len(alpha))
+        if len(alpha) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, image, alpha)
+
+    monkeypatch.setattr(AlphaVisionTransformer, "forward", crowded)
+    found = build(encoder(), files, "cpu", 8)(photo, regions)
+    np.testing.assert_allclose(found, want, atol=1e-5)
+    assert tried[0] == len(regions)
+    assert tried[-1] == 1
