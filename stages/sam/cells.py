@@ -77,6 +77,15 @@ def _range_of_rows(logits, first, taps, lows, highs):  # type: ignore[no-untyped
 
 
 @_jit
+def _range_of_cell(lows, highs, first, taps):  # type: ignore[no-untyped-def]
+    """Least and greatest logit that a cell looks at."""
+    least, most = lows[first], highs[first]
+    for k in range(first + 1, first + taps):
+        least, most = min(least, lows[k]), max(most, highs[k])
+    return least, most
+
+
+@_jit
 def _between(logits, y, x, row_base, row_weights, column_base, column_weights):  # type: ignore[no-untyped-def]
     """The logit of one pixel."""
     r, c = row_base[y], column_base[x]
@@ -106,10 +115,7 @@ def _measure(  # type: ignore[no-untyped-def]
                 continue
             for c in range(len(column_taps)):
                 x0, x1 = column_starts[c], column_starts[c + 1]
-                j = column_base[x0]
-                least, most = lows[j], highs[j]
-                for k in range(1, column_taps[c]):
-                    least, most = min(least, lows[j + k]), max(most, highs[j + k])
+                least, most = _range_of_cell(lows, highs, column_base[x0], column_taps[c])
                 if most < low - GUARD:
                     continue
                 if least > high + GUARD:
@@ -143,10 +149,7 @@ def _paint(  # type: ignore[no-untyped-def]
             continue
         for c in range(len(column_taps)):
             x0, x1 = column_starts[c], column_starts[c + 1]
-            j = column_base[x0]
-            least, most = lows[j], highs[j]
-            for k in range(1, column_taps[c]):
-                least, most = min(least, lows[j + k]), max(most, highs[j + k])
+            least, most = _range_of_cell(lows, highs, column_base[x0], column_taps[c])
             if most < threshold - GUARD:
                 continue
             whole = least > threshold + GUARD
