@@ -5,17 +5,23 @@ LLM-Seg upsamples a feature grid bilinearly by 4 and averages it under each mask
 the adjoint of the upsampling, ``w' = U^T w U`` on the grid, the result is ``sum w' f / (sum w' + 1e-8)``. The
 rows of U sum to 1, so ``sum w' = sum w``. 16 times less data, and one matrix product for all masks. The
 mask's own resize is linear as well and goes into the same two small matrices, so no padded or resized mask is
-ever made. LLM-Seg's 1 x 1 convolution commutes with all of this: raw features are pooled and the layer stays
-trainable.
+ever made; the runs of a mask are enough for it, so masks are not even decoded. LLM-Seg's 1 x 1 convolution commutes
+with all of this: raw features are pooled and the layer stays trainable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from stages.base import RleMasks
 from stages.encoders.common import Mask, Vectors
+from store import rle
+
+Places = npt.NDArray[np.int64]
 
 UPSAMPLING = 4
 """LLM-Seg pools at 256 x 256 over a 64 x 64 grid."""
@@ -43,16 +49,46 @@ def mask_weights(masks: Sequence[Mask], size_px: tuple[int, ...], grid: int, dev
     """
     height, width = size_px
     square = max(height, width)
-    weights = torch.zeros(len(masks), grid, grid, device=device)
-    with torch.autocast(weights.device.type, enabled=False):
+    with torch.autocast(torch.device(device).type, enabled=False), torch.autocast("cpu", enabled=False):
         matrix = resize_matrix(grid, UPSAMPLING * grid).T @ resize_matrix(square, UPSAMPLING * grid)
-        rows, columns = matrix[:, :height].to(device), matrix[:, :width].T.contiguous().to(device)
+        below = np.zeros((height + 1, grid))
+        np.cumsum(matrix[:, :height].T.double().numpy(), axis=0, out=below[1:])
+        down = np.zeros((len(masks), width, grid), np.float32)
         for k in range(len(masks)):
-            mask = masks[k]
-            if mask.shape != (height, width):
-                raise ValueError(f"mask {k} is {mask.shape}, expected the image's {(height, width)}")
-            weights[k] = rows @ torch.tensor(mask, device=device).float() @ columns
-    return weights
+            _down(_spans(masks, k, (height, width)), below, down[k])
+        return torch.from_numpy(down).to(device).mT @ matrix[:, :width].T.contiguous().to(device)
+
+
+def _spans(masks: Sequence[Mask], k: int, size_px: tuple[int, int]) -> tuple[Places, Places]:
+    """First place and place after the last, column by column, of the runs of mask ``k``; masks of runs are not decoded."""
+    found = (masks.height_px, masks.width_px) if isinstance(masks, RleMasks) else masks[k].shape
+    if found != size_px:
+        raise ValueError(f"mask {k} is {found}, expected the image's {size_px}")
+    counts = masks.counts[k] if isinstance(masks, RleMasks) else rle.encode(masks[k])
+    ends = np.cumsum(rle.to_runs(counts))
+    return ends[:-1:2], ends[1::2]
+
+
+def _down(spans: tuple[Places, Places], below: npt.NDArray[np.float64], out: Vectors) -> None:
+    """Sum the weights of a mask's pixels, column by column, into ``out`` [width, grid], which is zero before.
+
+    ``below[y]`` is the sum of the weights of the y uppermost rows, so a run within a column is the difference of two of them.
+    A run that goes on into later columns is whole columns less what lies above its start, and what lies above its end.
+    """
+    starts, ends = spans
+    if not len(starts):
+        return
+    height = len(below) - 1
+    first, last = starts // height, ends // height  # an end at a column's bottom is the top of the next one
+    for column, sums in ((first, -below[starts - first * height]), (last, below[ends - last * height])):
+        inside = column < len(out)  # behind the last column nothing begins, and the sum above its top is 0
+        at = np.flatnonzero(np.diff(column[inside], prepend=-1))
+        if len(at):
+            out[column[at]] += sums[inside] if len(at) == inside.sum() else np.add.reduceat(sums[inside], at)
+    further = first < last
+    whole = np.bincount(first[further], minlength=len(out) + 1) - np.bincount(last[further], minlength=len(out) + 1)
+    through = np.flatnonzero(np.cumsum(whole)[: len(out)])
+    out[through] += below[-1]
 
 
 def pool(features: torch.Tensor, weights: torch.Tensor) -> Vectors:

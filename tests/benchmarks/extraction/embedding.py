@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from stages.base import RleMasks
 from stages.encoders.pooling import UPSAMPLING, mask_weights, pool
+from store import rle
 from tests.benchmarks.extraction.everything import seconds
 
 
@@ -28,12 +30,13 @@ def masks_of(count: int, height: int, width: int) -> list[np.ndarray]:
 def pooling(
     count: int, channels: int, grid: int, image_px: tuple[int, int], device: str, repeats: int
 ) -> dict[str, Any]:
-    """Masked pooling from dense masks: by the adjoint, and upsampling as LLM-Seg does it (wangjunchi/LLMSeg)."""
+    """Masked pooling: by the adjoint from runs, and from dense masks by upsampling as LLM-Seg does it (wangjunchi/LLMSeg)."""
     features = torch.randn(channels, grid, grid, generator=torch.Generator().manual_seed(0)).to(device)
     masks = masks_of(count, *image_px)
+    runs = RleMasks([rle.encode(mask) for mask in masks], *image_px)
 
     def adjoint() -> np.ndarray:
-        return pool(features, mask_weights(masks, image_px, grid, device))
+        return pool(features, mask_weights(runs, image_px, grid, device))
 
     def upsampled() -> np.ndarray:
         side = UPSAMPLING * grid

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from stages.encoders.pooling import mask_weights, pool, resize_matrix
+from stages.base import RleMasks
+from stages.encoders.pooling import UPSAMPLING, mask_weights, pool, resize_matrix
+from store import rle
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,20 @@ def test_an_empty_mask_gives_zeros_and_no_mask_gives_no_vector() -> None:
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mask 0 is \(3, 4\), expected the image's \(4, 4\)"):
         mask_weights([np.zeros((3, 4), bool)], (4, 4), 2, "cpu")
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.1, 0.5, 0.97, 1.0]))
+def test_weights_from_runs_are_those_of_the_decoded_mask(height: int, width: int, seed: int, share: float) -> None:
+    """Whatever the runs: none, one over all columns, ends at a column's border."""
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    grid, square = 4, max(height, width)
+    found = mask_weights(RleMasks([rle.encode(mask)], height, width), (height, width), grid, "cpu")[0]
+    matrix = resize_matrix(grid, UPSAMPLING * grid).T @ resize_matrix(square, UPSAMPLING * grid)
+    want = matrix[:, :height] @ torch.from_numpy(mask).float() @ matrix[:, :width].T
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, mask_weights([mask], (height, width), grid, "cpu")[0], rtol=0, atol=0)
+
+
+def test_masks_of_runs_of_another_size_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"mask 0 is \(3, 5\), expected the image's \(5, 3\)"):
+        mask_weights(RleMasks([rle.encode(np.ones((3, 5), bool))], 3, 5), (5, 3), 4, "cpu")
