@@ -44,8 +44,8 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
     name = type(error).__name__
     if isinstance(error, MemoryError) or name in ("OutOfMemoryError", "KilledWorker"):
         return INTERRUPTED, (
-            f"out of memory, or a worker was lost: {name}: {error}; {_AGAIN}, with a smaller run.points_per_batch or "
-            "run.masks_per_batch"
+            f"out of memory, or a worker was lost: {name}: {error}; {_AGAIN}, with fewer at a time: "
+            "--set run.points_per_batch=1 --set run.masks_per_batch=1"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return INTERRUPTED, f"the disk is full: {error}; free some space; {_AGAIN}"

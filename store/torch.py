@@ -88,7 +88,7 @@ class Loader(DataLoader[dict[str, Any]]):
                 yield batch
                 del batch  # its memory is for the batch that is read next
         except (RuntimeError, EOFError, ConnectionError) as error:  # the last two while it hands a tensor over
-            told = _signalled(error)
+            told = _signalled(error) if self.num_workers else error
             if "DataLoader worker" not in str(told):
                 raise
             raise StoreError(

@@ -226,7 +226,7 @@ class AutomaticMaskGenerator:
         for runs in lengths:
             mask, holes = remove_small_regions(postprocess.to_mask(runs, *size), self.min_mask_region_area, "holes")
             mask, islands = remove_small_regions(mask, self.min_mask_region_area, "islands")
-            filled.append(postprocess.runs_of(mask) if holes or islands else runs)
+            filled.append(rle.to_runs(rle.encode(mask)) if holes or islands else runs)
             unchanged.append(not (holes or islands))
             boxes.append(_box(mask))
         threshold = max(self.box_nms_thresh, self.crop_nms_thresh)

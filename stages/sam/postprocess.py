@@ -90,13 +90,6 @@ def runs(logits: Tensor, frame: Frame, threshold: float) -> list[I64]:
     return list(_in_threads(one, list(logits.float().cpu().numpy())))
 
 
-def runs_of(mask: npt.NDArray[np.bool_]) -> I64:
-    """Run lengths of one mask [H, W]."""
-    pixels = np.zeros(-(-mask.size // 8) * 8, np.uint8)
-    pixels[: mask.size] = mask.ravel(order="F")
-    return to_runs(cells.edges(pixels, mask.size), mask.size)
-
-
 def to_runs(edges: I64, size: int) -> I64:
     """Places where zeros and ones take turns -> lengths of the runs between them, zeros first."""
     return np.diff(edges, prepend=0, append=size)

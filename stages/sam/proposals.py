@@ -62,7 +62,8 @@ class MaskGenerator:
         proposals = self.generator.propose(small, embedding)
 
         def records() -> list[dict[str, Any]]:
-            found = [_plain(record) for record in self.generator.records(proposals)]
+            found = self.generator.records(proposals)
+            found = [{**record, "segmentation": record["segmentation"]["counts"]} for record in found]
             if small is not image:
                 found = [_enlarge(record, small.shape[:2], image.shape[:2]) for record in found]
             return sorted(found, key=lambda record: -record["area"])
@@ -82,19 +83,6 @@ def reduced(image: Pixels, max_side_px: int) -> Pixels:
         return image
     size = (max(1, int(width * scale)), max(1, int(height * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with Python numbers and the counts alone."""
-    return {
-        "segmentation": str(record["segmentation"]["counts"]),
-        "bbox": [int(value) for value in record["bbox"]],
-        "area": int(record["area"]),
-        "predicted_iou": float(record["predicted_iou"]),
-        "stability_score": float(record["stability_score"]),
-        "point_coords": [[float(value) for value in point] for point in record["point_coords"]],
-        "crop_box": [int(value) for value in record["crop_box"]],
-    }
 
 
 def _enlarge(record: dict[str, Any], small: tuple[int, ...], full: tuple[int, int]) -> dict[str, Any]:
