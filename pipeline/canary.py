@@ -39,7 +39,7 @@ def check_stored(task: ShardTask) -> None:
         lambda column, _: source.array(column, position),
         lambda column, _: source.trouble(column, position),
         lambda: islice(source.pixels(), position, position + 1),
-        lambda: None,
+        lambda images: None,
     )
     for column, data in runner(task)(shard).items():
         if commits[column].status[position] != OK:

@@ -12,7 +12,7 @@ from store.columns import Commit, read_commit
 from store.errors import DamagedStoreError
 from store.layout import COMMITS, column_dir
 
-PLACE_OF_WORK = ("device", "threads", "points_per_batch", "masks_per_batch", "prefetch")
+PLACE_OF_WORK = ("device", "threads", "points_per_batch", "masks_per_batch", "images_per_batch", "prefetch")
 """Fields of section run that decide how fast one worker is."""
 
 

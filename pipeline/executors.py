@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from pipeline.config import InputError
@@ -28,6 +29,26 @@ class LocalExecutor:
         """As :meth:`Executor.map`, in order."""
         for number, task in enumerate(tasks):
             yield number, function(task)
+
+    def finish_behind(self, begin: Callable[[Task], Callable[[], Result]], tasks: Sequence[Task]) -> None:
+        """``begin(task)()`` for every task; what ``begin`` returns runs in another thread while the next task is begun.
+
+        At most one is unfinished when another is begun, and none when this ends, even by an error or Ctrl-C.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="finish") as pool:
+            behind: list[Future[Result]] = []
+            for task in tasks:
+                try:
+                    finish = begin(task)
+                except BaseException as error:
+                    if behind and (other := behind.pop().exception()):
+                        error.add_note(f"The work before it failed, too: {type(other).__name__}: {other}")
+                    raise
+                while behind:
+                    behind.pop().result()
+                behind.append(pool.submit(finish))
+            while behind:
+                behind.pop().result()
 
 
 class DaskExecutor:

@@ -18,7 +18,7 @@ from pipeline.estimate import Estimate, estimate
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.plan import DONE, ColumnPlan, place_of, plan_split, plan_stage, upstream_gaps
 from pipeline.progress import progress
-from pipeline.shard import ShardTask, run_shard
+from pipeline.shard import ShardTask, compute_shard, run_shard
 from store.columns import Commit, read_commit
 from store.files import make_folder
 from store.layout import column_dir
@@ -199,8 +199,7 @@ def _compute(
         tasks.append(ShardTask(text, stage, split, shard, len(span), tuple(names), own, anew))
     with progress(f"{stage} {split}", sum(task.count for task in tasks), "image") as advance:
         if isinstance(executor, LocalExecutor):
-            for _ in executor.map(partial(run_shard, tick=partial(advance, 1)), tasks):
-                pass
+            executor.finish_behind(partial(compute_shard, tick=advance), tasks)
         else:
             for _, result in executor.map(run_shard, tasks):
                 advance(result.images)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,8 +83,16 @@ def runner(task: ShardTask) -> Runner:
     return _loaded[key]
 
 
-def run_shard(task: ShardTask, tick: Callable[[], None] = lambda: None) -> ShardResult:
-    """Compute, write and commit the columns of a shard.
+def run_shard(task: ShardTask) -> ShardResult:
+    """Compute, write and commit the columns of a shard."""
+    return compute_shard(task)()
+
+
+def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: None) -> Callable[[], ShardResult]:
+    """Compute the columns of a shard.
+
+    Returns:
+        A function that writes and commits them; another thread may call it while the next shard is computed.
 
     Raises:
         IncompleteColumnError: an upstream shard is not there.
@@ -104,41 +111,49 @@ def run_shard(task: ShardTask, tick: Callable[[], None] = lambda: None) -> Shard
     before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
     start = task.shard * settings.shard_images
     span = range(start, start + task.count)
-    ticks: list[float] = []
+    image_seconds: list[float] = []
 
-    def tock() -> None:
-        ticks.append(time.perf_counter())
-        tick()
+    def tock(images: int) -> None:
+        now = time.perf_counter()
+        image_seconds.extend([round((now - at[-1]) / images, 4)] * images)
+        at.append(now)
+        tick(images)
 
     shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tock, task.entries)
     with _one_at_a_time:
         loading = time.perf_counter()
         work = runner(task)
-        ticks.append(time.perf_counter())
+        at = [time.perf_counter()]
         memory = peak_memory()
         results = work(shard)
     run = {
         **_environment(),
         **({} if memory is None else {"gpu_peak_bytes": memory()}),
         "columns": sorted(wanted),
-        "load_seconds": round(ticks[0] - loading, 3),
-        "image_seconds": [round(end - start, 4) for start, end in pairwise(ticks)],
+        "load_seconds": round(at[0] - loading, 3),
+        "image_seconds": image_seconds,
         "seconds": round(time.perf_counter() - began, 3),
         "run": settings.run.model_dump(exclude={"scheduler", "weights_dir", "report_dir"}),
     }
-    for name, spec in wanted.items():
-        place, folder = places[name], column_dir(settings.store_path, places[name])
-        meta = read_column(folder)
-        if meta is None or meta.fingerprint != fingerprint(identities(settings)[name]):
-            raise ConflictError(f"{place}: another run began it with other parameters; stop it, then run this again")
-        if len(meta.shard_range(task.shard)) != task.count:
-            raise ConflictError(f"{place}: another run added images to the split; run this again")
-        upstream = upstream_digests(spec, digests.__getitem__, files[name])
-        commit = write_shard(
-            folder, meta, place, task.shard, results[name], upstream, spec.schema, run, before[name], task.anew
-        )
-        digests[name] = commit.content
-    return ShardResult(task.shard, task.count)
+
+    def commit() -> ShardResult:
+        for name, spec in wanted.items():
+            place, folder = places[name], column_dir(settings.store_path, places[name])
+            meta = read_column(folder)
+            if meta is None or meta.fingerprint != fingerprint(identities(settings)[name]):
+                raise ConflictError(
+                    f"{place}: another run began it with other parameters; stop it, then run this again"
+                )
+            if len(meta.shard_range(task.shard)) != task.count:
+                raise ConflictError(f"{place}: another run added images to the split; run this again")
+            upstream = upstream_digests(spec, digests.__getitem__, files[name])
+            done = write_shard(
+                folder, meta, place, task.shard, results[name], upstream, spec.schema, run, before[name], task.anew
+            )
+            digests[name] = done.content
+        return ShardResult(task.shard, task.count)
+
+    return commit
 
 
 class ShardSource:

@@ -67,7 +67,7 @@ class ShardInput:
         trouble: (upstream array, position) -> (status, reason) where the image has no vectors, else None.
         pixels: uint8 [H, W, 3] RGB of every image in turn, decoded ahead; None where ``images`` has another status than ok.
         entries: for the index alone.
-        tick: called once an image.
+        tick: called once an image, with 1, or after a few images with their number.
     """
 
     indices: range
@@ -75,7 +75,7 @@ class ShardInput:
     array: Callable[[str, int], AnyArray]
     trouble: Callable[[str, int], tuple[str, str] | None]
     pixels: Callable[[], Iterator[Pixels | None]]
-    tick: Callable[[], None]
+    tick: Callable[[int], None]
     entries: tuple[Entry, ...] = ()
 
 

@@ -1,20 +1,30 @@
-"""How much to compute at once: what suits the device, and half of it where memory runs out."""
+"""How much to compute at once: what is fastest on the device, and half of it where memory runs out."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import torch
+from filelock import FileLock
+from platformdirs import user_cache_path
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
-_CPU_BYTES, _GPU_BYTES = 4 << 20, 256 << 20
-"""Image tokens of one batch: what a processor's cache holds, beyond which every step waits for memory; and what is a small part
-of a GPU's memory, as a step needs some ten times as much, and enough work to hide its launches."""
+CACHE = user_cache_path("elisa-feature-store")
+"""Where sizes are remembered: outside of any clone, since they belong to the machine."""
+_GAIN = 0.97
+"""A doubled batch has to need less than this share of the time an item, or it is memory spent on noise."""
+_PATIENCE = 2
 
 
 @dataclass
@@ -45,11 +55,75 @@ class BatchSize:
         return results
 
 
-def suited_points(device: torch.device, prompt_bytes: int) -> int:
-    """Prompts that suit a device. A rule, not a measurement, so that the same machine always computes the same bits.
+def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items in turn, the last one perhaps shorter."""
+    source = iter(items)
+    while group := list(islice(source, size)):
+        yield group
+
+
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, each fetched while the one before it is at work."""
+    source = iter(items)
+    for item in source:
+        for following in source:
+            yield item
+            item = following
+        yield item
+
+
+def suited(what: str, device: torch.device | str, step: Callable[[int], object], most: int) -> int:
+    """How many items to compute together: measured the first time on this machine, and from then on remembered.
+
+    The number of items decides the last bits of what is computed. So a machine measures once for all its processes, and what
+    was chosen is kept in a file (:data:`CACHE`); remove it after a change of hardware that has kept its name.
 
     Args:
-        prompt_bytes: the image tokens of one prompt.
+        what: the model and the kind of item; with the device's name and torch's version, the key in the file.
+        step: computes that many items.
+        most: the largest number to try.
     """
-    room, most = (_GPU_BYTES, 256) if device.type == "cuda" else (_CPU_BYTES, 16)
-    return max(1, min(most, room // prompt_bytes))
+    device = torch.device(device)
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
+    )
+    key = f"{what}; {name}; torch {torch.__version__}"
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with FileLock(CACHE / "batch_sizes.lock"):
+            file = CACHE / "batch_sizes.json"
+            known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+            if key not in known:
+                known[key] = fastest(step, most)
+                new = file.with_suffix(".new")
+                new.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+                new.replace(file)
+            return known[key]
+    except (OSError, json.JSONDecodeError) as error:
+        _log.warning("cannot remember batch sizes in %s (%s): measuring %s for this run alone", CACHE, error, what)
+        return fastest(step, most)
+
+
+def fastest(step: Callable[[int], object], most: int) -> int:
+    """The power of two up to ``most`` that takes the least time an item; doubling ends when it no longer helps."""
+    step(1)  # what is compiled or allocated once is not counted
+    best, least, size, worse = 1, float("inf"), 1, 0
+    while size <= most and worse < _PATIENCE:
+        try:
+            took = min(_seconds(step, size) for _ in range(3)) / size
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        worse = 0 if took < _GAIN * least else worse + 1
+        if not worse:
+            best, least = size, took
+        size *= 2
+    return best
+
+
+def _seconds(step: Callable[[int], object], size: int) -> float:
+    start = time.perf_counter()
+    step(size)
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Pixels, RleMasks, Runner, ShardInput, row_trouble
-from stages.encoders import Encoder, build, encoder_line
+from stages.encoders import Encoder, Model, build, embed_all, encoder_line
 from stages.masks import features_column
 from stages.params import Sections
 from store.columns import ArrayLayout
+from store.shards import AnyArray
 from store.writer import ShardData
 
 VERSION = 1
+IMAGES_PER_BATCH = {"cpu": 1, "cuda": 8}
+"""Images whose masks are embedded together: one fills a processor."""
 
 
 def columns(params: Sections) -> list[ColumnSpec]:
@@ -69,6 +74,7 @@ def _features(params: Sections, name: str, encoder: Encoder) -> tuple[str, ...]:
 
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
     """Load the encoders of the ``wanted`` columns; return the function that embeds a shard."""
+    from stages.batches import ahead, groups
     from stages.device import resolve_device
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
@@ -76,58 +82,62 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     names = dict.fromkeys(name.split("/", 1)[1] for name in specs)
     models = {name: build(name, weights, device, params.run.masks_per_batch, params.embed.precision) for name in names}
 
+    size = params.run.images_per_batch or IMAGES_PER_BATCH[device]
+
     def run(shard: ShardInput) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}
-        regions = {
-            table: shard.rows(table)
-            for table in ("masks", "instances")
-            if any(table in spec.reads for spec in specs.values())
-        }
-        for position, (index, row, image) in enumerate(
-            zip(shard.indices, shard.rows("images"), shard.pixels(), strict=True)
-        ):
-            if trouble := row_trouble(row, "image"):
-                for column in out.values():
-                    column.failed(index, *trouble)
-            else:
-                assert image is not None
-                for name, model in models.items():
-                    if f"image_features/{name}" in out:
-                        out[f"image_features/{name}"].array(index, model(image))
-                    else:
-                        _embed_regions(name, model, image, index, position, shard, regions, out)
-            shard.tick()
+        rows = {table: shard.rows(table) for table in dict.fromkeys(_regions(spec) for spec in specs.values())}
+        places = zip(itertools.count(), shard.indices, shard.rows("images"), shard.pixels(), strict=False)
+        for group in ahead(groups(places, size)):
+            array = cache(shard.array)  # SAM's embedding of an image serves its proposals and its instances
+            for name, model in models.items():
+                for column in (f"mask_embeddings/{name}", f"instance_embeddings/{name}", f"image_features/{name}"):
+                    if column in out:
+                        _embed(model, out[column], group, shard, rows[_regions(specs[column])], array)
+            shard.tick(len(group))
         return {name: collector.data() for name, collector in out.items()}
 
     return run
 
 
-def _embed_regions(
-    name: str,
-    model: Any,
-    image: Pixels,
-    index: int,
-    position: int,
+Place = tuple[int, int, dict[str, Any], Pixels | None]
+"""Position in the shard, image_index, row of the table images, and its pixels."""
+
+
+def _regions(spec: ColumnSpec) -> str:
+    """The table whose rows a column has vectors of: masks, instances, or images where it is of whole images."""
+    return next((table for table in ("masks", "instances") if table in spec.reads), "images")
+
+
+def _embed(
+    model: Model,
+    collector: Collector,
+    group: Sequence[Place],
     shard: ShardInput,
-    regions: Mapping[str, list[dict[str, Any]]],
-    out: Mapping[str, Collector],
+    rows: Sequence[Mapping[str, Any]],
+    array: Callable[[str, int], AnyArray],
 ) -> None:
-    """Proposals and instances of an image, apart: the bytes of neither may depend on what is computed beside it."""
-    features = None
-    for column, table in ((f"mask_embeddings/{name}", "masks"), (f"instance_embeddings/{name}", "instances")):
-        if column not in out:
-            continue
-        collector, row = out[column], regions[table][position]
-        stored = [read for read in collector.spec.reads if read.startswith("sam_features/")]
-        troubles = (row_trouble(row, table), *(shard.trouble(read, position) for read in stored))
-        if trouble := next(filter(None, troubles), None):
+    """One column of some images. Columns are computed apart: the bytes of none may depend on what is computed beside it."""
+    spec, regions = collector.spec, _regions(collector.spec)
+    assert spec.layout is not None
+    limit, dim = spec.layout.row_shape
+    stored = next((read for read in spec.reads if read.startswith("sam_features/")), None)
+    troubles: list[tuple[str, str] | None] = []
+    items: list[tuple[Any, ...]] = []
+    for position, _, image_row, image in group:
+        trouble = row_trouble(image_row, "image") or row_trouble(rows[position], regions)
+        troubles.append(trouble or (shard.trouble(stored, position) if stored else None))
+        if troubles[-1] is None and regions == "images":
+            items.append((image,))
+        elif troubles[-1] is None and (counts := rows[position]["segmentation"][:limit]):
+            assert image is not None
+            items.append((image, RleMasks(counts, *image.shape[:2]), array(stored, position) if stored else None))
+    vectors = iter(embed_all(model, items))
+    for (position, index, _, _), trouble in zip(group, troubles, strict=True):
+        if trouble:
             collector.failed(index, *trouble)
-            continue
-        if stored and features is None:
-            features = shard.array(stored[0], position)
-        assert collector.spec.layout is not None
-        limit, dim = collector.spec.layout.row_shape
-        counts = row["segmentation"][:limit]
-        masks = RleMasks(counts, *image.shape[:2])
-        vectors = model(image, masks, features) if counts else np.empty((0, dim), np.float32)
-        collector.array(index, vectors, len(row["segmentation"]) - len(counts))
+        elif regions == "images":
+            collector.array(index, next(vectors))
+        else:
+            count = len(rows[position]["segmentation"])
+            collector.array(index, next(vectors) if count else np.empty((0, dim), np.float32), max(0, count - limit))

@@ -99,7 +99,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
             if "images" in out:
                 _add_image(out["images"], index, image)
             _add_annotation(out, index, image, entry, folder, loader)
-            shard.tick()
+            shard.tick(1)
         return {name: collector.data() for name, collector in out.items()}
 
     return run

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
 from stages.params import Sections
@@ -13,6 +13,9 @@ from stages.sam import SAM_MODELS, SamModel
 from store import schema
 from store.columns import ArrayLayout
 from store.writer import ShardData
+
+if TYPE_CHECKING:
+    from stages.sam.proposals import Prepared
 
 VERSION = 1
 RECORD_FIELDS = ("segmentation", "bbox", "area", "predicted_iou", "stability_score", "point_coords", "crop_box")
@@ -50,6 +53,7 @@ def features_column(model: str) -> str:
 
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
     """Load SAM; return the function that segments a shard."""
+    from stages.batches import ahead, groups
     from stages.device import resolve_device
     from stages.sam.proposals import MaskGenerator
 
@@ -68,28 +72,30 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
         behind: list[tuple[int, Future[list[dict[str, Any]]]]] = []  # at most one image
 
         def collect() -> None:
-            index, records = behind.pop()
-            found = records.result()
-            out["masks"].ok(index, {name: [_field(record, name) for record in found] for name in RECORD_FIELDS})
+            while behind:
+                index, records = behind.pop()
+                found = records.result()
+                out["masks"].ok(index, {name: [_field(record, name) for record in found] for name in RECORD_FIELDS})
 
-        for index, row, image in zip(shard.indices, shard.rows("images"), shard.pixels(), strict=True):
-            if trouble := row_trouble(row, "image"):
-                while behind:
-                    collect()
-                for column in out.values():
-                    column.failed(index, *trouble)
-            else:
-                assert image is not None
-                records, embedding = generate(image, want_records="masks" in out)
-                while behind:  # while this image was at work, the one before it was encoded
-                    collect()
-                if "masks" in out:
-                    behind.append((index, background.submit(records)))
-                if features in out:
-                    out[features].array(index, embedding)
-            shard.tick()
-        while behind:
-            collect()
+        def prepared() -> Iterator[tuple[int, tuple[str, str] | None, Future[Prepared] | None]]:
+            for index, row, image in zip(shard.indices, shard.rows("images"), shard.pixels(), strict=True):
+                job = None if image is None else background.submit(generate.prepare, image)
+                yield index, row_trouble(row, "image"), job
+
+        for group in ahead(groups(prepared(), generate.generator.images_per_batch.size)):
+            found = generate([job.result() for _, _, job in group if job], "masks" in out)
+            for index, trouble, _ in group:
+                made = None if trouble else next(found)
+                collect()  # while this image was at work, the one before it was encoded
+                if trouble:
+                    for column in out.values():
+                        column.failed(index, *trouble)
+                if made and "masks" in out:
+                    behind.append((index, background.submit(made.records)))
+                if made and features in out:
+                    out[features].array(index, made.embedding)
+            shard.tick(len(group))
+        collect()
         return {name: collector.data() for name, collector in out.items()}
 
     return run

@@ -45,7 +45,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
                 else:
                     iou, iop = against_instances(masks["segmentation"], annotated["segmentation"])
                     out["match/instances"].ok(index, {"iou": iou.tolist(), "iop": iop.tolist()})
-            shard.tick()
+            shard.tick(1)
         return {name: collector.data() for name, collector in out.items()}
 
     return run

@@ -90,7 +90,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
                 else:
                     column.array(index, center(shard.array(source, position), vector))
         for _ in shard.indices:
-            shard.tick()
+            shard.tick(1)
         return {name: collector.data() for name, collector in out.items()}
 
     return run

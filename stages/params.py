@@ -118,9 +118,11 @@ class RunParams(Params):
     threads: Annotated[int, Field(ge=0)]
     """torch threads a process; 0: torch's own choice."""
     points_per_batch: Annotated[int, Field(ge=0)]
-    """SAM prompts decoded together; 0: as many as suit the device."""
-    masks_per_batch: Annotated[int, Field(ge=1)]
-    """Masks embedded together."""
+    """SAM prompts decoded together; 0: as many as were fastest on this machine."""
+    masks_per_batch: Annotated[int, Field(ge=0)]
+    """Masks embedded together; 0: as many as were fastest on this machine."""
+    images_per_batch: Annotated[int, Field(ge=0)]
+    """Images whose masks are embedded together; 0: as many as suit the device (1 on a processor, 8 on a GPU)."""
     prefetch: Annotated[int, Field(ge=0)]
     """Images decoded ahead, in threads."""
     weights_dir: str

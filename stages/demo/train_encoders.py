@@ -90,7 +90,7 @@ def train_alphaclip(pool: Pool, tower: VisionTransformer, length: Length, batch:
     def loss(objects: Tensor) -> Tensor:
         pixels, alpha = masked_inputs(pool, objects, torch.arange(len(objects)) % 2 == 0)
         with torch.autocast("cpu", torch.bfloat16):
-            embedding = model(pixels, alpha)
+            embedding = model(pixels, alpha, range(len(alpha)))
         return word_loss(words(embedding.float()), pool.attributes[objects])
 
     _optimise("demo_alphaclip", [model, words], loss, len(pool.owner), batch, length)

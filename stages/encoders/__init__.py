@@ -7,7 +7,7 @@ How to add one: docs/add_an_encoder.md.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,25 @@ from stages.params import Precision
 from stages.sam import SAM_MODELS
 
 Model = Callable[..., npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Together:
+    """A model that computes several images at once; called as the others are, it computes one."""
+
+    embed: Callable[[Sequence[tuple[Any, ...]]], list[npt.NDArray[np.float32]]]
+    """Takes the arguments of each image."""
+
+    def __call__(self, *item: Any) -> npt.NDArray[np.float32]:
+        """The vectors of one image."""
+        return self.embed([item])[0]
+
+
+def embed_all(model: Model, items: Sequence[tuple[Any, ...]]) -> list[npt.NDArray[np.float32]]:
+    """What the model makes of each image's arguments, in order; at once where it can."""
+    if isinstance(model, Together):
+        return model.embed(items) if items else []
+    return [model(*item) for item in items]
 
 
 @dataclass(frozen=True)
@@ -140,8 +159,10 @@ def build(
 def _sixteen_bit(model: Model, device: str, precision: str) -> Model:
     import torch
 
-    def call(*args: Any) -> npt.NDArray[np.float32]:
-        with torch.autocast(torch.device(device).type, getattr(torch, precision)):
-            return model(*args)
+    inner = model.embed if isinstance(model, Together) else model
 
-    return call
+    def call(*args: Any) -> Any:
+        with torch.autocast(torch.device(device).type, getattr(torch, precision)):
+            return inner(*args)
+
+    return Together(call) if isinstance(model, Together) else call

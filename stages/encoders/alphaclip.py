@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from stages.batches import BatchSize
-from stages.encoders import Encoder, Model
+from stages.batches import BatchSize, suited
+from stages.encoders import Encoder, Model, Together
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, make_alphaclip
-from stages.encoders.common import ImageArray, Mask, Vectors, load_into
+from stages.encoders.common import Vectors, load_into
+
+MOST_MASKS = {"cpu": 64, "cuda": 1024}
 
 
 def make_model(encoder: Encoder) -> AlphaVisionTransformer:
-    """The architecture of an ENCODERS line, randomly initialised; ``model(image, alpha) -> [B, dim]``."""
+    """The architecture of an ENCODERS line, randomly initialised; ``model(image, alpha, of) -> [B, dim]``."""
     return make_alphaclip(encoder.options, encoder.dim)
 
 
@@ -32,23 +35,38 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     side, mask_only = encoder.options["input_px"], encoder.options.get("mask_only", False)
     stock = encoder.options.get("stock_transform", False)
 
-    batches = BatchSize(masks_per_batch)
+    sizes = [BatchSize(masks_per_batch)] if masks_per_batch else []
+
+    def batches() -> BatchSize:
+        """Measured at the first use: only then is it known whether 16 bit are asked for."""
+        if not sizes:
+            kind = torch.device(device).type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+            image = torch.zeros(1, 3, side, side, device=device)
+            alphas = torch.zeros(MOST_MASKS[kind], 1, side, side, device=device)
+            what = f"AlphaCLIP {[encoder.options[key] for key in ('width', 'layers', 'patch_px', 'input_px')]}, {dtype}"
+            sizes.append(BatchSize(suited(what, device, lambda n: model(image, alphas[:n], [0] * n), len(alphas))))
+        return sizes[0]
 
     @torch.inference_mode()
-    def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
-        whole = [] if mask_only else [image_pixels(image, side, stock, device)]
+    def embed(items: Sequence[tuple[Any, ...]]) -> list[Vectors]:
+        whole = [] if mask_only else [image_pixels(image, side, stock, device) for image, *_ in items]
+        regions = [(n, masks, k) for n, (_, masks, *_) in enumerate(items) for k in range(len(masks))]
 
         def some(part: slice) -> Vectors:
-            alphas, cuts = [], whole[:]
-            for k in range(part.start, part.stop):
-                mask = masks[k]
-                alphas.append(alpha_map(mask, side, device))
-                if mask_only:
-                    cuts.append(image_pixels(image * mask[:, :, None], side, stock, device))
-            batch = model(torch.cat(cuts), torch.stack(alphas))
-            found: Vectors = F.normalize(batch.float(), dim=-1).cpu().numpy()
+            cut = [(n, masks[k]) for n, masks, k in regions[part]]
+            alphas = torch.stack([alpha_map(mask, side, device) for _, mask in cut])
+            if mask_only:
+                inputs = [image_pixels(items[n][0] * mask[:, :, None], side, stock, device) for n, mask in cut]
+                of = list(range(len(cut)))
+            else:
+                first = cut[0][0]
+                inputs, of = whole[first : cut[-1][0] + 1], [n - first for n, _ in cut]
+            found: Vectors = F.normalize(model(torch.cat(inputs), alphas, of).float(), dim=-1).cpu().numpy()
             return found
 
-        return np.concatenate([np.empty((0, encoder.dim), np.float32), *batches.over(len(masks), some)])
+        parts = batches().over(len(regions), some)
+        vectors = np.concatenate([np.empty((0, encoder.dim), np.float32), *parts])
+        return np.split(vectors, np.cumsum([len(masks) for _, masks, *_ in items])[:-1])
 
-    return embed
+    return Together(embed)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from open_clip.transformer import VisionTransformer
 
-from stages.encoders import Encoder, Model
+from stages.encoders import Encoder, Model, Together
 from stages.encoders.clip_vit import load_clip_visual, make_clip
 from stages.encoders.common import CLIP_STATS, ImageArray, Vectors, load_into, normalise, resize_and_crop
 
@@ -29,13 +29,14 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     layer = encoder.options["layers"] - 2
 
     @torch.inference_mode()
-    def embed(image: ImageArray) -> Vectors:
-        square = resize_and_crop(image, encoder.options["input_px"], lambda surplus: surplus // 2)
-        pixels = normalise(square, CLIP_STATS, device)
+    def embed(items: Sequence[tuple[ImageArray]]) -> list[Vectors]:
+        squares = [
+            resize_and_crop(image, encoder.options["input_px"], lambda surplus: surplus // 2) for (image,) in items
+        ]
+        pixels = torch.cat([normalise(square, CLIP_STATS, device) for square in squares])
         output = model.forward_intermediates(
             pixels, [layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
         )
-        features: Vectors = output["image_intermediates"][0][0].float().cpu().numpy()
-        return features
+        return list(output["image_intermediates"][0].float().cpu().numpy())
 
-    return embed
+    return Together(embed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ class AlphaVisionTransformer(VisionTransformer):  # type: ignore[misc]
         super().__init__(patch_size=patch_size, width=width, **kwargs)
         self.conv1_alpha = nn.Conv2d(1, width, patch_size, patch_size, bias=False)
 
-    def forward(self, image: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-        """Image float32 [1 or B, 3, S, S], alpha float32 [B, 1, S, S] -> ``ln_post(class token) @ proj`` [B,
-        D]."""
-        patches = (self.conv1(image) + self.conv1_alpha(alpha)).flatten(2).transpose(1, 2)
+    def forward(self, image: torch.Tensor, alpha: torch.Tensor, of: Sequence[int]) -> torch.Tensor:
+        """``ln_post(class token) @ proj`` [B, D] of images float32 [N, 3, S, S] and alpha maps float32 [B, 1, S, S].
+
+        ``of``: for each alpha map the number of its image.
+        """
+        patches = (self.conv1(image)[list(of)] + self.conv1_alpha(alpha)).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(patches), 1, -1)
         tokens = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
         *blocks, last = self.transformer.resblocks

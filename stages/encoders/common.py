@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,18 +72,23 @@ def load_into(make: Callable[[], Network], state: State, source: str, device: st
     return model.requires_grad_(False).eval().to(device)
 
 
-def once_an_image(compute: Callable[[ImageArray], torch.Tensor]) -> Callable[[ImageArray], torch.Tensor]:
-    """``compute``, whose last result is kept for as long as it is asked about the same array.
+def once_an_image(
+    compute: Callable[[list[ImageArray]], Sequence[torch.Tensor]],
+) -> Callable[[Sequence[ImageArray]], list[torch.Tensor]]:
+    """``compute`` of images, whose results are kept for as long as the same arrays are asked about.
 
-    An encoder is called for an image's proposals and for its instances: apart, so that neither column's bytes depend on
+    An encoder is called for images' proposals and for their instances: apart, so that neither column's bytes depend on
     what else was computed with it, and yet its network runs once.
     """
     kept: list[tuple[ImageArray, torch.Tensor]] = []
 
-    def call(image: ImageArray) -> torch.Tensor:
-        if not kept or kept[0][0] is not image:
-            kept[:] = [(image, compute(image))]
-        return kept[0][1]
+    def call(images: Sequence[ImageArray]) -> list[torch.Tensor]:
+        known = {id(image): features for image, features in kept}
+        new = [image for image in images if id(image) not in known]
+        known |= {id(image): features for image, features in zip(new, compute(new) if new else [], strict=True)}
+        if new:
+            kept[:] = [(image, known[id(image)]) for image in images]
+        return [known[id(image)] for image in images]
 
     return call
 

@@ -74,11 +74,6 @@ class PointDecoder:
         self._up1 = _as_matrix(first.weight).to(dtype), first.bias.repeat(4).to(dtype)
         self._up2 = _as_matrix(second.weight).to(dtype), second.bias.repeat(4).to(dtype)
 
-    @property
-    def prompt_bytes(self) -> int:
-        """Bytes of one prompt's image tokens."""
-        return int(self.position.numel()) * self.dtype.itemsize
-
     def image(self, embedding: Tensor) -> ImageTokens:
         """What the prompts of an image share, from its embedding float [C, h, w]."""
         keys = embedding.to(self._wide).flatten(1).t() + self.sam.prompt_encoder.no_mask_embed.weight

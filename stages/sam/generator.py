@@ -23,7 +23,7 @@ from segment_anything.utils.amg import (
 from torch import Tensor
 from torchvision.ops.boxes import batched_nms, box_area
 
-from stages.batches import BatchSize, suited_points
+from stages.batches import BatchSize, suited
 from stages.encoders.common import longest_side, resize_longest_side
 from stages.sam import postprocess
 from stages.sam.decoder import MASKS, ImageTokens, PointDecoder
@@ -33,6 +33,9 @@ from store import rle
 
 Pixels = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+IMAGES_PER_BATCH = {"cpu": 1, "cuda": 4}
+"""Images or crops that go through SAM's encoder together: one fills a processor, a few fill a GPU."""
+MOST_POINTS = {"cpu": 32, "cuda": 1024}
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 
@@ -70,7 +73,8 @@ class AutomaticMaskGenerator:
     """Arguments, records and their order are those of ``SamAutomaticMaskGenerator``.
 
     Args:
-        points_per_batch: prompts decoded together; None: as many as suit the device. It changes memory and speed.
+        points_per_batch: prompts decoded together; None: as many as were fastest on this machine (:func:`stages.batches.suited`).
+            It changes memory and speed.
         dtype: float32 is the official arithmetic but for rounding; float16 or bfloat16 compute the image tokens in 16 bit.
     """
 
@@ -105,8 +109,8 @@ class AutomaticMaskGenerator:
         with torch.no_grad():
             self.decoder = PointDecoder(model, dtype)
         self.side_px: int = model.image_encoder.img_size
-        self.points_per_batch = BatchSize(points_per_batch or suited_points(model.device, self.decoder.prompt_bytes))
-        self.images_per_batch = BatchSize(4 if model.device.type == "cuda" else 1)
+        self.points_per_batch = BatchSize(points_per_batch or self._suited_points())
+        self.images_per_batch = BatchSize(IMAGES_PER_BATCH[model.device.type])
         self.pred_iou_thresh, self.stability_score_thresh = pred_iou_thresh, stability_score_thresh
         self.stability_score_offset, self.box_nms_thresh = stability_score_offset, box_nms_thresh
         self.crop_n_layers, self.crop_nms_thresh = crop_n_layers, crop_nms_thresh
@@ -139,14 +143,27 @@ class AutomaticMaskGenerator:
             found, lengths = self._without_small_regions(found, lengths, proposals.frames[0].image)
         return [self._record(found, k, runs, proposals.frames) for k, runs in enumerate(lengths)]
 
+    def prepare(self, image: Pixels) -> Tensor:
+        """An image for :meth:`encode`: uint8 [h, w, 3], resized; another thread may do it while the GPU is at work."""
+        pixels = torch.as_tensor(resize_longest_side(image, self.side_px))
+        return pixels.pin_memory() if self.model.device.type == "cuda" else pixels
+
     @torch.inference_mode()
-    def encode(self, images: Sequence[Pixels]) -> Tensor:
-        """SAM's embeddings of images of any sizes, float32 [n, C, h, w]."""
-        inputs = [
-            torch.as_tensor(resize_longest_side(image, self.side_px), device=self.model.device) for image in images
-        ]
+    def encode(self, prepared: Sequence[Tensor]) -> Tensor:
+        """SAM's embeddings of what :meth:`prepare` made, float32 [n, C, h, w]."""
+        inputs = [pixels.to(self.model.device, non_blocking=True) for pixels in prepared]
         batch = torch.stack([self.model.preprocess(pixels.permute(2, 0, 1)) for pixels in inputs])
         return torch.cat(self.images_per_batch.over(len(batch), lambda part: self.encoder(batch[part])))
+
+    @torch.inference_mode()
+    def _suited_points(self) -> int:
+        channels, (rows, columns) = self.decoder.position.shape[1], self.decoder.grid
+        random = torch.Generator().manual_seed(0)
+        device, most = self.model.device, MOST_POINTS[self.model.device.type]
+        shared = self.decoder.image(torch.randn(channels, rows, columns, generator=random).to(device))
+        points = (self.side_px * torch.rand(most, 2, generator=random, dtype=torch.float64)).to(device)
+        what = f"SAM decoder, {rows} x {columns} x {channels}, {self.decoder.dtype}"
+        return suited(what, device, lambda n: self.decoder.masks(self.decoder.decode(shared, points[:n])), most)
 
     @torch.inference_mode()
     def propose(self, image: Pixels, embedding: Tensor | None = None) -> Proposals:
@@ -157,7 +174,7 @@ class AutomaticMaskGenerator:
         later = crop_boxes if embedding is None else crop_boxes[1:]
         cuts = [np.ascontiguousarray(image[top:bottom, left:right]) for left, top, right, bottom in later]
         embeddings = [] if embedding is None else [embedding]
-        embeddings += list(self.encode(cuts)) if cuts else []
+        embeddings += list(self.encode([self.prepare(cut) for cut in cuts])) if cuts else []
         found = _together(
             [
                 self._crop(made, frame, self.point_grids[layer], number)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,35 @@ import numpy.typing as npt
 import torch
 
 from stages.params import MasksParams
-from stages.sam.generator import AutomaticMaskGenerator
+from stages.sam.generator import AutomaticMaskGenerator, Proposals
 from stages.sam.model import build_sam
 from store import rle
 
 Pixels = npt.NDArray[np.uint8]
 _OURS = {"model", "max_masks", "max_side_px", "save_features", "precision"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image on its way: (height, width) px, RGB at the size SAM works at, and that as SAM's encoder takes it."""
+
+    size: tuple[int, ...]
+    small: Pixels
+    pixels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """What SAM makes of an image.
+
+    Args:
+        records: gives SAM's records with ``segmentation`` as COCO RLE counts (str), largest area first, ties in the generator's
+            order, everything in px of the image. It runs no network: call it in another thread while the next image is at work.
+        embedding: float32 [C, h, w] of the image at the size SAM worked at.
+    """
+
+    records: Callable[[], list[dict[str, Any]]]
+    embedding: npt.NDArray[np.float32]
 
 
 class MaskGenerator:
@@ -26,7 +51,7 @@ class MaskGenerator:
     Args:
         params: section ``masks``; every other field goes to :class:`AutomaticMaskGenerator` under its own name.
         path: the checkpoint.
-        points_per_batch: prompts decoded together; None: as many as suit the device.
+        points_per_batch: prompts decoded together; None: as many as suit the device (measured).
     """
 
     def __init__(self, params: MasksParams, path: Path, device: str, points_per_batch: int | None) -> None:
@@ -41,34 +66,27 @@ class MaskGenerator:
             **options,
         )
 
-    def __call__(
-        self, image: Pixels, want_records: bool = True
-    ) -> tuple[Callable[[], list[dict[str, Any]]], npt.NDArray[np.float32]]:
-        """Segment everything.
+    def prepare(self, image: Pixels) -> Prepared:
+        """Bring uint8 [H, W, 3] RGB to the sizes that SAM works at; another thread may do it while a GPU is at work."""
+        small = reduced(image, self.params.max_side_px)
+        return Prepared(image.shape[:2], small, self.generator.prepare(small))
+
+    def __call__(self, images: Sequence[Prepared], want_records: bool = True) -> Iterator[Found]:
+        """Segment everything, in the order of the images, which SAM's encoder sees together.
 
         Args:
-            image: uint8 [H, W, 3] RGB.
             want_records: False runs the image encoder alone.
-
-        Returns:
-            A function that gives SAM's records with ``segmentation`` as COCO RLE counts (str), largest area first, ties in
-            the generator's order, everything in px of ``image`` (it runs no network: call it in another thread while the
-            next image is at work); and the embedding float32 [C, h, w] of the image at the size SAM worked at.
         """
-        small = reduced(image, self.params.max_side_px)
-        embedding = self.generator.encode([small])[0]
-        if not want_records:
-            return list, embedding.cpu().numpy()
-        proposals = self.generator.propose(small, embedding)
+        for image, embedding in zip(images, self.generator.encode([each.pixels for each in images]), strict=True):
+            proposals = self.generator.propose(image.small, embedding) if want_records else None
+            yield Found(partial(self._records, image, proposals), embedding.cpu().numpy())
 
-        def records() -> list[dict[str, Any]]:
-            found = self.generator.records(proposals)
-            found = [{**record, "segmentation": record["segmentation"]["counts"]} for record in found]
-            if small is not image:
-                found = [_enlarge(record, small.shape[:2], image.shape[:2]) for record in found]
-            return sorted(found, key=lambda record: -record["area"])
-
-        return records, embedding.cpu().numpy()
+    def _records(self, image: Prepared, proposals: Proposals | None) -> list[dict[str, Any]]:
+        found = self.generator.records(proposals) if proposals is not None else []
+        found = [{**record, "segmentation": record["segmentation"]["counts"]} for record in found]
+        if image.small.shape[:2] != image.size:
+            found = [_enlarge(record, image.small.shape[:2], image.size) for record in found]
+        return sorted(found, key=lambda record: -record["area"])
 
 
 def reduced(image: Pixels, max_side_px: int) -> Pixels:
@@ -85,7 +103,7 @@ def reduced(image: Pixels, max_side_px: int) -> Pixels:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _enlarge(record: dict[str, Any], small: tuple[int, ...], full: tuple[int, int]) -> dict[str, Any]:
+def _enlarge(record: dict[str, Any], small: tuple[int, ...], full: tuple[int, ...]) -> dict[str, Any]:
     """A record in the frame of the full image."""
     height, width = full
     mask = rle.decode(record["segmentation"], *small[:2]).astype(np.uint8)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tests.benchmarks import machine
-from tests.benchmarks.extraction import calibrated, embedding, everything, memory
+from tests.benchmarks.extraction import calibrated, embedding, everything, memory, pipeline
 from tests.benchmarks.report import table
 
 PACKAGES = ("torch", "torchvision", "segment-anything", "open-clip-torch", "numba", "numpy")
@@ -56,7 +56,7 @@ def main() -> None:
     for precision in precisions:
         say(f"everything mode, {document['setting']}, {precision}")
         document["everything"][precision] = everything.run(
-            model, side, points, options.device, DTYPES[precision], repeats
+            model, side, points, options.device, DTYPES[precision], repeats, autocast=precision != "float32"
         )
     if options.memory:
         say("memory, an image of 2048 px")
@@ -73,6 +73,10 @@ def main() -> None:
     if options.quick:
         settings = settings | {"layers": 2, "width": 64, "heads": 2}
     document["AlphaCLIP"] = embedding.alphaclip(settings, dim, masks, options.device, repeats)
+    say("whole images")
+    few = options.quick or not large
+    document["pipeline"] = pipeline.run(options.device, precisions[-1], 4 if options.quick else 16 if few else 200,
+                                        2 if options.quick else 8, 4 if options.quick else points)  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     print(report(document))
@@ -92,6 +96,8 @@ def report(document: dict[str, Any]) -> str:
             for stage in everything.STAGES
         ]
         rows.append(line("end to end", found["seconds"]))
+        if (autocast := found["seconds"].get("reference, bf16 autocast")) is not None:
+            rows.append(line("end to end, the reference in bf16 autocast", {**found["seconds"], "reference": autocast}))
         rows.append(line("post-processing alone, identical logits", found["post"]))
         lines += [f"**{precision}**", "", table(("ms an image", "reference", "ours", "times"), rows), ""]
         work = ", ".join(f"{name} {value:.0f}{flag(name, value)}" for name, value in found["work"].items())
@@ -100,6 +106,12 @@ def report(document: dict[str, Any]) -> str:
                   f"{'identical' if found['post']['identical'] else 'NOT identical'}.", ""]  # fmt: skip
     rows = [line(name, document[name]) for name in ("pooling", "AlphaCLIP")]
     lines += [table(("ms", "reference", "ours", "times"), rows), ""]
+    whole, speed = document["pipeline"], document["pipeline"]["images a second"]
+    lines.append(
+        f"Whole images ({whole['setting']}; {whole['masks an image']:.0f} masks an image): {speed['ours']:.2f} images/s, reference "
+        f"{speed['reference']:.2f} ({speed['ours'] / speed['reference']:.1f} times). GPU busy: "
+        + ("no GPU." if whole["GPU busy, %"] is None else f"{whole['GPU busy, %']:.0f} %.")
+    )
     if "memory" in document:
         peak = document["memory"]
         lines.append(

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from tests.benchmarks import extract
-from tests.benchmarks.extraction import embedding, everything
+from tests.benchmarks.extraction import embedding, everything, pipeline
 from tests.benchmarks.extraction.stopwatch import HOST, stopwatch
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, object]:
-    return everything.run("small", 128, 4, "cpu", torch.float32, 1)
+    return everything.run("small", 128, 4, "cpu", torch.float32, 1, autocast=True)
 
 
 def test_both_sides_give_the_same_records(found: dict[str, dict[str, float]]) -> None:
@@ -40,10 +40,18 @@ def test_the_report_holds_every_table(found: dict[str, object]) -> None:
         "memory": {"ours": 1, "reference": 4},
         "pooling": {"ours": 1.0, "reference": 8.0},
         "AlphaCLIP": {"ours": 1.0, "reference": 1.1},
+        "pipeline": {
+            "setting": "d",
+            "images a second": {"ours": 6.0, "reference": 2.0},
+            "masks an image": 9.0,
+            "GPU busy, %": 91.0,
+        },
     }
     text = extract.report(document)
     assert "| pooling | 8000.0 | 1000.0 | 8.0 |" in text
     assert "(0.25 of it)" in text
+    assert "end to end, the reference in bf16 autocast" in text
+    assert "6.00 images/s, reference 2.00 (3.0 times). GPU busy: 91 %." in text
     assert "outside" in text  # 16 points are no real work, and the report says so
 
 
@@ -65,3 +73,14 @@ def test_pooling_is_that_of_upsampled_features() -> None:
     assert result["largest difference"] < 1e-4
     assert len(embedding.masks_of(2, 5, 7)) == 2
     assert np.all([mask.shape == (5, 7) for mask in embedding.masks_of(2, 5, 7)])
+
+
+def test_whole_images_run_through_both() -> None:
+    found = pipeline.run("cpu", "float32", images=2, reference_images=1, points_per_side=4)
+    assert found["masks an image"] > 0
+    assert all(value > 0 for value in found["images a second"].values())
+
+
+def test_time_under_several_kernels_counts_once() -> None:
+    assert pipeline.covered(iter([(5, 9), (0, 4), (1, 2), (3, 6)])) == 9
+    assert pipeline.covered(iter([])) == 0

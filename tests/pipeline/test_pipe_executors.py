@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from factory import array_meta, vectors
 
+from pipeline.executors import LocalExecutor
 from pipeline.graph import STAGES
 from store.layout import column_dir
 from store.schema import OK
@@ -134,3 +137,36 @@ def test_a_done_shard_is_replaced_only_when_asked(tmp_path: Path) -> None:
         assert other.sha256 != kept.sha256
         (folder / "c/0/0/0").write_bytes(b"torn")
         assert write_shard(folder, meta, place, 0, first, {}, None, {}, other).sha256 == kept.sha256
+
+
+def test_work_is_finished_while_the_next_is_begun_and_no_error_is_lost() -> None:
+    finished: list[int] = []
+    begun = threading.Event()
+
+    def begin(task: int) -> Callable[[], None]:
+        if task == 1:
+            begun.set()
+
+        def finish() -> None:
+            assert task or begun.wait(10), "the next task was not begun"
+            finished.append(task)
+
+        return finish
+
+    LocalExecutor().finish_behind(begin, [0, 1, 2])
+    assert finished == [0, 1, 2]
+
+    def broken(task: int) -> Callable[[], None]:
+        if task:
+            raise KeyboardInterrupt
+
+        def finish() -> None:
+            raise OSError("disk full")
+
+        return finish
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        LocalExecutor().finish_behind(broken, [0, 1])
+    assert "disk full" in caught.value.__notes__[0]
+    with pytest.raises(OSError, match="disk full"):
+        LocalExecutor().finish_behind(broken, [0])

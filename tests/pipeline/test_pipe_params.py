@@ -64,6 +64,7 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "run.threads=2": ("", ()),
     "run.points_per_batch=2": ("", ()),
     "run.masks_per_batch=2": ("", ()),
+    "run.images_per_batch=2": ("", ()),
     "run.prefetch=0": ("", ()),
     "run.weights_dir=elsewhere": ("", ()),
     "run.report_dir=elsewhere": ("", ()),

@@ -79,7 +79,7 @@ def reference(checkpoint: Path, image: np.ndarray, **changes: Any) -> list[dict[
 )
 def test_records_are_the_official_ones(checkpoint: Path, image: np.ndarray, changes: dict[str, Any]) -> None:
     want = reference(checkpoint, image, **changes)
-    got = MaskGenerator(MasksParams(**{**DEFAULTS, **changes}), checkpoint, "cpu", 16)(image)[0]()
+    got = segment(checkpoint, image, **changes)
     assert want, "the test needs masks"
     assert len(got) == len(want)
     for ours, theirs in zip(got, want, strict=True):
@@ -90,22 +90,38 @@ def test_records_are_the_official_ones(checkpoint: Path, image: np.ndarray, chan
     assert areas == sorted(areas, reverse=True)
 
 
+def segment(checkpoint: Path, image: np.ndarray, **changes: Any) -> list[dict[str, Any]]:
+    generator = MaskGenerator(MasksParams(**{**DEFAULTS, **changes}), checkpoint, "cpu", 16)
+    (found,) = generator([generator.prepare(image)])
+    return found.records()
+
+
 def test_the_embedding_is_sams_with_and_without_records(checkpoint: Path, image: np.ndarray) -> None:
     generator = MaskGenerator(MasksParams(**DEFAULTS), checkpoint, "cpu", 16)
     predictor = SamPredictor(build_sam("demo_sam", checkpoint, "cpu"))
     predictor.set_image(image)
     want = predictor.get_image_embedding()[0].numpy()
     for want_records in (True, False):
-        records, embedding = generator(image, want_records)
-        np.testing.assert_allclose(embedding, want, atol=1e-5)
-        assert bool(records()) == want_records
+        (found,) = generator([generator.prepare(image)], want_records)
+        np.testing.assert_allclose(found.embedding, want, atol=1e-5)
+        assert bool(found.records()) == want_records
+
+
+def test_images_that_go_together_give_what_each_gives_alone(checkpoint: Path, image: np.ndarray) -> None:
+    generator = MaskGenerator(MasksParams(**DEFAULTS), checkpoint, "cpu", 16)
+    generator.generator.images_per_batch.size = 2
+    images = [image, image[::-1].copy(), image[:40]]
+    for found, alone in zip(generator([generator.prepare(each) for each in images]), images, strict=True):
+        want = segment(checkpoint, alone)
+        records = found.records()
+        assert [record["segmentation"] for record in records] == [record["segmentation"] for record in want]
 
 
 def test_a_limited_side_gives_masks_in_the_frame_of_the_image(checkpoint: Path, image: np.ndarray) -> None:
     height, width = image.shape[:2]
     small = cv2.resize(image, (64, int(height * 64 / width)), interpolation=cv2.INTER_AREA)
     want = reference(checkpoint, small)
-    got = MaskGenerator(MasksParams(**{**DEFAULTS, "max_side_px": 64}), checkpoint, "cpu", 16)(image)[0]()
+    got = segment(checkpoint, image, max_side_px=64)
     assert len(got) == len(want) > 1
     enlarged = {
         cv2.resize(record["segmentation"].astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).tobytes()
@@ -126,7 +142,7 @@ def test_a_limited_side_gives_masks_in_the_frame_of_the_image(checkpoint: Path, 
 
 
 def test_counts_are_what_pycocotools_reads(checkpoint: Path, image: np.ndarray) -> None:
-    records = MaskGenerator(MasksParams(**DEFAULTS), checkpoint, "cpu", 16)(image)[0]()
+    records = segment(checkpoint, image)
     size = list(image.shape[:2])
     for record in records:
         assert coco.area({"size": size, "counts": record["segmentation"]}) == record["area"]

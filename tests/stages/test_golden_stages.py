@@ -20,6 +20,7 @@ from stages import embed, index, masks, match, normalize
 from stages.base import Entry, ShardInput
 from stages.datasets import DATASETS
 from stages.images import read_image
+from stages.sam import generator
 from stages.sam.model import new_sam
 from store.writer import ShardData
 
@@ -67,7 +68,7 @@ def run(weights: Mapping[str, Path]) -> Callable[[], dict[str, ShardData]]:
             array=lambda name, position: done[name].rows[position],  # type: ignore[return-value]
             trouble=lambda name, position: None,
             pixels=lambda: (read_image(PHOTOS / entry.source.path, 10**8) for entry in entries),
-            tick=lambda: None,
+            tick=lambda images: None,
             entries=entries,
         )
         for stage in (index, masks, embed, match):
@@ -148,6 +149,17 @@ def _close(got: Any, want: Any) -> bool:
     if np.shape(got) != np.shape(want):
         return False
     return bool(np.allclose(np.asarray(got, float), np.asarray(want, float), rtol=0.02, atol=0.01))
+
+
+def test_images_that_are_computed_together_give_the_same_rows(
+    run: Callable[[], dict[str, ShardData]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = numbers(run())
+    monkeypatch.setitem(embed.IMAGES_PER_BATCH, "cpu", 2)
+    monkeypatch.setitem(generator.IMAGES_PER_BATCH, "cpu", 2)
+    together = numbers(run())
+    for stage, values in alone.items():
+        assert all(_close(together[stage][name], value) for name, value in values.items()), stage
 
 
 def test_the_same_run_gives_the_same_bytes(run: Callable[[], dict[str, ShardData]]) -> None:

@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from stages.base import RleMasks
-from stages.encoders.pooling import UPSAMPLING, mask_weights, pool
+from stages.encoders.pooling import mask_weights, pool
 from store import rle
 from tests.benchmarks.extraction.everything import seconds
+from tests.benchmarks.extraction.plain import plain_alphaclip, upsampled_pooling
 
 
 def masks_of(count: int, height: int, width: int) -> list[np.ndarray]:
@@ -39,15 +40,7 @@ def pooling(
         return pool(features, mask_weights(runs, image_px, grid, device))
 
     def upsampled() -> np.ndarray:
-        side = UPSAMPLING * grid
-        large = F.interpolate(features[None], (side, side), mode="bilinear", align_corners=False)[0]
-        square = max(image_px)
-        stacked = torch.stack([torch.from_numpy(mask) for mask in masks]).to(device).float()[:, None]
-        padded = F.pad(stacked, (0, square - image_px[1], 0, square - image_px[0]))
-        small = F.interpolate(padded, (side, side), mode="bilinear", antialias=True, align_corners=False)[:, 0]
-        sums = small.flatten(1) @ large.flatten(1).T
-        found: np.ndarray = (sums / (small.sum((1, 2))[:, None] + 1e-8)).cpu().numpy()
-        return found
+        return upsampled_pooling(features, masks, image_px)
 
     error = float(np.abs(adjoint() - upsampled()).max())
     return {**compare({"ours": adjoint, "reference": upsampled}, repeats), "largest difference": error}
@@ -65,23 +58,14 @@ def alphaclip(options: dict[str, Any], dim: int, count: int, device: str, repeat
 
     @torch.inference_mode()
     def batched() -> torch.Tensor:
-        return torch.cat([model(image, part) for part in alphas.split(16)])
+        return torch.cat([model(image, part, [0] * len(part)) for part in alphas.split(16)])
 
     @torch.inference_mode()
     def one_by_one() -> torch.Tensor:
-        return torch.cat([_plain(model, image, alpha[None]) for alpha in alphas])
+        return torch.cat([plain_alphaclip(model, image, alpha[None]) for alpha in alphas])
 
     similarity = float(F.cosine_similarity(batched(), one_by_one()).min())
     return {**compare({"ours": batched, "reference": one_by_one}, repeats), "least cosine": similarity}
-
-
-def _plain(model: Any, image: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """All blocks for all tokens, as the README of SunzeY/AlphaCLIP runs it."""
-    patches = (model.conv1(image) + model.conv1_alpha(alpha)).flatten(2).transpose(1, 2)
-    tokens = torch.cat([model.class_embedding.expand(1, 1, -1), patches], dim=1) + model.positional_embedding
-    tokens = model.transformer(model.ln_pre(tokens))
-    found: torch.Tensor = model.ln_post(tokens[:, 0]) @ model.proj
-    return found
 
 
 def compare(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, Any]:

@@ -24,9 +24,19 @@ STAGES = ("encode", "decode", "post", "NMS", "masks + RLE", "host")
 
 
 def run(
-    model: str, side_px: int, points_per_side: int, device: str, dtype: torch.dtype, repeats: int
+    model: str,
+    side_px: int,
+    points_per_side: int,
+    device: str,
+    dtype: torch.dtype,
+    repeats: int,
+    autocast: bool = False,
 ) -> dict[str, Any]:
-    """Seconds by stage and in all, of both; how well the records agree; how hard the work was."""
+    """Seconds by stage and in all, of both; how well the records agree; how hard the work was.
+
+    Args:
+        autocast: whether the reference runs once more under bfloat16 autocast (its masks differ then).
+    """
     calibrated = calibrate(new_model(model, side_px, device), picture(side_px, side_px), points_per_side)
     image = picture(side_px, side_px)
     theirs = SamAutomaticMaskGenerator(calibrated.sam, output_mode="coco_rle", **calibrated.options)
@@ -43,6 +53,8 @@ def run(
             with stopwatch(places) as spent:
                 generate(image)
             parts[name].append(dict(spent))
+    if autocast:
+        whole["reference, bf16 autocast"] = in_bfloat16(theirs, image, repeats)
     found = agreement(records["ours"], records["reference"])
     return {
         "seconds": {name: statistics.median(values) for name, values in whole.items()},
@@ -55,6 +67,22 @@ def run(
         "points_per_batch": mine.points_per_batch.size,
         "post": post_on_identical_logits(calibrated, image, repeats),
     }
+
+
+def in_bfloat16(theirs: SamAutomaticMaskGenerator, image: np.ndarray, repeats: int) -> list[float]:
+    """Seconds of the reference under autocast. What its networks give becomes float32, as numpy knows no bfloat16."""
+    predict = theirs.predictor.predict_torch
+
+    def widened(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(found.float() for found in predict(*args, **{**kwargs, "return_logits": True}))
+
+    theirs.predictor.predict_torch = widened
+    try:
+        with torch.autocast(theirs.predictor.device.type, torch.bfloat16):
+            theirs.generate(image)
+            return [seconds(lambda: theirs.generate(image)) for _ in range(repeats)]
+    finally:
+        theirs.predictor.predict_torch = predict
 
 
 def places_of_reference(generator: SamAutomaticMaskGenerator) -> list[Place]:
@@ -133,7 +161,7 @@ def post_on_identical_logits(calibrated: Calibrated, image: np.ndarray, repeats:
     scale = mine.side_px / max(image.shape[:2])
     prompts = (points * scale).to(sam.device)
     with torch.inference_mode():
-        embedding = mine.encode([image])
+        embedding = mine.encode([mine.prepare(image)])
         shared = decoder.image(embedding[0])
         decoded = [decoder.decode(shared, part) for part in prompts.split(4)]
         logits = torch.cat([decoder.masks(part) for part in decoded])

@@ -167,7 +167,7 @@ def test_a_stored_embedding_takes_the_encoders_place(random_sam: Sam) -> None:
     image = picture(90, 130)
     generator = AutomaticMaskGenerator(random_sam, crop_n_layers=1, **LOOSE)
     want = generator.generate(image)
-    embedding = generator.encode([image])[0]
+    embedding = generator.encode([generator.prepare(image)])[0]
     calls = []
     encode = generator.encode
     generator.encode = lambda images: (calls.append(len(images)), encode(images))[1]  # type: ignore[method-assign]
