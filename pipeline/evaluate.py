@@ -1,0 +1,95 @@
+"""Scores a file of predictions on a split of the store, with the baselines and the papers' figures beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import InputError, Settings
+from stages.evaluate.imported import import_predictions
+from stages.evaluate.predictions import Meta, Prediction, PredictionError, read
+from stages.evaluate.published import MARK, datasets, published
+from stages.evaluate.score import BASELINE_NAMES, MISSING, score
+from stages.evaluate.tables import as_json, as_markdown, summarise
+from store import Split, open_split
+
+COLUMNS = ("images", "instances", "targets", "masks", "match/instances")
+RESAMPLES, SEED = 1000, 0
+
+
+def evaluate_command(
+    settings: Settings, split: str, predictions_path: Path, missing: str = "error"
+) -> tuple[str, dict[str, Any]]:
+    """Score predictions: ours (``.parquet``) or anyone's (``.json``, ``.jsonl``, or a folder of PNGs).
+
+    Candidates are the largest ``masks.max_masks`` proposals of an image, those that are embedded.
+
+    Args:
+        split: the one the predictions are for.
+        missing: ``error``, or ``empty`` to score a question without prediction as rejected.
+
+    Returns:
+        The report in Markdown, and the figures, 0 to 1, as a JSON value.
+
+    Raises:
+        InputError: there are no such predictions, they are malformed, or not for this split.
+        StoreError: the split is not in the store, or unfinished.
+    """
+    settings.check_split(split)
+    if missing not in MISSING:
+        raise InputError(f"--missing: found {missing!r}, expected one of {', '.join(MISSING)}")
+    if not predictions_path.exists():
+        raise InputError(f"--predictions: no such file or folder: {predictions_path}")
+    opened = open_split(settings.store_path, settings.dataset, split, columns=COLUMNS)
+    try:
+        meta, predictions = _load(predictions_path, opened, settings.dataset, split)
+        scores = score(
+            opened,
+            predictions,
+            system=meta.system,
+            setting=meta.setting,
+            top_k=settings.masks.max_masks,
+            missing=missing,
+            baselines=BASELINE_NAMES,
+            seed=SEED,
+            progress=True,
+        )
+    except PredictionError as error:
+        raise InputError(str(error)) from error
+    results = summarise(scores.systems, RESAMPLES, SEED)
+    quoted = published(settings.dataset, split)
+    count = len(scores.systems[meta.system])
+    lines = [
+        f"# {meta.system} on {settings.dataset}, {split}",
+        "",
+        f"{count} questions, {meta.mode.replace('_', '-')}, candidates: {meta.setting}. In percent, with 95 % bootstrap intervals "
+        "over images. Oracles know the answer; what a system does not say is left blank.",
+        "",
+    ]
+    lines += [f"- {scores.missing} of them had no prediction and count as rejected."] * bool(scores.missing)
+    lines += [f"- Left out: {image_id}: {reason}" for image_id, reason in scores.skipped.items()]
+    if not quoted:
+        lines.append(f"- No {MARK} figures for this split; there are some for {', '.join(datasets())}.")
+    markdown = "\n".join([*lines, "", as_markdown(results, quoted)])
+    figures = {
+        "system": meta.system,
+        "dataset": settings.dataset,
+        "split": split,
+        "mode": meta.mode,
+        "setting": meta.setting,
+        "questions": count,
+        "missing": scores.missing,
+        "skipped": len(scores.skipped),
+        "groups": as_json(results),
+    }
+    return markdown, figures
+
+
+def _load(path: Path, opened: Split, dataset: str, split: str) -> tuple[Meta, list[Prediction]]:
+    if path.suffix != ".parquet":
+        # Nobody's system gets the answer in its input, unless it says so.
+        return Meta(path.stem, dataset, split), import_predictions(path, opened)
+    meta, predictions = read(path)
+    if (meta.dataset, meta.split) != (dataset, split):
+        raise PredictionError(f"{path}: predictions are for {meta.dataset}/{meta.split}, expected {dataset}/{split}")
+    return meta, predictions

@@ -1,0 +1,25 @@
+"""Evaluation: the format of predictions, metrics, baselines and tables. Imports no torch.
+
+scores = score(split, predictions, baselines=BASELINE_NAMES)
+print(as_markdown(summarise(scores.systems, resamples=1000, seed=0)))
+"""
+
+from .imported import import_predictions
+from .predictions import Meta, Prediction, PredictionError, read, write
+from .score import BASELINE_NAMES, Scores, score
+from .tables import as_json, as_markdown, summarise
+
+__all__ = [
+    "BASELINE_NAMES",
+    "Meta",
+    "Prediction",
+    "PredictionError",
+    "Scores",
+    "as_json",
+    "as_markdown",
+    "import_predictions",
+    "read",
+    "score",
+    "summarise",
+    "write",
+]

@@ -1,0 +1,139 @@
+"""What there is to answer: the questions of a split, and the candidates each may be answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.evaluate.partition import partition
+from store import Candidates, Split
+from store.errors import FailedImageError
+from store.overlap import against_instances
+from store.schema import OK, REMOVED
+
+POSITIVE_IOU = 0.5
+"""A candidate is positive when its IoU with one of the target's instances is at least this."""
+
+CANDIDATES: Mapping[str, Candidates] = MappingProxyType(
+    {"proposals": Candidates(), "proposals+gt": Candidates(drop_near_gt=0.95, with_gt=True)}
+)
+"""ELISA's two settings, by the names of ``predictions.SETTINGS``."""
+
+
+def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Question]:
+    """The targets of a split in its order. Needs the columns ``images`` and ``targets``.
+
+    Images without targets because they failed are left out; ``skipped`` gets their image_id and the reason.
+    """
+    for record in split:
+        if record.status == REMOVED:
+            continue
+        try:
+            targets = _rows(split, "targets", record.image_index)
+        except FailedImageError as error:
+            if skipped is not None:
+                skipped[record.image_id] = str(error)
+            continue
+        for number, target in enumerate(targets):
+            yield Question(record.image_id, record.image_index, record.height_px, record.width_px, number, target)
+
+
+def _rows(split: Split, column: str, image_index: int) -> list[dict[str, Any]]:
+    source = split.column(column)
+    shard, rows = source.rows(image_index)
+    return source.table(shard).slice(rows.start, len(rows)).to_pylist()  # type: ignore[no-any-return]
+
+
+def _is_positive(iou: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Of each row of IoUs with the target's instances [n, G], which may be none."""
+    positive: NDArray[np.bool_] = np.any(iou >= POSITIVE_IOU, axis=1)
+    return positive
+
+
+@dataclass(frozen=True)
+class Question:
+    """A target of an image. ``number``: of the target in its image; ``target``: its row of the table ``targets``."""
+
+    image_id: str
+    image_index: int
+    height_px: int
+    width_px: int
+    number: int
+    target: Mapping[str, Any]
+
+    @property
+    def target_id(self) -> str:
+        """Name of the target."""
+        return str(self.target["target_id"])
+
+    @property
+    def texts(self) -> int:
+        """Number of its texts; one that has none is asked once."""
+        return max(1, len(self.target["texts"]))
+
+    @property
+    def exists(self) -> bool:
+        """Something is to be found: it has an instance."""
+        return bool(self.target["instances"])
+
+
+@dataclass(frozen=True)
+class Offered:
+    """The candidates of a question.
+
+    index: int64 [n], numbers of masks, -1 - j of instance j. segmentation: COCO RLE counts of each. positive: bool [n],
+    its IoU with one of the target's instances is at least ``POSITIVE_IOU``.
+    """
+
+    index: NDArray[np.int64]
+    segmentation: tuple[str, ...]
+    positive: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One text of a question in a split. ``view``: which candidates it is answered with."""
+
+    split: Split
+    question: Question
+    text_index: int
+    view: Candidates
+
+    @cached_property
+    def offered(self) -> Offered:
+        """Its candidates: none where the image's masks failed.
+
+        Needs the columns ``masks``, ``instances`` and ``match/instances``.
+        """
+        rows = [
+            _rows(self.split, name, self.question.image_index)[0] for name in ("masks", "instances", "match/instances")
+        ]
+        if any(row["status"] != OK for row in rows):
+            return Offered(np.empty(0, np.int64), (), np.empty(0, bool))
+        masks, instances, match = rows
+        of_masks, of_instances = masks["segmentation"], instances["segmentation"]
+        asked = list(self.question.target["instances"])
+        iou = np.array(match["iou"], np.float32).reshape(len(of_masks), len(of_instances))
+        among, _ = against_instances(of_instances, of_instances) if self.view.with_gt else (iou[:0], None)
+        chosen = self.view.choose(len(of_masks), list(iou), len(of_instances))
+        near = chosen.take(_is_positive(iou[:, asked]), _is_positive(among[:, asked]))
+        return Offered(chosen.index, tuple(chosen.take(of_masks, of_instances)), near)
+
+    @cached_property
+    def regions(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """The image without its ignored pixels, cut along target and candidates.
+
+        Returns:
+            Pixels of each region, int64 [R]; whether it lies in the target, bool [R]; and in which candidates, bool [R, n].
+        """
+        question = self.question
+        masks = [question.target["ignore"], question.target["segmentation"], *self.offered.segmentation]
+        pixels, members = partition(masks, question.height_px, question.width_px)
+        counts = ~members[:, 0]
+        return pixels[counts], members[counts, 1], members[counts, 2:]

@@ -1,0 +1,151 @@
+"""Results as Markdown for people and as numbers for DVC: all targets, short and long queries, existing and empty targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.evaluate.bootstrap import interval, replicates
+from stages.evaluate.metrics import METRICS, Samples, value
+from stages.evaluate.published import MARK, Published
+
+GROUPS: Mapping[str, tuple[str, Callable[[Samples], NDArray[np.bool_]]]] = MappingProxyType(
+    {
+        "all": ("All targets", lambda samples: np.ones(len(samples), bool)),
+        "short": ("Short queries", lambda samples: ~samples.is_sentence),
+        "long": ("Long queries", lambda samples: samples.is_sentence),
+        "existing": ("Existing targets", lambda samples: samples.exists),
+        "empty": ("Empty targets", lambda samples: ~samples.exists),
+    }
+)
+"""Name -> title and which samples belong to it."""
+
+TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "miou_per_sample": "mean IoU (LISA's gIoU)",
+        "ciou": "cIoU",
+        "nciou": "ncIoU",
+        "giou_hull": "hull gIoU (ELISA's)",
+        "ciou_both_nonempty": "cIoU without misses (ELISA's)",
+        "n_acc": "N-acc",
+        "t_acc": "T-acc",
+        "refusal": "mean of N-acc and T-acc",
+        "see": "existence accuracy (see)",
+        "precision": "precision",
+        "recall": "recall",
+        "f1": "F1",
+        "accuracy": "accuracy",
+    }
+)
+"""Metric -> heading of its column, in the order of the tables."""
+
+_TABLES = (
+    ("Segmentation", ("miou_per_sample", "ciou", "nciou", "giou_hull", "ciou_both_nonempty")),
+    ("Existence and selection", ("n_acc", "t_acc", "refusal", "see", "precision", "recall", "f1", "accuracy")),
+)
+
+Results = Mapping[str, Mapping[str, Mapping[str, "Estimate"]]]
+"""Group -> system -> metric -> estimate; groups without samples and metrics that a system lacks are not there."""
+
+
+def summarise(systems: Mapping[str, Samples], resamples: int, seed: int) -> Results:
+    """Every metric of every system and group, with its 95 % bootstrap interval over images."""
+    results: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for group, (_, belongs) in GROUPS.items():
+        for system, samples in systems.items():
+            rows = samples.where(belongs(samples))
+            if len(rows):
+                results.setdefault(group, {})[system] = _estimates(rows, resamples, seed)
+    return results
+
+
+def _estimates(samples: Samples, resamples: int, seed: int) -> dict[str, Estimate]:
+    sums = {name: metric(samples) for name, metric in METRICS.items()}
+    sums = {name: parts for name, parts in sums.items() if parts[1].any()}
+    if not sums:
+        return {}
+    numerator, denominator = (np.stack([parts[k] for parts in sums.values()], axis=1) for k in (0, 1))
+    drawn = replicates(numerator, denominator, samples.image_index, resamples, seed)
+    found = {
+        # A union in pixels is no number of samples.
+        name: Estimate(value(parts), *interval(drawn[:, column]), int((parts[1] > 0).sum()))
+        for column, (name, parts) in enumerate(sums.items())
+    }
+    if "n_acc" in found and "t_acc" in found:
+        both = [list(sums).index(name) for name in ("n_acc", "t_acc")]
+        mean = (found["n_acc"].value + found["t_acc"].value) / 2
+        low, high = interval(drawn[:, both].mean(axis=1))
+        found["refusal"] = Estimate(mean, low, high, found["n_acc"].samples + found["t_acc"].samples)
+    return {name: found[name] for name in TITLES if name in found}
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """The same as nested numbers, 0 to 1: ``[group][system][metric]`` -> value, low, high, samples."""
+    return {
+        group: {
+            system: {
+                metric: {
+                    **{key: _number(getattr(found, key)) for key in ("value", "low", "high")},
+                    "samples": found.samples,
+                }
+                for metric, found in metrics.items()
+            }
+            for system, metrics in systems.items()
+        }
+        for group, systems in results.items()
+    }
+
+
+def as_markdown(results: Results, quoted: Sequence[Published] = ()) -> str:
+    """The same for people, in percent with 95 % intervals; ``quoted`` rows come below, marked as published."""
+    lines: list[str] = []
+    for group, systems in results.items():
+        lines += [f"## {GROUPS[group][0]}", ""]
+        own_quotes = [row for row in quoted if row.group == group]
+        for title, metrics in _TABLES:
+            # A figure that holds of the whole group by definition, as T-acc of empty targets, is in no system's metrics.
+            shown = [name for name in metrics if any(name in found for found in systems.values())]
+            if shown:
+                lines += [f"### {title}", "", *_table(shown, systems, own_quotes), ""]
+    return "\n".join(lines)
+
+
+def _table(shown: list[str], systems: Mapping[str, Mapping[str, Estimate]], quoted: list[Published]) -> list[str]:
+    lines = [_line(["system", *(TITLES[name] for name in shown)]), _line(["---", *("---:" for _ in shown)])]
+    for system, found in systems.items():
+        if any(name in found for name in shown):
+            lines.append(_line([system, *(found[name].in_percent() if name in found else "" for name in shown)]))
+    for row in quoted:
+        if any(name in row.percent for name in shown):
+            where = ", ".join(part for part in (row.source, row.setting) if part)
+            cells = (f"{row.percent[name]:g}" if name in row.percent else "" for name in shown)
+            lines.append(_line([f"{row.system} ({MARK}: {where})", *cells]))
+    return lines
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _number(figure: float) -> float | None:
+    return None if math.isnan(figure) else round(figure, 6)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its 95 % interval; ``samples``: how many count in it."""
+
+    value: float
+    low: float
+    high: float
+    samples: int
+
+    def in_percent(self) -> str:
+        """``52.3 [48.1, 56.0]``."""
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
