@@ -31,6 +31,6 @@ def train_demo_models() -> str:
     import subprocess
     import sys
 
-    for module in ("stages.demo.train_sam", "stages.demo.train_encoders"):
+    for module in ("stages.demo.train_sam", "stages.demo.train_encoders", "stages.demo.train_llava"):
         subprocess.run([sys.executable, "-m", module], cwd=ROOT, check=True)
     return "demo models: stages/demo/models, digests in weights.lock; run: make repro"

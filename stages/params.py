@@ -127,6 +127,8 @@ class RunParams(Params):
     """Images decoded ahead, in threads."""
     weights_dir: str
     """Folder of fetched checkpoints."""
+    train_dir: str
+    """Folder of trained systems and their predictions."""
     report_dir: str
     """Folder of metrics and pictures."""
     max_failures: Annotated[int, Field(ge=0)]

@@ -121,11 +121,16 @@ def write_table(
 
 
 def write_vectors(
-    store: Path, place: str, rows: list[np.ndarray], upstream: dict[str, list[Commit]], shard_images: int = 4
+    store: Path,
+    place: str,
+    rows: list[np.ndarray],
+    upstream: dict[str, list[Commit]],
+    shard_images: int = 4,
+    layout: ArrayLayout = LAYOUT,
 ) -> list[Commit]:
     folder, identity = column_dir(store, place), {"stage": "embed", "place": place}
     name = place.split("/", 2)[2]
-    meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images, LAYOUT))
+    meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images, layout))
     commits = []
     for shard in range(meta.shards):
         own = [rows[image] for image in meta.shard_range(shard)]
@@ -140,6 +145,7 @@ class Known:
     """What was written into a :func:`full_store`, in plain Python."""
 
     store: Path
+    images: list[Commit]
     masks: list[list[np.ndarray]]
     instances: list[list[np.ndarray]]
     targets: list[list[dict[str, Any]]]
@@ -205,4 +211,4 @@ def full_store(store: Path, images: int = 11, split: str = "val", seed: int = 0,
     of_gt = vectors([len(own) for own in instances], seed=seed + 1)
     write_vectors(store, f"{here}/mask_embeddings/x", embeddings, {"masks": made["masks"]}, shard_images)
     write_vectors(store, f"{here}/instance_embeddings/x", of_gt, {"instances": made["instances"]}, shard_images)
-    return Known(store, masks, instances, targets, embeddings, of_gt)
+    return Known(store, made["images"], masks, instances, targets, embeddings, of_gt)

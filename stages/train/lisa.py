@@ -1,0 +1,256 @@
+"""LISA's mask path: a ``<SEG>`` state prompts SAM's mask decoder (arXiv 2308.00692; dvlab-research/LISA).
+
+SAM's image embedding comes from the store (column ``sam_features/<model>``); SAM's image encoder is never built and its tensors are
+never read.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from segment_anything import modeling
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stages.encoders.common import State, load_into, longest_side
+from stages.masks import sam_model
+from stages.train.states import projection
+from stages.weights import WeightsError
+
+Ignore = Literal["background", "excluded"]
+Size = tuple[int, int]
+"""Height and width, px."""
+
+PROMPT_ENCODER, MASK_DECODER = "prompt_encoder.", "mask_decoder."
+"""What SAM's checkpoints call the two parts that are needed here."""
+MASK_EPS, DICE_SCALE, DICE_EPS = 1e-8, 1000.0, 1e-6
+"""Of the released losses: beside the number of masks, and within Dice."""
+_PUBLISHED: Mapping[str, Any] = MappingProxyType(
+    {"decoder_mlp_dim": 2048, "decoder_heads": 8, "mask_in_chans": 16, "iou_hidden_dim": 256}
+)
+"""Sizes in ``segment_anything.build_sam``, the same for its three models."""
+
+
+def new_prompt_encoder(name: str) -> modeling.PromptEncoder:
+    """The prompt encoder of the SAM called ``name``, random weights; ValueError for an unknown name."""
+    model = sam_model(name)
+    sizes = model.vit or _PUBLISHED
+    square = (model.image_size, model.image_size)
+    return modeling.PromptEncoder(model.embed_dim, (model.grid, model.grid), square, sizes["mask_in_chans"])
+
+
+def new_mask_decoder(name: str) -> modeling.MaskDecoder:
+    """The mask decoder of the SAM called ``name``, random weights; ValueError for an unknown name."""
+    model = sam_model(name)
+    sizes: Mapping[str, Any] = model.vit or _PUBLISHED
+    transformer = modeling.TwoWayTransformer(
+        depth=2,
+        embedding_dim=model.embed_dim,
+        num_heads=sizes["decoder_heads"],
+        mlp_dim=sizes["decoder_mlp_dim"],
+    )
+    return modeling.MaskDecoder(
+        transformer_dim=model.embed_dim, transformer=transformer, iou_head_hidden_dim=sizes["iou_hidden_dim"]
+    )
+
+
+def build_mask_decoder(name: str, path: Path, hidden_dim: int) -> MaskDecoder:
+    """:class:`MaskDecoder` with the decoder of a SAM checkpoint and a new projection, float32 on the CPU.
+
+    Args:
+        name: the SAM model, whose ``sam_features`` will be decoded.
+        path: its whole checkpoint, as stage ``masks`` reads it; only the decoder's tensors are.
+        hidden_dim: h of the language model (7B: 4096, 13B: 5120).
+
+    Raises:
+        WeightsError: the file cannot be read, or its prompt encoder or mask decoder is not this model's.
+    """
+    state = _read(path)
+    parts = [
+        load_into(
+            make, {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}, str(path), "cpu"
+        )
+        for prefix, make in (
+            (PROMPT_ENCODER, partial(new_prompt_encoder, name)),
+            (MASK_DECODER, partial(new_mask_decoder, name)),
+        )
+    ]
+    return MaskDecoder(hidden_dim, *parts)
+
+
+def _read(path: Path) -> State:
+    """The decoder's tensors of a SAM checkpoint, float32. Of a mapped file the other tensors' bytes are not touched."""
+    wanted = (PROMPT_ENCODER, MASK_DECODER)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                found = {key: file.get_tensor(key) for key in file.keys() if key.startswith(wanted)}  # noqa: SIM118
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            found = {key: tensor.clone() for key, tensor in state.items() if key.startswith(wanted)}
+        return {key: tensor.float() for key, tensor in found.items()}
+    except (OSError, pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path} is no SAM checkpoint of plain tensors: {reason}") from error
+
+
+def encoded_size(original: Size, max_side_px: int, square_px: int) -> Size:
+    """How much of the square, px, an image fills whose embedding stage ``masks`` stored.
+
+    Args:
+        original: of the EXIF-oriented image.
+        max_side_px: parameter ``masks.max_side_px`` (0: no limit), the size that the image was first reduced to.
+        square_px: side of the square that SAM's encoder saw.
+    """
+    scale = max_side_px / max(original) if max_side_px else 1.0
+    if scale < 1.0:
+        original = max(1, int(original[0] * scale)), max(1, int(original[1] * scale))
+    return longest_side(original, square_px)
+
+
+def postprocess_masks(logits: Tensor, square_px: int, resized: Size, original: Size) -> Tensor:
+    """``Sam.postprocess_masks``, always in float32 (dvlab-research/LISA).
+
+    Args:
+        logits: float [n, s, s] over the square; n may be 0.
+        square_px: side of the square that SAM's encoder saw.
+        resized: how much of the square the image fills (:func:`encoded_size`).
+        original: of the image.
+
+    Returns:
+        Logits float32 [n, H, W] of the original image.
+    """
+    square = F.interpolate(logits[:, None].float(), (square_px, square_px), mode="bilinear", align_corners=False)
+    square = square[..., : resized[0], : resized[1]]
+    return F.interpolate(square, original, mode="bilinear", align_corners=False)[:, 0]
+
+
+class MaskDecoder(nn.Module):
+    """Masks of ``<SEG>`` states.
+
+    Trained are what LISA trains: the projection and the mask decoder. The prompt encoder is frozen. So is the decoder's IoU head,
+    whose output nobody uses: no gradient would reach it, and DistributedDataParallel would wait for one.
+
+    Args:
+        hidden_dim: h of the language model.
+        prompt_encoder, mask_decoder: segment_anything's.
+    """
+
+    def __init__(
+        self, hidden_dim: int, prompt_encoder: modeling.PromptEncoder, mask_decoder: modeling.MaskDecoder
+    ) -> None:
+        super().__init__()
+        self.prompt_encoder = prompt_encoder.requires_grad_(False)
+        self.mask_decoder = mask_decoder.requires_grad_(True)
+        self.mask_decoder.iou_prediction_head.requires_grad_(False)
+        self.text_hidden_fcs = projection(hidden_dim, self.prompt_encoder.embed_dim)
+
+    def decode(self, states: Tensor, owner: Tensor, features: Tensor) -> Tensor:
+        """Logits over the square, at SAM's low resolution: float [N, 4 h, 4 w].
+
+        Args:
+            states: float [N, hidden_dim] of ``<SEG>``; N may be 0.
+            owner: int64 [N], the image of each.
+            features: float [B, C, h, w], SAM's image embeddings as stored.
+
+        Raises:
+            ValueError: the embeddings are not of this SAM.
+        """
+        expected = (self.prompt_encoder.embed_dim, *self.prompt_encoder.image_embedding_size)
+        if features.shape[1:] != expected:
+            raise ValueError(
+                f"SAM embeddings of shape {tuple(features.shape[1:])}, expected {expected}: name the SAM model that "
+                "made the column sam_features"
+            )
+        dtype = next(self.text_hidden_fcs.parameters()).dtype
+        count = len(states)
+        if not count:  # one state that is thrown away: every parameter has a gradient (of zero) in every step
+            states, owner = states.new_zeros(1, states.shape[1]), owner.new_zeros(1)
+        _, dense = self.prompt_encoder(points=None, boxes=None, masks=None)
+        with torch.autocast(features.device.type, enabled=False):  # sines of 2 pi x: 16 bit are too few
+            image_pe = self.prompt_encoder.get_dense_pe()
+        # SAM's decoder takes one image and adds a dense prompt for each prompt. With nothing for the image and the embeddings
+        # among the dense prompts, it decodes all images at once; 0 + (x + y) is x + y to the bit.
+        dense = dense + features[owner].to(dtype)
+        logits, _ = self.mask_decoder(
+            image_embeddings=torch.zeros_like(dense[:1]),
+            image_pe=image_pe,
+            sparse_prompt_embeddings=self.text_hidden_fcs(states.to(dtype))[:, None],
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        found: Tensor = logits[:count, 0]
+        return found
+
+    def forward(
+        self, states: Tensor, owner: Tensor, features: Tensor, sizes: Sequence[tuple[Size, Size]]
+    ) -> list[Tensor]:
+        """Logits float32 [n, H, W] of every image, at its original size; n is the number of its states. Above 0 is mask.
+
+        Args:
+            states, owner, features: as :meth:`decode`.
+            sizes: of every image how much of the square it fills (:func:`encoded_size`) and its original size.
+        """
+        if len(sizes) != len(features):
+            raise ValueError(f"sizes of {len(sizes)} images for SAM embeddings of {len(features)}")
+        logits, square = self.decode(states, owner, features), self.prompt_encoder.input_image_size[0]
+        return [postprocess_masks(logits[owner == image], square, *size) for image, size in enumerate(sizes)]
+
+
+def mask_losses(
+    logits: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    ignored: Sequence[Tensor],
+    ignore: Ignore,
+    bce_weight: float = 2.0,
+    dice_weight: float = 0.5,
+) -> dict[str, Tensor]:
+    """``mask_bce_loss`` and ``mask_dice_loss``, weighted, 0-d: each the sum over all masks of the batch, divided by their number.
+
+    Args:
+        logits: of every image float [n, H, W]; n may be 0.
+        targets: of every image bool [n, H, W].
+        ignored: of every image bool [n, H, W], pixels that do not count.
+        ignore: "excluded" leaves them out of both losses. "background", as released: they are pixels like others, and not of
+            the target.
+
+    Raises:
+        ValueError: unknown ``ignore``, or shapes that do not agree.
+    """
+    if ignore not in ("background", "excluded"):
+        raise ValueError(f"ignore {ignore!r}: expected background or excluded")
+    bce, dice = [], []
+    for predicted, target, unknown in zip(logits, targets, ignored, strict=True):
+        if not predicted.shape == target.shape == unknown.shape:
+            found = ", ".join(str(tuple(values.shape)) for values in (predicted, target, unknown))
+            raise ValueError(f"logits, targets and ignored pixels are {found}: expected one [n, H, W] for all three")
+        counted = torch.ones_like(unknown) if ignore == "background" else ~unknown
+        truth = (target & ~unknown).flatten(1).float()
+        bce.append(_bce(predicted.flatten(1).float(), truth, counted.flatten(1)))
+        dice.append(_dice(predicted.flatten(1).float(), truth, counted.flatten(1)))
+    masks = sum(map(len, bce)) + MASK_EPS
+    return {
+        "mask_bce_loss": bce_weight * torch.cat(bce).sum() / masks,
+        "mask_dice_loss": dice_weight * torch.cat(dice).sum() / masks,
+    }
+
+
+def _bce(logits: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the counted pixels, [n]; 0 where there is none."""
+    losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * counted
+    return losses.sum(1) / counted.sum(1).clamp(min=1)
+
+
+def _dice(logits: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
+    """``dice_loss`` of dvlab-research/LISA over the counted pixels, [n]."""
+    inside = logits.sigmoid() * counted / DICE_SCALE
+    both = (inside * truth).sum(1)
+    return 1 - (2 * both + DICE_EPS) / (inside.sum(1) + (truth / DICE_SCALE).sum(1) + DICE_EPS)

@@ -1,0 +1,191 @@
+"""Section ``train`` of the params. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from stages.params import Fraction, Name, Params
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class LoraParams(Params):
+    """LoRA on the language model's layers (peft)."""
+
+    r: Annotated[int, Field(ge=1)]
+    """Rank."""
+    alpha: Positive
+    """Updates are scaled by alpha / r."""
+    dropout: Fraction
+    """Of what enters LoRA."""
+    targets: tuple[str, ...]
+    """Linear layers of the language model, by the end of their names."""
+
+
+class AdapterParams(Params):
+    """ELISA's adapter from mask embeddings to words."""
+
+    variant: Literal["mlp", "query"]
+    """One hidden layer, or learned queries over parallel views."""
+    expand: Annotated[int, Field(ge=1)]
+    """Hidden width over the language model's."""
+    dropout: Fraction
+    """In the hidden layer."""
+    noise: Annotated[float, Field(ge=0)]
+    """Standard deviation of the noise behind the first norm."""
+
+
+class ElisaParams(Params):
+    """ELISA: masks are words of the language model's vocabulary."""
+
+    mask_encoder: Name
+    """The column centered/mask_embeddings/NAME."""
+    top_k: Annotated[int, Field(ge=1)]
+    """The largest so many proposals are offered."""
+    drop_near_gt: Fraction | None
+    """In training, proposals with a larger IoU with an annotated instance are left out; null: none."""
+    with_gt: bool
+    """In training, annotated instances are offered beside the proposals."""
+    positive_iou: Fraction
+    """A proposal is an answer when its IoU with one of the target's instances is at least this."""
+    geometry: bool
+    """The adapter also gets where a mask is and how large (not in ELISA: its vectors know no places)."""
+    adapter: AdapterParams
+    """From embeddings to words."""
+    position: Literal["before", "after", "randomized"]
+    """Masks before or after the explanatory answer."""
+    text: bool
+    """Words around the masks."""
+    token_dropout: Fraction
+    """Share of text tokens the model sees as unknown."""
+    temperature: Positive
+    """Logits are divided by it in the loss."""
+    mask_weight: Positive
+    """Weight of a mask that is an answer, in the loss."""
+    loss_over: Literal["labels", "positions"]
+    """What the loss is averaged over; positions: as released, padding and all."""
+    learning_rate: Positive
+    """Of adapter and new words."""
+    max_new_tokens: Annotated[int, Field(ge=1)]
+    """Of a generated answer."""
+    beams: Annotated[int, Field(ge=1)]
+    """Of generation; 1: greedy."""
+
+
+class SegParams(Params):
+    """What LLM-Seg and LISA have in common: a [SEG] in the answer asks for a mask."""
+
+    one_per: Literal["target", "instance"]
+    """What a [SEG] of the training answers stands for: all that is meant, or one instance of it (GSVA)."""
+    explanatory: Fraction | None
+    """Share of the targets with an explanatory answer asked for it without a mask; of the others half get both. null: none."""
+    text_weight: Positive
+    """Of the text's cross entropy in the loss."""
+    learning_rate: Positive
+    """Of all that is new, and of the embeddings."""
+    train_embeddings: bool
+    """Train the language model's embeddings and lm_head, as released; the words [SEG] and [REJ] are trained in any case."""
+    max_new_tokens: Annotated[int, Field(ge=1)]
+    """Of a generated answer."""
+
+
+class LlmSegParams(SegParams):
+    """LLM-Seg: a [SEG] chooses among the proposals. The fusion's sizes are called as in stages/train/llmseg.py."""
+
+    mask_encoder: Name
+    """The column mask_embeddings/NAME, as stored."""
+    geometry: bool
+    """Tell it where a mask is and how large, beside the vector (ours)."""
+    top_k: Annotated[int, Field(ge=1)]
+    """The largest so many proposals are offered."""
+    dim: Annotated[int, Field(ge=2)]
+    """Width of the fusion."""
+    num_heads: Annotated[int, Field(ge=1)]
+    """Attention heads of the fusion."""
+    depth: Annotated[int, Field(ge=0)]
+    """Blocks of the fusion."""
+    mlp_dim: Annotated[int, Field(ge=1)]
+    """Hidden width of the fusion's MLPs and of the similarity head."""
+    heads: Literal["both", "iou", "iop"]
+    """Heads there are (Table 2)."""
+    fusion: bool
+    """Whether masks and text are fused (Table 2)."""
+    strategy: Literal["top1", "iop", "top1_or_iop", "top5_and_iop"]
+    """How the answer's proposals are chosen (Table 3)."""
+    threshold: Fraction
+    """Predicted IoP above which a proposal is chosen."""
+    tau: Positive
+    """Temperature of both distributions in the similarity's loss."""
+    align_weight: Positive
+    """Of the similarity's loss."""
+    regression_weight: Positive
+    """Of the IoP's loss, beside the factor 50 in it."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> LlmSegParams:
+        if self.dim % self.num_heads:
+            raise ValueError(f"num_heads: found {self.num_heads}, expected a divisor of dim, which is {self.dim}")
+        if self.heads == "iop" and not self.fusion:
+            raise ValueError("fusion: found false with heads iop, which would never see the question; expected true")
+        lacking = {"iou": ("iop", "top1_or_iop", "top5_and_iop"), "iop": ("top1", "top1_or_iop", "top5_and_iop")}
+        if self.strategy in lacking.get(self.heads, ()):
+            raise ValueError(f"strategy: found {self.strategy}, which needs a head that heads {self.heads} leaves out")
+        return self
+
+
+class LisaParams(SegParams):
+    """LISA: a [SEG] prompts SAM's mask decoder."""
+
+    sam_model: Name
+    """The column sam_features/NAME, and the weights of the decoder."""
+    ignore: Literal["background", "excluded"]
+    """What ignored pixels are in the loss; background: as released."""
+    bce_weight: Positive
+    """Of the pixels' binary cross entropy."""
+    dice_weight: Positive
+    """Of Dice."""
+
+
+class TrainParams(Params):
+    """What the systems have in common."""
+
+    llava: str
+    """Folder, or id on the Hugging Face hub, of the LLaVA that is fine-tuned."""
+    base: Literal["float32", "bfloat16", "8bit", "4bit"]
+    """Its weights; 8bit and 4bit by bitsandbytes, on a GPU."""
+    image_encoder: Name
+    """The column image_features/NAME: what LLaVA's vision tower would give."""
+    train: tuple[Name, ...]
+    """Splits to train on."""
+    epochs: Annotated[int, Field(ge=1)]
+    """Passes over their targets."""
+    batch_size: Annotated[int, Field(ge=1)]
+    """Targets a step and process."""
+    accumulation: Annotated[int, Field(ge=1)]
+    """Steps an update."""
+    lora: LoraParams
+    """Of the language model."""
+    lora_learning_rate: Positive
+    """Of LoRA."""
+    optimizer: str
+    """A name that the Trainer knows: adamw_torch, adamw_bnb_8bit, ..."""
+    schedule: str
+    """A name that the Trainer knows: cosine, linear, ..."""
+    warmup: Fraction
+    """Share of the updates in which the learning rate rises."""
+    clip: Annotated[float, Field(ge=0)]
+    """Largest norm of a gradient; 0: none."""
+    gradient_checkpointing: bool
+    """Compute activations twice instead of keeping them."""
+    report_to: tuple[str, ...]
+    """Where else than to DVCLive the Trainer reports: tensorboard, wandb, ... (install them yourself)."""
+    seed: Annotated[int, Field(ge=0)]
+    """Order, templates, dropout."""
+    elisa: ElisaParams
+    """Its own."""
+    llmseg: LlmSegParams
+    """Its own."""
+    lisa: LisaParams
+    """Its own."""

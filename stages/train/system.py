@@ -1,0 +1,86 @@
+"""What a system is: ELISA, LLM-Seg and LISA differ behind these functions, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+from torch import Tensor, nn
+
+from stages.evaluate.predictions import Prediction
+from stages.train.llava import FeatureLlava
+from stages.train.params import TrainParams
+from store import rle
+from store.reader import Split
+from store.views import Candidates
+
+Batch = Mapping[str, Any]
+"""A stream's batch of targets, arrays as tensors (docs/reading.md)."""
+Mode = Literal["generated", "teacher_forced"]
+"""Where the answer comes from: the system, or the input, as in the released validations of LISA and LLM-Seg."""
+ALWAYS = {
+    "id": "targets.target_id",
+    "texts": "targets.texts",
+    "height_px": "images.height_px",
+    "width_px": "images.width_px",
+}
+"""Keys that every batch has, and what is read for them."""
+
+
+class System(Protocol):
+    """A LLaVA over stored features with what a system adds to it."""
+
+    tokens: int
+    """Patch features an image."""
+
+    @property
+    def model(self) -> FeatureLlava:
+        """Holds every parameter, trained or not."""
+
+    @classmethod
+    def build(cls, params: TrainParams, split: Split, device: str, weights: Callable[[str], Path]) -> Self:
+        """Load the LLaVA; make new what is trained, in the sizes of the split's columns.
+
+        ``weights``: name of a checkpoint (stages/weights.py) -> its file, checked.
+        """
+
+    @staticmethod
+    def columns(params: TrainParams, training: bool) -> dict[str, str]:
+        """Keys of a batch -> columns or fields of tables, without :data:`ALWAYS`."""
+
+    @staticmethod
+    def candidates(params: TrainParams, training: bool) -> Candidates | None:
+        """Which masks a sample offers."""
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """What is trained, each with its learning rate."""
+
+    def inputs(self, batch: Batch, epoch: int) -> dict[str, Any]:
+        """What :meth:`loss` takes; the same for the same sample and epoch, whatever came before."""
+
+    def loss(self, inputs: Mapping[str, Any]) -> Tensor:
+        """To be made small, 0-d."""
+
+    def predict(self, batch: Batch, mode: Mode = "generated") -> list[Prediction]:
+        """Answers to the first text of each target; ValueError for a mode that the system has not."""
+
+
+def rng_of(params: TrainParams, epoch: int, batch: Batch, number: int) -> np.random.Generator:
+    """Randomness of one sample in one epoch: a resumed run draws the same."""
+    place = (int(batch["image_index"][number]), int(batch["target"][number]))
+    return np.random.default_rng((params.seed, epoch, *place))
+
+
+def sizes_of(batch: Batch) -> list[tuple[int, int]]:
+    """Height and width, px, of each sample's image."""
+    return [(int(height), int(width)) for height, width in zip(batch["height_px"], batch["width_px"], strict=True)]
+
+
+def union_of(batch: Batch, number: int, chosen: Sequence[int]) -> str | None:
+    """COCO RLE counts of the union of a sample's candidates ``chosen`` (key ``segmentation``); None for none."""
+    if not chosen:
+        return None
+    size = int(batch["height_px"][number]), int(batch["width_px"][number])
+    return rle.union([batch["segmentation"][number][k] for k in chosen], *size)
