@@ -1,4 +1,5 @@
 # make repro   set up, then run the data part of the pipeline on params.yaml (the demo) and print what the store holds
+# make repro-all   the same, then train the systems and evaluate them
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro test check soak bench-read bench-write bench-extract lock bench-lock clean
+.PHONY: setup repro repro-all test check soak bench-read bench-write bench-extract lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -28,6 +29,9 @@ $(INSTALLED): requirements.lock requirements-uv.lock
 repro: $(INSTALLED)
 	dvc repro verify
 	@echo "the store: $$(python -c 'import yaml; print(yaml.safe_load(open("params.yaml"))["store"])'), pictures and metrics: data/report; python cli.py info says what it holds"
+
+repro-all: $(INSTALLED)
+	dvc repro
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
@@ -66,4 +70,4 @@ bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
 
 clean:  # the demo's data alone: real data took days of GPU time
-	rm -rf data/demo data/store/demo data/store/means/demo data/report
+	rm -rf data/demo data/store/demo data/store/means/demo data/train/demo data/report

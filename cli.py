@@ -28,6 +28,7 @@ app = typer.Typer(
 
 SplitOption = Annotated[Optional[str], typer.Option("--split", help="Split; default: every split in params.yaml.")]  # noqa: UP045
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda; default: run.device.")]  # noqa: UP045
 ExecutorOption = Annotated[Optional[str], typer.Option("--executor", help="local or dask; default: run.executor.")]  # noqa: UP045
 SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="Dask scheduler, e.g. tcp://127.0.0.1:8786.")]
 
@@ -105,7 +106,7 @@ def extract(
         bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed, and what it takes.")] = False,
-    device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda; default: run.device.")] = None,  # noqa: UP045
+    device: DeviceOption = None,
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
@@ -150,6 +151,67 @@ def normalize(context: typer.Context, executor: ExecutorOption = None, scheduler
     with open_executor(settings.run) as chosen:
         summaries = run_normalize(settings, chosen)
     raise typer.Exit(finish(settings, summaries))
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    system: Annotated[str, typer.Option("--system", help="elisa, llmseg or lisa.")],
+    restart: Annotated[bool, typer.Option("--restart", help="Train anew, whatever was trained before.")] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Fine-tune a system on the stored features; goes on where a stopped run was.
+
+    Examples:
+
+    `python cli.py train --system elisa`
+
+    `python cli.py --set train.epochs=3 train --system lisa --restart`
+    """
+    from pipeline.train import train_command
+
+    print(train_command(_settings(context, device=device), system, restart))
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    split: Annotated[str, typer.Option("--split", help="Split whose questions are asked.")],
+    system: Annotated[str | None, typer.Option("--system", help="A trained system; it answers anew.")] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions", help="Anyone's: .json or .jsonl with COCO RLE, a folder of PNGs, or our .parquet."
+        ),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option("--missing", help="error, or empty: unanswered counts as rejected.")
+    ] = "error",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a system, or a file of predictions, beside baselines and the papers' figures.
+
+    Examples:
+
+    `python cli.py evaluate --system elisa --split val`
+
+    `python cli.py evaluate --predictions theirs.jsonl --split val --missing empty`
+    """
+    from pipeline.evaluate import evaluate_command, keep_report
+    from pipeline.train import answers
+
+    if (system is None) == (predictions is None):
+        from pipeline.config import InputError
+
+        raise InputError("evaluate: expected --system NAME or --predictions FILE, one of the two")
+    settings = _settings(context, device=device)
+    path = answers(settings, system, split) if system else predictions
+    assert path is not None
+    text, figures = evaluate_command(settings, split, path, missing)
+    if system:
+        keep_report(settings, text, figures)
+    print(json.dumps(figures, indent=1) if as_json else text)
 
 
 @app.command()
@@ -230,6 +292,7 @@ def main() -> int:
     from pipeline.errors import CTRL_C, Terminated, exit_code_of
 
     signal.signal(signal.SIGTERM, _terminate)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         code = int(app(standalone_mode=False) or 0)
         if code == CTRL_C:  # what typer makes of a KeyboardInterrupt

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from stages.params import Name, Sections
+from stages.train.params import TrainParams
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: params.yaml, weights.lock and relative paths are looked up here."""
@@ -32,6 +33,8 @@ class Settings(Sections):
     """S: images a shard."""
     compression: Literal["none", "zstd"]
     """Compression of arrays; features hardly shrink."""
+    train: TrainParams
+    """Section train."""
 
     @model_validator(mode="after")
     def _names_are_of_use(self) -> Settings:

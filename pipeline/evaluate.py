@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import InputError, Settings
+from pipeline.config import ROOT, InputError, Settings
+from pipeline.summary import write_report_file
 from stages.evaluate.imported import import_predictions
 from stages.evaluate.predictions import Meta, Prediction, PredictionError, read
 from stages.evaluate.published import MARK, datasets, published
 from stages.evaluate.score import BASELINE_NAMES, MISSING, score
 from stages.evaluate.tables import as_json, as_markdown, summarise
 from store import Split, open_split
+from store.files import make_folder
 
 COLUMNS = ("images", "instances", "targets", "masks", "match/instances")
 RESAMPLES, SEED = 1000, 0
@@ -83,6 +86,17 @@ def evaluate_command(
         "groups": as_json(results),
     }
     return markdown, figures
+
+
+def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -> None:
+    """Write the figures (a DVC metric) and the table into the report folder."""
+    folder, name = ROOT / settings.run.report_dir, f"{figures['system']}-{figures['split']}"
+    page = folder / "evaluate" / f"{name}.md"
+    for place in (folder / "metrics", page.parent):
+        make_folder(place)
+    write_report_file(folder / "metrics" / f"evaluate-{name}.json", figures)
+    page.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
+    page.write_text(markdown + "\n", encoding="utf-8")
 
 
 def _load(path: Path, opened: Split, dataset: str, split: str) -> tuple[Meta, list[Prediction]]:

@@ -133,7 +133,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         "load_seconds": round(at[0] - loading, 3),
         "image_seconds": image_seconds,
         "seconds": round(time.perf_counter() - began, 3),
-        "run": settings.run.model_dump(exclude={"scheduler", "weights_dir", "report_dir"}),
+        "run": settings.run.model_dump(exclude={"scheduler", "weights_dir", "train_dir", "report_dir"}),
     }
 
     def commit() -> ShardResult:

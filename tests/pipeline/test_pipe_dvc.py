@@ -178,7 +178,8 @@ RERUN = {
 def test_every_parameter_reruns_its_stages(project: Path) -> None:
     out = run(project, "python", "-c", STATUS, json.dumps(list(RERUN)))
     found = json.loads(out.splitlines()[-1])
-    assert {change: set(names) - {"demo", "verify"} for change, names in found.items()} == RERUN
+    data = {change: {n for n in names if not n.startswith(("train@", "evaluate@"))} for change, names in found.items()}
+    assert {change: names - {"demo", "verify"} for change, names in data.items()} == RERUN
 
 
 def test_push_and_pull_into_a_fresh_clone(project: Path, tmp_path: Path) -> None:

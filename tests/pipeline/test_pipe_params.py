@@ -67,6 +67,7 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "run.images_per_batch=2": ("", ()),
     "run.prefetch=0": ("", ()),
     "run.weights_dir=elsewhere": ("", ()),
+    "run.train_dir=elsewhere": ("", ()),
     "run.report_dir=elsewhere": ("", ()),
     "run.max_failures=3": ("", ()),
 }
@@ -77,6 +78,7 @@ SPECIAL = {
     "index.format",  # one choice
     "masks.model",  # in the weights' table: another model has other weights
     "normalize.name",  # another mean is missing, not stale
+    "train",  # decides no column
 }
 WITHOUT_FEATURES = ("masks.max_side_px", "masks.crop_n_layers")
 

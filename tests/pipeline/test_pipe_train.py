@@ -1,0 +1,131 @@
+"""Training from the store alone: by the command line, resumed exactly, without a vision backbone, without a pickle."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import open_clip.transformer
+import pytest
+import segment_anything.modeling
+import torch
+import transformers
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from pipeline.config import ROOT, load_settings
+from pipeline.train import folder_of
+from stages.encoders import dinov2_vit
+from stages.train.run import columns, finished, identity, last_checkpoint, train
+from stages.weights import locate
+from store import open_split
+
+# DVCLive opens the repository to note its revision, and leaves the files of packs to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+QUICK = (
+    *("--set", "train.epochs=2", "--set", "train.batch_size=2", "--set", "train.elisa.max_new_tokens=8"),
+    *("--set", "train.llmseg.mask_encoder=demo_alphaclip"),
+)
+
+
+@pytest.fixture
+def backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every vision backbone raises when it is made."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a vision backbone was built")
+
+    for kind in (
+        segment_anything.modeling.ImageEncoderViT,
+        open_clip.transformer.VisionTransformer,
+        dinov2_vit.DINOv2,
+        transformers.CLIPVisionModel,
+    ):
+        monkeypatch.setattr(kind, "__init__", refuse)
+
+
+@pytest.mark.usefixtures("backbones")
+@pytest.mark.parametrize(
+    ("system", "base"), [("elisa", "float32"), ("elisa", "bfloat16"), ("llmseg", "float32"), ("lisa", "float32")]
+)
+def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, base: str) -> None:
+    before = (*QUICK, "--set", f"train.base={base}")
+    done = finished.run("train", "--system", system, before=before)
+    assert done.code == 0, done.err
+    assert "trained.safetensors: trained; python cli.py evaluate" in done.out
+    assert "fits a card of 24 GB" in done.err
+    folder = folder_of(load_settings(finished.params), system)
+    assert sorted(path.name for path in folder.iterdir()) == ["curves", "run.json", "trained.safetensors"]
+    history = json.loads((folder / "run.json").read_text())["history"]
+    assert history[-1]["train_loss"] > 0
+    assert all(value.dtype == torch.float32 for value in load_file(folder / "trained.safetensors").values())
+    assert "already" in finished.run("train", "--system", system, before=before).out
+    found = finished.run("evaluate", "--system", system, "--split", "val", "--json", before=before)
+    assert found.code == 0, found.err
+    figures = found.json()
+    assert figures["mode"] == "generated"
+    assert figures["groups"]["all"][system]["miou_per_sample"]["value"] >= 0
+    assert {"oracle best mask", "largest mask"} <= set(figures["groups"]["all"])
+    report = finished.folder / "report"
+    assert json.loads((report / f"metrics/evaluate-{system}-val.json").read_text()) == figures
+    assert f"# {system} on tiny, val" in (report / f"evaluate/{system}-val.md").read_text()
+    other = finished.run("evaluate", "--system", system, "--split", "val")
+    assert other.code == 2
+    assert f"{system} was not trained with these parameters; run: python cli.py train --system {system}" in other.err
+
+
+def test_usage_errors_name_the_choices(finished: Any) -> None:
+    done = finished.run("train", "--system", "lisa2")
+    assert done.code == 2
+    assert "--system: found 'lisa2', expected one of elisa, llmseg, lisa" in done.err
+    assert finished.run("evaluate", "--split", "val").code == 2
+    done = finished.run("train", "--system", "elisa", before=("--set", "train.llava=no/such-model"))
+    assert done.code == 2
+    assert "no/such-model" in done.err
+    done = finished.run("train", "--system", "elisa", before=("--set", "train.image_encoder=clip_vit_l14"))
+    assert done.code == 2
+    assert "image_features/clip_vit_l14" in done.err
+
+
+class StopAt(TrainerCallback):
+    """Ctrl-C in the middle of an update."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_run_ends_where_an_unbroken_one_does(finished: Any, tmp_path: Path) -> None:
+    settings = load_settings(
+        finished.params, ["train.epochs=3", "train.batch_size=2", "train.elisa.adapter.dropout=0.2", "run.device=cpu"]
+    )
+    split = open_split(settings.store_path, settings.dataset, "train", columns=sorted(columns(settings.train, "elisa")))
+    weights = partial(locate, folder=ROOT / "data/weights", lock=settings.weights_lock)
+    go = partial(train, settings.train, "elisa", {"train": split}, device="cpu", weights=weights)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    go(folder=whole)
+    with pytest.raises(KeyboardInterrupt):
+        go(folder=stopped, callbacks=[StopAt(3)])  # of six updates, in the middle of the second epoch
+    assert not finished_at(settings, stopped)
+    assert list(stopped.rglob("*.safetensors"))
+    assert not list(stopped.rglob("training_args.bin"))
+    other = identity(settings.train.model_copy(update={"lora_learning_rate": 1.0}), "elisa")
+    assert last_checkpoint(copytree(stopped, tmp_path / "other"), other, restart=False) is None
+    go(folder=stopped)
+    assert finished_at(settings, stopped)
+    left, right = load_file(whole / "trained.safetensors"), load_file(stopped / "trained.safetensors")
+    assert left.keys() == right.keys()
+    assert any("lora_" in name for name in left)
+    assert all(bool((left[name] == right[name]).all()) for name in left)
+
+
+def finished_at(settings: Any, folder: Path) -> bool:
+    return finished(settings.train, "elisa", folder)
