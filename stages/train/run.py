@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 from transformers import TrainingArguments, set_seed
 
@@ -203,10 +202,3 @@ def predict(
     )
     for batch in tqdm(loader(stream), unit="batch", desc="answers", disable=None):
         yield from system.predict(batch, mode)
-
-
-def device_of(name: str) -> str:
-    """``cpu`` or ``cuda`` of ``run.device``."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
