@@ -40,7 +40,7 @@ def train_command(settings: Settings, system: str, restart: bool = False) -> str
             partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock),
             restart,
         )
-    except (ValueError, OSError) as error:  # a model that is not there, parameters that do not fit it
+    except ValueError as error:  # a model that is not there, parameters that do not fit it
         raise InputError(f"train {system}: {error}") from error
     return f"{path}: trained; python cli.py evaluate --system {system} --split {settings.splits[-1]} measures it"
 

@@ -135,8 +135,7 @@ def load_llava(
         model_class: may have parameters that the checkpoint has not: new ones, of which ``extra`` in the configuration speaks.
 
     Raises:
-        OSError: there is no such model.
-        ValueError: tokenizer and model do not fit together.
+        ValueError: there is no such model, or tokenizer and model do not fit together.
     """
     options: dict[str, Any] = {"dtype": torch.float32 if base == "float32" else torch.bfloat16, "device_map": device}
     if base in ("8bit", "4bit"):
@@ -153,7 +152,7 @@ def load_llava(
     try:
         raw, _ = LlavaConfig.get_config_dict(name)
     except OSError as error:
-        raise OSError(f"{name}: neither a folder here nor a model of the Hugging Face hub: {error}") from error
+        raise ValueError(f"{name}: neither a folder here nor a model of the Hugging Face hub: {error}") from error
     released_v1 = "mm_hidden_size" in raw
     config = v1_config(raw) if released_v1 else LlavaConfig.from_dict(raw)
     config.update(dict(extra or {}))
@@ -191,7 +190,7 @@ def check_tokens(model: FeatureLlava, tokenizer: Any, name: str | Path) -> None:
     if image != model.config.image_token_id:
         raise ValueError(f"{name}: <image> is {image} to the tokenizer and {model.config.image_token_id} to the model")
     largest = max(tokenizer.get_vocab().values())
-    if largest >= rows and largest != image:
+    if largest >= rows:
         raise ValueError(f"{name}: the tokenizer knows {largest + 1} ids, the model has {rows} embeddings")
 
 

@@ -78,9 +78,7 @@ class ExtendedLlava(FeatureLlava):
         """Embeddings float [B, L, h] of ids of either kind."""
         table = self.get_input_embeddings()
         own = input_ids >= self.first_row
-        # <image> may lie behind the last embedding; what it looks up is replaced by features
-        known = torch.where(own | (input_ids == self.config.image_token_id), 0, input_ids)
-        embedded = table(known)
+        embedded = table(torch.where(own, 0, input_ids))
         if not rows.shape[1]:
             return embedded  # type: ignore[no-any-return]
         number = (input_ids - self.first_row).clamp(min=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
 from stages.train import llava
-from stages.train.llava import FeatureLlava, image_scale, inject_lora, load_llava, v1_config
+from stages.train.llava import FeatureLlava, check_tokens, image_scale, inject_lora, load_llava, v1_config
 from stages.train.text import IMAGE, VICUNA_V1, collate, encode, encode_prompt, render
 
 Full = Callable[[str], tuple[LlavaForConditionalGeneration, Path]]
@@ -166,6 +167,16 @@ def test_a_model_that_misses_tensors_or_tokens_is_refused(full_llava: Full, toke
     (folder / "config.json").write_text(json.dumps({**config, "image_token_index": 7}))
     with pytest.raises(ValueError, match="<image> is 6 to the tokenizer and 7 to the model"):
         load_llava(str(folder), "float32")
+
+
+def test_an_image_token_behind_the_embeddings_is_refused(full_llava: Full, tokenizer: Any) -> None:
+    """Its id would be that of the first word that a system learns."""
+    _, folder = full_llava("gemma")
+    model, _ = load_llava(str(folder), "float32")
+    longer = copy.deepcopy(tokenizer)
+    longer.add_tokens([f"<more_{number}>" for number in range(9)])
+    with pytest.raises(ValueError, match="the tokenizer knows 457 ids, the model has 456 embeddings"):
+        check_tokens(model, longer, folder)
 
 
 def test_lora_is_put_into_the_language_model_alone(full_llava: Full) -> None:
