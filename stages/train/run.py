@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,10 @@ def columns(params: TrainParams, system: str) -> set[str]:
     wanted = {*kind.columns(params, True).values(), *kind.columns(params, False).values(), *ALWAYS.values()}
     found = {name.rpartition(".")[0] if name.rpartition(".")[0] in TABLES else name for name in wanted}
     found |= {companion(name) for name in found if "mask_embeddings/" in name}
-    return found | {"masks", "instances", "match/instances"}  # candidate sets are made from them
+    chooses = any(kind.candidates(params, training) for training in (True, False))
+    return found | (
+        {"masks", "instances", "match/instances"} if chooses else set()
+    )  # candidate sets are made from them
 
 
 def identity(params: TrainParams, system: str) -> dict[str, Any]:
@@ -88,12 +92,12 @@ def train(
     Returns:
         The file of what was trained.
     """
-    set_seed(params.seed)
+    arguments = arguments_of(params, folder, device)
+    ranks = {"rank": arguments.process_index, "world_size": arguments.world_size}
+    set_seed(params.seed)  # behind what makes "cuda" mean this rank's own card
     system = SYSTEMS[name].build(params, next(iter(splits.values())), device, weights)
     prepare(system, params)
     print(memory_of(system, params), file=sys.stderr)
-    arguments = arguments_of(params, folder, device)
-    ranks = {"rank": arguments.process_index, "world_size": arguments.world_size}
     stopped = last_checkpoint(folder, identity(params, name), restart)
     trainer = StoreTrainer(
         system,
@@ -130,6 +134,8 @@ def arguments_of(params: TrainParams, folder: Path, device: str) -> TrainingArgu
         logging_steps=10,
         seed=params.seed,
         use_cpu=device == "cpu",
+        ddp_backend="gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        ddp_find_unused_parameters=True,  # a batch without a [SEG] uses no head
         report_to=list(params.report_to),
         remove_unused_columns=False,
         ignore_data_skip=True,  # the loader itself goes on where it stood

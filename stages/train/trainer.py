@@ -53,6 +53,22 @@ def load_trained(model: nn.Module, path: Path) -> None:
             parameters[name].copy_(value)
 
 
+class Step(nn.Module):
+    """A system's loss as the forward pass of a module, which is what DDP wraps: it averages gradients after a forward of its own."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__()
+        self.model, self._loss = system.model, system.loss
+
+    def forward(self, inputs: Mapping[str, Any]) -> Tensor:
+        """The loss, 0-d."""
+        return self._loss(inputs)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """The model's; the Trainer asks for it."""
+        self.model.gradient_checkpointing_enable(**options)
+
+
 class StoreTrainer(Trainer):  # type: ignore[misc]
     """A Trainer over a :class:`store.torch.Loader` that makes batches as the store has them.
 
@@ -60,7 +76,7 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
     """
 
     def __init__(self, system: System, data: Loader, arguments: TrainingArguments, **options: Any) -> None:
-        super().__init__(system.model, arguments, **options)
+        super().__init__(Step(system), arguments, **options)
         self.system, self.data = system, data
         self.add_callback(_KeepPlace(data))
 
@@ -71,7 +87,7 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The one that the arguments name, a group for each learning rate."""
         if getattr(self, "optimizer", None) is None:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.system.model)
             groups = [
                 {"params": weights, "lr": rate, "weight_decay": self.args.weight_decay}
                 for weights, rate in self.system.groups()
@@ -83,9 +99,8 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The system's; DDP wraps nothing else than its model."""
-        prepared = self._prepare_inputs(self.system.inputs(inputs, self.data.stream.schedule.epoch))
-        return self.system.loss(prepared)
+        """The system's, through what wraps it."""
+        return model(self._prepare_inputs(self.system.inputs(inputs, self.data.stream.schedule.epoch)))
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs if "image_index" in inputs else super()._prepare_inputs(inputs)  # a batch of the store has lists
@@ -93,10 +108,10 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        save_trained(self.model, folder / TRAINED, {})
+        save_trained(self.system.model, folder / TRAINED, {})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained(self.model, Path(resume_from_checkpoint) / TRAINED)
+        load_trained(self.system.model, Path(resume_from_checkpoint) / TRAINED)
         self.data.load_state_dict(json.loads((Path(resume_from_checkpoint) / _PLACE).read_text()))
 
 
