@@ -1,10 +1,11 @@
 # make repro   set up, then run the data part of the pipeline on params.yaml (the demo) and print what the store holds
-# make repro-all   the same, then train the systems and evaluate them
+# make repro-all   the same, then train the systems, evaluate them and write the report
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
 # make bench-read    reading beside other loaders, in an environment of their own (Python 3.12); bench-write: adding a column
 # make bench-extract    everything mode and embeddings beside the code they replace
+# make bench-train    an epoch from the store, from JSONL, and with vision models in every step
 # make clean   remove the demo's data
 # make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
 
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all test check soak bench-read bench-write bench-extract lock bench-lock clean
+.PHONY: setup repro repro-all test check soak bench-read bench-write bench-extract bench-train lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -32,6 +33,7 @@ repro: $(INSTALLED)
 
 repro-all: $(INSTALLED)
 	dvc repro
+	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print(found["run"]["report_dir"] + "/" + found["splits"][2] + ".html")'); open it in a browser"
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
@@ -65,6 +67,9 @@ lock: $(INSTALLED)
 
 bench-extract: $(INSTALLED)
 	python -m tests.benchmarks.extract $(BENCH_OPTIONS)
+
+bench-train: $(INSTALLED)
+	python -m tests.benchmarks.train $(BENCH_OPTIONS)
 
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock

@@ -65,16 +65,28 @@ def _splits(settings: Settings, split: str | None) -> tuple[str, ...]:
 def demo(
     context: typer.Context,
     train_models: Annotated[
-        bool, typer.Option("--train-models", help="Retrain the demo models (over an hour on 2 cores).")
+        bool, typer.Option("--train-models", help="Retrain the demo models (over two hours on 2 cores).")
     ] = False,
+    scenes: Annotated[
+        int | None, typer.Option("--scenes", min=1, help="Instead: a split 'scenes' of so many other scenes.")
+    ] = None,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first of --scenes.")] = 900_000,
+    out: Annotated[Path, typer.Option("--out", help="Root of the data set of --scenes.")] = Path("data/scenes"),
 ) -> None:
     """Make the demo data set in data/demo; with --train-models also the tiny models.
 
-    Example: `python cli.py demo`
-    """
-    from pipeline.demo import make_demo_data, train_demo_models
+    Examples:
 
-    print(train_demo_models() if train_models else make_demo_data())
+    `python cli.py demo`
+
+    `python cli.py demo --scenes 200 --first-seed 900000`
+    """
+    from pipeline.demo import make_demo_data, make_demo_scenes, train_demo_models
+
+    if scenes is not None:
+        print(make_demo_scenes(scenes, first_seed, out))
+    else:
+        print(train_demo_models() if train_models else make_demo_data())
 
 
 @app.command()
@@ -187,6 +199,13 @@ def evaluate(
     missing: Annotated[
         str, typer.Option("--missing", help="error, or empty: unanswered counts as rejected.")
     ] = "error",
+    mode: Annotated[
+        str, typer.Option("--mode", help="generated, or teacher_forced: the answer [SEG]. is in the input.")
+    ] = "generated",
+    with_controls: Annotated[
+        bool,
+        typer.Option("--controls", help="Beside it, the system on shuffled images and questions, and without either."),
+    ] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -196,22 +215,45 @@ def evaluate(
 
     `python cli.py evaluate --system elisa --split val`
 
+    `python cli.py evaluate --system elisa --split val --controls`
+
     `python cli.py evaluate --predictions theirs.jsonl --split val --missing empty`
     """
     from pipeline.evaluate import evaluate_command, keep_report
-    from pipeline.train import answers
+    from pipeline.train import answers, controls
 
     if (system is None) == (predictions is None):
         from pipeline.config import InputError
 
         raise InputError("evaluate: expected --system NAME or --predictions FILE, one of the two")
     settings = _settings(context, device=device)
-    path = answers(settings, system, split) if system else predictions
+    path = answers(settings, system, split, mode) if system else predictions
+    beside = controls(settings, system, split) if system and with_controls else []
     assert path is not None
-    text, figures = evaluate_command(settings, split, path, missing)
+    text, figures = evaluate_command(settings, split, path, missing, beside)
     if system:
         keep_report(settings, text, figures)
     print(json.dumps(figures, indent=1) if as_json else text)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    split: Annotated[str, typer.Option("--split", help="Split to show.")],
+    cases: Annotated[int, typer.Option("--cases", min=1, help="So many questions of each system are shown.")] = 6,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write into; default: run.report_dir.")] = None,
+) -> None:
+    """One HTML page of a split, and its pictures as PNG: masks, answers, IoU, recall of the proposals, training.
+
+    Examples:
+
+    `python cli.py report --split val`
+
+    `python cli.py report --split test --cases 12 --out ~/for-the-meeting`
+    """
+    from pipeline.report import report_command
+
+    print(report_command(_settings(context), split, cases, out))
 
 
 @app.command()

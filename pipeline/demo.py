@@ -26,6 +26,21 @@ def make_demo_data(root: Path = DEMO_ROOT) -> str:
     return f"demo data set: {root.relative_to(ROOT) if root.is_relative_to(ROOT) else root} ({counts} images)"
 
 
+def make_demo_scenes(count: int, first_seed: int, root: Path) -> str:
+    """Generate a split ``scenes`` of further scenes, for an evaluation on more than the test split; return what to print.
+
+    Raises:
+        InputError: there is one already.
+    """
+    from stages.demo.dataset import DemoError, make_scenes
+
+    try:
+        make_scenes(root, "scenes", range(first_seed, first_seed + count))
+    except DemoError as error:
+        raise InputError(f"demo: {error}") from error
+    return f"{root}/scenes: {count} images; docs/results.md says how systems are evaluated on them"
+
+
 def train_demo_models() -> str:
     """Train the tiny models from nothing, write them into stages/demo/models and their digests into weights.lock."""
     import subprocess

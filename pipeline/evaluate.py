@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ RESAMPLES, SEED = 1000, 0
 
 
 def evaluate_command(
-    settings: Settings, split: str, predictions_path: Path, missing: str = "error"
+    settings: Settings, split: str, predictions_path: Path, missing: str = "error", beside: Sequence[Path] = ()
 ) -> tuple[str, dict[str, Any]]:
     """Score predictions: ours (``.parquet``) or anyone's (``.json``, ``.jsonl``, or a folder of PNGs).
 
@@ -30,6 +30,7 @@ def evaluate_command(
     Args:
         split: the one the predictions are for.
         missing: ``error``, or ``empty`` to score a question without prediction as rejected.
+        beside: further predictions for the same questions, in rows of their own.
 
     Returns:
         The report in Markdown, and the figures, 0 to 1, as a JSON value.
@@ -45,7 +46,8 @@ def evaluate_command(
         raise InputError(f"--predictions: no such file or folder: {predictions_path}")
     opened = open_split(settings.store_path, settings.dataset, split, columns=COLUMNS)
     try:
-        meta, predictions = _load(predictions_path, opened, settings.dataset, split)
+        meta, predictions = load_predictions(predictions_path, opened, settings.dataset, split)
+        others = [load_predictions(other, opened, settings.dataset, split) for other in beside]
         scores = score(
             opened,
             predictions,
@@ -54,6 +56,7 @@ def evaluate_command(
             top_k=settings.masks.max_masks,
             missing=missing,
             baselines=BASELINE_NAMES,
+            beside={about.system: found for about, found in others},
             seed=SEED,
             progress=True,
         )
@@ -99,7 +102,8 @@ def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -
     page.write_text(markdown + "\n", encoding="utf-8")
 
 
-def _load(path: Path, opened: Split, dataset: str, split: str) -> tuple[Meta, list[Prediction]]:
+def load_predictions(path: Path, opened: Split, dataset: str, split: str) -> tuple[Meta, list[Prediction]]:
+    """Read ours (``.parquet``) or anyone's; PredictionError where they are malformed or of another split."""
     if path.suffix != ".parquet":
         # Nobody's system gets the answer in its input, unless it says so.
         return Meta(path.stem, dataset, split), import_predictions(path, opened)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
+from typing import Any, cast, get_args
 
 from pipeline.config import ROOT, InputError, Settings
 from stages.weights import locate
@@ -45,15 +47,24 @@ def train_command(settings: Settings, system: str, restart: bool = False) -> str
     return f"{path}: trained; python cli.py evaluate --system {system} --split {settings.splits[-1]} measures it"
 
 
-def answers(settings: Settings, system: str, split: str) -> Path:
+def answers(settings: Settings, system: str, split: str, mode: str = "generated", given: str = "own") -> Path:
     """The answers of a trained system to a split's questions, generated anew.
 
+    Args:
+        mode: ``generated``, or ``teacher_forced``: the answer ``[SEG].`` is in the input.
+        given: ``own``, or ``shuffled-images`` or ``shuffled-questions``: questions about each other's images.
+
+    Returns:
+        The file of predictions; its system is named with ``mode`` and ``given`` where these are not the usual ones.
+
     Raises:
-        InputError: it was not trained with these parameters.
+        InputError: it was not trained with these parameters, or has no such mode.
     """
-    from stages.evaluate.predictions import Meta, write
+    from stages.evaluate.predictions import MODES, Meta, write
     from stages.train.run import finished, predict, restore
 
+    if mode not in MODES:
+        raise InputError(f"--mode: found {mode!r}, expected one of {', '.join(MODES)}")
     folder = folder_of(settings, system)
     if not finished(settings.train, system, folder):
         raise InputError(
@@ -62,11 +73,35 @@ def answers(settings: Settings, system: str, split: str) -> Path:
     opened = _open(settings, settings.check_split(split), system)
     weights = partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)
     trained = restore(settings.train, system, opened, folder, _device(settings), weights)
-    path = folder / "predictions" / f"{split}.parquet"
-    write(
-        path, Meta(system, settings.dataset, split, "generated", "proposals"), predict(settings.train, trained, opened)
-    )
+    unusual = [part for part, usual in ((mode, "generated"), (given, "own")) if part != usual]
+    path = folder / "predictions" / f"{'-'.join([split, *unusual])}.parquet"
+    meta = Meta("-".join([folder.name, *unusual]), settings.dataset, split, mode, "proposals")
+    try:
+        write(path, meta, predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given)))
+    except ValueError as error:  # a mode that the system has not, too few images to shuffle
+        raise InputError(f"evaluate {system}: {error}") from error
     return path
+
+
+def controls(settings: Settings, system: str, split: str) -> list[Path]:
+    """Answers of a system that cannot understand: to questions about each other's images, and of the same system trained without
+    the image or without the question, where there is one (``train.without``)."""
+    from stages.train.controls import SHUFFLED, Without
+    from stages.train.run import finished
+
+    found = [answers(settings, system, split, given=given) for given in SHUFFLED]
+    for without in get_args(Without):
+        params = settings.train.model_copy(update={"without": without})
+        other = settings.model_copy(update={"train": params})
+        if finished(params, system, folder_of(other, system)):
+            found.append(answers(other, system, split))
+        else:
+            print(
+                f"{system} was not trained without the {without}; to have that row: python cli.py --set "
+                f"train.without={without} train --system {system}",
+                file=sys.stderr,
+            )
+    return found
 
 
 def folder_of(settings: Settings, system: str) -> Path:
@@ -75,7 +110,8 @@ def folder_of(settings: Settings, system: str) -> Path:
 
     if system not in SYSTEMS:
         raise InputError(f"--system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
-    return ROOT / settings.run.train_dir / settings.dataset / system
+    without = f"-without-{settings.train.without}" if settings.train.without else ""
+    return ROOT / settings.run.train_dir / settings.dataset / f"{system}{without}"
 
 
 def _open(settings: Settings, split: str, system: str) -> Split:

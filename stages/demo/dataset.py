@@ -78,6 +78,20 @@ def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> None
     part.rename(root)
 
 
+def make_scenes(root: Path, split: str, seeds: range) -> None:
+    """Write the split ``split`` alone, of these scenes, with one text a question as in val and test, all or nothing."""
+    folder = root / split
+    if folder.exists():
+        raise DemoError(f"{folder} exists already: expected a new folder; name another one or remove it")
+    part = root / f"{split}.part"
+    if part.exists():
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
+    for number, seed in enumerate(tqdm(seeds, desc=split, unit="image", disable=None)):
+        _write_image(part, number, seed, train=False)
+    part.rename(folder)
+
+
 def choose(drawn: Scene, number: int, rng: np.random.Generator) -> Question:
     """The question of image `number`: as the cycle of wishes has it where the scene allows, else any with an answer."""
     is_sentence, many = _WISHES[number % len(_WISHES)]

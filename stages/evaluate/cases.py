@@ -35,7 +35,7 @@ def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Q
         if record.status == REMOVED:
             continue
         try:
-            targets = _rows(split, "targets", record.image_index)
+            targets = table_rows(split, "targets", record.image_index)
         except FailedImageError as error:
             if skipped is not None:
                 skipped[record.image_id] = str(error)
@@ -44,7 +44,12 @@ def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Q
             yield Question(record.image_id, record.image_index, record.height_px, record.width_px, number, target)
 
 
-def _rows(split: Split, column: str, image_index: int) -> list[dict[str, Any]]:
+def table_rows(split: Split, column: str, image_index: int) -> list[dict[str, Any]]:
+    """The rows of an image in a table: one, or in tables of targets one a target.
+
+    Raises:
+        FailedImageError: it has none, as it failed (tables of targets; elsewhere see the row's ``status``).
+    """
     source = split.column(column)
     shard, rows = source.rows(image_index)
     return source.table(shard).slice(rows.start, len(rows)).to_pylist()  # type: ignore[no-any-return]
@@ -112,7 +117,8 @@ class Case:
         Needs the columns ``masks``, ``instances`` and ``match/instances``.
         """
         rows = [
-            _rows(self.split, name, self.question.image_index)[0] for name in ("masks", "instances", "match/instances")
+            table_rows(self.split, name, self.question.image_index)[0]
+            for name in ("masks", "instances", "match/instances")
         ]
         if any(row["status"] != OK for row in rows):
             return Offered(np.empty(0, np.int64), (), np.empty(0, bool))

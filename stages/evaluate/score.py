@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -39,6 +39,7 @@ def score(
     top_k: int | None = None,
     missing: str = "error",
     baselines: Iterable[str] = (),
+    beside: Mapping[str, Sequence[Prediction]] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Scores:
@@ -55,6 +56,7 @@ def score(
         top_k: the largest so many masks of an image are candidates (those that were embedded); default: all.
         missing: ``error``, or ``empty``: a question without prediction counts as rejected.
         baselines: some of ``BASELINE_NAMES``.
+        beside: name -> further predictions for the same questions.
         seed: of the random baselines.
         progress: show a bar where stderr is a terminal.
 
@@ -71,14 +73,14 @@ def score(
     ):
         if unknown := set(found) - set(choices):
             raise ValueError(f"{option}: found {unknown.pop()!r}, expected {', '.join(choices)}")
-    if system in names:
-        raise ValueError(f"system: found {system!r}, which is the name of a baseline; expected another")
+    answers = {system: list(predictions), **(beside or {})}
+    if taken := set(answers) & set(names):
+        raise ValueError(f"system: found {taken.pop()!r}, which is the name of a baseline; expected another")
     skipped: dict[str, str] = {}
-    given = list(predictions)
-    every_text = any(prediction.text_index for prediction in given)
+    every_text = any(prediction.text_index for given in answers.values() for prediction in given)
     asked = [key for question in questions(split, skipped) for key in _keys(question, every_text)]
-    by_key = _by_key(given, asked)
-    lacking = [key for key in asked if key not in by_key]
+    by_key = {name: _by_key(given, asked) for name, given in answers.items()}
+    lacking = [key for found in by_key.values() for key in asked if key not in found]
     if lacking and missing == "error":
         first = ", ".join(f"{target} (text {text})" for target, text in lacking[:5])
         raise PredictionError(
@@ -86,7 +88,7 @@ def score(
             "ones with missing='empty'"
         )
     view = replace(CANDIDATES[setting], top_k=top_k)
-    systems: dict[str, Callable[[Case], Row]] = {system: partial(_answered, by_key)}
+    systems: dict[str, Callable[[Case], Row]] = {name: partial(_answered, found) for name, found in by_key.items()}
     systems |= {name: _baseline(name, seed) for name in names}
     rows = {name: array("d") for name in systems}
     cases = _cases(split, every_text, view)
@@ -99,7 +101,7 @@ def score(
         for name, figures in systems.items():
             row = {**about, **figures(case)}
             rows[name].extend(row.get(field, float("nan")) for field in _FIELDS)
-    return Scores({name: _samples(found) for name, found in rows.items()}, len(lacking), skipped)
+    return Scores({name: _samples(found) for name, found in rows.items()}, tuple(asked), len(lacking), skipped)
 
 
 def measure(case: Case, prediction: Prediction) -> Row:
@@ -149,7 +151,7 @@ def _cases(split: Split, every_text: bool, view: Any) -> Iterator[Case]:
             yield Case(split, question, text_index, view)
 
 
-def _by_key(given: list[Prediction], asked: list[tuple[str, int]]) -> dict[tuple[str, int], Prediction]:
+def _by_key(given: Sequence[Prediction], asked: list[tuple[str, int]]) -> dict[tuple[str, int], Prediction]:
     by_key = {(prediction.target_id, prediction.text_index): prediction for prediction in given}
     if len(by_key) < len(given):
         seen: set[tuple[str, int]] = set()
@@ -199,9 +201,11 @@ def _samples(rows: array[float]) -> Samples:
 class Scores:
     """The samples of each system, in the split's order.
 
-    missing: questions without prediction, scored as empty. skipped: image_id -> why the image has no questions.
+    asked: target_id and text_index of each sample. missing: questions without prediction, scored as empty. skipped: image_id ->
+    why the image has no questions.
     """
 
     systems: Mapping[str, Samples]
+    asked: tuple[tuple[str, int], ...]
     missing: int
     skipped: Mapping[str, str]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from stages.evaluate.predictions import Prediction
 from stages.train.adapter import GEOMETRY, with_places
+from stages.train.align import align
 from stages.train.elisa import EVALUATION, REJ, MaskWords, Style, conversation, drop_tokens
 from stages.train.llava import load_llava
 from stages.train.params import TrainParams
@@ -85,6 +86,23 @@ class Elisa:
         assert self.model.adapter is not None
         new = [self.model.words, *self.model.adapter.parameters()]
         return [(new, self.own.learning_rate), (lora, self.params.lora_learning_rate)]
+
+    def begin(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Pre-train the adapter where the parameters ask for it."""
+        if self.own.align is not None:
+            assert self.model.adapter is not None
+            align(self.model.adapter, self.model.get_input_embeddings(), batches, self.meant, self.own.align)
+
+    def meant(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The masks that are answers, and the words of question and answer: :data:`stages.train.align.Pairs`."""
+        masks, rows = [], []
+        features = self._features(batch)["masks"].to(self.device)
+        for number, positives in enumerate(self.positives(batch)):
+            said = f"{batch['texts'][number][0]} {batch['answer'][number] or ''}".strip()
+            masks.append(features[number][positives])
+            rows += [self.tokenizer(said, add_special_tokens=False)["input_ids"]] * len(positives)
+        tokens = pad(rows or [[]], self.tokenizer.pad_token_id).to(self.device)
+        return torch.cat(masks), tokens, (tokens != self.tokenizer.pad_token_id).float()
 
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """A stream's batch as the model's inputs with labels; the same for the same sample and epoch, whatever came before."""

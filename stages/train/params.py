@@ -37,6 +37,17 @@ class AdapterParams(Params):
     """Standard deviation of the noise behind the first norm."""
 
 
+class AlignParams(Params):
+    """Pre-training of ELISA's adapter on the words of what masks show (stages/train/align.py)."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    """Passes over the targets."""
+    learning_rate: Positive
+    """AdamW's, constant."""
+    temperature: Positive
+    """Cosines are divided by it."""
+
+
 class ElisaParams(Params):
     """ELISA: masks are words of the language model's vocabulary."""
 
@@ -54,6 +65,8 @@ class ElisaParams(Params):
     """The adapter also gets where a mask is and how large (not in ELISA: its vectors know no places)."""
     adapter: AdapterParams
     """From embeddings to words."""
+    align: AlignParams | None
+    """Pre-training of the adapter; null: none, as released."""
     position: Literal["before", "after", "randomized"]
     """Masks before or after the explanatory answer."""
     text: bool
@@ -183,6 +196,8 @@ class TrainParams(Params):
     """Where else than to DVCLive the Trainer reports: tensorboard, wandb, ... (install them yourself)."""
     seed: Annotated[int, Field(ge=0)]
     """Order, templates, dropout."""
+    without: Literal["image", "question"] | None
+    """Train and answer without one of the two, for a baseline that shows what the other alone gives away; null: with both."""
     elisa: ElisaParams
     """Its own."""
     llmseg: LlmSegParams

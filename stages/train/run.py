@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import TrainingArguments, set_seed
 
 from stages.evaluate.predictions import Prediction
+from stages.train.controls import Given, answered, batch_size_for, blanked
 from stages.train.elisa_system import Elisa
 from stages.train.lisa_system import Lisa
 from stages.train.llava import inject_lora
@@ -26,6 +27,7 @@ from store import mix
 from store.reader import Split
 from store.request import companion
 from store.schema import TABLES
+from store.stream import Stream
 from store.torch import Loader, loader
 
 SYSTEMS: dict[str, type[System]] = {"elisa": Elisa, "llmseg": LlmSeg, "lisa": Lisa}
@@ -99,6 +101,9 @@ def train(
     prepare(system, params)
     print(memory_of(system, params), file=sys.stderr)
     stopped = last_checkpoint(folder, identity(params, name), restart)
+    if stopped is None:
+        every = batches(params, system, splits)
+        system.begin(lambda: (blanked(batch, params.without) for batch in every))
     trainer = StoreTrainer(
         system,
         batches(params, system, splits, **ranks),
@@ -196,15 +201,27 @@ def restore(
 
 
 def predict(
-    params: TrainParams, system: System, split: Split, batch_size: int = 16, mode: Mode = "generated"
+    system: System, split: Split, batch_size: int = 16, mode: Mode = "generated", given: Given = "own"
 ) -> Iterator[Prediction]:
-    """Answers to the first text of every target, in the order of the split; ValueError as the system's own ``predict``."""
-    stream = split.stream(
-        {**ALWAYS, **system.columns(params, training=False)},
-        batch_size,
-        level="target",
-        failed="skip",
-        candidates=system.candidates(params, training=False),
-    )
+    """Answers to the first text of every target, in the order of the split; ValueError as the system's own ``predict``.
+
+    Args:
+        given: the question and its own image, or one of the two from another sample
+            (:func:`stages.train.controls.answered`).
+    """
+    params = system.params
+
+    def ask(size: int) -> Stream:
+        return split.stream(
+            {**ALWAYS, **system.columns(params, training=False)},
+            size,
+            level="target",
+            failed="skip",
+            candidates=system.candidates(params, training=False),
+        )
+
+    stream = ask(batch_size)
+    if given != "own":
+        stream = ask(batch_size_for(stream.schedule.samples, batch_size))
     for batch in tqdm(loader(stream), unit="batch", desc="answers", disable=None):
-        yield from system.predict(batch, mode)
+        yield from answered(system, blanked(batch, params.without), mode, given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,9 @@ class SegSystem(ABC):
         """What is trained, each with its learning rate."""
         lora = [weight for name, weight in self.model.named_parameters() if "lora_" in name]
         return [(self.new, self.own.learning_rate), (lora, self.params.lora_learning_rate)]
+
+    def begin(self, batches: Callable[[], Iterable[Batch]]) -> None:  # noqa: B027 (nothing is what it does)
+        """Nothing comes before training."""
 
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Any]:
         """A stream's batch as the model's inputs with labels, and what the masks should be; as :class:`System` says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -32,6 +32,8 @@ ALWAYS = {
 class System(Protocol):
     """A LLaVA over stored features with what a system adds to it."""
 
+    params: TrainParams
+    """What it was built with."""
     tokens: int
     """Patch features an image."""
 
@@ -56,6 +58,9 @@ class System(Protocol):
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """What is trained, each with its learning rate."""
+
+    def begin(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Before training, once: ``batches()`` is a pass over the training targets, the same one on every rank."""
 
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Any]:
         """What :meth:`loss` takes; the same for the same sample and epoch, whatever came before."""

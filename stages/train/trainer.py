@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from stages.train.controls import blanked
 from stages.train.system import System
 from store.torch import Loader
 
@@ -54,7 +55,7 @@ def load_trained(model: nn.Module, path: Path) -> None:
 
 
 class Step(nn.Module):
-    """A system's loss as the forward pass of a module, which is what DDP wraps: it averages gradients after a forward of its own."""
+    """A system's loss as a forward pass, which is what DDP wraps: it averages the gradients of nothing else."""
 
     def __init__(self, system: System) -> None:
         super().__init__()
@@ -100,7 +101,8 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The system's, through what wraps it."""
-        return model(self._prepare_inputs(self.system.inputs(inputs, self.data.stream.schedule.epoch)))
+        batch = blanked(inputs, self.system.params.without)
+        return model(self._prepare_inputs(self.system.inputs(batch, self.data.stream.schedule.epoch)))
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs if "image_index" in inputs else super()._prepare_inputs(inputs)  # a batch of the store has lists

@@ -72,12 +72,41 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
     report = finished.folder / "report"
     assert json.loads((report / f"metrics/evaluate-{system}-val.json").read_text()) == figures
     assert f"# {system} on tiny, val" in (report / f"evaluate/{system}-val.md").read_text()
+    forced = finished.run(
+        "evaluate", "--system", system, "--split", "val", "--mode", "teacher_forced", "--json", before=before
+    )
+    if system == "elisa":
+        assert forced.code == 2
+        assert "expected generated" in forced.err
+    else:
+        assert forced.code == 0, forced.err
+        assert forced.json()["groups"]["all"][f"{system}-teacher_forced"]
     other = finished.run("evaluate", "--system", system, "--split", "val")
     assert other.code == 2
     assert f"{system} was not trained with these parameters; run: python cli.py train --system {system}" in other.err
 
 
+def test_controls_stand_beside(finished: Any) -> None:
+    without = (*QUICK, "--set", "train.without=image")
+    for before in (QUICK, without):
+        assert finished.run("train", "--system", "elisa", before=before).code == 0
+    done = finished.run("evaluate", "--system", "elisa", "--split", "val", "--controls", before=QUICK)
+    assert done.code == 0, done.err
+    rows = [line.split(" | ")[0] for line in done.out.splitlines()]
+    for name in ("elisa", "elisa-shuffled-images", "elisa-shuffled-questions", "elisa-without-image", "largest mask"):
+        assert f"| {name}" in rows
+    assert (
+        "elisa was not trained without the question; to have that row: python cli.py --set train.without=que"
+        in done.err
+    )
+    assert finished.run("evaluate", "--system", "elisa", "--split", "val", before=without).code == 0
+    assert (finished.folder / "report/evaluate/elisa-without-image-val.md").is_file()
+
+
 def test_usage_errors_name_the_choices(finished: Any) -> None:
+    done = finished.run("evaluate", "--system", "elisa", "--split", "val", "--mode", "nothing")
+    assert done.code == 2
+    assert "--mode: found 'nothing', expected one of generated, teacher_forced" in done.err
     done = finished.run("train", "--system", "lisa2")
     assert done.code == 2
     assert "--system: found 'lisa2', expected one of elisa, llmseg, lisa" in done.err

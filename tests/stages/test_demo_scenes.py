@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages.datasets import reasonseg
-from stages.demo.dataset import MARKER, DemoError, DemoSizes, make_demo, scene_seeds
+from stages.demo.dataset import MARKER, DemoError, DemoSizes, make_demo, make_scenes, scene_seeds
 from stages.demo.polygons import polygons
 from stages.demo.questions import questions
 from stages.demo.scenes import CLASSES, COLOURS, OBJECTS, SIDE_PX, USES, VISIBLE_FLOOR, Scene, scene
@@ -207,3 +207,17 @@ def test_a_folder_that_is_no_demo_is_refused_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / MARKER).is_file()
     assert len(list((tmp_path / "demo" / "train").glob("*.jpg"))) == 2
     assert not (tmp_path / "demo.part").exists()
+
+
+def test_further_scenes_are_a_split_that_the_reader_takes(tmp_path: Path) -> None:
+    make_scenes(tmp_path, "scenes", range(900_000, 900_002))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scenes"]
+    entries = list(reasonseg.list_sources(tmp_path, "scenes"))
+    assert len(entries) == 2
+    assert len(json.loads((tmp_path / "scenes/0000.json").read_text())["text"]) == 1
+    drawn = scene(900_000).image
+    read = cv2.imread(str(tmp_path / "scenes/0000.jpg"))[..., ::-1]
+    assert read.shape == drawn.shape
+    assert np.abs(read.astype(float) - drawn).mean() < 6  # a JPEG of that scene
+    with pytest.raises(DemoError, match="exists already"):
+        make_scenes(tmp_path, "scenes", range(2))

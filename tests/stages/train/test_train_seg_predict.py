@@ -210,7 +210,7 @@ def test_a_run_from_the_store_alone(
     assert not {path.suffix for path in out.rglob("*")} & {".bin", ".pt", ".pth"}
     systems = [run.restore(params, name, seg_split, out, "cpu", sam_weights) for _ in range(2)]
     for mode in ("generated", "teacher_forced"):
-        first, again = (list(run.predict(params, system, seg_split, 4, mode)) for system in systems)  # type: ignore[arg-type]
+        first, again = (list(run.predict(system, seg_split, 4, mode)) for system in systems)  # type: ignore[arg-type]
         assert first == again
         assert len(first) == 9
 

@@ -1,0 +1,115 @@
+"""One HTML page that needs nothing else: pictures are in it, it runs no script and asks no network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def render(page: Page) -> str:
+    """The page as HTML. Whatever comes from data is escaped; the same page gives the same text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE.parent, encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(_TEMPLATE.name).render(page=page)
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """A file as an address that holds it. ``kind``: png or jpeg."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that the page does not show. ``why``: in words, with the command that makes it."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below a heading; the first cell of each names it."""
+
+    heading: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot or heat map. ``image``: data URI. ``alt``: what it shows. ``file``: its PNG, from the page's folder."""
+
+    image: str
+    alt: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Plots on one matter, a table, and the text above them. ``anchor``: its name in addresses."""
+
+    anchor: str
+    title: str
+    text: Sequence[str] = ()
+    table: Table | None = None
+    plots: Sequence[Plot] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A panel of a question: a layer of masks over the photograph. Fields as of ``panels.Panel``; ``image``: data URI."""
+
+    title: str
+    image: str
+    alt: str
+    facts: Sequence[str]
+    iou: float | None
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A question with its pictures.
+
+    why: what it was chosen for. photograph: data URI, or None where ``gone`` says why there is none. size: (h, w) px that the
+    pictures have. note: size of the image.
+    """
+
+    target_id: str
+    image_id: str
+    question: str
+    why: Sequence[str]
+    photograph: str | None
+    gone: str
+    size: tuple[int, int]
+    note: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that is on the page.
+
+    facts: name and figure of what the split holds. pictures: folder of the PNGs, from the page's. failures: image_id, what
+    failed, why.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    missing: Sequence[Missing]
+    sections: Sequence[Section]
+    cases: Sequence[Shown]
+    chosen: str
+    pictures: str
+    failures: Sequence[tuple[str, str, str]]

@@ -1,0 +1,137 @@
+"""The pictures of one question, side by side: ground truth, proposals, and what each system answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stages.evaluate.baselines import oracle_best_mask
+from stages.evaluate.cases import Case
+from stages.evaluate.predictions import Prediction
+from stages.evaluate.score import measure
+from stages.report import overlays
+from stages.report.overlays import Layer
+from store import rle
+
+_ANSWER = (255, 60, 200)
+"""RGB of a predicted mask that is no proposal."""
+
+
+def truth_panel(case: Case, size: tuple[int, int], instances: Sequence[str]) -> Panel:
+    """The target as painted, its instances numbered, and the pixels that do not count.
+
+    Args:
+        size: of the picture, (h, w) px.
+        instances: COCO RLE counts of all instances of the image.
+    """
+    target = case.question.target
+    layer = overlays.new_layer(size)
+    ignored = _shown(case, target["ignore"], size)
+    overlays.hatch(layer, ignored)
+    painted = _shown(case, target["segmentation"], size)
+    numbers = list(target["instances"])
+    regions = [_shown(case, instances[number], size) & painted for number in numbers]
+    names = [_name(-1 - number) for number in numbers]
+    overlays.draw_masks(layer, regions, [overlays.TRUTH] * len(regions), names)
+    facts = [f"{_count(len(numbers), 'instance')}: {', '.join(names)}" if numbers else "nothing in the image answers"]
+    if ignored.any():
+        facts.append("striped pixels do not count")
+    if target["answer"]:
+        facts.append(f"explained: {target['answer']}")
+    return Panel("Ground truth", layer, facts)
+
+
+def proposals_panel(case: Case, size: tuple[int, int], total: int) -> Panel:
+    """The candidates, each with its number in the table ``masks``. ``total``: proposals of the image."""
+    offered = case.offered
+    layer = _drawn(case, offered.index.tolist(), size)
+    shown = len(offered.index)
+    if not shown:
+        return Panel("Proposals", layer, ["the image has no proposals"])
+    facts = [
+        _count(total, "proposal") if shown == total else f"the {shown} largest of {total} proposals, as are embedded"
+    ]
+    best = oracle_best_mask(case, 0)
+    if best.chosen:
+        facts.append(f"the best is {best.chosen[0]}: IoU {measure(case, best)['iou']:.3f}")
+    elif case.question.exists:
+        facts.append("none meets the ground truth")
+    return Panel("Proposals", layer, facts)
+
+
+def answer_panel(case: Case, size: tuple[int, int], system: str, prediction: Prediction | None, iou: float) -> Panel:
+    """What a system answered, the ground truth outlined in green. No prediction counts as a refusal."""
+    layer = overlays.new_layer(size)
+    if prediction is None:
+        fact = "no prediction: counts as refused"
+    elif prediction.rejected:
+        fact = "refused: nothing of the kind is there"
+    elif _is_union_of_chosen(case, prediction):
+        chosen = sorted(prediction.chosen or (), key=lambda number: (number < 0, number))  # largest first
+        layer = _drawn(case, chosen, size)
+        fact = f"chose {', '.join(_name(number) for number in chosen)}" if chosen else "chose nothing"
+    elif prediction.segmentation is None:
+        fact = "an empty mask"
+    else:
+        overlays.draw_masks(layer, [_shown(case, prediction.segmentation, size)], [_ANSWER], [""])
+        fact = "an empty mask" if prediction.is_empty else "a mask of its own"
+    overlays.outline(layer, _shown(case, case.question.target["segmentation"], size), overlays.TRUTH)
+    return Panel(system, layer, [fact], iou, prediction.answer if prediction else None)
+
+
+def _is_union_of_chosen(case: Case, prediction: Prediction) -> bool:
+    """What was scored is what it chose; else the choice would be the wrong picture."""
+    if prediction.chosen is None:
+        return False
+    question, counts = case.question, _counts(case)
+    chosen = [counts[number] for number in prediction.chosen]
+    scored = [] if prediction.segmentation is None else [prediction.segmentation]
+    size = question.height_px, question.width_px
+    return rle.union(chosen, *size) == rle.union(scored, *size)
+
+
+def _drawn(case: Case, numbers: Sequence[int], size: tuple[int, int]) -> Layer:
+    """Candidates by their numbers, in the order given."""
+    counts, layer = _counts(case), overlays.new_layer(size)
+    masks = [_shown(case, counts[number], size) for number in numbers]
+    overlays.draw_masks(layer, masks, [overlays.colour_of(number) for number in numbers], [_name(n) for n in numbers])
+    return layer
+
+
+def _counts(case: Case) -> dict[int, str]:
+    """Number of a candidate -> COCO RLE counts."""
+    return dict(zip(case.offered.index.tolist(), case.offered.segmentation, strict=True))
+
+
+def _shown(case: Case, counts: str, size: tuple[int, int]) -> overlays.Mask:
+    question = case.question
+    return overlays.resize_mask(rle.decode(counts, question.height_px, question.width_px), size)
+
+
+def _name(number: int) -> str:
+    return str(number) if number >= 0 else f"g{-1 - number}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture of a question.
+
+    layer: masks, to be laid over the photograph. facts: lines below it. iou: with the ground truth, None where it is no answer.
+    answer: a system's text.
+    """
+
+    title: str
+    layer: Layer
+    facts: Sequence[str]
+    iou: float | None = None
+    answer: str | None = None
+
+    @property
+    def alt(self) -> str:
+        """What is to be seen, for those who do not see it."""
+        score = "" if self.iou is None else f", IoU {self.iou:.3f}"
+        return f"{self.title}{score}: {'; '.join(self.facts)}"

@@ -1,0 +1,43 @@
+"""The pixels of a split's images, read with the same care as when they were indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.images import ImageFailure, inside, read_image
+from stages.index import source_sha256
+from store.schema import OK
+
+
+class GoneError(Exception):
+    """The picture cannot be shown: ``str(error)`` says why."""
+
+
+def photograph(root: Path, row: Mapping[str, Any], max_pixels: int) -> NDArray[np.uint8]:
+    """RGB [H, W, 3], EXIF-oriented, of exactly the file that was indexed.
+
+    Args:
+        root: folder of the data set.
+        row: of the image in the table ``images``.
+
+    Raises:
+        GoneError: the image failed when it was indexed, or its file is gone, another one, or not readable.
+    """
+    if row["status"] != OK:
+        raise GoneError(row["error"] or row["status"])
+    path = row["path"]
+    try:
+        found = source_sha256(root, path)
+        if found != row["sha256"]:
+            gone = {"missing": "no such file", "outside": "leads outside the data set's folder"}
+            raise GoneError(f"{path}: {gone.get(found, 'not the file that was indexed')}")
+        return read_image(inside(root, path), max_pixels)
+    except ImageFailure as error:
+        raise GoneError(f"{path}: {error}") from error
+    except OSError as error:  # an unmounted disk, no permission: the page is of use without this picture
+        raise GoneError(f"{path}: {error.strerror or error}") from error

@@ -1,0 +1,95 @@
+"""Plots of a split, each a PNG file as bytes; the same figures give the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.evaluate.metrics import Samples
+from stages.report.recall import ORDERS, Recall
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Steps and values."""
+
+_BINS = np.linspace(0, 1, 11)
+
+
+def iou_histograms(systems: Mapping[str, Samples]) -> bytes:
+    """How many questions a system answered with which IoU; questions without an answer in the image apart."""
+    columns = min(4, len(systems))
+    rows = -(-len(systems) // columns)
+    figure = _figure(3.2 * columns, 2.6 * rows + 0.4)
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axis, (name, samples) in zip(axes, systems.items(), strict=False):
+        parts = [samples.iou[samples.exists], samples.iou[~samples.exists]]
+        axis.hist(
+            parts, _BINS, stacked=True, color=["#3b6fb6", "#e08a1e"], label=["something is there", "nothing is there"]
+        )
+        mean = f"mean {samples.iou.mean():.3f}" if len(samples) else "no questions"
+        axis.set(title=f"{name}: {mean}", xlabel="IoU", xlim=(0, 1))
+        axis.title.set_size("medium")
+    for axis in axes[len(systems) :]:
+        axis.set_visible(False)
+    axes[0].set_ylabel("questions")
+    axes[0].yaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return _png(figure)
+
+
+def recall_curves(recall: Recall, embedded: int) -> bytes:
+    """AR@K against K, in both orders of the proposals. ``embedded``: so many of the largest are embedded."""
+    figure = _figure(6.4, 3.8)
+    axis = figure.subplots()
+    kept = np.arange(1, recall.most + 1)
+    for (order, name), style in zip(ORDERS.items(), ("-", "--"), strict=True):
+        axis.plot(kept, recall.average[order], style, marker="." if recall.most < 3 else None, label=name)
+    if embedded < recall.most:
+        axis.axvline(embedded, color="gray", linewidth=1, label=f"embedded: the {embedded} largest")
+    axis.set(xlabel="K, proposals kept of each image", ylabel="AR@K", ylim=(0, 1), xlim=(1, max(2, recall.most)))
+    if recall.most > 10:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_title("Average recall of the instances, IoU 0.50:0.05:0.95", size="medium")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    return _png(figure)
+
+
+def training_curves(curves: Mapping[str, Mapping[str, Curve]]) -> bytes:
+    """Metric -> system -> curve, a plot each. Losses of different systems are sums of different parts."""
+    figure = _figure(4.2 * len(curves), 3.2)
+    for axis, (metric, of_system) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
+    ):
+        for system, (steps, values) in of_system.items():
+            axis.plot(steps, values, label=system, marker="." if len(steps) < 3 else None)
+        axis.set(xlabel="step", yscale="log" if _all_positive(of_system) and metric == "loss" else "linear")
+        axis.set_title(metric.replace("_", " "), size="medium")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    return _png(figure)
+
+
+def _all_positive(of_system: Mapping[str, Curve]) -> bool:
+    return all(value > 0 for _, values in of_system.values() for value in values)
+
+
+def _figure(width_inch: float, height_inch: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,119 @@
+"""A question with all its pictures: for the page as layers over one photograph, and flat as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.evaluate.cases import CANDIDATES, Case, Question, table_rows
+from stages.evaluate.metrics import Samples
+from stages.evaluate.predictions import Meta, Prediction
+from stages.report import overlays
+from stages.report.choose import Key
+from stages.report.page import Picture, Shown, data_uri
+from stages.report.panels import Panel, answer_panel, proposals_panel, truth_panel
+from stages.report.photographs import GoneError
+from store import Split
+from store.schema import OK
+
+_NO_PHOTOGRAPH = 119
+"""Gray value behind the masks where there is none; as in the page's style."""
+
+
+def show(
+    split: Split,
+    question: Question,
+    text_index: int,
+    why: Sequence[str],
+    systems: Mapping[str, Answers],
+    top_k: int,
+    pixels_of: Callable[[int], NDArray[np.uint8]],
+) -> tuple[Shown, dict[str, bytes]]:
+    """Draw a question: ground truth, proposals where the split has them, and each system's answer.
+
+    Args:
+        why: what it was chosen for.
+        top_k: the largest so many proposals are candidates.
+        pixels_of: image_index -> RGB [H, W, 3]; raises GoneError where there is no picture.
+
+    Returns:
+        What the page shows, and the PNG files: name without suffix -> bytes.
+    """
+    size = overlays.shown_size(question.height_px, question.width_px)
+    photograph, gone = None, ""
+    behind = np.full((*size, 3), _NO_PHOTOGRAPH, np.uint8)
+    try:
+        pixels = pixels_of(question.image_index)
+        behind = overlays.resize_photograph(pixels, size)
+        photograph = data_uri("jpeg", overlays.photograph_jpeg(pixels, size))
+    except GoneError as error:
+        gone = str(error)
+    panels = {
+        "truth": truth_panel(_case(split, question, text_index, "proposals", top_k), size, _instances(split, question))
+    }
+    if "masks" in split.columns:
+        panels["proposals"] = _proposals(split, question, text_index, size, top_k)
+    for name, answers in systems.items():
+        key = (question.target_id, text_index)
+        if key in answers.iou:
+            case = _case(split, question, text_index, answers.meta.setting, top_k)
+            panels[name] = answer_panel(case, size, name, answers.predictions.get(key), answers.iou[key])
+    shown = Shown(
+        question.target_id,
+        question.image_id,
+        _text(question, text_index),
+        why,
+        photograph,
+        gone,
+        size,
+        _note(question, size),
+        [_picture(panel) for panel in panels.values()],
+    )
+    return shown, {name: overlays.flat_png(behind, panel.layer) for name, panel in panels.items()}
+
+
+def _case(split: Split, question: Question, text_index: int, setting: str, top_k: int) -> Case:
+    return Case(split, question, text_index, replace(CANDIDATES[setting], top_k=top_k))
+
+
+def _proposals(split: Split, question: Question, text_index: int, size: tuple[int, int], top_k: int) -> Panel:
+    masks = table_rows(split, "masks", question.image_index)[0]
+    if masks["status"] != OK:
+        return Panel("Proposals", overlays.new_layer(size), [f"failed: {masks['error'] or masks['status']}"])
+    return proposals_panel(_case(split, question, text_index, "proposals", top_k), size, len(masks["segmentation"]))
+
+
+def _instances(split: Split, question: Question) -> list[str]:
+    return list(table_rows(split, "instances", question.image_index)[0]["segmentation"] or [])
+
+
+def _text(question: Question, text_index: int) -> str:
+    texts = question.target["texts"]
+    return str(texts[text_index]) if texts else "(it has no text)"
+
+
+def _note(question: Question, size: tuple[int, int]) -> str:
+    full = f"{question.width_px} x {question.height_px} px"
+    if size == (question.height_px, question.width_px):
+        return full
+    change = "reduced" if size[0] < question.height_px else "enlarged"
+    return f"{full}, {change} to {size[1]} x {size[0]}"
+
+
+def _picture(panel: Panel) -> Picture:
+    image = data_uri("png", overlays.layer_png(panel.layer))
+    return Picture(panel.title, image, panel.alt, panel.facts, panel.iou, panel.answer)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A system's predictions of a split and their IoU, as the evaluation counts it. samples: in the order of ``iou``."""
+
+    meta: Meta
+    predictions: Mapping[Key, Prediction]
+    iou: Mapping[Key, float]
+    samples: Samples
+    missing: int

@@ -1,0 +1,66 @@
+"""Adapter pre-training for ELISA: a mask's row comes near the words of what it shows (future work in ELISA's slides).
+
+What a mask shows is said by the questions and answers that mean it: their words' mean embedding is the text's. Rows and texts are
+compared by cosine and temperature, each with all others of the batch, in both directions, as CLIP does (arXiv 2103.00020).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from stages.train.params import AlignParams
+from stages.train.system import Batch
+
+Pairs = Callable[[Batch], tuple[Tensor, Tensor, Tensor]]
+"""A batch -> inputs of the adapter float [n, D] of masks that are meant, and for each the tokens int64 [n, L] of its text with
+True in bool [n, L] where there is one."""
+
+
+def align_loss(rows: Tensor, texts: Tensor, same: Tensor, temperature: float) -> Tensor:
+    """InfoNCE in both directions of float [n, h] and [n, h], 0-d.
+
+    Args:
+        same: bool [n, n], which pairs belong together: several masks may share a text, and each counts as right.
+    """
+    scores = F.normalize(rows.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T / temperature
+    wanted = same.float()
+    found = torch.zeros(())
+    for logits, right in ((scores, wanted), (scores.T, wanted.T)):
+        found = found - (right / right.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    return found / 2
+
+
+def align(
+    adapter: nn.Module,
+    embeddings: nn.Embedding,
+    batches: Callable[[], Iterable[Batch]],
+    pairs: Pairs,
+    params: AlignParams,
+) -> list[float]:
+    """Train the adapter alone; the language model's embeddings are only looked up. Returns the mean loss of each epoch."""
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=params.learning_rate)
+    losses = []
+    adapter.train()
+    for _ in tqdm(range(params.epochs), desc="align", unit="epoch", file=sys.stderr, disable=None):
+        total, steps = 0.0, 0
+        for batch in batches():
+            inputs, tokens, there = pairs(batch)
+            if len(inputs) < 2:
+                continue
+            with torch.no_grad():
+                weights = there / there.sum(1, keepdim=True)
+                texts = torch.einsum("nl,nlh->nh", weights, embeddings.weight[tokens].float())
+            same = (tokens[:, None] == tokens[None]).all(-1)
+            loss = align_loss(adapter(inputs), texts, same, params.temperature)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total, steps = total + float(loss.detach()), steps + 1
+        losses.append(total / max(steps, 1))
+    return losses
