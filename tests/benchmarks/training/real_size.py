@@ -1,0 +1,170 @@
+"""Models of the papers' sizes with random weights, and a store that the project's own pipeline makes with them.
+
+What a step costs does not depend on what the weights have learned; SAM's are calibrated, so that as many masks pass its filters as
+with the real ones (:mod:`tests.benchmarks.extraction.calibrated`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GemmaConfig, LlavaConfig
+
+from pipeline.config import ROOT, InputError, Settings, load_settings
+from stages.encoders import ENCODERS, clip
+from stages.encoders.clip_vit import to_openai
+from stages.sam import SAM_MODELS
+from stages.train.llava import FeatureLlava, clip_config
+from stages.train.memory import published
+from stages.weights import WEIGHTS
+from store.files import file_sha256
+from tests.benchmarks.extraction.pipeline import random_weights
+from tests.benchmarks.processes import cell
+from tests.benchmarks.training.setting import Setting, vector_columns
+
+BATCH_SIZE = 2
+_TOKENIZER = ROOT / "stages/demo/models/demo_llava"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Names of vision models, and what the language model is.
+
+    ``text``: name in :func:`stages.train.memory.published`; or the width of a small one, for tests. ``precision``: of all of them.
+    """
+
+    sam: str
+    alphaclip: str
+    dinov2: str
+    clip: str
+    text: str | int
+    points_per_side: int
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.text}, {self.clip}, {self.dinov2}, {self.alphaclip}, {self.sam} with random weights"
+
+
+REAL = Sizes(
+    "sam_vit_h", "alphaclip_vit_b16_mask_only", "dinov2_vitl14", "clip_vit_l14_336", "LLaVA-Gemma 2B", 32, "bfloat16"
+)
+
+
+def prepare(
+    sizes: Sizes, folder: Path, device: str, images: int, cores: list[int], overrides: Sequence[str] = ()
+) -> Setting:
+    """Weights, language model, demo scenes and their store below ``folder``.
+
+    Raises:
+        InputError: one of the steps failed; the message says which and why.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = cell(make_weights, cores, 1800, sizes=sizes, folder=str(folder), device=device)
+    if "failed" in made:
+        raise InputError(f"random weights: {made['failed']}")
+    paths = {name: Path(path) for name, path in made["paths"].items()}
+    settings = settings_of(sizes, folder, device, made["options"], overrides)
+    answer = cell(make_store, cores, 3600, settings=settings, paths=paths, images=images)
+    if "failed" in answer:
+        raise InputError(f"the store of real size: {answer['failed']}")
+    return Setting(settings, paths)
+
+
+def make_weights(sizes: Sizes, folder: str, device: str) -> dict[str, Any]:
+    """Checkpoints of towers and language model; returns their paths and the options that suit SAM's."""
+    where, line = Path(folder), ENCODERS[sizes.clip]
+    names = (sizes.sam, sizes.alphaclip, sizes.dinov2)
+    paths, options = random_weights(where, names, device, sizes.points_per_side)
+    paths[line.weights[0]] = where / f"{line.weights[0]}.safetensors"
+    _save(to_openai(clip.make_model(line).state_dict()), paths[line.weights[0]])
+    make_llava(sizes, where / "llava", device)
+    return {"paths": {name: str(path) for name, path in paths.items()}, "options": options}
+
+
+def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+
+
+def make_llava(sizes: Sizes, folder: Path, device: str) -> None:
+    """A LLaVA over features, with the demo's tokenizer: a vocabulary of full size of which it knows the first words."""
+    tokenizer, line = AutoTokenizer.from_pretrained(_TOKENIZER), ENCODERS[sizes.clip]
+    config = _small(sizes.text, line.dim) if isinstance(sizes.text, int) else published()[sizes.text]
+    config.image_token_id = config.image_token_index = tokenizer.convert_tokens_to_ids("<image>")
+    config.image_seq_length = line.tokens
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        setattr(config.text_config, name, getattr(tokenizer, name))
+    with torch.device(device):
+        FeatureLlava(config).to(getattr(torch, sizes.precision)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _small(width: int, features: int) -> LlavaConfig:
+    text = GemmaConfig(
+        vocab_size=1024, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=width // 4,
+    )  # fmt: skip
+    return LlavaConfig(text_config=text, vision_config=clip_config(features), tie_word_embeddings=True)
+
+
+def settings_of(
+    sizes: Sizes, folder: Path, device: str, options: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Settings:
+    """Those for ReasonSeg with these models; 16 bit, as in the originals, and no bitsandbytes, whose products nobody counts."""
+    values = {
+        "store": folder / "store", "dataset": "bench", "splits": "[train]", "shard_images": 8,
+        "index.root": folder / "data", "masks.model": sizes.sam, "masks.precision": sizes.precision,
+        **{f"masks.{key}": value for key, value in options.items()},
+        "embed.mask_encoders": f"[{sizes.alphaclip}, {sizes.dinov2}]", "embed.image_encoders": f"[{sizes.clip}]",
+        "embed.precision": sizes.precision, "normalize.name": "bench",
+        "train.llava": folder / "llava", "train.base": sizes.precision, "train.image_encoder": sizes.clip,
+        "train.batch_size": BATCH_SIZE, "train.gradient_checkpointing": "false", "train.optimizer": "adamw_torch",
+        "train.elisa.mask_encoder": sizes.alphaclip, "train.llmseg.mask_encoder": sizes.dinov2,
+        "train.lisa.sam_model": sizes.sam,
+        "run.device": device, "run.weights_dir": folder, "run.report_dir": folder / "report",
+    }  # fmt: skip
+    own = [f"{name}={value}" for name, value in values.items()]
+    return load_settings(ROOT / "params/reasonseg.yaml", [*own, *overrides])
+
+
+def make_store(settings: Settings, paths: Mapping[str, Path], images: int) -> dict[str, Any]:
+    """Demo scenes through the pipeline, with checkpoints that nobody publishes."""
+    from pipeline.executors import open_executor
+    from pipeline.normalize import run_normalize
+    from pipeline.run import run_stage
+    from stages.demo.dataset import DemoSizes, make_demo
+
+    for name, path in paths.items():  # this process alone takes them for the published ones
+        digest = file_sha256(path)
+        WEIGHTS[name] = replace(WEIGHTS[name], sha256=digest, path=path.name, committed=False)
+    make_demo(Path(settings.index.root), DemoSizes(train=images, val=0, test=0))
+    with open_executor(settings.run) as executor:
+        for stage in ("index", "masks", "embed", "match"):
+            run_stage(settings, stage, "train", executor)
+        run_normalize(settings, executor)
+    return {"images": images}
+
+
+def gpu_name() -> dict[str, str]:
+    """The GPU's name; empty where there is none."""
+    return {"name": torch.cuda.get_device_name() if torch.cuda.is_available() else ""}
+
+
+def tower_sizes(setting: Setting, system: str) -> dict[str, int]:
+    """Parameters of every vision model that some side re-runs for a system."""
+    from stages.encoders import alphaclip, dinov2
+    from stages.sam.model import new_sam
+
+    makers = {"clip": clip.make_model, "alphaclip": alphaclip.make_model, "dinov2": dinov2.make_model}
+    names = {name.rpartition("/")[2] for name in vector_columns(setting, system).values()} - {*SAM_MODELS}
+    with torch.device("meta"):
+        models = {
+            name: makers[ENCODERS[name].module](ENCODERS[name]) for name in names if ENCODERS[name].module in makers
+        }
+        models[setting.settings.masks.model] = new_sam(setting.settings.masks.model)
+    return {name: sum(weight.numel() for weight in model.parameters()) for name, model in models.items()}

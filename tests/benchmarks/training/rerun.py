@@ -1,0 +1,60 @@
+"""The project's own stages over the images of one batch, in memory: what training without a store runs in each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.config import ROOT
+from stages import embed, masks, match, normalize
+from stages.base import ShardInput
+from store.reader import open_column
+from store.schema import OK
+from store.writer import ShardData
+from tests.benchmarks.training.setting import Setting
+
+STAGES: tuple[Any, ...] = (masks, embed, match, normalize)
+"""In the order they run."""
+
+
+class Rerun:
+    """Models that stay loaded; called, they compute columns of a few images.
+
+    Args:
+        wanted: names of columns.
+    """
+
+    def __init__(self, setting: Setting, wanted: set[str]) -> None:
+        settings = setting.settings
+        found = [(stage, [spec for spec in stage.columns(settings) if spec.name in wanted]) for stage in STAGES]
+        specs = [spec for _, own in found for spec in own]
+        means = {read for spec in specs for read in spec.reads if read.startswith("/means/")}
+        self.means = {name: open_column(settings.store_path, name[1:]).array(0) for name in means}
+        weights = {name: setting.weights(name) for spec in specs for name in spec.weights}
+        self.runners = [
+            stage.start(settings, [spec.name for spec in own], weights, ROOT) for stage, own in found if own
+        ]
+
+    def __call__(
+        self, images: Sequence[Any], known: Mapping[str, Sequence[dict[str, Any]]]
+    ) -> dict[str, Sequence[Any]]:
+        """Column -> rows: of tables dicts, of arrays vectors [count, ...].
+
+        Args:
+            images: uint8 [H, W, 3].
+            known: rows of tables that are not computed here; ``image_index`` is the position among ``images``.
+        """
+        fine = [{"status": OK, "error": None} for _ in images]
+        done: dict[str, Sequence[Any]] = {"images": fine, **known}
+        shard = ShardInput(
+            indices=range(len(images)),
+            rows=lambda name: list(done[name]),
+            array=lambda name, position: self.means[name] if name in self.means else done[name][position],
+            trouble=lambda name, position: None,
+            pixels=lambda: iter(images),
+            tick=lambda count: None,
+        )
+        for runner in self.runners:
+            made: dict[str, ShardData] = runner(shard)
+            done |= {name: data.rows for name, data in made.items()}
+        return done
