@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,10 +114,11 @@ def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
     if value["array"] is not None:
         value["array"] = _parse_layout(value["array"], path)
     if value["sources"] is not None:
-        try:
-            value["sources"] = tuple((str(image_id), str(source)) for image_id, source in value["sources"])
-        except (TypeError, ValueError):
+        pairs = value["sources"]
+        is_list = isinstance(pairs, list) and set(map(type, pairs)) <= {list} and set(map(len, pairs)) <= {2}
+        if not is_list or not set(map(type, chain.from_iterable(pairs))) <= {str}:
             _wrong(path, "sources", "pairs of image_id and path")
+        value["sources"] = tuple(map(tuple, pairs))
     _require(isinstance(value["identity"], dict), path, "identity", "an object")
     for name, least in (("images", 0), ("shard_images", 1)):
         _require(_whole(value[name], least, MAX_IMAGES), path, name, f"{least} to {MAX_IMAGES}")
@@ -142,15 +144,14 @@ def parse_commit(value: dict[str, Any], path: Path, shard: int) -> Commit:
         _require(isinstance(value[name], list) or (name == "crc32c" and value[name] is None), path, name, "a list")
         value[name] = None if value[name] is None else tuple(value[name])
     count = len(value["counts"])
-    _require(all(_whole(item) for item in value["counts"]), path, "counts", "whole numbers")
+    _require(_all_whole(value["counts"]), path, "counts", "whole numbers")
     _require(
         len(value["status"]) == count and set(value["status"]) <= {OK, FAILED, REMOVED}, path, "status", "one an image"
     )
     crc32c = value["crc32c"]
-    _require(crc32c is None or (len(crc32c) == count and all(map(_whole, crc32c))), path, "crc32c", "one an image")
-    _require(
-        set(value["errors"]) <= {str(position) for position in range(count)}, path, "errors", "positions in the shard"
-    )
+    _require(crc32c is None or (len(crc32c) == count and _all_whole(crc32c)), path, "crc32c", "one an image")
+    positions = {str(position) for position in range(count)} if value["errors"] else set()
+    _require(set(value["errors"]) <= positions, path, "errors", "positions in the shard")
     ours = {table_file(shard), *(array_file(shard, ndim) for ndim in range(2, 9))}
     _require(value["file"] in ours, path, "file", f"{table_file(shard)} or c/{shard}/0...")
     return Commit(**value)
@@ -190,6 +191,11 @@ def _known(kind: type, value: dict[str, Any], path: Path) -> None:
 
 def _whole(value: Any, least: int = 0, most: int = 2**63) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _all_whole(values: Sequence[Any]) -> bool:
+    """:func:`_whole` of a long list, in a tenth of the time: a split of 100 000 images has a million of them."""
+    return set(map(type, values)) <= {int} and (not values or (min(values) >= 0 and max(values) <= 2**63))
 
 
 def _require(holds: bool, path: Path, what: str, expected: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .columns import ColumnMeta, Commit, left_beyond, load_column, read_commit, write_column, write_commit
+from .columns import ColumnMeta, Commit, left_beyond, read_column, read_commit, write_column, write_commit
 from .errors import ConflictError, DamagedStoreError
 from .files import (
     is_being_written,
@@ -201,7 +201,7 @@ def _settle(folder: Path, meta: ColumnMeta, ours: Commit, before: Commit | None,
 
 def _current(folder: Path) -> ColumnMeta | None:
     try:
-        return load_column(folder)
+        return read_column(folder)
     except DamagedStoreError:
         return None  # it is replaced, which repairs it
 
