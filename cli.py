@@ -70,7 +70,7 @@ def demo(
     scenes: Annotated[
         int | None, typer.Option("--scenes", min=1, help="Instead: a split 'scenes' of so many other scenes.")
     ] = None,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first of --scenes.")] = 900_000,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first of --scenes.")] = 950_000,
     out: Annotated[Path, typer.Option("--out", help="Root of the data set of --scenes.")] = Path("data/scenes"),
 ) -> None:
     """Make the demo data set in data/demo; with --train-models also the tiny models.
@@ -79,7 +79,7 @@ def demo(
 
     `python cli.py demo`
 
-    `python cli.py demo --scenes 200 --first-seed 900000`
+    `python cli.py demo --scenes 200 --first-seed 950000`
     """
     from pipeline.demo import make_demo_data, make_demo_scenes, train_demo_models
 

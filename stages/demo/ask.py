@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from stages.demo.dialogues import Asked
+from stages.demo.dialogues import COLUMNS, Asked
 from stages.demo.train_llava import OUT, Seen, see
 from stages.train.llava import FeatureLlava, load_llava
 from stages.train.text import IMAGE, encode_prompt, pad
 
-_PLACE = re.compile(r"at (\d) (\d)")
+_PLACE = re.compile(rf"at ([{COLUMNS}])(\d)")
 Place = tuple[int, int]
 
 
 def places(text: str) -> set[Place]:
     """The cells a text names."""
-    return {(int(column), int(row)) for column, row in _PLACE.findall(text)}
+    return {(COLUMNS.index(column) + 1, int(row)) for column, row in _PLACE.findall(text)}
 
 
 @torch.inference_mode()
@@ -89,7 +89,7 @@ def main() -> None:
 
 def kind_of(question: Asked) -> str:
     """What a question counts as in the table."""
-    if question.places == "nowhere":
+    if question.absent:
         return "absent"
     return "long" if question.is_sentence else "short"
 

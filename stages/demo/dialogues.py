@@ -1,22 +1,28 @@
 """What a scene is talked about while the demo's language model is pre-trained: captions, questions, answers and places.
 
-A place is the cell of an 8 x 8 grid over the square that CLIP sees: "at 3 5" is the third column, the fifth row. Nothing here
-knows of masks or of the tokens that segment.
+A place is the cell of an 8 x 8 grid over the picture, named as those of a chessboard: "at c5" is the third column,
+the fifth row from above. The name is one token, so that one state of the model says where. Nothing here knows of masks or
+of the tokens that segment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stages.demo.questions import questions
-from stages.demo.scenes import USES, Scene, SceneObject
+from stages.demo.scenes import CLASSES, USES, Scene, SceneObject
 
-GRID = 8
+COLUMNS = "abcdefgh"
+GRID = len(COLUMNS)
+PLACES = tuple(f"at {column}{row + 1}" for row in range(GRID) for column in COLUMNS)
+NOWHERE = "nowhere"
 Turn = tuple[str, str]
 _WHERE = ("{text} Where is it?", "{text} Say where.", "{text} Name its place.")
+_WHAT = "What is {text} in this image?"
+_REPLIES = ("{places}.", "{places}.", "It is {places}.", "The object is located {places}.")
 _CAPTION = ("Describe the picture.", "What is in the picture?", "Name everything you see and where it is.")
 
 
@@ -29,10 +35,15 @@ class Asked:
     answer: str
     places: str
 
+    @property
+    def absent(self) -> bool:
+        """Whether nothing in the picture is meant."""
+        return self.places == NOWHERE
+
 
 @dataclass(frozen=True)
 class Thing:
-    """An object in words: its class, "a blue dotted key", and "at 3 5"."""
+    """An object in words: its class, "a blue dotted key", and "at c5"."""
 
     label: str
     description: str
@@ -49,17 +60,17 @@ class Talk:
 
 def talk(drawn: Scene, rng: np.random.Generator) -> Talk:
     """Every question about a scene, and its objects."""
-    places = [_place(drawn, thing) for thing in drawn.objects]
+    places = [_place(thing) for thing in drawn.objects]
     asked = [
         Asked(
             question.texts,
             question.is_sentence,
             question.answer,
-            " and ".join(places[number] for number in question.objects) or "nowhere",
+            _together(places[number] for number in question.objects) or NOWHERE,
         )
         for question in questions(drawn, rng)
     ]
-    order = sorted(range(len(places)), key=lambda number: cell(drawn, drawn.objects[number])[::-1])
+    order = sorted(range(len(places)), key=lambda number: cell(drawn.objects[number])[::-1])
     things = [
         Thing(thing.label, f"a {thing.colour} {thing.texture} {thing.label}", places[number])
         for number in order
@@ -70,12 +81,13 @@ def talk(drawn: Scene, rng: np.random.Generator) -> Talk:
 
 def dialogue(about: Talk, rng: np.random.Generator, turns: int) -> list[Turn]:
     """So many questions about a scene with their answers, in a random order, none of the scene's own twice."""
-    # The short ones outnumber the long ones, which are harder and what the three systems are asked.
-    weights = np.array([3.0 if asked.is_sentence else 1.0 for asked in about.asked])
+    # The short ones outnumber the long ones, which are harder and what the three systems are asked, and those about nothing.
+    weights = np.array([(3.0 if asked.is_sentence else 1.0) * (2 if asked.absent else 1) for asked in about.asked])
     chosen = rng.choice(len(weights), min(len(weights), turns - 2), replace=False, p=weights / weights.sum())
     found = [_ask(about.asked[number], rng) for number in chosen]
-    found += [_at_a_place(about, rng), _by_use(about, rng) if rng.random() < 0.5 else _number(about, rng)]
-    if rng.random() < 0.3:
+    others = (_at_a_place, _by_use, _number)
+    found += [_is_there(about, rng), others[int(rng.integers(len(others)))](about, rng)]
+    if rng.random() < 0.5:
         found[0] = (str(rng.choice(_CAPTION)), caption(about))
     return [found[number] for number in rng.permutation(len(found))]
 
@@ -85,14 +97,11 @@ def caption(about: Talk) -> str:
     return ", ".join(f"{thing.description} {thing.place}" for thing in about.things) + "."
 
 
-def cell(drawn: Scene, thing: SceneObject) -> tuple[int, int]:
-    """Column and row, 1 to :data:`GRID`, of an object's middle in the central square of the picture."""
-    height, width = thing.visible.shape
-    side = min(height, width)
+def cell(thing: SceneObject) -> tuple[int, int]:
+    """Column and row, 1 to :data:`GRID`, of an object's middle."""
     rows, columns = np.nonzero(thing.visible)
-    x = (columns.mean() + 0.5 - (width - side) / 2) / side
-    y = (rows.mean() + 0.5 - (height - side) / 2) / side
-    column, row = (int(np.clip(int(GRID * part) + 1, 1, GRID)) for part in (x, y))
+    parts = ((each.mean() + 0.5) / side for each, side in zip((columns, rows), thing.visible.shape[::-1], strict=True))
+    column, row = (int(GRID * part) + 1 for part in parts)
     return column, row
 
 
@@ -103,11 +112,22 @@ def corpus(talks: Sequence[Talk], rng: np.random.Generator) -> list[str]:
 
 def _ask(asked: Asked, rng: np.random.Generator) -> Turn:
     text, kind = str(rng.choice(asked.texts)), rng.random()
-    if kind < 0.5:
-        return str(rng.choice(_WHERE)).format(text=text), f"{asked.places}."
-    if kind < 0.75:
+    if kind < 0.45:
+        where = str(rng.choice(_WHERE if asked.is_sentence else (*_WHERE, _WHAT))).format(text=text)
+        return where, str(rng.choice(_REPLIES)).format(places=asked.places)
+    if kind < 0.9:
         return text, f"{asked.answer} {asked.places}."
     return text, asked.answer
+
+
+def _is_there(about: Talk, rng: np.random.Generator) -> Turn:
+    """Half of the classes asked for are there."""
+    seen = sorted({thing.label for thing in about.things})
+    there = rng.random() < 0.5
+    label = str(rng.choice(seen if there else [label for label in CLASSES if label not in seen]))
+    asked = f"Is there a {label}?" if rng.random() < 0.5 else f"Is there something that {rng.choice(USES[label])}?"
+    places = _together(thing.place for thing in about.things if thing.label == label)
+    return asked, f"Yes, the {label}, {places}." if there else f"No {label}, {NOWHERE}."
 
 
 def _at_a_place(about: Talk, rng: np.random.Generator) -> Turn:
@@ -129,6 +149,11 @@ def _any(about: Talk, rng: np.random.Generator) -> Thing:
     return about.things[int(rng.integers(len(about.things)))]
 
 
-def _place(drawn: Scene, thing: SceneObject) -> str:
-    column, row = cell(drawn, thing)
-    return f"at {column} {row}"
+def _together(places: Iterable[str]) -> str:
+    """In reading order, so that there is one right text."""
+    return " and ".join(sorted(places, key=PLACES.index))
+
+
+def _place(thing: SceneObject) -> str:
+    column, row = cell(thing)
+    return PLACES[(row - 1) * GRID + column - 1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -23,7 +25,6 @@ from stages.encoders.common import (
     Mask,
     normalise,
     padded_input,
-    resize_and_crop,
 )
 from stages.encoders.dinov2_vit import PATCH_PX
 from stages.encoders.pooling import UPSAMPLING, mask_weights
@@ -34,6 +35,7 @@ CLIP_GRID = CLIP_PX // int(ENCODERS["demo_clip"].options["patch_px"])
 DINOV2_PX: int = ENCODERS["demo_dinov2"].options["input_px"]
 DINOV2_GRID = DINOV2_PX // PATCH_PX
 _COLOUR_NAMES = tuple(COLOURS)
+_SCENES_A_PART = 100
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,7 @@ class Pool:
     """N scenes with M visible objects in all, each input made by the encoder's own transform. Floats are float16."""
 
     squashed: Tensor
-    """AlphaCLIP's pixels [N, 3, 128, 128]."""
-    cropped: Tensor
-    """CLIP's pixels [N, 3, 128, 128]: the central square."""
+    """CLIP's and AlphaCLIP's pixels [N, 3, 128, 128]."""
     padded: Tensor
     """DINOv2's pixels [N, 3, 224, 224]."""
     owner: Tensor
@@ -64,8 +64,8 @@ class Pool:
     """Class, colour and texture of each object, int64 [M, 3]."""
     cutouts: list[Cutout]
     """M of them."""
-    crop_cells: Tensor
-    """Part of each patch of ``cropped`` that an object covers, [M, 64]."""
+    squashed_cells: Tensor
+    """Part of each patch of ``squashed`` that an object covers, [M, 64]."""
     padded_cells: Tensor
     """The same for ``padded``, [M, 256]; proportional to the weights that pool its features."""
 
@@ -77,30 +77,59 @@ class Pool:
         return torch.cat(ranges), torch.repeat_interleave(torch.arange(len(scenes)), lasts - firsts)
 
 
-def draw_pool(seeds: Iterable[int]) -> Pool:
+def draw_pool(seeds: Sequence[int], processes: int = 1) -> Pool:
     """Draw the scenes of these seeds; about 0.5 MB and 40 ms each."""
-    squashed, cropped, padded, crop_cells, padded_cells = (list[Tensor]() for _ in range(5))
+    parts = [seeds[start : start + _SCENES_A_PART] for start in range(0, len(seeds), _SCENES_A_PART)]
+    bar = tqdm(total=len(seeds), desc="scenes", unit="scene", file=sys.stderr, disable=None)
+    with bar, ProcessPoolExecutor(processes) as workers:
+        drawn = list[Pool]()
+        for part, packed in zip(parts, workers.map(_packed, parts), strict=True):
+            drawn.append(_unpacked(packed))
+            bar.update(len(part))
+    firsts = np.cumsum([0, *(len(pool.squashed) for pool in drawn[:-1])])
+    together = {
+        field.name: torch.cat([getattr(pool, field.name) for pool in drawn])
+        for field in fields(Pool)
+        if field.name not in ("owner", "cutouts")
+    }
+    owner = torch.cat([pool.owner + int(first) for pool, first in zip(drawn, firsts, strict=True)])
+    return Pool(**together, owner=owner, cutouts=[cutout for pool in drawn for cutout in pool.cutouts])
+
+
+def _packed(seeds: Sequence[int]) -> bytes:
+    """A pool as bytes: between processes torch would pass a file descriptor for each of its tensors."""
+    pool, file = _draw(seeds), io.BytesIO()
+    torch.save(vars(pool) | {"cutouts": [(cut.values, cut.top, cut.left) for cut in pool.cutouts]}, file)
+    return file.getvalue()
+
+
+def _unpacked(packed: bytes) -> Pool:
+    parts = torch.load(io.BytesIO(packed), weights_only=True)
+    return Pool(**parts | {"cutouts": [Cutout(*cut) for cut in parts["cutouts"]]})
+
+
+def _draw(seeds: Iterable[int]) -> Pool:
+    torch.set_num_threads(1)
+    squashed, padded, squashed_cells, padded_cells = (list[Tensor]() for _ in range(4))
     owner, attributes, cutouts = list[int](), list[tuple[int, int, int]](), list[Cutout]()
-    for index, seed in enumerate(tqdm(seeds, desc="scenes", unit="scene", file=sys.stderr, disable=None)):
+    for index, seed in enumerate(seeds):
         drawn = scene(seed)
         masks = [thing.visible for thing in drawn.objects]
         squashed.append(_clip_pixels(aligned_image(drawn.image, CLIP_PX)))
-        cropped.append(_clip_pixels(resize_and_crop(drawn.image, CLIP_PX, lambda surplus: surplus // 2)))
         padded.append(padded_input(drawn.image, DINOV2_PX, DINOV2_PX, IMAGENET_STATS, "cpu").half())
         owner += [index] * len(masks)
         attributes += [attributes_of(thing) for thing in drawn.objects]
         cutouts += [_cutout(drawn, mask) for mask in masks]
-        crop_cells += [crop_cells_of(mask) for mask in masks]
+        squashed_cells += [squashed_cells_of(mask) for mask in masks]
         weights = mask_weights(masks, drawn.image.shape[:2], DINOV2_GRID, "cpu")
         padded_cells.append((weights.flatten(1) / UPSAMPLING**2).half())
     return Pool(
         torch.cat(squashed),
-        torch.cat(cropped),
         torch.cat(padded),
         torch.tensor(owner),
         torch.tensor(attributes),
         cutouts,
-        torch.stack(crop_cells),
+        torch.stack(squashed_cells),
         torch.cat(padded_cells),
     )
 
@@ -136,11 +165,12 @@ def cell_targets(cells: Tensor, scene_of: Tensor, labels: Tensor, scenes: int, k
     return targets / targets.sum(2, keepdim=True)
 
 
-def crop_cells_of(mask: Mask) -> Tensor:
-    """Part of each patch of CLIP's central square that a mask bool [H, W] covers, float16 [64]."""
-    grey = np.repeat(mask[:, :, None].astype(np.uint8) * 255, 3, axis=2)
-    square = torch.from_numpy(resize_and_crop(grey, CLIP_PX, lambda surplus: surplus // 2)[:, :, 0]).float() / 255
-    return F.avg_pool2d(square[None, None], CLIP_PX // CLIP_GRID).flatten().half()
+def squashed_cells_of(mask: Mask) -> Tensor:
+    """Part of each patch of CLIP's square that a mask bool [H, W] covers, float16 [64]."""
+    square = F.interpolate(
+        torch.from_numpy(mask).float()[None, None], size=(CLIP_PX, CLIP_PX), mode="bilinear", antialias=True
+    )
+    return F.avg_pool2d(square, CLIP_PX // CLIP_GRID).flatten().half()
 
 
 def attributes_of(thing: SceneObject) -> tuple[int, int, int]:

@@ -48,6 +48,20 @@ class Cells(nn.Module):
         return total
 
 
+class Places(nn.Module):
+    """Logits of patch tokens [B, P, dim] for which of the P patches they are."""
+
+    def __init__(self, dim: int, patches: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, patches)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Cross entropy with each token's own position."""
+        wanted = torch.arange(tokens.shape[1]).repeat(len(tokens))
+        return F.cross_entropy(self.head(self.norm(tokens)).flatten(0, 1), wanted)
+
+
 def word_loss(logits: Tensor, attributes: Tensor) -> Tensor:
     """Cross entropy of each attribute: logits [B, classes + colours + textures], attributes int64 [B, 3]."""
     parts = logits.split(ATTRIBUTES, dim=-1)

@@ -1,8 +1,7 @@
 """What the demo's mask embeddings know of an object's class: a linear probe, trained against random weights.
 
 `python -m stages.demo.probe --train-scenes 400 --test-scenes 200 --first-seed 800000000` prints a Markdown table.
-`demo_clip` has no mask embeddings: its patch tokens are averaged under each mask, and objects that lie outside of its
-central square count as zero vectors.
+`demo_clip` has no mask embeddings: its patch tokens are averaged under each mask.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from stages.demo.encoder_scenes import crop_cells_of
+from stages.demo.encoder_scenes import squashed_cells_of
 from stages.demo.scenes import CLASSES, scene
 from stages.encoders import ENCODERS, Model, alphaclip, build, clip, dinov2
 from stages.encoders.clip_vit import to_alphaclip, to_openai
@@ -75,7 +74,7 @@ def under_masks(model: Model) -> Model:
     """A mask encoder made of demo_clip: patch tokens [64, C] weighted by the part of each patch a mask covers."""
 
     def pooled(image: ImageArray, masks: Sequence[Mask], sam_features: None) -> Floats:
-        weights = torch.stack([crop_cells_of(mask) for mask in masks]).float().numpy()
+        weights = torch.stack([squashed_cells_of(mask) for mask in masks]).float().numpy()
         means: Floats = weights @ model(image) / (weights.sum(1, keepdims=True) + 1e-8)
         return means
 

@@ -5,7 +5,8 @@ made by the encoders' own transforms; the objectives are supervised, because the
 themselves. What an object is (class, colour, texture) stands in for a caption: its embedding is compared by cosine and
 temperature with one learned vector a word, as CLIP compares image and text (arXiv 2103.00020). As AlphaCLIP starts from
 CLIP's weights with its alpha convolution at zero (arXiv 2312.03818), `demo_alphaclip` starts from `demo_clip`.
-Throw-away heads on the patch tokens say which object covers a patch: the tokens are what other stages read.
+Throw-away heads on the patch tokens say which object covers a patch, and CLIP's also where the patch lies: the tokens
+are what other stages read, and a language model can only point at what they place.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from stages.demo.encoder_scenes import ATTRIBUTES, Pool, draw_pool, masked_inputs
-from stages.demo.naming import Cells, Words, word_loss
+from stages.demo.naming import Cells, Places, Words, word_loss
 from stages.encoders import ENCODERS, alphaclip, clip, dinov2
 from stages.encoders.clip_vit import AlphaVisionTransformer, to_alphaclip, to_openai
 from stages.encoders.common import State
@@ -34,7 +35,7 @@ from stages.encoders.dinov2_vit import DINOv2, to_official
 from stages.weights import record
 
 FIRST_SEED = 2_000_000_000  # the data set and the evaluation use smaller seeds
-SCENES = 5000
+SCENES = 8000
 OUT = Path(__file__).parent / "models"
 LOCK = Path("weights.lock")
 LEARNING_RATE = 0.003
@@ -56,28 +57,33 @@ class Length:
         return step / self.steps if self.minutes is None else spent_s / 60 / self.minutes
 
 
-LENGTHS = (Length(1450), Length(1550), Length(1250))  # of CLIP, AlphaCLIP and DINOv2
+LENGTHS = (Length(2600), Length(2600), Length(1250))  # of CLIP, AlphaCLIP and DINOv2
 
 
 def train_clip(pool: Pool, length: Length, batch: int = 64) -> VisionTransformer:
     """CLIP's tower: its image embedding names what is in the picture, its tokens of layer -2 what is in the patch."""
     line = ENCODERS["demo_clip"]
     model = clip.make_model(line)
-    words, cells = Words(line.options["output_dim"]), Cells(line.dim)
+    words, cells, places = Words(line.options["output_dim"]), Cells(line.dim), Places(line.dim, line.tokens)
+    pooled_words = Words(line.dim)
     layer = line.options["layers"] - 2
 
     def loss(scenes: Tensor) -> Tensor:
         objects, scene_of = pool.objects_of(scenes)
         with torch.autocast("cpu", torch.bfloat16):
-            out = model.forward_intermediates(pool.cropped[scenes].float(), [layer], output_fmt="NLC")
+            out = model.forward_intermediates(pool.squashed[scenes].float(), [layer], output_fmt="NLC")
         present = torch.zeros(len(scenes), ATTRIBUTES[0])
         present[scene_of, pool.attributes[objects, 0]] = 1
         logits = words(out["image_features"].float())[:, : ATTRIBUTES[0]] - 4
         image_loss = F.binary_cross_entropy_with_logits(logits, present)
-        tokens = out["image_intermediates"][0].float()
-        return image_loss + cells.loss(tokens, pool.crop_cells[objects], scene_of, pool.attributes[objects])
+        tokens, weights = out["image_intermediates"][0].float(), pool.squashed_cells[objects].float()
+        attributes = pool.attributes[objects]
+        named = word_loss(pooled_words(pooled(tokens, weights, scene_of)), attributes)
+        dense = cells.loss(tokens, weights, scene_of, attributes)
+        return image_loss + dense + named + 0.3 * places.loss(tokens)
 
-    _optimise("demo_clip", [model, words, cells], loss, len(pool.squashed), batch, length)
+    modules = [model, words, pooled_words, cells, places]
+    _optimise("demo_clip", modules, loss, len(pool.squashed), batch, length)
     return model
 
 
@@ -107,12 +113,19 @@ def train_dinov2(pool: Pool, length: Length, batch: int = 16) -> DINOv2:
         with torch.autocast("cpu", torch.bfloat16):
             tokens = model(pool.padded[scenes].float()).flatten(2).transpose(1, 2)
         tokens, weights = tokens.float(), pool.padded_cells[objects].float()
-        pooled = torch.einsum("mp,mpd->md", weights / weights.sum(1, keepdim=True), tokens[scene_of])
         attributes = pool.attributes[objects]
-        return word_loss(words(pooled), attributes) + cells.loss(tokens, weights, scene_of, attributes)
+        return word_loss(words(pooled(tokens, weights, scene_of)), attributes) + cells.loss(
+            tokens, weights, scene_of, attributes
+        )
 
     _optimise("demo_dinov2", [model, words, cells], loss, len(pool.squashed), batch, length)
     return model
+
+
+def pooled(tokens: Tensor, weights: Tensor, scene_of: Tensor) -> Tensor:
+    """The mean [m, dim] of the tokens [B, P, dim] of each object's scene int64 [m], by weights [m, P]."""
+    shares = weights / weights.sum(1, keepdim=True)
+    return torch.einsum("mp,mpd->md", shares, tokens[scene_of])
 
 
 def _optimise(name: str, modules: list[nn.Module], loss: Loss, count: int, batch: int, length: Length) -> None:
@@ -163,9 +176,10 @@ def train_all(
     lock: Path = LOCK,
     scenes: int = SCENES,
     lengths: tuple[Length, Length, Length] = LENGTHS,
+    processes: int = 1,
 ) -> list[Path]:
     """Train the three and write their files; ``lengths`` are those of CLIP, AlphaCLIP and DINOv2."""
-    pool = draw_pool(range(FIRST_SEED, FIRST_SEED + scenes))
+    pool = draw_pool(range(FIRST_SEED, FIRST_SEED + scenes), processes)
     torch.manual_seed(0)
     tower = train_clip(pool, lengths[0])
     written = [export("demo_clip", to_openai(tower.state_dict()), out, lock)]
@@ -188,7 +202,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     first, second, third = (Length(length.steps, arguments.minutes) for length in LENGTHS)
-    for path in train_all(arguments.out, arguments.lock, arguments.scenes, (first, second, third)):
+    lengths = (first, second, third)
+    for path in train_all(arguments.out, arguments.lock, arguments.scenes, lengths, arguments.threads):
         print(path)
 
 

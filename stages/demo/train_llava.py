@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import GemmaConfig, LlavaConfig, PreTrainedTokenizerFast
 
-from stages.demo.dialogues import Talk, corpus, dialogue, talk
+from stages.demo.dialogues import PLACES, Talk, corpus, dialogue, talk
 from stages.demo.scenes import scene
 from stages.demo.train_encoders import Length
 from stages.encoders import ENCODERS, build, embed_all
@@ -34,9 +34,9 @@ from stages.train.llava import FeatureLlava
 from stages.train.text import IMAGE, Encoded, collate, encode
 
 FIRST_SEED = 1_500_000_000  # the data set and the evaluation use smaller seeds
-SCENES = 12_000
-TURNS = 8
-STEPS = 3000
+SCENES = 8_000
+TURNS = 6
+STEPS = 2700
 BATCH = 16
 OUT = Path(__file__).parent / "models/demo_llava"
 VOCABULARY = 1024
@@ -63,16 +63,18 @@ class Seen:
 
 
 def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A BPE tokenizer as Gemma's: spaces are a letter, bytes are a last resort; digits are single tokens."""
+    """A BPE tokenizer as Gemma's: spaces are a letter, bytes are a last resort; punctuation stands alone."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("▁", "merged_with_next"), pre_tokenizers.Punctuation("isolated")]
+    )
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     letters = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=[*SPECIAL, *letters], show_progress=False, min_frequency=2
     )
-    tokenizer.train_from_iterator([*texts, *[TASK_WORDS] * 50], trainer)
+    tokenizer.train_from_iterator([*texts, *[TASK_WORDS, " ".join(PLACES)] * 50], trainer)
     document = json.loads(tokenizer.to_str())
     document["added_tokens"] = [
         token for token in document["added_tokens"] if token["content"] in SPECIAL
@@ -158,9 +160,8 @@ def train(model: FeatureLlava, source: Iterator[tuple[Encoded, np.ndarray]], len
         rows = [next(source) for _ in range(BATCH)]
         inputs = collate([encoded for encoded, _ in rows], pad_id)
         features = torch.from_numpy(np.stack([features for _, features in rows])).float()
-        loss = model(
-            **inputs, pixel_values=features
-        ).loss  # in float32: torch's bfloat16 attention is slower on a processor
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**inputs, pixel_values=features).loss
         loss.backward()
         nn.utils.clip_grad_norm_(rest, 1.0)
         for optimizer in optimizers:

@@ -9,6 +9,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 
 from stages.encoders import Encoder, Model, Together
+from stages.encoders.alpha_transforms import aligned_image
 from stages.encoders.clip_vit import load_clip_visual, make_clip
 from stages.encoders.common import CLIP_STATS, ImageArray, Vectors, load_into, normalise, resize_and_crop
 
@@ -21,18 +22,18 @@ def make_model(encoder: Encoder) -> VisionTransformer:
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
     """Returns ``image -> float32 [tokens, dim]``.
 
-    Transform of Hugging Face's CLIPImageProcessor (shortest side bicubic, central square); features are
+    Transform of Hugging Face's CLIPImageProcessor (shortest side bicubic, central square), or with the option
+    ``whole_image`` AlphaCLIP's, which squashes everything into the square; features are
     ``CLIPVisionModel(...).hidden_states[-2][:, 1:]``, before the last layer norm (haotian-liu/LLaVA).
     """
     path = paths[encoder.weights[0]]
+    transform = aligned_image if encoder.options.get("whole_image") else central_square
     model = load_into(lambda: make_model(encoder), load_clip_visual(path), str(path), device)
     layer = encoder.options["layers"] - 2
 
     @torch.inference_mode()
     def embed(items: Sequence[tuple[ImageArray]]) -> list[Vectors]:
-        squares = [
-            resize_and_crop(image, encoder.options["input_px"], lambda surplus: surplus // 2) for (image,) in items
-        ]
+        squares = [transform(image, encoder.options["input_px"]) for (image,) in items]
         pixels = torch.cat([normalise(square, CLIP_STATS, device) for square in squares])
         output = model.forward_intermediates(
             pixels, [layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
@@ -40,3 +41,8 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
         return list(output["image_intermediates"][0].float().cpu().numpy())
 
     return Together(embed)
+
+
+def central_square(image: ImageArray, side_px: int) -> ImageArray:
+    """Shortest side to ``side_px`` (bicubic), then the middle: of a wide image the ends are not seen."""
+    return resize_and_crop(image, side_px, lambda surplus: surplus // 2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -202,8 +201,6 @@ def inject_lora(model: FeatureLlava, r: int, alpha: float, dropout: float, targe
     Raises:
         ValueError: the language model has no such layers.
     """
-    # bitsandbytes, which peft imports, reports a kernel for processors that is fetched from a hub: it is not needed here
-    getLogger("bitsandbytes").setLevel(ERROR)
     from peft import LoraConfig, inject_adapter_in_model
 
     pattern = rf".*\.({'|'.join(targets)})"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from stages.encoders import Encoder
-from stages.encoders.clip import build, make_model
+from stages.encoders.alpha_transforms import aligned_image
+from stages.encoders.clip import build, central_square, make_model
 from stages.encoders.clip_vit import to_openai
-from stages.encoders.common import resize_and_crop
 from stages.weights import WeightsError
 
 ARCHITECTURE = {"width": 32, "layers": 3, "patch": 8, "side": 32, "dim": 12}
@@ -81,7 +82,15 @@ def test_crop_is_hugging_face_s(size: tuple[int, int]) -> None:
         do_rescale=False,
     )
     expected = processor(Image.fromarray(image), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
-    np.testing.assert_array_equal(resize_and_crop(image, 32, lambda surplus: surplus // 2), expected)
+    np.testing.assert_array_equal(central_square(image, 32), expected)
+
+
+def test_the_whole_image_is_squashed_where_asked(openai_clip: Callable[..., Any]) -> None:
+    path, _ = openai_clip(**ARCHITECTURE)
+    image = np.random.default_rng(0).integers(0, 256, (90, 122, 3), np.uint8)
+    whole = replace(LINE, options={**LINE.options, "whole_image": True})
+    found = build(whole, {"clip": path}, "cpu", 1)(image)
+    np.testing.assert_array_equal(found, build(LINE, {"clip": path}, "cpu", 1)(aligned_image(image, 32)))
 
 
 def test_safetensors_with_openai_s_keys_and_one_pixel(tmp_path: Path) -> None:

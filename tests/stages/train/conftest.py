@@ -23,7 +23,7 @@ from store.torch import loader
 
 ROOT = Path(__file__).resolve().parents[3]
 
-WORDS = ["Which thing opens a lock? Please segment it. The answer is the key at 3 5. Nothing in the picture does."] * 20
+WORDS = ["Which thing opens a lock? Please segment it. The answer is the key at c5. Nothing in the picture does."] * 20
 PATCHES, VISION = 16, {
     "model_type": "clip_vision_model", "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
     "intermediate_size": 32, "image_size": 32, "patch_size": 8,

@@ -175,7 +175,8 @@ def test_an_image_token_behind_the_embeddings_is_refused(full_llava: Full, token
     model, _ = load_llava(str(folder), "float32")
     longer = copy.deepcopy(tokenizer)
     longer.add_tokens([f"<more_{number}>" for number in range(9)])
-    with pytest.raises(ValueError, match="the tokenizer knows 457 ids, the model has 456 embeddings"):
+    own = max(tokenizer.get_vocab().values()) + 1  # the model has 8 embeddings more
+    with pytest.raises(ValueError, match=f"the tokenizer knows {own + 9} ids, the model has {own + 8} embeddings"):
         check_tokens(model, longer, folder)
 
 
@@ -193,7 +194,7 @@ def test_lora_is_put_into_the_language_model_alone(full_llava: Full) -> None:
 
 
 def test_labels_are_the_answers_and_nothing_else(tokenizer: Any) -> None:
-    turns = [(f"{IMAGE}\nWhich thing opens a lock?", "The key."), ("Which is at 3 5?", "Nothing in the picture.")]
+    turns = [(f"{IMAGE}\nWhich thing opens a lock?", "The key."), ("Which is at c5?", "Nothing in the picture.")]
     found = encode(tokenizer, turns, 16)
     assert found.ids.count(tokenizer.convert_tokens_to_ids(IMAGE)) == 16
     labelled = [token for token, label in zip(found.ids, found.labels, strict=True) if label != llava.IGNORED]
