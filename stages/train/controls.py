@@ -81,8 +81,9 @@ def _moved(one: Prediction, batch: Batch, seen: int, asked: int) -> Prediction:
 
     chosen = None
     if one.chosen is not None:
-        places = {int(number): k for k, number in enumerate(batch["candidates"][seen])}
-        named = [stretch(batch["segmentation"][seen][places[number]]) for number in one.chosen]
+        masks = batch["segmentation"][seen]
+        numbers = [int(number) for number in batch["candidates"][seen][: len(masks)]]  # behind them is padding
+        named = [stretch(masks[numbers.index(number)]) for number in one.chosen]
         there = batch["segmentation"][asked]
         overlap, _ = against_instances(there, named)
         chosen = tuple(int(batch["candidates"][asked][k]) for k in np.flatnonzero((overlap >= POSITIVE_IOU).any(1)))

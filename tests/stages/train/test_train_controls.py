@@ -27,7 +27,7 @@ BATCH: dict[str, Any] = {
     "is_sentence": [True, False, True],
     "height_px": [height for height, _ in SIZES],
     "width_px": [width for _, width in SIZES],
-    "candidates": torch.tensor([[0, 1], [4, 2], [0, 1]]),
+    "candidates": torch.tensor([[0, 1, 0], [4, 2, 0], [0, 1, 0]]),  # the last is padding
     "segmentation": [
         [mask(h, w, slice(0, h // 2), slice(None)), mask(h, w, slice(h // 2, h), slice(None))] for h, w in SIZES
     ],
