@@ -226,6 +226,12 @@ def evaluate(
         from pipeline.config import InputError
 
         raise InputError("evaluate: expected --system NAME or --predictions FILE, one of the two")
+    if predictions and (with_controls or mode != "generated"):
+        from pipeline.config import InputError
+
+        raise InputError(
+            "evaluate: found --mode or --controls with --predictions; they ask a system: use --system NAME"
+        )
     settings = _settings(context, device=device)
     path = answers(settings, system, split, mode) if system else predictions
     beside = controls(settings, system, split) if system and with_controls else []

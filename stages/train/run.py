@@ -43,10 +43,9 @@ def columns(params: TrainParams, system: str) -> set[str]:
     wanted = {*kind.columns(params, True).values(), *kind.columns(params, False).values(), *ALWAYS.values()}
     found = {name.rpartition(".")[0] if name.rpartition(".")[0] in TABLES else name for name in wanted}
     found |= {companion(name) for name in found if "mask_embeddings/" in name}
-    chooses = any(kind.candidates(params, training) for training in (True, False))
-    return found | (
-        {"masks", "instances", "match/instances"} if chooses else set()
-    )  # candidate sets are made from them
+    if any(kind.candidates(params, training) for training in (True, False)):
+        found |= {"masks", "instances", "match/instances"}  # candidate sets are made from them
+    return found
 
 
 def identity(params: TrainParams, system: str) -> dict[str, Any]:

@@ -107,6 +107,9 @@ def test_usage_errors_name_the_choices(finished: Any) -> None:
     done = finished.run("evaluate", "--system", "elisa", "--split", "val", "--mode", "nothing")
     assert done.code == 2
     assert "--mode: found 'nothing', expected one of generated, teacher_forced" in done.err
+    done = finished.run("evaluate", "--predictions", "theirs.jsonl", "--split", "val", "--controls")
+    assert done.code == 2
+    assert "found --mode or --controls with --predictions" in done.err
     done = finished.run("train", "--system", "lisa2")
     assert done.code == 2
     assert "--system: found 'lisa2', expected one of elisa, llmseg, lisa" in done.err
