@@ -1,5 +1,8 @@
 """ReasonSeg as published: ``<split>/NAME.jpg`` beside ``NAME.json``, answers in ``explanatory/<split>.json``.
 
+Further questions about the picture may stand in ``NAME.1.json``, ``NAME.2.json``, ... of the same form. Published data has none,
+and readers that look for ``NAME.json`` pass over them.
+
 A JSON file has ``shapes`` (``label`` and ``points`` of a polygon), ``text`` (wordings of one question) and
 ``is_sentence``. Ground truth is painted exactly as dvlab-research/LISA does in ``utils/data_processing.py``:
 shapes labelled ``flag`` are skipped, points are cut to integers, polygons are painted (outline and inside)
@@ -9,14 +12,14 @@ one over an earlier one.
 Every target polygon is one instance, in painting order: all of its pixels that the finished painting shows
 as target. So overlapping polygons stay whole (ELISA's masks), and the union of the instances is the target
 as painted (LISA's). A polygon none of whose pixels is target (outside the image, or all ignored) has no
-region, and is no instance.
+region, and is no instance. A region that an earlier question about the image has, too, is its instance.
 """
 
 from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -46,9 +49,10 @@ class _Shape(NamedTuple):
 def list_sources(root: Path, split: str) -> list[Source]:
     """Give an image or a JSON file a source each, together where their stems are equal, sorted by stem.
 
-    An image without JSON and a JSON file without image are listed too, and fail when they are read. Hidden
-    files and other suffixes are not looked at. Raises DatasetError where the split has no folder or no such
-    file, where two files claim one stem, or where the answers are unreadable.
+    Files of further questions go with their image. An image without JSON and a JSON file without image are
+    listed too, and fail when they are read. Hidden files and other suffixes are not looked at. Raises
+    DatasetError where the split has no folder or no such file, where two files claim one stem, or where the
+    answers are unreadable.
     """
     answers = f"explanatory/{split}.json"
     try:
@@ -68,18 +72,22 @@ def list_sources(root: Path, split: str) -> list[Source]:
     shared = (answers,) if answers_file.exists() else ()
     if shared:
         _answers_of(root, answers)
+    further = _further(images, jsons)
+    alone = jsons.keys() - {stem for stems in further.values() for stem in stems}
     return [
         Source(
             image_id=stem,
             path=f"{split}/{images.get(stem, stem + IMAGE_SUFFIXES[0])}",
-            annotations=(f"{split}/{jsons[stem]}", *shared) if stem in jsons else (),
+            annotations=(*(f"{split}/{jsons[each]}" for each in (stem, *further.get(stem, ()))), *shared)
+            if stem in jsons
+            else (),
         )
-        for stem in sorted(images.keys() | jsons.keys())
+        for stem in sorted(images.keys() | alone)
     ]
 
 
 def annotate(root: Path, source: Source, height_px: int, width_px: int) -> Annotation:
-    """Read the one target of an image and its instances, largest polygon first.
+    """Read the targets of an image, one a question, and its instances, of each question the largest polygon first.
 
     Raises ImageFailure, naming file and place, where JSON is missing or broken, a key is missing or of
     another type, or a coordinate is not finite or beyond MAX_COORDINATE_PX. Polygons of one or two points
@@ -87,34 +95,68 @@ def annotate(root: Path, source: Source, height_px: int, width_px: int) -> Annot
     """
     if not source.annotations:
         raise ImageFailure(f"no annotation: expected {PurePosixPath(source.path).with_suffix('.json')}")
-    name, *shared = source.annotations
-    try:
-        document = _read_json(root, name)
-        shapes = _shapes(_field(document, "shapes", list))
-        texts = _texts(_field(document, "text", list))
-        is_sentence = _field(document, "is_sentence", bool)
-    except ImageFailure as error:
-        raise ImageFailure(f"{name}: {error}") from error
+    folder = PurePosixPath(source.path).parent
+    names = [name for name in source.annotations if PurePosixPath(name).parent == folder]
+    shared = [name for name in source.annotations if name not in names]
     answers = _answers_of(root, shared[0]) if shared else {}
-    painted, order = _paint(shapes, height_px, width_px)
-    is_target = painted == _TARGET
-    instances = []
+    instances: list[Instance] = []
+    targets = []
+    for number, name in enumerate(names):
+        try:
+            document = _read_json(root, name)
+            shapes = _shapes(_field(document, "shapes", list))
+            texts = _texts(_field(document, "text", list))
+            is_sentence = _field(document, "is_sentence", bool)
+        except ImageFailure as error:
+            raise ImageFailure(f"{name}: {error}") from error
+        painted, order = _paint(shapes, height_px, width_px)
+        is_target = painted == _TARGET
+        target = Target(
+            target_id=f"{source.image_id}/{number}",
+            instances=_numbers(_regions(order, is_target), instances),
+            texts=texts,
+            is_sentence=is_sentence,
+            kind="reasonseg",
+            answer=None if number else answers.get(PurePosixPath(source.path).name),
+            segmentation=rle.encode(is_target),
+            ignore=rle.encode(painted == _IGNORE),
+        )
+        targets.append(target)
+    return Annotation(tuple(instances), tuple(targets))
+
+
+def _regions(order: Sequence[_Shape], is_target: NDArray[np.bool_]) -> list[Instance]:
+    """What is to be seen of the target polygons."""
+    found = []
     for shape in order:
         if shape.value == _TARGET:
-            region = _raster(shape, height_px, width_px) & is_target
+            region = _raster(shape, *is_target.shape) & is_target
             if region.any():
-                instances.append(Instance(rle.encode(region), shape.label))
-    target = Target(
-        target_id=f"{source.image_id}/0",
-        instances=tuple(range(len(instances))),
-        texts=texts,
-        is_sentence=is_sentence,
-        kind="reasonseg",
-        answer=answers.get(PurePosixPath(source.path).name),
-        segmentation=rle.encode(is_target),
-        ignore=rle.encode(painted == _IGNORE),
-    )
-    return Annotation(tuple(instances), (target,))
+                found.append(Instance(rle.encode(region), shape.label))
+    return found
+
+
+def _numbers(found: Sequence[Instance], instances: list[Instance]) -> tuple[int, ...]:
+    """Numbers of a question's instances among the image's, to which those that no earlier question has are added."""
+    earlier = list(instances)
+    numbers = []
+    for instance in found:
+        if instance in earlier:
+            numbers.append(earlier.index(instance))
+        else:
+            numbers.append(len(instances))
+            instances.append(instance)
+    return tuple(numbers)
+
+
+def _further(images: Mapping[str, str], jsons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Stems of images that have an annotation -> stems ``NAME.1``, ``NAME.2``, ... of further ones, by number."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for stem in jsons.keys() - images.keys():
+        name, _, number = stem.rpartition(".")
+        if name in images and name in jsons and number.isascii() and number.isdigit():
+            found.setdefault(name, []).append((int(number), stem))
+    return {name: [stem for _, stem in sorted(numbered)] for name, numbered in found.items()}
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:

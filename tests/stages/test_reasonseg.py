@@ -165,6 +165,36 @@ def test_what_a_target_holds(tmp_path: Path) -> None:
     assert target.answer is None
 
 
+def test_further_questions_are_targets_of_their_own_and_share_instances(tmp_path: Path) -> None:
+    left, right = [[1, 1], [3, 1], [3, 3]], [[6, 2], [8, 2], [8, 4]]
+    questions = [
+        document(shape("target", left), text=["left?"]),
+        document(shape("target", right), shape("target", left), text=["both?"]),
+        document(text=["neither?"]),
+    ]
+    names = ("val/a.json", "val/a.1.json", "val/a.2.json")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "explanatory").mkdir()
+    for name, content in zip(names, questions, strict=True):
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "explanatory" / "val.json").write_text('[{"image": "a.jpg", "outputs": "The left one."}]')
+    found = annotate(tmp_path, Source("a", "val/a.jpg", (*names, "explanatory/val.json")), HEIGHT, WIDTH)
+    assert len(found.instances) == 2
+    assert [target.target_id for target in found.targets] == ["a/0", "a/1", "a/2"]
+    assert [target.texts for target in found.targets] == [("left?",), ("both?",), ("neither?",)]
+    assert [target.answer for target in found.targets] == ["The left one.", None, None]
+    assert found.targets[0].instances == (0,)
+    assert sorted(found.targets[1].instances) == [0, 1]
+    assert found.targets[2].instances == ()
+    for target in found.targets:
+        regions = [decoded(found.instances[number].segmentation) for number in target.instances]
+        union = np.any([np.zeros((HEIGHT, WIDTH), bool), *regions], axis=0)
+        assert np.array_equal(union, decoded(target.segmentation))
+    (tmp_path / names[1]).write_text("{")
+    with pytest.raises(ImageFailure, match=r"^val/a.1.json: not JSON"):
+        annotate(tmp_path, Source("a", "val/a.jpg", names), HEIGHT, WIDTH)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
 def test_text_is_utf8_or_else_cp1252(tmp_path: Path, encoding: str) -> None:
     text = "Where\u2019s the caf\u00e9?"

@@ -37,6 +37,19 @@ def test_sources_are_images_and_jsons_by_stem(tmp_path: Path) -> None:
     ]
 
 
+def test_files_of_further_questions_go_with_their_image_by_number(tmp_path: Path) -> None:
+    touch(tmp_path, "val/a.jpg", "val/a.json", "val/a.10.json", "val/a.2.json", "val/a.note.json")
+    touch(tmp_path, "val/b.jpg", "val/b.1.json", "val/c.jpg", "val/c.json", "val/c.1.jpg", "val/c.1.json")
+    assert list_sources(tmp_path, "val") == [
+        Source("a", "val/a.jpg", ("val/a.json", "val/a.2.json", "val/a.10.json")),
+        Source("a.note", "val/a.note.jpg", ("val/a.note.json",)),
+        Source("b", "val/b.jpg", ()),
+        Source("b.1", "val/b.1.jpg", ("val/b.1.json",)),  # an annotation without its first is nobody's
+        Source("c", "val/c.jpg", ("val/c.json",)),
+        Source("c.1", "val/c.1.jpg", ("val/c.1.json",)),
+    ]
+
+
 def test_halves_of_a_pair_fail_with_a_reason(tmp_path: Path) -> None:
     touch(tmp_path, "val/no_json.png", "val/no_image.json")
     no_image, no_json = list_sources(tmp_path, "val")
