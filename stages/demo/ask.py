@@ -1,4 +1,4 @@
-"""How well `demo_llava` finds what a question means in scenes it has not seen: asked where it is, it names cells of a grid.
+"""How well `demo_llava` finds what a question means in scenes it has not seen: its answers name cells of a grid.
 
 `python -m stages.demo.ask --scenes 50 --first-seed 700000`.
 """
@@ -20,7 +20,7 @@ from stages.demo.train_llava import OUT, Seen, see
 from stages.train.llava import FeatureLlava, load_llava
 from stages.train.text import IMAGE, encode_prompt, pad
 
-_PLACE = re.compile(rf"at ([{COLUMNS}])(\d)")
+_PLACE = re.compile(rf"\b([{COLUMNS}])(\d)\b")
 Place = tuple[int, int]
 
 
@@ -31,11 +31,14 @@ def places(text: str) -> set[Place]:
 
 @torch.inference_mode()
 def answers(model: FeatureLlava, tokenizer: Any, asked: Sequence[tuple[Seen, Asked]], batch: int = 32) -> list[str]:
-    """Generated answers to "... Where is it?"."""
+    """Generated answers."""
     said = []
     for start in tqdm(range(0, len(asked), batch), unit="batch", disable=None):
         part = asked[start : start + batch]
-        texts = [f"{IMAGE}\n{question.texts[0]} Where is it?" for _, question in part]
+        texts = [
+            f"{IMAGE}\n{question.texts[0] if question.is_sentence else f'What is {question.texts[0]} in this image?'}"
+            for _, question in part
+        ]
         tokens = len(part[0][0].features)
         ids = pad([encode_prompt(tokenizer, text, tokens) for text in texts], tokenizer.pad_token_id, left=True)
         features = torch.from_numpy(np.stack([seen.features for seen, _ in part])).float()
@@ -79,7 +82,7 @@ def main() -> None:
     print("|---|---|---|---|")
     for kind in ("short", "long", "absent"):
         marks = [
-            judge(places(question.places), places(text))
+            judge(places(" ".join(thing.place for thing in question.things)), places(text))
             for (_, question), text in zip(asked, found, strict=True)
             if kind_of(question) == kind
         ]
@@ -89,7 +92,7 @@ def main() -> None:
 
 def kind_of(question: Asked) -> str:
     """What a question counts as in the table."""
-    if question.absent:
+    if not question.things:
         return "absent"
     return "long" if question.is_sentence else "short"
 

@@ -1,8 +1,9 @@
-"""What a scene is talked about while the demo's language model is pre-trained: captions, questions, answers and places.
+"""What a scene is talked about while the demo's language model is pre-trained: what is meant, what is where, what is there.
 
-A place is the cell of an 8 x 8 grid over the picture, named as those of a chessboard: "at c5" is the third column,
-the fifth row from above. The name is one token, so that one state of the model says where. Nothing here knows of masks or
-of the tokens that segment.
+A place is the cell of an 8 x 8 grid over the picture, named as those of a chessboard: "c5" is the third column, the fifth row
+from above. An answer says class, colour and place of each object that is meant, a token each, objects and words in random
+order: so the one state from which the first of them is predicted has to know them all, and that is the state that stands
+before a ``[SEG]`` later. Nothing here knows of masks or of the tokens that segment.
 """
 
 from __future__ import annotations
@@ -12,97 +13,127 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stages.demo.encoder_scenes import attributes_of, squashed_cells_of
 from stages.demo.questions import questions
-from stages.demo.scenes import CLASSES, USES, Scene, SceneObject
+from stages.demo.scenes import CLASSES, COLOURS, USES, Scene, SceneObject
+from stages.demo.textures import TEXTURES
 
 COLUMNS = "abcdefgh"
 GRID = len(COLUMNS)
-PLACES = tuple(f"at {column}{row + 1}" for row in range(GRID) for column in COLUMNS)
-NOWHERE = "nowhere"
+PLACES = tuple(f"{column}{row + 1}" for row in range(GRID) for column in COLUMNS)
+WORDS = (CLASSES, tuple(COLOURS), TEXTURES)
+"""Words of the attributes, by the numbers of :func:`stages.demo.encoder_scenes.attributes_of`."""
+NOTHING = "nothing"
+READ = 24
+"""Cells that are read out at a time."""
+EMPTY, UNCLEAR = -1, -2
 Turn = tuple[str, str]
-_WHERE = ("{text} Where is it?", "{text} Say where.", "{text} Name its place.")
-_WHAT = "What is {text} in this image?"
-_REPLIES = ("{places}.", "{places}.", "It is {places}.", "The object is located {places}.")
+_SHORT = (
+    "What is {text} in this image?",
+    "What is {text} in this image?",
+    "Can you find {text} in this image?",
+    "Can you segment the {text} in this image?",
+    "Please segment {text} in this image.",
+    "Where is {text}?",
+    "{text}?",
+    "{text}",
+)
+_VERBS = ("Please respond with", "Please output", "Output", "Generate", "Provide", "Show")
+_NOUNS = ("segmentation mask", "the segmentation mask", "the mask", "the answer", "the place", "the words")
+_WHERE = ("", "", " for the object", " in the image", " for the object in the image")
+_OPENINGS = (
+    "",
+    "It is",
+    "Sure,",
+    "Sure, it is",
+    "Sure, the result is",
+    "The answer is",
+    "The object is in",
+    "The object is at",
+    "The object is located at",
+    "You can find it at",
+)
 _CAPTION = ("Describe the picture.", "What is in the picture?", "Name everything you see and where it is.")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question, without the picture: rephrasings, whether it is long, the answer in words, and the places it means."""
-
-    texts: tuple[str, ...]
-    is_sentence: bool
-    answer: str
-    places: str
-
-    @property
-    def absent(self) -> bool:
-        """Whether nothing in the picture is meant."""
-        return self.places == NOWHERE
+_READ = "Read the squares."
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object in words: its class, "a blue dotted key", and "at c5"."""
+    """An object in words: its class, colour and texture, and the cell of its middle."""
 
     label: str
-    description: str
+    colour: str
+    texture: str
     place: str
 
 
 @dataclass(frozen=True)
-class Talk:
-    """All that can be said about a scene; its pixels and masks are not needed any more. Objects are in reading order."""
+class Asked:
+    """A question, without the picture: rephrasings, whether it is long, and what it means, in reading order."""
 
-    asked: tuple[Asked, ...]
+    texts: tuple[str, ...]
+    is_sentence: bool
     things: tuple[Thing, ...]
 
 
+@dataclass(frozen=True)
+class Talk:
+    """All that can be said about a scene; its pixels and masks are not needed any more.
+
+    ``things`` are in reading order. ``cells`` int8 [64, 3]: class, colour and texture of what fills a cell; :data:`EMPTY` or
+    :data:`UNCLEAR` where nothing does.
+    """
+
+    asked: tuple[Asked, ...]
+    things: tuple[Thing, ...]
+    cells: np.ndarray
+
+
 def talk(drawn: Scene, rng: np.random.Generator) -> Talk:
-    """Every question about a scene, and its objects."""
-    places = [_place(thing) for thing in drawn.objects]
+    """Every question about a scene, its objects and its cells."""
+    things = [Thing(thing.label, thing.colour, thing.texture, _place(thing)) for thing in drawn.objects]
     asked = [
-        Asked(
-            question.texts,
-            question.is_sentence,
-            question.answer,
-            _together(places[number] for number in question.objects) or NOWHERE,
-        )
+        Asked(question.texts, question.is_sentence, _in_order(things[number] for number in question.objects))
         for question in questions(drawn, rng)
     ]
-    order = sorted(range(len(places)), key=lambda number: cell(drawn.objects[number])[::-1])
-    things = [
-        Thing(thing.label, f"a {thing.colour} {thing.texture} {thing.label}", places[number])
-        for number in order
-        for thing in [drawn.objects[number]]
-    ]
-    return Talk(tuple(asked), tuple(things))
+    return Talk(tuple(asked), _in_order(things), _cells(drawn))
 
 
 def dialogue(about: Talk, rng: np.random.Generator, turns: int) -> list[Turn]:
     """So many questions about a scene with their answers, in a random order, none of the scene's own twice."""
-    # The short ones outnumber the long ones, which are harder and what the three systems are asked, and those about nothing.
-    weights = np.array([(3.0 if asked.is_sentence else 1.0) * (2 if asked.absent else 1) for asked in about.asked])
+    # Those about nothing are few.
+    weights = np.array([2.0 if not asked.things else 1.0 for asked in about.asked])
     chosen = rng.choice(len(weights), min(len(weights), turns - 2), replace=False, p=weights / weights.sum())
+    others = (_at_a_place, _at_a_place, _by_use, _is_there)
     found = [_ask(about.asked[number], rng) for number in chosen]
-    others = (_at_a_place, _by_use, _number)
-    found += [_is_there(about, rng), others[int(rng.integers(len(others)))](about, rng)]
-    if rng.random() < 0.5:
+    found += [others[int(number)](about, rng) for number in rng.integers(len(others), size=2)]
+    if rng.random() < 0.25:
         found[0] = (str(rng.choice(_CAPTION)), caption(about))
     return [found[number] for number in rng.permutation(len(found))]
 
 
 def caption(about: Talk) -> str:
     """All objects with their places."""
-    return ", ".join(f"{thing.description} {thing.place}" for thing in about.things) + "."
+    return (
+        " " + ", ".join(f"{thing.place} {thing.colour} {thing.texture} {thing.label}" for thing in about.things) + "."
+    )
 
 
-def cell(thing: SceneObject) -> tuple[int, int]:
-    """Column and row, 1 to :data:`GRID`, of an object's middle."""
-    rows, columns = np.nonzero(thing.visible)
-    parts = ((each.mean() + 0.5) / side for each, side in zip((columns, rows), thing.visible.shape[::-1], strict=True))
-    column, row = (int(GRID * part) + 1 for part in parts)
-    return column, row
+def reading(about: Talk, rng: np.random.Generator) -> Turn:
+    """What cells show, drawn at random, at least a quarter of them empty: what there is to look up, densely."""
+    cells = about.cells[:, 0]
+    full, empty = (rng.permutation(np.flatnonzero(which)) for which in (cells >= 0, cells == EMPTY))
+    chosen = rng.permutation([*full[: READ * 3 // 4], *empty[: READ // 4]])
+    said = [
+        f"{PLACES[cell]} {words_of(about.cells[cell]) if cells[cell] >= 0 else NOTHING}" for cell in chosen.tolist()
+    ]
+    return _READ, " " + " ".join(said)
+
+
+def words_of(attributes: Sequence[int]) -> str:
+    """ "blue dotted key" for the numbers of class, colour and texture."""
+    label, colour, texture = (words[number] for words, number in zip(WORDS, attributes, strict=True))
+    return f"{colour} {texture} {label}"
 
 
 def corpus(talks: Sequence[Talk], rng: np.random.Generator) -> list[str]:
@@ -110,14 +141,28 @@ def corpus(talks: Sequence[Talk], rng: np.random.Generator) -> list[str]:
     return [text for about in talks for turn in dialogue(about, rng, 24) for text in turn]
 
 
+def answer(things: Sequence[Thing], rng: np.random.Generator) -> str:
+    """What is meant, e.g. "It is c5 key blue." or " nothing."; a space comes before each word, as its token begins with one."""
+    said = [" ".join(rng.permutation([thing.label, thing.colour, thing.place])) for thing in things]
+    rng.shuffle(said)
+    return f"{rng.choice(_OPENINGS)} {' and '.join(said) or NOTHING}."
+
+
+def request(words: str, rng: np.random.Generator) -> str:
+    """A question with a request before or behind it, or none: whatever is asked for, the answer comes in words.
+
+    Real language models have read how people ask for masks, and do not lose a question's meaning over it.
+    """
+    asked = "".join(str(rng.choice(part)) for part in (_VERBS, (" ",), _NOUNS, _WHERE))
+    forms = (words, f"{words} {asked}.", f"{words} {asked}.", f"{words} {asked}", f"{asked}. {words}")
+    return str(rng.choice(forms))
+
+
 def _ask(asked: Asked, rng: np.random.Generator) -> Turn:
-    text, kind = str(rng.choice(asked.texts)), rng.random()
-    if kind < 0.45:
-        where = str(rng.choice(_WHERE if asked.is_sentence else (*_WHERE, _WHAT))).format(text=text)
-        return where, str(rng.choice(_REPLIES)).format(places=asked.places)
-    if kind < 0.9:
-        return text, f"{asked.answer} {asked.places}."
-    return text, asked.answer
+    text = str(rng.choice(asked.texts))
+    return request(text if asked.is_sentence else str(rng.choice(_SHORT)).format(text=text), rng), answer(
+        asked.things, rng
+    )
 
 
 def _is_there(about: Talk, rng: np.random.Generator) -> Turn:
@@ -126,13 +171,12 @@ def _is_there(about: Talk, rng: np.random.Generator) -> Turn:
     there = rng.random() < 0.5
     label = str(rng.choice(seen if there else [label for label in CLASSES if label not in seen]))
     asked = f"Is there a {label}?" if rng.random() < 0.5 else f"Is there something that {rng.choice(USES[label])}?"
-    places = _together(thing.place for thing in about.things if thing.label == label)
-    return asked, f"Yes, the {label}, {places}." if there else f"No {label}, {NOWHERE}."
+    return asked, answer([thing for thing in about.things if thing.label == label], rng)
 
 
 def _at_a_place(about: Talk, rng: np.random.Generator) -> Turn:
     thing = _any(about, rng)
-    return f"What is {thing.place}?", f"{thing.description}."
+    return f"What is at {thing.place}?", f" {thing.colour} {thing.texture} {thing.label}."
 
 
 def _by_use(about: Talk, rng: np.random.Generator) -> Turn:
@@ -140,20 +184,29 @@ def _by_use(about: Talk, rng: np.random.Generator) -> Turn:
     return f"What is true of the {thing.label}?", f"It {rng.choice(USES[thing.label])}."
 
 
-def _number(about: Talk, rng: np.random.Generator) -> Turn:
-    thing = _any(about, rng)
-    return f"How many of the kind of the {thing.label}?", f"{sum(each.label == thing.label for each in about.things)}."
-
-
 def _any(about: Talk, rng: np.random.Generator) -> Thing:
     return about.things[int(rng.integers(len(about.things)))]
 
 
-def _together(places: Iterable[str]) -> str:
-    """In reading order, so that there is one right text."""
-    return " and ".join(sorted(places, key=PLACES.index))
+def _in_order(things: Iterable[Thing]) -> tuple[Thing, ...]:
+    return tuple(sorted(things, key=lambda thing: PLACES.index(thing.place)))
 
 
 def _place(thing: SceneObject) -> str:
-    column, row = cell(thing)
-    return PLACES[(row - 1) * GRID + column - 1]
+    """Name of the cell of an object's middle."""
+    rows, columns = np.nonzero(thing.visible)
+    column, row = (
+        int(GRID * (each.mean() + 0.5) / side)
+        for each, side in zip((columns, rows), thing.visible.shape[::-1], strict=True)
+    )
+    return PLACES[row * GRID + column]
+
+
+def _cells(drawn: Scene) -> np.ndarray:
+    """:attr:`Talk.cells`: the object that covers most of a cell, if that is more than 0.4; empty is less than 0.1."""
+    covered = np.stack([squashed_cells_of(thing.visible).float().numpy() for thing in drawn.objects])
+    attributes = np.array([attributes_of(thing) for thing in drawn.objects], np.int8)
+    found: np.ndarray = attributes[covered.argmax(0)]
+    found[covered.max(0) <= 0.4] = UNCLEAR
+    found[covered.sum(0) < 0.1] = EMPTY
+    return found

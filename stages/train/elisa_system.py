@@ -37,7 +37,7 @@ class Elisa:
         self.model, self.tokenizer = load_llava(params.llava, params.base, device, ExtendedLlava, extra)
         assert self.model.adapter is not None
         self.model.adapter.start_like(self.model.get_input_embeddings().weight)
-        ids = self.tokenizer("nothing nowhere", add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(" nothing", add_special_tokens=False)["input_ids"]
         self.model.start_words_like({REJ: ids})
         self.words = MaskWords(self.tokenizer, {REJ: self.model.word_id(REJ)}, self.model.first_mask, most)
         self.style = Style(self.own.position, self.own.text, self.own.token_dropout)

@@ -42,7 +42,7 @@ class SegSystem(ABC):
     def __init__(self, params: TrainParams, own: SegParams, tokens: int, device: str) -> None:
         self.params, self.own, self.tokens, self.device = params, own, tokens, device
         self.model, self.tokenizer = load_llava(params.llava, params.base, device, ExtendedLlava, {"words": (SEG, REJ)})
-        like = {SEG: "the segmentation mask", REJ: "nothing nowhere"}
+        like = {SEG: "the segmentation mask", REJ: " nothing"}
         self.model.start_words_like(
             {word: self.tokenizer(text, add_special_tokens=False)["input_ids"] for word, text in like.items()}
         )
