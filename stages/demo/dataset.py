@@ -22,6 +22,8 @@ _WISHES = (  # one after the other over the images of a split: long question?, h
     (True, "one"), (False, "one"), (True, "absent"), (True, "one"), (False, "one"),
     (True, "several"), (False, "one"), (True, "one"), (False, "absent"), (True, "one"), (False, "several"),
 )  # fmt: skip
+FURTHER = 7
+"""Questions about a train image beside its first, as far as there are: 160 are too few to learn from. Val and test have none."""
 IGNORED = 0.08  # part of the images with a region that counts neither way
 FLAGGED = 0.05  # part of the images with a `flag` shape, which readers skip
 
@@ -92,11 +94,10 @@ def make_scenes(root: Path, split: str, seeds: range) -> None:
     part.rename(folder)
 
 
-def choose(drawn: Scene, number: int, rng: np.random.Generator) -> Question:
-    """The question of image `number`: as the cycle of wishes has it where the scene allows, else any with an answer."""
+def choose(every: list[Question], number: int, rng: np.random.Generator) -> Question:
+    """The first question of image `number`: as the cycle of wishes has it where the scene allows, else any with an answer."""
     is_sentence, many = _WISHES[number % len(_WISHES)]
     wanted = {"absent": (0, 0), "one": (1, 1), "several": (2, 99)}[many]
-    every = questions(drawn, rng)
     fit = [question for question in every if wanted[0] <= len(question.objects) <= wanted[1]]
     fit = [question for question in fit if question.is_sentence == is_sentence] or fit
     return fit[int(rng.integers(len(fit)))] if fit else every[0]
@@ -105,12 +106,28 @@ def choose(drawn: Scene, number: int, rng: np.random.Generator) -> Question:
 def _write_image(folder: Path, number: int, scene_seed: int, train: bool) -> dict[str, str] | None:
     """Write one picture and its annotation; returns its explanatory entry if it has one."""
     drawn, rng = scene(scene_seed), np.random.default_rng((scene_seed, 2))
-    question = choose(drawn, number, rng)
-    count = int(rng.integers(1, 6)) if train else 1
-    texts = [question.texts[i] for i in rng.permutation(len(question.texts))[:count]]
+    every = questions(drawn, rng)
+    question = choose(every, number, rng)
     name = f"{number:04d}.jpg"
     _, encoded = cv2.imencode(".jpg", drawn.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     (folder / name).write_bytes(encoded.tobytes())
+    annotation = _annotation(drawn, question, name, train, rng)
+    _write_json(folder / f"{number:04d}.json", annotation)
+    explained = train and question.is_sentence and rng.random() < 0.6
+    if train:
+        others = [each for each in every if each is not question]
+        for number_of_file, index in enumerate(rng.permutation(len(others))[:FURTHER].tolist(), 1):
+            further = _annotation(drawn, others[index], name, train, rng)
+            _write_json(folder / f"{number:04d}.{number_of_file}.json", further)
+    if not explained:
+        return None
+    return {"image": name, "json": f"{number:04d}.json", "query": annotation["text"][0], "outputs": question.answer}
+
+
+def _annotation(drawn: Scene, question: Question, name: str, train: bool, rng: np.random.Generator) -> dict[str, Any]:
+    """The content of a question's JSON file."""
+    count = int(rng.integers(1, 6)) if train else 1
+    texts = [question.texts[i] for i in rng.permutation(len(question.texts))[:count]]
     shapes = [
         _shape("target", points, name, group)
         for group, index in enumerate(question.objects)
@@ -122,11 +139,7 @@ def _write_image(folder: Path, number: int, scene_seed: int, train: bool) -> dic
         shapes += [_shape("ignore", points, name, None) for points in polygons(ignored.visible)]
     if rng.random() < FLAGGED:
         shapes.append(_shape("flag", [[1.0, 1.0], [9.0, 1.0], [9.0, 9.0]], name, None))
-    annotation = {"shapes": shapes, "text": texts, "is_sentence": question.is_sentence}
-    _write_json(folder / f"{number:04d}.json", annotation)
-    if not (train and question.is_sentence and rng.random() < 0.6):
-        return None
-    return {"image": name, "json": f"{number:04d}.json", "query": texts[0], "outputs": question.answer}
+    return {"shapes": shapes, "text": texts, "is_sentence": question.is_sentence}
 
 
 def _shape(label: str, points: list[list[float]], image_name: str, group: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages.datasets import reasonseg
-from stages.demo.dataset import MARKER, DemoError, DemoSizes, make_demo, make_scenes, scene_seeds
+from stages.demo.dataset import FURTHER, MARKER, DemoError, DemoSizes, make_demo, make_scenes, scene_seeds
 from stages.demo.polygons import polygons
 from stages.demo.questions import questions
 from stages.demo.scenes import CLASSES, COLOURS, OBJECTS, SIDE_PX, USES, VISIBLE_FLOOR, Scene, scene
@@ -147,7 +147,8 @@ def test_the_data_set_is_in_reasonsegs_format(demo: Path) -> None:
     kinds: dict[str, int] = {}
     for split, count in vars(SIZES).items():
         found = annotations(demo, split)
-        assert len(found) == count == len(list((demo / split).glob("*.json")))
+        files = len(list((demo / split).glob("*.json")))
+        assert len(found) == count == files // (1 + FURTHER if split == "train" else 1)
         for annotation in found.values():
             assert set(annotation) == {"shapes", "text", "is_sentence"}
             assert isinstance(annotation["is_sentence"], bool)
@@ -182,6 +183,20 @@ def test_the_data_set_is_read_by_the_reasonseg_loader(demo: Path) -> None:
             raw = annotations(demo, split)[Path(source.path).stem]
             wanted = [shape for shape in raw["shapes"] if shape["label"] == "target"]
             assert (rle.area(target.segmentation) > 0) == bool(wanted)
+
+
+def test_train_images_have_further_questions_and_the_others_one(demo: Path) -> None:
+    for split, count in vars(SIZES).items():
+        asked = []
+        for number, source in enumerate(reasonseg.list_sources(demo, split)):
+            height, width = scene(scene_seeds(split, count, 3)[number]).image.shape[:2]
+            found = reasonseg.annotate(demo, source, height, width)
+            asked.append(len(found.targets))
+            assert len({target.texts for target in found.targets}) == len(found.targets)
+            assert {number for target in found.targets for number in target.instances} == set(
+                range(len(found.instances))
+            )
+        assert set(asked) == ({FURTHER + 1} if split == "train" else {1})
 
 
 def test_the_same_seed_gives_the_same_bytes_and_splits_share_no_scene(tmp_path: Path) -> None:
