@@ -85,7 +85,7 @@ class Elisa:
         lora = [weight for name, weight in self.model.named_parameters() if "lora_" in name]
         assert self.model.adapter is not None
         new = [self.model.words, *self.model.adapter.parameters()]
-        return [(new, self.own.learning_rate), (lora, self.params.lora_learning_rate)]
+        return [(new, self.own.learning_rate), (lora, self.own.lora_learning_rate)]
 
     def begin(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Pre-train the adapter where the parameters ask for it."""

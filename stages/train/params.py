@@ -81,6 +81,8 @@ class ElisaParams(Params):
     """What the loss is averaged over; positions: as released, padding and all."""
     learning_rate: Positive
     """Of adapter and new words."""
+    lora_learning_rate: Positive
+    """Of LoRA."""
     max_new_tokens: Annotated[int, Field(ge=1)]
     """Of a generated answer."""
     beams: Annotated[int, Field(ge=1)]
@@ -98,6 +100,8 @@ class SegParams(Params):
     """Of the text's cross entropy in the loss."""
     learning_rate: Positive
     """Of all that is new, and of the embeddings."""
+    lora_learning_rate: Positive
+    """Of LoRA."""
     train_embeddings: bool
     """Train the language model's embeddings and lm_head, as released; the words [SEG] and [REJ] are trained in any case."""
     max_new_tokens: Annotated[int, Field(ge=1)]
@@ -180,8 +184,6 @@ class TrainParams(Params):
     """Steps an update."""
     lora: LoraParams
     """Of the language model."""
-    lora_learning_rate: Positive
-    """Of LoRA."""
     optimizer: str
     """A name that the Trainer knows: adamw_torch, adamw_bnb_8bit, ..."""
     schedule: str

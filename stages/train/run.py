@@ -125,7 +125,6 @@ def arguments_of(params: TrainParams, folder: Path, device: str) -> TrainingArgu
         num_train_epochs=params.epochs,
         per_device_train_batch_size=params.batch_size,
         gradient_accumulation_steps=params.accumulation,
-        learning_rate=params.lora_learning_rate,
         optim=params.optimizer,
         lr_scheduler_type=params.schedule,
         warmup_steps=params.warmup,

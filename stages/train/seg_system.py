@@ -67,7 +67,7 @@ class SegSystem(ABC):
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """What is trained, each with its learning rate."""
         lora = [weight for name, weight in self.model.named_parameters() if "lora_" in name]
-        return [(self.new, self.own.learning_rate), (lora, self.params.lora_learning_rate)]
+        return [(self.new, self.own.learning_rate), (lora, self.own.lora_learning_rate)]
 
     def begin(self, batches: Callable[[], Iterable[Batch]]) -> None:  # noqa: B027 (nothing is what it does)
         """Nothing comes before training."""

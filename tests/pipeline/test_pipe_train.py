@@ -149,7 +149,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(finished: Any, tmp_path: 
     assert not finished_at(settings, stopped)
     assert list(stopped.rglob("*.safetensors"))
     assert not list(stopped.rglob("training_args.bin"))
-    other = identity(settings.train.model_copy(update={"lora_learning_rate": 1.0}), "elisa")
+    other = identity(settings.train.model_copy(update={"batch_size": 1}), "elisa")
     assert last_checkpoint(copytree(stopped, tmp_path / "other"), other, restart=False) is None
     go(folder=stopped)
     assert finished_at(settings, stopped)
