@@ -14,12 +14,13 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.config import ROOT, InputError, load_settings
+from stages.demo.dataset import FURTHER
 from stages.weights import WEIGHTS
 from tests.benchmarks import train
 from tests.benchmarks.training import first_batch, real_size
 from tests.benchmarks.training.flops import flops_of
 from tests.benchmarks.training.jsonl import Lines, write_jsonl
-from tests.benchmarks.training.real_size import Sizes
+from tests.benchmarks.training.real_size import BATCH_SIZE, Sizes
 from tests.benchmarks.training.setting import (
     SIDES,
     Setting,
@@ -68,7 +69,7 @@ def test_every_side_computes_the_same(setting: Setting, tmp_path: Path, system: 
     for side in SIDES:
         assert losses[side] == pytest.approx(losses["a"], rel=1e-3), side
     assert_same_vectors(setting, system, tmp_path / system)
-    assert found["batches"] == 2
+    assert found["batches"] == 4 * (1 + FURTHER) / BATCH_SIZE
     flops = found["flops"]
     assert flops["a"] == 0 < flops["c1"] < flops["c2"]
     assert (flops["b"] > 0) == (system == "elisa")
