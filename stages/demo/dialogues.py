@@ -160,9 +160,8 @@ def request(words: str, rng: np.random.Generator) -> str:
 
 def _ask(asked: Asked, rng: np.random.Generator) -> Turn:
     text = str(rng.choice(asked.texts))
-    return request(text if asked.is_sentence else str(rng.choice(_SHORT)).format(text=text), rng), answer(
-        asked.things, rng
-    )
+    words = text if asked.is_sentence else str(rng.choice(_SHORT)).format(text=text)
+    return request(words, rng), answer(asked.things, rng)
 
 
 def _is_there(about: Talk, rng: np.random.Generator) -> Turn:
