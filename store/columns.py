@@ -64,9 +64,10 @@ def write_commit(folder: Path, commit: Commit) -> None:
 def read_commit(folder: Path, shard: int) -> Commit | None:
     """Read a shard's commit; None when the shard is not computed. Raises as :func:`read_column`."""
     path = folder / commit_file(shard)
-    if not path.is_symlink() and not path.exists():
+    try:
+        return parse_commit(read_json(path), path, shard)
+    except FileNotFoundError:
         return None
-    return parse_commit(read_json(path), path, shard)
 
 
 def left_beyond(folder: Path, shards: int) -> list[Path]:

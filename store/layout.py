@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -59,5 +60,10 @@ def mean_column(name: str, encoder: str) -> str:
 
 
 def find_columns(base: Path) -> list[str]:
-    """Names of all columns below a split folder, sorted: every folder that holds a ``column.json``."""
-    return sorted(path.parent.relative_to(base).as_posix() for path in base.rglob(COLUMN_JSON))
+    """Names of all columns below a split folder, sorted: every folder that holds a ``column.json``. A column holds no other."""
+    found = []
+    for folder, folders, files in os.walk(base):
+        if COLUMN_JSON in files or COLUMN_JSON in folders:
+            found.append(Path(folder).relative_to(base).as_posix())
+            folders.clear()
+    return sorted(found)

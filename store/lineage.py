@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 
 from .columns import read_column, read_commit
@@ -25,6 +26,7 @@ class Lineage:
         self._metas: dict[str, ColumnMeta | DamagedStoreError | None] = {}
         self._commits: dict[tuple[str, int], Commit | DamagedStoreError | None] = {}
         self._reasons: dict[tuple[str, int], str | None] = {}
+        self._folder = cache(partial(column_dir, store))
 
     def meta(self, place: str) -> ColumnMeta | None:
         """The column's ``column.json``; None when there is none. Raises DamagedStoreError."""
@@ -43,7 +45,7 @@ class Lineage:
         key = (place, shard)
         if key not in self._commits:
             try:
-                self._commits[key] = read_commit(column_dir(self.store, place), shard)
+                self._commits[key] = read_commit(self._folder(place), shard)
             except DamagedStoreError as error:
                 self._commits[key] = error
         found = self._commits[key]
@@ -107,10 +109,8 @@ def _holds_sources(meta: ColumnMeta, commit: Commit) -> bool:
     """Whether a shard of ``images`` was computed from the files that ``column.json`` says its images are."""
     span = meta.shard_range(commit.shard)
     sources = (meta.sources or ())[span.start : span.stop]
-    return all(
-        status == REMOVED or f"{FILE}{path}" in commit.upstream
-        for (_, path), status in zip(sources, commit.status, strict=True)
-    )
+    named = {f"{FILE}{path}" for (_, path), status in zip(sources, commit.status, strict=True) if status != REMOVED}
+    return named <= commit.upstream.keys()
 
 
 def upstream_place(place: str, name: str, shard: int) -> tuple[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -138,7 +139,7 @@ def parse_commit(value: dict[str, Any], path: Path, shard: int) -> Commit:
         _require(isinstance(value[name], str), path, name, "a string")
     for name in ("upstream", "errors", "extra", "run"):
         _require(isinstance(value[name], dict), path, name, "an object")
-    _require(all(isinstance(item, str) for item in value["upstream"].values()), path, "upstream", "digests")
+    _require(set(map(type, value["upstream"].values())) <= {str}, path, "upstream", "digests")
     _require(_whole(value["size"]) and _whole(value["omitted"]), path, "size, omitted", "whole numbers")
     for name in ("counts", "status", "crc32c"):
         _require(isinstance(value[name], list) or (name == "crc32c" and value[name] is None), path, name, "a list")
@@ -152,9 +153,12 @@ def parse_commit(value: dict[str, Any], path: Path, shard: int) -> Commit:
     _require(crc32c is None or (len(crc32c) == count and _all_whole(crc32c)), path, "crc32c", "one an image")
     positions = {str(position) for position in range(count)} if value["errors"] else set()
     _require(set(value["errors"]) <= positions, path, "errors", "positions in the shard")
-    ours = {table_file(shard), *(array_file(shard, ndim) for ndim in range(2, 9))}
-    _require(value["file"] in ours, path, "file", f"{table_file(shard)} or c/{shard}/0...")
+    _require(_is_file_of(value["file"], shard), path, "file", f"{table_file(shard)} or c/{shard}/0...")
     return Commit(**value)
+
+
+def _is_file_of(name: str, shard: int) -> bool:
+    return name == table_file(shard) or any(name == array_file(shard, ndim) for ndim in range(2, 9))
 
 
 def _parse_layout(array: Any, path: Path) -> ArrayLayout:
@@ -184,9 +188,14 @@ def _known(kind: type, value: dict[str, Any], path: Path) -> None:
             f"{path}: found format version {value.get('format_version')!r}, this reader knows {FORMAT_VERSION}; "
             "read it with a newer elisa-store"
         )
-    names = {item.name for item in fields(kind)}
-    if set(value) != names:
+    names = _names_of(kind)
+    if value.keys() != names:
         _wrong(path, f"the fields {sorted(value)}", str(sorted(names)))
+
+
+@cache
+def _names_of(kind: type) -> frozenset[str]:
+    return frozenset(item.name for item in fields(kind))
 
 
 def _whole(value: Any, least: int = 0, most: int = 2**63) -> bool:

@@ -9,15 +9,18 @@ import sys
 import textwrap
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from factory import array_meta, small_store, vectors, write_array, write_images
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from store import ConflictError, FailedImageError, IncompleteColumnError, open_split
 from store.columns import read_commit
 from store.errors import DamagedStoreError
-from store.files import temporary_file
+from store.files import read_json, temporary_file, write_json
 from store.layout import column_dir
 from store.reader import open_column
 from store.schema import OK
@@ -192,6 +195,32 @@ def test_every_flipped_byte_of_the_records_is_noticed(tmp_path: Path, name: str)
         assert verify(tmp_path, ["d/val"]).problems, f"byte {position} of {name}"
     path.write_bytes(good)
     assert verify(tmp_path, ["d/val"], deep=True).problems == []
+
+
+_TEXT = st.text(st.sampled_from('ab": \\\n,\u00e4{}[]'), max_size=8)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(_TEXT | st.just("zip"), _JSON, max_size=4), st.sampled_from([1, None, 4]))
+def test_a_record_is_read_as_it_was_written_whatever_its_layout(
+    tmp_path: Path, value: dict[str, Any], indent: int | None
+) -> None:
+    path = tmp_path / "record.json"
+    write_json(path, value)
+    assert read_json(path) == value
+    text = path.read_text()
+    path.write_text(json.dumps(json.loads(text), indent=indent))
+    assert read_json(path) == value
+    sealed = json.loads(text)
+    for name in sealed:
+        path.write_text(json.dumps({**sealed, name: [sealed[name]]}, indent=1, sort_keys=True))
+        with pytest.raises(DamagedStoreError):
+            read_json(path)
 
 
 def _same_json(left: bytes, right: bytes) -> bool:
