@@ -152,6 +152,17 @@ def masked_inputs(pool: Pool, objects: Tensor, mask_only: Tensor) -> tuple[Tenso
     return pixels, alpha
 
 
+def mirrored(pool: Pool, scenes: Tensor, objects: Tensor, scene_of: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """CLIP's pixels float32 [B, 3, 128, 128] of ``scenes`` int64 [B] and the covered parts of patches float32 [m, 64] of their
+    ``objects``, left and right exchanged where ``which`` bool [B] says so; ``scene_of`` as :meth:`Pool.objects_of` has it."""
+    pixels, cells = pool.squashed[scenes].float(), pool.squashed_cells[objects].float()
+    turned = cells.unflatten(1, (CLIP_GRID, CLIP_GRID)).flip(2).flatten(1)
+    return (
+        torch.where(which[:, None, None, None], pixels.flip(3), pixels),
+        torch.where(which[scene_of, None], turned, cells),
+    )
+
+
 def cell_targets(cells: Tensor, scene_of: Tensor, labels: Tensor, scenes: int, kinds: int) -> Tensor:
     """Share of every patch that objects of each kind cover, float32 [scenes, patches, kinds + 1]; last is background.
 

@@ -62,6 +62,43 @@ class Places(nn.Module):
         return F.cross_entropy(self.head(self.norm(tokens)).flatten(0, 1), wanted)
 
 
+class Centres(nn.Module):
+    """Where the middle of the object is that covers a patch, and how large it is, from patch tokens [B, P, dim] of a square grid.
+
+    So a token knows which of its neighbours belong to the same thing, and a language model finds the whole thing in any of them.
+    """
+
+    def __init__(self, dim: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, 2 * side + 1)
+
+    def loss(self, tokens: Tensor, cells: Tensor, scene_of: Tensor) -> Tensor:
+        """Cross entropy with column and row of the middle, and squared error of the log area in patches.
+
+        Arguments as :meth:`Cells.loss`. A patch counts as much as it is covered; a large object's patches each count less.
+        """
+        area = cells.sum(1).clamp(min=0.3)
+        grid, steps = cells.view(-1, self.side, self.side), torch.arange(self.side, dtype=torch.float32)
+        said = self.head(self.norm(tokens))[scene_of]
+        error = (said[..., -1] - area.log()[:, None]).square()
+        for logits, along in zip(said[..., :-1].chunk(2, dim=-1), (grid.sum(1), grid.sum(2)), strict=True):
+            middle = self._between((along * steps).sum(1) / area)
+            error = error - (logits.log_softmax(-1) * middle[:, None]).sum(-1)
+        weights = cells / area.sqrt()[:, None]
+        return (error * weights).sum() / weights.sum()
+
+    def _between(self, places: Tensor) -> Tensor:
+        """Shares [m, side] of the two steps on either side of places [m], as near as they are."""
+        lower = places.floor().clamp(0, self.side - 2)
+        upper = (places - lower).clamp(0, 1)
+        shares = torch.zeros(len(places), self.side)
+        shares.scatter_(1, lower.long()[:, None], 1 - upper[:, None])
+        shares.scatter_(1, lower.long()[:, None] + 1, upper[:, None])
+        return shares
+
+
 def word_loss(logits: Tensor, attributes: Tensor) -> Tensor:
     """Cross entropy of each attribute: logits [B, classes + colours + textures], attributes int64 [B, 3]."""
     parts = logits.split(ATTRIBUTES, dim=-1)

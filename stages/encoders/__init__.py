@@ -119,7 +119,12 @@ ENCODERS: dict[str, Encoder] = {
     "demo_alphaclip_mask_only": Encoder("alphaclip", "mask", 64, ("demo_alphaclip",), options=_DEMO_CLIP | _ONLY),
     "demo_dinov2": Encoder("dinov2", "mask", 128, ("demo_dinov2",), options=_DEMO_DINOV2),
     "demo_clip": Encoder(
-        "clip", "image", 128, ("demo_clip",), tokens=64, options=_DEMO_CLIP | {"output_dim": 64, "whole_image": True}
+        "clip",
+        "image",
+        128,
+        ("demo_clip",),
+        tokens=64,
+        options=_DEMO_CLIP | {"layers": 6, "output_dim": 64, "whole_image": True},
     ),
     **{
         name: Encoder("sam", "mask", sam.embed_dim, (sam.weights,), options={"model": name}, reads_sam_features=True)

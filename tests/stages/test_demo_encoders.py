@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -10,9 +11,19 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from stages.demo import train_encoders as training
-from stages.demo.encoder_scenes import CLIP_PX, Pool, cell_targets, draw_pool, masked_inputs
+from stages.demo.encoder_scenes import (
+    CLIP_PX,
+    Pool,
+    cell_targets,
+    draw_pool,
+    masked_inputs,
+    mirrored,
+    squashed_cells_of,
+)
+from stages.demo.naming import Centres
 from stages.demo.probe import (
     PROBED,
     Embedded,
@@ -39,14 +50,15 @@ _DINO += ("mlp.fc2.bias", "ls2.gamma")
 
 
 def official_keys(name: str) -> set[str]:
-    """As openai/CLIP, SunzeY/AlphaCLIP and facebookresearch/dinov2 name them, at four layers."""
+    """As openai/CLIP, SunzeY/AlphaCLIP and facebookresearch/dinov2 name them, at four layers; demo_clip has six."""
     if name == "demo_dinov2":
         rest = {"cls_token", "pos_embed", "mask_token", "norm.weight", "norm.bias"}
         rest |= {"patch_embed.proj.weight", "patch_embed.proj.bias"}
         return rest | {f"blocks.{layer}.{key}" for layer in range(4) for key in _DINO}
     joint = {"demo_clip": "in_proj_", "demo_alphaclip": "in_proj."}[name]
     blocks = (*_LN_MLP, f"attn.{joint}weight", f"attn.{joint}bias")
-    keys = {*_TOWER} | {f"transformer.resblocks.{layer}.{key}" for layer in range(4) for key in blocks}
+    layers = 6 if name == "demo_clip" else 4
+    keys = {*_TOWER} | {f"transformer.resblocks.{layer}.{key}" for layer in range(layers) for key in blocks}
     return {f"visual.{key}" for key in keys} if name == "demo_clip" else keys | {"conv1_alpha.weight"}
 
 
@@ -70,6 +82,38 @@ def test_training_sees_what_the_encoders_see(pool: Pool) -> None:
         torch.testing.assert_close(pixels[index], image_pixels(image, CLIP_PX, False, "cpu")[0], atol=2e-3, rtol=0)
         torch.testing.assert_close(alpha[index], alpha_map(thing.visible, CLIP_PX, "cpu"), atol=2e-3, rtol=0)
         assert CLASSES[int(pool.attributes[index, 0])] == thing.label
+
+
+def test_a_mirrored_scene_has_mirrored_patches(pool: Pool) -> None:
+    scenes = torch.arange(len(SEEDS))
+    objects, scene_of = pool.objects_of(scenes)
+    which = scenes % 2 == 1
+    pixels, cells = mirrored(pool, scenes, objects, scene_of, which)
+    things = [(number, thing) for number, seed in enumerate(SEEDS) for thing in scene(seed).objects]
+    for row, (number, thing) in enumerate(things):
+        mask = thing.visible[:, ::-1].copy() if which[number] else thing.visible
+        torch.testing.assert_close(cells[row], squashed_cells_of(mask).float(), atol=2e-3, rtol=0)
+    for number in scenes.tolist():
+        whole = pool.squashed[number].float()
+        assert torch.equal(pixels[number], whole.flip(2) if which[number] else whole)
+
+
+def test_what_is_asked_of_a_token_is_the_middle_and_the_size_of_its_object() -> None:
+    asked = Centres(17, 8)
+    asked.norm, asked.head = nn.Identity(), nn.Identity()  # the tokens are the answers
+    cells = torch.zeros(1, 8, 8)
+    cells[0, 5, 2:4] = 1.0
+    said = torch.full((1, 64, 17), -30.0)
+    said[..., [2, 3, 8 + 5]] = 0.0
+    said[..., 16] = math.log(2)
+    scene_of = torch.zeros(1, dtype=torch.long)
+    right = float(asked.loss(said, cells.flatten(1), scene_of))
+    assert right == pytest.approx(math.log(2), abs=1e-4)  # halfway between two columns, in one row
+    elsewhere = said.clone()
+    elsewhere[:, cells.flatten() == 0] = 99.0
+    assert float(asked.loss(elsewhere, cells.flatten(1), scene_of)) == pytest.approx(right)
+    for wrong in (said.roll(1, dims=2), said + torch.eye(17)[16]):
+        assert float(asked.loss(wrong, cells.flatten(1), scene_of)) > right + 0.5
 
 
 def test_objects_of_some_scenes(pool: Pool) -> None:
