@@ -16,7 +16,8 @@ import torch
 from tqdm import tqdm
 
 from stages.demo.dialogues import COLUMNS, Asked
-from stages.demo.train_llava import OUT, Seen, see
+from stages.demo.llava_examples import Seen, see
+from stages.demo.train_llava import OUT
 from stages.train.llava import FeatureLlava, load_llava
 from stages.train.text import IMAGE, encode_prompt, pad
 

@@ -22,7 +22,7 @@ _WISHES = (  # one after the other over the images of a split: long question?, h
     (True, "one"), (False, "one"), (True, "absent"), (True, "one"), (False, "one"),
     (True, "several"), (False, "one"), (True, "one"), (False, "absent"), (True, "one"), (False, "several"),
 )  # fmt: skip
-FURTHER = 7
+FURTHER = 15
 """Questions about a train image beside its first, as far as there are: 160 are too few to learn from. Val and test have none."""
 IGNORED = 0.08  # part of the images with a region that counts neither way
 FLAGGED = 0.05  # part of the images with a `flag` shape, which readers skip
@@ -115,10 +115,12 @@ def _write_image(folder: Path, number: int, scene_seed: int, train: bool) -> dic
     _write_json(folder / f"{number:04d}.json", annotation)
     explained = train and question.is_sentence and rng.random() < 0.6
     if train:
-        others = [each for each in every if each is not question]
-        for number_of_file, index in enumerate(rng.permutation(len(others))[:FURTHER].tolist(), 1):
-            further = _annotation(drawn, others[index], name, train, rng)
-            _write_json(folder / f"{number:04d}.{number_of_file}.json", further)
+        others = [every[index] for index in rng.permutation(len(every)).tolist() if every[index] is not question]
+        others.sort(
+            key=lambda each: len(each.objects) > 0
+        )  # both absent ones: an eighth of the questions, as in val and test
+        for number_of_file, each in enumerate(others[:FURTHER], 1):
+            _write_json(folder / f"{number:04d}.{number_of_file}.json", _annotation(drawn, each, name, train, rng))
     if not explained:
         return None
     return {"image": name, "json": f"{number:04d}.json", "query": annotation["text"][0], "outputs": question.answer}

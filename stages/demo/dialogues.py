@@ -3,13 +3,15 @@
 A place is the cell of an 8 x 8 grid over the picture, named as those of a chessboard: "c5" is the third column, the fifth row
 from above. An answer says class, colour and place of each object that is meant, a token each, objects and words in random
 order: so the one state from which the first of them is predicted has to know them all, and that is the state that stands
-before a ``[SEG]`` later. Nothing here knows of masks or of the tokens that segment.
+before a ``[SEG]`` later. An :class:`Exchange` says so: what its answer may begin with. Nothing here knows of masks or of the
+tokens that segment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,10 +26,11 @@ PLACES = tuple(f"{column}{row + 1}" for row in range(GRID) for column in COLUMNS
 WORDS = (CLASSES, tuple(COLOURS), TEXTURES)
 """Words of the attributes, by the numbers of :func:`stages.demo.encoder_scenes.attributes_of`."""
 NOTHING = "nothing"
-READ = 24
+READ = 8
 """Cells that are read out at a time."""
 EMPTY, UNCLEAR = -1, -2
-Turn = tuple[str, str]
+FIRST = (("place", 0.5), ("label", 0.25), ("colour", 0.25))
+"""How often an answer should begin with each word of a thing."""
 _SHORT = (
     "What is {text} in this image?",
     "What is {text} in this image?",
@@ -54,7 +57,8 @@ _OPENINGS = (
     "You can find it at",
 )
 _CAPTION = ("Describe the picture.", "What is in the picture?", "Name everything you see and where it is.")
-_READ = "Read the squares."
+READING = "Read the squares."
+"""Asks for :func:`reading`. Which cell comes next in its answer is chance."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +73,20 @@ class Thing:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, without the picture: rephrasings, whether it is long, and what it means, in reading order."""
+    """A question, without the picture: rephrasings, whether it is long, what it means, in reading order, and what it goes by."""
 
     texts: tuple[str, ...]
     is_sentence: bool
     things: tuple[Thing, ...]
+    family: str
 
 
 @dataclass(frozen=True)
 class Talk:
     """All that can be said about a scene; its pixels and masks are not needed any more.
 
-    ``things`` are in reading order. ``cells`` int8 [64, 3]: class, colour and texture of what fills a cell; :data:`EMPTY` or
-    :data:`UNCLEAR` where nothing does.
+    ``things`` are in reading order. ``cells`` int8 [64, 4]: class, colour and texture of what fills a cell, and the place of its
+    middle, all by their numbers; :data:`EMPTY` or :data:`UNCLEAR` where nothing does.
     """
 
     asked: tuple[Asked, ...]
@@ -89,27 +94,35 @@ class Talk:
     cells: np.ndarray
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A question and its answer. ``first``: the words that the answer may begin with behind its opening, with their chances;
+    empty where it says but one thing."""
+
+    question: str
+    answer: str
+    first: Mapping[str, float] = field(default_factory=dict)
+
+
 def talk(drawn: Scene, rng: np.random.Generator) -> Talk:
     """Every question about a scene, its objects and its cells."""
     things = [Thing(thing.label, thing.colour, thing.texture, _place(thing)) for thing in drawn.objects]
     asked = [
-        Asked(question.texts, question.is_sentence, _in_order(things[number] for number in question.objects))
+        Asked(
+            question.texts,
+            question.is_sentence,
+            _in_order(things[number] for number in question.objects),
+            question.family,
+        )
         for question in questions(drawn, rng)
     ]
     return Talk(tuple(asked), _in_order(things), _cells(drawn))
 
 
-def dialogue(about: Talk, rng: np.random.Generator, turns: int) -> list[Turn]:
-    """So many questions about a scene with their answers, in a random order, none of the scene's own twice."""
-    # Those about nothing are few.
-    weights = np.array([2.0 if not asked.things else 1.0 for asked in about.asked])
-    chosen = rng.choice(len(weights), min(len(weights), turns - 2), replace=False, p=weights / weights.sum())
-    others = (_at_a_place, _at_a_place, _by_use, _is_there)
-    found = [_ask(about.asked[number], rng) for number in chosen]
-    found += [others[int(number)](about, rng) for number in rng.integers(len(others), size=2)]
-    if rng.random() < 0.25:
-        found[0] = (str(rng.choice(_CAPTION)), caption(about))
-    return [found[number] for number in rng.permutation(len(found))]
+def exchange(about: Talk, rng: np.random.Generator) -> Exchange:
+    """A question about a scene with its answer: mostly one of the scene's own, of which no family takes up all the time."""
+    kinds = (_ask, reading, _is_there, _at_a_place, _by_use, _describe)
+    return kinds[int(rng.choice(len(kinds), p=(0.65, 0.11, 0.12, 0.06, 0.04, 0.02)))](about, rng)
 
 
 def caption(about: Talk) -> str:
@@ -119,7 +132,7 @@ def caption(about: Talk) -> str:
     )
 
 
-def reading(about: Talk, rng: np.random.Generator) -> Turn:
+def reading(about: Talk, rng: np.random.Generator) -> Exchange:
     """What cells show, drawn at random, at least a quarter of them empty: what there is to look up, densely."""
     cells = about.cells[:, 0]
     full, empty = (rng.permutation(np.flatnonzero(which)) for which in (cells >= 0, cells == EMPTY))
@@ -127,18 +140,19 @@ def reading(about: Talk, rng: np.random.Generator) -> Turn:
     said = [
         f"{PLACES[cell]} {words_of(about.cells[cell]) if cells[cell] >= 0 else NOTHING}" for cell in chosen.tolist()
     ]
-    return _READ, " " + " ".join(said)
+    return Exchange(READING, " " + " ".join(said))
 
 
 def words_of(attributes: Sequence[int]) -> str:
     """ "blue dotted key" for the numbers of class, colour and texture."""
-    label, colour, texture = (words[number] for words, number in zip(WORDS, attributes, strict=True))
+    label, colour, texture = (words[number] for words, number in zip(WORDS, attributes[:3], strict=True))
     return f"{colour} {texture} {label}"
 
 
 def corpus(talks: Sequence[Talk], rng: np.random.Generator) -> list[str]:
     """Sentences for a tokenizer to learn from."""
-    return [text for about in talks for turn in dialogue(about, rng, 24) for text in turn]
+    said = [exchange(about, rng) for about in talks for _ in range(24)]
+    return [text for one in said for text in (one.question, one.answer)]
 
 
 def answer(things: Sequence[Thing], rng: np.random.Generator) -> str:
@@ -158,29 +172,47 @@ def request(words: str, rng: np.random.Generator) -> str:
     return str(rng.choice(forms))
 
 
-def _ask(asked: Asked, rng: np.random.Generator) -> Turn:
+def _first(things: Sequence[Thing]) -> dict[str, float]:
+    """:attr:`Exchange.first` of an :func:`answer`."""
+    found = defaultdict[str, float](float)
+    for thing in things:
+        for name, share in FIRST:
+            found[getattr(thing, name)] += share / len(things)
+    return dict(found) or {NOTHING: 1.0}
+
+
+def _ask(about: Talk, rng: np.random.Generator) -> Exchange:
+    """One of the scene's questions. A family of many is asked more often than one of few, but not as much more often."""
+    members = Counter(asked.family for asked in about.asked)
+    weights = np.array([members[asked.family] ** -0.6 for asked in about.asked])
+    asked = about.asked[int(rng.choice(len(weights), p=weights / weights.sum()))]
     text = str(rng.choice(asked.texts))
     words = text if asked.is_sentence else str(rng.choice(_SHORT)).format(text=text)
-    return request(words, rng), answer(asked.things, rng)
+    return Exchange(request(words, rng), answer(asked.things, rng), _first(asked.things))
 
 
-def _is_there(about: Talk, rng: np.random.Generator) -> Turn:
+def _is_there(about: Talk, rng: np.random.Generator) -> Exchange:
     """Half of the classes asked for are there."""
     seen = sorted({thing.label for thing in about.things})
     there = rng.random() < 0.5
     label = str(rng.choice(seen if there else [label for label in CLASSES if label not in seen]))
     asked = f"Is there a {label}?" if rng.random() < 0.5 else f"Is there something that {rng.choice(USES[label])}?"
-    return asked, answer([thing for thing in about.things if thing.label == label], rng)
+    meant = [thing for thing in about.things if thing.label == label]
+    return Exchange(asked, answer(meant, rng), _first(meant))
 
 
-def _at_a_place(about: Talk, rng: np.random.Generator) -> Turn:
+def _at_a_place(about: Talk, rng: np.random.Generator) -> Exchange:
     thing = _any(about, rng)
-    return f"What is at {thing.place}?", f" {thing.colour} {thing.texture} {thing.label}."
+    return Exchange(f"What is at {thing.place}?", f" {thing.colour} {thing.texture} {thing.label}.")
 
 
-def _by_use(about: Talk, rng: np.random.Generator) -> Turn:
+def _by_use(about: Talk, rng: np.random.Generator) -> Exchange:
     thing = _any(about, rng)
-    return f"What is true of the {thing.label}?", f"It {rng.choice(USES[thing.label])}."
+    return Exchange(f"What is true of the {thing.label}?", f"It {rng.choice(USES[thing.label])}.")
+
+
+def _describe(about: Talk, rng: np.random.Generator) -> Exchange:
+    return Exchange(str(rng.choice(_CAPTION)), caption(about))
 
 
 def _any(about: Talk, rng: np.random.Generator) -> Thing:
@@ -204,8 +236,8 @@ def _place(thing: SceneObject) -> str:
 def _cells(drawn: Scene) -> np.ndarray:
     """:attr:`Talk.cells`: the object that covers most of a cell, if that is more than 0.4; empty is less than 0.1."""
     covered = np.stack([squashed_cells_of(thing.visible).float().numpy() for thing in drawn.objects])
-    attributes = np.array([attributes_of(thing) for thing in drawn.objects], np.int8)
-    found: np.ndarray = attributes[covered.argmax(0)]
+    about = [(*attributes_of(thing), PLACES.index(_place(thing))) for thing in drawn.objects]
+    found: np.ndarray = np.array(about, np.int8)[covered.argmax(0)]
     found[covered.max(0) <= 0.4] = UNCLEAR
     found[covered.sum(0) < 0.1] = EMPTY
     return found

@@ -37,12 +37,16 @@ _THE = (
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its rephrasings, the numbers of the objects that answer it (none: absent), and an answer in words."""
+    """A question, its rephrasings, the numbers of the objects that answer it (none: absent), and an answer in words.
+
+    ``family``: what it goes by, in a word.
+    """
 
     objects: tuple[int, ...]
     texts: tuple[str, ...]
     is_sentence: bool
     answer: str
+    family: str
 
 
 def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
@@ -53,21 +57,23 @@ def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
     found = [*_by_name(drawn.objects, by_class), *_by_use(by_class, rng), *_absent(by_class, rng)]
     everything = list(range(len(drawn.objects)))
     for index, phrase in _outstanding(drawn.objects, everything):
-        found.append(_long((index,), _THE, phrase.format(of="everything here"), drawn.objects[index].label))
+        words = phrase.format(of="everything here")
+        found.append(_long("of all", (index,), _THE, words, drawn.objects[index].label))
     for label, members in by_class.items():
         use = str(rng.choice(USES[label]))
         if len(members) > 1:
             for index, phrase in _outstanding(drawn.objects, members):
-                found.append(_long((index,), _THE, phrase.format(of=f"all that {use}"), label))
+                found.append(_long("of a kind", (index,), _THE, phrase.format(of=f"all that {use}"), label))
         else:
             found += _by_relation(drawn, members[0], use)
     return found
 
 
-def _long(objects: tuple[int, ...], templates: tuple[str, ...], words: str, label: str) -> Question:
+def _long(family: str, objects: tuple[int, ...], templates: tuple[str, ...], words: str, label: str) -> Question:
     texts = tuple(template.format(that=words, the=words) for template in templates)
     noun = f"the {label}" if len(objects) == 1 else f"the {len(objects)} {_plural(label)}"
-    return Question(objects, texts, True, f"The answer is {noun}." if objects else "Nothing in the picture does.")
+    answer = f"The answer is {noun}." if objects else "Nothing in the picture does."
+    return Question(objects, texts, True, answer, family)
 
 
 def _plural(label: str) -> str:
@@ -78,29 +84,30 @@ def _by_name(objects: tuple[SceneObject, ...], by_class: dict[str, list[int]]) -
     found = []
     for label, members in by_class.items():
         words = (f"the {label}", label) if len(members) == 1 else (f"all {_plural(label)}", f"the {_plural(label)}")
-        found.append(_short(tuple(members), words))
+        found.append(_short("class", tuple(members), words))
         for colour in sorted({objects[i].colour for i in members}):
             chosen = tuple(i for i in members if objects[i].colour == colour)
             if len(chosen) == 1:
-                found.append(_short(chosen, (f"the {colour} {label}", f"{label} in {colour}")))
+                found.append(_short("coloured class", chosen, (f"the {colour} {label}", f"{label} in {colour}")))
     for colour in sorted({thing.colour for thing in objects}):
         chosen = tuple(i for i, thing in enumerate(objects) if thing.colour == colour)
         noun = "thing" if len(chosen) == 1 else "things"
-        found.append(_short(chosen, (f"the {colour} {noun}", f"{colour} {noun}")))
+        found.append(_short("colour", chosen, (f"the {colour} {noun}", f"{colour} {noun}")))
     for texture in sorted({thing.texture for thing in objects} - {"plain"}):
         chosen = tuple(i for i, thing in enumerate(objects) if thing.texture == texture)
         noun = "object" if len(chosen) == 1 else "objects"
-        found.append(_short(chosen, (f"the {texture} {noun}", f"{noun} with a {texture} surface")))
+        found.append(_short("texture", chosen, (f"the {texture} {noun}", f"{noun} with a {texture} surface")))
     return found
 
 
-def _short(objects: tuple[int, ...], texts: tuple[str, ...]) -> Question:
-    return Question(objects, texts, False, f"It is {texts[0]}." if len(objects) == 1 else f"They are {texts[0]}.")
+def _short(family: str, objects: tuple[int, ...], texts: tuple[str, ...]) -> Question:
+    answer = f"It is {texts[0]}." if len(objects) == 1 else f"They are {texts[0]}."
+    return Question(objects, texts, False, answer, family)
 
 
 def _by_use(by_class: dict[str, list[int]], rng: np.random.Generator) -> list[Question]:
     return [
-        _long(tuple(members), _THAT if len(members) == 1 else _EVERY, str(rng.choice(USES[label])), label)
+        _long("use", tuple(members), _THAT if len(members) == 1 else _EVERY, str(rng.choice(USES[label])), label)
         for label, members in by_class.items()
     ]
 
@@ -109,8 +116,9 @@ def _absent(by_class: dict[str, list[int]], rng: np.random.Generator) -> list[Qu
     away = [label for label in CLASSES if label not in by_class]
     named, meant = (str(label) for label in rng.choice(away, 2, replace=False))
     colour = str(rng.choice(list(COLOURS)))
-    short = Question((), (f"the {named}", f"the {colour} {named}"), False, f"There is no {named} in the picture.")
-    return [short, _long((), _THAT, str(rng.choice(USES[meant])), meant)]
+    texts = (f"the {named}", f"the {colour} {named}")
+    short = Question((), texts, False, f"There is no {named} in the picture.", "absent")
+    return [short, _long("absent", (), _THAT, str(rng.choice(USES[meant])), meant)]
 
 
 def _outstanding(objects: tuple[SceneObject, ...], members: list[int]) -> list[tuple[int, str]]:
@@ -145,14 +153,14 @@ def _by_relation(drawn: Scene, anchor: int, use: str) -> list[Question]:
     nearest, second = np.argsort(distances)[:2]
     if distances[second] > CLEARLY * distances[nearest]:
         words = f"the object that is closest to the one that {use}"
-        found.append(_long((int(nearest),), _THE, words, objects[nearest].label))
+        found.append(_long("relation", (int(nearest),), _THE, words, objects[nearest].label))
     for phrase, related in (
         (f"the object that is partly hidden behind the one that {use}", lambda i: _hides(objects, anchor, i)),
         (f"the object that covers a part of the one that {use}", lambda i: _hides(objects, i, anchor)),
     ):
         chosen = _only(range(len(objects)), related)
         if chosen is not None:
-            found.append(_long((chosen,), _THE, phrase, objects[chosen].label))
+            found.append(_long("relation", (chosen,), _THE, phrase, objects[chosen].label))
     return found
 
 

@@ -3,7 +3,8 @@
 `python -m stages.demo.train_llava`. The classes are Hugging Face's (Gemma, LLaVA's projector), the image is what `demo_clip`
 makes of it (64 patch tokens), and the text is `stages.demo.dialogues`: never a segmentation token. What is learned
 is to find what a question means; to answer with masks is what the three systems learn later, each in its way.
-It starts as `stages.demo.looking` says, reads out single cells of the picture for a while, and then converses.
+It starts as `stages.demo.looking` says. Every question is the first about its picture: the image goes through the model once,
+and each question follows on its keys and values.
 """
 
 from __future__ import annotations
@@ -13,38 +14,38 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from torch import nn
-from tqdm import tqdm
-from transformers import GemmaConfig, LlavaConfig, PreTrainedTokenizerFast
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, GemmaConfig, LlavaConfig, PreTrainedTokenizerFast
 
-from stages.demo.dialogues import PLACES, WORDS, Talk, Turn, corpus, dialogue, reading, talk
+from stages.demo.dialogues import PLACES, WORDS, corpus
+from stages.demo.llava_examples import Batch, Lexicon, Seen, batches, lexicon, see_all
 from stages.demo.looking import LAYERS, start_looking
-from stages.demo.scenes import scene
 from stages.demo.train_encoders import Length
-from stages.encoders import ENCODERS, build, embed_all
+from stages.encoders import ENCODERS
 from stages.train.llava import IGNORED, FeatureLlava, load_llava
-from stages.train.text import IMAGE, Encoded, collate, encode
+from stages.train.text import IMAGE
 
 FIRST_SEED = 1_500_000_000  # the data set and the evaluation use smaller seeds
 SCENES = 10_000
-TURNS = 6
+IMAGES = 16
+TURNS = 8
+"""Questions about each image of a step."""
 STEPS = 3300
-BATCH = 16
 OUT = Path(__file__).parent / "models/demo_llava"
 VOCABULARY = 1024
-READING = 0.12
-"""Part of the training that reads cells alone; later every sixth row does."""
 LEARNING_RATE = 0.002
+FIRST_WEIGHT, SEEN_WEIGHT = 1.0, 0.2
+"""In the loss: of an answer's first word, and of what each image token itself says; of all other words 1."""
+MIDDLE_WEIGHT = 1.5
+"""At the start: of the word for an object's middle in what its patches say, those for class, colour and texture being 1."""
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", IMAGE)
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ 'model' if message['role'] == 'assistant' else 'user' }}\n"
@@ -56,21 +57,6 @@ TASK_WORDS = (
     "Sure, the segmentation result is. Output Generate Provide the mask for the object in the image. It is located at."
 )
 """Words of the systems' templates, so that the tokenizer has them."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What can be said about a scene, and its patch features, float16 [64, 128]."""
-
-    about: Talk
-    features: np.ndarray
-
-
-@dataclass
-class Clock:
-    """Which part of the training lies behind, 0 to 1."""
-
-    done: float = 0.0
 
 
 def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -123,73 +109,57 @@ def make_config(tokenizer: Any) -> LlavaConfig:
     )  # fmt: skip
 
 
-def see(seeds: Sequence[int], clip: Path) -> list[Seen]:
-    """Draw scenes and embed them."""
-    torch.set_num_threads(1)
-    model = build("demo_clip", {"demo_clip": clip}, "cpu", 1)
-    drawn = [scene(seed) for seed in seeds]
-    return [
-        Seen(talk(each, np.random.default_rng(each.seed)), features.astype(np.float16))
-        for each, features in zip(drawn, embed_all(model, [(each.image,) for each in drawn]), strict=True)
+def loss_of(model: FeatureLlava, batch: Batch, known: Lexicon) -> Tensor:
+    """Next-token loss on the answers, 0-d; also of what image tokens themselves say, by weights."""
+    language, words = model.model.language_model, model.get_input_embeddings()
+    images = torch.stack([*model.model.get_image_features(batch.features).pooler_output])
+    entering = torch.cat([words(known.before).expand(len(images), -1, -1).to(images.dtype), images], dim=1)
+    cache = DynamicCache()
+    seen = language(inputs_embeds=entering, past_key_values=cache, use_cache=True).last_hidden_state[
+        :, len(known.before) :
     ]
-
-
-def see_all(count: int, first: int, clip: Path, processes: int) -> list[Seen]:
-    """``see`` in several processes."""
-    parts = [range(start, min(start + 100, first + count)) for start in range(first, first + count, 100)]
-    with ProcessPoolExecutor(processes) as pool:
-        found = tqdm(pool.map(partial(see, clip=clip), parts), total=len(parts), unit="100 scenes", disable=None)
-        return [seen for part in found for seen in part]
-
-
-def examples(
-    seen: Sequence[Seen], tokenizer: Any, rng: np.random.Generator, begun: Callable[[], float]
-) -> Iterator[tuple[Encoded, np.ndarray]]:
-    """Conversations about scenes in random order, for ever; ``begun`` says which part of the training lies behind."""
-    places = set(token_ids(tokenizer, PLACES))
-    while True:
-        for number in rng.permutation(len(seen)):
-            one = seen[number]
-            if begun() < READING or rng.random() < 1 / 6:
-                row = encode(tokenizer, _with_image([reading(one.about, rng)], rng), len(one.features))
-                labels = [
-                    IGNORED if label in places else label for label in row.labels
-                ]  # which cell comes next is chance
-                yield Encoded(row.ids, labels), one.features
-            else:
-                turns = _with_image(dialogue(one.about, rng, TURNS), rng)
-                yield encode(tokenizer, turns, len(one.features)), one.features
-
-
-def _with_image(turns: list[Turn], rng: np.random.Generator) -> list[Turn]:
-    (asked, answer), *others = turns
-    space = " " if rng.random() < 0.5 else ""  # LISA's validation has one, its training none
-    return [(f"{IMAGE}\n{space}{asked}", answer), *others]
-
-
-def token_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
-    """The one token of each word inside a text.
-
-    Raises:
-        ValueError: a word is more than one token.
-    """
-    found = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words]
-    if torn := [word for word, ids in zip(words, found, strict=True) if len(ids) != 1]:
-        raise ValueError(f"the tokenizer takes these words apart: {', '.join(torn)}")
-    return [ids[0] for ids in found]
+    states, labels, begun, first, chances = (list[Tensor]() for _ in range(5))
+    for part in batch.questions:
+        of_images = DynamicCache()
+        for number, layer in enumerate(cache.layers):
+            of_images.update(layer.keys[part.image], layer.values[part.image], number)
+        there = part.attention_mask.new_ones(len(part.image), entering.shape[1])
+        found = language(
+            inputs_embeds=words(part.input_ids),
+            attention_mask=torch.cat([there, part.attention_mask], dim=1),
+            past_key_values=of_images,
+            use_cache=True,
+        ).last_hidden_state
+        row, position = (part.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+        states.append(found[row, position])
+        labels.append(part.labels[row, position + 1])
+        row, position, word = part.first.unbind(1)
+        begun.append(found[row, position])
+        first.append(word)
+        chances.append(part.chances)
+    spoken = F.cross_entropy(model.lm_head(torch.cat(states)).float(), torch.cat(labels))
+    likely = model.lm_head(torch.cat(begun)).float().log_softmax(-1).gather(1, torch.cat(first)[:, None])[:, 0]
+    chance = torch.cat(chances)
+    beginning = -(chance * likely).sum() / chance.sum().clamp(min=1)
+    full = batch.cells[..., 0] >= 0
+    shown = [
+        F.cross_entropy(model.lm_head(seen[full]).float()[:, tokens], batch.cells[full][:, kind])
+        for kind, tokens in enumerate(known.kinds)
+    ]
+    return spoken + FIRST_WEIGHT * beginning + SEEN_WEIGHT * torch.stack(shown).mean()
 
 
 def start(model: FeatureLlava, tokenizer: Any, seen: Sequence[Seen]) -> None:
     """``start_looking`` by what the cells of some scenes show."""
     features = torch.from_numpy(np.stack([one.features for one in seen])).float()
     cells = torch.from_numpy(np.stack([one.about.cells for one in seen])).long()
+    kinds = lexicon(tokenizer).kinds
     shown = [
-        nn.functional.one_hot(cells[..., kind].clamp(min=0), len(words)) * (cells[..., kind, None] >= 0)
-        for kind, words in enumerate(WORDS)
+        F.one_hot(cells[..., kind].clamp(min=0), len(tokens)) * (cells[..., kind, None] >= 0)
+        for kind, tokens in enumerate(kinds)
     ]
-    words = token_ids(tokenizer, [word for words in WORDS for word in words])
-    places = token_ids(tokenizer, PLACES)
-    start_looking(model, features, torch.cat(shown, dim=-1).float(), torch.tensor(words), torch.tensor(places))
+    said = torch.cat([*shown[:-1], MIDDLE_WEIGHT * shown[-1]], dim=-1)
+    start_looking(model, features, said, torch.cat(kinds), kinds[-1])
 
 
 def groups_of(model: FeatureLlava) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -211,14 +181,11 @@ def groups_of(model: FeatureLlava) -> tuple[list[dict[str, Any]], list[dict[str,
 
 
 def train(
-    model: FeatureLlava,
-    source: Iterator[tuple[Encoded, np.ndarray]],
-    length: Length,
-    pad_id: int,
-    clock: Clock,
-    learning_rate: float = LEARNING_RATE,
+    model: FeatureLlava, tokenizer: Any, source: Iterator[Batch], length: Length, learning_rate: float = LEARNING_RATE
 ) -> None:
-    """Next-token loss on the answers."""
+    """Minimise :func:`loss_of`."""
+    known = lexicon(tokenizer)
+    model.set_attn_implementation("eager")  # torch's own is slower in 16 bit on a processor
     matrices, rest = groups_of(model)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
@@ -227,17 +194,13 @@ def train(
     clipped = [weight for group in rest for weight in group["params"]]
     began, step, shown = time.perf_counter(), 0, 0.0
     while (done := length.done(step, time.perf_counter() - began)) < 1:
-        clock.done = done
         rate = learning_rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["part"]
             optimizer.zero_grad()
-        rows = [next(source) for _ in range(BATCH)]
-        inputs = collate([encoded for encoded, _ in rows], pad_id)
-        features = torch.from_numpy(np.stack([features for _, features in rows])).float()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**inputs, pixel_values=features).loss
+            loss = loss_of(model, next(source), known)
         loss.backward()
         nn.utils.clip_grad_norm_(clipped, 1.0)
         for optimizer in optimizers:
@@ -267,7 +230,7 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
     seen = see_all(arguments.scenes, FIRST_SEED, arguments.clip, arguments.processes)
     model: FeatureLlava
-    length, clock, rate = Length(arguments.steps, arguments.minutes), Clock(), LEARNING_RATE
+    length, rate = Length(arguments.steps, arguments.minutes), LEARNING_RATE
     if arguments.begun:
         model, tokenizer = load_llava(str(arguments.begun), "float32")
         model.train().requires_grad_(True)
@@ -276,8 +239,7 @@ def main() -> None:
         tokenizer = make_tokenizer(corpus([each.about for each in seen[:1000]], rng))
         model = FeatureLlava(make_config(tokenizer))
         start(model, tokenizer, seen[:1500])
-    source = examples(seen, tokenizer, rng, lambda: 1.0 if arguments.begun else clock.done)
-    train(model, source, length, tokenizer.pad_token_id, clock, rate)
+    train(model, tokenizer, batches(seen, tokenizer, rng, IMAGES, TURNS), length, rate)
     model.to(torch.bfloat16).save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)
 

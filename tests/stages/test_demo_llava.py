@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from stages.demo import train_llava
 from stages.demo.ask import answers, judge, places
 from stages.demo.dialogues import (
     COLUMNS,
+    EMPTY,
     GRID,
     NOTHING,
     PLACES,
@@ -22,29 +22,28 @@ from stages.demo.dialogues import (
     answer,
     caption,
     corpus,
-    dialogue,
+    exchange,
     reading,
     talk,
 )
+from stages.demo.llava_examples import batch_of, batches, lexicon, see, token_ids
 from stages.demo.looking import LAYERS
 from stages.demo.questions import questions
 from stages.demo.scenes import SceneObject, scene
 from stages.demo.train_encoders import Length
 from stages.demo.train_llava import (
     OUT,
+    SEEN_WEIGHT,
     SPECIAL,
-    Clock,
-    examples,
     groups_of,
+    loss_of,
     make_config,
     make_tokenizer,
-    see,
     start,
-    token_ids,
     train,
 )
-from stages.train.llava import FeatureLlava, load_llava
-from stages.train.text import IMAGE, collate
+from stages.train.llava import IGNORED, FeatureLlava, load_llava
+from stages.train.text import IMAGE, encode
 
 SEEDS = range(42, 46)
 CLIP = OUT.parent / "demo_clip.safetensors"
@@ -87,22 +86,38 @@ def test_an_answer_begins_with_any_of_its_words() -> None:
     assert all(len({*words[:3]} & {"key", "blue", "c5"}) in (0, 3) for words in said)  # one thing after the other
 
 
-def test_a_dialogue_has_questions_with_answers_and_speaks_of_no_masks() -> None:
+def test_an_exchange_says_what_its_answer_may_begin_with_and_nothing_of_masks() -> None:
     rng = np.random.default_rng(0)
     about = talk(scene(43), rng)
-    turns = dialogue(about, rng, 8)
-    assert len(turns) == 8
-    text = " ".join([*corpus([about], rng), *reading(about, rng)])
-    assert "[SEG]" not in text
-    assert "SEG_MASK" not in text
-    assert "[REJ]" not in text
+    said = [exchange(about, rng) for _ in range(300)]
+    assert len({one.question for one in said}) > 100
+    chances = [one.first for one in said if one.first]
+    assert all(abs(sum(first.values()) - 1) < 1e-9 for first in chances)
+    assert {NOTHING} in [set(first) for first in chances]
+    for one in said:
+        words = [word for word in re.findall(r"\w+", one.answer) if word in one.first]
+        assert set(words) == set(one.first)
+    text = " ".join(text for one in said for text in (one.question, one.answer))
+    assert not re.search(r"SEG|REJ", text)
+
+
+def test_no_family_of_questions_takes_up_all_the_time() -> None:
+    rng = np.random.default_rng(0)
+    about = talk(scene(43), rng)
+    of = {text: asked.family for asked in about.asked for text in asked.texts if asked.is_sentence}
+    told = [of[one.question] for one in (exchange(about, rng) for _ in range(2000)) if one.question in of]
+    share = {family: sum(asked.family == family for asked in about.asked if asked.is_sentence) for family in set(told)}
+    most = max(share, key=lambda family: share[family])
+    assert told.count(most) / len(told) < share[most] / sum(share.values())
+    assert set(told) == set(of.values())
 
 
 def test_read_cells_show_what_covers_them() -> None:
     drawn = scene(44)
     about = talk(drawn, np.random.default_rng(0))
     height, width = drawn.image.shape[:2]
-    found = dict(re.findall(r"([a-h]\d) (nothing|\w+ \w+ \w+)", reading(about, np.random.default_rng(0))[1]))
+    read = " ".join(reading(about, np.random.default_rng(seed)).answer for seed in range(4))
+    found = dict(re.findall(r"([a-h]\d) (nothing|\w+ \w+ \w+)", read))
     assert len(found) > 10
     assert "nothing" in found.values()
     for name, words in found.items():
@@ -118,6 +133,76 @@ def test_read_cells_show_what_covers_them() -> None:
             assert sum(covered.values()) < 0.15
         else:
             assert covered[words] > 0.35
+
+
+def test_a_cell_knows_the_middle_of_what_covers_it() -> None:
+    drawn = scene(44)
+    about = talk(drawn, np.random.default_rng(0))
+    spots = {(thing.label, thing.colour, thing.texture): thing.place for thing in about.things}
+    assert len(spots) == len(about.things)  # or the scene is no example
+    full = [row for row in about.cells.tolist() if row[0] >= 0]
+    assert len(full) > 5
+    for *attributes, place in full:
+        what = tuple(words[number] for words, number in zip(WORDS, attributes, strict=True))
+        assert spots[what] == PLACES[place]
+    assert any(row == [EMPTY] * 4 for row in about.cells.tolist())
+
+
+def test_a_batch_is_what_the_whole_conversations_are(tokenizer: Any) -> None:
+    """Questions behind one image's keys and values: the same tokens, labels and states as each conversation on its own."""
+    chosen, known, turns = see(SEEDS, CLIP)[:2], lexicon(tokenizer), 3
+    batch = batch_of(chosen, tokenizer, known, np.random.default_rng(0), turns)
+    torch.manual_seed(0)
+    model = FeatureLlava(make_config(tokenizer)).eval()
+    start(model, tokenizer, chosen)
+    rng = np.random.default_rng(0)
+    said = [exchange(one.about, rng) for one in chosen for _ in range(turns)]
+    spoken, first, words, told = [], [], 0, [0] * len(said)
+    for part in batch.questions:
+        for row, image in enumerate(part.image.tolist()):
+            space = tokenizer.decode(part.input_ids[row]).removeprefix("\n").startswith(" ")
+            asked = tokenizer.decode(part.input_ids[row][: int(part.attention_mask[row].sum())])
+            number = next(
+                number
+                for number, one in enumerate(said)
+                if number // turns == image and not told[number] and f"{one.question}<end_of_turn>" in asked
+            )
+            one, told[number] = said[number], 1
+            turn = (f"{IMAGE}\n{' ' * space}{one.question}", one.answer)
+            whole = encode(tokenizer, [turn], len(chosen[0].features))
+            length = int(part.attention_mask[row].sum())
+            ids, labels = (torch.tensor(found[-length:]) for found in (whole.ids, whole.labels))
+            assert torch.equal(part.input_ids[row, :length], ids)
+            kept = part.labels[row, :length] != IGNORED
+            assert torch.equal(part.labels[row, :length][kept], labels[kept])
+            features = torch.from_numpy(chosen[image].features)[None].float()
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([whole.ids]), pixel_values=features).logits[0, -length:]
+            likely = logits.log_softmax(-1)
+            spoken += [-likely[at - 1, labels[at]] for at in kept.nonzero()[:, 0].tolist()]
+            rows = part.first[:, 0] == row
+            for (_, at, word), chance in zip(part.first[rows].tolist(), part.chances[rows].tolist(), strict=True):
+                first.append(-chance * likely[at, word])
+            words += bool(one.first)
+    assert all(told)
+    with torch.no_grad():
+        found = loss_of(model, batch, known)
+    without = found - SEEN_WEIGHT * _seen(model, chosen, batch.cells, tokenizer)
+    expected = torch.stack(spoken).mean() + torch.stack(first).sum() / words
+    torch.testing.assert_close(without, expected, atol=2e-4, rtol=2e-4)
+
+
+def _seen(model: FeatureLlava, chosen: list[Any], cells: torch.Tensor, tokenizer: Any) -> torch.Tensor:
+    """Mean entropy of the words for what a patch shows, from a run over the images alone."""
+    known = lexicon(tokenizer)
+    ids = torch.tensor([[*known.before, *[model.config.image_token_id] * len(chosen[0].features)]] * len(chosen))
+    features = torch.from_numpy(np.stack([one.features for one in chosen])).float()
+    with torch.no_grad():
+        logits = model(input_ids=ids, pixel_values=features).logits[:, len(known.before) :]
+    full, losses = cells[..., 0] >= 0, []
+    for kind, tokens in enumerate(known.kinds):
+        losses.append(torch.nn.functional.cross_entropy(logits[full][:, tokens], cells[full][:, kind]))
+    return torch.stack(losses).mean()
 
 
 def test_the_tokenizer_gives_back_what_it_took(tokenizer: Any) -> None:
@@ -170,22 +255,18 @@ def test_a_word_of_two_tokens_is_refused(tokenizer: Any) -> None:
         token_ids(tokenizer, ["c5", "unheardof"])
 
 
-def test_training_learns_and_what_is_saved_is_loaded(
-    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train_llava, "BATCH", 2)
+def test_training_learns_and_what_is_saved_is_loaded(tokenizer: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = make_config(tokenizer)
     config.text_config.num_hidden_layers = 1
     model = FeatureLlava(config)
     seen = see(range(42, 43), CLIP)
     start(model, tokenizer, seen)
-    source = examples(seen, tokenizer, np.random.default_rng(0), lambda: 1.0)
-    encoded, features = next(source)
-    inputs = {**collate([encoded], 0), "pixel_values": torch.from_numpy(features)[None].float()}
-    before = float(model(**inputs).loss.detach())
-    train(model, source, Length(70), tokenizer.pad_token_id, Clock())
-    assert float(model(**inputs).loss.detach()) < before - 0.2
+    known = lexicon(tokenizer)
+    asked = batch_of(seen, tokenizer, known, np.random.default_rng(1), 8)
+    before = float(loss_of(model, asked, known).detach())
+    train(model, tokenizer, batches(seen, tokenizer, np.random.default_rng(0), 1, 8), Length(40))
+    assert float(loss_of(model, asked, known).detach()) < before - 0.2
     model.to(torch.bfloat16).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     again, _ = load_llava(str(tmp_path), "float32")
