@@ -15,7 +15,7 @@ from stages.train.llava import load_llava
 from stages.train.params import TrainParams
 from stages.train.system import Batch, Mode, rng_of, sizes_of, union_of
 from stages.train.text import collate, encode_prompt, pad
-from stages.train.vocabulary import ExtendedLlava
+from stages.train.vocabulary import ExtendedLlava, NamedOnce
 from store.reader import Split
 from store.request import companion
 from store.views import Candidates
@@ -40,7 +40,7 @@ class Elisa:
         ids = self.tokenizer(" nothing", add_special_tokens=False)["input_ids"]
         self.model.start_words_like({REJ: ids})
         self.words = MaskWords(self.tokenizer, {REJ: self.model.word_id(REJ)}, self.model.first_mask, most)
-        self.style = Style(self.own.position, self.own.text, self.own.token_dropout)
+        self.style = Style(self.own.position, self.own.text, self.own.token_dropout, self.own.order)
 
     @classmethod
     def build(cls, params: TrainParams, split: Split, device: str, weights: object) -> Elisa:
@@ -168,6 +168,7 @@ class Elisa:
             do_sample=False,
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.pad_token_id,
+            logits_processor=[] if self.own.repeats else [NamedOnce(ids.shape[1], self.model.first_mask)],
             **features,
         )
         answers = []

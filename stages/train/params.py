@@ -69,6 +69,8 @@ class ElisaParams(Params):
     """Pre-training of the adapter; null: none, as released."""
     position: Literal["before", "after", "randomized"]
     """Masks before or after the explanatory answer."""
+    order: Literal["random", "offered"]
+    """Of the masks in an answer: random, as released, or as the candidates are offered, largest first."""
     text: bool
     """Words around the masks."""
     token_dropout: Fraction
@@ -87,6 +89,8 @@ class ElisaParams(Params):
     """Of a generated answer."""
     beams: Annotated[int, Field(ge=1)]
     """Of generation; 1: greedy."""
+    repeats: bool
+    """Whether a generated answer may name a mask again, as released: then it is likely to name that one until it is full."""
 
 
 class SegParams(Params):
@@ -96,6 +100,8 @@ class SegParams(Params):
     """What a [SEG] of the training answers stands for: all that is meant, or one instance of it (GSVA)."""
     explanatory: Fraction | None
     """Share of the targets with an explanatory answer asked for it without a mask; of the others half get both. null: none."""
+    answers: Annotated[tuple[Annotated[str, Field(pattern=r"^[^\[]*\[SEG\][^\[]*$")], ...], Field(min_length=1)] | None
+    """What the training answers with a mask may be, each with one [SEG]; null: the five that were released."""
     text_weight: Positive
     """Of the text's cross entropy in the loss."""
     learning_rate: Positive

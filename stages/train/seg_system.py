@@ -13,7 +13,7 @@ from stages.evaluate.predictions import Prediction
 from stages.train.elisa import REJ, MaskWords
 from stages.train.llava import IGNORED, load_llava
 from stages.train.params import SegParams, TrainParams
-from stages.train.seg_text import GIVEN, SEG, conversation, evaluation
+from stages.train.seg_text import ANSWERS, GIVEN, SEG, conversation, evaluation
 from stages.train.states import seg_states
 from stages.train.system import Batch, Mode, rng_of
 from stages.train.text import Encoded, collate, encode_prompt, pad
@@ -86,6 +86,7 @@ class SegSystem(ABC):
                 batch["answer"][number],
                 self.own.explanatory,
                 rng,
+                self.own.answers or ANSWERS,
             )
             rows.append(self.words.encode([turn], self.tokens))
             wanted.append(numbers if self.seg in rows[-1].labels else [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stages.train.elisa import REJ
@@ -34,6 +36,7 @@ ANSWERS = (
     "Sure, the segmentation result is [SEG].",
     "[SEG].",
 )
+"""Answers with masks."""
 GIVEN = f"{SEG}."
 """The answer that stands in the input of the released validations."""
 
@@ -45,7 +48,13 @@ def evaluation(text: str, is_sentence: bool) -> str:
 
 
 def conversation(
-    text: str, is_sentence: bool, masks: int, explanation: str | None, alone: float | None, rng: np.random.Generator
+    text: str,
+    is_sentence: bool,
+    masks: int,
+    explanation: str | None,
+    alone: float | None,
+    rng: np.random.Generator,
+    answers: Sequence[str] = ANSWERS,
 ) -> Turn:
     """A question and its answer, each by a template drawn from ``rng``.
 
@@ -54,9 +63,10 @@ def conversation(
         explanation: the explanatory answer, if there is one.
         alone: share of the explained that is asked for the explanation alone, whose answer has no [SEG]; half of the others
             get both. None: nothing is explained.
+        answers: what an answer with masks may be.
     """
     words = str(rng.choice(LONG)).format(text=text) if is_sentence else str(rng.choice(SHORT)).format(text=text.lower())
-    answer = str(rng.choice(ANSWERS)).replace(SEG, ", ".join([SEG] * masks) or REJ)
+    answer = str(rng.choice(answers)).replace(SEG, ", ".join([SEG] * masks) or REJ)
     if explanation is not None and alone is not None:
         if rng.random() < alone:
             words, answer = text, explanation

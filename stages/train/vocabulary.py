@@ -13,11 +13,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlavaConfig, initialization
+from transformers import LlavaConfig, LogitsProcessor, initialization
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
 from stages.train.adapter import AdapterSizes, MaskAdapter, QueryBlock
 from stages.train.llava import IGNORED, FeatureLlava
+
+
+class NamedOnce(LogitsProcessor):  # type: ignore[misc]
+    """Takes a mask that an answer names already out of what may come next: the answer is a set.
+
+    Args:
+        begun: tokens of the prompt, int64 positions before which nothing counts.
+        first_mask: id of mask 0.
+    """
+
+    def __init__(self, begun: int, first_mask: int) -> None:
+        self.begun, self.first_mask = begun, first_mask
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores float [B, N] for what follows ``input_ids`` int64 [B, L]."""
+        row, position = (input_ids[:, self.begun :] >= self.first_mask).nonzero(as_tuple=True)
+        left = scores.clone()
+        left[row, input_ids[row, self.begun + position]] = -torch.inf
+        return left
 
 
 class ExtendedLlava(FeatureLlava):

@@ -107,6 +107,8 @@ def seg_params(full_llava: Callable[[str], Any]) -> Callable[..., TrainParams]:
         values |= {"epochs": 1, "batch_size": 4, "accumulation": 1, "gradient_checkpointing": False, "seed": 3}
         values["llmseg"] |= {"mask_encoder": "x", "geometry": True, "dim": 16, "mlp_dim": 24, "max_new_tokens": 6}
         values["lisa"] |= {"sam_model": "demo_sam", "max_new_tokens": 6}
+        for name in ("llmseg", "lisa"):
+            values[name]["answers"] = None
         values[system] |= own
         return TrainParams.model_validate(values)
 

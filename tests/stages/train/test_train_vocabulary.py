@@ -15,7 +15,7 @@ from stages.train.adapter import GEOMETRY, AdapterSizes, MaskAdapter, place_feat
 from stages.train.elisa import PREFIXES, REJ, REQUESTS, MaskWords, Style, conversation, drop_tokens
 from stages.train.llava import IGNORED, load_llava
 from stages.train.text import IMAGE, encode_prompt
-from stages.train.vocabulary import ExtendedLlava, token_loss
+from stages.train.vocabulary import ExtendedLlava, NamedOnce, token_loss
 
 DIM, MOST = 6, 5
 FIRST = 2000  # id of mask 0: behind any tokenizer here
@@ -115,6 +115,24 @@ def test_generation_is_step_by_step_over_the_extended_vocabulary(
             for _ in range(6):
                 ids = torch.cat([ids, model(ids, **alone).logits[:, -1:].argmax(-1)], dim=1)
             assert torch.equal(ids[0, ones.shape[1] :], found[b])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_answer_names_a_mask_once(model: ExtendedLlava, tokenizer: Any, beams: int) -> None:
+    batch = inputs(model, tokenizer, (5, 2))
+    model.adapter.std_emb.data.mul_(5)  # whatever comes next is a mask
+    length = batch["input_ids"].shape[1]
+    how = {"max_new_tokens": 6, "do_sample": False, "num_beams": beams, "eos_token_id": -1, "pad_token_id": 0}
+    how |= {"attention_mask": torch.ones_like(batch["input_ids"])}
+    again = model.generate(**batch, **how)[:, length:].tolist()
+    once = model.generate(**batch, **how, logits_processor=[NamedOnce(length, model.first_mask)])[:, length:].tolist()
+    assert any(len(set(row)) < len(row) for row in again)
+    for row, masks in zip(once, (5, 2), strict=True):
+        named = [token for token in row if token >= model.first_mask]
+        assert named
+        assert len(set(named)) == len(named) <= masks
+    if beams == 1:
+        assert [row[0] for row in once] == [row[0] for row in again]  # what the question names does not count
 
 
 def test_left_padding_changes_nothing(model: ExtendedLlava, tokenizer: Any) -> None:
