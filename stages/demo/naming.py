@@ -87,7 +87,8 @@ class Centres(nn.Module):
             middle = self._between((along * steps).sum(1) / area)
             error = error - (logits.log_softmax(-1) * middle[:, None]).sum(-1)
         weights = cells / area.sqrt()[:, None]
-        return (error * weights).sum() / weights.sum()
+        mean: Tensor = (error * weights).sum() / weights.sum()
+        return mean
 
     def _between(self, places: Tensor) -> Tensor:
         """Shares [m, side] of the two steps on either side of places [m], as near as they are."""

@@ -146,7 +146,8 @@ def loss_of(model: FeatureLlava, batch: Batch, known: Lexicon) -> Tensor:
         F.cross_entropy(model.lm_head(seen[full]).float()[:, tokens], batch.cells[full][:, kind])
         for kind, tokens in enumerate(known.kinds)
     ]
-    return spoken + FIRST_WEIGHT * beginning + SEEN_WEIGHT * torch.stack(shown).mean()
+    loss: Tensor = spoken + FIRST_WEIGHT * beginning + SEEN_WEIGHT * torch.stack(shown).mean()
+    return loss
 
 
 def start(model: FeatureLlava, tokenizer: Any, seen: Sequence[Seen]) -> None:
