@@ -103,12 +103,9 @@ def train(
     if stopped is None:
         every = batches(params, system, splits)
         system.begin(lambda: (blanked(batch, params.without) for batch in every))
-    trainer = StoreTrainer(
-        system,
-        batches(params, system, splits, **ranks),
-        arguments,
-        callbacks=[Curves(folder / "curves", resume=stopped is not None), *callbacks],
-    )
+    first_rank = arguments.process_index == 0  # of several, each would write the same files
+    curves = [Curves(folder / "curves", resume=stopped is not None)] if first_rank else []
+    trainer = StoreTrainer(system, batches(params, system, splits, **ranks), arguments, callbacks=[*curves, *callbacks])
     trainer.train(resume_from_checkpoint=stopped)
     if trainer.is_world_process_zero():
         about = {"system": name, "params": identity(params, name)}

@@ -131,7 +131,10 @@ class _KeepPlace(TrainerCallback):  # type: ignore[misc]
 
 
 class Curves(TrainerCallback):  # type: ignore[misc]
-    """What the Trainer logs, as DVCLive's metrics and plots in ``folder``; ``resume`` goes on with those of a stopped run."""
+    """What the Trainer logs, as DVCLive's metrics and plots in ``folder``; ``resume`` goes on with those of a stopped run.
+
+    For the first rank alone.
+    """
 
     def __init__(self, folder: Path, resume: bool) -> None:
         from dvclive import Live
@@ -142,11 +145,10 @@ class Curves(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **rest: Any
     ) -> None:
         """After ``logging_steps`` updates, and at the end."""
-        if state.is_world_process_zero:
-            self.live.step = state.global_step
-            for name, value in (logs or {}).items():
-                self.live.log_metric(name, value)
-            self.live.make_summary()
+        self.live.step = state.global_step
+        for name, value in (logs or {}).items():
+            self.live.log_metric(name, value)
+        self.live.make_summary()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
         """Write what is left."""

@@ -143,13 +143,30 @@ def test_questions_by_use_mean_all_objects_of_the_class(scenes: list[Scene]) -> 
     assert checked > 20
 
 
+def questions_of(split: str, count: int) -> list[int]:
+    """How many questions each image of a split of the demo has: of a train image :data:`FURTHER` more, if there are so many."""
+    if split != "train":
+        return [1] * count
+    rng = np.random.default_rng(0)
+    return [min(1 + FURTHER, len(questions(scene(seed), rng))) for seed in scene_seeds(split, count, 3)]
+
+
+def test_a_train_image_is_asked_both_questions_about_absent_things(demo: Path) -> None:
+    split, count = "train", SIZES.train
+    for source, found in zip(reasonseg.list_sources(demo, split), annotations(demo, split).values(), strict=True):
+        height, width = cv2.imread(str(demo / source.path)).shape[:2]
+        every = reasonseg.annotate(demo, source, height, width).targets
+        assert sum(not target.instances for target in every) == 2, found["text"]
+    assert max(questions_of(split, count)) == 1 + FURTHER
+
+
 def test_the_data_set_is_in_reasonsegs_format(demo: Path) -> None:
     kinds: dict[str, int] = {}
     for split, count in vars(SIZES).items():
         found = annotations(demo, split)
         files = len(list((demo / split).glob("*.json")))
         assert len(found) == count
-        assert files == count * (1 + FURTHER if split == "train" else 1)
+        assert files == sum(questions_of(split, count))
         for annotation in found.values():
             assert set(annotation) == {"shapes", "text", "is_sentence"}
             assert isinstance(annotation["is_sentence"], bool)
@@ -197,7 +214,7 @@ def test_train_images_have_further_questions_and_the_others_one(demo: Path) -> N
             assert {number for target in found.targets for number in target.instances} == set(
                 range(len(found.instances))
             )
-        assert set(asked) == ({FURTHER + 1} if split == "train" else {1})
+        assert asked == questions_of(split, count)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_splits_share_no_scene(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_alphaclip_has_the_published_tensors(
     [
         ("clip_vit_l14", (1024, 24, 14, 224, 768)),
         ("clip_vit_l14_336", (1024, 24, 14, 336, 768)),
-        ("demo_clip", (128, 4, 16, 128, 64)),
+        ("demo_clip", (128, 6, 16, 128, 64)),
     ],
 )
 def test_clip_has_the_published_tensors(name: str, architecture: tuple[int, ...], shapes_of: Mapping[str, Any]) -> None:
