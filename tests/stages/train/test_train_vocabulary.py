@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,15 @@ def test_what_is_said_comes_back(tokenizer: Any, positives: list[int], seed: int
     assert text.replace("  ", " ") == turn[1].replace("  ", " ")
     assert max(found.ids) < FIRST + MOST
     assert turn[1].endswith("key.") == (position == "before")
+
+
+@pytest.mark.parametrize("order", ["random", "offered"])
+def test_masks_are_named_in_an_order_that_was_asked_for(order: Any) -> None:
+    named = set()
+    for seed in range(20):
+        turn = conversation("Which?", None, [3, 0, 2], np.random.default_rng(seed), Style(order=order))
+        named.add(tuple(int(number) for number in re.findall(r"<SEG_MASK_(\d+)>", turn[1])))
+    assert named == {(1, 3, 4)} if order == "offered" else len(named) > 3
 
 
 def test_dropped_tokens_are_a_share_and_never_the_image() -> None:
