@@ -66,7 +66,7 @@ def read_commit(folder: Path, shard: int) -> Commit | None:
     path = folder / commit_file(shard)
     try:
         return parse_commit(read_json(path), path, shard)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -36,7 +36,7 @@ def start_looking(model: FeatureLlava, features: Tensor, shown: Tensor, words: T
     Args:
         model: untrained, with a key head for each query head.
         features: patch tokens float [n, P, C].
-        shown: which words say what a patch shows, float [n, P, W], 0 or 1.
+        shown: which words say what a patch shows, float [n, P, W]: 0, or how loud.
         words: their tokens int64 [W].
         places: tokens int64 [P] of the words for the patches' places.
     """

@@ -38,7 +38,7 @@ SCENES = 10_000
 IMAGES = 16
 TURNS = 8
 """Questions about each image of a step."""
-STEPS = 3300
+STEPS = 1520
 OUT = Path(__file__).parent / "models/demo_llava"
 VOCABULARY = 1024
 LEARNING_RATE = 0.002
