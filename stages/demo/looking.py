@@ -61,6 +61,16 @@ def start_looking(model: FeatureLlava, features: Tensor, shown: Tensor, words: T
         attention.o_proj.weight.copy_((carried @ turn).T * len(turn) / len(carried))
 
 
+@torch.no_grad()
+def carry_over(model: FeatureLlava, before: Tensor, features: Tensor) -> None:
+    """Fit a trained model's projector to another tower: its tokens come in as those of the tower before did.
+
+    ``before`` and ``features`` are the patch tokens float [n, P, C] of the same pictures by the two.
+    """
+    projector: Any = model.model.multi_modal_projector
+    _fit(projector, features, projector(before))
+
+
 def _near_alike(places: Tensor) -> Tensor:
     """Embeddings [P, h] of the cells of a square grid, row by row, mixed with ones of their row and of their column."""
     side, width = math.isqrt(len(places)), places.shape[1]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from stages.demo.encoder_scenes import ATTRIBUTES, cell_targets
 
-_ATTRIBUTE_WEIGHTS = (1.0, 0.3, 0.2)  # class, colour, texture
+_ATTRIBUTE_WEIGHTS = (1.0, 0.3, 0.4)  # class, colour, texture
 
 
 class Words(nn.Module):

@@ -27,7 +27,7 @@ from transformers import DynamicCache, GemmaConfig, LlavaConfig, PreTrainedToken
 
 from stages.demo.dialogues import PLACES, WORDS, corpus
 from stages.demo.llava_examples import Batch, Lexicon, Seen, batches, lexicon, see_all
-from stages.demo.looking import LAYERS, start_looking
+from stages.demo.looking import LAYERS, carry_over, start_looking
 from stages.demo.train_encoders import Length
 from stages.encoders import ENCODERS
 from stages.train.llava import IGNORED, FeatureLlava, load_llava
@@ -35,6 +35,8 @@ from stages.train.text import IMAGE
 
 FIRST_SEED = 1_500_000_000  # the data set and the evaluation use smaller seeds
 SCENES = 10_000
+FITTED = 1500
+"""Of these, so many fit the projector before the first step."""
 IMAGES = 16
 TURNS = 8
 """Questions about each image of a step."""
@@ -152,7 +154,7 @@ def loss_of(model: FeatureLlava, batch: Batch, known: Lexicon) -> Tensor:
 
 def start(model: FeatureLlava, tokenizer: Any, seen: Sequence[Seen]) -> None:
     """``start_looking`` by what the cells of some scenes show."""
-    features = torch.from_numpy(np.stack([one.features for one in seen])).float()
+    features = features_of(seen)
     cells = torch.from_numpy(np.stack([one.about.cells for one in seen])).long()
     kinds = lexicon(tokenizer).kinds
     shown = [
@@ -161,6 +163,11 @@ def start(model: FeatureLlava, tokenizer: Any, seen: Sequence[Seen]) -> None:
     ]
     said = torch.cat([*shown[:-1], MIDDLE_WEIGHT * shown[-1]], dim=-1)
     start_looking(model, features, said, torch.cat(kinds), kinds[-1])
+
+
+def features_of(seen: Sequence[Seen]) -> Tensor:
+    """Patch tokens float32 [n, P, C]."""
+    return torch.from_numpy(np.stack([one.features for one in seen])).float()
 
 
 def groups_of(model: FeatureLlava) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -223,6 +230,7 @@ def main() -> None:
     parser.add_argument(
         "--from", dest="begun", type=Path, help="go on with the model in this folder, at half of the learning rate"
     )
+    parser.add_argument("--clip-before", type=Path, help="what that model saw with, if it was another demo_clip")
     parser.add_argument("--seed", type=int, default=0, help="another one to go on with")
     parser.add_argument("--clip", type=Path, default=OUT.parent / "demo_clip.safetensors")
     parser.add_argument("--processes", type=int, default=2)
@@ -236,10 +244,13 @@ def main() -> None:
         model, tokenizer = load_llava(str(arguments.begun), "float32")
         model.train().requires_grad_(True)
         rate /= 2
+        if arguments.clip_before:
+            before = see_all(FITTED, FIRST_SEED, arguments.clip_before, arguments.processes)
+            carry_over(model, features_of(before), features_of(seen[:FITTED]))
     else:
         tokenizer = make_tokenizer(corpus([each.about for each in seen[:1000]], rng))
         model = FeatureLlava(make_config(tokenizer))
-        start(model, tokenizer, seen[:1500])
+        start(model, tokenizer, seen[:FITTED])
     train(model, tokenizer, batches(seen, tokenizer, rng, IMAGES, TURNS), length, rate)
     model.to(torch.bfloat16).save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)

@@ -74,27 +74,27 @@ def pool() -> Pool:
 
 def test_training_sees_what_the_encoders_see(pool: Pool) -> None:
     things = [(drawn, thing) for drawn in map(scene, SEEDS) for thing in drawn.objects]
-    assert len(things) == len(pool.owner) == len(pool.cutouts)
+    assert len(things) == len(pool.pictures.owner) == len(pool.cutouts)
     mask_only = torch.arange(len(things)) % 2 == 0
     pixels, alpha = masked_inputs(pool, torch.arange(len(things)), mask_only)
     for index, (drawn, thing) in enumerate(things):
         image = drawn.image * thing.visible[:, :, None] if mask_only[index] else drawn.image
         torch.testing.assert_close(pixels[index], image_pixels(image, CLIP_PX, False, "cpu")[0], atol=2e-3, rtol=0)
         torch.testing.assert_close(alpha[index], alpha_map(thing.visible, CLIP_PX, "cpu"), atol=2e-3, rtol=0)
-        assert CLASSES[int(pool.attributes[index, 0])] == thing.label
+        assert CLASSES[int(pool.pictures.attributes[index, 0])] == thing.label
 
 
 def test_a_mirrored_scene_has_mirrored_patches(pool: Pool) -> None:
     scenes = torch.arange(len(SEEDS))
-    objects, scene_of = pool.objects_of(scenes)
+    objects, scene_of = pool.pictures.objects_of(scenes)
     which = scenes % 2 == 1
-    pixels, cells = mirrored(pool, scenes, objects, scene_of, which)
+    pixels, cells = mirrored(pool.pictures, scenes, objects, scene_of, which)
     things = [(number, thing) for number, seed in enumerate(SEEDS) for thing in scene(seed).objects]
     for row, (number, thing) in enumerate(things):
         mask = thing.visible[:, ::-1].copy() if which[number] else thing.visible
         torch.testing.assert_close(cells[row], squashed_cells_of(mask).float(), atol=2e-3, rtol=0)
     for number in scenes.tolist():
-        whole = pool.squashed[number].float()
+        whole = pool.pictures.squashed[number].float()
         assert torch.equal(pixels[number], whole.flip(2) if which[number] else whole)
 
 
@@ -117,9 +117,9 @@ def test_what_is_asked_of_a_token_is_the_middle_and_the_size_of_its_object() -> 
 
 
 def test_objects_of_some_scenes(pool: Pool) -> None:
-    objects, position = pool.objects_of(torch.tensor([2, 0, 2]))
-    assert pool.owner[objects].tolist() == [[2, 0, 2][place] for place in position.tolist()]
-    counts = torch.bincount(pool.owner)
+    objects, position = pool.pictures.objects_of(torch.tensor([2, 0, 2]))
+    assert pool.pictures.owner[objects].tolist() == [[2, 0, 2][place] for place in position.tolist()]
+    counts = torch.bincount(pool.pictures.owner)
     assert len(objects) == 2 * counts[2] + counts[0]
 
 
@@ -135,7 +135,7 @@ def test_a_few_steps_reduce_each_loss(
     monkeypatch.setattr(training, "_LOG_STEPS", 8)
     torch.manual_seed(0)
     length = training.Length(24)
-    tower = training.train_clip(pool, length, batch=4)
+    tower = training.train_clip(pool.pictures, length, batch=4)
     training.train_alphaclip(pool, tower, length, batch=16)
     training.train_dinov2(pool, length, batch=2)
     log = capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_a_few_steps_reduce_each_loss(
 def test_training_writes_official_checkpoints_that_load(tmp_path: Path) -> None:
     lock = tmp_path / "weights.lock"
     one = training.Length(1)
-    written = training.train_all(tmp_path, lock, scenes=2, lengths=(one, one, one))
+    written = training.train_all(tmp_path, lock, scenes=2, clip_scenes=3, lengths=(one, one, one))
     assert [path.name for path in written] == [f"{name}.safetensors" for name in NAMES]
     drawn = scene(SEEDS[0])
     masks = [thing.visible for thing in drawn.objects]

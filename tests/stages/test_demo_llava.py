@@ -27,7 +27,7 @@ from stages.demo.dialogues import (
     talk,
 )
 from stages.demo.llava_examples import batch_of, batches, lexicon, see, token_ids
-from stages.demo.looking import LAYERS
+from stages.demo.looking import LAYERS, carry_over
 from stages.demo.questions import questions
 from stages.demo.scenes import SceneObject, scene
 from stages.demo.train_encoders import Length
@@ -35,6 +35,7 @@ from stages.demo.train_llava import (
     OUT,
     SEEN_WEIGHT,
     SPECIAL,
+    features_of,
     groups_of,
     loss_of,
     make_config,
@@ -241,6 +242,22 @@ def test_at_the_start_places_near_each_other_are_alike(tokenizer: Any) -> None:
     means = [float(alike[(apart >= least) & (apart < most)].mean()) for least, most in ((0.5, 1.5), (1.5, 4), (4, 20))]
     assert means[0] > 0.5 > means[1] > means[2]
     assert float(alike.fill_diagonal_(0).max()) < 0.9
+
+
+def test_a_model_goes_on_with_another_tower(tokenizer: Any) -> None:
+    torch.manual_seed(0)
+    model = FeatureLlava(make_config(tokenizer))
+    seen = see(SEEDS, CLIP)
+    start(model, tokenizer, seen)
+    before = features_of(seen)
+    other = before @ torch.linalg.qr(torch.randn(before.shape[-1], before.shape[-1]))[0] + 1
+    with torch.no_grad():
+        entered = model.model.multi_modal_projector(before)
+        apart = (model.model.multi_modal_projector(other) - entered).square().mean()
+        carry_over(model, before, other)
+        left = (model.model.multi_modal_projector(other) - entered).square().mean()
+    assert left < 0.3 * entered.var()
+    assert left < 0.3 * apart
 
 
 def test_every_parameter_is_trained_once(tokenizer: Any) -> None:

@@ -160,6 +160,26 @@ def test_a_train_image_is_asked_both_questions_about_absent_things(demo: Path) -
     assert max(questions_of(split, count)) == 1 + FURTHER
 
 
+def test_the_words_of_a_question_do_not_tell_that_a_thing_is_absent(demo: Path) -> None:
+    """A train image that has single things is asked about one by its class and about one by its use, as about absent ones."""
+    uses = [use for each in USES.values() for use in each]
+    single, by_class, by_use = 0, 0, 0
+    for number, seed in enumerate(scene_seeds("train", SIZES.train, 3)):
+        labels = [thing.label for thing in scene(seed).objects]
+        if all(labels.count(label) > 1 for label in labels):
+            continue
+        single += 1
+        asked = [json.loads(path.read_text(encoding="utf-8")) for path in (demo / "train").glob(f"{number:04d}.*json")]
+        groups = [{shape["group_id"] for shape in each["shapes"] if shape["label"] == "target"} for each in asked]
+        texts = [each["text"][0] for each, meant in zip(asked, groups, strict=True) if len(meant) == 1]
+        by_class += any(text.removeprefix("the ") in CLASSES for text in texts)
+        by_use += any(
+            use in text and "of all that" not in text and "the one that" not in text for text in texts for use in uses
+        )
+    assert single > 20
+    assert by_class == by_use == single
+
+
 def test_the_data_set_is_in_reasonsegs_format(demo: Path) -> None:
     kinds: dict[str, int] = {}
     for split, count in vars(SIZES).items():
