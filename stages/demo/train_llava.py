@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument(
-        "--from", dest="begun", type=Path, help="go on with the model in this folder, at half of the learning rate"
+        "--from", dest="begun", type=Path, help="go on with the model in this folder, at 0.6 of the learning rate"
     )
     parser.add_argument("--clip-before", type=Path, help="what that model saw with, if it was another demo_clip")
     parser.add_argument("--seed", type=int, default=0, help="another one to go on with")
@@ -243,7 +243,7 @@ def main() -> None:
     if arguments.begun:
         model, tokenizer = load_llava(str(arguments.begun), "float32")
         model.train().requires_grad_(True)
-        rate /= 2
+        rate *= 0.6
         if arguments.clip_before:
             before = see_all(FITTED, FIRST_SEED, arguments.clip_before, arguments.processes)
             carry_over(model, features_of(before), features_of(seen[:FITTED]))
