@@ -48,7 +48,7 @@ from stages.weights import record
 FIRST_SEED = 2_000_000_000  # the data set and the evaluation use smaller seeds
 SCENES = 12_000
 CLIP_SCENES = 40_000
-"""With as few as the others see, CLIP names 96 % of the objects it was trained on and 70 % of others."""
+"""With as few as the others see, CLIP named 96 % of the objects it was trained on and 70 % of others."""
 OUT = Path(__file__).parent / "models"
 LOCK = Path("weights.lock")
 LEARNING_RATE = 0.003
@@ -70,7 +70,7 @@ class Length:
         return step / self.steps if self.minutes is None else spent_s / 60 / self.minutes
 
 
-LENGTHS = (Length(2430), Length(2600), Length(1250))  # of CLIP, AlphaCLIP and DINOv2
+LENGTHS = (Length(4741), Length(2600), Length(1250))  # of CLIP, AlphaCLIP and DINOv2
 
 
 def train_clip(seen: Pictures, length: Length, batch: int = 64) -> VisionTransformer:
