@@ -44,7 +44,6 @@ PREFIXES = (
 """What comes before the masks; two spelling mistakes of the original are mended."""
 _PLACEHOLDER = re.compile(r" <SEG_MASK_(\d+)>")
 Position = Literal["before", "after", "randomized"]
-Order = Literal["random", "offered"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,12 @@ class Style:
     """How conversations are put into words.
 
     ``position``: masks before or after the explanatory answer, or either. ``text``: whether words stand around the masks.
-    ``token_dropout``: share of text tokens that the model sees as unknown while it trains. ``order``: of the masks in an answer.
+    ``token_dropout``: share of text tokens that the model sees as unknown while it trains.
     """
 
     position: Position = "randomized"
     text: bool = True
     token_dropout: float = 0.2
-    order: Order = "random"
 
 
 def conversation(
@@ -66,12 +64,11 @@ def conversation(
 ) -> Turn:
     """A question and its answer with the masks ``positives`` (numbers of candidates), or with :data:`REJ` where there is none.
 
-    Mask k stands in the text as `` <SEG_MASK_{k+1}>``. As the order of masks means nothing, the released code draws it; in that in
-    which the candidates are offered, the next one is no matter of chance.
+    Mask k stands in the text as `` <SEG_MASK_{k+1}>``, in random order, as the order of masks means nothing.
     """
     request = str(rng.choice(REQUESTS))
     asked = f"{question} {request}." if _first(style.position, rng) else f"{request}. {question}"
-    chosen = rng.permutation(list(positives)).tolist() if style.order == "random" else sorted(positives)
+    chosen = rng.permutation(list(positives)).tolist()
     masks = "".join(f" <SEG_MASK_{k + 1}>" for k in chosen) or f" {REJ}"
     said = answer or ""
     if not style.text:

@@ -40,7 +40,7 @@ class Elisa:
         ids = self.tokenizer(" nothing", add_special_tokens=False)["input_ids"]
         self.model.start_words_like({REJ: ids})
         self.words = MaskWords(self.tokenizer, {REJ: self.model.word_id(REJ)}, self.model.first_mask, most)
-        self.style = Style(self.own.position, self.own.text, self.own.token_dropout, self.own.order)
+        self.style = Style(self.own.position, self.own.text, self.own.token_dropout)
 
     @classmethod
     def build(cls, params: TrainParams, split: Split, device: str, weights: object) -> Elisa:

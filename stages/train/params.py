@@ -69,8 +69,6 @@ class ElisaParams(Params):
     """Pre-training of the adapter; null: none, as released."""
     position: Literal["before", "after", "randomized"]
     """Masks before or after the explanatory answer."""
-    order: Literal["random", "offered"]
-    """Of the masks in an answer: random, as released, or as the candidates are offered, largest first."""
     text: bool
     """Words around the masks."""
     token_dropout: Fraction
