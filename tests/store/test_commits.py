@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from factory import array_meta, small_store, vectors, write_array, write_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import ConflictError, FailedImageError, IncompleteColumnError, open_split
+from store import ConflictError, FailedImageError, IncompleteColumnError, files, open_split
 from store.columns import read_commit
 from store.errors import DamagedStoreError
 from store.files import read_json, temporary_file, write_json
@@ -197,7 +198,7 @@ def test_every_flipped_byte_of_the_records_is_noticed(tmp_path: Path, name: str)
     assert verify(tmp_path, ["d/val"], deep=True).problems == []
 
 
-_TEXT = st.text(st.sampled_from('ab": \\\n,\u00e4{}[]'), max_size=8)
+_TEXT = st.text(st.sampled_from('ab": \\\n,\u00e4\udc80{}[]'), max_size=8)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | _TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
@@ -205,11 +206,13 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize("json_of", [orjson, None], ids=["orjson", "without orjson"])
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(_TEXT | st.just("zip"), _JSON, max_size=4), st.sampled_from([1, None, 4]))
+@given(value=st.dictionaries(_TEXT | st.just("zip"), _JSON, max_size=4), indent=st.sampled_from([1, None, 4]))
 def test_a_record_is_read_as_it_was_written_whatever_its_layout(
-    tmp_path: Path, value: dict[str, Any], indent: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_of: Any, value: dict[str, Any], indent: int | None
 ) -> None:
+    monkeypatch.setattr(files, "orjson", json_of)
     path = tmp_path / "record.json"
     write_json(path, value)
     assert read_json(path) == value
