@@ -66,8 +66,14 @@ class Record:
         return f"Record({self.image_index}, {self.image_id!r}, {size})"
 
     def __getitem__(self, column: str) -> AnyArray:
-        """The image's vectors in an array column. Raises FailedImageError, never gives fill values."""
-        return self.split.column(column).array(self.image_index)
+        """The image's vectors in an array column. Raises FailedImageError, never gives fill values; ValueError for a table."""
+        source = self.split.column(column)
+        if source.meta.array is None:
+            raise ValueError(
+                f"{column} is a table, expected an array column; a record has rows of tables as record.masks, record.instances "
+                f"and record.targets, and record.height_px and others of images; whole: split.column({column!r}).table(0)"
+            )
+        return source.array(self.image_index)
 
     @cached_property
     def masks(self) -> list[Region]:

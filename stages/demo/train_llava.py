@@ -226,6 +226,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--minutes", type=float, help="train so long by the clock instead")
     parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the scenes; others to go on with")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument(
         "--from", dest="begun", type=Path, help="go on with the model in this folder, at 0.6 of the learning rate"
@@ -237,7 +238,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     rng = np.random.default_rng(arguments.seed)
-    seen = see_all(arguments.scenes, FIRST_SEED, arguments.clip, arguments.processes)
+    seen = see_all(arguments.scenes, arguments.first_seed, arguments.clip, arguments.processes)
     model: FeatureLlava
     length, rate = Length(arguments.steps, arguments.minutes), LEARNING_RATE
     if arguments.begun:
@@ -245,7 +246,7 @@ def main() -> None:
         model.train().requires_grad_(True)
         rate *= 0.6
         if arguments.clip_before:
-            before = see_all(FITTED, FIRST_SEED, arguments.clip_before, arguments.processes)
+            before = see_all(FITTED, arguments.first_seed, arguments.clip_before, arguments.processes)
             carry_over(model, features_of(before), features_of(seen[:FITTED]))
     else:
         tokenizer = make_tokenizer(corpus([each.about for each in seen[:1000]], rng))
