@@ -25,12 +25,13 @@ def train_command(settings: Settings, system: str, restart: bool = False) -> str
     Raises:
         InputError: there is no such system, or the parameters do not fit the store.
     """
-    from stages.train.run import finished, train
+    from stages.train.identity import finished
+    from stages.train.run import train
 
     folder = folder_of(settings, system)
-    if not restart and finished(settings.train, system, folder):
-        return f"{folder}: trained with these parameters already; --restart trains anew"
     splits = {name: _open(settings, settings.check_split(name), system) for name in settings.train.train}
+    if not restart and finished(settings.train, system, folder, splits):
+        return f"{folder}: trained with these parameters on these data already; --restart trains anew"
     make_folder(folder)
     try:
         path = train(
@@ -61,14 +62,16 @@ def answers(settings: Settings, system: str, split: str, mode: str = "generated"
         InputError: it was not trained with these parameters, or has no such mode.
     """
     from stages.evaluate.predictions import MODES, Meta, write
-    from stages.train.run import finished, predict, restore
+    from stages.train.identity import finished
+    from stages.train.run import predict, restore
 
     if mode not in MODES:
         raise InputError(f"--mode: found {mode!r}, expected one of {', '.join(MODES)}")
     folder = folder_of(settings, system)
     if not finished(settings.train, system, folder):
         raise InputError(
-            f"{folder}: {system} was not trained with these parameters; run: python cli.py train --system {system}"
+            f"{folder}: {system} was not trained with these parameters and this language model; "
+            f"run: python cli.py train --system {system}"
         )
     opened = _open(settings, settings.check_split(split), system)
     weights = partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)
@@ -87,7 +90,7 @@ def controls(settings: Settings, system: str, split: str) -> list[Path]:
     """Answers of a system that cannot understand: to questions about each other's images, and of the same system trained without
     the image or without the question, where there is one (``train.without``)."""
     from stages.train.controls import SHUFFLED, Without
-    from stages.train.run import finished
+    from stages.train.identity import finished
 
     found = [answers(settings, system, split, given=given) for given in SHUFFLED]
     for without in get_args(Without):

@@ -16,6 +16,7 @@ from transformers import TrainingArguments, set_seed
 from stages.evaluate.predictions import Prediction
 from stages.train.controls import Given, answered, batch_size_for, blanked
 from stages.train.elisa_system import Elisa
+from stages.train.identity import CHECKPOINTS, RUN, identity, last_checkpoint
 from stages.train.lisa_system import Lisa
 from stages.train.llava import inject_lora
 from stages.train.llmseg_system import LlmSeg
@@ -32,7 +33,6 @@ from store.torch import Loader, loader
 
 SYSTEMS: dict[str, type[System]] = {"elisa": Elisa, "llmseg": LlmSeg, "lisa": Lisa}
 """Name -> class."""
-RUN, CHECKPOINTS = "run.json", "checkpoints"
 QUESTION_TOKENS, ANSWER_TOKENS = 192, 64
 """What the memory plan reckons with: question, answer and template; and the answer alone."""
 
@@ -46,17 +46,6 @@ def columns(params: TrainParams, system: str) -> set[str]:
     if any(kind.candidates(params, training) for training in (True, False)):
         found |= {"masks", "instances", "match/instances"}  # candidate sets are made from them
     return found
-
-
-def identity(params: TrainParams, system: str) -> dict[str, Any]:
-    """The parameters that decide what a system becomes: those of the others do not."""
-    return params.model_dump(mode="json", exclude=set(SYSTEMS) - {system})
-
-
-def finished(params: TrainParams, system: str, folder: Path) -> bool:
-    """Whether a run with these parameters came to its end."""
-    path = folder / RUN
-    return path.is_file() and json.loads(path.read_text())["params"] == identity(params, system)
 
 
 def batches(params: TrainParams, system: System, splits: Mapping[str, Split], **ranks: int) -> Loader:
@@ -99,7 +88,8 @@ def train(
     system = SYSTEMS[name].build(params, next(iter(splits.values())), device, weights)
     prepare(system, params)
     print(memory_of(system, params), file=sys.stderr)
-    stopped = last_checkpoint(folder, identity(params, name), restart)
+    about = identity(params, name, splits)
+    stopped = last_checkpoint(folder, about, restart)
     if stopped is None:
         every = batches(params, system, splits)
         system.begin(lambda: (blanked(batch, params.without) for batch in every))
@@ -108,9 +98,10 @@ def train(
     trainer = StoreTrainer(system, batches(params, system, splits, **ranks), arguments, callbacks=[*curves, *callbacks])
     trainer.train(resume_from_checkpoint=stopped)
     if trainer.is_world_process_zero():
-        about = {"system": name, "params": identity(params, name)}
+        (folder / RUN).unlink(missing_ok=True)  # that of a run before, which these weights are not of
         save_trained(system.model, folder / TRAINED, {"system": name, "params": json.dumps(about["params"])})
-        (folder / RUN).write_text(json.dumps({**about, "history": trainer.state.log_history}, indent=1) + "\n")
+        ended = {"system": name, **about, "history": trainer.state.log_history}
+        (folder / RUN).write_text(json.dumps(ended, indent=1) + "\n")
         shutil.rmtree(folder / CHECKPOINTS)  # what a stopped run needs
     return folder / TRAINED
 
@@ -141,18 +132,6 @@ def arguments_of(params: TrainParams, folder: Path, device: str) -> TrainingArgu
         ignore_data_skip=True,  # the loader itself goes on where it stood
         disable_tqdm=None,
     )
-
-
-def last_checkpoint(folder: Path, wanted: Mapping[str, Any], restart: bool) -> str | None:
-    """The checkpoint to go on from; those of other parameters are removed."""
-    checkpoints = folder / CHECKPOINTS
-    note = checkpoints / RUN
-    if restart or (checkpoints.is_dir() and not (note.is_file() and json.loads(note.read_text()) == wanted)):
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(wanted))
-    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return str(found[-1]) if found else None
 
 
 def memory_of(system: System, params: TrainParams) -> Plan:

@@ -19,7 +19,8 @@ from transformers import TrainerCallback
 from pipeline.config import ROOT, load_settings
 from pipeline.train import folder_of
 from stages.encoders import dinov2_vit
-from stages.train.run import columns, finished, identity, last_checkpoint, train
+from stages.train.identity import finished, identity, last_checkpoint
+from stages.train.run import columns, train
 from stages.weights import locate
 from store import open_split
 
@@ -83,7 +84,8 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
         assert forced.json()["groups"]["all"][f"{system}-teacher_forced"]
     other = finished.run("evaluate", "--system", system, "--split", "val")
     assert other.code == 2
-    assert f"{system} was not trained with these parameters; run: python cli.py train --system {system}" in other.err
+    assert f"{system} was not trained with these parameters and this language model; run: " in other.err
+    assert f"python cli.py train --system {system}" in other.err
 
 
 def test_controls_stand_beside(finished: Any) -> None:
@@ -149,7 +151,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(finished: Any, tmp_path: 
     assert not finished_at(settings, stopped)
     assert list(stopped.rglob("*.safetensors"))
     assert not list(stopped.rglob("training_args.bin"))
-    other = identity(settings.train.model_copy(update={"batch_size": 1}), "elisa")
+    other = identity(settings.train.model_copy(update={"batch_size": 1}), "elisa", {"train": split})
     assert last_checkpoint(copytree(stopped, tmp_path / "other"), other, restart=False) is None
     go(folder=stopped)
     assert finished_at(settings, stopped)
