@@ -13,7 +13,7 @@ import pyarrow as pa
 from .errors import FailedImageError, IncompleteColumnError, StoreError
 from .fields import Accessor
 from .layout import column_dir, find_columns, split_dir
-from .lineage import Lineage, command_for, require_current
+from .lineage import Lineage, collection_paused, command_for, require_current
 from .meta import ColumnMeta, Commit
 from .records import Record
 from .schema import OK, PER_TARGET
@@ -261,10 +261,11 @@ def open_split(
         raise StoreError(f"{base}: no column {', '.join(unknown)}; found {', '.join(names)}")
     lineage = Lineage(Path(store))
     tables = TableCache(table_cache_bytes)
-    opened = {
-        name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
-        for name in wanted
-    }
+    with collection_paused():
+        opened = {
+            name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
+            for name in wanted
+        }
     images = opened["images"].meta
     for name, column in opened.items():
         made_for = (column.meta.images, column.meta.shard_images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from store import ConflictError, FailedImageError, IncompleteColumnError, files, open_split
 from store.columns import read_commit
-from store.errors import DamagedStoreError
+from store.errors import DamagedStoreError, StoreError
 from store.files import read_json, temporary_file, write_json
 from store.layout import column_dir
 from store.reader import open_column
@@ -273,3 +274,20 @@ def test_a_table_asked_for_as_vectors_says_where_its_rows_are(tmp_path: Path) ->
     write_images(tmp_path, 4)
     with pytest.raises(ValueError, match=r"images is a table, expected an array column; .*record\.height_px"):
         open_split(tmp_path, "d", "val")[0]["images"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_opening_leaves_the_collector_of_garbage_as_it_was(tmp_path: Path, enabled: bool) -> None:
+    write_images(tmp_path, 4)
+    (gc.enable if enabled else gc.disable)()
+    try:
+        open_split(tmp_path, "d", "val")
+        assert gc.isenabled() == enabled
+        with pytest.raises(StoreError):
+            open_split(tmp_path, "d", "val", columns=["none"])
+        (tmp_path / "d/val/images/commits/00000.json").write_text("no commit")
+        with pytest.raises(StoreError):
+            open_split(tmp_path, "d", "val")
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
