@@ -59,7 +59,7 @@ def answers(settings: Settings, system: str, split: str, mode: str = "generated"
         The file of predictions; its system is named with ``mode`` and ``given`` where these are not the usual ones.
 
     Raises:
-        InputError: it was not trained with these parameters, or has no such mode.
+        InputError: it was not trained with these parameters and this language model, or has no such mode.
     """
     from stages.evaluate.predictions import MODES, Meta, write
     from stages.train.identity import finished

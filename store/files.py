@@ -18,11 +18,6 @@ from typing import Any
 from .errors import DamagedStoreError
 from .layout import TEMPORARY
 
-try:
-    import orjson
-except ImportError:  # an extra: the reader needs numpy, pyarrow and google-crc32c alone
-    orjson = None  # type: ignore[assignment]
-
 
 def canonical_json(value: Any) -> bytes:
     """The one byte string of a JSON value: sorted keys, no spaces, ASCII. Digests are taken of it."""
@@ -141,7 +136,7 @@ def read_json(path: Path, max_bytes: int = 1 << 28) -> dict[str, Any]:
     try:
         with named(path):
             text = path.read_bytes()
-        value = _loads(text)
+        value = json.loads(text)
         stated = value.pop("checksum")
         # As we write it, the file has the canonical form in it (a large split has thousands to check); as others do, not.
         written = hashlib.sha256(_without_checksum(text, stated)).hexdigest() == stated
@@ -153,14 +148,6 @@ def read_json(path: Path, max_bytes: int = 1 << 28) -> dict[str, Any]:
             f"{path}: found checksum {actual}, expected {stated}; run: python cli.py verify --repair"
         )
     return value  # type: ignore[no-any-return]
-
-
-def _loads(text: bytes) -> Any:
-    """JSON read by orjson where it is installed, in a quarter of the time; what it refuses is for Python's own to judge."""
-    if orjson is not None:
-        with contextlib.suppress(orjson.JSONDecodeError):  # such as half a surrogate pair, in the name of a file
-            return orjson.loads(text)
-    return json.loads(text)
 
 
 def _without_checksum(text: bytes, stated: object) -> bytes:

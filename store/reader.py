@@ -223,6 +223,7 @@ class Split:
         return self.columns[name]
 
 
+@collection_paused()
 def open_split(
     store: str | Path,
     dataset: str,
@@ -261,11 +262,10 @@ def open_split(
         raise StoreError(f"{base}: no column {', '.join(unknown)}; found {', '.join(names)}")
     lineage = Lineage(Path(store))
     tables = TableCache(table_cache_bytes)
-    with collection_paused():
-        opened = {
-            name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
-            for name in wanted
-        }
+    opened = {
+        name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
+        for name in wanted
+    }
     images = opened["images"].meta
     for name, column in opened.items():
         made_for = (column.meta.images, column.meta.shard_images)

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 from factory import array_meta, small_store, vectors, write_array, write_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import ConflictError, FailedImageError, IncompleteColumnError, files, open_split
+from store import ConflictError, FailedImageError, IncompleteColumnError, open_split
 from store.columns import read_commit
 from store.errors import DamagedStoreError, StoreError
 from store.files import read_json, temporary_file, write_json
@@ -191,8 +190,6 @@ def test_every_flipped_byte_of_the_records_is_noticed(tmp_path: Path, name: str)
     for position in range(len(good)):
         bad = bytearray(good)
         bad[position] ^= 1 << (position % 8)
-        if _same_json(bytes(bad), good) and name != "zarr.json":
-            continue  # white space between tokens holds no information
         path.write_bytes(bad)
         assert verify(tmp_path, ["d/val"]).problems, f"byte {position} of {name}"
     path.write_bytes(good)
@@ -207,13 +204,11 @@ _JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("json_of", [orjson, None], ids=["orjson", "without orjson"])
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.dictionaries(_TEXT | st.just("zip"), _JSON, max_size=4), indent=st.sampled_from([1, None, 4]))
 def test_a_record_is_read_as_it_was_written_whatever_its_layout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_of: Any, value: dict[str, Any], indent: int | None
+    tmp_path: Path, value: dict[str, Any], indent: int | None
 ) -> None:
-    monkeypatch.setattr(files, "orjson", json_of)
     path = tmp_path / "record.json"
     write_json(path, value)
     assert read_json(path) == value
@@ -225,13 +220,6 @@ def test_a_record_is_read_as_it_was_written_whatever_its_layout(
         path.write_text(json.dumps({**sealed, name: [sealed[name]]}, indent=1, sort_keys=True))
         with pytest.raises(DamagedStoreError):
             read_json(path)
-
-
-def _same_json(left: bytes, right: bytes) -> bool:
-    try:
-        return bool(json.loads(left) == json.loads(right))
-    except ValueError:
-        return False
 
 
 def test_unknown_files_and_links_are_damage(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ FORGERIES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "more vectors than fit": (COMMIT, lambda v: v.update(counts=[10**9] * 4)),
     "status missing": (COMMIT, lambda v: v.update(status=["ok"])),
     "an unknown status": (COMMIT, lambda v: v.update(status=["fine"] * 4)),
+    "a status of another kind": (COMMIT, lambda v: v.update(status=[["ok"]] * 4)),
     "checksums missing": (COMMIT, lambda v: v.update(crc32c=[1])),
     "upstream of another kind": (COMMIT, lambda v: v.update(upstream=["images"])),
     "upstream outside": (COMMIT, lambda v: v.update(upstream={"/../../etc#0": "x"})),

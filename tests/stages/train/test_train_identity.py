@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.train.identity import RUN, finished, identity, last_checkpoint
+from stages.train.identity import RUN, SYSTEM_SECTIONS, finished, identity, last_checkpoint
 from stages.train.params import TrainParams
+from stages.train.run import SYSTEMS
 from store.reader import Split
 
 
@@ -36,6 +37,10 @@ def test_it_is_known_again(params: TrainParams, seg_split: Split, ended: Path) -
     assert finished(params, "lisa", ended, {"val": seg_split})
     others = params.elisa.model_copy(update={"top_k": 3})
     assert finished(params.model_copy(update={"elisa": others}), "lisa", ended), "another system's parameters"
+
+
+def test_the_sections_of_all_systems_are_known() -> None:
+    assert set(SYSTEMS) == SYSTEM_SECTIONS
 
 
 def test_other_parameters(params: TrainParams, ended: Path) -> None:
