@@ -116,23 +116,22 @@ def _write_image(folder: Path, number: int, scene_seed: int, train: bool) -> dic
     explained = train and question.is_sentence and rng.random() < 0.6
     if train:
         others = [every[index] for index in rng.permutation(len(every)).tolist() if every[index] is not question]
-        for number_of_file, each in enumerate(_further(others), 1):
+        for number_of_file, each in enumerate(_further(question, others), 1):
             _write_json(folder / f"{number:04d}.{number_of_file}.json", _annotation(drawn, each, name, train, rng))
     if not explained:
         return None
     return {"image": name, "json": f"{number:04d}.json", "query": annotation["text"][0], "outputs": question.answer}
 
 
-def _further(others: list[Question]) -> list[Question]:
-    """Those to ask about a train image: the absent ones, an eighth as in val and test, as many about a single thing that is there
-    in the same words, so that the words alone do not tell what is absent, and then the others as they come."""
-    absent = [each for each in others if not each.objects]
-    alike = [
-        next((each for each in others if each.family == family and len(each.objects) == 1), None)
-        for family in ("class", "use")
+def _further(first: Question, others: list[Question]) -> list[Question]:
+    """Those to ask about a train image beside its first: with it an eighth about absent things as in val and test, a short and a
+    long one, and others as they come."""
+    absent = [
+        next(each for each in others if not each.objects and each.is_sentence == is_sentence)
+        for is_sentence in (False, True)
+        if first.objects or first.is_sentence != is_sentence
     ]
-    first = [*absent, *(each for each in alike if each)]
-    return [*first, *(each for each in others if all(each is not one for one in first))][:FURTHER]
+    return [*absent, *(each for each in others if each.objects)][:FURTHER]
 
 
 def _annotation(drawn: Scene, question: Question, name: str, train: bool, rng: np.random.Generator) -> dict[str, Any]:

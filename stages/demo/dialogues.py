@@ -29,6 +29,8 @@ NOTHING = "nothing"
 READ = 8
 """Cells that are read out at a time."""
 EMPTY, UNCLEAR = -1, -2
+ABSENT = 0.15
+"""How much of what is asked is not there."""
 FIRST = (("place", 0.5), ("label", 0.25), ("colour", 0.25))
 """How often an answer should begin with each word of a thing."""
 _SHORT = (
@@ -183,9 +185,11 @@ def _first(things: Sequence[Thing]) -> dict[str, float]:
 
 def _ask(about: Talk, rng: np.random.Generator) -> Exchange:
     """One of the scene's questions. A family of many is asked more often than one of few, but not as much more often."""
-    members = Counter(asked.family for asked in about.asked)
-    weights = np.array([members[asked.family] ** -0.6 for asked in about.asked])
-    asked = about.asked[int(rng.choice(len(weights), p=weights / weights.sum()))]
+    there = rng.random() >= ABSENT
+    fit = [asked for asked in about.asked if bool(asked.things) == there]
+    members = Counter(asked.family for asked in fit)
+    weights = np.array([members[asked.family] ** -0.6 for asked in fit])
+    asked = fit[int(rng.choice(len(weights), p=weights / weights.sum()))]
     text = str(rng.choice(asked.texts))
     words = text if asked.is_sentence else str(rng.choice(_SHORT)).format(text=text)
     return Exchange(request(words, rng), answer(asked.things, rng), _first(asked.things))

@@ -1,13 +1,14 @@
 """Questions about a scene: short phrases that name things, and long ones that go by use, size, place or relation."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.demo.scenes import CLASSES, COLOURS, USES, Scene, SceneObject
+from stages.demo.textures import TEXTURES
 
 CLEARLY = 1.35  # how many times more room, or less distance, counts as the most or the nearest
 APART = 0.06  # how much further out, in parts of the picture's side, counts as the outermost
@@ -37,43 +38,53 @@ _THE = (
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its rephrasings, the numbers of the objects that answer it (none: absent), and an answer in words.
+    """A question, the numbers of the objects that answer it (none: absent), and an answer in words.
 
-    ``family``: what it goes by, in a word.
+    ``forms``: the question and its rephrasings, with places for the words ``named``. ``family``: what it goes by, in a word.
     """
 
     objects: tuple[int, ...]
-    texts: tuple[str, ...]
+    forms: tuple[str, ...]
+    named: tuple[str, ...]
     is_sentence: bool
     answer: str
     family: str
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The question and its rephrasings."""
+        return tuple(form.format(*self.named) for form in self.forms)
+
 
 def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
-    """Every question that can be asked about the scene; each has one right answer."""
+    """Every question that can be asked about the scene; each has one right answer.
+
+    Behind each that can be about something absent comes one in the same form of words that is, so that the form does not tell.
+    """
     by_class: dict[str, list[int]] = {}
     for index, thing in enumerate(drawn.objects):
         by_class.setdefault(thing.label, []).append(index)
-    found = [*_by_name(drawn.objects, by_class), *_by_use(by_class, rng), *_absent(by_class, rng)]
+    found = [*_by_name(drawn.objects, by_class), *_by_use(by_class, rng)]
     everything = list(range(len(drawn.objects)))
     for index, phrase in _outstanding(drawn.objects, everything):
         words = phrase.format(of="everything here")
-        found.append(_long("of all", (index,), _THE, words, drawn.objects[index].label))
+        found.append(_long("of all", (index,), _THE, words, (), drawn.objects[index].label))
     for label, members in by_class.items():
         use = str(rng.choice(USES[label]))
         if len(members) > 1:
             for index, phrase in _outstanding(drawn.objects, members):
-                found.append(_long("of a kind", (index,), _THE, phrase.format(of=f"all that {use}"), label))
+                found.append(_long("of a kind", (index,), _THE, phrase.format(of="all that {}"), (use,), label))
         else:
             found += _by_relation(drawn, members[0], use)
-    return found
+    return [*found, *_absent(found, drawn.objects, rng)]
 
 
-def _long(family: str, objects: tuple[int, ...], templates: tuple[str, ...], words: str, label: str) -> Question:
-    texts = tuple(template.format(that=words, the=words) for template in templates)
+def _long(
+    family: str, objects: tuple[int, ...], templates: tuple[str, ...], words: str, named: tuple[str, ...], label: str
+) -> Question:
+    forms = tuple(template.format(that=words, the=words) for template in templates)
     noun = f"the {label}" if len(objects) == 1 else f"the {len(objects)} {_plural(label)}"
-    answer = f"The answer is {noun}." if objects else "Nothing in the picture does."
-    return Question(objects, texts, True, answer, family)
+    return Question(objects, forms, named, True, f"The answer is {noun}.", family)
 
 
 def _plural(label: str) -> str:
@@ -83,42 +94,72 @@ def _plural(label: str) -> str:
 def _by_name(objects: tuple[SceneObject, ...], by_class: dict[str, list[int]]) -> list[Question]:
     found = []
     for label, members in by_class.items():
-        words = (f"the {label}", label) if len(members) == 1 else (f"all {_plural(label)}", f"the {_plural(label)}")
-        found.append(_short("class", tuple(members), words))
+        if len(members) == 1:
+            found.append(_short("class", tuple(members), ("the {}", "{}"), (label,)))
+        else:
+            found.append(_short("class", tuple(members), ("all {}", "the {}"), (_plural(label),)))
         for colour in sorted({objects[i].colour for i in members}):
             chosen = tuple(i for i in members if objects[i].colour == colour)
             if len(chosen) == 1:
-                found.append(_short("coloured class", chosen, (f"the {colour} {label}", f"{label} in {colour}")))
+                found.append(_short("coloured class", chosen, ("the {0} {1}", "{1} in {0}"), (colour, label)))
     for colour in sorted({thing.colour for thing in objects}):
         chosen = tuple(i for i, thing in enumerate(objects) if thing.colour == colour)
         noun = "thing" if len(chosen) == 1 else "things"
-        found.append(_short("colour", chosen, (f"the {colour} {noun}", f"{colour} {noun}")))
+        found.append(_short("colour", chosen, (f"the {{}} {noun}", f"{{}} {noun}"), (colour,)))
     for texture in sorted({thing.texture for thing in objects} - {"plain"}):
         chosen = tuple(i for i, thing in enumerate(objects) if thing.texture == texture)
         noun = "object" if len(chosen) == 1 else "objects"
-        found.append(_short("texture", chosen, (f"the {texture} {noun}", f"{noun} with a {texture} surface")))
+        found.append(_short("texture", chosen, (f"the {{}} {noun}", f"{noun} with a {{}} surface"), (texture,)))
     return found
 
 
-def _short(family: str, objects: tuple[int, ...], texts: tuple[str, ...]) -> Question:
-    answer = f"It is {texts[0]}." if len(objects) == 1 else f"They are {texts[0]}."
-    return Question(objects, texts, False, answer, family)
+def _short(family: str, objects: tuple[int, ...], forms: tuple[str, ...], named: tuple[str, ...]) -> Question:
+    answer = f"{'It is' if len(objects) == 1 else 'They are'} {forms[0].format(*named)}."
+    return Question(objects, forms, named, False, answer, family)
 
 
 def _by_use(by_class: dict[str, list[int]], rng: np.random.Generator) -> list[Question]:
     return [
-        _long("use", tuple(members), _THAT if len(members) == 1 else _EVERY, str(rng.choice(USES[label])), label)
+        _long(
+            "use", tuple(members), _THAT if len(members) == 1 else _EVERY, "{}", (str(rng.choice(USES[label])),), label
+        )
         for label, members in by_class.items()
     ]
 
 
-def _absent(by_class: dict[str, list[int]], rng: np.random.Generator) -> list[Question]:
-    away = [label for label in CLASSES if label not in by_class]
-    named, meant = (str(label) for label in rng.choice(away, 2, replace=False))
-    colour = str(rng.choice(list(COLOURS)))
-    texts = (f"the {named}", f"the {colour} {named}")
-    short = Question((), texts, False, f"There is no {named} in the picture.", "absent")
-    return [short, _long("absent", (), _THAT, str(rng.choice(USES[meant])), meant)]
+def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: np.random.Generator) -> list[Question]:
+    """Each question of those in whose form something can be absent, with other words for what it names.
+
+    Something always is the largest of all, and a scene may show every texture: these have none.
+    """
+    seen = {(thing.label, thing.colour, thing.texture) for thing in objects}
+    labels, colours, textures = (
+        [word for word in words if word not in {each[kind] for each in seen}]
+        for kind, words in enumerate((CLASSES, tuple(COLOURS), TEXTURES[1:]))  # nobody is asked about what is plain
+    )
+    found = []
+    for question in present:
+        label = str(rng.choice(labels))
+        named: tuple[str, ...]
+        match question.family:
+            case "of all":
+                continue
+            case "class":
+                named = (label if len(question.objects) == 1 else _plural(label),)
+            case "coloured class":
+                colour, there = question.named
+                others = [other for other in COLOURS if all(each[:2] != (there, other) for each in seen)]
+                named = (colour, label) if rng.random() < 0.5 else (str(rng.choice(others)), there)
+            case "colour":
+                named = (str(rng.choice(colours)),)
+            case "texture":
+                if not textures:
+                    continue
+                named = (str(rng.choice(textures)),)
+            case _:
+                named = (str(rng.choice(USES[label])),)
+        found.append(replace(question, objects=(), named=named, answer="There is no such thing in the picture."))
+    return found
 
 
 def _outstanding(objects: tuple[SceneObject, ...], members: list[int]) -> list[tuple[int, str]]:
@@ -152,15 +193,15 @@ def _by_relation(drawn: Scene, anchor: int, use: str) -> list[Question]:
     distances[anchor] = np.inf
     nearest, second = np.argsort(distances)[:2]
     if distances[second] > CLEARLY * distances[nearest]:
-        words = f"the object that is closest to the one that {use}"
-        found.append(_long("relation", (int(nearest),), _THE, words, objects[nearest].label))
+        words = "the object that is closest to the one that {}"
+        found.append(_long("relation", (int(nearest),), _THE, words, (use,), objects[nearest].label))
     for phrase, related in (
-        (f"the object that is partly hidden behind the one that {use}", lambda i: _hides(objects, anchor, i)),
-        (f"the object that covers a part of the one that {use}", lambda i: _hides(objects, i, anchor)),
+        ("the object that is partly hidden behind the one that {}", lambda i: _hides(objects, anchor, i)),
+        ("the object that covers a part of the one that {}", lambda i: _hides(objects, i, anchor)),
     ):
         chosen = _only(range(len(objects)), related)
         if chosen is not None:
-            found.append(_long("relation", (chosen,), _THE, phrase, objects[chosen].label))
+            found.append(_long("relation", (chosen,), _THE, phrase, (use,), objects[chosen].label))
     return found
 
 

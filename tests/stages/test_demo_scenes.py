@@ -13,7 +13,8 @@ from stages.datasets import reasonseg
 from stages.demo.dataset import FURTHER, MARKER, DemoError, DemoSizes, make_demo, make_scenes, scene_seeds
 from stages.demo.polygons import polygons
 from stages.demo.questions import questions
-from stages.demo.scenes import CLASSES, COLOURS, OBJECTS, SIDE_PX, USES, VISIBLE_FLOOR, Scene, scene
+from stages.demo.scenes import CLASSES, COLOURS, OBJECTS, SIDE_PX, USES, VISIBLE_FLOOR, Scene, SceneObject, scene
+from stages.demo.textures import TEXTURES
 from store import rle
 
 SAMPLE = range(700_000, 700_150)
@@ -147,37 +148,45 @@ def questions_of(split: str, count: int) -> list[int]:
     """How many questions each image of a split of the demo has: of a train image :data:`FURTHER` more, if there are so many."""
     if split != "train":
         return [1] * count
-    rng = np.random.default_rng(0)
-    return [min(1 + FURTHER, len(questions(scene(seed), rng))) for seed in scene_seeds(split, count, 3)]
+    every = [questions(scene(seed), np.random.default_rng(0)) for seed in scene_seeds(split, count, 3)]
+    return [min(1 + FURTHER, 2 + sum(bool(question.objects) for question in asked)) for asked in every]
 
 
-def test_a_train_image_is_asked_both_questions_about_absent_things(demo: Path) -> None:
+def test_a_train_image_is_asked_a_short_and_a_long_question_about_absent_things(demo: Path) -> None:
     split, count = "train", SIZES.train
     for source, found in zip(reasonseg.list_sources(demo, split), annotations(demo, split).values(), strict=True):
         height, width = cv2.imread(str(demo / source.path)).shape[:2]
         every = reasonseg.annotate(demo, source, height, width).targets
-        assert sum(not target.instances for target in every) == 2, found["text"]
+        assert sorted(target.is_sentence for target in every if not target.instances) == [False, True], found["text"]
     assert max(questions_of(split, count)) == 1 + FURTHER
 
 
-def test_the_words_of_a_question_do_not_tell_that_a_thing_is_absent(demo: Path) -> None:
-    """A train image that has single things is asked about one by its class and about one by its use, as about absent ones."""
-    uses = [use for each in USES.values() for use in each]
-    single, by_class, by_use = 0, 0, 0
-    for number, seed in enumerate(scene_seeds("train", SIZES.train, 3)):
-        labels = [thing.label for thing in scene(seed).objects]
-        if all(labels.count(label) > 1 for label in labels):
-            continue
-        single += 1
-        asked = [json.loads(path.read_text(encoding="utf-8")) for path in (demo / "train").glob(f"{number:04d}.*json")]
-        groups = [{shape["group_id"] for shape in each["shapes"] if shape["label"] == "target"} for each in asked]
-        texts = [each["text"][0] for each, meant in zip(asked, groups, strict=True) if len(meant) == 1]
-        by_class += any(text.removeprefix("the ") in CLASSES for text in texts)
-        by_use += any(
-            use in text and "of all that" not in text and "the one that" not in text for text in texts for use in uses
-        )
-    assert single > 20
-    assert by_class == by_use == single
+def test_the_form_of_a_question_does_not_tell_that_a_thing_is_absent(scenes: list[Scene]) -> None:
+    """Each question has one of the same form about something absent, if something can be."""
+    for drawn in scenes:
+        asked = questions(drawn, np.random.default_rng(0))
+        shown = {thing.texture for thing in drawn.objects} | {"plain"}
+        never = {"of all"} | ({"texture"} if len(shown) == len(TEXTURES) else set())
+        there = sorted(question.forms for question in asked if question.objects and question.family not in never)
+        assert there == sorted(question.forms for question in asked if not question.objects)
+
+
+def test_what_a_question_about_something_absent_names_is_nowhere(scenes: list[Scene]) -> None:
+    """Its words, whatever form they stand in, are true of no object; those of the others are of each that is meant."""
+
+    def is_true(words: tuple[str, ...], thing: SceneObject) -> bool:
+        plural = {"leaf": "leaves", "fish": "fish"}.get(thing.label, f"{thing.label}s")
+        return set(words) <= {thing.label, plural, thing.colour, thing.texture, *thing.uses}
+
+    families = set()
+    for drawn in scenes:
+        for question in questions(drawn, np.random.default_rng(drawn.seed)):
+            if not question.objects:
+                assert not any(is_true(question.named, thing) for thing in drawn.objects), question.texts
+                families.add(question.family)
+            elif question.family != "relation":  # this names the neighbour of what is meant
+                assert all(is_true(question.named, drawn.objects[number]) for number in question.objects)
+    assert families == {"class", "coloured class", "colour", "texture", "use", "of a kind", "relation"}
 
 
 def test_the_data_set_is_in_reasonsegs_format(demo: Path) -> None:
