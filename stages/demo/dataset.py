@@ -24,9 +24,6 @@ _WISHES = (  # one after the other over the images of a split: long question?, h
 )  # fmt: skip
 FURTHER = 15
 """Questions about a train image beside its first, as far as there are: 160 are too few to learn from. Val and test have none."""
-ABSENT = 2
-"""Short and long questions about something absent that a train image has: a quarter. With an eighth, as in val and test, they were
-answered more often than refused."""
 IGNORED = 0.08  # part of the images with a region that counts neither way
 FLAGGED = 0.05  # part of the images with a `flag` shape, which readers skip
 
@@ -127,12 +124,13 @@ def _write_image(folder: Path, number: int, scene_seed: int, train: bool) -> dic
 
 
 def _further(first: Question, others: list[Question]) -> list[Question]:
-    """Those to ask about a train image beside its first: with it :data:`ABSENT` short and as many long ones about absent things,
-    and others as they come."""
-    absent = list[Question]()
-    for is_sentence in (False, True):
-        asked = not first.objects and first.is_sentence == is_sentence
-        absent += [each for each in others if not each.objects and each.is_sentence == is_sentence][: ABSENT - asked]
+    """Those to ask about a train image beside its first: with it an eighth about absent things as in val and test, a short and a
+    long one, and others as they come."""
+    absent = [
+        next(each for each in others if not each.objects and each.is_sentence == is_sentence)
+        for is_sentence in (False, True)
+        if first.objects or first.is_sentence != is_sentence
+    ]
     return [*absent, *(each for each in others if each.objects)][:FURTHER]
 
 

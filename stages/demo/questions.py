@@ -137,7 +137,7 @@ def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: 
         [word for word in words if word not in {each[kind] for each in seen}]
         for kind, words in enumerate((CLASSES, tuple(COLOURS), TEXTURES[1:]))  # nobody is asked about what is plain
     )
-    found = list[Question]()
+    found = []
     for question in present:
         label = str(rng.choice(labels))
         named: tuple[str, ...]
@@ -158,8 +158,7 @@ def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: 
                 named = (str(rng.choice(textures)),)
             case _:
                 named = (str(rng.choice(USES[label])),)
-        absent = replace(question, objects=(), named=named, answer="There is no such thing in the picture.")
-        found += [absent] if absent not in found else []
+        found.append(replace(question, objects=(), named=named, answer="There is no such thing in the picture."))
     return found
 
 
