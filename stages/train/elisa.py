@@ -62,7 +62,7 @@ class Style:
 def conversation(
     question: str, answer: str | None, positives: Sequence[int], rng: np.random.Generator, style: Style
 ) -> Turn:
-    """A question and its answer with the masks ``positives`` (numbers of candidates), or with :data:`REJ` where there is none.
+    """A question and its answer with the masks ``positives`` (numbers of candidates), or with :data:`REJ` in their place.
 
     Mask k stands in the text as `` <SEG_MASK_{k+1}>``, in random order, as the order of masks means nothing.
     """
@@ -74,7 +74,7 @@ def conversation(
     if not style.text:
         words = f"{masks.strip()} {said}" if not _first(style.position, rng) else f"{said}{masks}"
     else:
-        located = f"{rng.choice(PREFIXES)}{masks}." if positives else f"{REJ}."
+        located = f"{rng.choice(PREFIXES)}{masks}."
         words = f"{located} {said}" if not _first(style.position, rng) else f"{said} {located}"
     return f"{IMAGE}\n{asked}", words.strip()
 

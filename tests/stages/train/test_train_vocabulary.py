@@ -231,6 +231,13 @@ def test_what_is_said_comes_back(tokenizer: Any, positives: list[int], seed: int
     assert turn[1].endswith("key.") == (position == "before")
 
 
+def test_nothing_is_answered_in_the_words_of_an_answer_with_masks() -> None:
+    """Then the state that would predict a mask decides, and no state before it that never had to know."""
+    for seed in range(20):
+        _, answer = conversation("Which?", None, [], np.random.default_rng(seed), Style())
+        assert answer in {f"{prefix} {REJ}." for prefix in PREFIXES}
+
+
 def test_masks_are_named_in_random_order() -> None:
     named = set()
     for seed in range(20):
