@@ -157,7 +157,7 @@ class AutomaticMaskGenerator:
 
     @torch.inference_mode()
     def _suited_points(self) -> int:
-        channels, (rows, columns) = self.decoder.position.shape[1], self.decoder.grid
+        channels, (rows, columns) = self.decoder.two_way.position.shape[1], self.decoder.two_way.grid
         random = torch.Generator().manual_seed(0)
         device, most = self.model.device, MOST_POINTS[self.model.device.type]
         shared = self.decoder.image(torch.randn(channels, rows, columns, generator=random).to(device))
@@ -189,7 +189,7 @@ class AutomaticMaskGenerator:
     def _frame(self, crop: Sequence[int], size: tuple[int, int]) -> Frame:
         left, top, right, bottom = crop
         used = longest_side((bottom - top, right - left), self.side_px)
-        return Frame(4 * self.decoder.grid[0], self.side_px, used, (left, top, right, bottom), size)
+        return Frame(4 * self.decoder.two_way.grid[0], self.side_px, used, (left, top, right, bottom), size)
 
     def _crop(self, embedding: Tensor, frame: Frame, grid: npt.NDArray[np.float64], number: int) -> Candidates:
         """What one crop is left with, boxes and points in the frame of the image."""

@@ -13,13 +13,16 @@ from store.files import cached_sha256, digest
 from store.reader import Split
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"
-SYSTEM_SECTIONS = {"elisa", "llmseg", "lisa"}
+VERSIONS = {"elisa": 2, "llmseg": 1, "lisa": 2}
+"""System -> version of its training. One higher when the same parameters and data are to be trained again, as what they become
+has changed. 2: elisa's ``[REJ]`` stands where the masks would, and lisa does not train what no mask depends on."""
 
 
 def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> dict[str, Any]:
-    """``params`` less those of the other systems, digest ``llava`` of the language model, and of each of the ``columns`` one."""
+    """``version``, ``params`` less those of the other systems, digest ``llava`` of the language model, one of each column."""
     return {
-        "params": params.model_dump(mode="json", exclude=SYSTEM_SECTIONS - {system}),
+        "version": VERSIONS[system],
+        "params": params.model_dump(mode="json", exclude=VERSIONS.keys() - {system}),
         "llava": llava_digest(params.llava),
         "columns": {
             f"{name}/{column}": digest(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from stages.encoders.common import State, load_into, longest_side
 from stages.masks import sam_model
+from stages.sam.two_way import TwoWay
 from stages.train.states import projection
 from stages.weights import WeightsError
 
@@ -117,7 +118,7 @@ def encoded_size(original: Size, max_side_px: int, square_px: int) -> Size:
 
 
 def postprocess_masks(logits: Tensor, square_px: int, resized: Size, original: Size) -> Tensor:
-    """``Sam.postprocess_masks``, always in float32 (dvlab-research/LISA).
+    """``Sam.postprocess_masks``, always in float32 (dvlab-research/LISA); one axis after the other, the same but for rounding.
 
     Args:
         logits: float [n, s, s] over the square; n may be 0.
@@ -128,16 +129,25 @@ def postprocess_masks(logits: Tensor, square_px: int, resized: Size, original: S
     Returns:
         Logits float32 [n, H, W] of the original image.
     """
-    square = F.interpolate(logits[:, None].float(), (square_px, square_px), mode="bilinear", align_corners=False)
-    square = square[..., : resized[0], : resized[1]]
-    return F.interpolate(square, original, mode="bilinear", align_corners=False)[:, 0]
+    wide = _along_rows(_along_rows(logits.float().mT.contiguous(), square_px)[:, : resized[1]], original[1])
+    return _along_rows(_along_rows(wide.mT.contiguous(), square_px)[:, : resized[0]], original[0])
+
+
+def _along_rows(values: Tensor, rows: int) -> Tensor:
+    """[n, h, w] -> [n, rows, w], bilinear in one axis.
+
+    The rows are what the library takes for channels that lie next to each other, which it sums a vector at a time: with its
+    gradient some four times as fast on a CPU as masks of one channel, both axes at once.
+    """
+    channels_last = values[:, :, None].permute(0, 3, 1, 2)
+    return F.interpolate(channels_last, (rows, 1), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)[:, :, 0]
 
 
 class MaskDecoder(nn.Module):
     """Masks of ``<SEG>`` states.
 
-    Trained are what LISA trains: the projection and the mask decoder. The prompt encoder is frozen. So is the decoder's IoU head,
-    whose output nobody uses: no gradient would reach it, and DistributedDataParallel would wait for one.
+    Trained are what LISA trains: the projection and the mask decoder. Frozen are the prompt encoder and what the mask does not
+    depend on (:func:`without_effect`): no gradient would reach it, and DistributedDataParallel would wait for one.
 
     Args:
         hidden_dim: h of the language model.
@@ -150,11 +160,12 @@ class MaskDecoder(nn.Module):
         super().__init__()
         self.prompt_encoder = prompt_encoder.requires_grad_(False)
         self.mask_decoder = mask_decoder.requires_grad_(True)
-        self.mask_decoder.iou_prediction_head.requires_grad_(False)
+        for weight in without_effect(self.mask_decoder):
+            weight.requires_grad_(False)
         self.text_hidden_fcs = projection(hidden_dim, self.prompt_encoder.embed_dim)
 
     def decode(self, states: Tensor, owner: Tensor, features: Tensor) -> Tensor:
-        """Logits over the square, at SAM's low resolution: float [N, 4 h, 4 w].
+        """Logits over the square, at SAM's low resolution, as segment_anything's decoder has them: float32 [N, 4 h, 4 w].
 
         Args:
             states: float [N, hidden_dim] of ``<SEG>``; N may be 0.
@@ -174,21 +185,12 @@ class MaskDecoder(nn.Module):
         count = len(states)
         if not count:  # one state that is thrown away: every parameter has a gradient (of zero) in every step
             states, owner = states.new_zeros(1, states.shape[1]), owner.new_zeros(1)
-        _, dense = self.prompt_encoder(points=None, boxes=None, masks=None)
-        with torch.autocast(features.device.type, enabled=False):  # sines of 2 pi x: 16 bit are too few
-            image_pe = self.prompt_encoder.get_dense_pe()
-        # SAM's decoder takes one image and adds a dense prompt for each prompt. With nothing for the image and the embeddings
-        # among the dense prompts, it decodes all images at once; 0 + (x + y) is x + y to the bit.
-        dense = dense + features[owner].to(dtype)
-        logits, _ = self.mask_decoder(
-            image_embeddings=torch.zeros_like(dense[:1]),
-            image_pe=image_pe,
-            sparse_prompt_embeddings=self.text_hidden_fcs(states.to(dtype))[:, None],
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-        )
-        found: Tensor = logits[:count, 0]
-        return found
+        prompts = self.text_hidden_fcs(states.to(dtype))[:, None]
+        with torch.autocast(features.device.type, enabled=False):  # positions are sines of 2 pi x: 16 bit are too few
+            two_way = TwoWay(self.prompt_encoder, self.mask_decoder)
+            queries, keys = two_way.transform(two_way.keys(features)[owner], prompts.float())
+            hyper = self.mask_decoder.output_hypernetworks_mlps[0](queries[:, 1])  # of the single mask's token
+            return two_way.masks(hyper[:, None], keys)[:count, 0]
 
     def forward(
         self, states: Tensor, owner: Tensor, features: Tensor, sizes: Sequence[tuple[Size, Size]]
@@ -205,6 +207,19 @@ class MaskDecoder(nn.Module):
         return [postprocess_masks(logits[owner == image], square, *size) for image, size in enumerate(sizes)]
 
 
+def without_effect(decoder: modeling.MaskDecoder) -> Iterator[nn.Parameter]:
+    """Parameters that change nothing about the single mask.
+
+    The IoU head, the heads of the three masks of ``multimask_output``, and biases of keys made of image tokens: such a one adds
+    the same to all scores that a softmax compares.
+    """
+    for head in (decoder.iou_prediction_head, *decoder.output_hypernetworks_mlps[1:]):
+        yield from head.parameters()
+    for layer in decoder.transformer.layers:
+        yield layer.cross_attn_token_to_image.k_proj.bias
+    yield decoder.transformer.final_attn_token_to_image.k_proj.bias
+
+
 def mask_losses(
     logits: Sequence[Tensor],
     targets: Sequence[Tensor],
@@ -218,7 +233,7 @@ def mask_losses(
     Args:
         logits: of every image float [n, H, W]; n may be 0.
         targets: of every image bool [n, H, W].
-        ignored: of every image bool [n, H, W], pixels that do not count.
+        ignored: of every image bool [H, W], pixels that do not count.
         ignore: "excluded" leaves them out of both losses. "background", as released: they are pixels like others, and not of
             the target.
 
@@ -229,13 +244,15 @@ def mask_losses(
         raise ValueError(f"ignore {ignore!r}: expected background or excluded")
     bce, dice = [], []
     for predicted, target, unknown in zip(logits, targets, ignored, strict=True):
-        if not predicted.shape == target.shape == unknown.shape:
+        if not predicted.shape == target.shape == (len(predicted), *unknown.shape):
             found = ", ".join(str(tuple(values.shape)) for values in (predicted, target, unknown))
-            raise ValueError(f"logits, targets and ignored pixels are {found}: expected one [n, H, W] for all three")
-        counted = torch.ones_like(unknown) if ignore == "background" else ~unknown
-        truth = (target & ~unknown).flatten(1).float()
-        bce.append(_bce(predicted.flatten(1).float(), truth, counted.flatten(1)))
-        dice.append(_dice(predicted.flatten(1).float(), truth, counted.flatten(1)))
+            raise ValueError(f"logits, targets and ignored pixels are {found}: expected [n, H, W] twice, and [H, W]")
+        pixels, truth = predicted.flatten(1).float(), target.flatten(1)
+        if bool(unknown.any()):  # rarely
+            known = ~unknown.flatten()
+            pixels, truth = (pixels, truth & known) if ignore == "background" else (pixels[:, known], truth[:, known])
+        bce.append(_bce(pixels, truth.float()))
+        dice.append(_dice(pixels, truth.float()))
     masks = sum(map(len, bce)) + MASK_EPS
     return {
         "mask_bce_loss": bce_weight * torch.cat(bce).sum() / masks,
@@ -243,14 +260,13 @@ def mask_losses(
     }
 
 
-def _bce(logits: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
-    """Mean over the counted pixels, [n]; 0 where there is none."""
-    losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * counted
-    return losses.sum(1) / counted.sum(1).clamp(min=1)
+def _bce(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean over the pixels, [n]; 0 where there is none."""
+    return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1) / max(1, logits.shape[1])
 
 
-def _dice(logits: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
-    """``dice_loss`` of dvlab-research/LISA over the counted pixels, [n]."""
-    inside = logits.sigmoid() * counted / DICE_SCALE
-    both = (inside * truth).sum(1)
-    return 1 - (2 * both + DICE_EPS) / (inside.sum(1) + (truth / DICE_SCALE).sum(1) + DICE_EPS)
+def _dice(logits: Tensor, truth: Tensor) -> Tensor:
+    """``dice_loss`` of dvlab-research/LISA, [n]."""
+    inside = logits.sigmoid()
+    both, areas = (inside * truth).sum(1), inside.sum(1) + truth.sum(1)
+    return 1 - (2 * both / DICE_SCALE + DICE_EPS) / (areas / DICE_SCALE + DICE_EPS)

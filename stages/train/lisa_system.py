@@ -56,7 +56,7 @@ class Lisa(SegSystem):
         """It does not choose among masks."""
 
     def wanted(self, batch: Batch, instances: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """``sam`` [B, C, h, w], ``sizes``, and of every image ``targets`` and ``ignored`` bool [n, H, W] at its original size."""
+        """``sam`` [B, C, h, w], ``sizes``, of every image ``targets`` bool [n, H, W] and ``ignored`` bool [H, W], at its size."""
         sizes, targets, ignored = self.sizes(batch), [], []
         for number, numbers in enumerate(instances):
             _, (height, width) = sizes[number]
@@ -65,9 +65,8 @@ class Lisa(SegSystem):
             found = np.zeros((len(masks), height, width), bool)
             for row, counts in enumerate(masks):
                 found[row] = rle.decode(counts, height, width)
-            unknown = torch.from_numpy(rle.decode(batch["ignore"][number], height, width))
             targets.append(torch.from_numpy(found))
-            ignored.append(unknown.expand(len(masks), -1, -1))
+            ignored.append(torch.from_numpy(rle.decode(batch["ignore"][number], height, width)))
         return {"sam": batch["sam"], "sizes": sizes, "targets": targets, "ignored": ignored}
 
     def sizes(self, batch: Batch) -> list[tuple[Size, Size]]:

@@ -150,7 +150,7 @@ class SegSystem(ABC):
 
     def _read(self, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of the text, 0-d, and of every [SEG] in the answers its state float [C, h] and its sample int64 [C]."""
-        names = ("input_ids", "attention_mask", "pixel_values", "labels")
+        names = ("input_ids", "pixel_values", "labels")
         outputs = self.model(**{name: inputs[name] for name in names})
         # in the labels, as a question that speaks of a [SEG] asks for none
         return outputs.loss, *seg_states(outputs.hidden_states[0], inputs["labels"], self.seg)

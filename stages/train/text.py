@@ -96,10 +96,12 @@ def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.
 
 
 def collate(encoded: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
-    """``input_ids``, ``labels`` and ``attention_mask`` int64 [B, L], padded behind."""
-    lengths = torch.tensor([len(row.ids) for row in encoded])
+    """``input_ids`` and ``labels`` int64 [B, L], padded behind.
+
+    No mask of the padding: a token sees those before it alone, so padding behind is seen by nothing that has a label, and
+    attention without a mask has faster kernels.
+    """
     return {
         "input_ids": pad([row.ids for row in encoded], pad_id),
         "labels": pad([row.labels for row in encoded], IGNORED),
-        "attention_mask": (torch.arange(int(lengths.max()))[None] < lengths[:, None]).long(),
     }

@@ -123,7 +123,7 @@ def settings_of(
         "embed.mask_encoders": f"[{sizes.alphaclip}, {sizes.dinov2}]", "embed.image_encoders": f"[{sizes.clip}]",
         "embed.precision": sizes.precision, "normalize.name": "bench",
         "train.llava": folder / "llava", "train.base": sizes.precision, "train.image_encoder": sizes.clip,
-        "train.batch_size": BATCH_SIZE, "train.gradient_checkpointing": "false", "train.optimizer": "adamw_torch",
+        "train.batch_size": BATCH_SIZE, "train.gradient_checkpointing": "false", "train.optimizer": "adamw_torch_fused",
         "train.elisa.mask_encoder": sizes.alphaclip, "train.llmseg.mask_encoder": sizes.dinov2,
         "train.lisa.sam_model": sizes.sam,
         "run.device": device, "run.weights_dir": folder, "run.report_dir": folder / "report",

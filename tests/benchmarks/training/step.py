@@ -35,7 +35,7 @@ class Trainee:
         if self.params.gradient_checkpointing:
             self.system.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         groups = [{"params": weights, "lr": rate} for weights, rate in self.system.groups() if weights]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
     @property
     def parameters(self) -> int:

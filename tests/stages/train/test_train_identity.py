@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.train.identity import RUN, SYSTEM_SECTIONS, finished, identity, last_checkpoint
+from stages.train.identity import RUN, VERSIONS, finished, identity, last_checkpoint
 from stages.train.params import TrainParams
 from stages.train.run import SYSTEMS
 from store.reader import Split
@@ -39,8 +39,9 @@ def test_it_is_known_again(params: TrainParams, seg_split: Split, ended: Path) -
     assert finished(params.model_copy(update={"elisa": others}), "lisa", ended), "another system's parameters"
 
 
-def test_the_sections_of_all_systems_are_known() -> None:
-    assert set(SYSTEMS) == SYSTEM_SECTIONS
+def test_all_systems_have_a_version_and_a_section() -> None:
+    assert SYSTEMS.keys() == VERSIONS.keys()
+    assert SYSTEMS.keys() <= TrainParams.model_fields.keys()
 
 
 def test_other_parameters(params: TrainParams, ended: Path) -> None:
@@ -79,7 +80,19 @@ def test_other_data(params: TrainParams, seg_split: Split, ended: Path, change: 
     )
 
 
-def test_a_run_of_an_earlier_version_is_trained_again(params: TrainParams, ended: Path) -> None:
+def test_a_run_of_earlier_code_is_trained_again(
+    params: TrainParams, seg_split: Split, ended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ended / "checkpoints/checkpoint-3").mkdir(parents=True)
+    (ended / "checkpoints" / RUN).write_text(json.dumps(identity(params, "lisa", {"val": seg_split})))
+    monkeypatch.setitem(VERSIONS, "elisa", 99)
+    assert finished(params, "lisa", ended), "another system's version"
+    monkeypatch.setitem(VERSIONS, "lisa", 99)
+    assert not finished(params, "lisa", ended)
+    assert last_checkpoint(ended, identity(params, "lisa", {"val": seg_split}), restart=False) is None
+
+
+def test_a_run_that_has_no_digests_is_trained_again(params: TrainParams, ended: Path) -> None:
     about = json.loads((ended / RUN).read_text())
     (ended / RUN).write_text(json.dumps({name: about[name] for name in ("system", "params")}))
     assert not finished(params, "lisa", ended)

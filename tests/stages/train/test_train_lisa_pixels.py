@@ -26,7 +26,7 @@ def test_postprocessing_is_sams(height: int, width: int, masks: int, seed: int) 
     logits = torch.randn(masks, 32, 32, generator=torch.Generator().manual_seed(seed))
     resized = longest_side((height, width), 128)
     expected = small.postprocess_masks(logits[:, None], resized, (height, width))[:, 0]
-    assert torch.equal(postprocess_masks(logits, 128, resized, (height, width)), expected)
+    torch.testing.assert_close(postprocess_masks(logits, 128, resized, (height, width)), expected, atol=2e-6, rtol=0)
     half = postprocess_masks(logits.bfloat16(), 128, resized, (height, width))
     assert half.dtype == torch.float32
     assert torch.equal(half, postprocess_masks(logits.bfloat16().float(), 128, resized, (height, width)))
@@ -58,26 +58,27 @@ def loop(logits: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> tuple[fl
 @pytest.mark.parametrize("ignore", ["background", "excluded"])
 def test_losses_equal_a_loop_over_pixels(ignore: lisa.Ignore) -> None:
     random = torch.Generator().manual_seed(5)
-    logits = [3 * torch.randn(n, h, w, generator=random) for n, h, w in ((2, 5, 7), (0, 4, 4), (1, 9, 3))]
+    logits = [3 * torch.randn(n, h, w, generator=random) for n, h, w in ((2, 5, 7), (0, 4, 4), (1, 9, 3), (1, 6, 4))]
     targets = [torch.rand(values.shape, generator=random) > 0.6 for values in logits]
-    ignored = [torch.rand(values.shape, generator=random) > 0.7 for values in logits]
-    ignored[0][1] = True  # nothing counts in this mask
+    ignored = [torch.rand(values.shape[1:], generator=random) > 0.7 for values in logits]
+    ignored[2][:] = True  # nothing counts in this image
+    ignored[3][:] = False
     bce, dice = [], []
-    for image in (0, 2):
-        for predicted, target, unknown in zip(logits[image], targets[image], ignored[image], strict=True):
-            counted = np.ones_like(unknown) if ignore == "background" else ~unknown.numpy()
-            values = loop(predicted.numpy(), (target & ~unknown).numpy(), counted)
+    for predicted, target, unknown in zip(logits, targets, ignored, strict=True):
+        counted = np.ones_like(unknown) if ignore == "background" else ~unknown.numpy()
+        for one, wanted in zip(predicted, target, strict=True):
+            values = loop(one.numpy(), (wanted & ~unknown).numpy(), counted)
             bce.append(values[0])
             dice.append(values[1])
     losses = mask_losses(logits, targets, ignored, ignore)
-    assert losses["mask_bce_loss"].item() == pytest.approx(2.0 * sum(bce) / 3, rel=1e-5)
-    assert losses["mask_dice_loss"].item() == pytest.approx(0.5 * sum(dice) / 3, rel=1e-4)
+    assert losses["mask_bce_loss"].item() == pytest.approx(2.0 * sum(bce) / 4, rel=1e-5)
+    assert losses["mask_dice_loss"].item() == pytest.approx(0.5 * sum(dice) / 4, rel=1e-4)
 
 
 def test_losses_by_hand() -> None:
     logits = [torch.tensor([[[0.0, 0.0], [0.0, 0.0]]])]
     targets = [torch.tensor([[[True, False], [False, False]]])]
-    none = [torch.zeros_like(targets[0])]
+    none = [torch.zeros_like(targets[0][0])]
     losses = mask_losses(logits, targets, none, "background")
     assert losses["mask_bce_loss"].item() == pytest.approx(2 * math.log(2), rel=1e-6)
     dice = 1 - (2 * 0.0005 + 1e-6) / (0.002 + 0.001 + 1e-6)
@@ -101,14 +102,14 @@ def test_losses_equal_the_released_ones_without_ignored_pixels() -> None:
         denominator = (inside / 1000).sum(-1) + (flat / 1000).sum(-1)
         dice = dice + (1 - (numerator + 1e-6) / (denominator + 1e-6)).sum() / (len(target) + 1e-8) * len(target)
     for ignore in ("background", "excluded"):
-        losses = mask_losses(logits, targets, [torch.zeros_like(target) for target in targets], ignore)
+        losses = mask_losses(logits, targets, [torch.zeros_like(target[0]) for target in targets], ignore)
         torch.testing.assert_close(losses["mask_bce_loss"], 2.0 * bce / (3 + 1e-8))
         torch.testing.assert_close(losses["mask_dice_loss"], 0.5 * dice / (3 + 1e-8))
 
 
 def test_excluded_pixels_may_be_anything_and_get_no_gradient() -> None:
     torch.manual_seed(8)
-    ignored = torch.rand(2, 6, 6) > 0.5
+    ignored = torch.rand(6, 6) > 0.5
     target = torch.rand(2, 6, 6) > 0.5
     logits = torch.randn(2, 6, 6)
     found = []
@@ -117,8 +118,8 @@ def test_excluded_pixels_may_be_anything_and_get_no_gradient() -> None:
         losses = mask_losses([changed], [target ^ (ignored if change else ignored & False)], [ignored], "excluded")
         sum(losses.values()).backward()
         assert changed.grad is not None
-        assert not changed.grad[ignored].any()
-        assert changed.grad[~ignored].all()
+        assert not changed.grad[:, ignored].any()
+        assert changed.grad[:, ~ignored].all()
         found.append([value.item() for value in losses.values()])
     assert found[0] == found[1]
 
@@ -126,6 +127,8 @@ def test_excluded_pixels_may_be_anything_and_get_no_gradient() -> None:
 def test_losses_say_what_does_not_fit() -> None:
     one, two = torch.zeros(1, 4, 4), torch.zeros(2, 4, 4)
     with pytest.raises(ValueError, match="expected background or excluded"):
-        mask_losses([one], [one > 0], [one > 0], "left out")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"\(2, 4, 4\), \(1, 4, 4\), \(1, 4, 4\): expected one"):
-        mask_losses([two], [one > 0], [one > 0], "excluded")
+        mask_losses([one], [one > 0], [one[0] > 0], "left out")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"\(2, 4, 4\), \(1, 4, 4\), \(4, 4\): expected \[n, H, W\] twice"):
+        mask_losses([two], [one > 0], [one[0] > 0], "excluded")
+    with pytest.raises(ValueError, match=r"\(1, 4, 4\), \(1, 4, 4\), \(1, 4, 4\): expected"):
+        mask_losses([one], [one > 0], [one > 0], "excluded")

@@ -201,9 +201,10 @@ def test_labels_are_the_answers_and_nothing_else(tokenizer: Any) -> None:
     assert tokenizer.decode(labelled) == "The key.<end_of_turn>\nNothing in the picture.<end_of_turn>\n"
     first = found.labels.index(labelled[0])
     assert found.ids[:first] == encode_prompt(tokenizer, turns[0][0], 16)
-    batch = collate([found, encode(tokenizer, turns[:1], 16)], 0)
-    assert batch["labels"].shape == batch["input_ids"].shape == batch["attention_mask"].shape
-    assert (batch["labels"][batch["attention_mask"] == 0] == llava.IGNORED).all()
+    short = encode(tokenizer, turns[:1], 16)
+    batch = collate([found, short], 0)
+    assert batch["labels"].shape == batch["input_ids"].shape == (2, len(found.ids))
+    assert (batch["labels"][1, len(short.ids) :] == llava.IGNORED).all()
 
 
 def test_tokenizers_without_a_template_speak_vicuna(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

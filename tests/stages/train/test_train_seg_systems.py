@@ -139,9 +139,9 @@ def test_lisas_truth_is_as_painted_at_the_original_size(
             if one_per == "target" and regions:
                 regions = [np.any(regions, axis=0)]
             found, ignored = inputs["targets"][number], inputs["ignored"][number]
-            assert found.shape == ignored.shape == (len(regions), 4, 6)
+            assert found.shape == (len(regions), *ignored.shape) == (len(regions), 4, 6)
             assert all(np.array_equal(mask, region) for mask, region in zip(found, regions, strict=True))
-            assert all(encode(mask.numpy()) == target["ignore"] for mask in ignored)
+            assert encode(ignored.numpy()) == target["ignore"]
             number += 1
 
 
@@ -155,7 +155,7 @@ def test_the_losses_are_weighted_sums(seg_system: Callable[..., Any], seg_batch:
     system = seg_system("llmseg", text_weight=3.0, align_weight=5.0, regression_weight=7.0, tau=0.1)
     inputs = system.inputs(seg_batch(system, training=True), 0)
     with torch.no_grad():
-        outputs = system.model(**{key: inputs[key] for key in ("input_ids", "attention_mask", "pixel_values")})
+        outputs = system.model(**{key: inputs[key] for key in ("input_ids", "pixel_values")})
         text = plain_loss(outputs.logits, inputs["labels"])
         owner, at = (inputs["labels"] == system.seg).nonzero(as_tuple=True)
         scores = system.selector(inputs["masks"], inputs["valid"], outputs.hidden_states[0][owner, at - 1], owner)
@@ -165,12 +165,26 @@ def test_the_losses_are_weighted_sums(seg_system: Callable[..., Any], seg_batch:
 
         system = seg_system("lisa", text_weight=3.0, bce_weight=5.0, dice_weight=7.0, ignore="excluded")
         inputs = system.inputs(seg_batch(system, training=True), 0)
-        outputs = system.model(**{key: inputs[key] for key in ("input_ids", "attention_mask", "pixel_values")})
+        outputs = system.model(**{key: inputs[key] for key in ("input_ids", "pixel_values")})
         text = plain_loss(outputs.logits, inputs["labels"])
         owner, at = (inputs["labels"] == system.seg).nonzero(as_tuple=True)
         logits = system.decoder(outputs.hidden_states[0][owner, at - 1], owner, inputs["sam"], inputs["sizes"])
         parts = mask_losses(logits, inputs["targets"], inputs["ignored"], "excluded", 5.0, 7.0)
         torch.testing.assert_close(system.loss(inputs), 3 * text + sum(parts.values()))
+
+
+@BOTH
+def test_padding_changes_no_state_and_no_loss(
+    name: str, seg_system: Callable[..., Any], seg_batch: Callable[..., Any]
+) -> None:
+    system = seg_system(name)
+    inputs = system.inputs(seg_batch(system, training=True), 0)
+    longer = {**inputs}
+    for key, value in (("input_ids", 5), ("labels", IGNORED)):
+        longer[key] = torch.nn.functional.pad(inputs[key], (0, 7), value=value)
+    with torch.no_grad():
+        for found, expected in zip(system._read(longer), system._read(inputs), strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 @BOTH
