@@ -26,9 +26,10 @@ from torchvision.ops.boxes import batched_nms, box_area
 from stages.batches import BatchSize, suited
 from stages.encoders.common import longest_side, resize_longest_side
 from stages.sam import postprocess
-from stages.sam.decoder import MASKS, ImageTokens, PointDecoder
+from stages.sam.decoder import MASKS, PointDecoder
 from stages.sam.encoder import FastEncoder
 from stages.sam.postprocess import Frame
+from stages.sam.two_way import ImageTokens
 from store import rle
 
 Pixels = npt.NDArray[np.uint8]

@@ -66,7 +66,8 @@ class TwoWay:
 
     def keys(self, embeddings: Tensor) -> Tensor:
         """Image tokens [B, N, C] that enter layer 0, from image embeddings float [B, C, h, w]."""
-        return embeddings.to(self._wide).flatten(2).mT + self.prompt_encoder.no_mask_embed.weight
+        found: Tensor = embeddings.to(self._wide).flatten(2).mT + self.prompt_encoder.no_mask_embed.weight
+        return found
 
     def image(self, embedding: Tensor) -> ImageTokens:
         """What the prompts of one image share, from its embedding float [1, C, h, w]."""
