@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .buffers import BufferPool
 from .errors import StoreError
 from .fields import Accessor
-from .overlap import against_instances, against_targets
+from .overlap import against_targets, among_instances
 from .reader import Column, Split
 from .request import Request, Wanted, companion
 from .schema import PER_TARGET, TABLES
@@ -208,14 +208,14 @@ class BatchReader:
     def _of_instances(self, wanted: Wanted, split: Split, image: int, target: int, count: int) -> Any:
         """What the field would say of the image's first instances, were they masks."""
         field = str(wanted.field)
-        segmentation = self._field(split, "instances", "segmentation", image)[:count]
+        every = self._field(split, "instances", "segmentation", image)
+        segmentation = every[:count]
         if wanted.column == "match/targets":
             of_target = [self._field(split, "targets", name, image, target) for name in ("segmentation", "ignore")]
             names = ("iou", "iop", "iou_valid", "iop_valid")
             return dict(zip(names, against_targets(segmentation, *of_target), strict=True))[field]
         if wanted.column == "match/instances":
-            every = self._field(split, "instances", "segmentation", image)
-            return list(dict(zip(("iou", "iop"), against_instances(segmentation, every), strict=True))[field])
+            return list(dict(zip(("iou", "iop"), among_instances(every), strict=True))[field][:count])
         if field == "bbox":  # SAM's boxes run from first to last pixel, those of instances count pixels
             return self._field(split, "instances", field, image)[:count] - np.array([0, 0, 1, 1], np.int32)
         if field in TABLES["instances"].names:

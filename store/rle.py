@@ -125,16 +125,18 @@ def intersections(a: Sequence[str], b: Sequence[str]) -> NDArray[np.int64]:
     """
     if len(a) < len(b):
         return intersections(b, a).T
-    runs_a, runs_b = [to_runs(counts) for counts in a], [to_runs(counts) for counts in b]
+    runs_a = [to_runs(counts) for counts in a]
+    runs_b = runs_a if b is a else [to_runs(counts) for counts in b]
     _check_same_size([*runs_a, *runs_b])
     common = np.zeros((len(a), len(b)), np.int64)
     if not b:
         return common
     spans = [_spans(runs) for runs in runs_a]
-    starts, ends = (np.concatenate(places) for places in zip(*spans, strict=True))
+    places = np.concatenate([place for which in zip(*spans, strict=True) for place in which])  # starts, then ends
     bounds = np.cumsum([0] + [len(span[0]) for span in spans])
     for j, runs in enumerate(runs_b):
-        totals = np.concatenate([[0], np.cumsum(_set_before(runs, ends) - _set_before(runs, starts))])
+        before = _set_before(runs, places)
+        totals = np.concatenate([[0], np.cumsum(before[bounds[-1] :] - before[: bounds[-1]])])
         common[:, j] = totals[bounds[1:]] - totals[bounds[:-1]]
     return common
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stages.evaluate.partition import partition
 from store import Candidates, Split
 from store.errors import FailedImageError
-from store.overlap import against_instances
+from store.overlap import among_instances
 from store.schema import OK, REMOVED
 
 POSITIVE_IOU = 0.5
@@ -126,7 +126,7 @@ class Case:
         of_masks, of_instances = masks["segmentation"], instances["segmentation"]
         asked = list(self.question.target["instances"])
         iou = np.array(match["iou"], np.float32).reshape(len(of_masks), len(of_instances))
-        among, _ = against_instances(of_instances, of_instances) if self.view.with_gt else (iou[:0], None)
+        among, _ = among_instances(of_instances) if self.view.with_gt else (iou[:0], None)
         chosen = self.view.choose(len(of_masks), list(iou), len(of_instances))
         near = chosen.take(_is_positive(iou[:, asked]), _is_positive(among[:, asked]))
         return Offered(chosen.index, tuple(chosen.take(of_masks, of_instances)), near)

@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 
 from store import rle
 from store.errors import RleError
-from store.overlap import against_instances, against_targets
+from store.overlap import against_instances, against_targets, among_instances
 
 Mask = NDArray[np.bool_]
 EMPTY, FULL = np.zeros((6, 5), bool), np.ones((6, 5), bool)
@@ -53,6 +53,9 @@ def test_instances_equal_pycocotools(scene: tuple[list[Mask], list[Mask]]) -> No
     assert iou.dtype == iop.dtype == np.float32
     np.testing.assert_array_equal(iou, coco_iou(masks, instances, crowd=0))
     np.testing.assert_array_equal(iop, coco_iou(masks, instances, crowd=1))
+    for found, crowd in zip(among_instances(encode_all(instances)), (0, 1), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, coco_iou(instances, instances, crowd))
 
 
 @given(scenes())
@@ -117,6 +120,7 @@ def test_no_masks_and_no_instances_give_empty_arrays() -> None:
     assert [values.shape for values in against_targets([], full, full)] == [(0,)] * 4
     assert [values.shape for values in against_instances([], [full])] == [(0, 1)] * 2
     assert [values.shape for values in against_instances([full], [])] == [(1, 0)] * 2
+    assert [values.shape for values in among_instances([])] == [(0, 0)] * 2
 
 
 def test_masks_of_another_image_are_refused() -> None:
