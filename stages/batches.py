@@ -25,6 +25,8 @@ CACHE = user_cache_path("elisa-feature-store")
 _GAIN = 0.97
 """A doubled batch has to need less than this share of the time an item, or it is memory spent on noise."""
 _PATIENCE = 2
+_SWEEPS = 2
+_AT_LEAST_S = 0.1
 
 
 @dataclass
@@ -105,25 +107,39 @@ def suited(what: str, device: torch.device | str, step: Callable[[int], object],
 
 
 def fastest(step: Callable[[int], object], most: int) -> int:
-    """The power of two up to ``most`` that takes the least time an item; doubling ends when it no longer helps."""
+    """The power of two up to ``most`` that takes the least time an item; doubling ends when it no longer helps.
+
+    Of each size the shortest time counts, over several calls and over two sweeps through the sizes: a machine that does
+    something else for a moment makes sizes look slow, and what is chosen is remembered.
+    """
     step(1)  # what is compiled or allocated once is not counted
-    best, least, size, worse = 1, float("inf"), 1, 0
-    while size <= most and worse < _PATIENCE:
-        try:
-            took = min(_seconds(step, size) for _ in range(3)) / size
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            break
-        worse = 0 if took < _GAIN * least else worse + 1
-        if not worse:
-            best, least = size, took
-        size *= 2
+    least: dict[int, float] = {}
+    best = 1
+    for _ in range(_SWEEPS):
+        best, size, worse = 1, 1, 0
+        while size <= most and worse < _PATIENCE:
+            try:
+                took = _seconds(step, size) / size
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                break
+            least[size] = min(took, least.get(size, took))
+            if size > 1:
+                worse = 0 if least[size] < _GAIN * least[best] else worse + 1
+            if not worse:
+                best = size
+            size *= 2
     return best
 
 
 def _seconds(step: Callable[[int], object], size: int) -> float:
-    start = time.perf_counter()
-    step(size)
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    """The shortest of at least two calls; short ones are called for a tenth of a second."""
+    least, calls, spent = float("inf"), 0, 0.0
+    while calls < 2 or spent < _AT_LEAST_S:
+        start = time.perf_counter()
+        step(size)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        took = time.perf_counter() - start
+        least, calls, spent = min(least, took), calls + 1, spent + took
+    return least
