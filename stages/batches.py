@@ -25,8 +25,8 @@ CACHE = user_cache_path("elisa-feature-store")
 _GAIN = 0.97
 """A doubled batch has to need less than this share of the time an item, or it is memory spent on noise."""
 _PATIENCE = 2
-_SWEEPS = 2
-_AT_LEAST_S = 0.1
+_CALLS = 3
+_AT_LEAST_S = 0.2
 
 
 @dataclass
@@ -109,37 +109,33 @@ def suited(what: str, device: torch.device | str, step: Callable[[int], object],
 def fastest(step: Callable[[int], object], most: int) -> int:
     """The power of two up to ``most`` that takes the least time an item; doubling ends when it no longer helps.
 
-    Of each size the shortest time counts, over several calls and over two sweeps through the sizes: a machine that does
-    something else for a moment makes sizes look slow, and what is chosen is remembered.
+    Two sizes are compared in turns: a machine that runs slower for a while does so for both.
     """
     step(1)  # what is compiled or allocated once is not counted
-    least: dict[int, float] = {}
-    best = 1
-    for _ in range(_SWEEPS):
-        best, size, worse = 1, 1, 0
-        while size <= most and worse < _PATIENCE:
-            try:
-                took = _seconds(step, size) / size
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                break
-            least[size] = min(took, least.get(size, took))
-            if size > 1:
-                worse = 0 if least[size] < _GAIN * least[best] else worse + 1
-            if not worse:
-                best = size
-            size *= 2
+    best, size, worse = 1, 2, 0
+    while size <= most and worse < _PATIENCE:
+        try:
+            before, now = _seconds(step, best, size)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        if now / size < _GAIN * before / best:
+            best, worse = size, 0
+        else:
+            worse += 1
+        size *= 2
     return best
 
 
-def _seconds(step: Callable[[int], object], size: int) -> float:
-    """The shortest of at least two calls; short ones are called for a tenth of a second."""
-    least, calls, spent = float("inf"), 0, 0.0
-    while calls < 2 or spent < _AT_LEAST_S:
-        start = time.perf_counter()
-        step(size)
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        took = time.perf_counter() - start
-        least, calls, spent = min(least, took), calls + 1, spent + took
+def _seconds(step: Callable[[int], object], *sizes: int) -> list[float]:
+    """Of each size the shortest of some calls: at least three, and in all as many as take a fifth of a second."""
+    least, calls, begun = [float("inf")] * len(sizes), 0, time.perf_counter()
+    while calls < _CALLS or time.perf_counter() - begun < _AT_LEAST_S:
+        for number, size in enumerate(sizes):
+            start = time.perf_counter()
+            step(size)
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            least[number] = min(least[number], time.perf_counter() - start)
+        calls += 1
     return least

@@ -40,17 +40,18 @@ def test_large_batches_where_a_call_costs_much_and_small_ones_where_it_does_not(
     assert max(sizes) == 4, "doubling ends when it does not help"
 
 
-def test_a_machine_that_is_busy_for_a_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[int] = []
+@pytest.mark.parametrize("slow_from", [0.1 * tenth for tenth in range(12)])
+def test_a_machine_that_runs_slower_for_a_while_does_not_decide(
+    slow_from: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
 
-    def seconds(step: object, size: int) -> float:
-        measured.append(size)
-        busy = 1 < len(measured) < 4  # while the first sweep is at 2 and 4
-        return (1.0 + 0.1 * size) * (5 if busy else 1)
+    def step(size: int) -> None:
+        slower = 5 if slow_from <= now[0] < slow_from + 1 else 1
+        now[0] += slower * (0.002 + 0.0002 * size)
 
-    monkeypatch.setattr(batches, "_seconds", seconds)
-    assert fastest(lambda size: None, 16) == 16
-    assert measured[:4] == [1, 2, 4, 1], "the first sweep has ended early"
+    monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
+    assert fastest(step, 16) == 16
 
 
 def test_a_batch_that_memory_has_no_room_for_is_not_chosen() -> None:
