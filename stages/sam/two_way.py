@@ -6,7 +6,7 @@ What :class:`segment_anything.modeling.MaskDecoder` computes, with four identiti
 * A prompt has 6 or 7 tokens, an image thousands: a projection of image tokens is folded into the tokens that meet it,
   ``q (X Wk)^T = (q Wk^T) X^T`` and ``A (X Wv) = (A X) Wv``; the output projection likewise, ``(A V) Wo = A (V Wo)``.
 * A bias of the keys adds the same to a whole row of scores, which softmax ignores; rows of A sum to 1, so a bias of the
-  values is added behind it.
+  values is added behind it, and a bias that an image token gets is given to the few tokens that it looks at.
 * The positional encoding of the grid, and its projections, belong to the weights.
 
 All of it can be differentiated: everything mode (:mod:`stages.sam.decoder`) and LISA (:mod:`stages.train.lisa`) share it.
@@ -168,10 +168,9 @@ class TwoWay:
         weights = scores.softmax(2).flatten(1, 2).to(self.dtype)  # over the tokens: [B, heads * T, N]
         value = _heads(part.v_proj(queries), part)
         out = part.out_proj.weight.view(channels, heads, -1).permute(1, 2, 0)
-        folded = (value @ out).flatten(1, 2).to(self.dtype)
-        before = (keys + part.out_proj.bias.to(self.dtype)).expand(len(queries), -1, -1)
+        folded = (value @ out + part.out_proj.bias / heads).flatten(1, 2).to(self.dtype)
         norm = layer.norm4
-        after = torch.baddbmm(before, weights.transpose(1, 2), folded)
+        after = torch.baddbmm(keys.expand(len(queries), -1, -1), weights.transpose(1, 2), folded)
         return F.layer_norm(after, (channels,), norm.weight.to(self.dtype), norm.bias.to(self.dtype), norm.eps)
 
 

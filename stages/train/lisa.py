@@ -169,7 +169,7 @@ class MaskDecoder(nn.Module):
 
         Args:
             states: float [N, hidden_dim] of ``<SEG>``; N may be 0.
-            owner: int64 [N], the image of each.
+            owner: int64 [N], the image of each, in order.
             features: float [B, C, h, w], SAM's image embeddings as stored.
 
         Raises:
@@ -203,8 +203,13 @@ class MaskDecoder(nn.Module):
         """
         if len(sizes) != len(features):
             raise ValueError(f"sizes of {len(sizes)} images for SAM embeddings of {len(features)}")
+        if bool((owner.diff() < 0).any()):
+            raise ValueError(
+                f"states of the images {owner.tolist()}: expected them image by image, as seg_states has them"
+            )
         logits, square = self.decode(states, owner, features), self.prompt_encoder.input_image_size[0]
-        return [postprocess_masks(logits[owner == image], square, *size) for image, size in enumerate(sizes)]
+        parts = logits.split(torch.bincount(owner, minlength=len(sizes)).tolist())
+        return [postprocess_masks(part, square, *size) for part, size in zip(parts, sizes, strict=True)]
 
 
 def without_effect(decoder: modeling.MaskDecoder) -> Iterator[nn.Parameter]:

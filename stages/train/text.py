@@ -61,7 +61,8 @@ def encode(tokenizer: Any, turns: Sequence[Turn], image_tokens: int) -> Encoded:
     text = render(tokenizer, turns)
     spans = []
     for number, (asked, _) in enumerate(turns):
-        before, behind = render(tokenizer, turns[:number], asked), render(tokenizer, turns[: number + 1])
+        before = render(tokenizer, turns[:number], asked)
+        behind = text if number + 1 == len(turns) else render(tokenizer, turns[: number + 1])
         if not (text.startswith(before) and text.startswith(behind)):
             raise ValueError("the chat template changes what was said before; labels cannot be placed")
         spans.append((len(before), len(behind)))

@@ -81,7 +81,7 @@ def released(
 
 
 def test_masks_equal_segment_anythings_image_by_image(sam: Sam, decoder: MaskDecoder) -> None:
-    states, owner, features = batch([0, 2, 0, 2, 2])
+    states, owner, features = batch([0, 0, 2, 2, 2])
     with torch.no_grad():
         found = decoder(states, owner, features, SIZES)
         assert [tuple(logits.shape) for logits in found] == [(2, 90, 122), (0, 300, 200), (3, 256, 256)]
@@ -96,7 +96,7 @@ def test_masks_equal_segment_anythings_image_by_image(sam: Sam, decoder: MaskDec
 
 
 def test_gradients_equal_those_through_segment_anything(sam: Sam, decoder: MaskDecoder) -> None:
-    states, owner, features = batch([0, 2, 0, 2, 2])
+    states, owner, features = batch([0, 0, 2, 2, 2])
     found, expected = [], []
     for gradients, ours in ((found, True), (expected, False)):
         decoder.zero_grad()
@@ -227,6 +227,9 @@ def test_embeddings_of_another_sam_and_sizes_of_other_images(decoder: MaskDecode
         decoder(states, owner, features[:, :, :16, :16], SIZES)
     with pytest.raises(ValueError, match="sizes of 2 images for SAM embeddings of 3"):
         decoder(states, owner, features, SIZES[:2])
+    states, owner, features = batch([0, 2, 0])
+    with pytest.raises(ValueError, match=r"images \[0, 2, 0\]: expected them image by image"):
+        decoder(states, owner, features, SIZES)
 
 
 def test_what_is_trained_is_what_lisa_trains(decoder: MaskDecoder) -> None:
