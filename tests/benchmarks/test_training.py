@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from segment_anything.modeling import ImageEncoderViT
 from torch.nn import functional as F
 
 from pipeline.config import ROOT, InputError, load_settings
@@ -21,6 +22,7 @@ from tests.benchmarks.training import first_batch, real_size
 from tests.benchmarks.training.flops import flops_of
 from tests.benchmarks.training.jsonl import Lines, write_jsonl
 from tests.benchmarks.training.real_size import BATCH_SIZE, Sizes
+from tests.benchmarks.training.rerun import Rerun
 from tests.benchmarks.training.setting import (
     SIDES,
     Setting,
@@ -114,6 +116,22 @@ def test_what_is_rerun_is_what_the_originals_run(setting: Setting) -> None:
     assert rerun_columns(setting, "lisa", "c1") == {clip, sam}
     everything = rerun_columns(setting, "elisa", "c2")
     assert {"masks", "match/instances", sam, clip, "centered/instance_embeddings/demo_alphaclip"} <= everything
+
+
+def test_the_original_s_encoder_of_sam_is_segment_anything_s(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Size] = []
+    forward = ImageEncoderViT.forward
+
+    def spy(self: ImageEncoderViT, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(pixels.shape)
+        return forward(self, pixels)
+
+    monkeypatch.setattr(ImageEncoderViT, "forward", spy)
+    image = np.zeros((40, 60, 3), np.uint8)
+    name = "sam_features/demo_sam"
+    made = [Rerun(setting, {name}, official)([image], {})[name][0] for official in (False, True)]
+    assert len(seen) == 1
+    np.testing.assert_allclose(*made, atol=2e-3)
 
 
 def test_json_holds_what_the_store_holds(setting: Setting, tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def parse() -> argparse.Namespace:
         "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="default: all; (a) is always measured"
     )
     parser.add_argument("--steps", type=int, help="measured in a round, the same on every side (default 6; quick 1)")
-    parser.add_argument("--warm-up", type=int, help="steps before them (default 2; quick 1)")
+    parser.add_argument(
+        "--warm-up", type=int, help="steps before them: every shard's tables are read by then (default 6; quick 1)"
+    )
     parser.add_argument("--rounds", type=int, help="so often the sides take turns (default 3; quick 1)")
     parser.add_argument("--quick", action="store_true", help="one step, one round, a small first batch: does it run?")
     parser.add_argument(
@@ -98,7 +100,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.real_size and options.device != "cuda":
         parser.error("--real-size: found --device cpu, expected --device cuda")
-    defaults = {"steps": (6, 1), "warm_up": (2, 1), "rounds": (3, 1), "images": (100_000, 512)}
+    defaults = {"steps": (6, 1), "warm_up": (6, 1), "rounds": (3, 1), "images": (100_000, 512)}
     for name, values in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, values[options.quick])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from pipeline.config import ROOT
 from stages import embed, masks, match, normalize
 from stages.base import ShardInput
+from stages.sam import generator
 from store.reader import open_column
 from store.schema import OK
 from store.writer import ShardData
@@ -22,18 +27,20 @@ class Rerun:
 
     Args:
         wanted: names of columns.
+        official: SAM's image encoder as segment_anything has it, which is what LISA runs, and not as the engine has it.
     """
 
-    def __init__(self, setting: Setting, wanted: set[str]) -> None:
+    def __init__(self, setting: Setting, wanted: set[str], official: bool) -> None:
         settings = setting.settings
         found = [(stage, [spec for spec in stage.columns(settings) if spec.name in wanted]) for stage in STAGES]
         specs = [spec for _, own in found for spec in own]
         means = {read for spec in specs for read in spec.reads if read.startswith("/means/")}
         self.means = {name: open_column(settings.store_path, name[1:]).array(0) for name in means}
         weights = {name: setting.weights(name) for spec in specs for name in spec.weights}
-        self.runners = [
-            stage.start(settings, [spec.name for spec in own], weights, ROOT) for stage, own in found if own
-        ]
+        with _official_encoder() if official else nullcontext():
+            self.runners = [
+                stage.start(settings, [spec.name for spec in own], weights, ROOT) for stage, own in found if own
+            ]
 
     def __call__(
         self, images: Sequence[Any], known: Mapping[str, Sequence[dict[str, Any]]]
@@ -58,3 +65,18 @@ class Rerun:
             made: dict[str, ShardData] = runner(shard)
             done |= {name: data.rows for name, data in made.items()}
         return done
+
+
+@contextmanager
+def _official_encoder() -> Iterator[None]:
+    """Generators that are made meanwhile run the official encoder, with weights and inputs of ``dtype``."""
+
+    def plain(encoder: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        encoder.to(dtype)
+        return lambda pixels: encoder(pixels.to(dtype)).float()
+
+    fast, generator.FastEncoder = generator.FastEncoder, plain  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        generator.FastEncoder = fast  # type: ignore[misc]

@@ -37,7 +37,7 @@ def open_source(setting: Setting, system: str, side: str, split: Split, folder: 
     if side == "a":
         return FromStore(setting, system, split)
     lights = read_samples(folder / SAMPLES)
-    rerun = Rerun(setting, rerun_columns(setting, system, side))
+    rerun = Rerun(setting, rerun_columns(setting, system, side), official=side == "c1")
     lines = Lines(setting, system, folder / LINES) if side == "b" else None
     return FromElsewhere(setting, system, lights, rerun, lines)
 
