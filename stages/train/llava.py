@@ -146,7 +146,7 @@ def load_llava(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=["multi_modal_projector", "lm_head"],
+            llm_int8_skip_modules=[r"(?!model\.language_model\.).*"],  # patterns; for 4 bit, too
         )
     try:
         raw, _ = LlavaConfig.get_config_dict(name)

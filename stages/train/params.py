@@ -175,7 +175,7 @@ class TrainParams(Params):
     llava: str
     """Folder, or id on the Hugging Face hub, of the LLaVA that is fine-tuned."""
     base: Literal["float32", "bfloat16", "8bit", "4bit"]
-    """Its weights; 8bit and 4bit by bitsandbytes, on a GPU."""
+    """Its weights; 8bit and 4bit (of the language model's layers) by bitsandbytes: meant for a GPU, slow on a CPU."""
     image_encoder: Name
     """The column image_features/NAME: what LLaVA's vision tower would give."""
     train: tuple[Name, ...]

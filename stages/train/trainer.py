@@ -65,9 +65,9 @@ class Step(nn.Module):
         """The loss, 0-d."""
         return self._loss(inputs)
 
-    def gradient_checkpointing_enable(self, **options: Any) -> None:
+    def activation_checkpointing_enable(self, **options: Any) -> None:
         """The model's; the Trainer asks for it."""
-        self.model.gradient_checkpointing_enable(**options)
+        self.model.activation_checkpointing_enable(**options)
 
 
 class StoreTrainer(Trainer):  # type: ignore[misc]

@@ -33,7 +33,7 @@ class Trainee:
         prepare(self.system, self.params)
         self.system.model.train()
         if self.params.gradient_checkpointing:
-            self.system.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.system.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         groups = [{"params": weights, "lr": rate} for weights, rate in self.system.groups() if weights]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 

@@ -18,6 +18,7 @@ from transformers import LlavaForConditionalGeneration
 from stages.train import llava
 from stages.train.llava import FeatureLlava, check_tokens, image_scale, inject_lora, load_llava, v1_config
 from stages.train.text import IMAGE, VICUNA_V1, collate, encode, encode_prompt, render
+from stages.train.vocabulary import ExtendedLlava
 
 Full = Callable[[str], tuple[LlavaForConditionalGeneration, Path]]
 
@@ -48,6 +49,26 @@ def test_logits_and_text_are_those_of_the_whole_model(full_llava: Full, tokenize
     assert torch.equal(
         ours.generate(**how, pixel_values=features), whole.generate(**how, pixel_values=pixels)
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "layer", "near"), [("8bit", "Linear8bitLt", 0.01), ("4bit", "Linear4bit", 0.05)])
+def test_quantised_are_the_layers_of_the_language_model_alone(base: llava.Base, layer: str, near: float) -> None:
+    folder = str(Path(__file__).parents[3] / "stages/demo/models/demo_llava")
+    adapter = {"words": ("[REJ]",), "adapter": {"dim_in": 6, "dropout": 0.0, "noise": 0.0}}
+    models = [load_llava(folder, kind, "cpu", ExtendedLlava, adapter) for kind in ("float32", base)]
+    (exact, tokenizer), (quantised, _) = models
+    quantised.load_state_dict({"words": exact.words, **exact.adapter.state_dict(prefix="adapter.")}, strict=False)
+    for name, module in quantised.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            inside = name.startswith("model.language_model.")
+            assert (type(module).__name__ == layer) == inside, name
+    ids = torch.tensor([encode_prompt(tokenizer, f"{IMAGE}\nWhat opens a lock?", 64)])
+    features = torch.randn(1, 64, exact.config.vision_config.hidden_size)
+    with torch.no_grad():
+        want = exact(input_ids=ids, pixel_values=features, masks=torch.ones(1, 2, 6)).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            found = quantised(input_ids=ids, pixel_values=features, masks=torch.ones(1, 2, 6)).logits
+    assert (found - want).abs().mean() < near * want.abs().mean()
 
 
 def test_gemma_s_image_features_enter_as_when_it_was_trained(full_llava: Full, tokenizer: Any) -> None:

@@ -201,10 +201,18 @@ def test_llmsegs_strategies_choose_proposals(
 
 
 @BOTH
+@pytest.mark.parametrize("base", ["float32", "8bit"])  # 4 bit on a CPU packs blocks of 64, wider than this model
 def test_a_run_from_the_store_alone(
-    name: str, backbones: dict[str, Any], seg_split: Split, sam_weights: Callable[[str], Path], tmp_path: Path
+    name: str,
+    base: str,
+    backbones: dict[str, Any],
+    seg_split: Split,
+    sam_weights: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
-    params, out = backbones[name], tmp_path / "out"
+    checkpointing = base != "float32"
+    params = backbones[name].model_copy(update={"base": base, "gradient_checkpointing": checkpointing})
+    out = tmp_path / "out"
     out.mkdir()
     run.train(params, name, {"val": seg_split}, out, "cpu", sam_weights)
     assert finished(params, name, out, {"val": seg_split})

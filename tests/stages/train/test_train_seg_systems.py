@@ -194,8 +194,10 @@ def test_padding_changes_no_state_and_no_loss(
         {},
         {"one_per": "instance", "family": "llama", "train_embeddings": True},
         {"train_embeddings": True, "base": "bfloat16", "explanatory": 0.1},
+        {"base": "8bit"},
+        {"base": "4bit"},
     ],
-    ids=["plain", "llama, instances", "bfloat16"],
+    ids=["plain", "llama, instances", "bfloat16", "8 bit", "4 bit"],
 )
 def test_it_learns_and_gradients_reach_exactly_what_is_trained(
     name: str, how: dict[str, Any], seg_system: Callable[..., Any], seg_batch: Callable[..., Any]
