@@ -201,18 +201,23 @@ def test_llmsegs_strategies_choose_proposals(
 
 
 @BOTH
-@pytest.mark.parametrize("base", ["float32", "8bit"])  # 4 bit on a CPU packs blocks of 64, wider than this model
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},  # 4 bit answers on a CPU in blocks of 64 weights, which is wider than this model
+        {"base": "8bit", "optimizer": "adamw_bnb_8bit", "gradient_checkpointing": True},
+    ],
+    ids=["the demo's", "as for a GPU"],
+)
 def test_a_run_from_the_store_alone(
     name: str,
-    base: str,
+    recipe: dict[str, Any],
     backbones: dict[str, Any],
     seg_split: Split,
     sam_weights: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
-    checkpointing = base != "float32"
-    params = backbones[name].model_copy(update={"base": base, "gradient_checkpointing": checkpointing})
-    out = tmp_path / "out"
+    params, out = backbones[name].model_copy(update=recipe), tmp_path / "out"
     out.mkdir()
     run.train(params, name, {"val": seg_split}, out, "cpu", sam_weights)
     assert finished(params, name, out, {"val": seg_split})
