@@ -148,9 +148,7 @@ class ExtendedLlava(FeatureLlava):
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            use_cache=use_cache
-            if labels is None
-            else False,  # nothing follows: keys and values would be copied for nobody
+            use_cache=use_cache if labels is None else False,  # in training nothing follows that would use it
         )
         hidden = outputs.last_hidden_state
         loss = logits = None
