@@ -26,7 +26,7 @@ _GAIN = 0.97
 """A doubled batch has to need less than this share of the time an item, or it is memory spent on noise."""
 _PATIENCE = 2
 _CALLS = 3
-_AT_LEAST_S = 0.2
+_AT_LEAST_S = 0.4
 
 
 @dataclass
@@ -128,7 +128,7 @@ def fastest(step: Callable[[int], object], most: int) -> int:
 
 
 def _seconds(step: Callable[[int], object], *sizes: int) -> list[float]:
-    """Of each size the shortest of some calls: at least three, and in all as many as take a fifth of a second."""
+    """Of each size the shortest of some calls: at least three, and in all as many as take 0.4 s."""
     least, calls, begun = [float("inf")] * len(sizes), 0, time.perf_counter()
     while calls < _CALLS or time.perf_counter() - begun < _AT_LEAST_S:
         for number, size in enumerate(sizes):

@@ -163,8 +163,17 @@ class AutomaticMaskGenerator:
         device, most = self.model.device, MOST_POINTS[self.model.device.type]
         shared = self.decoder.image(torch.randn(channels, rows, columns, generator=random).to(device))
         points = (self.side_px * torch.rand(most, 2, generator=random, dtype=torch.float64)).to(device)
-        what = f"SAM decoder, {rows} x {columns} x {channels}, {self.decoder.dtype}"
-        return suited(what, device, lambda n: self.decoder.masks(self.decoder.decode(shared, points[:n])), most)
+        square = (self.side_px, self.side_px)
+        frame = self._frame((0, 0, *square), square)
+
+        def step(
+            count: int,
+        ) -> None:  # a batch as :meth:`_batch` has it, of which no mask is dropped before it is scored
+            logits = self.decoder.masks(self.decoder.decode(shared, points[:count])).flatten(0, 1)
+            postprocess.measure(logits, frame, self.model.mask_threshold, 1.0)
+
+        what = f"SAM decoder and scores, {rows} x {columns} x {channels}, {self.decoder.dtype}"
+        return suited(what, device, step, most)
 
     @torch.inference_mode()
     def propose(self, image: Pixels, embedding: Tensor | None = None) -> Proposals:
