@@ -163,8 +163,7 @@ class AutomaticMaskGenerator:
         device, most = self.model.device, MOST_POINTS[self.model.device.type]
         shared = self.decoder.image(torch.randn(channels, rows, columns, generator=random).to(device))
         points = (self.side_px * torch.rand(most, 2, generator=random, dtype=torch.float64)).to(device)
-        square = (self.side_px, self.side_px)
-        frame = self._frame((0, 0, *square), square)
+        frame = self._frame((0, 0, self.side_px, self.side_px), (self.side_px, self.side_px))
 
         def step(
             count: int,
