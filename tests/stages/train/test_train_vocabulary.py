@@ -67,11 +67,12 @@ def test_it_is_a_model_whose_embeddings_were_resized(model: ExtendedLlava, token
 def test_a_sample_s_words_are_nobody_else_s_business(model: ExtendedLlava, tokenizer: Any) -> None:
     batch = inputs(model, tokenizer)
     alone = model(**{name: value[:1] for name, value in batch.items()}).logits
-    torch.testing.assert_close(model(**batch).logits[:1], alone, rtol=1e-4, atol=1e-4)
+    before = model(**batch).logits
+    torch.testing.assert_close(before[:1], alone, rtol=1e-4, atol=1e-4)
     batch["masks"][0, 1] *= -1  # changes what mask 1 of the first sample says, nothing in the second
     changed = model(**batch).logits
-    torch.testing.assert_close(changed[:1, :, : model.first_mask + 1], alone[:, :, : model.first_mask + 1])
-    assert not torch.allclose(changed[0, :, model.first_mask + 1], alone[0, :, model.first_mask + 1])
+    torch.testing.assert_close(changed[:, :, : model.first_mask + 1], before[:, :, : model.first_mask + 1])
+    assert not torch.allclose(changed[0, :, model.first_mask + 1], before[0, :, model.first_mask + 1])
 
 
 def test_gradients_reach_adapter_and_words_through_inputs_and_outputs(model: ExtendedLlava, tokenizer: Any) -> None:
