@@ -75,13 +75,15 @@ def answers(settings: Settings, system: str, split: str, mode: str = "generated"
         )
     opened = _open(settings, settings.check_split(split), system)
     weights = partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)
-    trained = restore(settings.train, system, opened, folder, _device(settings), weights)
     unusual = [part for part, usual in ((mode, "generated"), (given, "own")) if part != usual]
     path = folder / "predictions" / f"{'-'.join([split, *unusual])}.parquet"
     meta = Meta("-".join([folder.name, *unusual]), settings.dataset, split, mode, "proposals")
     try:
+        trained = restore(settings.train, system, opened, folder, _device(settings), weights)
         write(path, meta, predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given)))
-    except ValueError as error:  # a mode that the system has not, too few images to shuffle
+    except (
+        ValueError
+    ) as error:  # another model or column than it was trained with, no such mode, too few images to shuffle
         raise InputError(f"evaluate {system}: {error}") from error
     return path
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.train.base_model import locate_llava
 from stages.train.params import TrainParams
 from store.files import cached_sha256, digest
 from store.reader import Split
@@ -35,9 +36,12 @@ def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> d
 
 
 def llava_digest(name: str) -> str:
-    """Digest of the names and bytes of the files in a model's folder. The id of a model on the hub stands for itself."""
-    folder = Path(name)
-    if not folder.is_dir():
+    """Digest of the names and bytes of the files in a model's folder. What is no folder stands for itself."""
+    try:
+        folder = Path(locate_llava(name))
+    except ValueError:  # said where it is loaded
+        return name
+    if not folder.is_absolute():
         return name
     return digest({path.name: cached_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()})
 

@@ -6,17 +6,22 @@ features take the place of ``pixel_values``, so no code of the library is copied
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration
+from transformers import AutoModel, LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaModel, LlavaMultiModalProjector, LlavaPreTrainedModel
 from transformers.utils import logging
+
+from stages.train.base_model import TOWER, check_folder, form_of, locate_llava, read_config, refuse_tensors
+from stages.train.tokenizer import IMAGE, add_image_words, load_tokenizer
 
 Model = TypeVar("Model", bound="FeatureLlava")
 Base = Literal["float32", "bfloat16", "8bit", "4bit"]
@@ -48,7 +53,7 @@ class FeatureLlavaModel(LlavaModel):  # type: ignore[misc]
 class FeatureLlava(LlavaForConditionalGeneration):  # type: ignore[misc]
     """``LlavaForConditionalGeneration`` over :class:`FeatureLlavaModel`; the tower's tensors in a checkpoint are not read."""
 
-    _keys_to_ignore_on_load_unexpected = (r"vision_tower\.",)
+    _keys_to_ignore_on_load_unexpected = (TOWER,)
 
     def __init__(self, config: LlavaConfig) -> None:
         LlavaPreTrainedModel.__init__(self, config)
@@ -95,10 +100,11 @@ HF_KEYS = {
 }
 """Keys of checkpoints that transformers wrote (the published ones' form; it applies them to its own classes alone) -> ours."""
 V1_KEYS = {
-    r"^model\.mm_projector\.": "model.multi_modal_projector.linear_1.",
+    r"^model\.mm_projector\.(0\.|(?=weight|bias))": "model.multi_modal_projector.linear_1.",
+    r"^model\.mm_projector\.2\.": "model.multi_modal_projector.linear_2.",
     r"^model\.(layers|norm|embed_tokens)\b": r"model.language_model.\1",
 }
-"""Keys of haotian-liu/LLaVA's own checkpoints (LLaVA v1, LLaVA-Lightning) -> ours."""
+"""Keys of haotian-liu/LLaVA's own checkpoints -> ours. The projector is one layer (LLaVA v1) or two (LLaVA-1.5)."""
 
 
 def v1_config(config: dict[str, Any]) -> LlavaConfig:
@@ -119,6 +125,33 @@ def clip_config(hidden_size: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def read_llava(name: str) -> tuple[str, dict[str, Any]]:
+    """Where a model is (:func:`stages.train.base_model.locate_llava`), and its ``config.json``, of a form that is loaded here.
+
+    Raises:
+        ValueError: there is none, or it is of another form.
+    """
+    where = locate_llava(name)
+    if Path(where).is_absolute():
+        raw = read_config(Path(where))
+    else:
+        try:
+            raw, _ = LlavaConfig.get_config_dict(where)
+        except OSError as error:
+            raise ValueError(f"{where}: neither a folder here nor a model of the Hugging Face hub: {error}") from error
+    form_of(raw, where)
+    return where, raw
+
+
+def make_config(raw: dict[str, Any], where: str) -> LlavaConfig:
+    """The configuration that a ``config.json`` of either form stands for; ValueError if a value in it cannot be."""
+    try:
+        released = form_of(raw, where) == "haotian-liu"
+        return v1_config(raw) if released else LlavaConfig.from_dict(raw)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{where}: config.json: {error}") from error
+
+
 def load_llava(
     name: str,
     base: Base = "bfloat16",
@@ -129,12 +162,13 @@ def load_llava(
     """A model and its tokenizer.
 
     Args:
-        name: a folder, or the id of a model on the Hugging Face hub.
+        name: a folder (from the repository root, or absolute), or the id of a model on the Hugging Face hub.
         base: type of the language model's weights; ``8bit`` and ``4bit`` by bitsandbytes (nf4, doubly quantised).
         model_class: may have parameters that the checkpoint has not: new ones, of which ``extra`` in the configuration speaks.
 
     Raises:
-        ValueError: there is no such model, or tokenizer and model do not fit together.
+        ValueError: there is no such model, it is of another kind or trained already, its files are not whole, it has other
+            tensors than the configuration says, or tokenizer and model do not fit together.
     """
     options: dict[str, Any] = {"dtype": torch.float32 if base == "float32" else torch.bfloat16, "device_map": device}
     if base in ("8bit", "4bit"):
@@ -148,26 +182,43 @@ def load_llava(
             bnb_4bit_compute_dtype=torch.bfloat16,
             llm_int8_skip_modules=[r"(?!model\.language_model\.).*"],  # patterns; for 4 bit, too
         )
-    try:
-        raw, _ = LlavaConfig.get_config_dict(name)
-    except OSError as error:
-        raise ValueError(f"{name}: neither a folder here nor a model of the Hugging Face hub: {error}") from error
-    released_v1 = "mm_hidden_size" in raw
-    config = v1_config(raw) if released_v1 else LlavaConfig.from_dict(raw)
+    where, raw = read_llava(name)
+    if Path(where).is_absolute():
+        check_folder(Path(where))
+    config, released = make_config(raw, where), form_of(raw, where) == "haotian-liu"
     config.update(dict(extra or {}))
-    options["config"] = config
-    options["key_mapping"] = V1_KEYS if released_v1 else HF_KEYS
-    with _quiet():
-        model, found = model_class.from_pretrained(name, output_loading_info=True, **options)
-    if missing := sorted(key for key in found["missing_keys"] if key.startswith(("model.", "lm_head."))):
-        raise ValueError(f"{name}: {len(missing)} tensors are missing, the first is {missing[0]}")
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    if released_v1:  # LLaVA v1 knows the place of an image by a number that is no token
-        tokenizer.add_tokens(["<image>"], special_tokens=True)
-        model.config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    options |= {"config": config, "key_mapping": V1_KEYS if released else HF_KEYS}
+    model = _load(where, model_class, options)
+    tokenizer = load_tokenizer(where, config.text_config.model_type, released)
+    if released:
+        add_image_words(tokenizer, raw, model.config.text_config.vocab_size, where)
+        model.config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
         model.resize_token_embeddings(max(len(tokenizer), model.config.text_config.vocab_size), mean_resizing=False)
-    check_tokens(model, tokenizer, name)
+    check_tokens(model, tokenizer, where)
     return model, tokenizer
+
+
+def _load(where: str, model_class: type[Model], options: Mapping[str, Any]) -> Model:
+    """The model with every tensor of the checkpoint in its place; ValueError if one is left over, missing or of another shape."""
+    try:
+        with _quiet():
+            model, found = model_class.from_pretrained(
+                where, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"{where}: its pytorch_model*.bin are no plain tensors, or damaged: {error}") from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's or the network's; transformers' own have none
+            raise
+        raise ValueError(f"{where}: {error}") from error
+    for tensor, stored, expected in sorted(found["mismatched_keys"]):
+        raise ValueError(
+            f"{where}: {len(found['mismatched_keys'])} tensors have another shape than config.json says, the first is {tensor}: "
+            f"found {list(stored)}, expected {list(expected)}"
+        )
+    own = [key for key in found["missing_keys"] if key.startswith(("model.", "lm_head."))]
+    refuse_tensors(own, found["unexpected_keys"], where)
+    return model  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -232,7 +232,7 @@ def test_tokenizers_without_a_template_speak_vicuna(tokenizer: Any, monkeypatch:
     monkeypatch.setattr(tokenizer, "chat_template", None)
     text = render(tokenizer, [("a", "b")], "c")
     system = VICUNA_V1.split("{%")[0]
-    assert text == f"{system} USER: a ASSISTANT: b</s> USER: c ASSISTANT:"
+    assert text == f"{system} USER: a ASSISTANT: b</s>USER: c ASSISTANT:"
     labelled = [label for label in encode(tokenizer, [("the key", "The answer")], 1).labels if label != llava.IGNORED]
     assert tokenizer.decode(labelled).strip() == "The answer</s>"
 
