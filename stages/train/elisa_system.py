@@ -14,7 +14,8 @@ from stages.train.elisa import EVALUATION, REJ, MaskWords, Style, conversation, 
 from stages.train.llava import load_llava
 from stages.train.params import TrainParams
 from stages.train.system import Batch, Mode, rng_of, sizes_of, union_of
-from stages.train.text import collate, encode_prompt, pad
+from stages.train.text import check_texts, collate, encode_prompt, pad
+from stages.train.vision import feature_tokens
 from stages.train.vocabulary import ExtendedLlava, NamedOnce
 from store.reader import Split
 from store.request import companion
@@ -46,14 +47,11 @@ class Elisa:
     def build(cls, params: TrainParams, split: Split, device: str, weights: object) -> Elisa:
         """With new parameters, in the sizes of the split's columns."""
         names = cls.columns(params, training=True)
-        features, masks, instances = (
-            split.column(name).meta.array for name in (names["features"], names["masks"], companion(names["masks"]))
-        )
-        assert features is not None
+        masks, instances = (split.column(name).meta.array for name in (names["masks"], companion(names["masks"])))
         assert masks is not None
         assert instances is not None
         most = masks.row_shape[0] + instances.row_shape[0]
-        return cls(params, masks.row_shape[1], most, features.row_shape[0], device)
+        return cls(params, masks.row_shape[1], most, feature_tokens(params, split), device)
 
     @staticmethod
     def columns(params: TrainParams, training: bool) -> dict[str, str]:
@@ -95,6 +93,7 @@ class Elisa:
 
     def meant(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The masks that are answers, and the words of question and answer: :data:`stages.train.align.Pairs`."""
+        check_texts(batch, self.words.tokenizer)
         masks, rows = [], []
         features = self._features(batch)["masks"].to(self.device)
         for number, positives in enumerate(self.positives(batch)):
@@ -106,6 +105,7 @@ class Elisa:
 
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """A stream's batch as the model's inputs with labels; the same for the same sample and epoch, whatever came before."""
+        check_texts(batch, self.words.tokenizer)
         rows = []
         for number, positives in enumerate(self.positives(batch)):
             rng = rng_of(self.params, epoch, batch, number)
@@ -156,13 +156,15 @@ class Elisa:
         """Generated answers with the proposals they name."""
         if mode != "generated":
             raise ValueError(f"mode: found {mode!r}, but ELISA names masks by generating them; expected generated")
+        check_texts(batch, self.words.tokenizer, first_alone=True)
         questions = [EVALUATION.format(question=texts[0]) for texts in batch["texts"]]
         prompts = [encode_prompt(self.tokenizer, question, self.tokens) for question in questions]
         ids = pad(prompts, self.tokenizer.pad_token_id, left=True).to(self.device)
+        there = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(self.device)
         features = {name: value.to(self.device) for name, value in self._features(batch).items()}
         found = self.model.generate(
             input_ids=ids,
-            attention_mask=(ids != self.tokenizer.pad_token_id).long(),
+            attention_mask=there,
             max_new_tokens=self.own.max_new_tokens,
             num_beams=self.own.beams,
             do_sample=False,

@@ -13,8 +13,9 @@ from torch import Tensor
 from stages.masks import features_column, sam_model
 from stages.train.lisa import Size, build_mask_decoder, encoded_size, mask_losses, postprocess_masks
 from stages.train.params import LisaParams, TrainParams
-from stages.train.seg_system import Found, SegSystem, feature_tokens
+from stages.train.seg_system import Found, SegSystem
 from stages.train.system import Batch, sizes_of
+from stages.train.vision import feature_tokens
 from store import rle
 from store.reader import Split
 

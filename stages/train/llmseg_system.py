@@ -11,8 +11,9 @@ from torch import Tensor
 from stages.train.adapter import GEOMETRY, with_places
 from stages.train.llmseg import MaskSelector, select, selection_losses
 from stages.train.params import LlmSegParams, TrainParams
-from stages.train.seg_system import Found, SegSystem, feature_tokens
+from stages.train.seg_system import Found, SegSystem
 from stages.train.system import Batch, sizes_of, union_of
+from stages.train.vision import feature_tokens
 from store.reader import Split
 from store.views import Candidates
 

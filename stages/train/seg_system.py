@@ -16,19 +16,11 @@ from stages.train.params import SegParams, TrainParams
 from stages.train.seg_text import ANSWERS, GIVEN, SEG, conversation, evaluation
 from stages.train.states import seg_states
 from stages.train.system import Batch, Mode, rng_of
-from stages.train.text import Encoded, collate, encode_prompt, pad
+from stages.train.text import Encoded, check_texts, collate, encode_prompt, pad
 from stages.train.vocabulary import ExtendedLlava
-from store.reader import Split
 
 Found = tuple[str | None, tuple[int, ...] | None]
 """COCO RLE counts of a mask (None: empty), and the numbers of the proposals it is made of (None: of none)."""
-
-
-def feature_tokens(params: TrainParams, split: Split) -> int:
-    """Patch features an image has in a split."""
-    layout = split.column(f"image_features/{params.image_encoder}").meta.array
-    assert layout is not None
-    return layout.row_shape[0]
 
 
 class SegSystem(ABC):
@@ -74,6 +66,7 @@ class SegSystem(ABC):
 
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Any]:
         """A stream's batch as the model's inputs with labels, and what the masks should be; as :class:`System` says."""
+        check_texts(batch, self.words.tokenizer)
         rows, wanted = [], []
         for number, instances in enumerate(batch["instances"]):
             numbers = [int(j) for j in instances]
@@ -109,6 +102,7 @@ class SegSystem(ABC):
         Args:
             mode: "generated", or "teacher_forced": the answer "[SEG]." is given, so that nothing is ever rejected.
         """
+        check_texts(batch, self.words.tokenizer, first_alone=True)
         asked = zip(batch["texts"], batch["is_sentence"], strict=True)
         questions = [evaluation(texts[0], bool(is_sentence)) for texts, is_sentence in asked]
         features = batch["features"].to(self.device)
