@@ -144,11 +144,12 @@ def _shards(chosen: Path, names: list[str]) -> list[Path]:
     _check_there(chosen)
     found = _read_object(chosen)
     index = found.get("weight_map")
-    files = index.values() if isinstance(index, dict) else ()
-    if not (files and all(isinstance(file, str) for file in files) and isinstance(found.get("metadata"), dict)):
+    places = index if isinstance(index, dict) else {}
+    files = sorted({file if isinstance(file, str) else "" for file in places.values()})
+    if not files or not files[0] or not isinstance(found.get("metadata"), dict):
         raise ValueError(f"{chosen}: found no index, expected metadata and the weight_map of tensors and files")
-    names += index
-    paths = [chosen.parent / file for file in sorted(set(index.values()))]
+    names += places
+    paths = [chosen.parent / file for file in files]
     if outside := [path for path in paths if path.parent != chosen.parent or path.name in ("", "..")]:
         raise ValueError(f"{chosen}: names {outside[0]}, expected files of its own folder")
     if lacking := [path.name for path in paths if not path.exists()]:
@@ -165,7 +166,8 @@ def _check_there(path: Path) -> None:
         head = file.read(len(_LFS))
     if head == _LFS:
         raise ValueError(
-            f"{path}: found a Git-LFS pointer, which stands for the file; type: git -C {path.parent} lfs pull"
+            f"{path}: found a Git-LFS pointer instead of the file; fetch it again, or in a clone type: "
+            f"git -C {path.parent} lfs pull"
         )
     if not head:
         raise ValueError(f"{path}: found an empty file; fetch it again")
@@ -201,8 +203,15 @@ def _tensors(path: Path) -> list[str]:
 def _check_torch(path: Path) -> list[str]:
     """Look whether ``torch.save`` could have written it; which tensors it has is only seen when it is loaded."""
     with path.open("rb") as file:
-        head = file.read(2)
-    if not (zipfile.is_zipfile(path) if head == b"PK" else head[:1] == b"\x80"):
+        head = file.read(4)
+    whole = head[:1] == b"\x80"  # a pickle, as torch wrote them up to 1.5
+    if head == b"PK\x03\x04":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                whole = any(name.endswith("/data.pkl") for name in archive.namelist())
+        except zipfile.BadZipFile:
+            whole = False
+    if not whole:
         raise ValueError(f"{path}: found no file of torch.save, or a part of one; fetch it again")
     return []
 

@@ -14,9 +14,9 @@ from store.files import cached_sha256, digest
 from store.reader import Split
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"
-VERSIONS = {"elisa": 2, "llmseg": 1, "lisa": 2}
+VERSIONS = {"elisa": 3, "llmseg": 2, "lisa": 3}
 """System -> version of its training. One higher when the same parameters and data are to be trained again, as what they become
-has changed. 2: elisa's ``[REJ]`` stands where the masks would, and lisa does not train what no mask depends on."""
+has changed. Last: without a chat template, sequences begin with ``<s>``."""
 
 
 def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> dict[str, Any]:

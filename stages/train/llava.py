@@ -125,6 +125,10 @@ def clip_config(hidden_size: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+DAMAGED = ("PytorchStreamReader", "unexpected EOF", "torch.save", "weights_only")
+"""What torch's RuntimeErrors about a file that it did not write, or of which a part is gone, speak of."""
+
+
 def read_llava(name: str) -> tuple[str, dict[str, Any]]:
     """Where a model is (:func:`stages.train.base_model.locate_llava`), and its ``config.json``, of a form that is loaded here.
 
@@ -205,7 +209,9 @@ def _load(where: str, model_class: type[Model], options: Mapping[str, Any]) -> M
             model, found = model_class.from_pretrained(
                 where, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
-    except (pickle.UnpicklingError, EOFError) as error:
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in DAMAGED):
+            raise  # of the device
         raise ValueError(f"{where}: its pytorch_model*.bin are no plain tensors, or damaged: {error}") from error
     except OSError as error:
         if error.errno is not None:  # the disk's or the network's; transformers' own have none

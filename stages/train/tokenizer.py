@@ -33,7 +33,7 @@ def load_tokenizer(name: str, text_model: str, released: bool) -> Any:
         if slow and (released or not _has(name, "tokenizer.json")):
             legacy = get_tokenizer_config(name).get("legacy")
             return usable(LlamaTokenizer.from_pretrained(name, legacy=legacy is not False))
-        return usable(AutoTokenizer.from_pretrained(name))
+        return usable(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
     except OSError as error:
         if error.errno is not None:  # the disk's or the network's; transformers' own have none
             raise

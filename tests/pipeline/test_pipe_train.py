@@ -240,5 +240,5 @@ def test_paths_begin_at_the_repository_wherever_the_command_is_typed(
     monkeypatch.chdir(ROOT)
     assert "already" in finished.run("train", "--system", "elisa", before=quick).out
     monkeypatch.chdir(tmp_path)
-    done = finished.run("train", "--system", "elisa", before=("--set", "train.llava=models/none"))
+    done = finished.run("train", "--system", "elisa", before=("--set", "train.llava=./models/none"))
     assert done.code == 2, done.err

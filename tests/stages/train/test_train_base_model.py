@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,7 +165,10 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (POINTER, "found a Git-LFS pointer, which stands for the file; type: git -C {folder} lfs pull"),
+        (
+            POINTER,
+            "found a Git-LFS pointer instead of the file; fetch it again, or in a clone type: git -C {folder} lfs pull",
+        ),
         ("", "found an empty file"),
     ],
 )
@@ -217,11 +222,55 @@ def test_no_file_of_torch_save(tmp_path: Path, content: bytes) -> None:
     assert f"{folder}/pytorch_model.bin: found no file of torch.save, or a part of one" in refusal(folder)
 
 
-def test_a_cut_file_of_torch_save(tmp_path: Path) -> None:
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_cut_file_of_torch_save(tmp_path: Path, legacy: bool) -> None:
     folder = released_folder(tmp_path, 1, wraps=True)
     path = folder / "pytorch_model.bin"
-    path.write_bytes(path.read_bytes()[:-200])
-    assert str(path) in refusal(folder)
+    torch.save(released_state(1, 403), path, _use_new_zipfile_serialization=not legacy)
+    load_llava(str(folder), "float32")
+    for cut in (200, path.stat().st_size // 2):
+        path.write_bytes(path.read_bytes()[:-cut])
+        assert "damaged" in refusal(folder) if legacy else f"{path}: found no file of torch.save" in refusal(folder)
+
+
+def test_an_archive_of_something_else(tmp_path: Path) -> None:
+    folder = released_folder(tmp_path, 1, wraps=True)
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("config.json", "{}")
+    assert "found no file of torch.save" in refusal(folder)
+
+
+def test_one_whose_records_are_gone(tmp_path: Path) -> None:
+    """The list of an archive is at its end: it may be there while what it lists is not."""
+    folder = released_folder(tmp_path, 1, wraps=True)
+    path = folder / "pytorch_model.bin"
+    found = bytearray(path.read_bytes())
+    found[: len(found) // 3] = bytes(len(found) // 3)
+    found[:4] = b"PK\x03\x04"
+    path.write_bytes(found)
+    assert "damaged" in refusal(folder)
+
+
+def test_code_in_the_folder_is_not_run(folder: Path) -> None:
+    """Nobody is asked either: a question to the terminal would hang."""
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**settings, "tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}})
+    )
+    (folder / "own.py").write_text("raise SystemExit('run')")
+    with contextlib.suppress(ValueError):
+        load_llava(str(folder), "float32")
+
+
+@pytest.mark.parametrize("settings", [None, {"tokenizer_class": "LLaMATokenizer", "pad_token": "[PAD]"}])
+def test_tokenizers_as_they_were_called_once(tmp_path: Path, settings: dict[str, str] | None) -> None:
+    folder = released_folder(tmp_path, 1, wraps=True)
+    (folder / "tokenizer_config.json").unlink()
+    if settings:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    model, tokenizer = load_llava(str(folder), "float32")
+    assert encode_prompt(tokenizer, "x", 1)[0] == 1
+    assert max(tokenizer.get_vocab().values()) < model.get_input_embeddings().num_embeddings
 
 
 class Evil:
