@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GemmaConfig, LlavaConfig
+from transformers import AutoTokenizer, CLIPVisionConfig, GemmaConfig, LlavaConfig
 
 from pipeline.config import ROOT, InputError, Settings, load_settings
 from stages.encoders import ENCODERS, clip
 from stages.encoders.clip_vit import to_openai
 from stages.sam import SAM_MODELS
-from stages.train.llava import FeatureLlava, clip_config
+from stages.train.llava import FeatureLlava
 from stages.train.memory import published
 from stages.weights import WEIGHTS
 from store.files import file_sha256
@@ -94,7 +94,15 @@ def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
 def make_llava(sizes: Sizes, folder: Path, device: str) -> None:
     """A LLaVA over features, with the demo's tokenizer: a vocabulary of full size of which it knows the first words."""
     tokenizer, line = AutoTokenizer.from_pretrained(_TOKENIZER), ENCODERS[sizes.clip]
-    config = _small(sizes.text, line.dim) if isinstance(sizes.text, int) else published()[sizes.text]
+    config = _small(sizes.text) if isinstance(sizes.text, int) else published()[sizes.text]
+    names = {
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "input_px": "image_size",
+        "patch_px": "patch_size",
+    }
+    tower = {name: line.options[key] for key, name in names.items()}
+    config.vision_config = CLIPVisionConfig(hidden_size=line.dim, **tower)  # what the column will hold
     config.image_token_id = config.image_token_index = tokenizer.convert_tokens_to_ids("<image>")
     config.image_seq_length = line.tokens
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
@@ -104,12 +112,12 @@ def make_llava(sizes: Sizes, folder: Path, device: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _small(width: int, features: int) -> LlavaConfig:
+def _small(width: int) -> LlavaConfig:
     text = GemmaConfig(
         vocab_size=1024, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=1, head_dim=width // 4,
     )  # fmt: skip
-    return LlavaConfig(text_config=text, vision_config=clip_config(features), tie_word_embeddings=True)
+    return LlavaConfig(text_config=text, tie_word_embeddings=True)
 
 
 def settings_of(
