@@ -31,7 +31,7 @@ TRAINED = {
     r"(^|\.)lisa_\w+\.": "a trained LISA of LLM-Seg's kind",
     r"(^|\.)(text_hidden_fcs|visual_model)\.": "a trained LISA (GSVA and SESAME have the same tensors)",
     r"(^|\.)adapter\.(input_norm|norm|mlp|linears|skips|final_skip|blocks|mean_emb|std_emb)\b": "a trained ELISA",
-    r"(^|\.)lora_[AB]\.": "a model with LoRA beside its weights; merge it into them first",
+    r"(^|\.)lora_[AB]\.": "a model with LoRA that is not merged into its weights",
 }
 """Names of tensors that no LLaVA has -> what their owner is."""
 
@@ -86,10 +86,14 @@ def form_of(config: Mapping[str, Any], where: object) -> Form:
     return "haotian-liu" if released else "transformers"
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ValueError unless the files that will be read are there and whole, and hold no trained system.
+def check_folder(folder: Path) -> list[Path]:
+    """Look whether the files that will be read are there and whole, and hold no trained system.
 
-    Git-LFS pointers, empty and cut files, an index without its shards, and tensors of :data:`TRAINED` are found.
+    Returns:
+        Files of ``torch.save`` of which no index says what is in them.
+
+    Raises:
+        ValueError: a Git-LFS pointer, an empty or cut file, an index without its shards, or tensors of :data:`TRAINED`.
     """
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder}: found adapter_config.json: LoRA that is not merged into its LLaVA; {_TAKE}")
@@ -104,10 +108,14 @@ def check_folder(folder: Path) -> None:
     names: list[str] = []
     for path in _shards(chosen, names):
         _check_there(path)
-        names += _tensors(path) if path.suffix == ".safetensors" else _check_torch(path)
+        if path.suffix == ".safetensors":
+            names += _tensors(path)
+        else:
+            _check_torch(path)
     refuse_trained(names, folder)
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise ValueError(f"{folder}: found no tokenizer, expected {' or '.join(TOKENIZERS)}; {_instead(folder)}")
+    return [] if names else [chosen]
 
 
 def refuse_trained(names: Iterable[str], where: object) -> None:
@@ -116,7 +124,8 @@ def refuse_trained(names: Iterable[str], where: object) -> None:
     for pattern, owner in TRAINED.items():
         if own := [name for name in names if re.search(pattern, name)]:
             raise ValueError(
-                f"{where}: this is {owner}: {_first(own)}. They would be dropped; trained systems are not loaded yet. {_TAKE}"
+                f"{where}: this is {owner}: it has {len(own)} tensors that no LLaVA has, {_first(own)}. They would be dropped; "
+                f"trained systems are not loaded yet. {_TAKE}"
             )
 
 
@@ -200,8 +209,8 @@ def _tensors(path: Path) -> list[str]:
     return [name for name in header if name != "__metadata__"]
 
 
-def _check_torch(path: Path) -> list[str]:
-    """Look whether ``torch.save`` could have written it; which tensors it has is only seen when it is loaded."""
+def _check_torch(path: Path) -> None:
+    """Raise ValueError if ``torch.save`` cannot have written it."""
     with path.open("rb") as file:
         head = file.read(4)
     whole = head[:1] == b"\x80"  # a pickle, as torch wrote them up to 1.5
@@ -213,7 +222,6 @@ def _check_torch(path: Path) -> list[str]:
             whole = False
     if not whole:
         raise ValueError(f"{path}: found no file of torch.save, or a part of one; fetch it again")
-    return []
 
 
 def _instead(folder: Path) -> str:

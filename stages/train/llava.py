@@ -7,6 +7,7 @@ features take the place of ``pixel_values``, so no code of the library is copied
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,22 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaModel, LlavaMultiModalProjector, LlavaPreTrainedModel
 from transformers.utils import logging
 
-from stages.train.base_model import TOWER, check_folder, form_of, locate_llava, read_config, refuse_tensors
+from stages.train.base_model import (
+    TOWER,
+    check_folder,
+    form_of,
+    locate_llava,
+    read_config,
+    refuse_tensors,
+    refuse_trained,
+)
 from stages.train.tokenizer import IMAGE, add_image_words, load_tokenizer
 
 Model = TypeVar("Model", bound="FeatureLlava")
@@ -133,11 +143,14 @@ def read_llava(name: str) -> tuple[str, dict[str, Any]]:
     """Where a model is (:func:`stages.train.base_model.locate_llava`), and its ``config.json``, of a form that is loaded here.
 
     Raises:
-        ValueError: there is none, or it is of another form.
+        ValueError: there is none, it is of another form, not whole, or trained already.
     """
     where = locate_llava(name)
     if Path(where).is_absolute():
         raw = read_config(Path(where))
+        for path in check_folder(Path(where)):
+            with _plain_tensors(where):
+                refuse_trained(tensor_names(path), where)
     else:
         try:
             raw, _ = LlavaConfig.get_config_dict(where)
@@ -187,8 +200,6 @@ def load_llava(
             llm_int8_skip_modules=[r"(?!model\.language_model\.).*"],  # patterns; for 4 bit, too
         )
     where, raw = read_llava(name)
-    if Path(where).is_absolute():
-        check_folder(Path(where))
     config, released = make_config(raw, where), form_of(raw, where) == "haotian-liu"
     config.update(dict(extra or {}))
     options |= {"config": config, "key_mapping": V1_KEYS if released else HF_KEYS}
@@ -204,19 +215,10 @@ def load_llava(
 
 def _load(where: str, model_class: type[Model], options: Mapping[str, Any]) -> Model:
     """The model with every tensor of the checkpoint in its place; ValueError if one is left over, missing or of another shape."""
-    try:
-        with _quiet():
-            model, found = model_class.from_pretrained(
-                where, output_loading_info=True, ignore_mismatched_sizes=True, **options
-            )
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in DAMAGED):
-            raise  # of the device
-        raise ValueError(f"{where}: its pytorch_model*.bin are no plain tensors, or damaged: {error}") from error
-    except OSError as error:
-        if error.errno is not None:  # the disk's or the network's; transformers' own have none
-            raise
-        raise ValueError(f"{where}: {error}") from error
+    with _quiet(), _plain_tensors(where):
+        model, found = model_class.from_pretrained(
+            where, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     for tensor, stored, expected in sorted(found["mismatched_keys"]):
         raise ValueError(
             f"{where}: {len(found['mismatched_keys'])} tensors have another shape than config.json says, the first is {tensor}: "
@@ -225,6 +227,29 @@ def _load(where: str, model_class: type[Model], options: Mapping[str, Any]) -> M
     own = [key for key in found["missing_keys"] if key.startswith(("model.", "lm_head."))]
     refuse_tensors(own, found["unexpected_keys"], where)
     return model  # type: ignore[no-any-return]
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Of a file of ``torch.save``, without the tensors; none of one from before torch 1.6, which has to be read whole."""
+    if not zipfile.is_zipfile(path):
+        return []
+    found = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    return [str(name) for name in found] if isinstance(found, Mapping) else []
+
+
+@contextmanager
+def _plain_tensors(where: str) -> Iterator[None]:
+    """What is wrong with the files is a ValueError; what is wrong with disk, network or device stays what it is."""
+    try:
+        yield
+    except (pickle.UnpicklingError, EOFError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in DAMAGED):
+            raise
+        raise ValueError(f"{where}: its weights are no plain tensors, or damaged: {error}") from error
+    except OSError as error:
+        if error.errno is not None:  # transformers' own have none
+            raise
+        raise ValueError(f"{where}: {error}") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ PATCHES, VISION = 16, {
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return make_tokenizer(WORDS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the demo's LLaVA, as transformers wrote it, that a test may spoil."""
+    return Path(shutil.copytree(ROOT / "stages/demo/models/demo_llava", tmp_path / "llava"))
 
 
 @pytest.fixture

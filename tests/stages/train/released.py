@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sentencepiece
 import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from stages.train.llava import load_llava
 
 SENTENCES = [
     "Which thing opens a lock?",
@@ -21,6 +24,15 @@ SENTENCES = [
 ]
 WORDS = ("<im_patch>", "<im_start>", "<im_end>")
 WIDTH, VISION = 32, 24
+DEMO = "stages/demo/models/demo_llava"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13476839424\n"
+
+
+def refusal(folder: Path | str) -> str:
+    """What is said when a folder is not loaded."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - its words are the tests' own
+        load_llava(str(folder), "float32")
+    return str(caught.value)
 
 
 def make_sentencepiece(folder: Path) -> int:
