@@ -24,6 +24,7 @@ from stages.train.memory import Plan, plan
 from stages.train.params import TrainParams
 from stages.train.system import ALWAYS, Mode, System
 from stages.train.trainer import TRAINED, Curves, StoreTrainer, load_trained, save_trained
+from stages.train.vision import feature_tokens
 from store import mix
 from store.reader import Split
 from store.request import companion
@@ -82,6 +83,8 @@ def train(
     Returns:
         The file of what was trained.
     """
+    for split in splits.values():  # the system is built by the first
+        feature_tokens(params, split)
     arguments = arguments_of(params, folder, device)
     ranks = {"rank": arguments.process_index, "world_size": arguments.world_size}
     set_seed(params.seed)  # behind what makes "cuda" mean this rank's own card

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ import pytest
 from stages.embed import columns
 from stages.encoders import ENCODERS
 from stages.params import Sections
+from stages.train import run
 from stages.train.base_model import ROOT
 from stages.train.params import TrainParams
-from stages.train.run import SYSTEMS
 from stages.train.vision import compare, expected, feature_tokens, stored
 from store.columns import fingerprint
 from store.meta import ColumnMeta
@@ -175,8 +177,21 @@ def test_no_system_is_built_on_other_features(
     (folder / "config.json").write_text(json.dumps(config))
     assert feature_tokens(params, seg_split) == 16
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its words come next
-        SYSTEMS[system].build(params.model_copy(update={"llava": str(folder)}), seg_split, "cpu", sam_weights)
+        run.SYSTEMS[system].build(params.model_copy(update={"llava": str(folder)}), seg_split, "cpu", sam_weights)
     assert said in str(caught.value)
+
+
+def test_every_split_that_is_trained_on_is_compared(
+    seg_params: Callable[..., TrainParams], seg_split: Split, sam_weights: Callable[[str], Path], tmp_path: Path
+) -> None:
+    columns, name = dict(seg_split.columns), "image_features/tiny"
+    other = columns[name] = copy.copy(columns[name])
+    assert other.meta.array is not None
+    other.meta = replace(other.meta, array=replace(other.meta.array, row_shape=(25, 24)))
+    splits = {"val": seg_split, "more": Split(seg_split.base, columns, None, seg_split.tables)}
+    with pytest.raises(ValueError, match="patches: the model expects 16, the column has 25"):
+        run.train(seg_params("llmseg"), "llmseg", splits, tmp_path, "cpu", sam_weights)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_released_folder_on_a_column_that_says_nothing(
