@@ -55,12 +55,13 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     """Load SAM; return the function that segments a shard."""
     from stages.batches import ahead, groups
     from stages.device import resolve_device
+    from stages.sam.generator import POINTS_PER_BATCH
     from stages.sam.proposals import MaskGenerator
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
     path = weights[SAM_MODELS[params.masks.model].weights]
-    generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch or None)
+    generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch or POINTS_PER_BATCH)
     features = features_column(params.masks.model)
 
     def run(shard: ShardInput) -> dict[str, ShardData]:
@@ -82,7 +83,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
                 job = None if image is None else background.submit(generate.prepare, image)
                 yield index, row_trouble(row, "image"), job
 
-        for group in ahead(groups(prepared(), generate.generator.images_per_batch.size)):
+        for group in ahead(groups(prepared(), generate.generator.images_per_batch)):
             found = generate([job.result() for _, _, job in group if job], "masks" in out)
             for index, trouble, _ in group:
                 made = None if trouble else next(found)

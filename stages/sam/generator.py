@@ -23,7 +23,7 @@ from segment_anything.utils.amg import (
 from torch import Tensor
 from torchvision.ops.boxes import batched_nms, box_area
 
-from stages.batches import BatchSize, suited
+from stages.batches import over
 from stages.encoders.common import longest_side, resize_longest_side
 from stages.sam import postprocess
 from stages.sam.decoder import MASKS, PointDecoder
@@ -36,7 +36,8 @@ Pixels = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 IMAGES_PER_BATCH = {"cpu": 1, "cuda": 4}
 """Images or crops that go through SAM's encoder together: one fills a processor, a few fill a GPU."""
-MOST_POINTS = {"cpu": 32, "cuda": 1024}
+POINTS_PER_BATCH = 64
+"""As ``SamAutomaticMaskGenerator``."""
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 
@@ -83,7 +84,7 @@ class AutomaticMaskGenerator:
         self,
         model: Sam,
         points_per_side: int | None = 32,
-        points_per_batch: int | None = None,
+        points_per_batch: int = POINTS_PER_BATCH,
         pred_iou_thresh: float = 0.88,
         stability_score_thresh: float = 0.95,
         stability_score_offset: float = 1.0,
@@ -110,8 +111,7 @@ class AutomaticMaskGenerator:
         with torch.no_grad():
             self.decoder = PointDecoder(model, dtype)
         self.side_px: int = model.image_encoder.img_size
-        self.points_per_batch = BatchSize(points_per_batch or self._suited_points())
-        self.images_per_batch = BatchSize(IMAGES_PER_BATCH[model.device.type])
+        self.points_per_batch, self.images_per_batch = points_per_batch, IMAGES_PER_BATCH[model.device.type]
         self.pred_iou_thresh, self.stability_score_thresh = pred_iou_thresh, stability_score_thresh
         self.stability_score_offset, self.box_nms_thresh = stability_score_offset, box_nms_thresh
         self.crop_n_layers, self.crop_nms_thresh = crop_n_layers, crop_nms_thresh
@@ -154,25 +154,7 @@ class AutomaticMaskGenerator:
         """SAM's embeddings of what :meth:`prepare` made, float32 [n, C, h, w]."""
         inputs = [pixels.to(self.model.device, non_blocking=True) for pixels in prepared]
         batch = torch.stack([self.model.preprocess(pixels.permute(2, 0, 1)) for pixels in inputs])
-        return torch.cat(self.images_per_batch.over(len(batch), lambda part: self.encoder(batch[part])))
-
-    @torch.inference_mode()
-    def _suited_points(self) -> int:
-        channels, (rows, columns) = self.decoder.two_way.position.shape[1], self.decoder.two_way.grid
-        random = torch.Generator().manual_seed(0)
-        device, most = self.model.device, MOST_POINTS[self.model.device.type]
-        shared = self.decoder.image(torch.randn(channels, rows, columns, generator=random).to(device))
-        points = (self.side_px * torch.rand(most, 2, generator=random, dtype=torch.float64)).to(device)
-        frame = self._frame((0, 0, self.side_px, self.side_px), (self.side_px, self.side_px))
-
-        def step(
-            count: int,
-        ) -> None:  # a batch as :meth:`_batch` has it, of which no mask is dropped before it is scored
-            logits = self.decoder.masks(self.decoder.decode(shared, points[:count])).flatten(0, 1)
-            postprocess.measure(logits, frame, self.model.mask_threshold, 1.0)
-
-        what = f"SAM decoder and scores, {rows} x {columns} x {channels}, {self.decoder.dtype}"
-        return suited(what, device, step, most)
+        return torch.cat(over(len(batch), self.images_per_batch, lambda part: self.encoder(batch[part])))
 
     @torch.inference_mode()
     def propose(self, image: Pixels, embedding: Tensor | None = None) -> Proposals:
@@ -207,8 +189,10 @@ class AutomaticMaskGenerator:
         prompts = torch.as_tensor(points * scale, device=self.model.device)
         shared = self.decoder.image(embedding.to(self.model.device))
         origins = torch.as_tensor(points)
-        parts = self.points_per_batch.over(
-            len(points), lambda part: self._batch(shared, prompts[part], origins[part], frame)
+        parts = over(
+            len(points),
+            self.points_per_batch,
+            lambda part: self._batch(shared, prompts[part], origins[part], frame),
         )
         found = _together(parts)
         found = found[_suppress(found.boxes, found.iou_preds, self.box_nms_thresh)]

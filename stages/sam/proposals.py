@@ -51,10 +51,10 @@ class MaskGenerator:
     Args:
         params: section ``masks``; every other field goes to :class:`AutomaticMaskGenerator` under its own name.
         path: the checkpoint.
-        points_per_batch: prompts decoded together; None: as many as suit the device (measured).
+        points_per_batch: prompts decoded together.
     """
 
-    def __init__(self, params: MasksParams, path: Path, device: str, points_per_batch: int | None) -> None:
+    def __init__(self, params: MasksParams, path: Path, device: str, points_per_batch: int) -> None:
         self.params = params
         self.sam = build_sam(params.model, path, device)
         options = params.model_dump(exclude=_OURS)

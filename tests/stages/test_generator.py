@@ -109,7 +109,7 @@ def test_the_embedding_is_sams_with_and_without_records(checkpoint: Path, image:
 
 def test_images_that_go_together_give_what_each_gives_alone(checkpoint: Path, image: np.ndarray) -> None:
     generator = MaskGenerator(MasksParams(**DEFAULTS), checkpoint, "cpu", 16)
-    generator.generator.images_per_batch.size = 2
+    generator.generator.images_per_batch = 2
     images = [image, image[::-1].copy(), image[:40]]
     for found, alone in zip(generator([generator.prepare(each) for each in images]), images, strict=True):
         want = segment(checkpoint, alone)
