@@ -12,12 +12,13 @@ from stages.params import Sections
 from stages.sam import SAM_MODELS, SamModel
 from store import schema
 from store.columns import ArrayLayout
+from store.schema import FAILED
 from store.writer import ShardData
 
 if TYPE_CHECKING:
     from stages.sam.proposals import Prepared
 
-VERSION = 1
+VERSION = 2
 RECORD_FIELDS = ("segmentation", "bbox", "area", "predicted_iou", "stability_score", "point_coords", "crop_box")
 
 
@@ -91,7 +92,9 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
                 if trouble:
                     for column in out.values():
                         column.failed(index, *trouble)
-                if made and "masks" in out:
+                if made and made.trouble and "masks" in out:
+                    out["masks"].failed(index, FAILED, made.trouble)
+                elif made and "masks" in out:
                     behind.append((index, background.submit(made.records)))
                 if made and features in out:
                     out[features].array(index, made.embedding)

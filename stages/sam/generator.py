@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -72,11 +73,14 @@ class Proposals:
 
 
 class AutomaticMaskGenerator:
-    """Arguments, records and their order are those of ``SamAutomaticMaskGenerator``.
+    """Arguments, records and their order are those of ``SamAutomaticMaskGenerator``, with three differences.
+
+    A mask without a pixel is no proposal; the reference keeps it where a threshold is 0, with a stability score of NaN.
+    A prediction that is NaN or infinite is a FloatingPointError; the reference drops it without a word, or keeps it.
+    A crop without a pixel, of an image of few, is left out; the reference fails.
 
     Args:
-        points_per_batch: prompts decoded together; None: as many as were fastest on this machine (:func:`stages.batches.suited`).
-            It changes memory and speed.
+        points_per_batch: prompts decoded together, fewer where memory runs out.
         dtype: float32 is the official arithmetic but for rounding; float16 or bfloat16 compute the image tokens in 16 bit.
     """
 
@@ -142,7 +146,7 @@ class AutomaticMaskGenerator:
         lengths = [lengths[k] for k in order]
         if self.min_mask_region_area > 0:
             found, lengths = self._without_small_regions(found, lengths, proposals.frames[0].image)
-        return [self._record(found, k, runs, proposals.frames) for k, runs in enumerate(lengths)]
+        return [self._record(found, k, runs, proposals.frames) for k, runs in enumerate(lengths) if runs[1::2].any()]
 
     def prepare(self, image: Pixels) -> Tensor:
         """An image for :meth:`encode`: uint8 [h, w, 3], resized; another thread may do it while the GPU is at work."""
@@ -160,7 +164,11 @@ class AutomaticMaskGenerator:
     def propose(self, image: Pixels, embedding: Tensor | None = None) -> Proposals:
         """Arguments as :meth:`generate`."""
         size: tuple[int, int] = image.shape[0], image.shape[1]
-        crop_boxes, layers = generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
+        boxes, numbers = generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
+        there = [
+            left < right and top < bottom for left, top, right, bottom in boxes
+        ]  # an image of few px has empty crops
+        crop_boxes, layers = list(compress(boxes, there)), list(compress(numbers, there))
         frames = [self._frame(crop, size) for crop in crop_boxes]
         later = crop_boxes if embedding is None else crop_boxes[1:]
         cuts = [np.ascontiguousarray(image[top:bottom, left:right]) for left, top, right, bottom in later]
@@ -209,7 +217,7 @@ class AutomaticMaskGenerator:
         iou, logits, kept = self._decode(shared, prompts)
         points = points.repeat_interleave(MASKS, dim=0)[kept]
         score, boxes = postprocess.measure(logits, frame, self.model.mask_threshold, self.stability_score_offset)
-        keep = torch.ones(len(boxes), dtype=torch.bool)
+        keep = ~score.isnan()  # where no pixel passes even the lower threshold, there is no mask
         if self.stability_score_thresh > 0.0:
             keep &= score >= self.stability_score_thresh
         height, width = frame.image
@@ -219,12 +227,16 @@ class AutomaticMaskGenerator:
     def _decode(self, shared: ImageTokens, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted IoU [n], logits [n, L, L] and candidate numbers [n] of those that pass ``pred_iou_thresh``."""
         decoded = self.decoder.decode(shared, prompts)
+        if not decoded.iou.isfinite().all():
+            raise FloatingPointError("SAM's predicted_iou is NaN or infinite")
         passed = (
             decoded.iou > self.pred_iou_thresh if self.pred_iou_thresh > 0.0 else torch.ones_like(decoded.iou).bool()
         )
         rows = passed.any(dim=1).nonzero()[:, 0]
-        logits = self.decoder.masks(decoded, None if len(rows) == len(prompts) else rows)
-        return decoded.iou[passed].cpu(), logits[passed[rows]], passed.flatten().nonzero()[:, 0].cpu()
+        logits = self.decoder.masks(decoded, None if len(rows) == len(prompts) else rows)[passed[rows]]
+        if not logits.sum().isfinite():
+            raise FloatingPointError("SAM's mask logits are NaN or infinite")
+        return decoded.iou[passed].cpu(), logits, passed.flatten().nonzero()[:, 0].cpu()
 
     def _without_small_regions(
         self, found: Candidates, lengths: list[I64], size: tuple[int, int]
