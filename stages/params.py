@@ -79,6 +79,18 @@ class MasksParams(Params):
 
     _check = field_validator("max_masks")(_multiple_of_16)
 
+    @model_validator(mode="after")
+    def _every_layer_has_points(self) -> MasksParams:
+        layers, factor = self.crop_n_layers, self.crop_n_points_downscale_factor
+        empty = next((layer for layer in range(layers + 1) if self.points_per_side < factor**layer), None)
+        if empty is not None:
+            raise ValueError(
+                f"found points_per_side {self.points_per_side} and crop_n_points_downscale_factor {factor}, which leave the "
+                f"crops of layer {empty} without a point ({self.points_per_side} / {factor}**{empty} is less than 1); with "
+                f"crop_n_layers {layers}, set masks.points_per_side to {factor**layers} or more, or lower one of the other two"
+            )
+        return self
+
 
 class EmbedParams(Params):
     """Encoders, by name (stages/encoders)."""
