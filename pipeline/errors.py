@@ -7,6 +7,9 @@ import errno
 import typer
 from typer.exceptions import TyperException
 
+_STANDING = {errno.EROFS, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+"""What stays as it is until a person changes the path or what is mounted there: running again helps nobody."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 DONE, FAILURES, INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 0, 1, 2, 4, 70, 75, 130
 """Exit codes of the command line."""
 _AGAIN = "what was committed is kept; run the same command again to go on"
@@ -41,13 +44,15 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
         return INPUT, f"error: {error}"
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return INPUT, f"error: {error}"
+    if isinstance(error, OSError) and error.errno in _STANDING:
+        return INPUT, f"error: {error}"
     name = type(error).__name__
     if isinstance(error, MemoryError) or name in ("OutOfMemoryError", "KilledWorker"):
         return INTERRUPTED, (
             f"out of memory, or a worker was lost: {name}: {error}; {_AGAIN}, with fewer at a time: "
-            "--set run.points_per_batch=1 --set run.masks_per_batch=1"
+            "--set run.points_per_batch=1 --set run.masks_per_batch=1 --set run.images_per_batch=1"
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in _FULL:
         return INTERRUPTED, f"the disk is full: {error}; free some space; {_AGAIN}"
     if isinstance(error, OSError):
         return INTERRUPTED, f"input or output failed: {error}; {_AGAIN}"

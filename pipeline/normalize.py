@@ -12,6 +12,7 @@ from pipeline.means import make_mean, open_mean
 from pipeline.plan import place_of
 from pipeline.run import StageSummary, run_stage
 from pipeline.summary import write_report_file
+from stages.normalize import center
 from stages.similarity import cosines, draw_heat_maps, mean_pairwise, spread
 from store.files import make_folder
 from store.reader import open_column
@@ -49,7 +50,7 @@ def write_report(settings: Settings) -> dict[str, Any]:
             if len(vectors) < 2:
                 entry[split] = {"vectors": len(vectors)}
                 continue
-            before, after = cosines(vectors), cosines(vectors - mean.array(0))
+            before, after = cosines(vectors), cosines(center(vectors, mean.array(0)))
             entry[split] = {"before": round(mean_pairwise(before), 4), "after": round(mean_pairwise(after), 4)}
             title = f"{settings.dataset} {split}, {encoder}: {len(vectors)} mask embeddings"
             draw_heat_maps(before, after, title, folder / "similarity" / f"{split}-{encoder}.png")

@@ -19,7 +19,8 @@ from store.columns import ArrayLayout
 from store.shards import AnyArray
 from store.writer import ShardData
 
-VERSION = 1
+VERSION = 2
+MASKS_PER_BATCH = 64
 IMAGES_PER_BATCH = {"cpu": 1, "cuda": 8}
 """Images whose masks are embedded together: one fills a processor."""
 
@@ -80,8 +81,8 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
     names = dict.fromkeys(name.split("/", 1)[1] for name in specs)
-    models = {name: build(name, weights, device, params.run.masks_per_batch, params.embed.precision) for name in names}
-
+    at_once = params.run.masks_per_batch or MASKS_PER_BATCH
+    models = {name: build(name, weights, device, at_once, params.embed.precision) for name in names}
     size = params.run.images_per_batch or IMAGES_PER_BATCH[device]
 
     def run(shard: ShardInput) -> dict[str, ShardData]:
@@ -117,27 +118,39 @@ def _embed(
     rows: Sequence[Mapping[str, Any]],
     array: Callable[[str, int], AnyArray],
 ) -> None:
-    """One column of some images. Columns are computed apart: the bytes of none may depend on what is computed beside it."""
+    """One column of some images. Columns are computed apart: the bytes of none may depend on what else is computed.
+
+    So the images and masks that go through a network together are this column's own, and a network whose output serves
+    two columns sees one image at a time (:func:`stages.encoders.common.once_an_image`). A mask without a pixel has
+    nothing to embed: its vector is zero, whatever the encoder.
+    """
     spec, regions = collector.spec, _regions(collector.spec)
     assert spec.layout is not None
     limit, dim = spec.layout.row_shape
     stored = next((read for read in spec.reads if read.startswith("sam_features/")), None)
     troubles: list[tuple[str, str] | None] = []
     items: list[tuple[Any, ...]] = []
+    filled: list[list[int]] = []  # of each image, which of its masks have a pixel
     for position, _, image_row, image in group:
-        trouble = row_trouble(image_row, "image") or row_trouble(rows[position], regions)
+        row = rows[position]
+        trouble = row_trouble(image_row, "image") or row_trouble(row, regions)
         troubles.append(trouble or (shard.trouble(stored, position) if stored else None))
+        filled.append([] if regions == "images" else [k for k, area in enumerate(row["area"][:limit]) if area])
         if troubles[-1] is None and regions == "images":
             items.append((image,))
-        elif troubles[-1] is None and (counts := rows[position]["segmentation"][:limit]):
+        elif troubles[-1] is None and filled[-1]:
             assert image is not None
-            items.append((image, RleMasks(counts, *image.shape[:2]), array(stored, position) if stored else None))
+            masks = RleMasks([row["segmentation"][k] for k in filled[-1]], *image.shape[:2])
+            items.append((image, masks, array(stored, position) if stored else None))
     vectors = iter(embed_all(model, items))
-    for (position, index, _, _), trouble in zip(group, troubles, strict=True):
+    for (position, index, _, _), trouble, places in zip(group, troubles, filled, strict=True):
         if trouble:
             collector.failed(index, *trouble)
         elif regions == "images":
             collector.array(index, next(vectors))
         else:
             count = len(rows[position]["segmentation"])
-            collector.array(index, next(vectors) if count else np.empty((0, dim), np.float32), max(0, count - limit))
+            found = np.zeros((min(count, limit), dim), np.float32)
+            if places:
+                found[places] = next(vectors)
+            collector.array(index, found, max(0, count - limit))

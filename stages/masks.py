@@ -12,12 +12,13 @@ from stages.params import Sections
 from stages.sam import SAM_MODELS, SamModel
 from store import schema
 from store.columns import ArrayLayout
+from store.schema import FAILED
 from store.writer import ShardData
 
 if TYPE_CHECKING:
     from stages.sam.proposals import Prepared
 
-VERSION = 1
+VERSION = 2
 RECORD_FIELDS = ("segmentation", "bbox", "area", "predicted_iou", "stability_score", "point_coords", "crop_box")
 
 
@@ -55,12 +56,13 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     """Load SAM; return the function that segments a shard."""
     from stages.batches import ahead, groups
     from stages.device import resolve_device
+    from stages.sam.generator import POINTS_PER_BATCH
     from stages.sam.proposals import MaskGenerator
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
     path = weights[SAM_MODELS[params.masks.model].weights]
-    generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch or None)
+    generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch or POINTS_PER_BATCH)
     features = features_column(params.masks.model)
 
     def run(shard: ShardInput) -> dict[str, ShardData]:
@@ -82,7 +84,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
                 job = None if image is None else background.submit(generate.prepare, image)
                 yield index, row_trouble(row, "image"), job
 
-        for group in ahead(groups(prepared(), generate.generator.images_per_batch.size)):
+        for group in ahead(groups(prepared(), generate.generator.images_per_batch)):
             found = generate([job.result() for _, _, job in group if job], "masks" in out)
             for index, trouble, _ in group:
                 made = None if trouble else next(found)
@@ -90,7 +92,9 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
                 if trouble:
                     for column in out.values():
                         column.failed(index, *trouble)
-                if made and "masks" in out:
+                if made and made.trouble and "masks" in out:
+                    out["masks"].failed(index, FAILED, made.trouble)
+                elif made and "masks" in out:
                     behind.append((index, background.submit(made.records)))
                 if made and features in out:
                     out[features].array(index, made.embedding)

@@ -16,7 +16,7 @@ from store.layout import mean_column
 from store.shards import AnyArray
 from store.writer import ShardData
 
-VERSION = 1
+VERSION = 2
 KINDS = ("mask_embeddings", "instance_embeddings")
 
 
@@ -44,9 +44,13 @@ def columns(params: Sections) -> list[ColumnSpec]:
 
 
 def partial_sum(images: Iterable[AnyArray]) -> tuple[npt.NDArray[np.float64] | None, int]:
-    """Sum (float64 [D]) and number of the vectors of one shard, image after image: the same bits wherever it runs."""
+    """Sum (float64 [D]) and number of the vectors of one shard, image after image: the same bits wherever it runs.
+
+    A zero vector, which a mask without a pixel has, does not vote.
+    """
     total, count = None, 0
-    for vectors in images:
+    for each in images:
+        vectors = each[each.any(axis=1)]
         if len(vectors):
             part = vectors.astype(np.float64).sum(axis=0)
             total = part if total is None else total + part
@@ -55,7 +59,7 @@ def partial_sum(images: Iterable[AnyArray]) -> tuple[npt.NDArray[np.float64] | N
 
 
 def reduce_sums(sums: Iterable[tuple[npt.NDArray[np.float64] | None, int]]) -> tuple[npt.NDArray[np.float64], int]:
-    """The mean (float64 [D]) and the number of vectors, from partial sums in shard order; one vote a vector.
+    """The mean (float64 [D]) and the number of vectors, from partial sums in shard order; one vote per vector.
 
     Raises:
         ValueError: there is no vector at all.
@@ -66,13 +70,15 @@ def reduce_sums(sums: Iterable[tuple[npt.NDArray[np.float64] | None, int]]) -> t
             total = part if total is None else total + part
             count += number
     if total is None:
-        raise ValueError("the train splits hold no mask and no instance; there is nothing to take the mean of")
+        raise ValueError(
+            "the train splits hold no mask and no instance with a vector other than zero; there is nothing to take the mean of"
+        )
     return total / count, count
 
 
 def center(vectors: AnyArray, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """``vectors - mean``, [count, D] in float64; the writer rounds once."""
-    return vectors.astype(np.float64) - mean
+    """``vectors - mean``, [count, D] in float64; the writer rounds once. A zero vector stays zero."""
+    return np.where(vectors.any(axis=1, keepdims=True), vectors.astype(np.float64) - mean, 0.0)
 
 
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:

@@ -1,4 +1,4 @@
-"""One frozen parameter model a stage. Defaults live in ``params.yaml`` alone, so no field has one here.
+"""One frozen parameter model a stage. Defaults live in ``params.yaml``; a field that few people set has one here.
 
 Fields that only say *how* work is done are in :class:`RunParams` and belong to no fingerprint.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "float16", "bfloat16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+AtOnce = Annotated[int | None, Field(ge=1), BeforeValidator(lambda value: None if value == 0 else value)]
+"""A size of batches, or null for the one that is fixed for the kind of device; 0, as older files have it, is null."""
 
 
 class Params(BaseModel):
@@ -77,6 +79,18 @@ class MasksParams(Params):
 
     _check = field_validator("max_masks")(_multiple_of_16)
 
+    @model_validator(mode="after")
+    def _every_layer_has_points(self) -> MasksParams:
+        layers, factor = self.crop_n_layers, self.crop_n_points_downscale_factor
+        empty = next((layer for layer in range(layers + 1) if self.points_per_side < factor**layer), None)
+        if empty is not None:
+            raise ValueError(
+                f"found points_per_side {self.points_per_side} and crop_n_points_downscale_factor {factor}, which leave the "
+                f"crops of layer {empty} without a point ({self.points_per_side} / {factor}**{empty} is less than 1); with "
+                f"crop_n_layers {layers}, set masks.points_per_side to {factor**layers} or more, or lower one of the other two"
+            )
+        return self
+
 
 class EmbedParams(Params):
     """Encoders, by name (stages/encoders)."""
@@ -117,12 +131,12 @@ class RunParams(Params):
     """Processes of the LocalCluster."""
     threads: Annotated[int, Field(ge=0)]
     """torch threads a process; 0: torch's own choice."""
-    points_per_batch: Annotated[int, Field(ge=0)]
-    """SAM prompts decoded together; 0: as many as were fastest on this machine."""
-    masks_per_batch: Annotated[int, Field(ge=0)]
-    """Masks embedded together; 0: as many as were fastest on this machine."""
-    images_per_batch: Annotated[int, Field(ge=0)]
-    """Images whose masks are embedded together; 0: as many as suit the device (1 on a processor, 8 on a GPU)."""
+    points_per_batch: AtOnce = None
+    """SAM prompts decoded together; null: 64, as SAM's own generator. Halved where memory runs out."""
+    masks_per_batch: AtOnce = None
+    """Masks embedded together; null: 64. Halved where memory runs out."""
+    images_per_batch: AtOnce = None
+    """Images whose masks are embedded together; null: 1 on a processor, 8 on a GPU."""
     prefetch: Annotated[int, Field(ge=0)]
     """Images decoded ahead, in threads."""
     weights_dir: str

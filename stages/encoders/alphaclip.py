@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from stages.batches import BatchSize, suited
+from stages.batches import over
 from stages.encoders import Encoder, Model, Together
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, make_alphaclip
 from stages.encoders.common import Vectors, load_into
-
-MOST_MASKS = {"cpu": 64, "cuda": 1024}
 
 
 def make_model(encoder: Encoder) -> AlphaVisionTransformer:
@@ -35,19 +33,6 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     side, mask_only = encoder.options["input_px"], encoder.options.get("mask_only", False)
     stock = encoder.options.get("stock_transform", False)
 
-    sizes = [BatchSize(masks_per_batch)] if masks_per_batch else []
-
-    def batches() -> BatchSize:
-        """Measured at the first use: only then is it known whether 16 bit are asked for."""
-        if not sizes:
-            kind = torch.device(device).type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-            image = torch.zeros(1, 3, side, side, device=device)
-            alphas = torch.zeros(MOST_MASKS[kind], 1, side, side, device=device)
-            what = f"AlphaCLIP {[encoder.options[key] for key in ('width', 'layers', 'patch_px', 'input_px')]}, {dtype}"
-            sizes.append(BatchSize(suited(what, device, lambda n: model(image, alphas[:n], [0] * n), len(alphas))))
-        return sizes[0]
-
     @torch.inference_mode()
     def embed(items: Sequence[tuple[Any, ...]]) -> list[Vectors]:
         whole = [] if mask_only else [image_pixels(image, side, stock, device) for image, *_ in items]
@@ -65,7 +50,7 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
             found: Vectors = F.normalize(model(torch.cat(inputs), alphas, of).float(), dim=-1).cpu().numpy()
             return found
 
-        parts = batches().over(len(regions), some)
+        parts = over(len(regions), masks_per_batch, some)
         vectors = np.concatenate([np.empty((0, encoder.dim), np.float32), *parts])
         return np.split(vectors, np.cumsum([len(masks) for _, masks, *_ in items])[:-1])
 

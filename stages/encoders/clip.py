@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 from open_clip.transformer import VisionTransformer
 
+from stages.batches import over
 from stages.encoders import Encoder, Model, Together
 from stages.encoders.alpha_transforms import aligned_image
 from stages.encoders.clip_vit import load_clip_visual, make_clip
@@ -34,11 +36,15 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     @torch.inference_mode()
     def embed(items: Sequence[tuple[ImageArray]]) -> list[Vectors]:
         squares = [transform(image, encoder.options["input_px"]) for (image,) in items]
-        pixels = torch.cat([normalise(square, CLIP_STATS, device) for square in squares])
-        output = model.forward_intermediates(
-            pixels, [layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
-        )
-        return list(output["image_intermediates"][0].float().cpu().numpy())
+
+        def some(part: slice) -> list[Vectors]:
+            pixels = torch.cat([normalise(square, CLIP_STATS, device) for square in squares[part]])
+            output = model.forward_intermediates(
+                pixels, [layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
+            )
+            return list(output["image_intermediates"][0].float().cpu().numpy())
+
+        return list(chain.from_iterable(over(len(squares), len(squares), some)))
 
     return Together(embed)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,23 +73,20 @@ def load_into(make: Callable[[], Network], state: State, source: str, device: st
     return model.requires_grad_(False).eval().to(device)
 
 
-def once_an_image(
-    compute: Callable[[list[ImageArray]], Sequence[torch.Tensor]],
-) -> Callable[[Sequence[ImageArray]], list[torch.Tensor]]:
-    """``compute`` of images, whose results are kept for as long as the same arrays are asked about.
+def once_an_image(compute: Callable[[ImageArray], torch.Tensor]) -> Callable[[ImageArray], torch.Tensor]:
+    """``compute`` of one image, whose result is kept for as long as the array itself.
 
-    An encoder is called for images' proposals and for their instances: apart, so that neither column's bytes depend on
-    what else was computed with it, and yet its network runs once.
+    An encoder is called for an image's proposals and for its instances, and yet its network runs once. It sees one image
+    at a time: its output cannot depend on which other images, or which other columns, are computed in the same run.
     """
-    kept: list[tuple[ImageArray, torch.Tensor]] = []
+    kept: dict[int, torch.Tensor] = {}
 
-    def call(images: Sequence[ImageArray]) -> list[torch.Tensor]:
-        known = {id(image): features for image, features in kept}
-        new = [image for image in images if id(image) not in known]
-        known |= {id(image): features for image, features in zip(new, compute(new) if new else [], strict=True)}
-        if new:
-            kept[:] = [(image, known[id(image)]) for image in images]
-        return [known[id(image)] for image in images]
+    def call(image: ImageArray) -> torch.Tensor:
+        key = id(image)
+        if key not in kept:
+            kept[key] = compute(image)
+            weakref.finalize(image, kept.pop, key, None).atexit = False
+        return kept[key]
 
     return call
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from stages.batches import BatchSize
-from stages.encoders import Encoder, Model, Together
+from stages.encoders import Encoder, Model
 from stages.encoders.common import (
     IMAGENET_STATS,
     ImageArray,
+    Mask,
     Vectors,
     load_into,
     load_state,
@@ -38,23 +37,13 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     model = load_into(lambda: make_model(encoder), from_official(load_state(path)), str(path), device)
     side = encoder.options["input_px"]
 
-    batches = BatchSize(1 << 30)  # as many as come together, unless memory runs out
-
     @once_an_image
-    def grids(images: list[ImageArray]) -> Sequence[torch.Tensor]:
-        def some(part: slice) -> torch.Tensor:
-            pixels = [padded_input(image, side, side, IMAGENET_STATS, device) for image in images[part]]
-            features: torch.Tensor = model(torch.cat(pixels))
-            return features
-
-        return torch.cat(batches.over(len(images), some)).unbind()
+    def grid(image: ImageArray) -> torch.Tensor:
+        features: torch.Tensor = model(padded_input(image, side, side, IMAGENET_STATS, device))[0]
+        return features
 
     @torch.inference_mode()
-    def embed(items: Sequence[tuple[Any, ...]]) -> list[Vectors]:
-        features = grids([image for image, *_ in items])
-        return [
-            pool(grid, mask_weights(masks, image.shape[:2], side // PATCH_PX, device))
-            for grid, (image, masks, *_) in zip(features, items, strict=True)
-        ]
+    def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
+        return pool(grid(image), mask_weights(masks, image.shape[:2], side // PATCH_PX, device))
 
-    return Together(embed)
+    return embed

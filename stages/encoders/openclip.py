@@ -45,12 +45,12 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     side = encoder.options["input_px"]
 
     @once_an_image
-    def grids(images: list[ImageArray]) -> Sequence[torch.Tensor]:
-        inputs = (padded_input(image, side, STRIDE_PX, CLIP_STATS, device) for image in images)
-        return [trunk.forward_features(pixels)[0] for pixels in inputs]
+    def grid(image: ImageArray) -> torch.Tensor:
+        features: torch.Tensor = trunk.forward_features(padded_input(image, side, STRIDE_PX, CLIP_STATS, device))[0]
+        return features
 
     @torch.inference_mode()
     def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
-        return pool(grids([image])[0], mask_weights(masks, image.shape[:2], side // STRIDE_PX, device))
+        return pool(grid(image), mask_weights(masks, image.shape[:2], side // STRIDE_PX, device))
 
     return embed

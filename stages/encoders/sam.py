@@ -30,16 +30,15 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     load: Callable[[], Any] = cache(lambda: build_sam(name, paths[spec.weights], device))
 
     @once_an_image
-    def grids(images: list[ImageArray]) -> Sequence[torch.Tensor]:
+    def grid(image: ImageArray) -> torch.Tensor:
         kind = torch.device(device).type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        encode = FastEncoder(load().image_encoder, dtype)
-        inputs = (torch.tensor(resize_longest_side(image, spec.image_size), device=device) for image in images)
-        return [encode(load().preprocess(pixels.permute(2, 0, 1)[None].float()))[0] for pixels in inputs]
+        pixels = torch.tensor(resize_longest_side(image, spec.image_size), device=device).permute(2, 0, 1)
+        return FastEncoder(load().image_encoder, dtype)(load().preprocess(pixels[None].float()))[0]
 
     @torch.inference_mode()
     def embed(image: ImageArray, masks: Sequence[Mask], sam_features: npt.NDArray[np.float16] | None) -> Vectors:
-        features = grids([image])[0] if sam_features is None else torch.tensor(sam_features, device=device)
+        features = grid(image) if sam_features is None else torch.tensor(sam_features, device=device)
         sides = longest_side(image.shape[:2], spec.image_size)
         rows, columns = (math.ceil(side * spec.grid / spec.image_size) for side in sides)
         return pool(features[:, :rows, :columns], mask_weights(masks, image.shape[:2], spec.grid, device))

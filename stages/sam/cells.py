@@ -7,11 +7,15 @@ that a mask's border crosses are worked out pixel by pixel.
 
 from __future__ import annotations
 
+import contextlib
+import pickle
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core.caching import FunctionCache
 
 from stages.sam.upsampling import Axis
 
@@ -23,7 +27,22 @@ GUARD = np.float32(1e-3)
 _NONE_SET, _ALL_SET = np.uint64(0), np.uint64(0x0101010101010101)
 """Eight pixels at a time."""
 
-_jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
+
+class _Compiled(FunctionCache):  # type: ignore[misc]  # numba has no types
+    """What was compiled before, where it can be read and written; a file that cannot be, or is damaged, counts as missing."""
+
+    @contextlib.contextmanager
+    def _guard_against_spurious_io_errors(self) -> Iterator[None]:
+        with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
+            yield
+
+
+def _jit(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, and keep it in ``__pycache__`` or the user's cache folder if one of them can be written."""
+    compiled: Any = numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    with contextlib.suppress(RuntimeError):  # no folder can be written: every process compiles for itself
+        compiled._cache = _Compiled(function)  # type: ignore[no-untyped-call]
+    return compiled
 
 
 def measure(logits: F32, rows: Axis, columns: Axis, thresholds: tuple[float, float, float]) -> tuple[I64, I64]:

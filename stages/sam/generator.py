@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from segment_anything.utils.amg import (
 from torch import Tensor
 from torchvision.ops.boxes import batched_nms, box_area
 
-from stages.batches import BatchSize, suited
+from stages.batches import over
 from stages.encoders.common import longest_side, resize_longest_side
 from stages.sam import postprocess
 from stages.sam.decoder import MASKS, PointDecoder
@@ -36,7 +37,8 @@ Pixels = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 IMAGES_PER_BATCH = {"cpu": 1, "cuda": 4}
 """Images or crops that go through SAM's encoder together: one fills a processor, a few fill a GPU."""
-MOST_POINTS = {"cpu": 32, "cuda": 1024}
+POINTS_PER_BATCH = 64
+"""As ``SamAutomaticMaskGenerator``."""
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 
@@ -71,11 +73,14 @@ class Proposals:
 
 
 class AutomaticMaskGenerator:
-    """Arguments, records and their order are those of ``SamAutomaticMaskGenerator``.
+    """Arguments, records and their order are those of ``SamAutomaticMaskGenerator``, with three differences.
+
+    A mask without a pixel is no proposal; the reference keeps it where a threshold is 0, with a stability score of NaN.
+    A prediction that is NaN or infinite is a FloatingPointError; the reference drops it without a word, or keeps it.
+    A crop without a pixel, of an image of few, is left out; the reference fails.
 
     Args:
-        points_per_batch: prompts decoded together; None: as many as were fastest on this machine (:func:`stages.batches.suited`).
-            It changes memory and speed.
+        points_per_batch: prompts decoded together, fewer where memory runs out.
         dtype: float32 is the official arithmetic but for rounding; float16 or bfloat16 compute the image tokens in 16 bit.
     """
 
@@ -83,7 +88,7 @@ class AutomaticMaskGenerator:
         self,
         model: Sam,
         points_per_side: int | None = 32,
-        points_per_batch: int | None = None,
+        points_per_batch: int = POINTS_PER_BATCH,
         pred_iou_thresh: float = 0.88,
         stability_score_thresh: float = 0.95,
         stability_score_offset: float = 1.0,
@@ -110,8 +115,7 @@ class AutomaticMaskGenerator:
         with torch.no_grad():
             self.decoder = PointDecoder(model, dtype)
         self.side_px: int = model.image_encoder.img_size
-        self.points_per_batch = BatchSize(points_per_batch or self._suited_points())
-        self.images_per_batch = BatchSize(IMAGES_PER_BATCH[model.device.type])
+        self.points_per_batch, self.images_per_batch = points_per_batch, IMAGES_PER_BATCH[model.device.type]
         self.pred_iou_thresh, self.stability_score_thresh = pred_iou_thresh, stability_score_thresh
         self.stability_score_offset, self.box_nms_thresh = stability_score_offset, box_nms_thresh
         self.crop_n_layers, self.crop_nms_thresh = crop_n_layers, crop_nms_thresh
@@ -142,7 +146,7 @@ class AutomaticMaskGenerator:
         lengths = [lengths[k] for k in order]
         if self.min_mask_region_area > 0:
             found, lengths = self._without_small_regions(found, lengths, proposals.frames[0].image)
-        return [self._record(found, k, runs, proposals.frames) for k, runs in enumerate(lengths)]
+        return [self._record(found, k, runs, proposals.frames) for k, runs in enumerate(lengths) if runs[1::2].any()]
 
     def prepare(self, image: Pixels) -> Tensor:
         """An image for :meth:`encode`: uint8 [h, w, 3], resized; another thread may do it while the GPU is at work."""
@@ -154,31 +158,17 @@ class AutomaticMaskGenerator:
         """SAM's embeddings of what :meth:`prepare` made, float32 [n, C, h, w]."""
         inputs = [pixels.to(self.model.device, non_blocking=True) for pixels in prepared]
         batch = torch.stack([self.model.preprocess(pixels.permute(2, 0, 1)) for pixels in inputs])
-        return torch.cat(self.images_per_batch.over(len(batch), lambda part: self.encoder(batch[part])))
-
-    @torch.inference_mode()
-    def _suited_points(self) -> int:
-        channels, (rows, columns) = self.decoder.two_way.position.shape[1], self.decoder.two_way.grid
-        random = torch.Generator().manual_seed(0)
-        device, most = self.model.device, MOST_POINTS[self.model.device.type]
-        shared = self.decoder.image(torch.randn(channels, rows, columns, generator=random).to(device))
-        points = (self.side_px * torch.rand(most, 2, generator=random, dtype=torch.float64)).to(device)
-        frame = self._frame((0, 0, self.side_px, self.side_px), (self.side_px, self.side_px))
-
-        def step(
-            count: int,
-        ) -> None:  # a batch as :meth:`_batch` has it, of which no mask is dropped before it is scored
-            logits = self.decoder.masks(self.decoder.decode(shared, points[:count])).flatten(0, 1)
-            postprocess.measure(logits, frame, self.model.mask_threshold, 1.0)
-
-        what = f"SAM decoder and scores, {rows} x {columns} x {channels}, {self.decoder.dtype}"
-        return suited(what, device, step, most)
+        return torch.cat(over(len(batch), self.images_per_batch, lambda part: self.encoder(batch[part])))
 
     @torch.inference_mode()
     def propose(self, image: Pixels, embedding: Tensor | None = None) -> Proposals:
         """Arguments as :meth:`generate`."""
         size: tuple[int, int] = image.shape[0], image.shape[1]
-        crop_boxes, layers = generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
+        boxes, numbers = generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
+        there = [
+            left < right and top < bottom for left, top, right, bottom in boxes
+        ]  # an image of few px has empty crops
+        crop_boxes, layers = list(compress(boxes, there)), list(compress(numbers, there))
         frames = [self._frame(crop, size) for crop in crop_boxes]
         later = crop_boxes if embedding is None else crop_boxes[1:]
         cuts = [np.ascontiguousarray(image[top:bottom, left:right]) for left, top, right, bottom in later]
@@ -207,8 +197,10 @@ class AutomaticMaskGenerator:
         prompts = torch.as_tensor(points * scale, device=self.model.device)
         shared = self.decoder.image(embedding.to(self.model.device))
         origins = torch.as_tensor(points)
-        parts = self.points_per_batch.over(
-            len(points), lambda part: self._batch(shared, prompts[part], origins[part], frame)
+        parts = over(
+            len(points),
+            self.points_per_batch,
+            lambda part: self._batch(shared, prompts[part], origins[part], frame),
         )
         found = _together(parts)
         found = found[_suppress(found.boxes, found.iou_preds, self.box_nms_thresh)]
@@ -225,7 +217,7 @@ class AutomaticMaskGenerator:
         iou, logits, kept = self._decode(shared, prompts)
         points = points.repeat_interleave(MASKS, dim=0)[kept]
         score, boxes = postprocess.measure(logits, frame, self.model.mask_threshold, self.stability_score_offset)
-        keep = torch.ones(len(boxes), dtype=torch.bool)
+        keep = ~score.isnan()  # where no pixel passes even the lower threshold, there is no mask
         if self.stability_score_thresh > 0.0:
             keep &= score >= self.stability_score_thresh
         height, width = frame.image
@@ -235,12 +227,16 @@ class AutomaticMaskGenerator:
     def _decode(self, shared: ImageTokens, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted IoU [n], logits [n, L, L] and candidate numbers [n] of those that pass ``pred_iou_thresh``."""
         decoded = self.decoder.decode(shared, prompts)
+        if not decoded.iou.isfinite().all():
+            raise FloatingPointError("SAM's predicted_iou is NaN or infinite")
         passed = (
             decoded.iou > self.pred_iou_thresh if self.pred_iou_thresh > 0.0 else torch.ones_like(decoded.iou).bool()
         )
         rows = passed.any(dim=1).nonzero()[:, 0]
-        logits = self.decoder.masks(decoded, None if len(rows) == len(prompts) else rows)
-        return decoded.iou[passed].cpu(), logits[passed[rows]], passed.flatten().nonzero()[:, 0].cpu()
+        logits = self.decoder.masks(decoded, None if len(rows) == len(prompts) else rows)[passed[rows]]
+        if not logits.sum().isfinite():
+            raise FloatingPointError("SAM's mask logits are NaN or infinite")
+        return decoded.iou[passed].cpu(), logits, passed.flatten().nonzero()[:, 0].cpu()
 
     def _without_small_regions(
         self, found: Candidates, lengths: list[I64], size: tuple[int, int]

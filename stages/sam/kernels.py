@@ -6,6 +6,11 @@ With ``TRITON_INTERPRET=1`` it runs on the CPU, for tests.
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import torch
 import triton
@@ -15,6 +20,20 @@ from torch import Tensor
 from stages.sam.upsampling import Axis
 
 _ROWS, _COLUMNS = 16, 64
+
+
+def _keep_compiled_kernels() -> None:
+    """Where Triton's cache folder cannot be written, compiled kernels go into a temporary one, which ends with the process."""
+    try:
+        Path(triton.knobs.cache.dir).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=triton.knobs.cache.dir).close()
+    except OSError:
+        folder = tempfile.mkdtemp(prefix="triton-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        triton.knobs.cache.dir = folder
+
+
+_keep_compiled_kernels()
 
 
 def measure(logits: Tensor, rows: Axis, columns: Axis, thresholds: tuple[float, float, float]) -> tuple[Tensor, Tensor]:

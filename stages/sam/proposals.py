@@ -39,10 +39,12 @@ class Found:
         records: gives SAM's records with ``segmentation`` as COCO RLE counts (str), largest area first, ties in the generator's
             order, everything in px of the image. It runs no network: call it in another thread while the next image is at work.
         embedding: float32 [C, h, w] of the image at the size SAM worked at.
+        trouble: why there are no records, where SAM's predictions are no numbers.
     """
 
     records: Callable[[], list[dict[str, Any]]]
     embedding: npt.NDArray[np.float32]
+    trouble: str | None = None
 
 
 class MaskGenerator:
@@ -51,10 +53,10 @@ class MaskGenerator:
     Args:
         params: section ``masks``; every other field goes to :class:`AutomaticMaskGenerator` under its own name.
         path: the checkpoint.
-        points_per_batch: prompts decoded together; None: as many as suit the device (measured).
+        points_per_batch: prompts decoded together.
     """
 
-    def __init__(self, params: MasksParams, path: Path, device: str, points_per_batch: int | None) -> None:
+    def __init__(self, params: MasksParams, path: Path, device: str, points_per_batch: int) -> None:
         self.params = params
         self.sam = build_sam(params.model, path, device)
         options = params.model_dump(exclude=_OURS)
@@ -78,8 +80,12 @@ class MaskGenerator:
             want_records: False runs the image encoder alone.
         """
         for image, embedding in zip(images, self.generator.encode([each.pixels for each in images]), strict=True):
-            proposals = self.generator.propose(image.small, embedding) if want_records else None
-            yield Found(partial(self._records, image, proposals), embedding.cpu().numpy())
+            proposals, trouble = None, None
+            try:
+                proposals = self.generator.propose(image.small, embedding) if want_records else None
+            except FloatingPointError as error:
+                trouble = str(error)
+            yield Found(partial(self._records, image, proposals), embedding.cpu().numpy(), trouble)
 
     def _records(self, image: Prepared, proposals: Proposals | None) -> list[dict[str, Any]]:
         found = self.generator.records(proposals) if proposals is not None else []

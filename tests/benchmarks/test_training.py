@@ -49,11 +49,10 @@ def call(do: Any, cores: list[int], timeout_s: float = 0, **task: Any) -> Any:
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     """Four images whose store was made with random weights."""
     published = dict(WEIGHTS)
-    unmeasured = ["run.points_per_batch=16", "run.masks_per_batch=16"]  # else they are measured, and remembered
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(real_size, "cell", call)
         try:
-            return real_size.prepare(SMALL, tmp_path_factory.mktemp("small"), "cpu", 4, [0], unmeasured)
+            return real_size.prepare(SMALL, tmp_path_factory.mktemp("small"), "cpu", 4, [0], [])
         finally:
             WEIGHTS.update(published)
 

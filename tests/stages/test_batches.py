@@ -1,89 +1,96 @@
-"""How much is computed at once: measured, remembered, and no different a result."""
+"""How much is computed at once: fixed, halved where memory runs out, and no different a result."""
 
 from __future__ import annotations
 
-import json
 import logging
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from stages import batches
-from stages.batches import ahead, fastest, groups, suited
+from stages import batches, embed
+from stages.batches import ahead, groups, over
+from stages.params import RunParams
+from stages.sam import generator
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(batches, "CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-def costs(at_once: float, each: float) -> tuple[list[int], object]:
-    sizes: list[int] = []
-
-    def step(size: int) -> None:
-        sizes.append(size)
-        time.sleep(at_once + each * size)
-
-    return sizes, step
+RUN = {
+    "device": "cpu", "executor": "local", "scheduler": "", "workers": 1, "threads": 1, "prefetch": 0, "weights_dir": "w",
+    "train_dir": "t", "report_dir": "r", "max_failures": 0,
+}  # fmt: skip
+SIZES = ("points_per_batch", "masks_per_batch", "images_per_batch")
 
 
-def test_large_batches_where_a_call_costs_much_and_small_ones_where_it_does_not() -> None:
-    sizes, step = costs(at_once=0.02, each=0.0)
-    assert fastest(step, 16) == 16
-    assert max(sizes) == 16
-    sizes, step = costs(at_once=0.0, each=0.01)
-    assert fastest(step, 64) == 1
-    assert max(sizes) == 4, "doubling ends when it does not help"
+def work_with_room_for(most: int, tried: list[int]) -> object:
+    def work(part: slice) -> list[int]:
+        tried.append(part.stop - part.start)
+        if part.stop - part.start > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return list(range(part.start, part.stop))
+
+    return work
 
 
-@pytest.mark.parametrize("slow_from", [0.1 * tenth for tenth in range(12)])
-def test_a_machine_that_runs_slower_for_a_while_does_not_decide(
-    slow_from: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-
-    def step(size: int) -> None:
-        slower = 5 if slow_from <= now[0] < slow_from + 1 else 1
-        now[0] += slower * (0.002 + 0.0002 * size)
-
-    monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
-    assert fastest(step, 16) == 16
+@pytest.mark.parametrize(("count", "size"), [(0, 4), (1, 4), (4, 4), (9, 4), (5, 1), (3, 64)])
+def test_slices_cover_all_in_order(count: int, size: int) -> None:
+    tried: list[int] = []
+    found = over(count, size, work_with_room_for(64, tried))  # type: ignore[arg-type,var-annotated]
+    assert [item for part in found for item in part] == list(range(count))
+    assert tried == [size] * (count // size) + [count % size] * (count % size > 0)
 
 
-def test_a_batch_that_memory_has_no_room_for_is_not_chosen() -> None:
-    def step(size: int) -> None:
-        if size > 4:
-            raise torch.OutOfMemoryError
-        time.sleep(0.01)
-
-    assert fastest(step, 64) == 4
-
-
-def test_a_size_is_measured_once_a_machine(cache: Path) -> None:
-    sizes, step = costs(0.0, 0.001)
-    chosen = suited("a model", "cpu", step, 4)
-    calls = len(sizes)
-    assert calls > 0
-    assert suited("a model", "cpu", step, 4) == chosen
-    assert len(sizes) == calls
-    suited("another model", "cpu", step, 4)
-    assert len(sizes) > calls
-    known = json.loads((cache / "batch_sizes.json").read_text())
-    assert [key.split(";")[0] for key in known] == ["a model", "another model"]
-
-
-def test_a_file_that_cannot_be_read_is_named_and_costs_only_a_measurement(
-    cache: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    cache.mkdir()
-    (cache / "batch_sizes.json").write_text("{")
+def test_half_the_size_where_memory_runs_out_and_nothing_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    tried: list[int] = []
+    batches._say_halved.cache_clear()
     with caplog.at_level(logging.WARNING):
-        assert suited("a model", "cpu", lambda size: None, 1) == 1
-    assert str(cache) in caplog.text
+        found = over(20, 16, work_with_room_for(3, tried))  # type: ignore[arg-type,var-annotated]
+    assert [item for part in found for item in part] == list(range(20))
+    assert tried[:4] == [16, 8, 4, 2]
+    assert set(tried[3:]) == {2}
+    assert "batches of 2" in caplog.text
+
+
+def test_a_call_begins_with_the_full_size_whatever_ran_out_before(caplog: pytest.LogCaptureFixture) -> None:
+    first: list[int] = []
+    second: list[int] = []
+    batches._say_halved.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        over(8, 8, work_with_room_for(2, first))  # type: ignore[arg-type,var-annotated]
+        over(8, 8, work_with_room_for(2, second))  # type: ignore[arg-type,var-annotated]
+    assert first == second
+    assert caplog.text.count("batches of 2") == 1  # said once
+
+
+def test_one_item_without_room_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        over(8, 4, work_with_room_for(0, []))  # type: ignore[arg-type,var-annotated]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_are_fixed_unless_a_number_is_given(name: str) -> None:
+    """A file of before, where 0 stood for a measured size, stays valid."""
+    assert getattr(RunParams.model_validate(RUN), name) is None
+    assert getattr(RunParams.model_validate(RUN | {name: None}), name) is None
+    assert getattr(RunParams.model_validate(RUN | {name: 0}), name) is None
+    assert getattr(RunParams.model_validate(RUN | {name: 7}), name) == 7
+    with pytest.raises(ValidationError, match=name):
+        RunParams.model_validate(RUN | {name: -1})
+
+
+def test_the_sizes_of_either_kind_of_device() -> None:
+    """They decide the last bits of stored data: whoever changes one changes what machines compute."""
+    assert generator.POINTS_PER_BATCH == 64
+    assert generator.IMAGES_PER_BATCH == {"cpu": 1, "cuda": 4}
+    assert embed.MASKS_PER_BATCH == 64
+    assert embed.IMAGES_PER_BATCH == {"cpu": 1, "cuda": 8}
+
+
+def test_no_library_measures_which_algorithm_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.device import resolve_device
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    resolve_device(RunParams.model_validate(RUN))
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_groups_cover_all_in_order() -> None:

@@ -64,7 +64,7 @@ def run(
         },
         "agreement": {"mean best IoU": found.worst, "masks": [found.count_ours, found.count_theirs]},
         "work": workload(calibrated, records["reference"], image),
-        "points_per_batch": mine.points_per_batch.size,
+        "points_per_batch": mine.points_per_batch,
         "post": post_on_identical_logits(calibrated, image, repeats),
     }
 

@@ -255,20 +255,3 @@ def test_no_mask_is_lost_when_memory_runs_out(
     np.testing.assert_allclose(found, want, atol=1e-5)
     assert tried[0] == len(regions)
     assert tried[-1] == 1
-
-
-def test_the_number_of_masks_a_batch_is_measured_where_none_is_given(
-    files: dict[str, Path], photo: np.ndarray, regions: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def suited(what: str, device: str, step: Callable[[int], torch.Tensor], most: int) -> int:
-        asked.append((what, tuple(step(3).shape)))
-        return 2
-
-    monkeypatch.setattr("stages.encoders.alphaclip.suited", suited)
-    embed = build(encoder(), files, "cpu", 0)
-    found = [embed(photo, regions) for _ in range(2)]
-    np.testing.assert_allclose(found[0], build(encoder(), files, "cpu", 2)(photo, regions), atol=1e-6)
-    assert len(asked) == 1
-    assert asked[0][1] == (3, encoder().dim)

@@ -12,7 +12,6 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import rle_to_mask
 
-from stages.batches import BatchSize
 from stages.demo.quality import MODEL
 from stages.demo.scenes import scene
 from stages.sam.decoder import PointDecoder
@@ -54,9 +53,10 @@ def picture(height: int, width: int, seed: int = 1) -> np.ndarray:
 def both(
     sam: Sam, image: np.ndarray, dtype: torch.dtype = torch.float32, **options: Any
 ) -> tuple[list[Any], list[Any]]:
-    """Our records and the reference's."""
+    """Our records and the reference's, without those of its masks that have no pixel: these are no proposals here."""
     ours = AutomaticMaskGenerator(sam, dtype=dtype, **options).generate(image)
-    return ours, SamAutomaticMaskGenerator(sam, points_per_batch=16, **options).generate(image)
+    theirs = SamAutomaticMaskGenerator(sam, points_per_batch=16, **options).generate(image)
+    return ours, [record for record in theirs if record["area"] > 0]
 
 
 def assert_same(ours: list[Any], theirs: list[Any]) -> None:
@@ -219,18 +219,10 @@ def test_no_image_is_lost_when_memory_runs_out(random_sam: Sam, monkeypatch: pyt
     generator = AutomaticMaskGenerator(random_sam, points_per_batch=16, **LOOSE)
     assert_same(generator.generate(image), want)
     assert tried[:4] == [16, 8, 4, 2]
-    assert generator.points_per_batch.size == 2
+    first = tried.copy()
     tried.clear()
-    generator.generate(image)
-    assert set(tried) <= {2, 1}  # it is remembered
-
-
-def test_one_item_without_room_is_an_error() -> None:
-    def work(part: slice) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        BatchSize(4).over(8, work)
+    assert_same(generator.generate(image), want)
+    assert tried == first, "what ran out of memory before decides nothing"
 
 
 def test_wrong_arguments(random_sam: Sam) -> None:
