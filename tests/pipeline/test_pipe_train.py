@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import open_clip.transformer
@@ -17,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from pipeline.config import ROOT, load_settings
-from pipeline.train import folder_of
+from pipeline.runs import resolve
 from stages.encoders import dinov2_vit
-from stages.train.identity import finished, identity, last_checkpoint
+from stages.train.folder import held
 from stages.train.run import columns, train
 from stages.weights import locate
 from store import open_split
@@ -56,9 +55,9 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
     before = (*QUICK, "--set", f"train.base={base}")
     done = finished.run("train", "--system", system, before=before)
     assert done.code == 0, done.err
-    assert "trained.safetensors: trained; python cli.py evaluate" in done.out
+    assert "trained.safetensors: trained; python cli.py --params " in done.out
     assert "fits a card of 24 GB" in done.err
-    folder = folder_of(load_settings(finished.params), system)
+    folder = resolve(load_settings(finished.params), system, None).folder
     assert sorted(path.name for path in folder.iterdir()) == ["curves", "run.json", "trained.safetensors"]
     history = json.loads((folder / "run.json").read_text())["history"]
     assert history[-1]["train_loss"] > 0
@@ -70,9 +69,10 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
     assert figures["mode"] == "generated"
     assert figures["groups"]["all"][system]["miou_per_sample"]["value"] >= 0
     assert {"oracle best mask", "largest mask"} <= set(figures["groups"]["all"])
-    report = finished.folder / "report"
-    assert json.loads((report / f"metrics/evaluate-{system}-val.json").read_text()) == figures
-    assert f"# {system} on tiny, val" in (report / f"evaluate/{system}-val.md").read_text()
+    report = finished.folder / "report/tiny/evaluate" / system
+    assert json.loads((report / "val.json").read_text()) == figures
+    assert f"# {system} on tiny, val" in (report / "val.md").read_text()
+    assert figures["run"] == json.loads((folder / "run.json").read_text())["digest"]
     forced = finished.run(
         "evaluate", "--system", system, "--split", "val", "--mode", "teacher_forced", "--json", before=before
     )
@@ -84,8 +84,7 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
         assert forced.json()["groups"]["all"][f"{system}-teacher_forced"]
     other = finished.run("evaluate", "--system", system, "--split", "val")
     assert other.code == 2
-    assert f"{system} was not trained with these parameters and this language model; run: " in other.err
-    assert f"python cli.py train --system {system}" in other.err
+    assert f"  train.epochs: 2 -> {finished.values['train']['epochs']}\n" in other.err
 
 
 def test_controls_stand_beside(finished: Any) -> None:
@@ -97,12 +96,9 @@ def test_controls_stand_beside(finished: Any) -> None:
     rows = [line.split(" | ")[0] for line in done.out.splitlines()]
     for name in ("elisa", "elisa-shuffled-images", "elisa-shuffled-questions", "elisa-without-image", "largest mask"):
         assert f"| {name}" in rows
-    assert (
-        "elisa was not trained without the question; to have that row: python cli.py --set train.without=que"
-        in done.err
-    )
+    assert "elisa was not trained without the question; to have that row: python cli.py --params " in done.err
     assert finished.run("evaluate", "--system", "elisa", "--split", "val", before=without).code == 0
-    assert (finished.folder / "report/evaluate/elisa-without-image-val.md").is_file()
+    assert (finished.folder / "report/tiny/evaluate/elisa-without-image/val.md").is_file()
 
 
 def test_usage_errors_name_the_choices(finished: Any) -> None:
@@ -135,31 +131,46 @@ class StopAt(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def test_a_stopped_run_ends_where_an_unbroken_one_does(finished: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("accumulation", "stop", "kept"), [(1, 3, 2), (1, 4, 4), (2, 3, 2)])
+def test_a_stopped_run_ends_where_an_unbroken_one_does(
+    finished: Any, tmp_path: Path, accumulation: int, stop: int, kept: int
+) -> None:
+    """Of five targets in batches of one: the last update of an epoch is of fewer batches where they are accumulated."""
     settings = load_settings(
-        finished.params, ["train.epochs=3", "train.batch_size=2", "train.elisa.adapter.dropout=0.2", "run.device=cpu"]
+        finished.params,
+        [
+            "train.epochs=2",
+            "train.batch_size=1",
+            f"train.accumulation={accumulation}",
+            "train.save_steps=2",
+            "train.elisa.adapter.dropout=0.2",
+            "run.device=cpu",
+        ],
     )
     split = open_split(settings.store_path, settings.dataset, "train", columns=sorted(columns(settings.train, "elisa")))
     weights = partial(locate, folder=ROOT / "data/weights", lock=settings.weights_lock)
     go = partial(train, settings.train, "elisa", {"train": split}, device="cpu", weights=weights)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    for folder in (whole, stopped):
-        folder.mkdir()
     go(folder=whole)
     with pytest.raises(KeyboardInterrupt):
-        go(folder=stopped, callbacks=[StopAt(3)])  # of six updates, in the middle of the second epoch
-    assert not finished_at(settings, stopped)
-    assert list(stopped.rglob("*.safetensors"))
+        go(folder=stopped, callbacks=[StopAt(stop)])
+    found = held(stopped)
+    assert found is not None
+    assert (found.finished, found.step) == (False, kept)
+    assert [path.name for path in (stopped / "checkpoints").glob("checkpoint-*")] == [f"checkpoint-{kept}"]
     assert not list(stopped.rglob("training_args.bin"))
-    other = identity(settings.train.model_copy(update={"batch_size": 1}), "elisa", {"train": split})
-    assert last_checkpoint(copytree(stopped, tmp_path / "other"), other, restart=False) is None
     go(folder=stopped)
-    assert finished_at(settings, stopped)
+    found = held(stopped)
+    assert found is not None
+    assert found.finished
     left, right = load_file(whole / "trained.safetensors"), load_file(stopped / "trained.safetensors")
     assert left.keys() == right.keys()
     assert any("lora_" in name for name in left)
     assert all(bool((left[name] == right[name]).all()) for name in left)
-
-
-def finished_at(settings: Any, folder: Path) -> bool:
-    return finished(settings.train, "elisa", folder)
+    log, other = (json.loads((folder / "run.json").read_text()) for folder in (whole, stopped))
+    assert log["digest"] == other["digest"]
+    assert log["history"][-1]["step"] == other["history"][-1]["step"]
+    steps = [
+        line.partition("\t")[0] for line in (stopped / "curves/plots/metrics/loss.tsv").read_text().split("\n")[1:-1]
+    ]
+    assert steps == ["1"], "a step is logged twice, or none"
