@@ -253,7 +253,8 @@ def overridden(params: TrainParams, changes: Mapping[str, Any]) -> TrainParams:
     Raises:
         pydantic.ValidationError: a name or value is wrong.
     """
-    return TrainParams.model_validate(_merged(params.model_dump(mode="json"), changes))
+    whole = {name: changes[name] for name in ("schedule_options",) if name in changes}  # its keys are no parameters
+    return TrainParams.model_validate(_merged(params.model_dump(mode="json"), changes) | whole)
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
