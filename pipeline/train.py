@@ -42,6 +42,11 @@ def train_command(
         StoppedError: it was interrupted; says what is kept.
     """
     run = resolve(settings, system, name)
+    with _told(f"train {run.name}", lambda: kept(run.folder)):
+        return _train(settings, run, restart, replace)
+
+
+def _train(settings: Settings, run: Run, restart: bool, replace: bool) -> str:
     measure = settings.command("evaluate", *run.words, "--split", settings.splits[-1])
     splits = {split: _open(settings, run, settings.check_split(split)) for split in run.params.train}
     found = held(run.folder)
@@ -52,15 +57,14 @@ def train_command(
         if found.finished and found.about and not differ:
             again = settings.command("train", *run.words, "--restart")
             return f"{run.folder}: trained with these parameters on these data already; {measure} measures it; {again} trains again"
-    with _told(f"train {run.name}", lambda: kept(run.folder)):
-        from stages.train.run import train
+    from stages.train.run import train
 
-        try:
-            path = train(
-                run.params, run.system, splits, run.folder, _device(settings), _weights(settings), restart, replace
-            )
-        except ValueError as error:  # a model that is not there, parameters that do not fit it
-            raise InputError(f"train {run.name}: {error}") from error
+    try:
+        path = train(
+            run.params, run.system, splits, run.folder, _device(settings), _weights(settings), restart, replace
+        )
+    except ValueError as error:  # a model that is not there, parameters that do not fit it
+        raise InputError(f"train {run.name}: {error}") from error
     return f"{path}: trained; {measure} measures it"
 
 

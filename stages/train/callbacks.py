@@ -69,6 +69,11 @@ class Curves(TrainerCallback):  # type: ignore[misc]
         """Write what is left."""
         self.live.end()
 
+    def close(self) -> None:
+        """Close the repository that DVCLive opened to note its revision."""
+        if (repository := getattr(self.live, "_dvc_repo", None)) is not None:
+            repository.close()
+
 
 def _cut(folder: Path, step: int) -> None:
     """Take the rows of later steps out of DVCLive's tables."""

@@ -145,9 +145,14 @@ def train(
     trainer = StoreTrainer(
         system, batches(params, system, splits, **ranks), arguments, callbacks=[*curves, *lines, *callbacks]
     )
-    trainer.train(resume_from_checkpoint=None if stopped is None else str(stopped))
+    try:
+        trainer.train(resume_from_checkpoint=None if stopped is None else str(stopped))
+    finally:
+        for curve in curves:
+            curve.close()
     if trainer.is_world_process_zero():
-        save_trained(system.model, folder / TRAINED, {"system": name, "params": json.dumps(about["params"])})
+        told = json.dumps({"system": name, "params": about["params"]})  # one entry: safetensors keeps no order
+        save_trained(system.model, folder / TRAINED, {"run": told})
         ended = {"name": folder.name, "digest": run_digest(about), **about, "history": trainer.state.log_history}
         write_record(folder / RUN, ended)
         shutil.rmtree(folder / CHECKPOINTS)  # what a stopped run needs

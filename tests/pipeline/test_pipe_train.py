@@ -23,8 +23,6 @@ from stages.train.run import columns, train
 from stages.weights import locate
 from store import open_split
 
-# DVCLive opens the repository to note its revision, and leaves the files of packs to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 QUICK = (
     *("--set", "train.epochs=2", "--set", "train.batch_size=2", "--set", "train.elisa.max_new_tokens=8"),
     *("--set", "train.llmseg.mask_encoder=demo_alphaclip"),
