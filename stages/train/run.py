@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -198,7 +199,7 @@ def arguments_of(params: TrainParams, folder: Path, device: str) -> TrainingArgu
     if arguments.n_gpu > 1:
         print(
             f"train: {arguments.n_gpu} GPUs are there and the first is used; for all of them: torchrun --nproc-per-node "
-            f"{arguments.n_gpu} cli.py train ...",
+            f"{arguments.n_gpu} {shlex.join(sys.argv)}",
             file=sys.stderr,
         )
         arguments._n_gpu = 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
@@ -131,7 +133,7 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
         if place["processes"] != self.args.world_size:
             raise ValueError(
                 f"{checkpoint}: written by {place['processes']} processes, found {self.args.world_size}; go on with as many: "
-                f"torchrun --nproc-per-node {place['processes']} cli.py train ..."
+                f"torchrun --nproc-per-node {place['processes']} {shlex.join(sys.argv)}"
             )
         load_trained(self.system.model, checkpoint / TRAINED)
         self.data.load_state_dict(place["loader"])

@@ -182,5 +182,6 @@ def test_a_checkpoint_of_another_number_of_processes_is_not_gone_on_from(
     place.write_text(json.dumps({**json.loads(place.read_text()), "processes": 2}))
     done = finished.run("train", "--system", "elisa", before=before)
     assert done.code == 2
-    assert "written by 2 processes, found 1; go on with as many: torchrun --nproc-per-node 2 cli.py train" in done.err
+    typed = f"torchrun --nproc-per-node 2 cli.py --params {finished.params}"
+    assert f"written by 2 processes, found 1; go on with as many: {typed}" in done.err
     assert place.is_file()
