@@ -33,7 +33,7 @@ repro: $(INSTALLED)
 
 repro-all: $(INSTALLED)
 	dvc repro
-	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print(found["run"]["report_dir"] + "/" + found["splits"][2] + ".html")'); open it in a browser"
+	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], found["dataset"], found["splits"][2] + ".html")))'); open it in a browser"
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
@@ -75,4 +75,4 @@ bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
 
 clean:  # the demo's data alone: real data took days of GPU time
-	rm -rf data/demo data/store/demo data/store/means/demo data/train/demo data/report
+	rm -rf data/demo data/store/demo data/store/means/demo data/train/demo data/report/demo

@@ -30,6 +30,11 @@ SplitOption = Annotated[Optional[str], typer.Option("--split", help="Split; defa
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda; default: run.device.")]  # noqa: UP045
 ExecutorOption = Annotated[Optional[str], typer.Option("--executor", help="local or dask; default: run.executor.")]  # noqa: UP045
+SystemOption = Annotated[Optional[str], typer.Option("--system", help="elisa, llmseg or lisa.")]  # noqa: UP045
+NameOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--name", help="Name of the run: a key of section runs, or any other; default: the system's."),
+]
 SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="Dask scheduler, e.g. tcp://127.0.0.1:8786.")]
 
 
@@ -168,28 +173,39 @@ def normalize(context: typer.Context, executor: ExecutorOption = None, scheduler
 @app.command()
 def train(
     context: typer.Context,
-    system: Annotated[str, typer.Option("--system", help="elisa, llmseg or lisa.")],
-    restart: Annotated[bool, typer.Option("--restart", help="Train anew, whatever was trained before.")] = False,
+    system: SystemOption = None,
+    name: NameOption = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Move another run of that name aside; nothing is deleted.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Train from scratch; move any run of that name aside, this one too.")
+    ] = False,
     device: DeviceOption = None,
 ) -> None:
     """Fine-tune a system on the stored features; goes on where a stopped run was.
+
+    A run has a name: the system's, a key of section runs, or --name. A name that holds another run is refused.
 
     Examples:
 
     `python cli.py train --system elisa`
 
-    `python cli.py --set train.epochs=3 train --system lisa --restart`
+    `python cli.py --set train.seed=1 train --system elisa --name elisa-seed1`
+
+    `python cli.py --set train.epochs=3 train --system lisa --replace`
     """
     from pipeline.train import train_command
 
-    print(train_command(_settings(context, device=device), system, restart))
+    print(train_command(_settings(context, device=device), system, name, restart, replace))
 
 
 @app.command()
 def evaluate(
     context: typer.Context,
     split: Annotated[str, typer.Option("--split", help="Split whose questions are asked.")],
-    system: Annotated[str | None, typer.Option("--system", help="A trained system; it answers anew.")] = None,
+    system: SystemOption = None,
+    name: NameOption = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -215,29 +231,32 @@ def evaluate(
 
     `python cli.py evaluate --system elisa --split val`
 
-    `python cli.py evaluate --system elisa --split val --controls`
+    `python cli.py evaluate --system elisa --name elisa-seed1 --split val --controls`
 
     `python cli.py evaluate --predictions theirs.jsonl --split val --missing empty`
     """
     from pipeline.evaluate import evaluate_command, keep_report
+    from pipeline.runs import resolve
     from pipeline.train import answers, controls
 
-    if (system is None) == (predictions is None):
+    asked = system is not None or name is not None
+    if asked == (predictions is not None):
         from pipeline.config import InputError
 
-        raise InputError("evaluate: expected --system NAME or --predictions FILE, one of the two")
+        raise InputError("evaluate: expected --system or --name, or else --predictions FILE")
     if predictions and (with_controls or mode != "generated"):
         from pipeline.config import InputError
 
         raise InputError(
-            "evaluate: found --mode or --controls with --predictions; they ask a system: use --system NAME"
+            "evaluate: found --mode or --controls with --predictions; they ask a trained system: use --system or --name"
         )
     settings = _settings(context, device=device)
-    path = answers(settings, system, split, mode) if system else predictions
-    beside = controls(settings, system, split) if system and with_controls else []
+    run = resolve(settings, system, name) if asked else None
+    path = answers(settings, run, split, mode) if run else predictions
+    beside = controls(settings, run, split) if run and with_controls else []
     assert path is not None
     text, figures = evaluate_command(settings, split, path, missing, beside)
-    if system:
+    if run:
         keep_report(settings, text, figures)
     print(json.dumps(figures, indent=1) if as_json else text)
 
@@ -246,8 +265,8 @@ def evaluate(
 def report(
     context: typer.Context,
     split: Annotated[str, typer.Option("--split", help="Split to show.")],
-    cases: Annotated[int, typer.Option("--cases", min=1, help="So many questions of each system are shown.")] = 6,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write into; default: run.report_dir.")] = None,
+    cases: Annotated[int, typer.Option("--cases", min=1, help="How many questions of each system are shown.")] = 6,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write below; default: run.report_dir.")] = None,
 ) -> None:
     """One HTML page of a split, and its pictures as PNG: masks, answers, IoU, recall of the proposals, training.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from stages.params import Name, Sections
-from stages.train.params import TrainParams
+from stages.train.params import ANSWERING, TrainParams, overridden
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: params.yaml, weights.lock and relative paths are looked up here."""
@@ -35,6 +36,10 @@ class Settings(Sections):
     """Compression of arrays; features hardly shrink."""
     train: TrainParams
     """Section train."""
+    runs: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Trainings by name: ``system``, and what differs from section train. A system's own name without an entry here is a run of it
+    with section train as it stands."""
+    _given: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _names_are_of_use(self) -> Settings:
@@ -46,6 +51,29 @@ class Settings(Sections):
         if unknown := sorted(set(self.normalize.train) - set(self.splits)):
             raise ValueError(f"normalize.train: {', '.join(unknown)} not in splits")
         return self
+
+    @model_validator(mode="after")
+    def _runs_are_trainings(self) -> Settings:
+        for name, run in self.runs.items():
+            if run.get("system") not in ANSWERING:
+                raise ValueError(
+                    f"runs.{name}.system: found {run.get('system')!r}, expected one of {', '.join(ANSWERING)}"
+                )
+            if name in ANSWERING and name != run["system"]:
+                raise ValueError(f"runs.{name}.system: found {run['system']}, expected {name}, the system of that name")
+            try:
+                overridden(self.train, {key: value for key, value in run.items() if key != "system"})
+            except ValidationError as error:
+                wrong = [f"runs.{name}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+                raise ValueError("; ".join(wrong)) from error
+        return self
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a dict has no hash
+
+    def command(self, *words: str) -> str:
+        """A command to type, with the params file and the values that this one was given."""
+        return shlex.join(["python", "cli.py", *self._given, *words])
 
     @property
     def store_path(self) -> Path:
@@ -102,7 +130,10 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     for override in overrides:
         _apply(values, override)
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
+        settings._given = tuple(["--params", str(path)] if path != Path("params.yaml") else [])
+        settings._given += tuple(word for override in overrides for word in ("--set", override))
+        return settings
     except ValidationError as error:
         lines = [
             f"  {'.'.join(str(part) for part in item['loc']) or 'params'}: {item['msg']}" for item in error.errors()
@@ -117,10 +148,26 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *sections, key = name.split(".")
     place: Any = values
     for section in sections:
+        if sections[0] == "runs" and isinstance(place, dict):
+            place.setdefault(section, {})
         place = place.get(section) if isinstance(place, dict) else None
-    if not isinstance(place, dict) or key not in place:
+    if not isinstance(place, dict) or (key not in place and not _is_parameter(name)):
         raise InputError(f"--set: no parameter {name!r} in the params file")
     try:
         place[key] = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise InputError(f"--set: found {override!r}, expected a value in YAML after the =: {error}") from error
+
+
+def _is_parameter(name: str) -> bool:
+    """Whether there is such a parameter: one with a default need not stand in the file."""
+    model: Any = Settings
+    for part in name.split("."):
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return False
+        if part == "runs":
+            return True
+        if part not in model.model_fields:
+            return False
+        model = model.model_fields[part].annotation
+    return True

@@ -19,6 +19,14 @@ class Terminated(BaseException):
     """SIGTERM arrived, e.g. from a batch system that wants its machine back."""
 
 
+class StoppedError(Exception):
+    """A command was interrupted and says itself what is kept. ``code``: its exit code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def exit_code_of(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error that reached the command line."""
     # Imported when something failed, so that --help loads no data set's loader.
@@ -27,6 +35,8 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
     from stages.weights import WeightsError
     from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
 
+    if isinstance(error, StoppedError):
+        return error.code, str(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return CTRL_C, f"stopped by Ctrl-C: {_AGAIN}"
     if isinstance(error, Terminated):

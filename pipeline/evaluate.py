@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ROOT, InputError, Settings
-from pipeline.summary import write_report_file
+from pipeline.config import InputError, Settings
+from pipeline.summary import report_folder, write_report_file
 from stages.evaluate.imported import import_predictions
 from stages.evaluate.predictions import Meta, Prediction, PredictionError, read
 from stages.evaluate.published import MARK, datasets, published
@@ -87,19 +88,21 @@ def evaluate_command(
         "missing": scores.missing,
         "skipped": len(scores.skipped),
         "groups": as_json(results),
+        "run": meta.run,
+        "answering": json.loads(meta.answering),
+        "columns": json.loads(meta.columns),
     }
     return markdown, figures
 
 
-def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -> None:
-    """Write the figures (a DVC metric) and the table into the report folder."""
-    folder, name = ROOT / settings.run.report_dir, f"{figures['system']}-{figures['split']}"
-    page = folder / "evaluate" / f"{name}.md"
-    for place in (folder / "metrics", page.parent):
-        make_folder(place)
-    write_report_file(folder / "metrics" / f"evaluate-{name}.json", figures)
+def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -> Path:
+    """Write figures (a DVC metric) and table below ``<report_dir>/<dataset>/evaluate/<system>``; return the table's path."""
+    page: Path = report_folder(settings) / "evaluate" / figures["system"] / f"{figures['split']}.md"
+    make_folder(page.parent)
+    write_report_file(page.with_suffix(".json"), figures)
     page.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
     page.write_text(markdown + "\n", encoding="utf-8")
+    return page
 
 
 def load_predictions(path: Path, opened: Split, dataset: str, split: str) -> tuple[Meta, list[Prediction]]:

@@ -12,8 +12,8 @@ from pipeline.config import InputError, Settings
 from pipeline.executors import Executor
 from pipeline.graph import identities, specs
 from pipeline.plan import expected_meta, place_of
-from pipeline.progress import progress
 from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
+from stages.progress import progress
 from store.columns import Commit, fingerprint, read_column, read_commit
 from store.errors import DamagedStoreError, StoreError
 from store.layout import column_dir

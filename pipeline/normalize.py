@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import ROOT, Settings
+from pipeline.config import Settings
 from pipeline.executors import Executor
 from pipeline.means import make_mean, open_mean
 from pipeline.plan import place_of
 from pipeline.run import StageSummary, run_stage
-from pipeline.summary import write_report_file
+from pipeline.summary import report_folder, write_report_file
 from stages.normalize import center
 from stages.similarity import cosines, draw_heat_maps, mean_pairwise, spread
+from stages.train.identity import column_digest
 from store.files import make_folder
 from store.reader import open_column
 from store.schema import OK
@@ -36,8 +37,12 @@ def run_normalize(settings: Settings, executor: Executor, dry_run: bool = False)
 
 
 def write_report(settings: Settings) -> dict[str, Any]:
-    """Write ``normalize.json`` and ``similarity/<split>-<encoder>.png`` below ``run.report_dir``; return the figures."""
-    folder = ROOT / settings.run.report_dir
+    """Write ``normalize.json`` and ``similarity/<split>-<encoder>.png`` below the report's folder of the data set.
+
+    Returns:
+        The figures, with digests of the mean and the embeddings that they are of (:func:`pictured`).
+    """
+    folder = report_folder(settings)
     figures: dict[str, Any] = {}
     make_folder(folder / "similarity")
     for encoder in settings.embed.mask_encoders:
@@ -53,10 +58,17 @@ def write_report(settings: Settings) -> dict[str, Any]:
             before, after = cosines(vectors), cosines(center(vectors, mean.array(0)))
             entry[split] = {"before": round(mean_pairwise(before), 4), "after": round(mean_pairwise(after), 4)}
             title = f"{settings.dataset} {split}, {encoder}: {len(vectors)} mask embeddings"
+            entry[split]["of"] = pictured(settings, split, encoder)
             draw_heat_maps(before, after, title, folder / "similarity" / f"{split}-{encoder}.png")
         figures[encoder] = entry
     write_report_file(folder / "normalize.json", figures)
     return figures
+
+
+def pictured(settings: Settings, split: str, encoder: str) -> list[str]:
+    """Digests of the embeddings and the mean that a heat map is of."""
+    place = place_of(settings, split, f"mask_embeddings/{encoder}")
+    return [column_digest(open_column(settings.store_path, place)), column_digest(open_mean(settings, encoder))]
 
 
 def sampled_vectors(settings: Settings, split: str, encoder: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,57 +10,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import ROOT, Settings
-from pipeline.evaluate import load_predictions
+from pipeline.config import ROOT, InputError, Settings
+from pipeline.report_runs import Found, current_answers, current_curves, current_runs, runs_section
 from pipeline.report_sections import answers_section, recall_section, similarity_section, training_section
+from pipeline.summary import report_folder
 from stages.evaluate.cases import questions, table_rows
 from stages.evaluate.metrics import Samples
-from stages.evaluate.predictions import PredictionError
+from stages.evaluate.predictions import Meta, Prediction, PredictionError
 from stages.evaluate.score import Scores, score
 from stages.report.choose import Key, choose
 from stages.report.page import Missing, Page, Shown, render
 from stages.report.photographs import photograph
 from stages.report.shown import Answers, show
+from stages.report.written import write_page
 from stages.similarity import spread
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
 from store.files import make_folder
 from store.schema import FAILED, REMOVED
 
-SYSTEMS = ("elisa", "llmseg", "lisa")
-"""Those that ``train`` knows (``stages.train.run.SYSTEMS``, which would import torch)."""
 ORACLE = "oracle best mask"
 NAMES = {"masks": "proposals", "match/instances": "match with the instances"}
 
 
 def report_command(settings: Settings, split: str, cases: int, out: Path | None = None) -> str:
-    """Write ``<split>.html`` and ``pictures/<split>/*.png`` into a folder; return a line that says where.
+    """Write ``<dataset>/<split>.html`` and ``<dataset>/pictures/<split>/*.png`` below a folder; return a line that says where.
 
     Args:
-        cases: so many questions of each system are shown.
+        cases: this many questions of each system are shown.
         out: the folder; default: ``run.report_dir``.
 
     Raises:
-        InputError: there is no such split.
+        InputError: there is no such split, or a file that no report wrote is in the way.
         StoreError: the split is not indexed, or its index is unfinished. What else is not there is said on the page.
     """
     settings.check_split(split)
-    folder = ROOT / settings.run.report_dir if out is None else out
+    folder = report_folder(settings) if out is None else out.expanduser() / settings.dataset
     missing: list[Missing] = []
     opened = _open(settings, split, missing)
-    systems = _systems(settings, split, opened, missing)
+    runs = current_runs(settings, split, missing)
+    systems = _systems(settings, split, runs, opened, missing)
     oracle = _oracle(settings, opened)
     files: dict[str, bytes] = {}
     named = {name: answers.samples for name, answers in systems.items()}
     if oracle is not None:
         named[ORACLE] = oracle.systems[ORACLE]
     place = f"pictures/{split}"
-    folders = {name: _folder(settings) / name for name in _system_names(settings, "curves")}
+    folders = current_curves(settings, runs, missing)
     sections = [
+        *runs_section(settings, runs),
         *answers_section(named, place, files),
         *recall_section(opened, settings.masks.max_masks, place, files),
         *similarity_section(settings, split, missing),
-        *training_section(folders, place, files, missing),
+        *training_section(folders, place, files),
     ]
     keys, chosen = _chosen(opened, systems, oracle, cases)
     shown = _cases(settings, opened, keys, systems, files)
@@ -75,7 +77,12 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
         place,
         failures,
     )
-    path = _write(folder, split, render(page), files)
+    path = folder / f"{split}.html"
+    make_folder(folder / place)
+    try:
+        write_page(path, render(page), folder / place, {f"{name}.png": data for name, data in files.items()})
+    except FileExistsError as error:
+        raise InputError(f"report: {error}") from error
     size_mb = path.stat().st_size / 1e6
     done = f"{path}: {len(shown)} questions, {len(systems)} systems, {size_mb:.1f} MB; {len(files)} PNGs in {folder / place}"
     return "\n".join([done, *(f"  not there: {item.what}: {item.why}" for item in missing)])
@@ -102,43 +109,33 @@ def _scorable(opened: Split) -> bool:
     return all(name in opened.columns for name in NAMES)
 
 
-def _folder(settings: Settings) -> Path:
-    return ROOT / settings.run.train_dir / settings.dataset
-
-
-def _system_names(settings: Settings, below: str) -> list[str]:
-    """The systems that ``train`` knows, and whatever else has ``below`` in its folder (runs with other parameters)."""
-    found = {path.relative_to(_folder(settings)).parts[0] for path in _folder(settings).glob(f"*/{below}")}
-    return [*SYSTEMS, *sorted(found - set(SYSTEMS))]
-
-
-def _systems(settings: Settings, split: str, opened: Split, missing: list[Missing]) -> dict[str, Answers]:
-    """The systems that answered this split, scored as ``evaluate`` scores them."""
+def _systems(
+    settings: Settings, split: str, runs: Sequence[Found], opened: Split, missing: list[Missing]
+) -> dict[str, Answers]:
+    """The runs that answered this split, scored as ``evaluate`` scores them."""
     systems = {}
-    for name in _system_names(settings, f"predictions/{split}.parquet"):
-        folder = _folder(settings) / name
-        path = folder / "predictions" / f"{split}.parquet"
-        train = "" if (folder / "run.json").is_file() else f"python cli.py train --system {name} && "
-        command = f"run: {train}python cli.py evaluate --system {name} --split {split}"
-        if not path.is_file():
-            missing.append(Missing(name, f"{'not trained' if train else 'has not answered this split'}; {command}"))
+    for run in runs:
+        if not run.held.finished:
+            continue
+        found = current_answers(settings, run, opened, split)
+        if isinstance(found, Missing):
+            missing.append(found)
         elif not _scorable(opened):
-            missing.append(Missing(name, "its answers cannot be scored without proposals and their match"))
+            missing.append(Missing(run.name, "its answers cannot be scored without proposals and their match"))
         else:
             try:
-                systems[name] = _scored(settings, path, opened, split)
+                systems[run.name] = _scored(settings, *found, opened)
             except PredictionError as error:
-                missing.append(Missing(name, f"its answers do not fit the store: {error}; {command}"))
+                command = settings.command("evaluate", *run.run.words, "--split", split)
+                missing.append(Missing(run.name, f"its answers do not fit the store: {error}; run: {command}"))
                 continue
-            if systems[name].missing:
-                missing.append(
-                    Missing(name, f"no answers to {systems[name].missing} questions, which count as refused")
-                )
+            if systems[run.name].missing:
+                lacking = f"no answers to {systems[run.name].missing} questions, which count as refused"
+                missing.append(Missing(run.name, lacking))
     return systems
 
 
-def _scored(settings: Settings, path: Path, opened: Split, split: str) -> Answers:
-    meta, predictions = load_predictions(path, opened, settings.dataset, split)
+def _scored(settings: Settings, meta: Meta, predictions: Sequence[Prediction], opened: Split) -> Answers:
     scores = score(
         opened,
         predictions,
@@ -239,16 +236,3 @@ def _failures(opened: Split) -> list[tuple[str, str, str]]:
                 failures.append((record.image_id, name, commit.errors.get(str(position), FAILED)))
                 break
     return failures
-
-
-def _write(folder: Path, split: str, html: str, files: Mapping[str, bytes]) -> Path:
-    pictures = folder / "pictures" / split
-    make_folder(pictures)
-    for old in pictures.glob("*.png"):  # of an earlier report, which may have shown more
-        old.unlink()
-    for name, data in files.items():
-        (pictures / f"{name}.png").write_bytes(data)
-    page = folder / f"{split}.html"
-    page.unlink(missing_ok=True)  # it may be a link into DVC's cache
-    page.write_text(html, encoding="utf-8")
-    return page

@@ -6,14 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.config import ROOT, Settings
+from pipeline.config import InputError, Settings
 from pipeline.evaluate import RESAMPLES, SEED
+from pipeline.normalize import pictured
+from pipeline.summary import report_folder
 from stages.evaluate.metrics import Samples
 from stages.evaluate.tables import TITLES, summarise
 from stages.report.page import Missing, Plot, Section, Table, data_uri
 from stages.report.plots import Curve, iou_histograms, recall_curves, training_curves
 from stages.report.recall import ORDERS, proposal_recall
 from store import Split
+from store.errors import StoreError
 
 CURVES = ("loss", "learning_rate", "grad_norm")
 """Of what DVCLive keeps of a run, those that are drawn."""
@@ -68,16 +71,19 @@ def recall_section(split: Split, embedded: int, place: str, files: dict[str, byt
 
 def similarity_section(settings: Settings, split: str, missing: list[Missing]) -> Iterator[Section]:
     """The heat maps that ``normalize`` drew; what is not there is added to ``missing``."""
-    folder = ROOT / settings.run.report_dir
+    folder = report_folder(settings)
     figures = folder / "normalize.json"
     known = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
     plots = []
     for encoder in settings.embed.mask_encoders:
         file = f"similarity/{split}-{encoder}.png"
-        if not (folder / file).is_file():
-            missing.append(Missing(f"similarity of {encoder}", "not drawn; run: python cli.py normalize"))
-            continue
         means = known.get(encoder, {}).get(split, {})
+        why = "" if (folder / file).is_file() else "not drawn"
+        if not why and means.get("of") != _pictured(settings, split, encoder):
+            why = "left out: drawn of other embeddings or another mean than the store has now"
+        if why:
+            missing.append(Missing(f"similarity of {encoder}", f"{why}; run: {settings.command('normalize')}"))
+            continue
         told = ", ".join(
             f"mean pairwise cosine {means[when]:.3f} {when} centring" for when in ("before", "after") if when in means
         )
@@ -90,18 +96,21 @@ def similarity_section(settings: Settings, split: str, missing: list[Missing]) -
         yield Section("similarity", "Similarity of the masks", text, plots=plots)
 
 
-def training_section(
-    folders: Mapping[str, Path], place: str, files: dict[str, bytes], missing: list[Missing]
-) -> Iterator[Section]:
-    """The curves of the systems' trainings. ``folders``: name of a system -> its folder."""
+def _pictured(settings: Settings, split: str, encoder: str) -> list[str] | None:
+    try:
+        return pictured(settings, split, encoder)
+    except (StoreError, InputError):
+        return None
+
+
+def training_section(folders: Mapping[str, Path], place: str, files: dict[str, bytes]) -> Iterator[Section]:
+    """The curves of trainings. ``folders``: name of a run -> its folder."""
     curves: dict[str, dict[str, Curve]] = {}
     for name, folder in folders.items():
         found = {metric: _curve(folder / "curves/plots/metrics" / f"{metric}.tsv") for metric in CURVES}
         for metric, curve in found.items():
             if curve[0]:
                 curves.setdefault(metric, {})[name] = curve
-        if not any(curve[0] for curve in found.values()):
-            missing.append(Missing(f"training curves of {name}", f"none yet; run: python cli.py train --system {name}"))
     if curves:
         ordered = {metric: curves[metric] for metric in CURVES if metric in curves}
         files["training"] = training_curves(ordered)

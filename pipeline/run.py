@@ -17,8 +17,8 @@ from pipeline.config import InputError, Settings
 from pipeline.estimate import Estimate, estimate
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.plan import DONE, ColumnPlan, place_of, plan_split, plan_stage, upstream_gaps
-from pipeline.progress import progress
 from pipeline.shard import ShardTask, compute_shard, run_shard
+from stages.progress import progress
 from store.columns import Commit, read_commit
 from store.files import make_folder
 from store.layout import column_dir

@@ -35,11 +35,16 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
 
 
 def write_metrics(settings: Settings, summary: StageSummary) -> None:
-    """``<report_dir>/metrics/<stage>-<split>.json``: what went in, what came out, what failed and why."""
-    folder = ROOT / settings.run.report_dir / "metrics"
+    """``<report_dir>/<dataset>/metrics/<stage>-<split>.json``: what went in, what came out, what failed and why."""
+    folder = report_folder(settings) / "metrics"
     make_folder(folder)
     values = {key: value for key, value in asdict(summary).items() if key not in ("computed", "estimate", "todo")}
     write_report_file(folder / f"{summary.stage}-{summary.split}.json", values)
+
+
+def report_folder(settings: Settings) -> Path:
+    """Where metrics and pictures of the data set are: no two data sets share a file."""
+    return ROOT / settings.run.report_dir / settings.dataset
 
 
 def write_report_file(path: Path, values: Any) -> None:

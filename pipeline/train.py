@@ -2,127 +2,180 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from pipeline.config import ROOT, InputError, Settings
+from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
+from pipeline.runs import Run, not_the_same, not_trained, resolve
+from stages.train.folder import held, kept
+from stages.train.identity import answering, column_digest, differences, identity, run_digest
 from stages.weights import locate
 from store import Split, open_split
-from store.files import make_folder
 
 
-def train_command(settings: Settings, system: str, restart: bool = False) -> str:
+def train_command(
+    settings: Settings,
+    system: str | None = None,
+    name: str | None = None,
+    restart: bool = False,
+    replace: bool = False,
+) -> str:
     """Train, or go on where a run was stopped; a finished run is left as it is.
 
     Args:
-        restart: forget what was trained before.
+        system, name: as :func:`pipeline.runs.resolve`.
+        restart: whatever run is in the folder is moved aside, also this one.
+        replace: another run in the folder is moved aside.
 
     Returns:
-        Where the result is.
+        Where the result is, and the command that measures it.
 
     Raises:
-        InputError: there is no such system, or the parameters do not fit the store.
+        InputError: the folder holds another run, or the parameters do not fit the store.
+        StoppedError: it was interrupted; says what is kept.
     """
-    from stages.train.identity import finished
+    run = resolve(settings, system, name)
+    with _told(f"train {run.name}", lambda: kept(run.folder)):
+        return _train(settings, run, restart, replace)
+
+
+def _train(settings: Settings, run: Run, restart: bool, replace: bool) -> str:
+    measure = settings.command("evaluate", *run.words, "--split", settings.splits[-1])
+    splits = {split: _open(settings, run, settings.check_split(split)) for split in run.params.train}
+    found = held(run.folder)
+    if found is not None and not restart:
+        differ = differences(found.about, identity(run.params, run.system, splits)) if found.about else []
+        if (differ or not found.about) and not replace:
+            raise not_the_same(settings, run, found, differ)
+        if found.finished and found.about and not differ:
+            again = settings.command("train", *run.words, "--restart")
+            return f"{run.folder}: trained with these parameters on these data already; {measure} measures it; {again} trains again"
     from stages.train.run import train
 
-    folder = folder_of(settings, system)
-    splits = {name: _open(settings, settings.check_split(name), system) for name in settings.train.train}
-    if not restart and finished(settings.train, system, folder, splits):
-        return f"{folder}: trained with these parameters on these data already; --restart trains anew"
-    make_folder(folder)
     try:
         path = train(
-            settings.train,
-            system,
-            splits,
-            folder,
-            _device(settings),
-            partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock),
-            restart,
+            run.params, run.system, splits, run.folder, _device(settings), _weights(settings), restart, replace
         )
     except ValueError as error:  # a model that is not there, parameters that do not fit it
-        raise InputError(f"train {system}: {error}") from error
-    return f"{path}: trained; python cli.py evaluate --system {system} --split {settings.splits[-1]} measures it"
+        raise InputError(f"train {run.name}: {error}") from error
+    return f"{path}: trained; {measure} measures it"
 
 
-def answers(settings: Settings, system: str, split: str, mode: str = "generated", given: str = "own") -> Path:
-    """The answers of a trained system to a split's questions, generated anew.
+def answers(settings: Settings, run: Run, split: str, mode: str = "generated", given: str = "own") -> Path:
+    """The answers of a trained system to a split's questions, generated again.
 
     Args:
         mode: ``generated``, or ``teacher_forced``: the answer ``[SEG].`` is in the input.
         given: ``own``, or ``shuffled-images`` or ``shuffled-questions``: questions about each other's images.
 
     Returns:
-        The file of predictions; its system is named with ``mode`` and ``given`` where these are not the usual ones.
+        The file of predictions; its system is the run's name, with ``mode`` and ``given`` where these are not the usual ones.
 
     Raises:
         InputError: it was not trained with these parameters and this language model, or has no such mode.
+        StoppedError: it was interrupted; nothing is written.
     """
     from stages.evaluate.predictions import MODES, Meta, write
-    from stages.train.identity import finished
-    from stages.train.run import predict, restore
 
     if mode not in MODES:
         raise InputError(f"--mode: found {mode!r}, expected one of {', '.join(MODES)}")
-    folder = folder_of(settings, system)
-    if not finished(settings.train, system, folder):
-        raise InputError(
-            f"{folder}: {system} was not trained with these parameters and this language model; "
-            f"run: python cli.py train --system {system}"
-        )
-    opened = _open(settings, settings.check_split(split), system)
-    weights = partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)
+    settings.check_split(split)
+    found = held(run.folder)
+    refused = not_trained(settings, run, found, ("evaluate", *run.words, "--split", split))
+    if refused is not None:
+        raise refused
+    assert found is not None
+    opened = _open(settings, run, split)
     unusual = [part for part, usual in ((mode, "generated"), (given, "own")) if part != usual]
-    path = folder / "predictions" / f"{'-'.join([split, *unusual])}.parquet"
-    meta = Meta("-".join([folder.name, *unusual]), settings.dataset, split, mode, "proposals")
-    try:
-        trained = restore(settings.train, system, opened, folder, _device(settings), weights)
-        write(path, meta, predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given)))
-    except (
-        ValueError
-    ) as error:  # another model or column than it was trained with, no such mode, too few images to shuffle
-        raise InputError(f"evaluate {system}: {error}") from error
+    path = run.folder / "predictions" / f"{'-'.join([split, *unusual])}.parquet"
+    meta = Meta(
+        "-".join([run.name, *unusual]),
+        settings.dataset,
+        split,
+        mode,
+        "proposals",
+        run_digest(found.about),
+        json.dumps(answering(run.params, run.system)),
+        json.dumps({name: column_digest(column) for name, column in opened.columns.items()}),
+    )
+    with _told(f"evaluate {run.name}", lambda: "no answers are written"):
+        from stages.train.run import predict, restore
+
+        try:
+            trained = restore(run.params, run.system, opened, run.folder, _device(settings), _weights(settings))
+            write(path, meta, predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given)))
+        except ValueError as error:  # another model or column than it was trained with, no such mode, too few images
+            raise InputError(f"evaluate {run.name}: {error}") from error
     return path
 
 
-def controls(settings: Settings, system: str, split: str) -> list[Path]:
+def controls(settings: Settings, run: Run, split: str) -> list[Path]:
     """Answers of a system that cannot understand: to questions about each other's images, and of the same system trained without
     the image or without the question, where there is one (``train.without``)."""
     from stages.train.controls import SHUFFLED, Without
-    from stages.train.identity import finished
 
-    found = [answers(settings, system, split, given=given) for given in SHUFFLED]
+    found = [answers(settings, run, split, given=given) for given in SHUFFLED]
     for without in get_args(Without):
-        params = settings.train.model_copy(update={"without": without})
-        other = settings.model_copy(update={"train": params})
-        if finished(params, system, folder_of(other, system)):
-            found.append(answers(other, system, split))
+        section = f"runs.{run.asked}" if run.declared else "train"
+        other = blind(settings, run, without)
+        if not_trained(settings, other, held(other.folder), ()) is None:
+            found.append(answers(settings, other, split))
         else:
-            print(
-                f"{system} was not trained without the {without}; to have that row: python cli.py --set "
-                f"train.without={without} train --system {system}",
-                file=sys.stderr,
-            )
+            train = settings.command("--set", f"{section}.without={without}", "train", *run.words)
+            print(f"{run.name} was not trained without the {without}; to have that row: {train}", file=sys.stderr)
     return found
 
 
-def folder_of(settings: Settings, system: str) -> Path:
-    """Where a system's checkpoints and predictions are; InputError, naming the choices, for an unknown one."""
-    from stages.train.run import SYSTEMS
+def blind(settings: Settings, run: Run, without: str) -> Run:
+    """The same run without the image or without the question."""
+    if run.declared:
+        spec = {**settings.runs[run.asked], "without": without}
+        return resolve(settings.model_copy(update={"runs": {**settings.runs, run.asked: spec}}), None, run.asked)
+    train = settings.train.model_copy(update={"without": without})
+    return resolve(settings.model_copy(update={"train": train}), run.system, run.asked)
 
-    if system not in SYSTEMS:
-        raise InputError(f"--system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
-    without = f"-without-{settings.train.without}" if settings.train.without else ""
-    return ROOT / settings.run.train_dir / settings.dataset / f"{system}{without}"
+
+@contextmanager
+def _told(what: str, state: Callable[[], str]) -> Iterator[None]:
+    """Let an interruption say what is kept of a run, which is not what the store has committed."""
+    try:
+        yield
+    except BaseException as error:
+        found = _interruption(error)
+        if found is None:
+            raise
+        code, reason = found
+        raise StoppedError(code, f"{what}: {reason}; {state()}; run the same command again to go on") from error
 
 
-def _open(settings: Settings, split: str, system: str) -> Split:
+def _interruption(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and reason, if this is one after which the same command goes on."""
+    if isinstance(error, KeyboardInterrupt):
+        return CTRL_C, "stopped by Ctrl-C"
+    if isinstance(error, Terminated):
+        return INTERRUPTED, "stopped by SIGTERM"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return INTERRUPTED, f"out of memory: {error} (a smaller train.batch_size needs less, but makes another run)"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return INTERRUPTED, f"the disk is full: {error}; free some space"
+    return None
+
+
+def _open(settings: Settings, run: Run, split: str) -> Split:
     from stages.train.run import columns
 
-    return open_split(settings.store_path, settings.dataset, split, columns=sorted(columns(settings.train, system)))
+    return open_split(settings.store_path, settings.dataset, split, columns=sorted(columns(run.params, run.system)))
+
+
+def _weights(settings: Settings) -> Any:
+    return partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)
 
 
 def _device(settings: Settings) -> str:

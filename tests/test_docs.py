@@ -20,6 +20,7 @@ import pytest
 import typer
 import yaml
 
+from stages.train.identity import VERSIONS, differences, identity
 from store.columns import ArrayLayout, ColumnMeta, Commit
 from store.layout import FORMAT_VERSION
 from store.schema import TABLES
@@ -165,10 +166,58 @@ def test_the_wheel_in_the_readme_has_the_version_of_pyproject() -> None:
     assert f"dist/elisa_store-{version}-py3-none-any.whl" in (ROOT / "README.md").read_text()
 
 
-def test_params_for_real_data_have_the_keys_of_the_demo_and_lack_only_data() -> None:
-    mine, demo = (yaml.safe_load((ROOT / name).read_text()) for name in ("params/reasonseg.yaml", "params.yaml"))
+REAL = ("reasonseg", *VERSIONS)
+"""Params files for real data."""
+ADDED = {"train": {"max_steps", "warmup_steps", "schedule_options", "adam_betas", "weight_decay", "save_steps"}}
+"""Parameters with a default, which stand only where they say something else."""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_params_for_real_data_have_the_keys_of_the_demo(name: str) -> None:
+    mine, demo = (yaml.safe_load((ROOT / path).read_text()) for path in (f"params/{name}.yaml", "params.yaml"))
     assert mine.keys() == demo.keys()
-    assert all(mine[key].keys() == demo[key].keys() for key in demo if isinstance(demo[key], dict))
+    sections = [key for key in demo if isinstance(demo[key], dict) and key != "runs"]
+    assert all(mine[key].keys() - ADDED.get(key, set()) == demo[key].keys() for key in sections)
+
+
+# The papers' and the released code's values: docs/training.md has the sources.
+RECIPES = {
+    "elisa": {
+        "lora": (16, 32, 0.0), "adam_betas": (0.9, 0.999), "weight_decay": 0.01, "clip": 0.0, "batch_size": 2, "accumulation": 1,
+        "epochs": 50, "max_steps": 0, "warmup_steps": 0, "optimizer": "adamw_bnb_8bit", "seed": 42,
+    },
+    "llmseg": {
+        "lora": (8, 16, 0.05), "adam_betas": (0.9, 0.95), "weight_decay": 0.0, "clip": 1.0, "batch_size": 1, "accumulation": 10,
+        "epochs": 10, "max_steps": 5000, "warmup_steps": 100, "schedule": "linear",
+    },
+    "lisa": {
+        "lora": (8, 16, 0.05), "adam_betas": (0.9, 0.95), "weight_decay": 0.0, "clip": 1.0, "batch_size": 2, "accumulation": 10,
+        "epochs": 10, "max_steps": 5000, "warmup_steps": 100, "schedule": "linear",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("system", RECIPES)
+def test_recipes(system: str) -> None:
+    from pipeline.config import load_settings
+    from pipeline.runs import resolve
+
+    settings = load_settings(ROOT / f"params/{system}.yaml")
+    params = resolve(settings, system, None).params
+    found = {**params.model_dump(), "lora": (params.lora.r, params.lora.alpha, params.lora.dropout)}
+    assert {name: found[name] for name in RECIPES[system]} == RECIPES[system]
+    assert params.lora.targets == ("q_proj", "v_proj")
+    assert settings.masks.points_per_side == (50 if system == "elisa" else 32)
+    one_store = resolve(load_settings(ROOT / "params/reasonseg.yaml"), system, None).params
+    assert [str(one) for one in differences(identity(params, system, {}), identity(one_store, system, {}))] == []
+    lines = (
+        (ROOT / f"params/{system}.yaml").read_text().partition("\ntrain:")[2].partition("\n  without:")[0].splitlines()
+    )
+    bare = [line.split(":")[0].strip() for line in lines if re.match(r"\s+\w+: \S", line) and "#" not in line]
+    assert bare == ["image_encoder", "warmup"], "a value without its source"
+
+
+def test_params_for_real_data_lack_only_data() -> None:
     words = ["--params", "params/reasonseg.yaml", "--set", "store=data/no-such-store"]
     done = run("cli.py", *words, "extract", "--split", "val", "--dry-run", cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")

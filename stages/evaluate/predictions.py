@@ -18,6 +18,8 @@ MODES = ("generated", "teacher_forced")
 SETTINGS = ("proposals", "proposals+gt")
 """What a system chose from: SAM's proposals, or these and the annotated instances (ELISA's two settings)."""
 
+_OURS = ("run", "answering", "columns")
+"""Metadata of what this project's ``evaluate`` made; no one else need have them."""
 _FORMAT_KEY = "prediction_format"
 _SCHEMA = pa.schema(
     [
@@ -59,9 +61,10 @@ def read(path: Path) -> tuple[Meta, list[Prediction]]:
     if not table.schema.equals(_SCHEMA, check_metadata=False):
         raise PredictionError(f"{path}: found the columns\n{table.schema.remove_metadata()}\nexpected\n{_SCHEMA}")
     names = [field.name for field in fields(Meta)]
-    if lacking := [name for name in names if name not in metadata]:
-        raise PredictionError(f"{path}: the metadata lack {', '.join(lacking)}; expected {', '.join(names)}")
-    meta = Meta(**{name: metadata[name] for name in names})
+    needed = [field.name for field in fields(Meta) if field.name not in _OURS]
+    if lacking := [name for name in needed if name not in metadata]:
+        raise PredictionError(f"{path}: the metadata lack {', '.join(lacking)}; expected {', '.join(needed)}")
+    meta = Meta(**{name: metadata[name] for name in names if name in metadata})
     rows = table.to_pylist()
     return meta, [Prediction(**{**row, "chosen": _as_tuple(row["chosen"])}) for row in rows]
 
@@ -84,6 +87,9 @@ class Meta:
         mode: ``generated``, or ``teacher_forced`` (the answer's text was in the input, as in the validation of LISA and
             LLM-Seg); figures of the two do not compare.
         setting: what the system chose from, ``proposals`` or ``proposals+gt``.
+        run: sha256 (hex) of the run that answered (stages/train/identity.py); empty for others' predictions.
+        answering: the parameters that decide how a trained system answers: a JSON object, names below ``train``.
+        columns: what of the split it read: a JSON object, column -> sha256 (hex) of its fingerprint and contents.
     """
 
     system: str
@@ -91,6 +97,9 @@ class Meta:
     split: str
     mode: str = "generated"
     setting: str = "proposals"
+    run: str = ""
+    answering: str = "{}"
+    columns: str = "{}"
 
     def __post_init__(self) -> None:
         for name, choices in (("mode", MODES), ("setting", SETTINGS)):

@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.evaluate.baselines import ANALYTIC, BASELINES, union_iou_upper_bound
 from stages.evaluate.cases import CANDIDATES, Case, Question, questions
 from stages.evaluate.metrics import Samples, Selection, selection
 from stages.evaluate.overlap import Overlap, overlap
 from stages.evaluate.predictions import Prediction, PredictionError
+from stages.progress import tracked
 from store import Split, rle
 from store.errors import RleError
 
@@ -92,7 +92,7 @@ def score(
     systems |= {name: _baseline(name, seed) for name in names}
     rows = {name: array("d") for name in systems}
     cases = _cases(split, every_text, view)
-    for case in tqdm(cases, total=len(asked), desc="evaluate", unit="text", disable=None if progress else True):
+    for case in tracked(cases, "evaluate", len(asked), "text") if progress else cases:
         about = {
             "image_index": case.question.image_index,
             "exists": case.question.exists,

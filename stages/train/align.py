@@ -6,14 +6,13 @@ compared by cosine and temperature, each with all others of the batch, in both d
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from stages.progress import tracked
 from stages.train.params import AlignParams
 from stages.train.system import Batch
 
@@ -47,7 +46,7 @@ def align(
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=params.learning_rate)
     losses = []
     adapter.train()
-    for _ in tqdm(range(params.epochs), desc="align", unit="epoch", file=sys.stderr, disable=None):
+    for _ in tracked(range(params.epochs), "align", params.epochs, "epoch"):
         total, steps = 0.0, 0
         for batch in batches():
             inputs, tokens, there = pairs(batch)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from stages.params import Fraction, Name, Params
 
 Positive = Annotated[float, Field(gt=0)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+
+ANSWERING = {
+    "elisa": ("max_new_tokens", "beams", "repeats"),
+    "llmseg": ("max_new_tokens", "strategy", "threshold"),
+    "lisa": ("max_new_tokens",),
+}
+"""System -> those of its parameters that only decide how a trained model answers. They belong to predictions, not to a run."""
+HOW = ("report_to", "save_steps")
+"""Parameters that decide neither what a run becomes nor what it answers."""
 
 
 class LoraParams(Params):
@@ -193,7 +204,7 @@ class TrainParams(Params):
     schedule: str
     """A name that the Trainer knows: cosine, linear, ..."""
     warmup: Fraction
-    """Share of the updates in which the learning rate rises."""
+    """Share of the updates in which the learning rate rises; or give warmup_steps."""
     clip: Annotated[float, Field(ge=0)]
     """Largest norm of a gradient; 0: none."""
     gradient_checkpointing: bool
@@ -210,3 +221,45 @@ class TrainParams(Params):
     """Its own."""
     lisa: LisaParams
     """Its own."""
+    max_steps: Annotated[int, Field(ge=0)] = 0
+    """Updates, whatever ``epochs`` says; 0, the default: as many as the epochs have."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Updates in which the learning rate rises; 0, the default: ``warmup`` says it as a share."""
+    schedule_options: dict[str, float] = Field(default_factory=dict)
+    """What else the schedule takes, e.g. ``min_lr_rate`` of cosine_with_min_lr; default: nothing."""
+    adam_betas: tuple[Below1, Below1] = (0.9, 0.999)
+    """Decay of the optimizer's two moments; default: PyTorch's."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay of everything that is trained; default: none."""
+    save_steps: Annotated[int, Field(ge=1)] = 100
+    """A checkpoint is written after this many updates, and the one before is removed. It does not decide the result."""
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a dict has no hash
+
+    @model_validator(mode="after")
+    def _one_warm_up(self) -> TrainParams:
+        if self.warmup and self.warmup_steps:
+            raise ValueError(
+                f"warmup_steps: found {self.warmup_steps} together with warmup {self.warmup}, expected one of them; set the "
+                "other to 0"
+            )
+        return self
+
+
+def overridden(params: TrainParams, changes: Mapping[str, Any]) -> TrainParams:
+    """Section ``train`` with some of its values changed, sections in it key by key.
+
+    Raises:
+        pydantic.ValidationError: a name or value is wrong.
+    """
+    whole = {name: changes[name] for name in ("schedule_options",) if name in changes}  # its keys are no parameters
+    return TrainParams.model_validate(_merged(params.model_dump(mode="json"), changes) | whole)
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

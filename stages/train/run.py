@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import TrainingArguments, set_seed
+from transformers.utils.logging import disable_progress_bar
 
 from stages.evaluate.predictions import Prediction
+from stages.progress import progress
+from stages.train.callbacks import Curves, Lines
+from stages.train.checks import check_reporting
 from stages.train.controls import Given, answered, batch_size_for, blanked
 from stages.train.elisa_system import Elisa
-from stages.train.identity import CHECKPOINTS, RUN, identity, last_checkpoint
+from stages.train.folder import CHECKPOINTS, CURVES, RUN, TRAINED, claim, held, step_of, write_record
+from stages.train.identity import differences, identity, run_digest
 from stages.train.lisa_system import Lisa
 from stages.train.llava import inject_lora
 from stages.train.llmseg_system import LlmSeg
 from stages.train.memory import Plan, plan
 from stages.train.params import TrainParams
 from stages.train.system import ALWAYS, Mode, System
-from stages.train.trainer import TRAINED, Curves, StoreTrainer, load_trained, save_trained
+from stages.train.trainer import StoreTrainer, load_trained, save_trained
 from stages.train.vision import feature_tokens
 from store import mix
 from store.reader import Split
@@ -49,17 +54,38 @@ def columns(params: TrainParams, system: str) -> set[str]:
     return found
 
 
-def batches(params: TrainParams, system: System, splits: Mapping[str, Split], **ranks: int) -> Loader:
-    """The training batches: all targets of the splits in a new order every epoch."""
-    how: dict[str, Any] = {
-        "shuffle": True, "seed": params.seed, "level": "target", "tail": "drop", "failed": "skip",
-        "candidates": system.candidates(params, training=True), **ranks,
-    }  # fmt: skip
-    names = {**ALWAYS, **system.columns(params, training=True)}
-    if len(splits) == 1:
-        (split,) = splits.values()
-        return loader(split.stream(names, params.batch_size, **how))
-    return loader(mix(splits, names, params.batch_size, **how))
+def batches(
+    params: TrainParams, system: System | type[System], splits: Mapping[str, Split], rank: int = 0, world_size: int = 1
+) -> Loader:
+    """The training batches: all targets of the splits in a new order every epoch.
+
+    Batches are of ``params.batch_size`` targets, or of all where there are fewer.
+
+    Raises:
+        ValueError: there is not one target for each of the ``world_size`` processes.
+    """
+
+    def made(size: int) -> Loader:
+        how: dict[str, Any] = {
+            "shuffle": True, "seed": params.seed, "level": "target", "tail": "drop", "failed": "skip",
+            "candidates": system.candidates(params, training=True), "rank": rank, "world_size": world_size,
+        }  # fmt: skip
+        names = {**ALWAYS, **system.columns(params, training=True)}
+        if len(splits) == 1:
+            (split,) = splits.values()
+            return loader(split.stream(names, size, **how))
+        return loader(mix(splits, names, size, **how))
+
+    found = made(params.batch_size)
+    if len(found):
+        return found
+    count = found.stream.schedule.samples
+    if count < world_size:
+        raise ValueError(
+            f"found {count} questions in {', '.join(splits)} whose image and columns are whole, expected at least one for each "
+            f"of {world_size} processes"
+        )
+    return made(count // world_size)
 
 
 def train(
@@ -70,71 +96,117 @@ def train(
     device: str,
     weights: Callable[[str], Path],
     restart: bool = False,
+    replace: bool = False,
     callbacks: Sequence[Any] = (),
 ) -> Path:
-    """Fine-tune; a run that was stopped goes on from its last checkpoint.
+    """Fine-tune; a run that was stopped goes on from its last checkpoint, and one that is finished stays as it is.
+
+    Nothing in ``folder`` changes before the model is loaded and all is known to fit.
 
     Args:
+        name: of the system.
         folder: gets ``trained.safetensors``, ``run.json`` and ``curves/`` (DVCLive); while it runs also ``checkpoints/`` (the
             Trainer's, for this machine).
         weights: name of a checkpoint (stages/weights.py) -> its file, checked.
-        restart: forget an unfinished run.
+        restart: a run in the folder, this or another one, is moved aside (:func:`stages.train.folder.move_aside`).
+        replace: another run in the folder is moved aside.
 
     Returns:
         The file of what was trained.
+
+    Raises:
+        ValueError: the folder holds another run, ``report_to`` names what is not there, there are no questions, or the
+            parameters do not fit the language model or the store.
     """
+    about = identity(params, name, splits)
+    found = held(folder)
+    another = found is not None and (not found.about or bool(differences(found.about, about)))
+    if found is not None and found.finished and not another and not restart:
+        return folder / TRAINED
+    check_reporting(params.report_to)
     for split in splits.values():  # the system is built by the first
         feature_tokens(params, split)
     arguments = arguments_of(params, folder, device)
     ranks = {"rank": arguments.process_index, "world_size": arguments.world_size}
-    set_seed(params.seed)  # behind what makes "cuda" mean this rank's own card
+    size = batches(params, SYSTEMS[name], splits, **ranks).stream.schedule.batch_size
+    if size < params.batch_size:
+        print(
+            f"train: fewer questions than train.batch_size {params.batch_size}: batches are of {size}", file=sys.stderr
+        )
+    _no_bars()
+    set_seed(params.seed)  # after what makes "cuda" mean this rank's own card
     system = SYSTEMS[name].build(params, next(iter(splits.values())), device, weights)
     prepare(system, params)
     print(memory_of(system, params), file=sys.stderr)
-    about = identity(params, name, splits)
-    stopped = last_checkpoint(folder, about, restart)
+    first_rank = arguments.process_index == 0  # of several, each would write the same files
+    with arguments.main_process_first(local=False):  # the others find the folder as the first one left it
+        stopped = claim(folder, about, aside=first_rank and (restart or (replace and another)))
     if stopped is None:
         every = batches(params, system, splits)
         system.begin(lambda: (blanked(batch, params.without) for batch in every))
-    first_rank = arguments.process_index == 0  # of several, each would write the same files
-    curves = [Curves(folder / "curves", resume=stopped is not None)] if first_rank else []
-    trainer = StoreTrainer(system, batches(params, system, splits, **ranks), arguments, callbacks=[*curves, *callbacks])
-    trainer.train(resume_from_checkpoint=stopped)
+    curves = [Curves(folder / CURVES, run_digest(about), step_of(stopped) if stopped else None)] if first_rank else []
+    lines = [Lines(folder.name)] if first_rank and arguments.disable_tqdm else []
+    trainer = StoreTrainer(
+        system, batches(params, system, splits, **ranks), arguments, callbacks=[*curves, *lines, *callbacks]
+    )
+    try:
+        trainer.train(resume_from_checkpoint=None if stopped is None else str(stopped))
+    finally:
+        for curve in curves:
+            curve.close()
     if trainer.is_world_process_zero():
-        (folder / RUN).unlink(missing_ok=True)  # that of a run before, which these weights are not of
-        save_trained(system.model, folder / TRAINED, {"system": name, "params": json.dumps(about["params"])})
-        ended = {"system": name, **about, "history": trainer.state.log_history}
-        (folder / RUN).write_text(json.dumps(ended, indent=1) + "\n")
+        told = json.dumps({"system": name, "params": about["params"]})  # one entry: safetensors keeps no order
+        save_trained(system.model, folder / TRAINED, {"run": told})
+        ended = {"name": folder.name, "digest": run_digest(about), **about, "history": trainer.state.log_history}
+        write_record(folder / RUN, ended)
         shutil.rmtree(folder / CHECKPOINTS)  # what a stopped run needs
     return folder / TRAINED
 
 
+def _no_bars() -> None:
+    """Where nobody looks, transformers draws no bar of the weights it loads."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+
+
 def arguments_of(params: TrainParams, folder: Path, device: str) -> TrainingArguments:
-    """The Trainer's own arguments."""
-    return TrainingArguments(
+    """The Trainer's own arguments. Without torchrun it gets one GPU: over several the Trainer would spread a model by itself."""
+    arguments = TrainingArguments(
         str(folder / CHECKPOINTS),
         num_train_epochs=params.epochs,
+        max_steps=params.max_steps or -1,
         per_device_train_batch_size=params.batch_size,
         gradient_accumulation_steps=params.accumulation,
         optim=params.optimizer,
+        adam_beta1=params.adam_betas[0],
+        adam_beta2=params.adam_betas[1],
         lr_scheduler_type=params.schedule,
-        warmup_steps=params.warmup,
+        lr_scheduler_kwargs=dict(params.schedule_options),
+        warmup_steps=params.warmup_steps or params.warmup,
         max_grad_norm=params.clip,
-        weight_decay=0.0,
+        weight_decay=params.weight_decay,
         bf16=params.base != "float32",
         activation_checkpointing=params.gradient_checkpointing,
-        save_strategy="epoch",
-        save_total_limit=1,
+        save_strategy="steps",
+        save_steps=params.save_steps,
         logging_steps=10,
+        logging_first_step=True,  # a short run has a curve, too
         seed=params.seed,
         use_cpu=device == "cpu",
         ddp_backend="gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
         ddp_find_unused_parameters=True,  # a batch without a [SEG] uses no head
         report_to=list(params.report_to),
         remove_unused_columns=False,
-        ignore_data_skip=True,  # the loader itself goes on where it stood
-        disable_tqdm=None,
+        disable_tqdm=not sys.stderr.isatty(),
     )
+    if arguments.n_gpu > 1:
+        print(
+            f"train: {arguments.n_gpu} GPUs are there and the first is used; for all of them: torchrun --nproc-per-node "
+            f"{arguments.n_gpu} {shlex.join(sys.argv)}",
+            file=sys.stderr,
+        )
+        arguments._n_gpu = 1
+    return arguments
 
 
 def memory_of(system: System, params: TrainParams) -> Plan:
@@ -170,6 +242,7 @@ def restore(
     Raises:
         FileNotFoundError: it was not trained.
     """
+    _no_bars()
     system = SYSTEMS[name].build(params, split, device, weights)
     prepare(system, params)
     load_trained(system.model, folder / TRAINED)
@@ -200,5 +273,7 @@ def predict(
     stream = ask(batch_size)
     if given != "own":
         stream = ask(batch_size_for(stream.schedule.samples, batch_size))
-    for batch in tqdm(loader(stream), unit="batch", desc="answers", disable=None):
-        yield from answered(system, blanked(batch, params.without), mode, given)
+    with progress("answers", stream.schedule.samples, "question") as advance:
+        for batch in loader(stream):
+            yield from answered(system, blanked(batch, params.without), mode, given)
+            advance(len(batch["id"]))

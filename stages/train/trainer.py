@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from stages.train.callbacks import KeepPlace
 from stages.train.controls import blanked
+from stages.train.folder import PLACE, TRAINED
 from stages.train.system import System
 from store.torch import Loader
-
-TRAINED = "trained.safetensors"
-"""The parameters that are trained, in a checkpoint and in what is published."""
-_PLACE = "loader.json"
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -27,8 +31,18 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_trained(model: nn.Module, path: Path, about: Mapping[str, str]) -> None:
-    """Write what is trained, as safetensors; ``about`` goes into the file's metadata."""
-    save_file(trained_state(model), path, dict(about))
+    """Write what is trained, as safetensors that appear whole or not at all; ``about`` goes into the file's metadata."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.touch()
+        mode = stat.S_IMODE(
+            temporary.stat().st_mode
+        )  # the umask's: safetensors makes another file, which only its owner may read
+        save_file(trained_state(model), temporary, dict(about))
+        temporary.chmod(mode)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_trained(model: nn.Module, path: Path) -> None:
@@ -78,12 +92,13 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(self, system: System, data: Loader, arguments: TrainingArguments, **options: Any) -> None:
         super().__init__(Step(system), arguments, **options)
-        self.system, self.data = system, data
-        self.add_callback(_KeepPlace(data))
+        self.system, self.data, self._feed = system, data, _Feed(data)
+        self.remove_callback(PrinterCallback)  # dictionaries on stdout
+        self.add_callback(KeepPlace(data))
 
-    def get_train_dataloader(self) -> Loader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """The stream."""
-        return self.data
+        return self._feed
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The one that the arguments name, a group for each learning rate."""
@@ -113,43 +128,54 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
         save_trained(self.system.model, folder / TRAINED, {})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained(self.system.model, Path(resume_from_checkpoint) / TRAINED)
-        self.data.load_state_dict(json.loads((Path(resume_from_checkpoint) / _PLACE).read_text()))
+        checkpoint = Path(resume_from_checkpoint)
+        place = json.loads((checkpoint / PLACE).read_text())
+        if place["processes"] != self.args.world_size:
+            raise ValueError(
+                f"{checkpoint}: written by {place['processes']} processes, found {self.args.world_size}; go on with as many: "
+                f"torchrun --nproc-per-node {place['processes']} {shlex.join(sys.argv)}"
+            )
+        load_trained(self.system.model, checkpoint / TRAINED)
+        self.data.load_state_dict(place["loader"])
+        self._feed.batches.gone = place["step"] % self._updates() * self.args.gradient_accumulation_steps
+
+    def _updates(self) -> int:
+        """Updates an epoch; the last one may be of fewer batches."""
+        together: int = self.args.gradient_accumulation_steps
+        return max(1, -(-len(self.data) // together))
 
 
-class _KeepPlace(TrainerCallback):  # type: ignore[misc]
-    """Writes into each checkpoint where the loader stands."""
+class _Batches(IterableDataset[Any]):
+    """The loader's batches, and first a None for each of those that a resumed epoch has had."""
 
     def __init__(self, data: Loader) -> None:
-        self.data = data
+        self.data, self.gone = data, 0
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
-        """After a checkpoint was written."""
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / _PLACE).write_text(json.dumps(self.data.state_dict()))
+    def __iter__(self) -> Iterator[Any]:
+        gone, self.gone = self.gone, 0
+        yield from repeat(None, gone)
+        yield from self.data
 
 
-class Curves(TrainerCallback):  # type: ignore[misc]
-    """What the Trainer logs, as DVCLive's metrics and plots in ``folder``; ``resume`` goes on with those of a stopped run.
+class _Feed(DataLoader[Any]):
+    """What the Trainer iterates over.
 
-    For the first rank alone.
+    Resuming inside an epoch, the Trainer counts the batches that the epoch has had, which decides where gradients are accumulated
+    for how long, and throws away as many; the loader itself goes on where it stood, so what is thrown away here is nothing.
     """
 
-    def __init__(self, folder: Path, resume: bool) -> None:
-        from dvclive import Live
+    def __init__(self, data: Loader) -> None:
+        self.batches = _Batches(data)
+        own = torch.Generator()  # else an epoch would draw from the one that dropout draws from
+        super().__init__(self.batches, batch_size=None, collate_fn=_as_it_is, generator=own)
 
-        self.live = Live(dir=str(folder), resume=resume, dvcyaml=None, save_dvc_exp=False)
+    def __len__(self) -> int:
+        return len(self.batches.data)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **rest: Any
-    ) -> None:
-        """After ``logging_steps`` updates, and at the end."""
-        self.live.step = state.global_step
-        for name, value in (logs or {}).items():
-            self.live.log_metric(name, value)
-        self.live.make_summary()
+    def set_epoch(self, epoch: int) -> None:
+        """As the loader's."""
+        self.batches.data.set_epoch(epoch)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
-        """Write what is left."""
-        self.live.end()
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -97,10 +97,10 @@ def test_the_mean_is_the_plain_mean_over_every_train_vector(built: Any) -> None:
         np.testing.assert_allclose(mean, vectors.mean(axis=0), rtol=1e-12, atol=1e-12)
         commit = json.loads((built.store / "means/tiny" / encoder / "commits/00000.json").read_text())
         assert commit["extra"] == {"count": len(vectors), "norm": pytest.approx(np.linalg.norm(mean))}
-    report = json.loads((built.folder / "report/normalize.json").read_text())
+    report = json.loads((built.folder / "report/tiny/normalize.json").read_text())
     assert set(report) == set(built.values["embed"]["mask_encoders"])
     for split in ("train", "val"):
-        assert (built.folder / f"report/similarity/{split}-demo_sam.png").read_bytes().startswith(b"\x89PNG")
+        assert (built.folder / f"report/tiny/similarity/{split}-demo_sam.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with numpy 2

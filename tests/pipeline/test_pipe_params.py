@@ -79,6 +79,7 @@ SPECIAL = {
     "masks.model",  # in the weights' table: another model has other weights
     "normalize.name",  # another mean is missing, not stale
     "train",  # decides no column
+    "runs",
 }
 WITHOUT_FEATURES = ("masks.max_side_px", "masks.crop_n_layers")
 

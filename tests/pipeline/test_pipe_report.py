@@ -17,8 +17,11 @@ from PIL import Image
 
 from pipeline.config import Settings, load_settings
 from pipeline.evaluate import evaluate_command
-from pipeline.report import SYSTEMS, report_command
+from pipeline.report import report_command
+from pipeline.runs import SYSTEMS
 from stages.evaluate import Meta, Prediction, write
+from stages.report.written import LIST
+from stages.train.identity import answering, identity, run_digest
 from store import open_split, rle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,11 +33,25 @@ def text_of(page: Path) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
-def predictions(project: Any, system: str, split: str, answers: list[Prediction]) -> Path:
-    path = (
-        Path(project.values["run"]["train_dir"]) / project.values["dataset"] / system / f"predictions/{split}.parquet"
-    )
-    write(path, Meta(system, project.values["dataset"], split), answers)
+def run_of(project: Any, system: str) -> Path:
+    """The folder of a finished run of the project's parameters, without a model."""
+    settings = load_settings(project.params)
+    folder = Path(settings.run.train_dir) / settings.dataset / system
+    folder.mkdir(parents=True, exist_ok=True)
+    about = identity(settings.train, system, {})
+    (folder / "run.json").write_text(json.dumps({**about, "history": [{"loss": 1.0, "step": 7}]}))
+    return folder
+
+
+def predictions(project: Any, system: str, split: str, answers: list[Prediction], **meta: str) -> Path:
+    settings = load_settings(project.params)
+    path = run_of(project, system) / f"predictions/{split}.parquet"
+    about = {
+        "run": run_digest(identity(settings.train, system, {})),
+        "answering": json.dumps(answering(settings.train, system)),
+        **meta,
+    }
+    write(path, Meta(system, settings.dataset, split, **about), answers)
     return path
 
 
@@ -48,7 +65,7 @@ def ready(empty: Any) -> tuple[Any, Settings, Known]:
 def test_without_systems_it_shows_what_there_is_and_says_the_rest(finished: Any) -> None:
     done = finished.run("report", "--split", "val")
     assert done.code == 0, done.err
-    folder = finished.folder / "report"
+    folder = finished.folder / "report/tiny"
     found = text_of(folder / "val.html")
     for words in (
         "the fox that waits",
@@ -60,11 +77,12 @@ def test_without_systems_it_shows_what_there_is_and_says_the_rest(finished: Any)
     ):
         assert words in found
     for system in SYSTEMS:
-        line = f"not trained; run: python cli.py train --system {system} && python cli.py evaluate --system {system} --split val"
+        typed = f"python cli.py --params {finished.params}"
+        line = f"not trained; run: {typed} train --system {system} && {typed} evaluate --system {system} --split val"
         assert f"{system} : {line}" in found
         assert f"{system}: {line}" in done.out
     assert "demo_alphaclip" in (folder / "val.html").read_text()
-    names = {path.name for path in (folder / "pictures/val").iterdir()}
+    names = {path.name for path in (folder / "pictures/val").iterdir()} - {LIST}
     assert names == {f"00{k}-{what}.png" for k in (1, 2, 3) for what in ("truth", "proposals")} | {
         "recall.png",
         "iou.png",
@@ -74,16 +92,47 @@ def test_without_systems_it_shows_what_there_is_and_says_the_rest(finished: Any)
     assert "64 x 48 px, enlarged to 256 x 192" in found
 
 
-def test_the_same_inputs_give_the_same_bytes_and_old_pictures_go(finished: Any) -> None:
+def test_the_same_inputs_give_the_same_bytes_and_what_others_wrote_stays(finished: Any) -> None:
     def contents() -> dict[str, bytes]:
-        files = (finished.folder / "report").rglob("*")
-        return {path.name: path.read_bytes() for path in files if path.suffix in (".html", ".png")}
+        return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    assert finished.run("report", "--split", "val").code == 0
+    folder = finished.folder / "elsewhere/tiny"
+    words = ("report", "--split", "val", "--out", str(folder.parent))
+    assert finished.run(*words).code == 0
     first = contents()
-    (finished.folder / "report/pictures/val/009-old.png").write_bytes(b"old")
-    assert finished.run("report", "--split", "val").code == 0
+    assert finished.run(*words).code == 0
     assert contents() == first
+    mine = folder / "pictures/val/mine.png"
+    mine.write_bytes(b"mine")
+    edited = folder / "pictures/val/003-truth.png"
+    edited.write_bytes(edited.read_bytes() + b"marked")
+    assert finished.run(*words, "--cases", "1").code == 0
+    names = {path.name for path in mine.parent.iterdir()}
+    assert names == {"001-truth.png", "001-proposals.png", "recall.png", "iou.png", LIST, "mine.png", "003-truth.png"}
+    assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["val.html", "pictures/val/001-truth.png"])
+def test_a_file_of_somebody_else_is_not_replaced(finished: Any, name: str) -> None:
+    path = finished.folder / "elsewhere/tiny" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    done = finished.run("report", "--split", "val", "--out", str(finished.folder / "elsewhere"))
+    assert done.code == 2
+    assert f"{path}: exists, and is not as a report wrote it; move it, or give another folder with --out" in done.err
+    assert path.read_bytes() == b"mine"
+    assert [one for one in path.parent.iterdir() if one.is_file()] == [path]
+
+
+def test_a_report_that_was_stopped_is_written_over(finished: Any) -> None:
+    folder = finished.folder / "report/tiny/pictures/val"
+    assert finished.run("report", "--split", "val", "--cases", "1").code == 0
+    listed = json.loads((folder / LIST).read_text())
+    assert finished.run("report", "--split", "val").code == 0
+    (folder / "003-truth.png").unlink()
+    (folder / LIST).write_text(json.dumps(json.loads((folder / LIST).read_text()) | listed))
+    assert finished.run("report", "--split", "val").code == 0
+    assert (folder / "003-truth.png").is_file()
 
 
 def test_ious_are_those_of_the_evaluation(ready: tuple[Any, Settings, Known]) -> None:
@@ -99,7 +148,7 @@ def test_ious_are_those_of_the_evaluation(ready: tuple[Any, Settings, Known]) ->
     path = predictions(project, "lisa", "val", answers)
     _, figures = evaluate_command(settings, "val", path)
     report_command(settings, "val", cases=10**6)
-    page = ROOT / settings.run.report_dir / "val.html"
+    page = ROOT / settings.run.report_dir / "d/val.html"
     shown = [float(value) for value in re.findall(r"<span>IoU ([0-9.]+)</span>", page.read_text())]
     assert len(shown) == len(ids)
     mean = figures["groups"]["all"]["lisa"]["miou_per_sample"]["value"]
@@ -125,7 +174,7 @@ def test_chosen_masks_are_drawn_with_their_numbers(ready: tuple[Any, Settings, K
     ]
     predictions(project, "elisa", "val", answers)
     report_command(settings, "val", cases=10**6)
-    found = text_of(ROOT / settings.run.report_dir / "val.html")
+    found = text_of(ROOT / settings.run.report_dir / "d/val.html")
     assert found.count("chose 1, 3") == 1
     assert found.count("chose nothing") == len(ids) - 1
     assert "says <3><1>" in found
@@ -151,7 +200,7 @@ def test_failed_images_are_listed_and_a_file_that_has_gone_is_said(finished: Any
     finished.build("index --split val", "extract --split val")
     (finished.data / "val/fox.jpg").rename(finished.data / "val/moved")
     assert finished.run("report", "--split", "val").code == 0
-    found = text_of(finished.folder / "report/val.html")
+    found = text_of(finished.folder / "report/tiny/val.html")
     assert "gnu images no readable JPEG or PNG header" in found
     assert "The image is not shown: val/fox.jpg: no such file" in found
     assert "the hen that waits" in found
@@ -161,7 +210,7 @@ def test_before_the_masks_there_are_the_questions(tiny: Any) -> None:
     tiny.build("index")
     done = tiny.run("report", "--split", "val", "--cases", "2", "--out", str(tiny.folder / "elsewhere"))
     assert done.code == 0, done.err
-    found = text_of(tiny.folder / "elsewhere/val.html")
+    found = text_of(tiny.folder / "elsewhere/tiny/val.html")
     assert "python cli.py extract --split val" in found
     assert found.count("Ground truth") == 2
     assert "AR@" not in found
@@ -170,20 +219,133 @@ def test_before_the_masks_there_are_the_questions(tiny: Any) -> None:
 def test_usage(finished: Any, empty: Any) -> None:
     assert finished.run("report", "--split", "dev").code == 2
     assert finished.run("report", "--split", "val", "--cases", "0").code == 2
-    (finished.folder / "report/similarity/val-demo_sam.png").unlink()
+    (finished.folder / "report/tiny/similarity/val-demo_sam.png").unlink()
     out = finished.run("report", "--split", "val", "--cases", "1").out
-    assert "not there: similarity of demo_sam: not drawn; run: python cli.py normalize" in out
+    assert "not there: similarity of demo_sam: not drawn; run: python cli.py --params " in out
+
+
+def curves(folder: Path, digest: str) -> None:
+    tables = folder / "curves/plots/metrics"
+    tables.mkdir(parents=True)
+    (tables / "loss.tsv").write_text("step\tloss\n10\t2.5\n20\t1.25\n30\t")
+    (folder / "curves/run.json").write_text(json.dumps({"digest": digest}))
 
 
 def test_training_curves_are_drawn_of_what_dvclive_left(finished: Any) -> None:
-    folder = finished.folder / "trained/tiny/elisa/curves/plots/metrics"
-    folder.mkdir(parents=True)
-    (folder / "loss.tsv").write_text("step\tloss\n10\t2.5\n20\t1.25\n30\t")
+    train = load_settings(finished.params).train
+    folder = run_of(finished, "elisa")
+    curves(folder, run_digest(identity(train, "elisa", {})))
+    curves(run_of(finished, "lisa"), "0" * 64)
     done = finished.run("report", "--split", "val", "--cases", "1")
-    assert (finished.folder / "report/pictures/val/training.png").is_file()
-    assert "elisa ends at 1.25" in (finished.folder / "report/val.html").read_text()
-    assert "training curves of lisa" in done.out
+    assert (finished.folder / "report/tiny/pictures/val/training.png").is_file()
+    page = (finished.folder / "report/tiny/val.html").read_text()
+    assert "elisa ends at 1.25" in page
+    assert "lisa ends at 1.25" not in page.replace("elisa", "")
+    assert "training curves of lisa: left out: of run 000000000000, not " in done.out
     assert "training curves of elisa" not in done.out
+
+
+def refusals(known: Known) -> list[Prediction]:
+    return [Prediction(target["target_id"], 0, None, True) for targets in known.targets for target in targets]
+
+
+def test_only_what_belongs_to_the_current_runs_is_shown(ready: tuple[Any, Settings, Known]) -> None:
+    """Each kind of answer that is not the current model's is left out, with the reason and a command."""
+    project, settings, known = ready
+    folder = ROOT / settings.run.train_dir / "d"
+    predictions(project, "elisa", "val", refusals(known))
+    assert "1 systems" in report_command(settings, "val", cases=1)
+    page = text_of(ROOT / settings.run.report_dir / "d/val.html")
+    digest = run_digest(identity(settings.train, "elisa", {}))[:12]
+    assert f"elisa elisa {digest} 7 as section train" in page
+
+    for meta, words in (
+        ({"run": "0" * 64}, "its answers are left out (answers of run 000000000000, the model is "),
+        ({"run": ""}, "its answers are left out (answers of run unknown, the model is "),
+        ({"answering": "{}"}, "its answers are left out (train.elisa.max_new_tokens: None -> "),
+        (
+            {"columns": json.dumps({"masks": "0" * 64})},
+            "its answers are left out (val/masks changed since); run: python",
+        ),
+    ):
+        predictions(project, "elisa", "val", refusals(known), **meta)
+        out = report_command(settings, "val", cases=1)
+        assert "0 systems" in out
+        assert f"not there: elisa: {words}" in out
+
+    # Another model than the parameters ask for; a model of other data; a run that is not finished; a file from nowhere.
+    predictions(project, "elisa", "val", refusals(known))
+    out = report_command(load_settings(project.params, ["train.seed=5"]), "val", cases=1)
+    assert "0 systems" in out
+    assert "elisa: left out: run " in out
+    assert "is not the current one (train.seed: 0 -> 5); run: python cli.py" in out
+    about = json.loads((folder / "elisa/run.json").read_text())
+    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"val/masks": "0" * 64}}))
+    out = report_command(settings, "val", cases=1)
+    assert "is not the current one (data in val/masks changed); run: " in out
+    (folder / "elisa/checkpoints").mkdir()
+    (folder / "elisa/run.json").rename(folder / "elisa/checkpoints/run.json")
+    (folder / "elisa/checkpoints/run.json").write_text(json.dumps(about))
+    out = report_command(settings, "val", cases=1)
+    assert "0 systems" in out
+    assert "elisa: unfinished: an unfinished run (nothing is kept yet) " in out
+    (folder / "elisa/checkpoints/run.json").unlink()
+    assert "answers and curves of an unknown run in its folder are left out" in report_command(settings, "val", cases=1)
+
+
+def test_a_run_of_a_free_name_is_shown_with_its_parameters_and_one_moved_aside_is_not(
+    ready: tuple[Any, Settings, Known],
+) -> None:
+    project, settings, known = ready
+    folder = ROOT / settings.run.train_dir / "d"
+    predictions(project, "elisa", "val", refusals(known))
+    digest = run_digest(identity(settings.train, "elisa", {}))
+    (folder / "elisa").rename(folder / "mine")
+    other = load_settings(project.params, ["train.seed=5"])
+    out = report_command(other, "val", cases=1)
+    assert "1 systems" in out
+    assert f"mine elisa {digest[:12]} 7 train.seed: 5 -> 0" in text_of(ROOT / settings.run.report_dir / "d/val.html")
+    (folder / "mine").rename(folder / f"elisa-{digest[:12]}")
+    out = report_command(other, "val", cases=1)
+    assert "0 systems" in out
+    assert f"elisa-{digest[:12]}: left out: it was moved aside by a training" in out
+
+
+def test_two_data_sets_share_no_file(finished: Any) -> None:
+    """The same splits in one report folder: pages, pictures, metrics and heat maps are kept apart."""
+
+    def contents() -> dict[str, bytes]:
+        folder = finished.folder / "report"
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert finished.run("report", "--split", "val").code == 0
+    before = contents()
+    assert before
+    assert all(name.startswith("tiny/") for name in before)
+    finished.configure(dataset="other", normalize__name="other", masks__points_per_side=1)
+    finished.build("index", "extract", "normalize")
+    assert finished.run("report", "--split", "val").code == 0
+    after = contents()
+    assert {name: data for name, data in after.items() if name in before} == before
+    assert {name.partition("/")[2] for name in after if name.startswith("other/")} >= {
+        "val.html", "normalize.json", "metrics/masks-val.json", "similarity/val-demo_sam.png",
+    }  # fmt: skip
+
+
+def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
+    kept = (finished.folder / "report/tiny/similarity/val-demo_sam.png").read_bytes()
+    finished.build("index --split val")
+    finished.configure(masks__points_per_side=1)
+    finished.build("extract")
+    out = finished.run("report", "--split", "val", "--cases", "1").out
+    for encoder in ("demo_sam", "demo_alphaclip"):
+        assert (
+            f"similarity of {encoder}: left out: drawn of other embeddings or another mean than the store has now"
+            in out
+        )
+    assert (finished.folder / "report/tiny/similarity/val-demo_sam.png").read_bytes() == kept
+    finished.build("normalize")
+    assert "similarity of" not in finished.run("report", "--split", "val", "--cases", "1").out
 
 
 def test_it_knows_the_systems_that_train_knows_and_imports_no_torch() -> None:
@@ -198,6 +360,6 @@ def test_a_damaged_store_is_no_page(finished: Any) -> None:
     (shard, *_) = sorted((finished.store / "tiny/val/masks").glob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-9])
     assert finished.run("report", "--split", "val").code == 4
-    assert not (finished.folder / "report/val.html").exists()
+    assert not (finished.folder / "report/tiny/val.html").exists()
     assert open_split(finished.store, "tiny", "val", columns=["images"])
     assert json.loads(finished.run("info", "--json").out)

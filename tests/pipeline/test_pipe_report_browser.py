@@ -45,7 +45,7 @@ def page_file(finished_once: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     path.write_text(json.dumps({**json.loads(path.read_text()), "text": [NASTY]}))
     project.build("index --split val", "extract --split val", "normalize")
     assert project.run("report", "--split", "val").code == 0
-    return project.folder / "report/val.html"
+    return project.folder / "report/tiny/val.html"
 
 
 @pytest.fixture(scope="module")

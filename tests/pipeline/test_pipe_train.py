@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import open_clip.transformer
@@ -13,19 +12,17 @@ import pytest
 import segment_anything.modeling
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from pipeline.config import ROOT, load_settings
-from pipeline.train import folder_of
+from pipeline.runs import resolve
 from stages.encoders import dinov2_vit
-from stages.train.identity import finished, identity, last_checkpoint
+from stages.train.folder import held
 from stages.train.run import columns, train
 from stages.weights import locate
 from store import open_split
 
-# DVCLive opens the repository to note its revision, and leaves the files of packs to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 QUICK = (
     *("--set", "train.epochs=2", "--set", "train.batch_size=2", "--set", "train.elisa.max_new_tokens=8"),
     *("--set", "train.llmseg.mask_encoder=demo_alphaclip"),
@@ -56,9 +53,9 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
     before = (*QUICK, "--set", f"train.base={base}")
     done = finished.run("train", "--system", system, before=before)
     assert done.code == 0, done.err
-    assert "trained.safetensors: trained; python cli.py evaluate" in done.out
+    assert "trained.safetensors: trained; python cli.py --params " in done.out
     assert "fits a card of 24 GB" in done.err
-    folder = folder_of(load_settings(finished.params), system)
+    folder = resolve(load_settings(finished.params), system, None).folder
     assert sorted(path.name for path in folder.iterdir()) == ["curves", "run.json", "trained.safetensors"]
     history = json.loads((folder / "run.json").read_text())["history"]
     assert history[-1]["train_loss"] > 0
@@ -70,9 +67,10 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
     assert figures["mode"] == "generated"
     assert figures["groups"]["all"][system]["miou_per_sample"]["value"] >= 0
     assert {"oracle best mask", "largest mask"} <= set(figures["groups"]["all"])
-    report = finished.folder / "report"
-    assert json.loads((report / f"metrics/evaluate-{system}-val.json").read_text()) == figures
-    assert f"# {system} on tiny, val" in (report / f"evaluate/{system}-val.md").read_text()
+    report = finished.folder / "report/tiny/evaluate" / system
+    assert json.loads((report / "val.json").read_text()) == figures
+    assert f"# {system} on tiny, val" in (report / "val.md").read_text()
+    assert figures["run"] == json.loads((folder / "run.json").read_text())["digest"]
     forced = finished.run(
         "evaluate", "--system", system, "--split", "val", "--mode", "teacher_forced", "--json", before=before
     )
@@ -84,8 +82,7 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
         assert forced.json()["groups"]["all"][f"{system}-teacher_forced"]
     other = finished.run("evaluate", "--system", system, "--split", "val")
     assert other.code == 2
-    assert f"{system} was not trained with these parameters and this language model; run: " in other.err
-    assert f"python cli.py train --system {system}" in other.err
+    assert f"  train.epochs: 2 -> {finished.values['train']['epochs']}\n" in other.err
 
 
 def test_controls_stand_beside(finished: Any) -> None:
@@ -97,12 +94,9 @@ def test_controls_stand_beside(finished: Any) -> None:
     rows = [line.split(" | ")[0] for line in done.out.splitlines()]
     for name in ("elisa", "elisa-shuffled-images", "elisa-shuffled-questions", "elisa-without-image", "largest mask"):
         assert f"| {name}" in rows
-    assert (
-        "elisa was not trained without the question; to have that row: python cli.py --set train.without=que"
-        in done.err
-    )
+    assert "elisa was not trained without the question; to have that row: python cli.py --params " in done.err
     assert finished.run("evaluate", "--system", "elisa", "--split", "val", before=without).code == 0
-    assert (finished.folder / "report/evaluate/elisa-without-image-val.md").is_file()
+    assert (finished.folder / "report/tiny/evaluate/elisa-without-image/val.md").is_file()
 
 
 def test_usage_errors_name_the_choices(finished: Any) -> None:
@@ -135,110 +129,46 @@ class StopAt(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def test_a_stopped_run_ends_where_an_unbroken_one_does(finished: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("accumulation", "stop", "kept"), [(1, 3, 2), (1, 4, 4), (2, 3, 2)])
+def test_a_stopped_run_ends_where_an_unbroken_one_does(
+    finished: Any, tmp_path: Path, accumulation: int, stop: int, kept: int
+) -> None:
+    """Of five targets in batches of one: the last update of an epoch is of fewer batches where they are accumulated."""
     settings = load_settings(
-        finished.params, ["train.epochs=3", "train.batch_size=2", "train.elisa.adapter.dropout=0.2", "run.device=cpu"]
+        finished.params,
+        [
+            "train.epochs=2",
+            "train.batch_size=1",
+            f"train.accumulation={accumulation}",
+            "train.save_steps=2",
+            "train.elisa.adapter.dropout=0.2",
+            "run.device=cpu",
+        ],
     )
     split = open_split(settings.store_path, settings.dataset, "train", columns=sorted(columns(settings.train, "elisa")))
     weights = partial(locate, folder=ROOT / "data/weights", lock=settings.weights_lock)
     go = partial(train, settings.train, "elisa", {"train": split}, device="cpu", weights=weights)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    for folder in (whole, stopped):
-        folder.mkdir()
     go(folder=whole)
     with pytest.raises(KeyboardInterrupt):
-        go(folder=stopped, callbacks=[StopAt(3)])  # of six updates, in the middle of the second epoch
-    assert not finished_at(settings, stopped)
-    assert list(stopped.rglob("*.safetensors"))
+        go(folder=stopped, callbacks=[StopAt(stop)])
+    found = held(stopped)
+    assert found is not None
+    assert (found.finished, found.step) == (False, kept)
+    assert [path.name for path in (stopped / "checkpoints").glob("checkpoint-*")] == [f"checkpoint-{kept}"]
     assert not list(stopped.rglob("training_args.bin"))
-    other = identity(settings.train.model_copy(update={"batch_size": 1}), "elisa", {"train": split})
-    assert last_checkpoint(copytree(stopped, tmp_path / "other"), other, restart=False) is None
     go(folder=stopped)
-    assert finished_at(settings, stopped)
+    found = held(stopped)
+    assert found is not None
+    assert found.finished
     left, right = load_file(whole / "trained.safetensors"), load_file(stopped / "trained.safetensors")
     assert left.keys() == right.keys()
     assert any("lora_" in name for name in left)
     assert all(bool((left[name] == right[name]).all()) for name in left)
-
-
-def finished_at(settings: Any, folder: Path) -> bool:
-    return finished(settings.train, "elisa", folder)
-
-
-def other_llava(project: Any, **changes: Any) -> Path:
-    """A copy of the demo's LLaVA with another config.json."""
-    folder = Path(copytree(ROOT / "stages/demo/models/demo_llava", project.folder / "llava"))
-    config = json.loads((folder / "config.json").read_text())
-    for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) else value
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("system", "changes", "said"),
-    [
-        ("elisa", {"model_type": "llava_next"}, "model_type: found 'llava_next', expected 'llava'"),
-        ("llmseg", {"vision_feature_layer": -1}, "vision_feature_layer: the model expects -1, the column has -2"),
-        (
-            "elisa",
-            {"vision_feature_layer": [-2, -5]},
-            "vision_feature_layer: the model expects [-2, -5], the column has -2",
-        ),
-        ("lisa", {"vision_feature_select_strategy": "full"}, "'full', the column has 'default'"),
-        ("elisa", {"vision_config": {"image_size": 336}}, "patches: the model expects 441, the column has 64"),
-        ("elisa", {"vision_config": {"hidden_size": 1024}}, "width: the model expects 1024, the column has 128"),
-        ("elisa", {"text_config": {"hidden_size": 96}}, "tensors have another shape than config.json says"),
-    ],
-)
-def test_a_llava_that_expects_other_features_is_an_input_error(
-    finished: Any, system: str, changes: dict[str, Any], said: str
-) -> None:
-    done = finished.run(
-        "train", "--system", system, before=("--set", f"train.llava={other_llava(finished, **changes)}")
-    )
-    assert done.code == 2, done.err
-    assert said in done.err
-    assert not (folder_of(load_settings(finished.params), system) / "run.json").exists()
-
-
-@pytest.mark.parametrize("spoil", ["pointer", "no config", "empty", "cut", "lisa", "missing"])
-def test_a_llava_that_is_not_whole_is_an_input_error(finished: Any, spoil: str) -> None:
-    folder = other_llava(finished)
-    weights = folder / "model.safetensors"
-    if spoil == "pointer":
-        weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    elif spoil == "no config":
-        (folder / "config.json").unlink()
-    elif spoil == "empty":
-        weights.unlink()
-    elif spoil == "cut":
-        weights.write_bytes(weights.read_bytes()[:-1])
-    else:
-        state = load_file(weights)
-        more = {"model.visual_model.mask_decoder.x": torch.ones(2)} if spoil == "lisa" else {}
-        kept = {name: value for name, value in state.items() if spoil == "lisa" or "layers.2" not in name}
-        save_file({**kept, **more}, weights, {"format": "pt"})
-    done = finished.run("train", "--system", "elisa", before=("--set", f"train.llava={folder}"))
-    assert done.code == 2, done.err
-    words = {
-        "pointer": "found a Git-LFS pointer", "no config": "config.json: found none", "empty": "found none of model.safetensors",
-        "cut": "it was cut or changed", "lisa": "this is a trained LISA", "missing": "tensors are missing",
-    }  # fmt: skip
-    assert f"train elisa: {folder}" in done.err
-    assert words[spoil] in done.err
-
-
-def test_paths_begin_at_the_repository_wherever_the_command_is_typed(
-    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = (*QUICK, "--set", "train.epochs=1")
-    monkeypatch.chdir(tmp_path)
-    assert load_settings(finished.params).train.llava == "stages/demo/models/demo_llava"
-    done = finished.run("train", "--system", "elisa", before=quick)
-    assert done.code == 0, done.err
-    monkeypatch.chdir(ROOT)
-    assert "already" in finished.run("train", "--system", "elisa", before=quick).out
-    monkeypatch.chdir(tmp_path)
-    done = finished.run("train", "--system", "elisa", before=("--set", "train.llava=./models/none"))
-    assert done.code == 2, done.err
+    log, other = (json.loads((folder / "run.json").read_text()) for folder in (whole, stopped))
+    assert log["digest"] == other["digest"]
+    assert log["history"][-1]["step"] == other["history"][-1]["step"]
+    steps = [
+        line.partition("\t")[0] for line in (stopped / "curves/plots/metrics/loss.tsv").read_text().split("\n")[1:-1]
+    ]
+    assert steps == ["1", *(["10"] if accumulation == 1 else [])], "a step is logged twice, or none"

@@ -16,7 +16,7 @@ from factory import Known
 
 from stages.encoders import dinov2_vit
 from stages.train import run
-from stages.train.identity import finished
+from stages.train.folder import held
 from stages.train.llmseg import select
 from stages.train.seg_text import GIVEN, evaluation
 from store import rle
@@ -220,7 +220,9 @@ def test_a_run_from_the_store_alone(
     params, out = backbones[name].model_copy(update=recipe), tmp_path / "out"
     out.mkdir()
     run.train(params, name, {"val": seg_split}, out, "cpu", sam_weights)
-    assert finished(params, name, out, {"val": seg_split})
+    found = held(out)
+    assert found is not None
+    assert found.finished
     assert not {path.suffix for path in out.rglob("*")} & {".bin", ".pt", ".pth"}
     systems = [run.restore(params, name, seg_split, out, "cpu", sam_weights) for _ in range(2)]
     for mode in ("generated", "teacher_forced"):

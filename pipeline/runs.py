@@ -1,0 +1,157 @@
+"""A run is one training: a system with its parameters, a language model, data and a seed. It has a name and a folder of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import ROOT, InputError, Settings
+from stages.evaluate.predictions import MODES
+from stages.train.folder import Held, held
+from stages.train.identity import SHORT, Difference, differences, identity, system_of
+from stages.train.params import ANSWERING, TrainParams, overridden
+
+SYSTEMS = tuple(ANSWERING)
+"""Those that ``train`` knows (``stages.train.run.SYSTEMS``, which would import torch)."""
+_ANSWERS = (*MODES, "shuffled-images", "shuffled-questions")
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run by its name. ``asked``: name as given, which ``train.without`` makes longer. ``declared``: it stands in ``runs``."""
+
+    name: str
+    asked: str
+    system: str
+    params: TrainParams
+    folder: Path
+    declared: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options that name it."""
+        if self.declared:
+            return ("--name", self.asked)
+        return ("--system", self.system, *(() if self.asked == self.system else ("--name", self.asked)))
+
+
+def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
+    """The run of that name, or that system's own.
+
+    Args:
+        system: elisa, llmseg or lisa; may be left out for a key of ``runs`` and for a run that is there already.
+        name: a key of ``runs``, or any other name.
+
+    Raises:
+        InputError: there is no such system, it is not the run's, or the name says nothing of the system.
+    """
+    if system is not None and system not in SYSTEMS:
+        raise InputError(f"--system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
+    asked = name or system
+    if asked is None:
+        known = ", ".join(settings.runs) or "none yet"
+        raise InputError(f"expected --system ({', '.join(SYSTEMS)}) or --name (keys of section runs: {known})")
+    _check_name(settings, asked)
+    spec = settings.runs.get(asked)
+    params = settings.train
+    if spec is not None:
+        params = overridden(params, {key: value for key, value in spec.items() if key != "system"})
+    named = asked if asked in SYSTEMS else None if spec is None else spec["system"]
+    folder = folder_of(settings, asked, params)
+    if named is None and system is None:
+        found = held(folder)
+        named = (system_of(found.about) or None) if found is not None else None
+    wanted = named or system
+    if wanted is None:
+        known = ", ".join([*SYSTEMS, *settings.runs])
+        raise InputError(f"--name: found {asked!r}, expected one of {known}; or say of which system it is: --system")
+    if system is not None and system != wanted:
+        raise InputError(f"--system: found {system}, but the run {asked} is of {wanted}")
+    return Run(folder.name, asked, wanted, params, folder, spec is not None)
+
+
+def folder_of(settings: Settings, name: str, params: TrainParams) -> Path:
+    """Where a run's checkpoints and predictions are. A control (``train.without``) has a place of its own."""
+    without = f"-without-{params.without}" if params.without else ""
+    return runs_folder(settings) / (name if name.endswith(without) else f"{name}{without}")
+
+
+def runs_folder(settings: Settings) -> Path:
+    """Where the runs on the data set are."""
+    return ROOT / settings.run.train_dir / settings.dataset
+
+
+def _check_name(settings: Settings, name: str) -> None:
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not (
+        name[0].isalnum() and name.isascii()
+    ):
+        raise InputError(f"--name: found {name!r}, expected letters, digits, dots, dashes and underscores")
+    if ending := next((end for end in _ANSWERS if name.endswith(f"-{end}")), None):
+        raise InputError(f"--name: found {name!r}, but answers of a run are named so; expected no -{ending} at its end")
+
+
+def not_the_same(settings: Settings, run: Run, found: Held, differ: Sequence[Difference]) -> InputError:
+    """What ``train`` says where another run is in the way."""
+    lines = [f"{run.folder} holds {found}; what is asked for is another one:", *_listed(differ)]
+    if run.declared:
+        lines.append("to train it beside the other, give it another name in section runs of the params")
+    else:
+        free = _free_name(settings, run)
+        lines.append(
+            "to train it beside the other: " + settings.command("train", "--system", run.system, "--name", free)
+        )
+    lines.append("to move the other aside (nothing is deleted): " + settings.command("train", *run.words, "--replace"))
+    if not found.finished and (old := as_it_was(run, differ)) is not None:
+        lines.append("to go on with the other: " + settings.command(*old, "train", *run.words))
+    return InputError("\n".join(lines))
+
+
+def not_trained(settings: Settings, run: Run, found: Held | None, evaluate: Sequence[str]) -> InputError | None:
+    """Why a run cannot be asked: nothing is trained, or not with these parameters; None where it can.
+
+    Args:
+        evaluate: the words of the command that asks it.
+    """
+    train = settings.command("train", *run.words)
+    if found is None:
+        return InputError(f"{run.folder}: {run.name} is not trained; run: {train}")
+    if not found.about:
+        return InputError(f"{run.folder} holds {found}; run: {settings.command('train', *run.words, '--replace')}")
+    differ = differences(found.about, identity(run.params, run.system, {}), data=False)
+    if not differ:
+        return None if found.finished else InputError(f"{run.folder} holds {found}; to go on: {train}")
+    lines = [f"{run.folder} holds {found}, not trained with what is asked for:", *_listed(differ)]
+    if found.finished and (old := as_it_was(run, differ)) is not None:
+        lines.append("to evaluate it as it was trained: " + settings.command(*old, *evaluate))
+    lines.append("to train the other: " + settings.command("train", *run.words, "--replace"))
+    return InputError("\n".join(lines))
+
+
+def as_it_was(run: Run, differ: Sequence[Difference]) -> list[str] | None:
+    """The options that ask for the older of two runs; None where they differ in more than parameters."""
+    if any(one.parameter is None for one in differ):
+        return None
+    section = f"runs.{run.asked}" if run.declared else "train"
+    return [word for one in differ for word in ("--set", f"{section}.{one.parameter}={json.dumps(one.old)}")]
+
+
+def _listed(differ: Sequence[Difference]) -> list[str]:
+    more = [f"  and {len(differ) - _SHOWN} more"] if len(differ) > _SHOWN else []
+    return [*(f"  {one}" for one in differ[:_SHOWN]), *more]
+
+
+def _free_name(settings: Settings, run: Run) -> str:
+    number = 2
+    while True:
+        name = f"{run.asked}-{number}"
+        if name not in settings.runs and not folder_of(settings, name, run.params).exists():
+            return name
+        number += 1
+
+
+def short(digest: str) -> str:
+    """A digest as messages show it."""
+    return digest[:SHORT]
