@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.summary import write_report_file
+from stages.evaluate.cases import without_annotation
 from stages.evaluate.imported import import_predictions
 from stages.evaluate.predictions import Meta, Prediction, PredictionError, read
 from stages.evaluate.published import MARK, datasets, published
@@ -73,7 +74,10 @@ def evaluate_command(
         "",
     ]
     lines += [f"- {scores.missing} of them had no prediction and count as rejected."] * bool(scores.missing)
-    lines += [f"- Left out: {image_id}: {reason}" for image_id, reason in scores.skipped.items()]
+    absent = without_annotation(opened)
+    left_out = {image_id: reason for image_id, reason in scores.skipped.items() if image_id not in absent}
+    lines += [f"- Left out: {image_id}: {reason}" for image_id, reason in left_out.items()]
+    lines += [f"- {len(absent)} images have no annotation: nothing is asked about them."] * bool(absent)
     if not quoted:
         lines.append(f"- No {MARK} figures for this split; there are some for {', '.join(datasets())}.")
     markdown = "\n".join([*lines, "", as_markdown(results, quoted)])
@@ -85,7 +89,8 @@ def evaluate_command(
         "setting": meta.setting,
         "questions": count,
         "missing": scores.missing,
-        "skipped": len(scores.skipped),
+        "skipped": len(left_out),
+        "absent": len(absent),
         "groups": as_json(results),
     }
     return markdown, figures

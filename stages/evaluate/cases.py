@@ -15,7 +15,7 @@ from stages.evaluate.partition import partition
 from store import Candidates, Split
 from store.errors import FailedImageError
 from store.overlap import among_instances
-from store.schema import OK, REMOVED
+from store.schema import ABSENT, OK, REMOVED
 
 POSITIVE_IOU = 0.5
 """A candidate is positive when its IoU with one of the target's instances is at least this."""
@@ -29,7 +29,8 @@ CANDIDATES: Mapping[str, Candidates] = MappingProxyType(
 def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Question]:
     """The targets of a split in its order. Needs the columns ``images`` and ``targets``.
 
-    Images without targets because they failed are left out; ``skipped`` gets their image_id and the reason.
+    Images without targets because they failed, or because they have no annotation, are left out; ``skipped`` gets their
+    image_id and the reason.
     """
     for record in split:
         if record.status == REMOVED:
@@ -42,6 +43,13 @@ def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Q
             continue
         for number, target in enumerate(targets):
             yield Question(record.image_id, record.image_index, record.height_px, record.width_px, number, target)
+
+
+def without_annotation(split: Split) -> set[str]:
+    """image_id of each image that has no annotation. Needs the columns ``images`` and ``targets``."""
+    commits = [commit for commit in split.column("targets").commits if commit is not None]
+    status = [each for commit in commits for each in commit.status]
+    return {image_id for image_id, each in zip(split.image_ids, status, strict=True) if each == ABSENT}
 
 
 def table_rows(split: Split, column: str, image_index: int) -> list[dict[str, Any]]:
