@@ -22,6 +22,7 @@ from stages.train.llava import inject_lora
 from stages.train.llmseg_system import LlmSeg
 from stages.train.memory import Plan, plan
 from stages.train.params import TrainParams
+from stages.train.questions import check_texts
 from stages.train.system import ALWAYS, Mode, System
 from stages.train.trainer import TRAINED, Curves, StoreTrainer, load_trained, save_trained
 from store import mix
@@ -86,6 +87,7 @@ def train(
     ranks = {"rank": arguments.process_index, "world_size": arguments.world_size}
     set_seed(params.seed)  # behind what makes "cuda" mean this rank's own card
     system = SYSTEMS[name].build(params, next(iter(splits.values())), device, weights)
+    check_texts(system.tokenizer, splits, training=True)
     prepare(system, params)
     print(memory_of(system, params), file=sys.stderr)
     about = identity(params, name, splits)
@@ -184,6 +186,7 @@ def predict(
             (:func:`stages.train.controls.answered`).
     """
     params = system.params
+    check_texts(system.tokenizer, {split.base.name: split}, training=False)
 
     def ask(size: int) -> Stream:
         return split.stream(
