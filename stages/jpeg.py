@@ -1,6 +1,6 @@
 """JPEG files that were cut: does only the end marker lack, or do pixels, too?
 
-A decoder fills what lacks, so that a file and an end marker put behind it prove nothing. Here the bytes are put before
+A decoder fills what lacks, so that a file and an end marker put after it prove nothing. Here the bytes are put before
 different paddings: pixels that the padding decides differ. And the scans in the file must be all there are, since a file of
 several scans that was cut between two of them decodes whatever follows.
 """

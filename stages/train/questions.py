@@ -40,7 +40,7 @@ def check_texts(tokenizer: Any, splits: Mapping[str, Split], training: bool) -> 
         )
     if not texts:
         raise ValueError(
-            f"no questions in {', '.join(splits)}: none of the images has an annotation that could be read"
+            f"no questions in {', '.join(splits)}: no image has an annotation that could be read"
         )
 
 

@@ -1,4 +1,4 @@
-"""What labelme writes beside labels and points: shape types, encodings, and the size of the image that was annotated."""
+"""What labelme writes besides labels and points: shape types, encodings, and the size of the image that was annotated."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_shape_has_the_pixels_that_labelme_gives_it(tmp_path: Path, kind: str,
 
 
 def labelmes(kind: str, points: list[tuple[float, float]], height_px: int, width_px: int) -> NDArray[np.bool_]:
-    """labelme's ``shape_to_mask``, written anew."""
+    """labelme's ``shape_to_mask``, written again."""
     image = Image.fromarray(np.zeros((height_px, width_px), np.uint8))
     draw = ImageDraw.Draw(image)
     if kind in ("circle", "point"):

@@ -66,5 +66,5 @@ def test_of_many_the_first_are_named(tokenizer: Any) -> None:
 def test_ordinary_text_is_none_of_it(tokenizer: Any) -> None:
     for text in ("a < b > c", "the image", "[a] {text} (s)", "</p>", "unk", "seg [ seg ]", "\u732b"):
         assert not control_tokens(tokenizer).search(text), text
-    with pytest.raises(ValueError, match=r"^no questions in train: none of the images has an annotation"):
+    with pytest.raises(ValueError, match=r"^no questions in train: no image has an annotation"):
         check_texts(tokenizer, {"train": split()}, training=True)
