@@ -13,16 +13,21 @@ from store.files import cached_sha256, digest
 from store.reader import Split
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"
-VERSIONS = {"elisa": 2, "llmseg": 1, "lisa": 2}
+VERSIONS = {"elisa": 3, "llmseg": 1, "lisa": 2}
 """System -> version of its training. One higher when the same parameters and data are to be trained again, as what they become
-has changed. 2: elisa's ``[REJ]`` stands where the masks would, and lisa does not train what no mask depends on."""
+has changed. 2: elisa's ``[REJ]`` stands where the masks would, and lisa does not train what no mask depends on. 3: elisa's
+``loss_over: positions`` divides by the positions of the answers."""
 
 
 def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> dict[str, Any]:
-    """``version``, ``params`` less those of the other systems, digest ``llava`` of the language model, one of each column."""
+    """``version``, ``params``, digest ``llava`` of the language model, one of each column.
+
+    Of the params, those of the other systems are left out, and those that have a default and are at it: a new one leaves the
+    runs of before what they were.
+    """
     return {
         "version": VERSIONS[system],
-        "params": params.model_dump(mode="json", exclude=VERSIONS.keys() - {system}),
+        "params": params.model_dump(mode="json", exclude=VERSIONS.keys() - {system}, exclude_defaults=True),
         "llava": llava_digest(params.llava),
         "columns": {
             f"{name}/{column}": digest(
