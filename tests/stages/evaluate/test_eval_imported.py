@@ -65,10 +65,10 @@ def test_json_of_every_spelling(
     path = tmp_path / f"ovseg{suffix}"
     text = json.dumps(entries) if suffix == ".json" else "\n\n".join(json.dumps(entry) for entry in entries) + "\n"
     path.write_text(text)
-    expected = [Prediction(name, 0, rle.encode(a_mask(k)), False) for k, name in enumerate(ids[:-3])]
-    expected.append(Prediction(ids[-3], 0, None, True))
+    expected = [Prediction(name, 0, rle.encode(a_mask(k)), None) for k, name in enumerate(ids[:-3])]
+    expected.append(Prediction(ids[-3], 0, None, None))
     expected.append(Prediction(ids[-2], 0, rle.encode(np.zeros((4, 6), bool)), False))
-    expected.append(Prediction(ids[-1], 1, rle.encode(a_mask(99)), False, None, "Höre."))
+    expected.append(Prediction(ids[-1], 1, rle.encode(a_mask(99)), None, None, "Höre."))
     assert import_predictions(path, split) == expected
 
 
@@ -99,9 +99,9 @@ def test_a_folder_of_pngs(split: Split, known: Known, tmp_path: Path, mode: str)
     (tmp_path / ".DS_Store").write_bytes(b"no picture")
     found = {prediction.target_id: prediction for prediction in import_predictions(tmp_path, split)}
     assert found == {
-        f"{several}/0": Prediction(f"{several}/0", 0, rle.encode(a_mask(1)), False),
-        f"{several}/1": Prediction(f"{several}/1", 0, None, True),
-        f"{sole}/0": Prediction(f"{sole}/0", 0, rle.encode(np.ones((4, 6), bool)), False),
+        f"{several}/0": Prediction(f"{several}/0", 0, rle.encode(a_mask(1)), None),
+        f"{several}/1": Prediction(f"{several}/1", 0, None, None),
+        f"{sole}/0": Prediction(f"{sole}/0", 0, rle.encode(np.ones((4, 6), bool)), None),
     }
 
 
@@ -166,7 +166,7 @@ def test_an_image_with_several_targets_is_not_enough(split: Split, known: Known,
 def test_a_line_that_is_no_json_is_named(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(entry()) + "\n{oops\n")
-    with pytest.raises(PredictionError, match=r"a\.jsonl: not JSON in UTF-8"):
+    with pytest.raises(PredictionError, match=r"a\.jsonl:2: not JSON in UTF-8"):
         import_predictions(path, split)
     path.write_text(json.dumps(entry()) + "\n\n" + json.dumps(entry()))
     with pytest.raises(PredictionError, match=r"a\.jsonl:3: .* at .*a\.jsonl:1; expected it once"):
