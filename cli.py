@@ -196,6 +196,14 @@ def evaluate(
             "--predictions", help="Anyone's: .json or .jsonl with COCO RLE, a folder of PNGs, or our .parquet."
         ),
     ] = None,
+    threshold: Annotated[
+        int | None,
+        typer.Option("--threshold", help="PNGs of scores: a pixel of at least N is the mask.", metavar="N"),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="gsva: score as GSVA's released code does, [REJ] apart from the mask."),
+    ] = None,
     missing: Annotated[
         str, typer.Option("--missing", help="error, or empty: unanswered counts as rejected.")
     ] = "error",
@@ -218,8 +226,10 @@ def evaluate(
     `python cli.py evaluate --system elisa --split val --controls`
 
     `python cli.py evaluate --predictions theirs.jsonl --split val --missing empty`
+
+    `python cli.py evaluate --predictions probabilities/ --split val --threshold 128`
     """
-    from pipeline.evaluate import evaluate_command, keep_report
+    from pipeline.evaluate import check_options, evaluate_command, keep_report
     from pipeline.train import answers, controls
 
     if (system is None) == (predictions is None):
@@ -232,11 +242,18 @@ def evaluate(
         raise InputError(
             "evaluate: found --mode or --controls with --predictions; they ask a system: use --system NAME"
         )
+    if system and threshold is not None:
+        from pipeline.config import InputError
+
+        raise InputError(
+            "evaluate: found --threshold with --system; it is for a folder of PNGs: use --predictions FOLDER"
+        )
+    check_options(missing, protocol, threshold)
     settings = _settings(context, device=device)
     path = answers(settings, system, split, mode) if system else predictions
     beside = controls(settings, system, split) if system and with_controls else []
     assert path is not None
-    text, figures = evaluate_command(settings, split, path, missing, beside)
+    text, figures = evaluate_command(settings, split, path, missing, beside, threshold, protocol)
     if system:
         keep_report(settings, text, figures)
     print(json.dumps(figures, indent=1) if as_json else text)

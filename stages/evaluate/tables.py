@@ -155,7 +155,7 @@ def as_text(name: str) -> str:
     one_line = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(name.split())
     )
-    return re.sub(r"[\\`*<|\[]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line)
+    return re.sub(r"[\\`*<|\[]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line)
 
 
 def _number(figure: float) -> float | None:

@@ -39,9 +39,7 @@ def check_texts(tokenizer: Any, splits: Mapping[str, Split], training: bool) -> 
             "annotation files, then run: python cli.py index"
         )
     if not texts:
-        raise ValueError(
-            f"no questions in {', '.join(splits)}: no image has an annotation that could be read"
-        )
+        raise ValueError(f"no questions in {', '.join(splits)}: no image has an annotation that could be read")
 
 
 def control_tokens(tokenizer: Any) -> re.Pattern[str]:
