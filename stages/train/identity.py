@@ -20,14 +20,10 @@ has changed. 2: elisa's ``[REJ]`` stands where the masks would, and lisa does no
 
 
 def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> dict[str, Any]:
-    """``version``, ``params``, digest ``llava`` of the language model, one of each column.
-
-    Of the params, those of the other systems are left out, and those that have a default and are at it: a new one leaves the
-    runs of before what they were.
-    """
+    """``version``, ``params`` less those of the other systems, digest ``llava`` of the language model, one of each column."""
     return {
         "version": VERSIONS[system],
-        "params": params.model_dump(mode="json", exclude=VERSIONS.keys() - {system}, exclude_defaults=True),
+        "params": params.model_dump(mode="json", exclude=VERSIONS.keys() - {system}),
         "llava": llava_digest(params.llava),
         "columns": {
             f"{name}/{column}": digest(

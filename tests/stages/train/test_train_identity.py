@@ -96,10 +96,3 @@ def test_a_run_that_has_no_digests_is_trained_again(params: TrainParams, ended: 
     about = json.loads((ended / RUN).read_text())
     (ended / RUN).write_text(json.dumps({name: about[name] for name in ("system", "params")}))
     assert not finished(params, "lisa", ended)
-
-
-def test_a_new_parameter_at_its_default_leaves_a_run_what_it_was(seg_params: Callable[..., TrainParams]) -> None:
-    made = seg_params("elisa", with_gt=True)
-    assert "targets" not in identity(made, "elisa", {})["params"]["elisa"]
-    released = seg_params("elisa", with_gt=True, targets="ground_truth")
-    assert identity(released, "elisa", {})["params"]["elisa"]["targets"] == "ground_truth"
