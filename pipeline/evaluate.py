@@ -1,4 +1,4 @@
-"""Scores a file of predictions on a split of the store, with the baselines and the papers' figures beside it."""
+"""Scores a file of predictions on a split of the store, with baselines and the papers' figures next to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESAMPLES, SEED = 1000, 0
 WITHOUT_MASKS = ("always reject",)
 """The baselines that choose nothing."""
 SHOWN = 10
-"""So many images that were left out are named."""
+"""Of the images that were left out at most this many are named."""
 
 
 def evaluate_command(

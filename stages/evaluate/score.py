@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stages.evaluate.baselines import ANALYTIC, BASELINES, union_iou_upper_bound
@@ -59,7 +60,7 @@ def score(
             baselines ``cases.OF_CHOICES``. Where choices cannot be scored, their figures are left out.
         system: what to call the predictions.
         setting: the candidates, ``proposals`` or ``proposals+gt``.
-        top_k: the largest so many masks of an image are candidates (those that were embedded); default: all.
+        top_k: of an image only this many of its largest masks are candidates (those that were embedded); default: all.
         missing: ``error``, or ``empty``: a question without prediction counts as rejected.
         baselines: some of ``BASELINE_NAMES``.
         beside: name -> further predictions for the same questions.
@@ -275,7 +276,9 @@ def _upper_bound(case: Case) -> Row:
 def _samples(rows: array[float]) -> Samples:
     columns = np.array(rows, np.float64).reshape(-1, len(_FIELDS)).T
     kinds = {"image_index": np.int64, "exists": np.bool_, "is_sentence": np.bool_}
-    named = {name: column.astype(kinds.get(name, np.float64)) for name, column in zip(_FIELDS, columns, strict=True)}
+    named: dict[str, NDArray[Any]] = {
+        name: column.astype(kinds.get(name, np.float64)) for name, column in zip(_FIELDS, columns, strict=True)
+    }
     if not (named["rejected"] == 1).any():  # it has no word for it, or none that is known here
         named["rejected"][:] = np.nan
     return Samples(**named)
