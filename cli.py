@@ -254,7 +254,7 @@ def evaluate(
     beside = controls(settings, system, split) if system and with_controls else []
     assert path is not None
     text, figures = evaluate_command(settings, split, path, missing, beside, threshold, protocol)
-    if system:
+    if system and protocol is None:  # what is kept is of the common figures
         keep_report(settings, text, figures)
     print(json.dumps(figures, indent=1) if as_json else text)
 

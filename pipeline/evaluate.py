@@ -134,6 +134,44 @@ def evaluate_command(
     return markdown, figures
 
 
+def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -> None:
+    """Write the figures (a DVC metric) and the table into the report folder."""
+    folder, name = ROOT / settings.run.report_dir, f"{figures['system']}-{figures['split']}"
+    page = folder / "evaluate" / f"{name}.md"
+    for place in (folder / "metrics", page.parent):
+        make_folder(place)
+    write_report_file(folder / "metrics" / f"evaluate-{name}.json", figures)
+    page.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
+    page.write_text(markdown + "\n", encoding="utf-8")
+
+
+def load_predictions(
+    path: Path,
+    opened: Split,
+    dataset: str,
+    split: str,
+    threshold: int | None = None,
+    protocol: str | None = None,
+    unasked: dict[str, int] | None = None,
+) -> tuple[Meta, list[Prediction]]:
+    """Read ours (``.parquet``) or anyone's; PredictionError where they are malformed or of another split.
+
+    ``threshold``, ``protocol`` and ``unasked`` as :func:`stages.evaluate.imported.import_predictions`.
+    """
+    if path.suffix.lower() != ".parquet":
+        found = import_predictions(path, opened, threshold=threshold, protocol=protocol, unasked=unasked)
+        # Nobody's system gets the answer in its input, unless it says so.
+        return Meta(_name_of(path), dataset, split), found
+    if threshold is not None:
+        raise PredictionError(f"{path}: --threshold is for a folder of PNGs, found a file")
+    meta, predictions = read(path)
+    if (meta.dataset, meta.split) != (dataset, split):
+        raise PredictionError(f"{path}: predictions are for {meta.dataset}/{meta.split}, expected {dataset}/{split}")
+    if not predictions:
+        raise PredictionError(f"{path}: found no prediction in it")
+    return meta, predictions
+
+
 def check_options(missing: str, protocol: str | None, threshold: int | None) -> None:
     """InputError for a value that :func:`evaluate_command` does not know; for before a system answers, which takes long."""
     for option, value, choices in (("missing", missing, MISSING), ("protocol", protocol or PROTOCOL, PROTOCOLS)):
@@ -185,45 +223,6 @@ def _about_gsva(dataset: str) -> str:
         f"that exists counts with its mask; false alarms {alarms} the unions of cIoU. GSVA also asks all sentences of an image at "
         "once, with the answer given up to each [SEG] or [REJ]: that is up to who made the predictions."
     )
-
-
-def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -> None:
-    """Write the figures (a DVC metric) and the table into the report folder."""
-    folder = ROOT / settings.run.report_dir
-    name = "-".join(filter(None, (figures["system"], figures["split"], figures.get("protocol"))))
-    page = folder / "evaluate" / f"{name}.md"
-    for place in (folder / "metrics", page.parent):
-        make_folder(place)
-    write_report_file(folder / "metrics" / f"evaluate-{name}.json", figures)
-    page.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
-    page.write_text(markdown + "\n", encoding="utf-8")
-
-
-def load_predictions(
-    path: Path,
-    opened: Split,
-    dataset: str,
-    split: str,
-    threshold: int | None = None,
-    protocol: str | None = None,
-    unasked: dict[str, int] | None = None,
-) -> tuple[Meta, list[Prediction]]:
-    """Read ours (``.parquet``) or anyone's; PredictionError where they are malformed or of another split.
-
-    ``threshold``, ``protocol`` and ``unasked`` as :func:`stages.evaluate.imported.import_predictions`.
-    """
-    if path.suffix.lower() != ".parquet":
-        found = import_predictions(path, opened, threshold=threshold, protocol=protocol, unasked=unasked)
-        # Nobody's system gets the answer in its input, unless it says so.
-        return Meta(_name_of(path), dataset, split), found
-    if threshold is not None:
-        raise PredictionError(f"{path}: --threshold is for a folder of PNGs, found a file")
-    meta, predictions = read(path)
-    if (meta.dataset, meta.split) != (dataset, split):
-        raise PredictionError(f"{path}: predictions are for {meta.dataset}/{meta.split}, expected {dataset}/{split}")
-    if not predictions:
-        raise PredictionError(f"{path}: found no prediction in it")
-    return meta, predictions
 
 
 def _name_of(path: Path) -> str:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stages.evaluate.baselines import ANALYTIC, BASELINES, union_iou_upper_bound
@@ -193,7 +192,7 @@ def _upper_bound(case: Case) -> Row:
 def _samples(rows: array[float]) -> Samples:
     columns = np.array(rows, np.float64).reshape(-1, len(_FIELDS)).T
     kinds = {"image_index": np.int64, "exists": np.bool_, "is_sentence": np.bool_}
-    named: dict[str, NDArray[Any]] = {
+    named: dict[str, Any] = {
         name: column.astype(kinds.get(name, np.float64)) for name, column in zip(_FIELDS, columns, strict=True)
     }
     if not (named["rejected"] == 1).any():  # it has no word for it, or none that is known here
