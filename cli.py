@@ -212,6 +212,14 @@ def evaluate(
             "--predictions", help="Anyone's: .json or .jsonl with COCO RLE, a folder of PNGs, or our .parquet."
         ),
     ] = None,
+    threshold: Annotated[
+        int | None,
+        typer.Option("--threshold", help="PNGs of scores: a pixel of at least N is the mask.", metavar="N"),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="gsva: score as GSVA's released code does, [REJ] apart from the mask."),
+    ] = None,
     missing: Annotated[
         str, typer.Option("--missing", help="error, or empty: unanswered counts as rejected.")
     ] = "error",
@@ -234,8 +242,10 @@ def evaluate(
     `python cli.py evaluate --system elisa --name elisa-seed1 --split val --controls`
 
     `python cli.py evaluate --predictions theirs.jsonl --split val --missing empty`
+
+    `python cli.py evaluate --predictions probabilities/ --split val --threshold 128`
     """
-    from pipeline.evaluate import evaluate_command, keep_report
+    from pipeline.evaluate import check_options, evaluate_command, keep_report
     from pipeline.runs import resolve
     from pipeline.train import answers, controls
 
@@ -250,13 +260,20 @@ def evaluate(
         raise InputError(
             "evaluate: found --mode or --controls with --predictions; they ask a trained system: use --system or --name"
         )
+    if asked and threshold is not None:
+        from pipeline.config import InputError
+
+        raise InputError(
+            "evaluate: found --threshold with --system or --name; it is for a folder of PNGs: use --predictions FOLDER"
+        )
+    check_options(missing, protocol, threshold)
     settings = _settings(context, device=device)
     run = resolve(settings, system, name) if asked else None
     path = answers(settings, run, split, mode) if run else predictions
     beside = controls(settings, run, split) if run and with_controls else []
     assert path is not None
-    text, figures = evaluate_command(settings, split, path, missing, beside)
-    if run:
+    text, figures = evaluate_command(settings, split, path, missing, beside, threshold, protocol)
+    if run and protocol is None:  # what is kept is of the common figures
         keep_report(settings, text, figures)
     print(json.dumps(figures, indent=1) if as_json else text)
 

@@ -21,6 +21,10 @@ class InputError(Exception):
     """Usage, configuration or input is wrong; exit code 2."""
 
 
+class VanishedError(OSError):
+    """A file that was there when the work began is gone, or another one; exit code 75, as the same command may go on."""
+
+
 class Settings(Sections):
     """Everything in ``params.yaml``."""
 

@@ -11,6 +11,7 @@ from pipeline.means import mean_state
 from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_split
 from store.columns import read_commit
 from store.layout import find_columns, split_dir
+from store.schema import ABSENT
 
 
 def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
             continue
         entry["images"] = plans[0].meta.images
         entry["columns"] = {plan.spec.name: _column(plan) for plan in plans}
+        entry["absent"] = entry["columns"]["targets"]["status"].get(ABSENT, 0)
         if remark:
             entry["remark"] = remark
         others = set(find_columns(split_dir(settings.store_path, settings.dataset, split))) - set(entry["columns"])
@@ -41,12 +43,14 @@ def _column(plan: ColumnPlan) -> dict[str, Any]:
     states = Counter(shard.state for shard in plan.shards)
     status: Counter[str] = Counter()
     errors: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     size = entries = omitted = 0
     for number, shard in enumerate(plan.shards):
         commit = read_commit(plan.folder, number) if shard.state in (DONE, STALE) else None
         if commit is not None:
             status.update(commit.status)
-            errors.update(commit.errors.values())
+            errors.update(why for at, why in commit.errors.items() if commit.status[int(at)] != ABSENT)
+            notes.update(commit.extra.get("notes", {}))
             size += commit.size
             entries += sum(commit.counts)
             omitted += commit.omitted
@@ -59,6 +63,7 @@ def _column(plan: ColumnPlan) -> dict[str, Any]:
         "why": sorted(reasons),
         "status": dict(status),
         "errors": dict(errors),
+        "notes": dict(notes),
         "entries": entries,
         "omitted": omitted,
         "shape": shape,
@@ -70,7 +75,8 @@ def as_text(found: dict[str, Any]) -> str:
     """The same for a person."""
     lines = [f"store {found['store']}, data set {found['dataset']}"]
     for split, entry in found["splits"].items():
-        lines += ["", f"{split}: {entry.get('images', 0)} images"]
+        without = f", {entry['absent']} of them without annotation" if entry.get("absent") else ""
+        lines += ["", f"{split}: {entry.get('images', 0)} images{without}"]
         lines += [f"  {entry['remark']}"] if "remark" in entry else []
         width = max((len(name) for name in entry["columns"]), default=0)
         for name, column in entry["columns"].items():
@@ -79,6 +85,7 @@ def as_text(found: dict[str, Any]) -> str:
             lines += [
                 f"  {'':<{width}}    failed: {count} x {reason}" for reason, count in sorted(column["errors"].items())
             ]
+            lines += [f"  {'':<{width}}    noted: {count} x {note}" for note, count in sorted(column["notes"].items())]
         if "not_in_params" in entry:
             lines.append(
                 f"  not asked for by the params (remove the folder to be rid of it): {', '.join(entry['not_in_params'])}"

@@ -12,7 +12,7 @@ from pipeline.graph import STAGES, differences, identities, specs, stage_specs
 from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
-from stages.index import order, source_files, source_sha256
+from stages.index import order, reading, source_files, source_sha256
 from store.columns import ColumnMeta, fingerprint, read_column, read_commit
 from store.errors import DamagedStoreError
 from store.layout import COMMITS, column_dir
@@ -85,7 +85,8 @@ def known_sources(settings: Settings, split: str) -> tuple[tuple[str, str], ...]
 
 def listed_entries(settings: Settings, split: str) -> tuple[Entry, ...]:
     """The images of a split in their order for life: those the store knows, then the new ones of the data set."""
-    listed = DATASETS[settings.index.format].list_sources(ROOT / settings.index.root, split)
+    loader = DATASETS[settings.index.format]
+    listed = loader.list_sources(ROOT / settings.index.root, split, **reading(settings))
     return tuple(order(known_sources(settings, split), listed))
 
 

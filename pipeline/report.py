@@ -27,7 +27,7 @@ from stages.similarity import spread
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
 from store.files import make_folder
-from store.schema import FAILED, REMOVED
+from store.schema import ABSENT, FAILED, REMOVED
 
 ORACLE = "oracle best mask"
 NAMES = {"masks": "proposals", "match/instances": "match with the instances"}
@@ -212,7 +212,10 @@ def _pixels(settings: Settings, opened: Split, image_index: int) -> NDArray[np.u
 def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
     asked = list(questions(opened))
     removed = sum(record.status == REMOVED for record in opened)
+    absent = sum(commit.status.count(ABSENT) for commit in opened.columns["targets"].commits if commit)
     facts = [("images", str(len(opened) - removed))]
+    if absent:
+        facts.append(("of them without annotation", str(absent)))
     if failed:
         facts.append(("of them left out, in whole or part", str(failed)))
     facts.append(("questions", str(len(asked))))

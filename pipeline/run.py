@@ -13,16 +13,17 @@ from functools import partial
 import numpy as np
 
 from pipeline.canary import check_stored
-from pipeline.config import InputError, Settings
+from pipeline.config import InputError, Settings, VanishedError
 from pipeline.estimate import Estimate, estimate
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.plan import DONE, ColumnPlan, place_of, plan_split, plan_stage, upstream_gaps
 from pipeline.shard import ShardTask, compute_shard, run_shard
+from pipeline.sources import require_images, unread_files
 from stages.progress import progress
 from store.columns import Commit, read_commit
 from store.files import make_folder
 from store.layout import column_dir
-from store.schema import FAILED, OK
+from store.schema import ABSENT, FAILED, OK
 from store.writer import begin_column
 
 
@@ -31,7 +32,8 @@ class StageSummary:
     """What a stage did in a split, and what it holds now.
 
     ``failed``: ``column: reason`` -> images, and ``failed_images`` how many images that is, each counted once. Images that
-    failed in an upstream column were counted there.
+    failed in an upstream column were counted there. ``absent``: images without annotation. ``notes``: ``column: note`` -> how
+    often. ``unread``: of the index, kind of file in the split's folder that it does not read -> how many.
     """
 
     stage: str
@@ -44,6 +46,9 @@ class StageSummary:
     failed: Mapping[str, int]
     failed_images: int
     seconds: float
+    absent: int = 0
+    notes: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
     estimate: Estimate | None = None
     todo: Mapping[str, list[int]] = field(default_factory=dict)
 
@@ -87,14 +92,18 @@ def run_stage(
     if not dry_run:
         _make_outputs(settings, stage, split)
         _require_upstream(settings, plans, split, todo)
+        require_images(settings, stage, split, plans, todo)
         for plan in plans:
             if not plan.begun and (
                 plan.meta.shards > len(plan.todo) or any(plan.spec.name in names for names in todo.values())
             ):
                 begin_column(plan.folder, plan.meta)
         _warn_of_a_full_disk(settings, plans, todo)
-        _compare_with_stored(settings, stage, split, plans, todo, executor)
-        _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
+        try:
+            _compare_with_stored(settings, stage, split, plans, todo, executor)
+            _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
+        except FileNotFoundError as error:  # at the beginning it was there
+            raise VanishedError(f"{error.filename or error} went away during the run") from error
     summary = _summary(settings, stage, split, every, reach, todo)
     return replace(summary, estimate=estimate(settings, plans, todo)) if dry_run and todo else summary
 
@@ -213,6 +222,8 @@ def _summary(
     omitted: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     images_failed: set[tuple[int, int]] = set()
+    images_absent: set[tuple[int, int]] = set()
+    notes: Counter[str] = Counter()
     seconds: dict[int, float] = defaultdict(float)
     for plan in plans:
         for shard in range(reach):
@@ -225,6 +236,9 @@ def _summary(
             own = _own_failures(settings, plan, split, commit) if commit.errors else {}
             failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
             images_failed |= {(shard, position) for position in own}
+            if stage == "index":  # where it begins
+                images_absent |= {(shard, n) for n, status in enumerate(commit.status) if status == ABSENT}
+            notes.update({f"{plan.spec.name}: {note}": count for note, count in commit.extra.get("notes", {}).items()})
     left = {
         plan.spec.name: [shard for shard, names in sorted(todo.items()) if plan.spec.name in names] for plan in plans
     }
@@ -240,6 +254,9 @@ def _summary(
         dict(failed),
         len(images_failed),
         round(sum(seconds.values()), 1),
+        len(images_absent),
+        dict(notes),
+        unread_files(settings, split, plans[0].entries) if stage == "index" and plans else {},
         todo={name: shards for name, shards in left.items() if shards},
     )
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import ROOT, InputError, Settings
+from pipeline.config import ROOT, InputError, Settings, VanishedError
 from pipeline.graph import STAGES, identities, specs
 from pipeline.plan import file_digests, place_of, upstream_digests
 from stages.base import Entry, Pixels, Runner, ShardInput
-from stages.images import inside, read_image
+from stages.images import ImageFailure, inside, read_image
 from stages.index import source_sha256
 from stages.weights import expected_sha256, locate
 from store.columns import Commit, fingerprint, read_column, read_commit
@@ -126,6 +126,9 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         at = [time.perf_counter()]
         memory = peak_memory()
         results = work(shard)
+    for name, spec in wanted.items():  # what was read must be what the commit will say
+        if changed := files[name].items() ^ file_digests(settings, spec, task.entries).items():
+            raise VanishedError(f"{min(path for path, _ in changed)} changed or went away while it was read")
     run = {
         **_environment(),
         **({} if memory is None else {"gpu_peak_bytes": memory()}),
@@ -217,12 +220,17 @@ class ShardSource:
         def decode(row: dict[str, Any]) -> Pixels | None:
             if row["status"] != OK:
                 return None
-            path = inside(root, row["path"])
-            if source_sha256(root, row["path"]) != row["sha256"]:
+            found = source_sha256(root, row["path"])
+            if found == "missing":
+                raise VanishedError(f"{row['path']} is gone, and was there when this run began")
+            if found != row["sha256"]:
                 raise IncompleteColumnError(
                     f"{row['path']} changed since it was indexed; run: python cli.py index --split {self.split}"
                 )
-            return read_image(path, self.settings.index.max_pixels)
+            try:
+                return read_image(inside(root, row["path"]), self.settings.index.max_pixels)
+            except ImageFailure as error:  # the same bytes were read when it was indexed
+                raise VanishedError(f"{row['path']} changed while it was read: {error}") from error
 
         if not self.settings.run.prefetch:
             yield from map(decode, rows)

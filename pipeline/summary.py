@@ -22,6 +22,8 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
         print(_plan_line(summary) if dry_run else _line(summary))
         for reason, count in sorted(summary.failed.items()):
             print(f"  failed: {count} x {reason}", file=sys.stderr)
+        for line in _remarks(summary):
+            print(f"  {line}", file=sys.stderr)
         if not dry_run:
             write_metrics(settings, summary)
             if summary.failed_images > settings.run.max_failures:
@@ -32,6 +34,19 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
                 )
                 code = FAILURES
     return code
+
+
+def _remarks(summary: StageSummary) -> list[str]:
+    """What is no failure, and may yet be one: a JSON that got lost, a file that is not read, text in another encoding."""
+    lines = [f"noted: {count} x {note}" for note, count in sorted(summary.notes.items())]
+    if summary.absent:
+        lines.append(
+            f"absent: {summary.absent} of {summary.images} images have no annotation; nothing is asked about them"
+        )
+    if summary.unread:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in summary.unread.items())
+        lines.append(f"not read: {kinds} (in the split's folder, neither an image nor an annotation)")
+    return lines
 
 
 def write_metrics(settings: Settings, summary: StageSummary) -> None:

@@ -5,6 +5,7 @@ A stage never opens a shard, never reads ``params.yaml`` and does not know its s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from stages.images import ImageFailure
 from stages.params import Sections
 from store import rle
 from store.columns import ArrayLayout
-from store.schema import FAILED, OK, REMOVED
+from store.schema import ABSENT, FAILED, OK, REMOVED
 from store.shards import AnyArray
 from store.writer import ShardData
 
@@ -98,6 +99,8 @@ def row_trouble(row: Mapping[str, Any], what: str) -> tuple[str, str] | None:
         return None
     if row["status"] == REMOVED:
         return REMOVED, REMOVED
+    if row["status"] == ABSENT:
+        return ABSENT, str(row["error"])
     return FAILED, f"{what}: {row['error']}"
 
 
@@ -111,6 +114,8 @@ class Collector:
     status: list[str] = field(default_factory=list)
     errors: dict[int, str] = field(default_factory=dict)
     omitted: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+    """What was odd about images that are ok, and how often; goes into the commit."""
 
     @property
     def _row_a_target(self) -> bool:
@@ -155,7 +160,8 @@ class Collector:
 
     def data(self) -> ShardData:
         """What the writer takes."""
-        return ShardData(self.rows, self.counts, self.status, self.errors, self.omitted)
+        extra = {"notes": dict(self.notes)} if self.notes else {}
+        return ShardData(self.rows, self.counts, self.status, self.errors, self.omitted, extra)
 
 
 class RleMasks(Sequence[npt.NDArray[np.bool_]]):

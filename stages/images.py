@@ -1,4 +1,6 @@
-"""Files of a data set, read with care: paths stay inside it, images are decoded as ``cv2.imread`` shows them.
+"""Files of a data set, read with care: names lead nowhere else, images are decoded as ``cv2.imread`` shows them.
+
+A data set may be made of symbolic links (a shared read-only folder, the Hugging Face cache): they are followed.
 
 What the input determines (broken, empty, too large, not an image) is an :class:`ImageFailure` and becomes
 a row with its reason. What the machine determines (permission denied, input/output error) is an ``OSError``.
@@ -12,19 +14,27 @@ import stat
 import struct
 import warnings
 import zlib
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from store.pixels import upright_rgb
+from stages.jpeg import every_pixel_is_there, without_end_marker
+from store.pixels import orientation_of, upright_rgb
 
-FORMATS = ("JPEG", "PNG")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""File names of these formats, in lower case; any case will do."""
+NO_END_MARKER = "the JPEG lacks its end marker; all pixels are there"
+"""The note of a picture that is whole but for that."""
+
+LOST_LINK = "a link that leads to no file, or to itself"
 
 _FILE_OVERHEAD = 2**26  # bytes of metadata that an image file may have beside its pixels
 # What Pillow raises on bad bytes. It reads from memory here, so an OSError is its own and not the disk's.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -55,14 +65,17 @@ class ImageFailure(ValueError):  # noqa: N818
 
 
 def inside(root: Path, relative: str) -> Path:
-    """Give the real path of ``relative`` (POSIX), or raise ImageFailure where it leads outside ``root``."""
-    try:
-        path = (root / relative).resolve()
-    except (RuntimeError, ValueError) as error:
-        raise ImageFailure(f"{relative!r} is not a path: a link to itself, or a NUL character") from error
-    if not path.is_relative_to(root.resolve()):
-        raise ImageFailure(f"{relative!r} leads outside the data set's folder (a link, '..' or an absolute path)")
-    return path
+    """Give ``root / relative`` (POSIX), or raise ImageFailure where its words lead elsewhere: an absolute path, or ``..``.
+
+    The check looks at the words alone. Links are followed wherever they lead: who may place one in the data set may
+    place the file as well, while the words may come out of an annotation file that anybody wrote.
+    """
+    path = PurePosixPath(relative)
+    if "\0" in relative or not path.parts:
+        raise ImageFailure(f"{relative!r} is not a path: it is empty or has a NUL character")
+    if path.is_absolute() or ".." in path.parts:
+        raise ImageFailure(f"{relative!r} leads outside the data set's folder ('..' or an absolute path)")
+    return root / path
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
@@ -72,7 +85,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     except OSError as error:
         # Where the folder is missing too, the data set is (an unmounted disk): not this file's failure.
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG) and path.parent.is_dir():
-            raise ImageFailure("no such file") from error
+            raise ImageFailure(LOST_LINK if path.is_symlink() else "no such file") from error
         raise
     if not stat.S_ISREG(info.st_mode):
         raise ImageFailure("not a regular file")
@@ -84,30 +97,69 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         return file.read()
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image file.
+
+    pixels: RGB, uint8 [H, W, 3], upright. orientation: the EXIF orientation that was applied, 1 to 8. note: what was odd
+    about the file, or None.
+    """
+
+    pixels: NDArray[np.uint8]
+    orientation: int
+    note: str | None = None
+
+
 def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode a JPEG or PNG file to RGB, uint8 [H, W, 3], its EXIF orientation applied.
+    """The pixels of :func:`read_picture`."""
+    return read_picture(path, max_pixels).pixels
+
+
+def read_picture(path: Path, max_pixels: int) -> Picture:
+    """Decode a JPEG, PNG, WebP, BMP or TIFF file to RGB, uint8 [H, W, 3], its EXIF orientation applied.
 
     Pixels are those of ``cv2.imread`` and of Pillow's ``convert("RGB")``: alpha is dropped (not blended),
     gray is repeated, palettes are looked up, CMYK becomes RGB without a colour profile, of 16 bits the high
-    8 are kept. Only the EXIF segment (PNG: ``eXIf``) turns an image; XMP does not, nor does an EXIF segment
-    that cannot be read.
+    8 are kept, and of several pictures in one file the first is taken. Only the EXIF segment (PNG: ``eXIf``; TIFF: its
+    own tag) turns an image; XMP does not, nor does an EXIF segment that cannot be read.
 
     The size is checked in the header, before anything is decoded: more than ``max_pixels`` (or than Pillow's
-    own ``Image.MAX_IMAGE_PIXELS``) is an ImageFailure, and so is whatever cannot be decoded to the last row.
+    own ``Image.MAX_IMAGE_PIXELS``) is an ImageFailure, and so is whatever cannot be decoded to the last row, and what has
+    32 bits a value, which are no picture. A JPEG that lacks its end marker and nothing else is read, with a note
+    (:mod:`stages.jpeg`).
     """
     data = read_file(path, 8 * max_pixels + _FILE_OVERHEAD)  # a pixel has 8 bytes at most: 16-bit RGBA
+    try:
+        return _decode(data, max_pixels)
+    except ImageFailure as failure:
+        if not without_end_marker(data):
+            raise
+        try:
+            pictures = [_decode(padded, max_pixels) for padded in without_end_marker(data)]
+        except ImageFailure:
+            raise failure from None
+        if not every_pixel_is_there(data, [picture.pixels for picture in pictures]):
+            raise
+        return replace(pictures[0], note=NO_END_MARKER)
+
+
+def _decode(data: bytes, max_pixels: int) -> Picture:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width_px, height_px = image.size
             limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
             if width_px * height_px > limit:
                 raise ImageFailure(f"{width_px} x {height_px} px are more than the {limit} px allowed")
+            turned = image.getexif().get(0x0112) if image.format == "TIFF" else None  # Pillow turns those by itself
             image.load()
-            pixels = upright_rgb(image)
+            if image.mode in ("I", "F") and image.format == "TIFF":
+                raise ImageFailure(f"values of 32 bits (Pillow's mode {image.mode}), expected 8 or 16 bits")
+            return Picture(upright_rgb(image), orientation_of(image) if turned is None else turned)
     except ImageFailure:
         raise
     except UnidentifiedImageError as error:  # its text holds a memory address
-        raise ImageFailure(f"no readable JPEG or PNG header (the file starts with {data[:8]!r})") from error
-    except _DECODE_ERRORS as error:
+        raise ImageFailure(
+            f"no readable header of a JPEG, PNG, WebP, BMP or TIFF (the file starts with {data[:8]!r})"
+        ) from error
+    except DECODE_ERRORS as error:
         raise ImageFailure(f"cannot be decoded: {error or type(error).__name__}") from error
-    return pixels

@@ -5,6 +5,7 @@ Fields that only say *how* work is done are in :class:`RunParams` and belong to 
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -39,8 +40,22 @@ class IndexParams(Params):
     """Images with more pixels than this are failed rows, before anything is decoded. Pillow's own guard is the most."""
     max_instances: Annotated[int, Field(ge=16)]
     """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
+    encoding: str | None = None
+    """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, for files whose every byte beyond ASCII
+    stands alone."""
 
     _check = field_validator("max_instances")(_multiple_of_16)
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            "".encode(value)  # which an encoding that is not of text refuses
+            return codecs.lookup(value).name
+        except LookupError as error:
+            raise ValueError(f"found {value!r}, expected the name of a text encoding in Python, such as gbk") from error
 
 
 class MasksParams(Params):

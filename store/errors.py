@@ -20,7 +20,7 @@ class ConflictError(StoreError):
 
 
 class FailedImageError(StoreError):
-    """The record of a failed or removed image was asked for; the message holds its reason."""
+    """Of an image that failed, was removed, or has no annotation, something was asked for; the message holds the reason."""
 
 
 class RleError(StoreError, ValueError):

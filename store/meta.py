@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 from .errors import DamagedStoreError, StoreError
 from .files import digest
 from .layout import FORMAT_VERSION, array_file, table_file
-from .schema import FAILED, OK, REMOVED
+from .schema import ABSENT, FAILED, OK, REMOVED
 
 MAX_IMAGES = 2**33
 MAX_ROW_BYTES = 2**32
 """Bounds on what a record may claim, so that a forged one costs no memory."""
-_STATUS = {OK, FAILED, REMOVED}
+_STATUS = {OK, FAILED, REMOVED, ABSENT}
 _DTYPES = {"float16": 2, "float32": 4, "float64": 8}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,15 @@ def upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     Alpha is dropped, gray repeated, of 16 bits the high 8 are kept, CMYK becomes RGB without a colour profile. Only the
     EXIF segment turns an image (PNG: ``eXIf``); XMP does not, nor does an EXIF segment that cannot be read.
     """
-    return _oriented(_rgb(image), _orientation(image.info.get("exif", b"")))  # a PNG's EXIF may follow its pixels
+    return oriented(_rgb(image), orientation_of(image))
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of a loaded Pillow image, 1 to 8, that :func:`upright_rgb` applies; a PNG's may follow its pixels.
+
+    1 for a TIFF, which Pillow turns itself.
+    """
+    return _orientation(image.info.get("exif", b""))
 
 
 def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -45,10 +53,10 @@ def _orientation(exif: bytes) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _oriented(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
-    """Turn the stored pixels [H, W, 3] upright: 5 to 8 swap the axes, then rows and columns are mirrored."""
+def oriented(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Turn stored pixels (or a mask) [H, W, ...] upright: 5 to 8 swap the axes, then rows and columns are mirrored."""
     if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):

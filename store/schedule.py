@@ -14,7 +14,7 @@ from .columns import Commit
 from .errors import FailedImageError, IncompleteColumnError, StoreError
 from .order import Order, mixed_order, plain_order, quotas, single_order
 from .reader import Column, Split
-from .schema import OK, REMOVED
+from .schema import ABSENT, OK, REMOVED
 
 I64 = npt.NDArray[np.int64]
 STATE_VERSION = 1
@@ -32,11 +32,16 @@ class Step:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """The samples of a split that can be read: image_index and number of the target (-1: the image), int64 [n] each."""
+    """The samples of a split that can be read: image_index and number of the target (-1: the image), int64 [n] each.
+
+    failed, absent: image_index and reason of the images that are left out, as one of the columns failed for them, or as they
+    have no annotation and the column is made from it.
+    """
 
     image: I64
     target: I64
     failed: tuple[tuple[int, str], ...] = ()
+    absent: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass
@@ -194,7 +199,10 @@ class Schedule:
 
 
 def sample_set(split: Split, columns: Sequence[str], per_target: bool, failed: str) -> SampleSet:
-    """The samples of a split that are ok in every column; removed images are no part of the data set any more.
+    """The samples of a split that are ok in every column.
+
+    Removed images are no part of the data set any more. Those without annotation are left out where a column is made from
+    it, and listed as absent; they are nobody's failure.
 
     Args:
         failed: ``raise`` when an image failed in one of the columns, or ``skip`` it and list it with its reason.
@@ -204,11 +212,14 @@ def sample_set(split: Split, columns: Sequence[str], per_target: bool, failed: s
     names = list(dict.fromkeys(["images", *columns, *(["targets"] if per_target else [])]))
     good = np.ones(len(split), bool)
     bad: dict[int, str] = {}
+    absent: dict[int, str] = {}
     for name in names:
-        ok, reasons = _status(split.column(name), len(split))
+        ok, reasons, without = _status(split.column(name), len(split))
         good &= ok
         for image, reason in reasons.items():
             bad.setdefault(image, f"{name}: {reason}")
+        absent |= without
+    left_out = tuple(sorted(absent.items()))
     if bad and failed == "raise":
         image, reason = next(iter(bad.items()))
         raise FailedImageError(
@@ -217,25 +228,26 @@ def sample_set(split: Split, columns: Sequence[str], per_target: bool, failed: s
         )
     images = np.flatnonzero(good)
     if not per_target:
-        return SampleSet(images, np.full(len(images), -1, np.int64), tuple(sorted(bad.items())))
+        return SampleSet(images, np.full(len(images), -1, np.int64), tuple(sorted(bad.items())), left_out)
     targets = split.column("targets")
     of_shards = [np.array(_required(targets, shard).counts, np.int64) for shard in range(targets.meta.shards)]
     counts = np.concatenate([np.empty(0, np.int64), *of_shards])[images]
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return SampleSet(np.repeat(images, counts), number, tuple(sorted(bad.items())))
+    return SampleSet(np.repeat(images, counts), number, tuple(sorted(bad.items())), left_out)
 
 
-def _status(column: Column, images: int) -> tuple[npt.NDArray[np.bool_], dict[int, str]]:
-    """Which images are ok in a column, bool [images], and why the others failed."""
-    ok, reasons = np.zeros(images, bool), dict[int, str]()
+def _status(column: Column, images: int) -> tuple[npt.NDArray[np.bool_], dict[int, str], dict[int, str]]:
+    """Which images are ok in a column, bool [images], why others failed, and why there is nothing for the absent ones."""
+    ok, reasons, absent = np.zeros(images, bool), dict[int, str](), dict[int, str]()
     for shard in range(column.meta.shards):
         commit, first = _required(column, shard), shard * column.meta.shard_images
         all_ok = commit.status.count(OK) == len(commit.status)  # most are, and an array of strings takes long to make
         ok[first : first + len(commit.status)] = all_ok or np.array(commit.status) == OK
         for position, reason in commit.errors.items():
-            if commit.status[int(position)] != REMOVED:
-                reasons[first + int(position)] = reason
-    return ok, reasons
+            status = commit.status[int(position)]
+            if status != REMOVED:
+                (absent if status == ABSENT else reasons)[first + int(position)] = reason
+    return ok, reasons, absent
 
 
 def _required(column: Column, shard: int) -> Commit:

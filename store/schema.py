@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-OK, FAILED, REMOVED = "ok", "failed", "removed"
-"""Values of ``status``."""
+OK, FAILED, REMOVED, ABSENT = "ok", "failed", "removed", "absent"
+"""Values of ``status``. ABSENT: there is nothing to be had, as the image has no annotation; nothing went wrong."""
 
 _bbox = pa.list_(pa.int32(), 4)
 _scores = pa.list_(pa.float32())
@@ -22,14 +22,14 @@ IMAGES = pa.schema(
         ("width_px", pa.int32()),
         ("sha256", pa.string()),  # of the file's bytes; empty when there is no file
         ("status", pa.string()),  # ok | failed | removed
-        ("error", pa.string()),  # the reason, null when ok
+        ("error", pa.string()),  # the reason; when ok null, or what was odd about the file
     ]
 )
 
 INSTANCES = pa.schema(
     [
         ("image_index", pa.int64()),
-        ("status", pa.string()),
+        ("status", pa.string()),  # ok | failed | removed | absent
         ("error", pa.string()),
         ("segmentation", pa.list_(pa.string())),  # COCO RLE counts, largest painted first
         ("bbox", pa.list_(_bbox)),  # XYWH px

@@ -46,6 +46,11 @@ class Stream:
         """Source -> (image_index, reason) of the images that were skipped."""
         return {name: found.failed for name, found in self.schedule.sets.items()}
 
+    @property
+    def absent(self) -> dict[str, tuple[tuple[int, str], ...]]:
+        """Source -> (image_index, what was expected) of the images left out as they have no annotation."""
+        return {name: found.absent for name, found in self.schedule.sets.items()}
+
     def __iter__(self) -> Iterator[Batch]:
         self.schedule.begin()
         for step, batch in self.read_ahead():

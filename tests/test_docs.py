@@ -271,7 +271,7 @@ def test_both_examples_print_the_same_record(tiny: Path, tmp_path: Path, image: 
     assert (ours.returncode, ours.stderr, stock.returncode, stock.stderr) == (0, "", 0, "")
     assert ours.stdout == stock.stdout
     if image == 1:
-        assert ours.stdout.startswith("image 1, broken: val/broken.jpg, failed: no readable JPEG or PNG header")
+        assert ours.stdout.startswith("image 1, broken: val/broken.jpg, failed: no readable header")
         return
     areas = re.findall(r"area (\d+) px, decoded (\d+) px", ours.stdout)
     assert len(areas) == 3

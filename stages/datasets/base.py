@@ -56,13 +56,23 @@ class Annotation:
 
     instances: tuple[Instance, ...]
     targets: tuple[Target, ...]
+    notes: tuple[str, ...] = ()
+    """What was not read in the usual way, one entry for each time; they are counted, and ``index`` prints how many there are."""
 
 
 class Dataset(Protocol):
     """What a loader module has. It is stateless: ``annotate`` is called in any order and in any process."""
 
-    def list_sources(self, root: Path, split: str) -> list[Source]:
-        """Give the sources of a split in a stable order; DatasetError where its folder is unusable."""
+    def list_sources(self, root: Path, split: str, encoding: str | None = None) -> list[Source]:
+        """Give the sources of a split in a stable order; DatasetError where its folder is unusable.
 
-    def annotate(self, root: Path, source: Source, height_px: int, width_px: int) -> Annotation:
-        """Read the annotation of an image of this EXIF-oriented size; ImageFailure where it is unusable."""
+        ``encoding``: of annotation files that are not UTF-8; it is given where the params name one (``index.encoding``).
+        """
+
+    def annotate(
+        self, root: Path, source: Source, height_px: int, width_px: int, encoding: str | None = None
+    ) -> Annotation:
+        """Read the annotation of an image of this EXIF-oriented size; ImageFailure where it is unusable.
+
+        Of a source without annotations the failure says what was expected; the image's status becomes ``absent``.
+        """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,36 +13,59 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from stages.evaluate.cases import Question, questions
+from stages.evaluate.cases import Question, image_of, questions, without_questions
+from stages.evaluate.gsva import PROTOCOL
+from stages.evaluate.pngs import Painted, read_png, require_known_colours
 from stages.evaluate.predictions import Prediction, PredictionError
 from store import Split, rle
 from store.errors import RleError
 
 _KEYS = ("target_id", "image_id", "text_index", "segmentation", "rejected", "answer")
-_MODES = ("1", "L", "P", "I", "I;16", "RGB")
+_SIGNATURES = (
+    # That of UTF-32 begins as that of UTF-16 does.
+    *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
+    *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+
+Found = tuple[str, Prediction]
+"""Where a prediction stands, for messages, and the prediction."""
 
 
-def import_predictions(path: Path, split: Split) -> list[Prediction]:
+def import_predictions(
+    path: Path,
+    split: Split,
+    *,
+    threshold: int | None = None,
+    protocol: str | None = None,
+    unasked: dict[str, int] | None = None,
+) -> list[Prediction]:
     """Read anyone's predictions for a split.
 
     Args:
-        path: a ``.json`` file with a list, or a ``.jsonl`` file with one object a line: ``target_id`` or (where the image
-            has one target) ``image_id``, ``segmentation`` (COCO RLE ``{"size": [h, w], "counts": str or list}``, or null
-            for the empty mask), and optionally ``text_index`` (0), ``rejected`` (default: the mask is empty) and
-            ``answer``. Or a folder of PNGs ``<target_id>.png`` or ``<image_id>.png``, a slash in the id being a
-            subfolder: whatever is not 0 is the mask, an empty one is a rejection.
+        path: a ``.json`` file with a list, or a ``.jsonl`` file with one object a line, in UTF-8 or with the signature (BOM) of
+            UTF-16 or UTF-32: ``target_id`` or (where the image has one target) ``image_id``, ``segmentation`` (COCO RLE
+            ``{"size": [h, w], "counts": str or list}``, or null for the empty mask), and optionally ``text_index`` (0),
+            ``rejected`` (default: not known) and ``answer``. Or a folder of PNGs ``<target_id>.png`` or ``<image_id>.png``, a
+            slash in the id being a subfolder (:func:`stages.evaluate.pngs.read_png`).
         split: with the columns ``images`` and ``targets``; masks have the size of its EXIF-oriented images.
+        threshold: grey values of PNGs from here on are the mask; None: PNGs have two values, and what is not 0 is the mask.
+        protocol: ``gsva`` takes answers that are rejected and have a mask.
+        unasked: gets the images that have no questions, as they failed or have no annotation, and how many predictions there
+            are for each; these are left out.
 
     Raises:
-        PredictionError: a file or an entry is malformed, of an unknown target, of another size, or there twice.
+        PredictionError: a file or an entry is malformed, of an unknown target, of another size, or there twice; or there is no
+            prediction at all.
     """
-    keys = _Keys(list(questions(split)), f"{split.base.parent.name}/{split.base.name}")
+    keys = _Keys(list(questions(split)), without_questions(split), f"{split.base.parent.name}/{split.base.name}")
+    kind = path.suffix.lower()
+    if threshold is not None and not path.is_dir():
+        raise PredictionError(f"{path}: --threshold is for a folder of PNGs, found a file")
     if path.is_dir():
-        found = _from_folder(path, keys)
-    elif path.suffix in (".json", ".jsonl"):
+        found = _from_folder(path, keys, threshold)
+    elif kind in (".json", ".jsonl"):
         found = _from_json(path, keys)
     else:
         raise PredictionError(f"{path}: expected a folder of PNGs, a .json or a .jsonl file")
@@ -52,11 +78,20 @@ def import_predictions(path: Path, split: Split) -> list[Prediction]:
                 f"{where}: target {key[0]!r}, text {key[1]} is there already, at {seen[key]}; expected it once"
             )
         seen[key] = where
+        if protocol != PROTOCOL:
+            try:
+                prediction.require_one_answer()
+            except PredictionError as error:
+                raise PredictionError(f"{where}: {error}") from error
         predictions.append(prediction)
+    if not predictions and not keys.unasked:
+        raise PredictionError(f"{path}: found no prediction in it")
+    if unasked is not None:
+        unasked.update(keys.unasked)
     return predictions
 
 
-def _from_json(path: Path, keys: _Keys) -> Iterator[tuple[str, Prediction]]:
+def _from_json(path: Path, keys: _Keys) -> Iterator[Found]:
     for where, entry in _entries(path):
         if not isinstance(entry, dict):
             raise PredictionError(f"{where}: found {type(entry).__name__}, expected an object")
@@ -65,10 +100,12 @@ def _from_json(path: Path, keys: _Keys) -> Iterator[tuple[str, Prediction]]:
         if "segmentation" not in entry:
             raise PredictionError(f"{where}: no key 'segmentation'; expected COCO RLE, or null for the empty mask")
         question = keys.of_entry(where, entry)
+        if question is None:
+            continue
         counts = _counts(where, entry["segmentation"], question)
-        rejected = _typed(where, entry, "rejected", bool, counts is None or rle.area(counts) == 0)
+        rejected = _typed(where, entry, "rejected", bool, None)
         text_index = _typed(where, entry, "text_index", int, 0)
-        answer = _typed(where, entry, "answer", str, "")
+        answer = _typed(where, entry, "answer", str, "").encode("utf-8", "replace").decode()  # half a surrogate pair
         try:
             yield where, Prediction(question.target_id, text_index, counts, rejected, None, answer)
         except PredictionError as error:
@@ -77,20 +114,54 @@ def _from_json(path: Path, keys: _Keys) -> Iterator[tuple[str, Prediction]]:
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Where each entry stands, for messages, and the entry."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            if path.suffix == ".jsonl":
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield f"{path}:{number}", json.loads(line)
-                return
-            entries = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PredictionError(f"{path}: not JSON in UTF-8: {error}") from error
+    text = _text(path)
+    if path.suffix.lower() == ".jsonl":
+        for number, line in enumerate(text.split("\n"), start=1):
+            line = line.strip().removeprefix("\ufeff")  # of a file that was appended to another
+            if line:
+                yield f"{path}:{number}", _parsed(f"{path}:{number}", line)
+        return
+    if not text.strip():
+        raise PredictionError(f"{path}: found an empty file, expected a list of objects")
+    entries = _parsed(str(path), text)
     if not isinstance(entries, list):
         raise PredictionError(f"{path}: found {type(entries).__name__}, expected a list of objects")
     for number, entry in enumerate(entries):
         yield f"{path}[{number}]", entry
+
+
+def _text(path: Path) -> str:
+    """A file's text: UTF-8, or what its first bytes say."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PredictionError(f"{path}: cannot be read: {error.strerror or error}") from error
+    encoding = next((name for signature, name in _SIGNATURES if content.startswith(signature)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise PredictionError(f"{path}: not JSON in UTF-8, or in what its first bytes say: {error}") from error
+
+
+def _parsed(where: str, text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        more = "; one object a line is a .jsonl file" if error.msg == "Extra data" else ""
+        raise PredictionError(f"{where}: not JSON in UTF-8: {error}{more}") from error
+    except RecursionError as error:
+        raise PredictionError(f"{where}: JSON that is nested too deeply") from error
+    except ValueError as error:  # a key twice, a number of thousands of digits
+        raise PredictionError(f"{where}: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice in one object")
+    return found
 
 
 def _counts(where: str, segmentation: Any, question: Question) -> str | None:
@@ -102,8 +173,10 @@ def _counts(where: str, segmentation: Any, question: Question) -> str | None:
     size, counts = segmentation["size"], segmentation["counts"]
     expected = [question.height_px, question.width_px]
     if size != expected:
+        turned = "; it is turned: [width, height], or the frame before the image's EXIF orientation"
         raise PredictionError(
             f"{where}: size is {size}, expected [height, width] = {expected} of {question.image_id!r}"
+            + (turned if size == expected[::-1] else "")
         )
     try:
         if isinstance(counts, list) and all(type(run) is int for run in counts):
@@ -120,45 +193,49 @@ def _counts(where: str, segmentation: Any, question: Question) -> str | None:
 
 def _typed(where: str, entry: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     value = entry.get(name, default)
-    if type(value) is not kind:
+    if name in entry and type(value) is not kind:
         raise PredictionError(f"{where}: {name}: found {value!r}, expected {kind.__name__}")
     return value
 
 
-def _from_folder(folder: Path, keys: _Keys) -> Iterator[tuple[str, Prediction]]:
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    for path in paths:
+def _from_folder(folder: Path, keys: _Keys, threshold: int | None) -> Iterator[Found]:
+    pictures: list[tuple[str, Painted]] = []
+    found: list[Found] = []
+    for path in _files(folder):
         if path.suffix.lower() != ".png":
-            raise PredictionError(f"{path}: found {path.suffix or 'no suffix'}, expected PNGs alone in this folder")
+            kind = path.suffix or "no suffix"
+            raise PredictionError(f"{path}: found {kind}, expected PNGs alone in this folder")
         question = keys.of_name(str(path), path.relative_to(folder).as_posix()[: -len(".png")])
-        counts = rle.encode(_read_png(path, question))
-        empty = rle.area(counts) == 0
-        yield str(path), Prediction(question.target_id, 0, None if empty else counts, empty)
+        if question is None:
+            continue
+        painted = read_png(path, question, threshold)
+        counts = None if painted.colour is None else rle.encode(painted.mask)
+        pictures.append((str(path), Painted(painted.mask[:0], painted.grey, painted.colour, painted.alone)))
+        found.append((str(path), Prediction(question.target_id, 0, counts, None)))
+    require_known_colours(pictures)
+    yield from found
 
 
-def _read_png(path: Path, question: Question) -> NDArray[np.bool_]:
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            # Before anything is decoded, so that no file of another size costs memory.
-            if image.size != (question.width_px, question.height_px):
-                raise PredictionError(
-                    f"{path}: {image.width} x {image.height} px (width x height), expected {question.width_px} x "
-                    f"{question.height_px} px of {question.image_id!r}"
-                )
-            if image.mode not in _MODES:
-                raise PredictionError(f"{path}: mode {image.mode}, expected one without alpha: {', '.join(_MODES)}")
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PredictionError(f"{path}: cannot be read as PNG: {error}") from error
-    mask: NDArray[np.bool_] = np.not_equal(pixels, 0).reshape(*pixels.shape[:2], -1).any(axis=2)
-    return mask
+def _files(folder: Path) -> list[Path]:
+    """The files below a folder, sorted, without hidden ones; PredictionError for what cannot be listed."""
+
+    def refuse(error: OSError) -> None:
+        raise PredictionError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 @dataclass
 class _Keys:
-    """The targets of a split by target_id and by image_id."""
+    """The targets of a split by target_id and by image_id. silent: image_id -> why it has no questions. unasked: the predictions
+    for such an image, counted."""
 
     questions: list[Question]
+    silent: dict[str, str]
     place: str
 
     def __post_init__(self) -> None:
@@ -166,18 +243,33 @@ class _Keys:
         self.by_image: dict[str, list[Question]] = defaultdict(list)
         for question in self.questions:
             self.by_image[question.image_id].append(question)
+        self.composed = {unicodedata.normalize("NFC", name): name for name in (*self.by_target, *self.by_image)}
+        self.unasked: dict[str, int] = {}
 
-    def of_entry(self, where: str, entry: dict[str, Any]) -> Question:
+    def of_entry(self, where: str, entry: dict[str, Any]) -> Question | None:
+        """What an entry answers; None, and counted, where nothing is asked."""
         given = [name for name in ("target_id", "image_id") if name in entry]
         if len(given) != 1:
             raise PredictionError(f"{where}: found {' and '.join(given) or 'neither'}, expected target_id or image_id")
         name = given[0]
         key = _typed(where, entry, name, str, "")
         lookup: Callable[[str, str], Question] = self._target if name == "target_id" else self._image
-        return lookup(where, key)
+        known = key in self.by_target if name == "target_id" else key in self.by_image
+        return None if not known and self._is_unasked(key) else lookup(where, key)
 
-    def of_name(self, where: str, name: str) -> Question:
+    def of_name(self, where: str, name: str) -> Question | None:
+        """As :meth:`of_entry`. File systems may take letters apart that were one (é)."""
+        if name not in self.by_target and name not in self.by_image:
+            name = self.composed.get(unicodedata.normalize("NFC", name), name)
+            if name not in self.by_target and name not in self.by_image and self._is_unasked(name):
+                return None
         return self._target(where, name) if name in self.by_target else self._image(where, name)
+
+    def _is_unasked(self, key: str) -> bool:
+        image_id = image_of(key, self.silent)
+        if image_id is not None:
+            self.unasked[image_id] = self.unasked.get(image_id, 0) + 1
+        return image_id is not None
 
     def _target(self, where: str, key: str) -> Question:
         if key not in self.by_target:

@@ -1,7 +1,9 @@
 """Metrics of reasoning segmentation, under names that cannot be mistaken for one another.
 
-Three different figures are called gIoU in the papers' tables and code: LISA's and LLM-Seg's is ``miou_per_sample``, ELISA's
-is ``giou_hull``. Every metric is a ratio of sums over samples, so that one bootstrap serves them all.
+Different figures are called gIoU in the papers' tables and code: LISA's and LLM-Seg's is ``miou_per_sample``, ELISA's a hull's.
+What stands next to a published row is the published metric, computed as released: ``miou_per_sample``, ``ciou`` and ``nciou``
+are LISA's and LLM-Seg's, ``elisa_*`` are ELISA's, ``gsva_*`` GSVA's under its protocol; the others are ours. Every metric is a
+ratio of sums over samples, so that one bootstrap serves them all.
 """
 
 from __future__ import annotations
@@ -20,10 +22,7 @@ Sums = tuple[F64, F64]
 
 
 def selection(chosen: Sequence[int], index: NDArray[np.int64], positive: NDArray[np.bool_]) -> Selection:
-    """Precision, recall, F1 and accuracy of choosing ``chosen`` among the candidates ``index`` [n].
-
-    0/0 is 0, so a target that no candidate fits counts as missed; ELISA leaves samples without candidates out.
-    """
+    """Precision, recall, F1 and accuracy of choosing ``chosen`` among the candidates ``index`` [n]. 0/0 is 0."""
     picked = np.isin(index, np.asarray(chosen, np.int64))
     tp, fp = int((picked & positive).sum()), int((picked & ~positive).sum())
     fn = int(positive.sum()) - tp
@@ -51,58 +50,115 @@ def nciou(samples: Samples) -> Sums:
 
 
 def giou_hull(samples: Samples) -> Sums:
-    """Mean of IoU - (hull - union) / hull: "gIoU" of ELISA (Rezatofighi et al., arXiv 1902.09630). 0/0 is 1."""
+    """Mean of IoU - (hull - union) / hull in pixels of the image (Rezatofighi et al., arXiv 1902.09630). 0/0 is 1."""
     return _mean(samples.giou_hull)
 
 
-def ciou_both_nonempty(samples: Samples) -> Sums:
-    """cIoU of ELISA's code, where misses and false alarms are absent from the sums. Flatters; for its table alone."""
-    both = samples.both_nonempty
-    return _ratio(samples.intersection_px * both, samples.union_px * both)
-
-
 def n_acc(samples: Samples) -> Sums:
-    """Share of the empty targets that were rejected (GSVA, arXiv 2312.10103)."""
-    return _mean(np.where(samples.exists, np.nan, samples.rejected))
+    """Share of the empty targets whose predicted mask is empty (GRES, arXiv 2306.00968)."""
+    return _mean(np.where(samples.exists, np.nan, samples.empty))
 
 
 def t_acc(samples: Samples) -> Sums:
-    """Share of the existing targets that were not rejected (GSVA)."""
-    return _mean(np.where(samples.exists, 1 - samples.rejected, np.nan))
+    """Share of the existing targets whose predicted mask is not empty (GRES)."""
+    return _mean(np.where(samples.exists, 1 - samples.empty, np.nan))
 
 
 def see(samples: Samples) -> Sums:
-    """Share of the targets whose existence was judged right ("see" of SESAME, arXiv 2312.08366)."""
-    return _mean(np.where(samples.exists, 1 - samples.rejected, samples.rejected))
+    """Share of the targets whose existence the mask judges right ("see" of SESAME, arXiv 2312.08366)."""
+    return _mean(np.where(samples.exists, 1 - samples.empty, samples.empty))
+
+
+def said_rej(samples: Samples) -> Sums:
+    """Share of the answers that said ``[REJ]``, whatever their mask is; left out of systems of which none is known to say it."""
+    return _mean(samples.rejected)
 
 
 def precision(samples: Samples) -> Sums:
-    """Macro mean over existing targets, as ELISA's."""
+    """Macro mean over existing targets of tp / (tp + fp); a candidate is right by its IoU with an instance."""
     return _mean(samples.precision)
 
 
 def recall(samples: Samples) -> Sums:
-    """Macro mean over existing targets, as ELISA's."""
+    """Macro mean over existing targets of tp / (tp + fn)."""
     return _mean(samples.recall)
 
 
 def f1(samples: Samples) -> Sums:
-    """Macro mean over existing targets of 2 tp / (2 tp + fp + fn), as ELISA's."""
+    """Macro mean over existing targets of 2 tp / (2 tp + fp + fn)."""
     return _mean(samples.f1)
 
 
 def accuracy(samples: Samples) -> Sums:
-    """Macro mean over existing targets of the share of candidates judged right, as ELISA's."""
+    """Macro mean over existing targets of the share of candidates judged right."""
     return _mean(samples.accuracy)
+
+
+def elisa_precision(samples: Samples) -> Sums:
+    """As released (``val_step``): of annotated instances and proposals the instances alone are right; an existing target with
+    both counts. Where no instances are offered there is no such figure."""
+    return _mean(samples.elisa_precision)
+
+
+def elisa_recall(samples: Samples) -> Sums:
+    """As :func:`elisa_precision`."""
+    return _mean(samples.elisa_recall)
+
+
+def elisa_f1(samples: Samples) -> Sums:
+    """As :func:`elisa_precision`."""
+    return _mean(samples.elisa_f1)
+
+
+def elisa_accuracy(samples: Samples) -> Sums:
+    """As :func:`elisa_precision`."""
+    return _mean(samples.elisa_accuracy)
+
+
+def elisa_ciou(samples: Samples) -> Sums:
+    """As released (``compute_IoU``): sums of areas at 1024 x 1024; misses and false alarms are in neither."""
+    return _ratio(samples.elisa_intersection, samples.elisa_union)
+
+
+def elisa_giou(samples: Samples) -> Sums:
+    """As released: mean of IoU - (hull - union) / hull at 1024 x 1024; 0 where one side is empty, or both are."""
+    return _mean(samples.elisa_giou)
+
+
+def elisa_iou(samples: Samples) -> Sums:
+    """As released: mean IoU at 1024 x 1024; 0 where one side is empty, or both are."""
+    return _mean(samples.elisa_iou)
+
+
+def gsva_giou(samples: Samples) -> Sums:
+    """Protocol ``gsva`` (:mod:`stages.evaluate.gsva`): mean IoU; of an empty target 1 if ``[REJ]`` was said, else 0."""
+    return _mean(samples.gsva_iou)
+
+
+def gsva_ciou(samples: Samples) -> Sums:
+    """Protocol ``gsva``: sums over existing targets, rejected or not; false alarms count on gRefCOCO alone."""
+    return _ratio(samples.gsva_intersection_px, samples.gsva_union_px)
+
+
+def gsva_n_acc(samples: Samples) -> Sums:
+    """Protocol ``gsva``: share of the empty targets to which ``[REJ]`` was said."""
+    return _mean(np.where(samples.gsva_exists == 0, samples.gsva_rejected, np.nan))
+
+
+def gsva_t_acc(samples: Samples) -> Sums:
+    """Protocol ``gsva``: share of the existing targets to which ``[REJ]`` was not said."""
+    return _mean(np.where(samples.gsva_exists == 1, 1 - samples.gsva_rejected, np.nan))
 
 
 METRICS: Mapping[str, Callable[[Samples], Sums]] = MappingProxyType(
     {
         metric.__name__: metric
         for metric in (
-            *(miou_per_sample, ciou, nciou, giou_hull, ciou_both_nonempty),
-            *(n_acc, t_acc, see),
+            *(miou_per_sample, ciou, nciou, giou_hull),
+            *(n_acc, t_acc, see, said_rej),
             *(precision, recall, f1, accuracy),
+            *(elisa_ciou, elisa_giou, elisa_iou, elisa_precision, elisa_recall, elisa_f1, elisa_accuracy),
+            *(gsva_giou, gsva_ciou, gsva_n_acc, gsva_t_acc),
         )
     }
 )
@@ -136,25 +192,39 @@ class Selection(NamedTuple):
 class Samples:
     """One row a sample, each field [n]. float64 unless said otherwise; NaN where the system has no such figure.
 
-    image_index: int64. exists, is_sentence: bool, of the target. rejected: 0 or 1. The rest as in ``overlap.Overlap`` and
-    ``Selection``; of an empty target there is no selection.
+    image_index: int64. exists, is_sentence: bool, of the target. empty: the predicted mask is; rejected: ``[REJ]`` was said; 0 or
+    1 each. The rest as in ``overlap.Overlap`` and ``Selection``; ``elisa_`` as in :mod:`stages.evaluate.released_elisa`, ``gsva_``
+    as in :mod:`stages.evaluate.gsva`. Of an empty target there is no selection.
     """
 
     image_index: NDArray[np.int64]
     exists: NDArray[np.bool_]
     is_sentence: NDArray[np.bool_]
+    empty: F64
     rejected: F64
     intersection_px: F64
     union_px: F64
     nc_intersection_px: F64
     nc_union_px: F64
-    both_nonempty: F64
     iou: F64
     giou_hull: F64
     precision: F64
     recall: F64
     f1: F64
     accuracy: F64
+    elisa_intersection: F64
+    elisa_union: F64
+    elisa_iou: F64
+    elisa_giou: F64
+    elisa_precision: F64
+    elisa_recall: F64
+    elisa_f1: F64
+    elisa_accuracy: F64
+    gsva_exists: F64
+    gsva_rejected: F64
+    gsva_intersection_px: F64
+    gsva_union_px: F64
+    gsva_iou: F64
 
     def __len__(self) -> int:
         return len(self.image_index)

@@ -35,7 +35,6 @@ def overlap(target: str, prediction: str, ignore: str, height_px: int, width_px:
         resized_area(common, height_px, width_px),
         resized_area(either, height_px, width_px),
         hull_area(either, height_px),
-        rle.area(truth) > 0 and rle.area(guess) > 0,
     )
 
 
@@ -97,7 +96,7 @@ def _spans(counts: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 class Overlap:
     """Pixels of a prediction and its target, without the ignored ones.
 
-    ``nc_``: once both are resized to 1024 x 1024. hull_px: area of the convex hull of both. both_nonempty: each has a pixel.
+    ``nc_``: once both are resized to 1024 x 1024. hull_px: area of the convex hull of both.
     """
 
     intersection_px: int
@@ -105,7 +104,6 @@ class Overlap:
     nc_intersection_px: int
     nc_union_px: int
     hull_px: float
-    both_nonempty: bool
 
     @property
     def iou(self) -> float:

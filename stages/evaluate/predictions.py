@@ -26,7 +26,7 @@ _SCHEMA = pa.schema(
         pa.field("target_id", pa.string(), nullable=False),
         pa.field("text_index", pa.int32(), nullable=False),  # which of the target's texts was asked
         pa.field("segmentation", pa.string()),  # COCO RLE counts in the image's frame; null is the empty mask
-        pa.field("rejected", pa.bool_(), nullable=False),  # the system said that there is no such thing
+        pa.field("rejected", pa.bool_()),  # the system said that there is no such thing; null: not known what it said
         pa.field("chosen", pa.list_(pa.int32())),  # numbers of masks, -1 - j for instance j; null: does not choose
         pa.field("answer", pa.string(), nullable=False),  # the system's text
     ]
@@ -58,7 +58,9 @@ def read(path: Path) -> tuple[Meta, list[Prediction]]:
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if metadata.get(_FORMAT_KEY) != str(FORMAT):
         raise PredictionError(f"{path}: {_FORMAT_KEY} is {metadata.get(_FORMAT_KEY)!r}, expected {str(FORMAT)!r}")
-    if not table.schema.equals(_SCHEMA, check_metadata=False):
+    if _plain(table.schema) != _plain(_SCHEMA) or any(
+        table.column(field.name).null_count for field in _SCHEMA if not field.nullable
+    ):
         raise PredictionError(f"{path}: found the columns\n{table.schema.remove_metadata()}\nexpected\n{_SCHEMA}")
     names = [field.name for field in fields(Meta)]
     needed = [field.name for field in fields(Meta) if field.name not in _OURS]
@@ -67,6 +69,11 @@ def read(path: Path) -> tuple[Meta, list[Prediction]]:
     meta = Meta(**{name: metadata[name] for name in names if name in metadata})
     rows = table.to_pylist()
     return meta, [Prediction(**{**row, "chosen": _as_tuple(row["chosen"])}) for row in rows]
+
+
+def _plain(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    """Without what may be null: that grows with the format, and is counted."""
+    return [(field.name, field.type) for field in schema]
 
 
 def _as_tuple(chosen: list[int] | None) -> tuple[int, ...] | None:
@@ -114,26 +121,33 @@ class Prediction:
     Args:
         target_id, text_index: which question.
         segmentation: COCO RLE counts in the frame of the EXIF-oriented image; None is the empty mask.
-        rejected: the system said that nothing of the kind is there (``[REJ]``); then there is no mask.
+        rejected: the system said that nothing of the kind is there (``[REJ]``); None: not known. A figure of its own: whether an
+            answer is empty is told by its mask.
         chosen: numbers of the image's masks it chose, -1 - j for instance j; None where it does not choose proposals.
         answer: its text.
 
     Raises:
-        PredictionError: ``text_index`` is negative, or it is rejected and has a mask.
+        PredictionError: ``text_index`` is negative.
     """
 
     target_id: str
     text_index: int
     segmentation: str | None
-    rejected: bool
+    rejected: bool | None
     chosen: tuple[int, ...] | None = None
     answer: str = ""
 
     def __post_init__(self) -> None:
         if self.text_index < 0:
             raise PredictionError(f"{self.target_id}: text_index is {self.text_index}, expected 0 or more")
+
+    def require_one_answer(self) -> None:
+        """PredictionError where it is rejected and has a mask: only GSVA's protocol says what that means."""
         if self.rejected and (self.chosen or not self.is_empty):
-            raise PredictionError(f"{self.target_id}: it is rejected, but has a mask; expected one or the other")
+            raise PredictionError(
+                f"{self.target_id}: it is rejected, but has a mask; expected one or the other. GSVA's answers have both: score "
+                "them by --protocol gsva"
+            )
 
     @property
     def is_empty(self) -> bool:

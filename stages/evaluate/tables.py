@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -31,23 +32,35 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "miou_per_sample": "mean IoU (LISA's gIoU)",
         "ciou": "cIoU",
         "nciou": "ncIoU",
-        "giou_hull": "hull gIoU (ELISA's)",
-        "ciou_both_nonempty": "cIoU without misses (ELISA's)",
+        "giou_hull": "hull gIoU",
         "n_acc": "N-acc",
         "t_acc": "T-acc",
         "refusal": "mean of N-acc and T-acc",
         "see": "existence accuracy (see)",
+        "said_rej": "said [REJ]",
         "precision": "precision",
         "recall": "recall",
         "f1": "F1",
         "accuracy": "accuracy",
+        **{
+            f"elisa_{name}": f"elisa_{name}"
+            for name in ("ciou", "giou", "iou", "precision", "recall", "f1", "accuracy")
+        },
+        **{f"gsva_{name}": f"gsva_{name}" for name in ("giou", "ciou", "n_acc", "t_acc")},
     }
 )
 """Metric -> heading of its column, in the order of the tables."""
 
 _TABLES = (
-    ("Segmentation", ("miou_per_sample", "ciou", "nciou", "giou_hull", "ciou_both_nonempty")),
-    ("Existence and selection", ("n_acc", "t_acc", "refusal", "see", "precision", "recall", "f1", "accuracy")),
+    ("Segmentation", ("miou_per_sample", "ciou", "nciou", "giou_hull")),
+    ("Existence, by the mask", ("n_acc", "t_acc", "refusal", "see", "said_rej")),
+    ("Selection", ("precision", "recall", "f1", "accuracy")),
+    ("Segmentation as ELISA's released code computes it", ("elisa_ciou", "elisa_giou", "elisa_iou")),
+    (
+        "Selection as ELISA's released code computes it",
+        ("elisa_precision", "elisa_recall", "elisa_f1", "elisa_accuracy"),
+    ),
+    ("Protocol gsva, as GSVA's released code computes it", ("gsva_giou", "gsva_ciou", "gsva_n_acc", "gsva_t_acc")),
 )
 
 Results = Mapping[str, Mapping[str, Mapping[str, "Estimate"]]]
@@ -111,6 +124,8 @@ def as_markdown(results: Results, quoted: Sequence[Published] = ()) -> str:
         for title, metrics in _TABLES:
             # A figure that holds of the whole group by definition, as T-acc of empty targets, is in no system's metrics.
             shown = [name for name in metrics if any(name in found for found in systems.values())]
+            # What no system has here may be printed all the same, as the choice among annotated instances is.
+            shown = shown or [name for name in metrics if any(name in row.percent for row in own_quotes)]
             if shown:
                 lines += [f"### {title}", "", *_table(shown, systems, own_quotes), ""]
     return "\n".join(lines)
@@ -120,17 +135,27 @@ def _table(shown: list[str], systems: Mapping[str, Mapping[str, Estimate]], quot
     lines = [_line(["system", *(TITLES[name] for name in shown)]), _line(["---", *("---:" for _ in shown)])]
     for system, found in systems.items():
         if any(name in found for name in shown):
-            lines.append(_line([system, *(found[name].in_percent() if name in found else "" for name in shown)]))
+            lines.append(
+                _line([as_text(system), *(found[name].in_percent() if name in found else "" for name in shown)])
+            )
     for row in quoted:
         if any(name in row.percent for name in shown):
             where = ", ".join(part for part in (row.source, row.setting) if part)
             cells = (f"{row.percent[name]:g}" if name in row.percent else "" for name in shown)
-            lines.append(_line([f"{row.system} ({MARK}: {where})", *cells]))
+            lines.append(_line([as_text(f"{row.system} ({MARK}: {where})"), *cells]))
     return lines
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
+
+
+def as_text(name: str) -> str:
+    """A name as Markdown shows it letter by letter: nothing in it makes a cell, a line, a tag or emphasis."""
+    one_line = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(name.split())
+    )
+    return re.sub(r"[\\`*<|\[]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line)
 
 
 def _number(figure: float) -> float | None:

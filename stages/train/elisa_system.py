@@ -124,6 +124,8 @@ class Elisa:
                 mask = int(chosen[number][k])
                 if mask < 0:
                     right = -1 - mask in wanted
+                elif self.own.targets == "ground_truth":
+                    right = False
                 else:
                     overlap = batch["overlap"][number][k]
                     right = any(float(overlap[j]) >= self.own.positive_iou for j in wanted)

@@ -22,7 +22,8 @@ from store.reader import Column, Split
 
 VERSIONS = {"elisa": 3, "llmseg": 2, "lisa": 3}
 """System -> version of its training. One higher when the same parameters and data are to be trained again, as what they become
-has changed. Last: without a chat template, sequences begin with ``<s>``."""
+has changed. Last: without a chat template, sequences begin with ``<s>``; elisa's ``loss_over: positions`` divides by the
+positions of the answers."""
 SHORT = 12
 """Digits of a digest that names and messages show."""
 

@@ -71,7 +71,10 @@ class ElisaParams(Params):
     with_gt: bool
     """In training, annotated instances are offered beside the proposals."""
     positive_iou: Fraction
-    """A proposal is an answer when its IoU with one of the target's instances is at least this."""
+    """A proposal is an answer when its IoU with one of the target's instances is at least this; not with ground_truth."""
+    targets: Literal["proposals", "ground_truth"] = "proposals"
+    """What an answer names in training. proposals (default): every candidate that is right. ground_truth: the annotated instances
+    alone, as released; a proposal is then offered and never an answer, however well it fits (needs with_gt)."""
     geometry: bool
     """The adapter also gets where a mask is and how large (not in ELISA: its vectors know no places)."""
     adapter: AdapterParams
@@ -89,7 +92,7 @@ class ElisaParams(Params):
     mask_weight: Positive
     """Weight of a mask that is an answer, in the loss."""
     loss_over: Literal["labels", "positions"]
-    """What the loss is averaged over; positions: as released, padding and all."""
+    """What the loss is averaged over; positions: as released, those of the answers, each padded to the batch's longest."""
     learning_rate: Positive
     """Of adapter and new words."""
     lora_learning_rate: Positive
@@ -100,6 +103,14 @@ class ElisaParams(Params):
     """Of generation; 1: greedy."""
     repeats: bool
     """Whether a generated answer may name a mask again, as released: then it is likely to name that one until it is full."""
+
+    @model_validator(mode="after")
+    def _answers_are_offered(self) -> ElisaParams:
+        if self.targets == "ground_truth" and not self.with_gt:
+            raise ValueError(
+                "with_gt: found false with targets ground_truth, which would never be offered; expected true"
+            )
+        return self
 
 
 class SegParams(Params):

@@ -36,6 +36,8 @@ class System(Protocol):
     """What it was built with."""
     tokens: int
     """Patch features an image."""
+    tokenizer: Any
+    """The language model's, without what the system adds."""
 
     @property
     def model(self) -> FeatureLlava:

@@ -157,9 +157,11 @@ class ExtendedLlava(FeatureLlava):
             every = torch.arange(len(kept), device=kept.device)[:, None].expand(kept.shape[:2])
             logits = self.scores(kept.flatten(0, 1), every.flatten(), rows, masks_valid).unflatten(0, kept.shape[:2])
         else:  # the answers are a small part of a sequence, and a row of logits is as long as the vocabulary
-            owner, place = torch.nonzero(labels[:, 1:] != IGNORED, as_tuple=True)
+            said = labels[:, 1:] != IGNORED
+            owner, place = torch.nonzero(said, as_tuple=True)
             scores = self.scores(hidden[owner, place], owner, rows, masks_valid)
-            loss = token_loss(scores, labels[owner, place + 1], labels.numel(), self.first_row, **(loss_options or {}))
+            positions = len(said) * int(said.sum(dim=1).max())
+            loss = token_loss(scores, labels[owner, place + 1], positions, self.first_row, **(loss_options or {}))
         return LlavaCausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=(hidden,)
         )
@@ -186,10 +188,11 @@ def token_loss(
     """Cross entropy of ``logits / temperature`` [n, N] with ``wanted`` int64 [n].
 
     Args:
-        positions: B L of the batch that the n tokens are of.
+        positions: B A of the batch that the n tokens are of; A: tokens of its longest answer.
         first_row: labels from here on count ``row_weight`` times (ELISA: 2).
-        over: ``labels`` averages over what is labelled; ``positions`` divides by B L, as ELISA's released code does, so that
-            padding makes the loss smaller.
+        over: ``labels`` averages over what is labelled; ``positions`` divides by B A, as ELISA's released code does
+            (DavidC001/LISA_ACV, ``llava_finetune/model.py``: logits of the answers alone, answers padded to the longest), so
+            that padding of a shorter answer makes the loss smaller.
 
     Raises:
         ValueError: a label whose logit is minus infinity: a mask that is not there.
@@ -198,5 +201,5 @@ def token_loss(
     if not bool(torch.isfinite(losses).all()):
         raise ValueError("the loss is not finite: a label is a mask that is not there, or the logits have overflowed")
     factors = torch.where(wanted >= first_row, row_weight, 1.0)
-    total = positions if over == "positions" else factors.sum().clamp(min=1e-9)
+    total = max(1, positions) if over == "positions" else factors.sum().clamp(min=1e-9)
     return (losses * factors).sum() / total

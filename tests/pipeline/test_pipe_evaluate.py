@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factory import Known, full_store
+from factory import Known, full_store, write_images, write_table
+from PIL import Image
 
 from pipeline.config import InputError, Settings, load_settings
-from pipeline.evaluate import evaluate_command
+from pipeline.evaluate import _name_of, _with_names_of_their_own, evaluate_command
 from stages.evaluate import BASELINE_NAMES, Meta, Prediction, write
 from stages.evaluate.published import published
+from stages.evaluate.tables import as_text
 from store import rle
-from store.errors import StoreError
+from store.errors import DamagedStoreError, StoreError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +64,195 @@ def test_our_file_and_the_same_in_json_give_the_same_figures(ready: tuple[Settin
         assert f"| {name} |" in text
     for title in ("All targets", "Short queries", "Long queries", "Existing targets", "Empty targets"):
         assert f"## {title}" in text
+
+
+def test_the_same_empty_masks_are_as_empty_in_ours_as_in_theirs(ready: tuple[Settings, Known], tmp_path: Path) -> None:
+    """Without a word of [REJ] from either."""
+    settings, known = ready
+    empty = [Prediction(answer.target_id, 0, None, False) for answer in answers(known)]
+    write(tmp_path / "a.parquet", Meta("a", "d", "val"), empty)
+    (tmp_path / "a.json").write_text(json.dumps([{"target_id": e.target_id, "segmentation": None} for e in empty]))
+    found = [evaluate_command(settings, "val", tmp_path / name)[1]["groups"] for name in ("a.parquet", "a.json")]
+    assert found[0] == found[1]
+    assert [found[0]["all"]["a"][name]["value"] for name in ("n_acc", "t_acc")] == [1, 0]
+    assert "said_rej" not in found[0]["all"]["a"]
+
+
+def test_pngs_of_scores_need_a_threshold(ready: tuple[Settings, Known], tmp_path: Path) -> None:
+    settings, known = ready
+    rng = np.random.default_rng(0)
+    for answer in answers(known):
+        path = tmp_path / "scores" / f"{answer.target_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (4, 6), np.uint8)).save(path)
+    with pytest.raises(InputError, match=r"grey values, expected two.*--threshold N takes"):
+        evaluate_command(settings, "val", tmp_path / "scores")
+    text, _ = evaluate_command(settings, "val", tmp_path / "scores", threshold=128)
+    assert "- The masks of PNGs: grey values of at least 128." in text
+    with pytest.raises(InputError, match="--threshold: found 0, expected 1 or more"):
+        evaluate_command(settings, "val", tmp_path / "scores", threshold=0)
+    write(tmp_path / "a.parquet", Meta("a", "d", "val"), answers(known))
+    with pytest.raises(InputError, match="--threshold is for a folder of PNGs, found a file"):
+        evaluate_command(settings, "val", tmp_path / "a.parquet", threshold=128)
+
+
+def test_the_protocol_has_a_table_of_its_own(
+    ready: tuple[Settings, Known], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, known = ready
+    monkeypatch.setattr("pipeline.evaluate.published", lambda dataset, split: published("ReasonSeg", split))
+    entries = [
+        {"target_id": a.target_id, "segmentation": {"size": [4, 6], "counts": a.segmentation}, "rejected": k % 2 == 0}
+        for k, a in enumerate(answers(known))
+    ]
+    path = tmp_path / "gsva7b.json"
+    path.write_text(json.dumps(entries))
+    with pytest.raises(InputError, match=r"\[0\]: image0/0: it is rejected, but has a mask.*--protocol gsva"):
+        evaluate_command(settings, "val", path)
+    text, figures = evaluate_command(settings, "val", path, protocol="gsva")
+    assert text.startswith("# gsva7b on d, val, protocol gsva\n")
+    assert "### Protocol gsva, as GSVA's released code computes it" in text
+    assert "false alarms do not join (they do on gRefCOCO) the unions" in text
+    assert "published" not in text
+    assert set(figures["groups"]["all"]["gsva7b"]) == {"gsva_giou", "gsva_ciou", "gsva_n_acc", "gsva_t_acc"}
+    assert figures["protocol"] == "gsva"
+    del entries[0]["rejected"]
+    path.write_text(json.dumps(entries))
+    with pytest.raises(InputError, match=r"image0/0: it is not known whether \[REJ\] was said"):
+        evaluate_command(settings, "val", path, protocol="gsva")
+    with pytest.raises(InputError, match="--protocol: found 'gres', expected gsva"):
+        evaluate_command(settings, "val", path, protocol="gres")
+
+
+@pytest.mark.parametrize("gone", ["masks", "match/instances"])
+def test_predictions_are_scored_before_there_are_proposals(
+    ready: tuple[Settings, Known], tmp_path: Path, gone: str
+) -> None:
+    settings, known = ready
+    shutil.rmtree(settings.store_path / "d" / "val" / gone)
+    path = tmp_path / "theirs.parquet"
+    write(path, Meta("theirs", "d", "val"), answers(known))
+    text, figures = evaluate_command(settings, "val", path)
+    assert list(figures["groups"]["all"]) == ["theirs", "always reject"]
+    found = figures["groups"]["all"]["theirs"]
+    assert {"miou_per_sample", "ciou", "n_acc", "elisa_ciou"} <= found.keys()
+    assert "f1" not in found
+    (line,) = (line for line in text.splitlines() if line.startswith("- Without proposals there are no rows"))
+    assert all(name in line for name in BASELINE_NAMES if name != "always reject")
+    assert gone in line
+    shutil.rmtree(settings.store_path / "d" / "val" / "targets")
+    with pytest.raises(StoreError, match="targets"):
+        evaluate_command(settings, "val", path)
+
+
+def test_a_damaged_table_is_no_table_that_is_not_there(ready: tuple[Settings, Known], tmp_path: Path) -> None:
+    settings, known = ready
+    path = tmp_path / "theirs.parquet"
+    write(path, Meta("theirs", "d", "val"), answers(known))
+    (settings.store_path / "d/val/masks/column.json").write_text("{")
+    with pytest.raises(DamagedStoreError, match="masks"):
+        evaluate_command(settings, "val", path)
+
+
+@pytest.mark.parametrize("name", ["largest mask", "upper bound of any union"])
+def test_a_file_named_like_a_baseline(ready: tuple[Settings, Known], tmp_path: Path, name: str) -> None:
+    settings, known = ready
+    path = tmp_path / f"{name}.json"
+    coco = [{"size": [4, 6], "counts": answer.segmentation} for answer in answers(known)]
+    ids = [answer.target_id for answer in answers(known)]
+    path.write_text(json.dumps([{"target_id": a, "segmentation": b} for a, b in zip(ids, coco, strict=True)]))
+    _, figures = evaluate_command(settings, "val", path)
+    assert list(figures["groups"]["all"]) == [f"{name} (predictions)", *BASELINE_NAMES]
+    assert figures["system"] == f"{name} (predictions)"
+
+
+def test_systems_of_one_name_each_have_a_row(ready: tuple[Settings, Known], tmp_path: Path) -> None:
+    settings, known = ready
+    paths = [tmp_path / str(k) / "lisa.parquet" for k in range(4)]
+    for path in paths:
+        write(path, Meta("lisa", "d", "val"), answers(known))
+    _, figures = evaluate_command(settings, "val", paths[0], beside=paths[1:])
+    names = ["lisa", "lisa (predictions)", "lisa (2)", "lisa (3)"]
+    assert [name for name in figures["groups"]["all"] if name.startswith("lisa")] == names
+
+
+def test_every_baseline_s_name_is_taken() -> None:
+    loaded = [(Meta(name, "d", "val"), []) for name in BASELINE_NAMES]
+    assert [name for name, _, _ in _with_names_of_their_own(loaded)] == [
+        f"{name} (predictions)" for name in BASELINE_NAMES
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a|b", "a\\|b"),
+        ("<b>x</b>", "\\<b>x\\</b>"),
+        ("a\nb", "a b"),
+        ("`x` *y* [z](w)", "\\`x\\` \\*y\\* \\[z](w)"),
+        ("__init__", "\\_\\_init\\_\\_"),
+        ("top1_or_iop", "top1_or_iop"),
+        ("ü 鍵", "ü 鍵"),
+        ("a\x1b[31m", "a\N{REPLACEMENT CHARACTER}\\[31m"),
+    ],
+)
+def test_any_name_is_one_cell_that_shows_it(name: str, shown: str) -> None:
+    assert as_text(name) == shown
+
+
+def test_a_folder_of_any_name(ready: tuple[Settings, Known], tmp_path: Path) -> None:
+    settings, known = ready
+    folder = tmp_path / os.fsdecode(b"a|b\n<i>\xff")  # the last is no letter of any encoding here
+    for answer in answers(known):
+        path = folder / f"{answer.target_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rle.decode(answer.segmentation, 4, 6)).save(path)
+    text, figures = evaluate_command(settings, "val", folder)
+    shown = "a\\|b \\<i>" + "\N{REPLACEMENT CHARACTER}"
+    assert text.startswith(f"# {shown} on d, val\n")
+    assert f"| {shown} |" in text
+    text.encode()
+    json.dumps(figures, allow_nan=False)
+
+
+def test_what_a_file_or_folder_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ovseg.v2" / "val").mkdir(parents=True)
+    (tmp_path / "blob-1234").write_text("[]")
+    (tmp_path / "theirs.v2.json").symlink_to(tmp_path / "blob-1234")
+    monkeypatch.chdir(tmp_path / "ovseg.v2" / "val")
+    found = [
+        _name_of(path) for path in (Path(), Path(".."), tmp_path / "ovseg.v2", tmp_path / "theirs.v2.json", Path("/"))
+    ]
+    assert found == ["val", "ovseg.v2", "ovseg.v2", "theirs.v2", "predictions"]
+
+
+def test_predictions_for_images_that_are_not_asked_about(empty: Any, tmp_path: Path) -> None:
+    """In ours and in theirs alike: counted, named and not scored."""
+    empty.configure(dataset="d", splits=["val", "other"], normalize__train=["val"], masks__max_masks=16)
+    settings = load_settings(empty.params)
+    mask, nothing = rle.encode(np.ones((4, 6), bool)), rle.encode(np.zeros((4, 6), bool))
+    images = {"images": write_images(empty.store, 3, failed={1: "truncated"})}
+    fields = {"texts": ["?"], "is_sentence": True, "kind": "t", "answer": None, "segmentation": mask, "ignore": nothing}
+    targets = [[{"target_id": "image0/0", "image_index": 0, "instances": [0], **fields}], [], []]
+    write_table(empty.store, "d/val/targets", targets, images, failed={1: "truncated"})
+    box = {"segmentation": [mask], "bbox": [[0, 0, 6, 4]], "area": [24], "label": ["target"]}
+    bare = {name: [] for name in box}
+    rows = [
+        [{"image_index": k, "status": "failed" if k == 1 else "ok", "error": None, **(bare if k else box)}]
+        for k in range(3)
+    ]
+    write_table(empty.store, "d/val/instances", rows, images, failed={1: "truncated"})
+    names = ("image0/0", "image1/0", "image2/0")
+    write(tmp_path / "a.parquet", Meta("a", "d", "val"), [Prediction(name, 0, mask, False) for name in names])
+    coco = {"size": [4, 6], "counts": mask}
+    (tmp_path / "a.json").write_text(json.dumps([{"target_id": name, "segmentation": coco} for name in names]))
+    for name in ("a.parquet", "a.json"):
+        text, figures = evaluate_command(settings, "val", tmp_path / name)
+        assert (figures["questions"], figures["unasked"]) == (1, 2)
+        assert "n_acc" not in figures["groups"]["all"]["a"], "no image without targets is an empty target"
+        assert "- 2 predictions for images without questions" in text
+        assert "are not scored: image1, image2." in text
+        assert "- Left out: image1: " in text
 
 
 def test_candidates_are_those_that_are_embedded(ready: tuple[Settings, Known], tmp_path: Path) -> None:
@@ -115,6 +308,28 @@ def test_what_cannot_be_evaluated(ready: tuple[Settings, Known], tmp_path: Path)
         evaluate_command(settings, "val", path, "skip")
     with pytest.raises(StoreError, match="holds no indexed split"):
         evaluate_command(settings, "other", path, "error")
+
+
+def test_the_command_line(empty: Any, tmp_path: Path) -> None:
+    empty.configure(dataset="d", splits=["val"], normalize__train=["val"], masks__max_masks=16)
+    known = full_store(empty.store)
+    path = tmp_path / "theirs.json"
+    coco = [{"size": [4, 6], "counts": answer.segmentation} for answer in answers(known)]
+    ids = [answer.target_id for answer in answers(known)]
+    entries = [{"target_id": a, "segmentation": b, "rejected": False} for a, b in zip(ids, coco, strict=True)]
+    path.write_text(json.dumps(entries))
+    done = empty.run("evaluate", "--predictions", str(path), "--split", "val", "--protocol", "gsva", "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["groups"]["all"]["theirs"]["gsva_n_acc"]["value"] == 0
+    for wrong, why in (
+        (["--predictions", str(path), "--threshold", "9"], "--threshold is for a folder of PNGs"),
+        (["--predictions", str(path), "--threshold", "0.5"], "valid integer"),
+        (["--predictions", str(path), "--protocol", "lisa"], "--protocol: found 'lisa', expected gsva"),
+        (["--system", "elisa", "--threshold", "9"], "found --threshold with --system"),
+        (["--system", "elisa", "--protocol", "lisa"], "--protocol: found 'lisa', expected gsva"),  # before it answers
+    ):
+        done = empty.run("evaluate", "--split", "val", *wrong)
+        assert (done.code, why in done.err) == (2, True), done.err
 
 
 def test_evaluation_imports_no_torch() -> None:

@@ -101,15 +101,28 @@ def test_repair_does_not_start_what_was_never_computed(tiny: Any) -> None:
     assert {name for name in tiny.commits() if "masks" in name} == {"train/masks#0"}
 
 
-def test_a_link_out_of_the_data_set_is_a_failed_row(finished: Any, tmp_path: Path) -> None:
-    outside = tmp_path / "outside.jpg"
-    shutil.copy(finished.data / "val/fox.jpg", outside)
-    (finished.data / "val/zebra.jpg").symlink_to(outside)
+def test_links_in_a_data_set_are_followed(finished: Any, tmp_path: Path) -> None:
+    """Files and folders of a shared, read-only data set; a link that leads nowhere, or to itself, is a failed row."""
+    shared = tmp_path / "shared"
+    (finished.data / "val").rename(shared)
+    before = finished.content()
+    (finished.data / "val").symlink_to(shared)
+    shutil.copy(shared / "fox.jpg", tmp_path / "blob")
+    (shared / "zebra.jpg").symlink_to(tmp_path / "blob")
     finished.annotate("val", "zebra", 3)
-    assert finished.run("info").code == 0
+    done = finished.run("index", "--split", "val")
+    assert done.code == 0, done.err
+    finished.build("extract", "normalize", "verify --complete", "report --split val")
+    assert finished.content()["val/masks#0"] == before["val/masks#0"]  # where the bytes lie makes no difference
+    split = open_split(finished.store, "tiny", "val", images_root=finished.data)
+    np.testing.assert_array_equal(split["zebra"].image(), split["fox"].image())
+    (tmp_path / "blob").unlink()
+    (shared / "ape.jpg").symlink_to("ape.jpg")
+    finished.annotate("val", "ape", 4)
     done = finished.run("index", "--split", "val")
     assert done.code == 1
-    assert "a link that leads outside the data set's folder: val/zebra.jpg" in done.err
+    for name in ("zebra", "ape"):
+        assert f"images: a link that leads to no file, or to itself: val/{name}.jpg" in done.err
 
 
 def test_a_column_that_the_params_no_longer_name_is_shown_and_can_be_left_out(finished: Any) -> None:

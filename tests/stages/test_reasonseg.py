@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from stages.datasets import DATASETS
 from stages.datasets.base import Annotation, Source
-from stages.datasets.reasonseg import MAX_COORDINATE_PX, annotate
+from stages.datasets.reasonseg import annotate
+from stages.datasets.shapes import MAX_COORDINATE_PX
 from stages.images import ImageFailure, read_image
 from store import rle
 
@@ -214,7 +215,7 @@ NAN, INFINITE = float("nan"), float("inf")
     [
         (b"", r"^val/a.json: file is empty"),
         (b"{", r"^val/a.json: not JSON: .*line 1 column 2"),
-        (b'{"text": "\x81"}', r"^val/a.json: text is neither UTF-8 nor cp1252$"),
+        (b'{"text": "\x81"}', r"^val/a.json: text is not UTF-8 or cp1252; name its encoding.* in index.encoding"),
         (b"[" * 100_000, r"^val/a.json: not JSON: "),
         (b'{"shapes": ' + b"9" * 5000 + b"}", r"^val/a.json: not JSON: "),
         ([], r"^val/a.json: found list, expected an object with 'shapes'$"),

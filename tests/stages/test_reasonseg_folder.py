@@ -73,13 +73,21 @@ def test_a_missing_or_empty_split_is_an_error_that_lists_what_is_there(tmp_path:
         list_sources(tmp_path, "val")
     with pytest.raises(DatasetError, match=r"no folder 'val' .*there: none\).*set index.root"):
         list_sources(tmp_path / "nowhere", "val")
-    with pytest.raises(DatasetError, match=r"folder 'empty' in .* is empty"):
+    with pytest.raises(DatasetError, match=r"folder 'empty' in .* has no images \(found: 1 x .txt\)"):
+        list_sources(tmp_path, "empty")
+    (tmp_path / "empty" / "inside").mkdir()
+    with pytest.raises(DatasetError, match=r"found: 1 x .txt, 1 x folders\); expected files named \*.jpg, .*\*.tiff"):
         list_sources(tmp_path, "empty")
     with pytest.raises(DatasetError, match=r"leads outside"):
         list_sources(tmp_path, "..")
-    (tmp_path / "train" / "explanatory").symlink_to(tmp_path / "explanatory")
     with pytest.raises(DatasetError, match=r"leads outside"):
-        list_sources(tmp_path / "train", "train")
+        list_sources(tmp_path, str(tmp_path / "train"))
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tif", ".tiff", ".JPG", ".Jpeg", ".PNG", ".TIF"])
+def test_image_files_of_every_suffix_belong_to_their_annotation(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"val/a{suffix}", "val/a.json", "val/b.gif")
+    assert list_sources(tmp_path, "val") == [Source("a", f"val/a{suffix}", ("val/a.json",))]
 
 
 def test_a_file_name_that_no_table_can_hold_is_an_error(tmp_path: Path) -> None:
@@ -92,14 +100,47 @@ def test_a_file_name_that_no_table_can_hold_is_an_error(tmp_path: Path) -> None:
         list_sources(tmp_path, "val")
 
 
-def test_an_annotation_stays_inside_the_data_set(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    touch(root, "val/a.jpg")
-    touch(tmp_path, "secret.json")
-    (root / "val" / "a.json").symlink_to(tmp_path / "secret.json")
+def test_links_are_followed_wherever_they_lead(tmp_path: Path) -> None:
+    """As the Hugging Face cache has it: names in a snapshot, bytes under another name elsewhere; and whole folders."""
+    root, blobs = tmp_path / "root", tmp_path / "blobs"
+    touch(blobs, "0a1b", "val2/b.jpg")
+    (blobs / "2c3d").write_text('{"shapes": [], "text": ["?"], "is_sentence": true}')
+    (root / "val").mkdir(parents=True)
+    (root / "val" / "a.jpg").symlink_to("../../blobs/0a1b")
+    (root / "val" / "a.json").symlink_to(blobs / "2c3d")
+    (root / "linked").symlink_to(blobs / "val2")
     (source,) = list_sources(root, "val")
+    assert source == Source("a", "val/a.jpg", ("val/a.json",))
+    assert annotate(root, source, 4, 5).targets[0].texts == ("?",)
+    assert [each.path for each in list_sources(root, "linked")] == ["linked/b.jpg"]
+    (tmp_path / "root2").symlink_to(root)
+    assert list_sources(tmp_path / "root2", "val") == [source]
+
+
+def test_links_in_circles_are_detected(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "up").symlink_to("..")  # a folder that holds itself
+    (tmp_path / "val" / "a.json").symlink_to("a.json")
+    (tmp_path / "val" / "a.jpg").symlink_to("b.jpg")
+    (tmp_path / "val" / "b.jpg").symlink_to("a.jpg")
+    sources = list_sources(tmp_path, "val")
+    assert [each.path for each in sources] == ["val/a.jpg", "val/b.jpg"]
+    with pytest.raises(ImageFailure, match=r"^a link that leads to no file, or to itself$"):
+        read_image(tmp_path / "val/a.jpg", 100)
+    with pytest.raises(ImageFailure, match=r"^val/a.json: a link that leads to no file, or to itself$"):
+        annotate(tmp_path, sources[0], 4, 5)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DatasetError, match=r"no folder 'loop' .*a link that leads to no file, or to itself"):
+        list_sources(tmp_path, "loop")
+
+
+@pytest.mark.parametrize("path", ["../secret.json", "/etc/passwd", "val/../../secret.json", "val/../val/a.json", ".."])
+def test_words_in_an_annotation_stay_inside_the_data_set(tmp_path: Path, path: str) -> None:
+    root = tmp_path / "root"
+    touch(root, "val/a.jpg", "val/a.json")
+    touch(tmp_path, "secret.json")
     with pytest.raises(ImageFailure, match=r"leads outside"):
-        annotate(root, source, 4, 5)
+        annotate(root, Source("a", "val/a.jpg", (f"{path}",)), 4, 5)
 
 
 def explain(root: Path, *items: dict[str, str]) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factory import Known
+from factory import Known, write_images, write_table
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from stages.evaluate import Prediction, PredictionError, import_predictions
-from store import Split, rle
+from stages.evaluate import Prediction, PredictionError, import_predictions, score
+from stages.evaluate.cases import Question
+from stages.evaluate.imported import _Keys
+from store import Split, open_split, rle
 
 Mask = NDArray[np.bool_]
 
@@ -65,10 +67,10 @@ def test_json_of_every_spelling(
     path = tmp_path / f"ovseg{suffix}"
     text = json.dumps(entries) if suffix == ".json" else "\n\n".join(json.dumps(entry) for entry in entries) + "\n"
     path.write_text(text)
-    expected = [Prediction(name, 0, rle.encode(a_mask(k)), False) for k, name in enumerate(ids[:-3])]
-    expected.append(Prediction(ids[-3], 0, None, True))
+    expected = [Prediction(name, 0, rle.encode(a_mask(k)), None) for k, name in enumerate(ids[:-3])]
+    expected.append(Prediction(ids[-3], 0, None, None))
     expected.append(Prediction(ids[-2], 0, rle.encode(np.zeros((4, 6), bool)), False))
-    expected.append(Prediction(ids[-1], 1, rle.encode(a_mask(99)), False, None, "Höre."))
+    expected.append(Prediction(ids[-1], 1, rle.encode(a_mask(99)), None, None, "Höre."))
     assert import_predictions(path, split) == expected
 
 
@@ -99,9 +101,9 @@ def test_a_folder_of_pngs(split: Split, known: Known, tmp_path: Path, mode: str)
     (tmp_path / ".DS_Store").write_bytes(b"no picture")
     found = {prediction.target_id: prediction for prediction in import_predictions(tmp_path, split)}
     assert found == {
-        f"{several}/0": Prediction(f"{several}/0", 0, rle.encode(a_mask(1)), False),
-        f"{several}/1": Prediction(f"{several}/1", 0, None, True),
-        f"{sole}/0": Prediction(f"{sole}/0", 0, rle.encode(np.ones((4, 6), bool)), False),
+        f"{several}/0": Prediction(f"{several}/0", 0, rle.encode(a_mask(1)), None),
+        f"{several}/1": Prediction(f"{several}/1", 0, None, None),
+        f"{sole}/0": Prediction(f"{sole}/0", 0, rle.encode(np.ones((4, 6), bool)), None),
     }
 
 
@@ -166,7 +168,7 @@ def test_an_image_with_several_targets_is_not_enough(split: Split, known: Known,
 def test_a_line_that_is_no_json_is_named(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(entry()) + "\n{oops\n")
-    with pytest.raises(PredictionError, match=r"a\.jsonl: not JSON in UTF-8"):
+    with pytest.raises(PredictionError, match=r"a\.jsonl:2: not JSON in UTF-8"):
         import_predictions(path, split)
     path.write_text(json.dumps(entry()) + "\n\n" + json.dumps(entry()))
     with pytest.raises(PredictionError, match=r"a\.jsonl:3: .* at .*a\.jsonl:1; expected it once"):
@@ -223,3 +225,163 @@ def test_another_kind_of_file_is_an_error(split: Split, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(PredictionError, match=r"expected a folder of PNGs, a \.json or a \.jsonl file"):
         import_predictions(tmp_path / "a.csv", split)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".JSON", ".JsonL"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_signature_says_the_encoding(split: Split, tmp_path: Path, suffix: str, encoding: str) -> None:
+    entries = [entry(answer="Höre, 鍵."), entry(target_id="image1/0")]
+    lines = [json.dumps(one, ensure_ascii=False) for one in entries]
+    text = "\r\n".join(lines) if suffix.lower() == ".jsonl" else f"[{', '.join(lines)}]"
+    signed = "\ufeff" * encoding.endswith(("-le", "-be"))  # the others write their own
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes((signed + text).encode(encoding))
+    found = import_predictions(path, split)
+    assert [one.target_id for one in found] == ["image0/0", "image1/0"]
+    assert found[0].answer == "Höre, 鍵."
+
+
+def test_files_with_signatures_that_were_joined(split: Split, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        b"".join(f"\ufeff{json.dumps(entry(target_id=name))}\n".encode() for name in ("image0/0", "image1/0"))
+    )
+    assert len(import_predictions(path, split)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.json", b"", "found an empty file, expected a list of objects"),
+        ("a.json", b"\xef\xbb\xbf \n", "found an empty file"),
+        ("a.json", b"[]", "found no prediction in it"),
+        ("a.jsonl", b"", "found no prediction in it"),
+        ("a.jsonl", b"\n \n", "found no prediction in it"),
+        (
+            "a.json",
+            b'{"target_id": "x"}\n{"target_id": "y"}',
+            r"not JSON in UTF-8: .*; one object a line is a .jsonl file",
+        ),
+        ("a.json", b"\xff\xfe[\x00", "not JSON in UTF-8: Expecting value"),
+        ("a.json", b"\xff\xfe[", "not JSON in UTF-8, or in what its first bytes say"),
+        ("a.json", "[]".encode("utf-16-le"), "not JSON in UTF-8"),
+        ("a.json", b"[" * 200_000, "JSON that is nested too deeply"),
+        ("a.jsonl", b'{"text_index": 1' + b"0" * 5000 + b"}", r"a\.jsonl:1: Exceeds the limit"),
+        (
+            "a.json",
+            b'[{"target_id": "image0/0", "target_id": "image1/0", "segmentation": null}]',
+            "key 'target_id' is there twice",
+        ),
+        (
+            "a.json",
+            b'[{"segmentation": {"size": [4, 6], "counts": "0", "counts": "1"}}]',
+            "key 'counts' is there twice",
+        ),
+    ],
+)
+def test_files_that_hold_no_predictions(split: Split, tmp_path: Path, name: str, content: bytes, why: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(PredictionError, match=why) as caught:
+        import_predictions(path, split)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_file_that_cannot_be_read(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[]")
+
+    def read_bytes(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(PredictionError, match=r"a\.json: cannot be read: Permission denied"):
+        import_predictions(path, split)
+
+
+def test_half_a_surrogate_pair_in_an_answer(split: Split, tmp_path: Path) -> None:
+    """As a model leaves it whose answer was cut."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([entry(answer="a \ud83d")]))
+    (found,) = import_predictions(path, split)
+    assert found.answer == "a ?"
+
+
+def test_a_turned_size_is_told(split: Split, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([entry(segmentation={**RLE, "size": [6, 4]})]))
+    with pytest.raises(PredictionError, match=r"it is turned: \[width, height\], or the frame before the image's EXIF"):
+        import_predictions(path, split)
+
+
+def test_answers_of_gsva_are_both(split: Split, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([entry(rejected=True)]))
+    with pytest.raises(PredictionError, match=r"\[0\]: image0/0: it is rejected, but has a mask.*--protocol gsva"):
+        import_predictions(path, split)
+    (found,) = import_predictions(path, split, protocol="gsva")
+    assert found == Prediction("image0/0", 0, rle.encode(a_mask(0)), True)
+
+
+@pytest.fixture
+def partly(tmp_path: Path) -> Split:
+    """Image 1 failed, image 2 has no target; image 3's name is that of another image's target."""
+    mask, empty = rle.encode(np.ones((4, 6), bool)), rle.encode(np.zeros((4, 6), bool))
+    images = write_images(tmp_path / "store", 4, failed={1: "truncated"})
+    fields = {"texts": ["?"], "is_sentence": True, "kind": "t", "answer": None, "segmentation": mask, "ignore": empty}
+    targets = [
+        [{"target_id": f"image{k}/0", "image_index": k, "instances": [0], **fields}] if k in (0, 3) else []
+        for k in range(4)
+    ]
+    write_table(tmp_path / "store", "d/val/targets", targets, {"images": images}, failed={1: "truncated"})
+    return open_split(tmp_path / "store", "d", "val", columns=["targets"])
+
+
+def test_entries_for_images_without_questions_are_counted(partly: Split, tmp_path: Path) -> None:
+    """Whatever they say: what size the image would have is not known."""
+    silent = [
+        {"target_id": "image1/0", "segmentation": {"size": [900, 7], "counts": "?"}},
+        {"target_id": "image1/1", "segmentation": None},
+        {"image_id": "image2", "segmentation": None},
+    ]
+    entries = [{"target_id": "image0/0", "segmentation": None}, *silent, {"image_id": "image3", "segmentation": None}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(entries))
+    counted: dict[str, int] = {}
+    found = import_predictions(path, partly, unasked=counted)
+    assert [one.target_id for one in found] == ["image0/0", "image3/0"]
+    assert counted == {"image1": 2, "image2": 1}
+    path.write_text(json.dumps(silent))
+    assert import_predictions(path, partly) == []
+    folder = tmp_path / "pngs"
+    for name in ("image0/0", "image1/0", "image2"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(np.zeros((4, 6) if name == "image0/0" else (9, 9), np.uint8)).save(folder / f"{name}.png")
+    counted.clear()
+    assert [one.target_id for one in import_predictions(folder, partly, unasked=counted)] == ["image0/0"]
+    assert counted == {"image1": 1, "image2": 1}
+    for unknown in ("image9/0", "image0/1", "image"):
+        path.write_text(json.dumps([{"target_id": unknown, "segmentation": None}]))
+        with pytest.raises(PredictionError, match=f"no target '{unknown}'"):
+            import_predictions(path, partly)
+
+
+def test_ours_for_images_without_questions_are_counted(partly: Split) -> None:
+    answers = [
+        Prediction(name, 0, None, False) for name in ("image0/0", "image3/0", "image1/0", "image1/1", "image2/0")
+    ]
+    scores = score(partly, answers)
+    assert scores.unasked == {"image1": 2, "image2": 1}
+    assert len(scores.systems["predictions"]) == 2, "an image without targets is no empty target"
+    with pytest.raises(
+        PredictionError, match="1 predictions are for no question of the split, first target 'image9/0'"
+    ):
+        score(partly, [*answers, Prediction("image9/0", 0, None, False)])
+
+
+def test_a_name_whose_letters_a_file_system_took_apart(tmp_path: Path) -> None:
+    keys = _Keys([Question("clé", 0, 4, 6, 0, {"target_id": "clé/0", "instances": []})], {}, "d/val")
+    for name in ("clé", "cle\u0301", "clé/0", "cle\u0301/0"):
+        found = keys.of_name("here", name)
+        assert found is not None
+        assert found.target_id == "clé/0"

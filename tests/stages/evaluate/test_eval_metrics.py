@@ -61,15 +61,14 @@ def test_miou_and_ciou_are_lisas(seed: int) -> None:
     assert math.isnan(found) if not sum(row["union_px"] for row in rows) else found == pytest.approx(ciou, abs=1e-8)
 
 
-def test_ciou_weighs_by_pixels_and_elisas_leaves_misses_out() -> None:
+def test_ciou_weighs_by_pixels() -> None:
     rows = [
-        {"intersection_px": 1, "union_px": 2, "nc_intersection_px": 30, "nc_union_px": 40, "both_nonempty": 1},
-        {"intersection_px": 0, "union_px": 8, "nc_intersection_px": 0, "nc_union_px": 10, "both_nonempty": 0},
+        {"intersection_px": 1, "union_px": 2, "nc_intersection_px": 30, "nc_union_px": 40},
+        {"intersection_px": 0, "union_px": 8, "nc_intersection_px": 0, "nc_union_px": 10},
         {},  # a baseline without masks
     ]
     assert figure("ciou", rows) == 0.1
     assert figure("nciou", rows) == 0.6
-    assert figure("ciou_both_nonempty", rows) == 0.5
 
 
 def test_means_leave_out_what_is_not_there() -> None:
@@ -80,14 +79,21 @@ def test_means_leave_out_what_is_not_there() -> None:
     assert math.isnan(figure("precision", rows))
 
 
-def test_n_acc_t_acc_and_see() -> None:
+def test_n_acc_t_acc_and_see_go_by_the_mask() -> None:
     pairs = [(True, 0), (True, 0), (True, 1), (False, 1), (False, 0)]
-    rows = [{"exists": exists, "rejected": rejected} for exists, rejected in pairs]
+    rows = [{"exists": exists, "empty": empty, "rejected": 1 - empty} for exists, empty in pairs]
     assert figure("t_acc", rows) == pytest.approx(2 / 3)
     assert figure("n_acc", rows) == 0.5
     assert figure("see", rows) == 0.6
+    assert figure("said_rej", rows) == 0.6
     assert math.isnan(figure("n_acc", rows[:3]))
     assert math.isnan(figure("t_acc", rows[3:]))
+
+
+def test_what_was_said_is_of_those_of_which_it_is_known() -> None:
+    rows = [{"empty": 1, "rejected": 1}, {"empty": 1, "rejected": 0}, {"empty": 1}]
+    assert figure("said_rej", rows) == 0.5
+    assert math.isnan(figure("said_rej", rows[2:]))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=12))

@@ -19,6 +19,8 @@ PREDICTIONS = [
     Prediction("0001/0", 0, MASK, False, (3, -1), "It is [SEG]."),
     Prediction("0001/0", 2, None, False, (), ""),
     Prediction("0002/1", 0, None, True, None, "[REJ] — nothing"),
+    Prediction("0002/2", 0, MASK, True, None, "said and shown, as GSVA does"),
+    Prediction("0002/3", 0, MASK, None),
 ]
 
 
@@ -67,7 +69,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
         (lambda table: table.replace_schema_metadata({}), "prediction_format is None, expected '1'"),
         (lambda table: table.replace_schema_metadata({**table.schema.metadata, b"prediction_format": b"2"}), "'2'"),
         (lambda table: table.drop_columns(["answer"]), "found the columns"),
-        (lambda table: table.set_column(1, "text_index", pa.array([0.0, 1.0, 2.0])), "text_index: double"),
+        (lambda table: table.set_column(1, "text_index", pa.array([0.0, 1.0, 2.0, 0.0, 0.0])), "text_index: double"),
         (
             lambda table: table.replace_schema_metadata(
                 {key: value for key, value in table.schema.metadata.items() if key not in (b"mode", b"split")}
@@ -110,18 +112,45 @@ def test_changed_bytes_are_an_error(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_file_of_before_is_read(tmp_path: Path) -> None:
+    """``rejected`` was never null in it, by its schema too."""
+    path = tmp_path / "val.parquet"
+    write(path, META, PREDICTIONS[:3])
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("rejected")
+    table = table.set_column(place, pa.field("rejected", pa.bool_(), nullable=False), table.column(place))
+    pq.write_table(table, path)
+    assert read(path) == (META, PREDICTIONS[:3])
+
+
+def test_a_row_without_a_target_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "val.parquet"
+    write(path, META, PREDICTIONS)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "target_id", pa.array(["a", None, "b", "c", "d"])), path)
+    with pytest.raises(PredictionError, match="found the columns"):
+        read(path)
+
+
+def test_a_negative_text_is_an_error() -> None:
+    with pytest.raises(PredictionError, match="a/0: text_index is -1"):
+        Prediction("a/0", -1, None, False)
+
+
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"text_index": -1}, "a/0: text_index is -1"),
-        ({"rejected": True, "segmentation": MASK}, "rejected, but has a mask"),
-        ({"rejected": True, "chosen": (0,)}, "rejected, but has a mask"),
-        ({"rejected": True, "segmentation": "no counts"}, "a/0: segmentation: counts have ' '"),
+        ({"segmentation": MASK}, "rejected, but has a mask.*--protocol gsva"),
+        ({"chosen": (0,)}, "rejected, but has a mask"),
+        ({"segmentation": "no counts"}, "a/0: segmentation: counts have ' '"),
     ],
 )
 def test_contradictions_are_errors(fields: dict[str, object], why: str) -> None:
+    found = Prediction(**{"target_id": "a/0", "text_index": 0, "segmentation": None, "rejected": True, **fields})  # type: ignore[arg-type]
     with pytest.raises(PredictionError, match=why):
-        Prediction(**{"target_id": "a/0", "text_index": 0, "segmentation": None, "rejected": False, **fields})
+        found.require_one_answer()
+    Prediction("a/0", 0, MASK, None).require_one_answer()
+    Prediction("a/0", 0, None, True).require_one_answer()
 
 
 def test_an_empty_mask_may_be_written_out() -> None:

@@ -42,10 +42,12 @@ def by_hand(known: Known, predictions: list[Prediction]) -> dict[str, float]:
         both, either = int((truth & guess).sum()), int((truth | guess).sum())
         ious.append(both / either if either else 1.0)
         inter, union = inter + both, union + either
-        (yes if target["instances"] else no).append(prediction.rejected)
+        (yes if target["instances"] else no).append(prediction.segmentation is None)
     n_acc, t_acc = np.mean(no), 1 - np.mean(yes)
     see = (sum(no) + len(yes) - sum(yes)) / len(predictions)
-    return {"miou_per_sample": np.mean(ious), "ciou": inter / union, "n_acc": n_acc, "t_acc": t_acc, "see": see}
+    said = np.mean([prediction.rejected for prediction in predictions])
+    figures = {"miou_per_sample": np.mean(ious), "ciou": inter / union, "n_acc": n_acc, "t_acc": t_acc, "see": see}
+    return {**figures, "said_rej": said}
 
 
 @pytest.mark.parametrize("texts", [1, 2])

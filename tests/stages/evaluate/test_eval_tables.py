@@ -18,6 +18,7 @@ def samples(count: int = 12, **fields: object) -> Samples:
     columns = {name: rng.random(count) for name in Samples.__dataclass_fields__}
     columns |= {"image_index": np.arange(count) // 2, "exists": np.arange(count) % 3 > 0}
     columns |= {"is_sentence": np.arange(count) % 2 > 0, "rejected": (np.arange(count) % 4 == 0).astype(float)}
+    columns |= {"empty": (np.arange(count) % 5 == 0).astype(float), "gsva_exists": columns["exists"].astype(float)}
     columns |= {name: np.full(count, value) if np.isscalar(value) else value for name, value in fields.items()}
     return Samples(**columns)
 
@@ -55,8 +56,10 @@ def test_what_a_system_lacks_and_groups_without_samples_are_absent() -> None:
     assert "f1" in found["all"]["b"]
     assert "n_acc" not in found["all"]["a"]
     assert "refusal" not in found["all"]["a"]
-    row = next(line for line in as_markdown(found).splitlines() if line.startswith("| a |") and line.count("|") == 8)
-    assert row.split("|")[6].strip() == ""
+    lines = as_markdown(found).splitlines()
+    row = lines[lines.index("| system | precision | recall | F1 | accuracy |") + 2]
+    assert row.startswith("| a |")
+    assert row.split("|")[4].strip() == ""
 
 
 def test_every_metric_has_a_title() -> None:
@@ -88,6 +91,15 @@ def test_markdown_shows_percent_with_intervals_and_marks_the_quoted() -> None:
     assert widths == {3}
 
 
+def test_what_no_system_has_is_quoted_all_the_same() -> None:
+    """The choice among annotated instances, where these were not offered."""
+    quoted = [Published("ELISA", "slides", "ReasonSeg", "val", "all", {"elisa_f1": 32.4}, "proposals+gt")]
+    lines = as_markdown({"all": {"mine": {"f1": Estimate(0.25, 0.2, 0.3, 9)}}}, quoted).splitlines()
+    place = lines.index("| system | elisa_f1 |")
+    assert lines[place + 2 :] == ["| ELISA (published: slides, proposals+gt) | 32.4 |"]
+    assert "mine" not in "".join(lines[place:])
+
+
 def test_published_rows() -> None:
     val, test = published("reasonseg", "val"), published("Reason_Seg", "test")
     assert {row.group for row in val} == {"all"}
@@ -95,7 +107,8 @@ def test_published_rows() -> None:
     figures = {(row.system, row.group, row.setting): row.percent for row in val + test if row.split == "val"}
     assert figures["LISA-7B", "all", ""] == {"miou_per_sample": 44.4, "ciou": 46.0}
     assert figures["LLM-Seg, 20 epochs", "all", ""] == {"miou_per_sample": 55.4, "ciou": 45.6, "nciou": 51.0}
-    assert {"miou_per_sample": 27.7, "giou_hull": 13.8, "ciou_both_nonempty": 36.8} in [row.percent for row in val]
+    assert {"elisa_iou": 27.7, "elisa_giou": 13.8, "elisa_ciou": 36.8} in [row.percent for row in val]
+    assert figures["Rand50", "all", "proposals+gt"] == {"elisa_precision": 6.1, "elisa_recall": 50, "elisa_f1": 10.2}
     short = {row.system: row.percent for row in test if row.group == "short"}
     assert short["LISA-13B-LLaVA1.5 (ft)"] == {"miou_per_sample": 55.4, "ciou": 50.6}
     assert short["LLaVA1.5-7B + OVSeg"] == {"miou_per_sample": 24.2, "ciou": 18.7}

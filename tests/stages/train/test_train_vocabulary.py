@@ -179,6 +179,43 @@ def test_the_loss_with_labels_is_that_of_all_logits(model: ExtendedLlava, tokeni
     torch.testing.assert_close(found.loss, want, rtol=1e-4, atol=1e-5)
 
 
+def released_loss(logits: torch.Tensor, labels: torch.Tensor, first_row: int, pad: int) -> torch.Tensor:
+    """As ``LISA_Model.optim_step`` (DavidC001/LISA_ACV): labels [B, A], padded on the left, and the last A logits."""
+    weight = torch.ones(logits.shape[-1])
+    weight[first_row:] = 2
+    flat = F.cross_entropy(
+        logits[:, -labels.shape[1] :].flatten(0, 1) / 0.1,
+        labels.flatten(),
+        weight=weight,
+        ignore_index=pad,
+        reduction="none",
+    )
+    return flat.mean()
+
+
+def test_the_divisor_over_positions_is_the_released_one(model: ExtendedLlava, tokenizer: Any) -> None:
+    """Answers of 4, 2 and 3 tokens after a long question: the divisor is 3 x 4, whatever the question and the image take."""
+    batch = inputs(model, tokenizer, (3, 3, 3))
+    labels = torch.full_like(batch["input_ids"], IGNORED)
+    length = labels.shape[1]
+    answers = [[7, model.first_mask, 9, 8], [model.first_mask + 2, 8], [9, model.word_id(REJ), 8]]
+    padded = torch.zeros(3, 4, dtype=torch.int64)
+    for row, answer in enumerate(answers):
+        labels[row, length - len(answer) :] = torch.tensor(answer)
+        padded[row, 4 - len(answer) :] = torch.tensor(answer)
+    how = {"temperature": 0.1, "row_weight": 2.0, "over": "positions"}
+    found = model(**batch, labels=labels, loss_options=how).loss
+    want = released_loss(model(**batch).logits[:, :-1], padded, model.first_row, pad=0)
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_of_no_answer_at_all_is_zero(model: ExtendedLlava, tokenizer: Any) -> None:
+    batch = inputs(model, tokenizer, (3, 1))
+    labels = torch.full_like(batch["input_ids"], IGNORED)
+    for over in ("labels", "positions"):
+        assert float(model(**batch, labels=labels, loss_options={"over": over}).loss.detach()) == 0
+
+
 @pytest.mark.parametrize("variant", ["mlp", "query"])
 def test_adapters_turn_any_shape_into_rows(variant: Any) -> None:
     torch.manual_seed(0)

@@ -1,0 +1,74 @@
+"""Annotation files in JSON: their encoding, and values of the type that they have to have."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from stages.images import ImageFailure, inside, read_file
+
+MAX_JSON_BYTES = 2**26
+_NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
+"""In Western text a letter beyond ASCII stands alone; in other encodings (GBK, Shift-JIS, cp1251, ...) most stand together."""
+
+
+def read_json(root: Path, relative: str, encoding: str | None = None) -> tuple[Any, str]:
+    """Parse a JSON file; give its value and the encoding it was read in.
+
+    It is read in UTF-8 (with a byte order mark or without), or else in ``encoding`` (``index.encoding`` of the params), or
+    else, where no two neighbouring bytes are beyond ASCII, in cp1252, as a part of the published ReasonSeg is. cp1252 has a
+    character for nearly every byte, so that it would take other encodings for its own.
+
+    Raises:
+        ImageFailure: there is no such file, it is in none of these, or it is not JSON.
+    """
+    data = read_file(inside(root, relative), MAX_JSON_BYTES)
+    text, found = _decode(data, encoding)
+    try:
+        return json.loads(text), found
+    except (ValueError, RecursionError) as error:
+        raise ImageFailure(f"not JSON: {error}") from error
+
+
+def _decode(data: bytes, encoding: str | None) -> tuple[str, str]:
+    tried = ["UTF-8"]
+    if b"\0" not in data:  # which no JSON has, but UTF-16 and UTF-32
+        try:
+            return data.decode("utf-8-sig"), "utf-8"
+        except UnicodeDecodeError:
+            pass
+    if encoding is not None:
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeError:
+            tried.append(encoding)
+    elif b"\0" not in data and not _NEIGHBOURS.search(data):
+        try:
+            return data.decode("cp1252"), "cp1252"
+        except UnicodeDecodeError:
+            tried.append("cp1252")
+    raise ImageFailure(
+        f"text is not {' or '.join(tried)}; name its encoding, such as gbk, in index.encoding of the params"
+    )
+
+
+def field(record: Any, key: str, kind: type) -> Any:
+    """Value of a key that must be there and of this type."""
+    if not isinstance(record, dict):
+        raise ImageFailure(f"found {type(record).__name__}, expected an object with {key!r}")
+    if key not in record:
+        raise ImageFailure(f"key {key!r} is missing (found: {', '.join(map(repr, sorted(record))) or 'none'})")
+    if not isinstance(record[key], kind):
+        raise ImageFailure(f"{key!r} is {type(record[key]).__name__}, expected {kind.__name__}")
+    return record[key]
+
+
+def text(value: Any, what: str) -> str:
+    """A string that can be written as UTF-8."""
+    if not isinstance(value, str):
+        raise ImageFailure(f"{what} is {type(value).__name__}, expected str")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ImageFailure(f"{what} has half of a surrogate pair, which is no character")
+    return value

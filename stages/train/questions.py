@@ -1,0 +1,60 @@
+"""What is asked and answered is words: a text with a control token of the model would say something else than it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stages.train.elisa import REJ
+from stages.train.seg_text import SEG
+from stages.train.text import IMAGE
+from store.reader import Split
+
+SHOWN = 5
+
+
+def check_texts(tokenizer: Any, splits: Mapping[str, Split], training: bool) -> None:
+    """Find texts that hold a control token, before any of them is asked. Needs the column ``targets``.
+
+    Args:
+        splits: name -> split.
+        training: every text and every answer in words is used; else the first text of each target is.
+
+    Raises:
+        ValueError: there are such texts; names the first few by split, image and target. Or there is no text at all.
+    """
+    control = control_tokens(tokenizer)
+    texts, bad = 0, []
+    for name, split in splits.items():
+        for target, text in _texts(split, training):
+            texts += 1
+            if found := control.search(text):
+                image = split.image_ids[target["image_index"]]
+                bad.append(f"{name}/{image} (target {target['target_id']}): {found.group()!r} in {text[:80]!r}")
+    if bad:
+        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise ValueError(
+            f"{len(bad)} texts hold a control token of the language model: {'; '.join(bad[:SHOWN])}{more}; reword them in the "
+            "annotation files, then run: python cli.py index"
+        )
+    if not texts:
+        raise ValueError(f"no questions in {', '.join(splits)}: no image has an annotation that could be read")
+
+
+def control_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """The tokenizer's special tokens and those that the systems add, in any case: phrases are put into lower case."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    words = {*special, *tokenizer.all_special_tokens, IMAGE, SEG, REJ}
+    parts = [re.escape(word) for word in sorted(words, key=len, reverse=True) if word.strip()]
+    return re.compile("|".join([*parts, r"<SEG_MASK_\d+>"]), re.IGNORECASE)
+
+
+def _texts(split: Split, training: bool) -> Iterator[tuple[dict[str, Any], str]]:
+    column = split.column("targets")
+    for shard in range(column.meta.shards):
+        names = ["target_id", "image_index", "texts", "answer"]
+        for target in column.table(shard).select(names).to_pylist():
+            yield from ((target, text) for text in (target["texts"] if training else target["texts"][:1]))
+            if training and target["answer"] is not None:
+                yield target, target["answer"]
