@@ -112,7 +112,7 @@ def test_nothing_is_scored_where_nothing_is_asked(mixed: Any, tmp_path: Path) ->
     assert "2 questions" in done.out
     assert "- 3 images have no annotation: nothing is asked about them." in done.out
     assert "Left out" not in done.out
-    figures = json.loads(mixed.run("evaluate", "--predictions", str(theirs), "--split", "val", "--json").out)
+    figures = mixed.run("evaluate", "--predictions", str(theirs), "--split", "val", "--json").json()
     assert (figures["questions"], figures["skipped"], figures["absent"]) == (2, 0, 3)
     assert mixed.run("report", "--split", "val").code == 0
     assert "of them without annotation" in (mixed.folder / "report/tiny/val.html").read_text()

@@ -76,6 +76,7 @@ SPECIAL = {
     "dataset",
     "splits",
     "index.format",  # one choice
+    "index.encoding",  # in test_pipe_data: it stands in no params file, and then decides nothing
     "masks.model",  # in the weights' table: another model has other weights
     "normalize.name",  # another mean is missing, not stale
     "train",  # decides no column
