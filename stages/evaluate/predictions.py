@@ -55,7 +55,8 @@ def read(path: Path) -> tuple[Meta, list[Prediction]]:
             table = pq.ParquetFile(file, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise PredictionError(f"{path}: not a Parquet file of predictions: {error}") from error
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    found = (table.schema.metadata or {}).items()
+    metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found}
     if metadata.get(_FORMAT_KEY) != str(FORMAT):
         raise PredictionError(f"{path}: {_FORMAT_KEY} is {metadata.get(_FORMAT_KEY)!r}, expected {str(FORMAT)!r}")
     if _plain(table.schema) != _plain(_SCHEMA) or any(

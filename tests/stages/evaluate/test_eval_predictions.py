@@ -161,3 +161,11 @@ def test_an_empty_mask_may_be_written_out() -> None:
 
 def test_it_is_a_value_error() -> None:
     assert issubclass(PredictionError, ValueError)
+
+
+def test_metadata_of_another_tool_may_be_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "val.parquet"
+    write(path, META, PREDICTIONS)
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"tool": b"\xff"}), path)
+    assert read(path) == (META, PREDICTIONS)
