@@ -7,8 +7,6 @@ record.masks[0].decode()                     # bool [H, W]
 record["mask_embeddings/demo_alphaclip"]     # float16 [count, D]
 """
 
-from typing import TYPE_CHECKING, Any
-
 from .errors import (
     ConflictError,
     DamagedStoreError,
@@ -20,10 +18,8 @@ from .errors import (
 from .layout import FORMAT_VERSION
 from .reader import Split, open_split
 from .records import Record, Region
+from .stream import Stream, mix
 from .views import Candidates
-
-if TYPE_CHECKING:
-    from .stream import Stream, mix
 
 __all__ = [
     "FORMAT_VERSION",
@@ -41,12 +37,3 @@ __all__ = [
     "mix",
     "open_split",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Load the streams when they are asked for: who reads records needs no third of the import's time for them."""
-    if name in ("Stream", "mix"):
-        from . import stream
-
-        return getattr(stream, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

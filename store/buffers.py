@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .forks import LOCK
 
 U8 = npt.NDArray[np.uint8]
 
@@ -31,7 +32,6 @@ class BufferPool:
     def __init__(self, allocate: Callable[[int], U8] = plain, keep: int = 16) -> None:
         self._allocate, self._keep = allocate, keep
         self._owners: dict[int, list[U8]] = {}
-        self._lock = threading.Lock()
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """An array with anything in it, C-contiguous and writable."""
@@ -39,7 +39,7 @@ class BufferPool:
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         if size == 0:
             return np.empty(shape, kind)
-        with self._lock:
+        with LOCK:
             owners = self._owners.setdefault(size, [])
             owner = _free(owners)
             if owner is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from .errors import FailedImageError, IncompleteColumnError, StoreError
 from .fields import Accessor
+from .forks import Lazy
 from .layout import column_dir, find_columns, split_dir
 from .lineage import Lineage, collection_paused, command_for, require_current
 from .meta import ColumnMeta, Commit
@@ -151,13 +152,13 @@ class Split:
             raise IndexError(f"image_index {key} is outside 0..{len(self) - 1}")
         return Record(self, key % len(self))
 
-    @cached_property
+    @Lazy
     def image_ids(self) -> tuple[str, ...]:
         """The image_id of every image, in order of image_index."""
         sources = self.columns["images"].meta.sources or ()
         return tuple(image_id for image_id, _ in sources)
 
-    @cached_property
+    @Lazy
     def _numbers(self) -> dict[str, int]:
         return {image_id: number for number, image_id in enumerate(self.image_ids)}
 

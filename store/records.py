@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from . import rle
 from .errors import FailedImageError, StoreError
 from .files import file_sha256
+from .forks import Lazy
 from .pixels import upright_rgb
 from .schema import OK
 from .shards import AnyArray
@@ -76,17 +76,17 @@ class Record:
             )
         return source.array(self.image_index)
 
-    @cached_property
+    @Lazy
     def masks(self) -> list[Region]:
         """SAM's proposals, largest first. Raises FailedImageError when the image has none because it failed."""
         return self._regions("masks")
 
-    @cached_property
+    @Lazy
     def instances(self) -> list[Region]:
         """The annotated regions. Raises FailedImageError as :attr:`masks` does."""
         return self._regions("instances")
 
-    @cached_property
+    @Lazy
     def targets(self) -> list[dict[str, Any]]:
         """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +17,6 @@ from .reader import Split
 from .request import Request
 from .schedule import SampleSet, Schedule, Step, sample_set
 from .views import Candidates
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 LEVELS = ("image", "target")
 LARGE_SAMPLE_BYTES = 1 << 18
@@ -66,19 +66,23 @@ class Stream:
             for step in steps:
                 yield step, self.read(step)
             return
-        from concurrent.futures import ThreadPoolExecutor  # slow to import
-
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="elisa-store")
+        pool, process = self._pool(), os.getpid()
         waiting: deque[tuple[Step, Future[Batch]]] = deque()
         try:
-            for step in steps:
-                waiting.append((step, pool.submit(self.read, step)))
-                if len(waiting) > 2 * self.threads:
-                    yield _first(waiting)
-            while waiting:
+            while True:
+                if os.getpid() != process:  # a fork came in between, and the threads stayed with the parent
+                    pool, process = self._pool(), os.getpid()
+                    waiting = deque((step, pool.submit(self.read, step)) for step, _ in waiting)
+                ahead = islice(steps, 2 * self.threads + 1 - len(waiting))
+                waiting.extend((step, pool.submit(self.read, step)) for step in ahead)
+                if not waiting:
+                    return
                 yield _first(waiting)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="elisa-store")
 
     def read(self, step: Step) -> Batch:
         """Read one batch; ``"repeated"`` bool [B] is there with ``tail="repeat"``."""
