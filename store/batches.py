@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .buffers import BufferPool
 from .errors import StoreError
 from .fields import Accessor
+from .open_files import keep_to_limit
 from .overlap import against_targets, among_instances
 from .reader import Column, Split
 from .request import Request, Wanted, companion
@@ -53,6 +54,7 @@ class BatchReader:
         (or, -1 - j, which instance j) each one is, with a mask or offsets as well. ``"image_index"`` is int64 [B],
         ``"target"`` too where samples are targets, ``"source"`` where there are several splits.
         """
+        keep_to_limit()
         batch: Batch = {"image_index": np.array(samples.image, np.int64)}
         if self.per_target:
             batch["target"] = np.array(samples.target, np.int64)

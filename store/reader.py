@@ -16,6 +16,7 @@ from .forks import Lazy
 from .layout import column_dir, find_columns, split_dir
 from .lineage import Lineage, collection_paused, command_for, require_current
 from .meta import ColumnMeta, Commit
+from .open_files import with_room
 from .records import Record
 from .schema import OK, PER_TARGET
 from .shard_reader import CHECKS, ShardReader
@@ -81,7 +82,11 @@ class Column:
 
     def _read_table(self, shard: int, fields: tuple[str, ...] | None) -> pa.Table:
         commit, _ = self.commit(shard * self.meta.shard_images)
-        return read_table(self.folder, commit, fields)
+        return with_room(partial(read_table, self.folder, commit, fields))
+
+    def close(self) -> None:
+        """Close the files of shards that nobody reads just now; they are opened again when they are needed."""
+        self._shards.clear()
 
     def rows(self, image_index: int) -> tuple[int, range]:
         """The shard of an image, and its rows there: one, or in ``targets`` and ``match/targets`` one a target.
@@ -131,6 +136,18 @@ class Split:
         return (
             f"Split({self.base.parent.name}/{self.base.name}, {len(self)} images, columns: {', '.join(self.columns)})"
         )
+
+    def __enter__(self) -> Split:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its files and forget its decoded tables. What is read later opens and decodes them again."""
+        for column in self.columns.values():
+            column.close()
+        self.tables.clear()
 
     def __len__(self) -> int:
         return self.columns["images"].meta.images

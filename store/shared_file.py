@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from .open_files import with_room
+
 
 class SharedFile:
     """Grows at the end; what is there stays. Gone with the last process that has it open.
@@ -16,7 +18,7 @@ class SharedFile:
     """
 
     def __init__(self) -> None:
-        self._descriptor = _nameless_file()
+        self._descriptor = with_room(_nameless_file)
         self._regions: list[tuple[int, pa.Buffer]] = []
 
     def reserve(self, size: int) -> int:
@@ -39,7 +41,7 @@ class SharedFile:
                 return region.slice(start - first, size)
             mapped = first + -(-region.size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         rest = os.fstat(self._descriptor).st_size - mapped
-        memory = mmap.mmap(self._descriptor, rest, prot=mmap.PROT_READ, offset=mapped)
+        memory = with_room(lambda: mmap.mmap(self._descriptor, rest, prot=mmap.PROT_READ, offset=mapped))
         self._regions.append((mapped, pa.py_buffer(memory)))
         return self.read(start, size)
 

@@ -110,6 +110,15 @@ class TableCache:
             self._extents[key] = (process, start, data.size)
         return True
 
+    def clear(self) -> None:
+        """Forget everything. What somebody still holds stays for as long."""
+        with LOCK:
+            self._own.clear()
+            self._shared.clear()
+            self._extents.clear()
+            self._files.clear()
+            self.own_bytes = self.shared_bytes = 0
+
     def _known(self, key: Key) -> DecodedShard | None:
         if key in self._own:
             self._own.move_to_end(key)
