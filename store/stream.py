@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from .batches import Batch, BatchReader
-from .buffers import BufferPool
 from .reader import Split
 from .request import Request
 from .schedule import SampleSet, Schedule, Step, sample_set
@@ -124,7 +123,6 @@ def mix(
     tail: str = "keep",
     failed: str = "raise",
     threads: int | None = None,
-    pool: BufferPool | None = None,
 ) -> Stream:
     """Stream several splits by weight; see :meth:`Split.stream` for the rest.
 
@@ -145,4 +143,4 @@ def mix(
     schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
     if threads is None:
         threads = 2 if request.sample_bytes >= LARGE_SAMPLE_BYTES else 1
-    return Stream(BatchReader(request, ragged, pool), schedule, threads)
+    return Stream(BatchReader(request, ragged), schedule, threads)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .batches import Batch
-from .buffers import U8, BufferPool
+from .batches import Batch, BatchReader
 from .errors import StoreError
 from .schedule import Schedule, Step
 from .stream import Stream
@@ -40,6 +40,11 @@ def to_tensors(batch: Batch) -> dict[str, Any]:
     return {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in batch.items()}
 
 
+def to_page_locked(batch: Batch) -> dict[str, Any]:
+    """As :func:`to_tensors`, all of them page-locked; what was not read into such memory is copied there."""
+    return {key: _locked(value) if isinstance(value, np.ndarray) else value for key, value in batch.items()}
+
+
 class Loader(DataLoader[dict[str, Any]]):
     """See :func:`loader`. An epoch is one iteration; the next one has another order.
 
@@ -51,8 +56,10 @@ class Loader(DataLoader[dict[str, Any]]):
             raise TypeError(f"{', '.join(taken)}: the stream decides that, give it to split.stream(...)")
         self.stream = stream
         self._resumed = stream.schedule.position > 0
-        if pin_memory and num_workers == 0:
-            stream.reader.pool = BufferPool(_pinned)
+        pinned = pin_memory and num_workers == 0
+        reader = BatchReader(stream.reader.request, stream.reader.ragged, _page_locked) if pinned else stream.reader
+        self._source = Stream(reader, stream.schedule, stream.threads)
+        self._to_tensors = to_page_locked if pinned else to_tensors
         if num_workers:
             for name, fields in stream.reader.request.fields.items():
                 for split in stream.reader.splits:
@@ -81,7 +88,7 @@ class Loader(DataLoader[dict[str, Any]]):
         if self.num_workers:
             batches = zip(schedule.steps(), super().__iter__(), strict=True)
         else:
-            batches = map(self._converted, self.stream.read_ahead())
+            batches = map(self._converted, self._source.read_ahead())
         try:
             for step, batch in batches:
                 schedule.advance(step)
@@ -98,7 +105,7 @@ class Loader(DataLoader[dict[str, Any]]):
         schedule.finish()
 
     def _converted(self, read: tuple[Step, dict[str, Any]]) -> tuple[Step, Any]:
-        return read[0], self._collate(to_tensors(read[1]))
+        return read[0], self._collate(self._to_tensors(read[1]))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, unless the loader stands in it."""
@@ -153,6 +160,21 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _pinned(size: int) -> U8:
-    memory: U8 = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
-    return memory
+def _page_locked(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A page-locked array whose ``base`` is its tensor.
+
+    torch's allocator is the only pool for such memory: copies to the GPU are noted there (CUDA events), and a block is not
+    handed out again before they are done. It knows a block by the tensor that it made, not by others at the same address.
+    """
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    array: npt.NDArray[Any] = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
+    return array
+
+
+def _locked(array: npt.NDArray[Any]) -> torch.Tensor:
+    """The tensor that an array of :func:`_page_locked` belongs to; of any other array a page-locked copy."""
+    if isinstance(array.base, torch.Tensor):
+        return array.base
+    copy = _page_locked(array.shape, array.dtype)
+    copy[...] = array
+    return _locked(copy)

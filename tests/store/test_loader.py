@@ -183,26 +183,6 @@ def test_damage_in_a_worker_is_the_store_s_own_error(tmp_path: Path) -> None:
             images(loader(stream(known), **how))
 
 
-def test_pinned_memory_is_used_again_only_when_nobody_holds_it(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pool over torch's memory, on a machine without CUDA: page-locking is left out, everything else is the same."""
-    real, made = torch.empty, []
-
-    def empty(*args: Any, pin_memory: bool = False, **how: Any) -> torch.Tensor:
-        made.append(pin_memory)
-        return real(*args, **how)
-
-    monkeypatch.setattr(torch, "empty", empty)
-    batches = loader(stream(known, batch_size=2), pin_memory=True)
-    kept = {int(batch["image_index"][0]): batch[X][0] for batch in batches}
-    first = len(made)
-    assert all(made)
-    for image, got in kept.items():
-        torch.testing.assert_close(got[: len(known.embeddings[image])], torch.from_numpy(known.embeddings[image]))
-    del kept, got
-    images(batches)
-    assert len(made) == first, "memory of the first epoch is used again"
-
-
 def test_ranks_see_everything_once_in_ddp(known: Known) -> None:
     """As DDP does it: every rank has a loader of its own, with equal batch counts."""
     ranks = [loader(stream(known, rank=rank, world_size=3, tail="repeat")) for rank in range(3)]
