@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .batches import Batch, BatchReader
 from .errors import StoreError
+from .options import whole
 from .schedule import Schedule, Step
-from .stream import Stream
+from .stream import Stream, walk
 
 __all__ = ["Loader", "loader", "to_tensors"]
 
@@ -46,16 +47,12 @@ def to_page_locked(batch: Batch) -> dict[str, Any]:
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """See :func:`loader`. An epoch is one iteration; the next one has another order.
-
-    An iteration that is left early begins the same epoch anew, unless :meth:`load_state_dict` comes in between.
-    """
+    """See :func:`loader`. Its place is that of the :class:`Stream`: what was left early goes on with the next iteration."""
 
     def __init__(self, stream: Stream, num_workers: int, pin_memory: bool, **options: Any) -> None:
         if taken := sorted({"batch_size", "sampler", "batch_sampler", "shuffle", "drop_last"} & set(options)):
             raise TypeError(f"{', '.join(taken)}: the stream decides that, give it to split.stream(...)")
-        self.stream = stream
-        self._resumed = stream.schedule.position > 0
+        self.stream, num_workers = stream, whole("num_workers", num_workers)
         pinned = pin_memory and num_workers == 0
         reader = BatchReader(stream.reader.request, stream.reader.ragged, _page_locked) if pinned else stream.reader
         self._source = Stream(reader, stream.schedule, stream.threads)
@@ -80,20 +77,8 @@ class Loader(DataLoader[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         schedule = self.stream.schedule
-        schedule.begin()
-        if not self._resumed:
-            schedule.start(schedule.epoch)
-        self._resumed = False
-        batches: Iterator[tuple[Step, Any]]
-        if self.num_workers:
-            batches = zip(schedule.steps(), super().__iter__(), strict=True)
-        else:
-            batches = map(self._converted, self._source.read_ahead())
         try:
-            for step, batch in batches:
-                schedule.advance(step)
-                yield batch
-                del batch  # its memory is for the batch that is read next
+            yield from walk(schedule, self._read)
         except (RuntimeError, EOFError, ConnectionError) as error:  # the last two while it hands a tensor over
             told = _signalled(error) if self.num_workers else error
             if "DataLoader worker" not in str(told):
@@ -102,24 +87,26 @@ class Loader(DataLoader[dict[str, Any]]):
                 f"a loader worker died in epoch {schedule.epoch} after sample {schedule.position} of {schedule.samples} (out of "
                 f"memory, or killed): {told}; state_dict() says where to go on"
             ) from error
-        schedule.finish()
+
+    def _read(self) -> Iterator[tuple[Step, Any]]:
+        if self.num_workers:
+            return zip(self.stream.schedule.steps(), super().__iter__(), strict=True)
+        return map(self._converted, self._source.read_ahead())
 
     def _converted(self, read: tuple[Step, dict[str, Any]]) -> tuple[Step, Any]:
         return read[0], self._collate(self._to_tensors(read[1]))
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch, unless the loader stands in it."""
-        if epoch != self.stream.schedule.epoch:
-            self.stream.schedule.start(epoch)
+        """As :meth:`Stream.set_epoch`."""
+        self.stream.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`Stream.state_dict`: after the last batch that was taken, however many were read ahead."""
         return self.stream.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As :meth:`Stream.load_state_dict`; the next iteration goes on there."""
+        """As :meth:`Stream.load_state_dict`."""
         self.stream.load_state_dict(state)
-        self._resumed = True
 
 
 def _signalled(error: Exception) -> Exception:

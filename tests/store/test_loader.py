@@ -98,14 +98,6 @@ def test_a_state_counts_batches_handed_out_not_those_read_ahead(known: Known, be
     assert images(third) == permutation(23, 3, 1).tolist(), "and then the next epoch"
 
 
-def test_leaving_early_begins_the_epoch_anew(known: Known) -> None:
-    batches = loader(stream(known))
-    next(iter(batches))
-    assert images(batches) == permutation(23, 3, 0).tolist()
-    batches.set_epoch(5)
-    assert images(batches) == permutation(23, 3, 5).tolist()
-
-
 @pytest.mark.parametrize("tail", ["keep", "drop"])
 def test_a_loop_over_exactly_all_batches_goes_on_to_the_next_epoch(known: Known, tail: str) -> None:
     """``islice(loader, len(loader))`` never sees the end of the iteration."""
