@@ -17,7 +17,7 @@ from .errors import (
 )
 from .layout import FORMAT_VERSION
 from .reader import Split, open_split
-from .records import Record, Region
+from .records import Record, Records, Region
 from .stream import Stream, mix
 from .views import Candidates
 
@@ -29,6 +29,7 @@ __all__ = [
     "FailedImageError",
     "IncompleteColumnError",
     "Record",
+    "Records",
     "Region",
     "RleError",
     "Split",

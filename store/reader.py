@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import pyarrow as pa
 
@@ -17,7 +17,8 @@ from .layout import column_dir, find_columns, split_dir
 from .lineage import Lineage, collection_paused, command_for, require_current
 from .meta import ColumnMeta, Commit
 from .open_files import with_room
-from .records import Record
+from .options import index_of, listed, meant, whole
+from .records import Record, Records
 from .schema import OK, PER_TARGET
 from .shard_reader import CHECKS, ShardReader
 from .shards import AnyArray
@@ -155,19 +156,29 @@ class Split:
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, key: int | str) -> Record:
-        """The record of an image, by image_index or image_id.
+    @overload
+    def __getitem__(self, key: int | str) -> Record: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Records: ...
+
+    def __getitem__(self, key: int | str | slice) -> Record | Records:
+        """The record of an image, by image_index or image_id; of a slice, a sequence of records, read when asked for.
 
         Raises:
             IndexError, KeyError: there is no such image.
+            TypeError: the key is none of these.
         """
+        if isinstance(key, slice):
+            return Records(self, range(len(self))[key])
         if isinstance(key, str):
             if key not in self._numbers:
                 raise KeyError(f"no image {key!r} in {self.base.name}; its {len(self)} images are in split.image_ids")
             key = self._numbers[key]
-        if not -len(self) <= key < len(self):
-            raise IndexError(f"image_index {key} is outside 0..{len(self) - 1}")
-        return Record(self, key % len(self))
+        number = index_of(key, "an image_index, an image_id or a slice")
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"image_index {number} is outside 0..{len(self) - 1}")
+        return Record(self, number % len(self))
 
     @Lazy
     def image_ids(self) -> tuple[str, ...]:
@@ -181,7 +192,7 @@ class Split:
 
     def stream(
         self,
-        columns: Sequence[str] | Mapping[str, str],
+        columns: str | Sequence[str] | Mapping[str, str],
         batch_size: int = 32,
         *,
         shuffle: bool = False,
@@ -191,7 +202,7 @@ class Split:
         world_size: int = 1,
         level: str = "image",
         ragged: bool = False,
-        candidates: Candidates | None = None,
+        candidates: Candidates | int | None = None,
         tail: str = "keep",
         failed: str = "raise",
         threads: int | None = None,
@@ -200,12 +211,12 @@ class Split:
 
         Args:
             columns: what to read, and nothing else is read: columns (``mask_embeddings/NAME``, ``masks``) and fields of
-                tables (``targets.texts``); or a mapping, key in the batch -> column.
+                tables (``targets.texts``), one or several; or a mapping, key in the batch -> column.
             shuffle: a true permutation of all samples, decided by ``seed`` and ``epoch`` alone.
             rank, world_size: sample p of the epoch's order goes to rank p modulo world_size.
             level: a sample is an ``image`` (with a list of its targets), or a ``target``.
             ragged: vectors of all samples one after the other, with offsets, instead of padded with zeros.
-            candidates: which masks to offer; default: all that were embedded.
+            candidates: which masks to offer, or how many of the largest; default: all that were embedded.
             tail: ``keep``, ``drop`` or ``repeat`` what fills no batch on every rank; the last two give all ranks equally
                 many batches.
             failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
@@ -237,7 +248,9 @@ class Split:
     def column(self, name: str) -> Column:
         """A column by name; an unknown one raises KeyError with the choices."""
         if name not in self.columns:
-            raise KeyError(f"no column {name!r}; this split was opened with {', '.join(self.columns)}")
+            raise KeyError(
+                f"no column {name!r}; {meant(name, self.columns)}this split was opened with {', '.join(self.columns)}"
+            )
         return self.columns[name]
 
 
@@ -247,7 +260,7 @@ def open_split(
     dataset: str,
     split: str,
     images_root: str | Path | None = None,
-    columns: Sequence[str] | None = None,
+    columns: str | Sequence[str] | None = None,
     allow_incomplete: bool = False,
     check: str = "always",
     table_cache_bytes: int = DEFAULT_BYTES,
@@ -258,7 +271,7 @@ def open_split(
         store: folder of the store.
         dataset, split: which split.
         images_root: the data set's folder, if pixels are wanted; the store itself knows only relative paths.
-        columns: open these alone (``images`` always comes along); default: every column there is.
+        columns: open this one or these alone (``images`` always comes along); default: every column there is.
         allow_incomplete: give the shards that are there instead of raising.
         check: when the bytes of an image are held against their checksums: ``always``, at ``first-touch`` in a process,
             or ``never``. Identity, sizes and indices of files are always checked, and tables whenever they are decoded.
@@ -275,11 +288,12 @@ def open_split(
     names = find_columns(base) if base.is_dir() else []
     if "images" not in names:
         raise StoreError(f"{base} holds no indexed split; run: python cli.py index --split {split}")
-    wanted = names if columns is None else list(dict.fromkeys(["images", *columns]))
+    wanted = names if columns is None else list(dict.fromkeys(["images", *listed(columns)]))
     if unknown := sorted(set(wanted) - set(names)):
-        raise StoreError(f"{base}: no column {', '.join(unknown)}; found {', '.join(names)}")
+        hints = "".join(meant(name, names) for name in unknown)
+        raise StoreError(f"{base}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}")
     lineage = Lineage(Path(store))
-    tables = TableCache(table_cache_bytes)
+    tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
     opened = {
         name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
         for name in wanted

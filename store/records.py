@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from . import rle
 from .errors import FailedImageError, StoreError
 from .files import file_sha256
 from .forks import Lazy
+from .options import index_of, meant
 from .pixels import upright_rgb
 from .schema import OK
 from .shards import AnyArray
@@ -34,7 +36,11 @@ class Region:
     fields: dict[str, Any]
 
     def __getitem__(self, name: str) -> Any:
-        return self.segmentation if name == "segmentation" else self.fields[name]
+        if name == "segmentation":
+            return self.segmentation
+        if name not in self.fields:
+            raise KeyError(f"no field {name!r}; {meant(name, self.fields)}found segmentation, {', '.join(self.fields)}")
+        return self.fields[name]
 
     def decode(self) -> npt.NDArray[np.bool_]:
         """The mask as bool [height_px, width_px]."""
@@ -43,6 +49,34 @@ class Region:
     def coco(self) -> dict[str, Any]:
         """The mask as pycocotools takes it: ``{"size": [h, w], "counts": ...}``."""
         return {"size": [self.height_px, self.width_px], "counts": self.segmentation}
+
+
+class Records(Sequence["Record"]):
+    """Some records of a split, one after the other. Each is read when it is asked for; nothing is copied."""
+
+    def __init__(self, split: Split, numbers: range) -> None:
+        self.split, self.numbers = split, numbers
+
+    def __repr__(self) -> str:
+        return f"Records({len(self)} of {self.split!r})"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, key: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Records: ...
+
+    def __getitem__(self, key: int | slice) -> Record | Records:
+        """The record at a position, or those of a slice."""
+        if isinstance(key, slice):
+            return Records(self.split, self.numbers[key])
+        number = index_of(key, "a position or a slice")
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"position {number} is outside 0..{len(self) - 1}")
+        return self.split[self.numbers[number]]
 
 
 class Record:

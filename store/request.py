@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import StoreError
 from .forks import Lazy
+from .options import meant
 from .reader import Column, Split
 from .schema import TABLES
 from .views import Candidates
@@ -43,10 +44,15 @@ def resolve(split: Split, name: str) -> Wanted:
     table, _, field = name.rpartition(".")
     if table in split.columns and table in TABLES:
         if field not in TABLES[table].names:
-            raise KeyError(f"the table {table} has no field {field!r}; its fields are {', '.join(TABLES[table].names)}")
+            names = TABLES[table].names
+            raise KeyError(
+                f"the table {table} has no field {field!r}; {meant(field, names)}its fields are {', '.join(names)}"
+            )
         return Wanted(table, field)
+    fields = [f"{table}.{field}" for table in split.columns if table in TABLES for field in TABLES[table].names]
     raise KeyError(
-        f"no column {name!r}; this split was opened with {', '.join(split.columns)}; fields are <table>.<field>"
+        f"no column {name!r}; {meant(name, [*split.columns, *fields])}this split was opened with "
+        f"{', '.join(split.columns)}; fields are <table>.<field>"
     )
 
 
