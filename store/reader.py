@@ -18,6 +18,7 @@ from .lineage import Lineage, collection_paused, command_for, require_current
 from .meta import ColumnMeta, Commit
 from .open_files import with_room
 from .options import index_of, listed, meant, whole
+from .pictures import Pictures
 from .records import Record, Records
 from .schema import OK, PER_TARGET
 from .shard_reader import CHECKS, ShardReader
@@ -132,11 +133,20 @@ class Split:
         self.columns = columns
         self.images_root = images_root
         self.tables = tables
+        self._pictures: Pictures | None = None
 
     def __repr__(self) -> str:
         return (
             f"Split({self.base.parent.name}/{self.base.name}, {len(self)} images, columns: {', '.join(self.columns)})"
         )
+
+    @property
+    def pictures(self) -> Pictures | None:
+        """Reads the image files below ``images_root``; None without one."""
+        root = self.images_root
+        if root is None or self._pictures is None or self._pictures.root != Path(root):
+            self._pictures = None if root is None else Pictures(Path(root), self.columns["images"].check)
+        return self._pictures
 
     def __enter__(self) -> Split:
         return self
@@ -273,8 +283,9 @@ def open_split(
         images_root: the data set's folder, if pixels are wanted; the store itself knows only relative paths.
         columns: open this one or these alone (``images`` always comes along); default: every column there is.
         allow_incomplete: give the shards that are there instead of raising.
-        check: when the bytes of an image are held against their checksums: ``always``, at ``first-touch`` in a process,
-            or ``never``. Identity, sizes and indices of files are always checked, and tables whenever they are decoded.
+        check: when the bytes of an image (its vectors, its pixels) are held against their checksums: ``always``, at
+            ``first-touch`` in a process, or ``never``. Identity, sizes and indices of files are always checked, and tables
+            whenever they are decoded.
         table_cache_bytes: so much memory may decoded tables take in a process.
 
     Raises:

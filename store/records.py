@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -12,10 +11,8 @@ import numpy.typing as npt
 
 from . import rle
 from .errors import FailedImageError, StoreError
-from .files import file_sha256
 from .forks import Lazy
 from .options import index_of, meant
-from .pixels import upright_rgb
 from .schema import OK
 from .shards import AnyArray
 
@@ -132,24 +129,18 @@ class Record:
         return [{**match, **target} for target, match in zip(targets, self._rows("match/targets"), strict=True)]
 
     def image(self) -> npt.NDArray[np.uint8]:
-        """The pixels, uint8 [H, W, 3] RGB, EXIF-oriented. Needs ``images_root`` and Pillow."""
-        if self.split.images_root is None:
+        """The pixels, uint8 [H, W, 3] RGB, EXIF-oriented. Needs ``images_root`` and Pillow.
+
+        Raises:
+            StoreError: the file is not there, or not the one that was indexed (looked at as ``check`` of the split says).
+            FailedImageError: the image has no pixels because it failed.
+        """
+        pictures = self.split.pictures
+        if pictures is None:
             raise StoreError("no pixels: open the split with images_root=<the data set's folder>")
         if self.status != OK:
             raise FailedImageError(f"image {self.image_index}: {self.error or self.status}")
-        from PIL import Image
-
-        words = PurePosixPath(self.path)
-        if words.is_absolute() or ".." in words.parts:
-            raise StoreError(f"image {self.image_index}: {self.path!r} leads outside images_root")
-        path = self.split.images_root / words  # a link is followed: a data set may be made of them
-        if file_sha256(path) != self._row["sha256"]:
-            raise StoreError(
-                f"image {self.image_index}: {self.path} is not the file that was indexed; run: python cli.py index"
-            )
-        with Image.open(path) as image:
-            image.load()
-            return upright_rgb(image)
+        return pictures.read(self.path, self._row["sha256"])
 
     def _regions(self, column: str) -> list[Region]:
         row = self._rows(column)[0]
