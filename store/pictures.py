@@ -14,6 +14,9 @@ from .errors import StoreError
 from .open_files import with_room
 from .pixels import upright_rgb
 
+_JPEG, _END = b"\xff\xd8", bytes(64) + b"\xff\xd9"
+"""How a JPEG begins, and what stands in for the end of one that was indexed without it."""
+
 Version = tuple[int, ...]
 """What changes with a file's bytes: inode, size, times (``ctime`` cannot be set back)."""
 
@@ -37,10 +40,6 @@ class Pictures:
         Raises:
             StoreError: the file is not there, or is not the one that was indexed.
         """
-        try:
-            from PIL import Image
-        except ModuleNotFoundError as error:
-            raise StoreError(f"{name}: pixels need Pillow; type: pip install pillow") from error
         path = self._path(name)
         data, version = self._bytes(path)
         if self.check == "always" or (self.check == "first-touch" and self._checked.get(name) != version):
@@ -48,10 +47,13 @@ class Pictures:
                 raise StoreError(f"{path} is not the file that was indexed: found sha256 {found}, expected {sha256}")
             self._checked[name] = version
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                return upright_rgb(image)
-        except OSError as error:  # what Pillow raises of a file that is none
+            try:
+                return _decoded(data)
+            except OSError:
+                if self._checked.get(name) != version or not data.startswith(_JPEG):
+                    raise
+                return _decoded(data + _END)  # the index found that nothing lacks but the end marker
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of bad bytes
             raise StoreError(f"{path} cannot be decoded: {error}") from error
 
     def _path(self, name: str) -> Path:
@@ -70,3 +72,13 @@ class Pictures:
             raise StoreError(
                 f"no file {path}: images_root={str(self.root)!r} {what}; expected the folder of the data set that was indexed"
             ) from error
+
+
+def _decoded(data: bytes) -> npt.NDArray[np.uint8]:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise StoreError("pixels need Pillow; type: pip install pillow") from error
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return upright_rgb(image)

@@ -20,6 +20,17 @@ from .stream import Stream, walk
 __all__ = ["Loader", "loader", "to_tensors"]
 
 
+ALONE = (
+    "A stream splits its epoch over the ranks itself: give rank and world_size to split.stream(...) or mix(...), and let nobody "
+    "else do it. accelerate: leave the loader out of accelerator.prepare(...), and move the batches to accelerator.device. "
+    "Lightning: Trainer(use_distributed_sampler=False); Fabric: setup_dataloaders(batches, use_distributed_sampler=False)"
+)
+
+
+class SplitTwiceError(StoreError, TypeError):
+    """Somebody wants to split or batch again what the stream has split and batched; the message says what to do instead."""
+
+
 def loader(stream: Stream, num_workers: int = 0, pin_memory: bool | None = None, **options: Any) -> Loader:
     """A DataLoader whose batches are those of ``stream``, as tensors.
 
@@ -50,8 +61,10 @@ class Loader(DataLoader[dict[str, Any]]):
     """See :func:`loader`. Its place is that of the :class:`Stream`: what was left early goes on with the next iteration."""
 
     def __init__(self, stream: Stream, num_workers: int, pin_memory: bool, **options: Any) -> None:
-        if taken := sorted({"batch_size", "sampler", "batch_sampler", "shuffle", "drop_last"} & set(options)):
-            raise TypeError(f"{', '.join(taken)}: the stream decides that, give it to split.stream(...)")
+        if taken := sorted(
+            {"batch_size", "dataset", "sampler", "batch_sampler", "shuffle", "drop_last"} & set(options)
+        ):
+            raise SplitTwiceError(f"{', '.join(taken)}: the stream decides that, give it to split.stream(...). {ALONE}")
         self.stream, num_workers = stream, whole("num_workers", num_workers)
         pinned = pin_memory and num_workers == 0
         reader = BatchReader(stream.reader.request, stream.reader.ragged, _page_locked) if pinned else stream.reader
@@ -74,6 +87,11 @@ class Loader(DataLoader[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.stream)
+
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        """What ``accelerator.prepare`` looks at first, before it would make another loader of parts of this one."""
+        raise SplitTwiceError(f"this loader is not to be prepared. {ALONE}")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         schedule = self.stream.schedule
@@ -125,6 +143,9 @@ class _Batches(Dataset[dict[str, Any]]):
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
+
+    def __len__(self) -> int:  # what a sampler would share out among ranks
+        raise SplitTwiceError(f"the data set of a loader has batches of a stream, no samples to choose from. {ALONE}")
 
     def __getitem__(self, step: Step) -> dict[str, Any]:
         return to_tensors(self.stream.read(step))

@@ -141,6 +141,21 @@ def test_links_are_followed_and_names_lead_nowhere_else(made: Path) -> None:
             opened(made, check="never")[number].image()
 
 
+@pytest.mark.parametrize("check", ["always", "first-touch"])
+def test_a_jpeg_that_was_indexed_without_its_end_marker_is_read(made: Path, check: str) -> None:
+    path = made / "data/val/a.png"
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(path, format="JPEG")
+    whole = np.asarray(Image.open(path).convert("RGB")).copy()
+    path.write_bytes(path.read_bytes()[:-2])
+    index(made / "later", [hashlib.sha256(path.read_bytes()).hexdigest(), *["0" * 64] * 3])
+    split = open_split(made / "later/store", "d", "val", images_root=made / "data", check=check)
+    for _ in range(2):
+        np.testing.assert_array_equal(split[0].image(), whole)
+    unchecked = open_split(made / "later/store", "d", "val", images_root=made / "data", check="never")
+    with pytest.raises(StoreError, match="a.png cannot be decoded"):
+        unchecked[0].image()  # nobody knows here that it was like this when it was indexed
+
+
 def test_without_a_folder_or_pillow_it_says_what_to_do(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match="images_root=<the data set's folder>"):
         open_split(made / "store", "d", "val")[0].image()
