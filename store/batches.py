@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .buffers import Allocate, BufferPool
+from .column_reader import Column
 from .errors import StoreError
 from .fields import Accessor
 from .open_files import keep_to_limit
 from .overlap import against_targets, among_instances
-from .reader import Column, Split
+from .reader import Split
 from .request import Request, Wanted, companion
 from .schema import PER_TARGET, TABLES
 from .shards import AnyArray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import weakref
@@ -58,8 +57,10 @@ def opened(key: weakref.ref[Any], opens: Callable[[], OpenFile]) -> OpenFile:
     """The open file of a reader, by its :func:`handle`; the ones that were used longest ago are closed for it."""
     file = _open.get(key)
     if file is not None:
-        with contextlib.suppress(KeyError):  # another thread closed it for its own; this one still holds it
+        try:  # noqa: SIM105 (suppress takes longer than the rest of this)
             _open.move_to_end(key)
+        except KeyError:  # another thread closed it for its own; this one still holds it
+            pass
         return file
     file = opens()
     with LOCK:

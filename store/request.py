@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .column_reader import Column
 from .errors import StoreError
 from .forks import Lazy
 from .options import meant
-from .reader import Column, Split
+from .reader import Split
 from .schema import TABLES
 from .views import Candidates
 

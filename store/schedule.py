@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .batches import Samples
+from .column_reader import Column
 from .columns import Commit
 from .errors import FailedImageError, IncompleteColumnError, StoreError
 from .options import flag, whole
 from .order import Order, mixed_order, plain_order, quotas, single_order
-from .reader import Column, Split
+from .reader import Split
 from .schema import ABSENT, OK, REMOVED
 from .states import MOST_SEED, State, read_state
 

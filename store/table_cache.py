@@ -66,10 +66,10 @@ class TableCache:
 
         Threads decode different shards at once. Of those that ask for the same one, the first decodes and the others wait.
         """
-        place = (os.getpid(), key)  # a child does not wait for what a thread of its parent decodes
         with LOCK:
             if (found := self._known(key)) is not None:
                 return found
+            place = (os.getpid(), key)  # a child does not wait for what a thread of its parent decodes
             other = self._decoding.get(place)
             if other is None:
                 own = self._decoding[place] = _Decoding()

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 START = """
 import os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-import store.reader
+import store.column_reader
 from store import open_split
 
 X = "mask_embeddings/x"
@@ -54,16 +54,16 @@ def background(work):
 SCRIPTS = {
     "while a table is being decoded": """
 split = opened()
-real, entered, forked = store.reader.read_table, threading.Event(), threading.Event()
+real, entered, forked = store.column_reader.read_table, threading.Event(), threading.Event()
 def slow(*given):
     entered.set()
     forked.wait()
     return real(*given)
-store.reader.read_table = slow
+store.column_reader.read_table = slow
 background(lambda: list(split.stream(["targets.texts"], 4, threads=0)))
 entered.wait()
 def work():
-    store.reader.read_table = real
+    store.column_reader.read_table = real
     assert images(split.stream(["targets.texts"], 4)) == list(range(23))
     assert len(split[0].masks) == len(split[0][X])
 print(child(work))
@@ -72,16 +72,16 @@ forked.set()
     "while a record's masks are being worked out": """
 split = opened()
 record, other = split[0], split[1]
-real, entered, forked = store.reader.read_table, threading.Event(), threading.Event()
+real, entered, forked = store.column_reader.read_table, threading.Event(), threading.Event()
 def slow(*given):
     entered.set()
     forked.wait()
     return real(*given)
-store.reader.read_table = slow
+store.column_reader.read_table = slow
 background(lambda: record.masks)
 entered.wait()
 def work():
-    store.reader.read_table = real
+    store.column_reader.read_table = real
     assert len(other.masks) == len(other[X])
 print(child(work))
 forked.set()
@@ -226,10 +226,10 @@ def test_a_decode_that_fails_is_tried_again_by_those_who_waited() -> None:
 
 
 def test_a_reader_of_another_thread_does_not_wait_for_a_decode(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    import store.reader
+    import store.column_reader
 
     split = open_split(known.store, "d", "val")
-    real, entered, go = store.reader.read_table, threading.Event(), threading.Event()
+    real, entered, go = store.column_reader.read_table, threading.Event(), threading.Event()
 
     def slow(folder: Any, commit: Any, *rest: Any) -> pa.Table:
         if commit.shard == 1:
@@ -237,7 +237,7 @@ def test_a_reader_of_another_thread_does_not_wait_for_a_decode(known: Known, mon
             assert go.wait(20)
         return real(folder, commit, *rest)
 
-    monkeypatch.setattr(store.reader, "read_table", slow)
+    monkeypatch.setattr(store.column_reader, "read_table", slow)
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(len(split[4].masks)))
     thread.start()
