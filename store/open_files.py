@@ -50,7 +50,9 @@ _open: OrderedDict[weakref.ref[Any], OpenFile] = OrderedDict()
 
 def handle(reader: Any) -> weakref.ref[Any]:
     """What a reader's file is kept under, for as long as there is the reader."""
-    return weakref.ref(reader, _forget)
+    key = weakref.ref(reader, _forget)
+    hash(key)  # taken now, as it cannot be when the reader is gone
+    return key
 
 
 def opened(key: weakref.ref[Any], opens: Callable[[], OpenFile]) -> OpenFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -168,3 +169,14 @@ def test_a_closed_split_holds_no_file_and_opens_them_again(known: Known) -> None
     assert len(split[0].masks) == len(known.masks[0])
     split.close()
     assert descriptors(known.store) == before
+
+
+def test_a_split_that_was_read_can_be_sent_to_another_process(known: Known) -> None:
+    """As loader workers that are not forked get it: it opens its files again there."""
+    split = open_split(known.store, "d", "val", images_root=known.store)
+    stream = split.stream([X, "targets.texts"], 4)
+    next(iter(stream))
+    assert len(split[0].masks) == len(known.masks[0])
+    there = pickle.loads(pickle.dumps(stream))
+    np.testing.assert_array_equal(there.reader.splits[0][0][X], known.embeddings[0])
+    assert [image for batch in there for image in batch["image_index"].tolist()] == list(range(4, SHARDS))
