@@ -7,8 +7,6 @@ record.masks[0].decode()                     # bool [H, W]
 record["mask_embeddings/demo_alphaclip"]     # float16 [count, D]
 """
 
-from typing import TYPE_CHECKING, Any
-
 from .errors import (
     ConflictError,
     DamagedStoreError,
@@ -19,11 +17,9 @@ from .errors import (
 )
 from .layout import FORMAT_VERSION
 from .reader import Split, open_split
-from .records import Record, Region
+from .records import Record, Records, Region
+from .stream import Stream, mix
 from .views import Candidates
-
-if TYPE_CHECKING:
-    from .stream import Stream, mix
 
 __all__ = [
     "FORMAT_VERSION",
@@ -33,6 +29,7 @@ __all__ = [
     "FailedImageError",
     "IncompleteColumnError",
     "Record",
+    "Records",
     "Region",
     "RleError",
     "Split",
@@ -41,12 +38,3 @@ __all__ = [
     "mix",
     "open_split",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Load the streams when they are asked for: who reads records needs no third of the import's time for them."""
-    if name in ("Stream", "mix"):
-        from . import stream
-
-        return getattr(stream, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

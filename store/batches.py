@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .buffers import BufferPool
+from .buffers import Allocate, BufferPool
+from .column_reader import Column
 from .errors import StoreError
 from .fields import Accessor
+from .open_files import keep_to_limit
 from .overlap import against_targets, among_instances
-from .reader import Column, Split
+from .reader import Split
 from .request import Request, Wanted, companion
 from .schema import PER_TARGET, TABLES
 from .shards import AnyArray
@@ -36,13 +38,14 @@ class BatchReader:
 
     Args:
         ragged: vectors and numbers of candidates come one after the other with offsets, not padded with zeros.
+        allocate: makes the arrays of vectors; default: memory that is used again as soon as nobody holds it.
     """
 
-    def __init__(self, request: Request, ragged: bool = False, pool: BufferPool | None = None) -> None:
+    def __init__(self, request: Request, ragged: bool = False, allocate: Allocate | None = None) -> None:
         self.request, self.splits, self.wanted = request, request.splits, request.wanted
         self.per_target, self.candidates = request.per_target, request.candidates
         self.ragged = ragged
-        self.pool = pool or BufferPool()
+        self.allocate = allocate or BufferPool().array
 
     def read(self, samples: Samples) -> Batch:
         """Read a batch.
@@ -53,6 +56,7 @@ class BatchReader:
         (or, -1 - j, which instance j) each one is, with a mask or offsets as well. ``"image_index"`` is int64 [B],
         ``"target"`` too where samples are targets, ``"source"`` where there are several splits.
         """
+        keep_to_limit()
         batch: Batch = {"image_index": np.array(samples.image, np.int64)}
         if self.per_target:
             batch["target"] = np.array(samples.target, np.int64)
@@ -105,7 +109,7 @@ class BatchReader:
         np.cumsum(counts if self.ragged else [width] * len(places), out=starts[1:])
         shape = (int(starts[-1]),) if self.ragged else (len(places), width)
         dtype = np.dtype(layout.dtype).newbyteorder("<")  # as on disk, whatever the machine
-        out = self.pool.array((*shape, *layout.row_shape[1:]), dtype)
+        out = self.allocate((*shape, *layout.row_shape[1:]), dtype)
         flat = out.reshape(-1).view(np.uint8)
         memory, address = flat.data, flat.ctypes.data
         row_bytes = flat.nbytes // max(1, int(starts[-1]))

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .forks import LOCK
+
 U8 = npt.NDArray[np.uint8]
-
-
-def plain(size: int) -> U8:
-    """Uninitialised memory, uint8 [size]."""
-    return np.empty(size, np.uint8)
+Allocate = Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]]
+"""Shape and dtype -> an array with anything in it, C-contiguous and writable."""
 
 
 class BufferPool:
     """Hands out arrays, in memory that no array handed out before still lies in.
 
-    An array that is still held, or any view or tensor made of it, keeps its memory. Threads may share a pool.
+    An array that is still held, or any view or tensor made of it, keeps its memory. Threads may share a pool. Only for
+    memory that is read where it is named: who copies from a bare address, later, has to hold the array until then. So
+    page-locked memory does not belong here (:mod:`store.torch`).
 
     Args:
-        allocate: makes memory of a size in bytes (the torch adapter gives page-locked memory).
         keep: so many buffers of a size are kept; more are made when all are held, and forgotten.
     """
 
-    def __init__(self, allocate: Callable[[int], U8] = plain, keep: int = 16) -> None:
-        self._allocate, self._keep = allocate, keep
+    def __init__(self, keep: int = 16) -> None:
+        self._keep = keep
         self._owners: dict[int, list[U8]] = {}
-        self._lock = threading.Lock()
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """An array with anything in it, C-contiguous and writable."""
@@ -39,21 +37,21 @@ class BufferPool:
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         if size == 0:
             return np.empty(shape, kind)
-        with self._lock:
+        with LOCK:
             owners = self._owners.setdefault(size, [])
             owner = _free(owners)
             if owner is None:
-                owner = self._allocate(size)
+                owner = np.empty(size, np.uint8)
                 if len(owners) < self._keep:
                     owners.append(owner)
             # Views share the memory's owner, not each other, so the owner's count of references tells of them all.
             return owner.view(kind).reshape(shape)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_allocate": self._allocate, "_keep": self._keep}
+        return {"keep": self._keep}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        BufferPool.__init__(self, state["_allocate"], state["_keep"])
+        BufferPool.__init__(self, **state)
 
 
 def _free(owners: list[U8], held: int | None = None) -> U8 | None:

@@ -3,118 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
-import pyarrow as pa
-
-from .errors import FailedImageError, IncompleteColumnError, StoreError
-from .fields import Accessor
+from .column_reader import Column
+from .errors import IncompleteColumnError, StoreError
+from .forks import Lazy
 from .layout import column_dir, find_columns, split_dir
 from .lineage import Lineage, collection_paused, command_for, require_current
-from .meta import ColumnMeta, Commit
-from .records import Record
-from .schema import OK, PER_TARGET
-from .shard_reader import CHECKS, ShardReader
-from .shards import AnyArray
-from .table_cache import DEFAULT_BYTES, DecodedShard, TableCache
-from .tables import read_table
+from .options import index_of, listed, meant, whole
+from .pictures import Pictures
+from .records import Record, Records
+from .shard_reader import CHECKS
+from .table_cache import DEFAULT_BYTES, TableCache
 from .views import Candidates
 
 if TYPE_CHECKING:
     from .stream import Stream
 
-
-class Column:
-    """A finished column of a split: reads its shards, each checked against its commit."""
-
-    def __init__(
-        self,
-        folder: Path,
-        place: str,
-        meta: ColumnMeta,
-        commits: Sequence[Commit | None],
-        check: str = "always",
-        tables: TableCache | None = None,
-    ) -> None:
-        self.folder = folder
-        self.place = place
-        self.meta = meta
-        self.commits = commits
-        self.check = check
-        self._tables = tables or TableCache()
-        self._shards: dict[int, ShardReader] = {}
-        self._firsts: dict[int, list[int]] = {}
-
-    def __repr__(self) -> str:
-        kind = "table" if self.meta.array is None else f"{self.meta.array.dtype} {list(self.meta.array.row_shape)}"
-        return f"Column({self.meta.column!r}, {kind}, {self.meta.images} images)"
-
-    def commit(self, image_index: int) -> tuple[Commit, int]:
-        """The commit of an image's shard and the image's position in it."""
-        shard, position = divmod(image_index, self.meta.shard_images)
-        commit = self.commits[shard] if shard < len(self.commits) else None
-        if commit is None or position >= len(commit.counts):
-            raise IncompleteColumnError(f"{self.place}: shard {shard} is not there; run: {command_for(self.place)}")
-        return commit, position
-
-    def table(self, shard: int) -> pa.Table:
-        """The decoded table of a shard (the last few are kept)."""
-        return self._decoded(shard, None).table
-
-    def field(self, shard: int, name: str, fields: tuple[str, ...] | None = None) -> Accessor:
-        """Row of a table's shard -> value of a field (:mod:`store.fields`); ``fields`` are decoded together."""
-        return self._decoded(shard, fields).field(name)
-
-    def share(self, fields: tuple[str, ...] | None) -> bool:
-        """Decode every shard of a table into memory that loader workers share; False when the cache's limit is met."""
-        return all(
-            self._tables.share((self.place, shard, fields), partial(self._read_table, shard, fields))
-            for shard in range(self.meta.shards)
-        )
-
-    def _decoded(self, shard: int, fields: tuple[str, ...] | None) -> DecodedShard:
-        return self._tables.get((self.place, shard, fields), partial(self._read_table, shard, fields))
-
-    def _read_table(self, shard: int, fields: tuple[str, ...] | None) -> pa.Table:
-        commit, _ = self.commit(shard * self.meta.shard_images)
-        return read_table(self.folder, commit, fields)
-
-    def rows(self, image_index: int) -> tuple[int, range]:
-        """The shard of an image, and its rows there: one, or in ``targets`` and ``match/targets`` one a target.
-
-        Raises:
-            FailedImageError: the image has none because it failed; the message holds the reason.
-        """
-        commit, position = self.commit(image_index)
-        if self.meta.column not in PER_TARGET:
-            return commit.shard, range(position, position + 1)
-        self._require_ok(commit, position, image_index)
-        if commit.shard not in self._firsts:
-            self._firsts[commit.shard] = [0, *accumulate(commit.counts)]
-        first = self._firsts[commit.shard][position]
-        return commit.shard, range(first, first + commit.counts[position])
-
-    def reader(self, image_index: int) -> tuple[ShardReader, int]:
-        """The reader of an image's shard of an array, and the image's position there. Raises as :meth:`rows`."""
-        commit, position = self.commit(image_index)
-        self._require_ok(commit, position, image_index)
-        found = self._shards.get(commit.shard)
-        if found is None:
-            found = self._shards[commit.shard] = ShardReader(self.folder, self.meta, commit, self.check)
-        return found, position
-
-    def array(self, image_index: int, rows: int | None = None) -> AnyArray:
-        """The vectors ``[count, ...]`` of an image; of them the first ``rows``. Raises as :meth:`rows`."""
-        shard, position = self.reader(image_index)
-        return shard.read(position, rows)
-
-    def _require_ok(self, commit: Commit, position: int, image_index: int) -> None:
-        if commit.status[position] != OK:
-            reason = commit.errors.get(str(position), commit.status[position])
-            raise FailedImageError(f"{self.meta.column}: image {image_index}: {reason}")
+__all__ = ["Column", "Split", "open_column", "open_split"]
 
 
 class Split:
@@ -125,11 +32,32 @@ class Split:
         self.columns = columns
         self.images_root = images_root
         self.tables = tables
+        self._pictures: Pictures | None = None
 
     def __repr__(self) -> str:
         return (
             f"Split({self.base.parent.name}/{self.base.name}, {len(self)} images, columns: {', '.join(self.columns)})"
         )
+
+    @property
+    def pictures(self) -> Pictures | None:
+        """Reads the image files below ``images_root``; None without one."""
+        root = self.images_root
+        if root is None or self._pictures is None or self._pictures.root != Path(root):
+            self._pictures = None if root is None else Pictures(Path(root), self.columns["images"].check)
+        return self._pictures
+
+    def __enter__(self) -> Split:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its files and forget its decoded tables. What is read later opens and decodes them again."""
+        for column in self.columns.values():
+            column.close()
+        self.tables.clear()
 
     def __len__(self) -> int:
         return self.columns["images"].meta.images
@@ -137,33 +65,43 @@ class Split:
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, key: int | str) -> Record:
-        """The record of an image, by image_index or image_id.
+    @overload
+    def __getitem__(self, key: int | str) -> Record: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Records: ...
+
+    def __getitem__(self, key: int | str | slice) -> Record | Records:
+        """The record of an image, by image_index or image_id; of a slice, a sequence of records, read when asked for.
 
         Raises:
             IndexError, KeyError: there is no such image.
+            TypeError: the key is none of these.
         """
+        if isinstance(key, slice):
+            return Records(self, range(len(self))[key])
         if isinstance(key, str):
             if key not in self._numbers:
                 raise KeyError(f"no image {key!r} in {self.base.name}; its {len(self)} images are in split.image_ids")
             key = self._numbers[key]
-        if not -len(self) <= key < len(self):
-            raise IndexError(f"image_index {key} is outside 0..{len(self) - 1}")
-        return Record(self, key % len(self))
+        number = index_of(key, "an image_index, an image_id or a slice")
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"image_index {number} is outside 0..{len(self) - 1}")
+        return Record(self, number % len(self))
 
-    @cached_property
+    @Lazy
     def image_ids(self) -> tuple[str, ...]:
         """The image_id of every image, in order of image_index."""
         sources = self.columns["images"].meta.sources or ()
         return tuple(image_id for image_id, _ in sources)
 
-    @cached_property
+    @Lazy
     def _numbers(self) -> dict[str, int]:
         return {image_id: number for number, image_id in enumerate(self.image_ids)}
 
     def stream(
         self,
-        columns: Sequence[str] | Mapping[str, str],
+        columns: str | Sequence[str] | Mapping[str, str],
         batch_size: int = 32,
         *,
         shuffle: bool = False,
@@ -173,7 +111,7 @@ class Split:
         world_size: int = 1,
         level: str = "image",
         ragged: bool = False,
-        candidates: Candidates | None = None,
+        candidates: Candidates | int | None = None,
         tail: str = "keep",
         failed: str = "raise",
         threads: int | None = None,
@@ -182,12 +120,12 @@ class Split:
 
         Args:
             columns: what to read, and nothing else is read: columns (``mask_embeddings/NAME``, ``masks``) and fields of
-                tables (``targets.texts``); or a mapping, key in the batch -> column.
+                tables (``targets.texts``), one or several; or a mapping, key in the batch -> column.
             shuffle: a true permutation of all samples, decided by ``seed`` and ``epoch`` alone.
             rank, world_size: sample p of the epoch's order goes to rank p modulo world_size.
             level: a sample is an ``image`` (with a list of its targets), or a ``target``.
             ragged: vectors of all samples one after the other, with offsets, instead of padded with zeros.
-            candidates: which masks to offer; default: all that were embedded.
+            candidates: which masks to offer, or how many of the largest; default: all that were embedded.
             tail: ``keep``, ``drop`` or ``repeat`` what fills no batch on every rank; the last two give all ranks equally
                 many batches.
             failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
@@ -219,7 +157,9 @@ class Split:
     def column(self, name: str) -> Column:
         """A column by name; an unknown one raises KeyError with the choices."""
         if name not in self.columns:
-            raise KeyError(f"no column {name!r}; this split was opened with {', '.join(self.columns)}")
+            raise KeyError(
+                f"no column {name!r}; {meant(name, self.columns)}this split was opened with {', '.join(self.columns)}"
+            )
         return self.columns[name]
 
 
@@ -229,7 +169,7 @@ def open_split(
     dataset: str,
     split: str,
     images_root: str | Path | None = None,
-    columns: Sequence[str] | None = None,
+    columns: str | Sequence[str] | None = None,
     allow_incomplete: bool = False,
     check: str = "always",
     table_cache_bytes: int = DEFAULT_BYTES,
@@ -240,10 +180,11 @@ def open_split(
         store: folder of the store.
         dataset, split: which split.
         images_root: the data set's folder, if pixels are wanted; the store itself knows only relative paths.
-        columns: open these alone (``images`` always comes along); default: every column there is.
+        columns: open this one or these alone (``images`` always comes along); default: every column there is.
         allow_incomplete: give the shards that are there instead of raising.
-        check: when the bytes of an image are held against their checksums: ``always``, at ``first-touch`` in a process,
-            or ``never``. Identity, sizes and indices of files are always checked, and tables whenever they are decoded.
+        check: when the bytes of an image (its vectors, its pixels) are held against their checksums: ``always``, at
+            ``first-touch`` in a process, or ``never``. Identity, sizes and indices of files are always checked, and tables
+            whenever they are decoded.
         table_cache_bytes: so much memory may decoded tables take in a process.
 
     Raises:
@@ -257,11 +198,12 @@ def open_split(
     names = find_columns(base) if base.is_dir() else []
     if "images" not in names:
         raise StoreError(f"{base} holds no indexed split; run: python cli.py index --split {split}")
-    wanted = names if columns is None else list(dict.fromkeys(["images", *columns]))
+    wanted = names if columns is None else list(dict.fromkeys(["images", *listed(columns)]))
     if unknown := sorted(set(wanted) - set(names)):
-        raise StoreError(f"{base}: no column {', '.join(unknown)}; found {', '.join(names)}")
+        hints = "".join(meant(name, names) for name in unknown)
+        raise StoreError(f"{base}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}")
     lineage = Lineage(Path(store))
-    tables = TableCache(table_cache_bytes)
+    tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
     opened = {
         name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
         for name in wanted

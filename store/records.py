@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import rle
 from .errors import FailedImageError, StoreError
-from .files import file_sha256
-from .pixels import upright_rgb
+from .forks import Lazy
+from .options import index_of, meant
 from .schema import OK
 from .shards import AnyArray
 
@@ -34,7 +33,11 @@ class Region:
     fields: dict[str, Any]
 
     def __getitem__(self, name: str) -> Any:
-        return self.segmentation if name == "segmentation" else self.fields[name]
+        if name == "segmentation":
+            return self.segmentation
+        if name not in self.fields:
+            raise KeyError(f"no field {name!r}; {meant(name, self.fields)}found segmentation, {', '.join(self.fields)}")
+        return self.fields[name]
 
     def decode(self) -> npt.NDArray[np.bool_]:
         """The mask as bool [height_px, width_px]."""
@@ -43,6 +46,34 @@ class Region:
     def coco(self) -> dict[str, Any]:
         """The mask as pycocotools takes it: ``{"size": [h, w], "counts": ...}``."""
         return {"size": [self.height_px, self.width_px], "counts": self.segmentation}
+
+
+class Records(Sequence["Record"]):
+    """Some records of a split, one after the other. Each is read when it is asked for; nothing is copied."""
+
+    def __init__(self, split: Split, numbers: range) -> None:
+        self.split, self.numbers = split, numbers
+
+    def __repr__(self) -> str:
+        return f"Records({len(self)} of {self.split!r})"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, key: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Records: ...
+
+    def __getitem__(self, key: int | slice) -> Record | Records:
+        """The record at a position, or those of a slice."""
+        if isinstance(key, slice):
+            return Records(self.split, self.numbers[key])
+        number = index_of(key, "a position or a slice")
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"position {number} is outside 0..{len(self) - 1}")
+        return self.split[self.numbers[number]]
 
 
 class Record:
@@ -76,17 +107,17 @@ class Record:
             )
         return source.array(self.image_index)
 
-    @cached_property
+    @Lazy
     def masks(self) -> list[Region]:
         """SAM's proposals, largest first. Raises FailedImageError when the image has none because it failed."""
         return self._regions("masks")
 
-    @cached_property
+    @Lazy
     def instances(self) -> list[Region]:
         """The annotated regions. Raises FailedImageError as :attr:`masks` does."""
         return self._regions("instances")
 
-    @cached_property
+    @Lazy
     def targets(self) -> list[dict[str, Any]]:
         """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open.
 
@@ -98,24 +129,18 @@ class Record:
         return [{**match, **target} for target, match in zip(targets, self._rows("match/targets"), strict=True)]
 
     def image(self) -> npt.NDArray[np.uint8]:
-        """The pixels, uint8 [H, W, 3] RGB, EXIF-oriented. Needs ``images_root`` and Pillow."""
-        if self.split.images_root is None:
+        """The pixels, uint8 [H, W, 3] RGB, EXIF-oriented. Needs ``images_root`` and Pillow.
+
+        Raises:
+            StoreError: the file is not there, or not the one that was indexed (looked at as ``check`` of the split says).
+            FailedImageError: the image has no pixels because it failed.
+        """
+        pictures = self.split.pictures
+        if pictures is None:
             raise StoreError("no pixels: open the split with images_root=<the data set's folder>")
         if self.status != OK:
             raise FailedImageError(f"image {self.image_index}: {self.error or self.status}")
-        from PIL import Image
-
-        words = PurePosixPath(self.path)
-        if words.is_absolute() or ".." in words.parts:
-            raise StoreError(f"image {self.image_index}: {self.path!r} leads outside images_root")
-        path = self.split.images_root / words  # a link is followed: a data set may be made of them
-        if file_sha256(path) != self._row["sha256"]:
-            raise StoreError(
-                f"image {self.image_index}: {self.path} is not the file that was indexed; run: python cli.py index"
-            )
-        with Image.open(path) as image:
-            image.load()
-            return upright_rgb(image)
+        return pictures.read(self.path, self._row["sha256"])
 
     def _regions(self, column: str) -> list[Region]:
         row = self._rows(column)[0]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from .column_reader import Column
 from .errors import StoreError
-from .reader import Column, Split
+from .forks import Lazy
+from .options import meant
+from .reader import Split
 from .schema import TABLES
 from .views import Candidates
 
@@ -43,10 +45,15 @@ def resolve(split: Split, name: str) -> Wanted:
     table, _, field = name.rpartition(".")
     if table in split.columns and table in TABLES:
         if field not in TABLES[table].names:
-            raise KeyError(f"the table {table} has no field {field!r}; its fields are {', '.join(TABLES[table].names)}")
+            names = TABLES[table].names
+            raise KeyError(
+                f"the table {table} has no field {field!r}; {meant(field, names)}its fields are {', '.join(names)}"
+            )
         return Wanted(table, field)
+    fields = [f"{table}.{field}" for table in split.columns if table in TABLES for field in TABLES[table].names]
     raise KeyError(
-        f"no column {name!r}; this split was opened with {', '.join(split.columns)}; fields are <table>.<field>"
+        f"no column {name!r}; {meant(name, [*split.columns, *fields])}this split was opened with "
+        f"{', '.join(split.columns)}; fields are <table>.<field>"
     )
 
 
@@ -74,7 +81,7 @@ class Request:
                     raise StoreError(f"{name} is not the same thing in {split.base} and {splits[0].base}")
         self._check_shapes()
 
-    @cached_property
+    @Lazy
     def needed(self) -> tuple[str, ...]:
         """Names of all columns that are read, also those that candidate sets are made from."""
         names = [wanted.column for wanted in self.wanted.values()]
@@ -91,7 +98,7 @@ class Request:
         names += ["targets"] if self.per_target else []
         return tuple(dict.fromkeys(names))
 
-    @cached_property
+    @Lazy
     def fields(self) -> dict[str, tuple[str, ...] | None]:
         """Table -> the fields of it that are read, so that each shard is decoded once; None: all."""
         also = {
@@ -108,18 +115,18 @@ class Request:
                 found[name] = None if None in asked else tuple(sorted({str(field) for field in asked} | more))
         return found
 
-    @cached_property
+    @Lazy
     def mask_arrays(self) -> list[str]:
         """The array columns with a vector a mask."""
         return [wanted.column for wanted in self.wanted.values() if wanted.is_array and wanted.of_masks]
 
-    @cached_property
+    @Lazy
     def chooses(self) -> bool:
         """Whether an image's candidates are decided first: by a view, or because several things must agree on them."""
         of_masks = sum(wanted.of_masks for wanted in self.wanted.values())
         return bool(of_masks) and (self.candidates is not None or (bool(self.mask_arrays) and of_masks > 1))
 
-    @cached_property
+    @Lazy
     def width(self) -> int | None:
         """Candidates a sample is padded to; None when nothing says how many there can be."""
         arrays, view = self.mask_arrays, self.candidates or Candidates()

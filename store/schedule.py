@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from .batches import Samples
+from .column_reader import Column
 from .columns import Commit
 from .errors import FailedImageError, IncompleteColumnError, StoreError
+from .options import flag, whole
 from .order import Order, mixed_order, plain_order, quotas, single_order
-from .reader import Column, Split
+from .reader import Split
 from .schema import ABSENT, OK, REMOVED
+from .states import MOST_SEED, State, read_state
 
 I64 = npt.NDArray[np.int64]
-STATE_VERSION = 1
 TAILS = ("keep", "drop", "repeat")
 
 
@@ -53,6 +55,9 @@ class Schedule:
         tail: what becomes of the samples that fill no whole batch on every rank: ``keep`` them (a rank may get a batch more
             than another, and the last one may be short), ``drop`` them, or ``repeat`` the epoch's first ones, flagged.
         length: samples of an epoch of a mixture; default: all there are.
+
+    ``moves`` counts the changes of its place, ``ended`` the epochs that came to their end: so an iterator sees what became of
+    the place since its last batch.
     """
 
     sets: Mapping[str, SampleSet]
@@ -66,16 +71,23 @@ class Schedule:
     length: int | None = None
     epoch: int = 0
     position: int = 0
+    moves: int = field(default=0, init=False)
+    ended: int = field(default=0, init=False)
     _base: tuple[int, tuple[int, ...]] = field(init=False)
+    _own_seed: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.batch_size = whole("batch_size", self.batch_size, 1)
+        self.world_size = whole("world_size", self.world_size, 1)
+        self.rank = whole("rank", self.rank)
+        self.seed = self._own_seed = whole("seed", self.seed, most=MOST_SEED)
+        self.epoch, self.position = whole("epoch", self.epoch), whole("position", self.position)
+        self.shuffle = flag("shuffle", self.shuffle)
+        self.length = None if self.length is None else whole("length", self.length)
         weights = self.weights or dict.fromkeys(self.sets, 1.0)
         checks = (
-            (self.batch_size >= 1, f"batch_size={self.batch_size}, expected 1 or more"),
-            (self.world_size >= 1, f"world_size={self.world_size}, expected 1 or more"),
-            (0 <= self.rank < self.world_size, f"rank={self.rank}, expected less than world_size={self.world_size}"),
+            (self.rank < self.world_size, f"rank={self.rank}, expected less than world_size={self.world_size}"),
             (self.tail in TAILS, f"tail={self.tail!r}, expected one of {', '.join(TAILS)}"),
-            (0 <= self.seed < 2**64 and self.epoch >= 0, f"seed={self.seed}, epoch={self.epoch}, expected 0 or more"),
             (set(weights) == set(self.sets), f"weights of {list(weights)}, expected of {list(self.sets)}"),
             (min(weights.values()) >= 0 < sum(weights.values()), f"weights={weights}, expected positive ones"),
             (self.shuffle or self.weights is None, "weights without shuffle=True"),
@@ -124,57 +136,71 @@ class Schedule:
     def begin(self) -> None:
         """Before the first step: an epoch whose last batch was handed out is over, and the next one begins."""
         if self.position and next(self._starts(self.position), None) is None:
-            self.start(self.epoch + 1)
+            self.finish()
 
     def advance(self, step: Step) -> None:
         """Note that a batch was handed out."""
         self.position = step.position
+        self.moves += 1
 
     def finish(self) -> None:
         """Note that the epoch is over."""
+        self.ended += 1
         self.start(self.epoch + 1)
 
     def start(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""
-        self.epoch, self.position = epoch, 0
+        self.epoch, self.position = whole("epoch", epoch), 0
+        self.moves += 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch, unless it is the one that the schedule stands in."""
+        if whole("epoch", epoch) != self.epoch:
+            self.start(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, for any number of ranks, workers and any batch size.
 
         It is the same on every rank after equally many batches.
         """
-        return {
-            "version": STATE_VERSION,
-            "seed": self.seed,
-            "shuffle": self.shuffle,
-            "epoch": self.epoch,
-            "position": self.position,
-            "length": self.samples,
-            "samples": {name: len(found.image) for name, found in self.sets.items()},
-            "consumed": dict(zip(self.sets, self._consumed(self.epoch), strict=True)),
-            "weights": dict(zip(self.sets, self._weights, strict=True)),
-        }
+        return State(
+            self.seed,
+            self.shuffle,
+            self.epoch,
+            self.position,
+            self.samples,
+            {name: len(found.image) for name, found in self.sets.items()},
+            dict(zip(self.sets, self._consumed(self.epoch), strict=True)),
+            dict(zip(self.sets, self._weights, strict=True)),
+        ).as_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state`` was taken.
 
+        Nothing is changed when it is refused.
+
         Raises:
-            StoreError: it is of other data, so going on would repeat or lose samples.
+            StoreError: it is no state, or of other data or another seed, so going on would repeat or lose samples.
         """
-        if state.get("version") != STATE_VERSION:
-            raise StoreError(f"found a loader state of version {state.get('version')!r}, expected {STATE_VERSION}")
-        counts = {name: len(found.image) for name, found in self.sets.items()}
-        if state["samples"] != counts:
-            raise StoreError(f"the state was taken where there were {state['samples']} samples, now there are {counts}")
-        weights = dict(zip(self.sets, self._weights, strict=True))
-        if state["position"] and (state["weights"], state["length"]) != (weights, self.samples):
+        found = read_state(state)
+        counts = {name: len(own.image) for name, own in self.sets.items()}
+        if found.samples != counts:
+            raise StoreError(f"the state was taken where there were {found.samples} samples, now there are {counts}")
+        if self._own_seed not in (0, found.seed):
             raise StoreError(
-                f"the state was taken within an epoch of {state['length']} samples with weights {state['weights']}, now "
+                f"the state was taken with seed={found.seed}, this stream was made with seed={self._own_seed}: "
+                f"make it with seed={found.seed}, or without one, then the state's is used"
+            )
+        weights = dict(zip(self.sets, self._weights, strict=True))
+        if found.position and (found.weights, found.length) != (weights, self.samples):
+            raise StoreError(
+                f"the state was taken within an epoch of {found.length} samples with weights {found.weights}, now "
                 f"{self.samples} and {weights}: they can change at the end of an epoch only"
             )
-        self.seed, self.shuffle = state["seed"], state["shuffle"]
-        self.epoch, self.position = state["epoch"], state["position"]
-        self._base = (self.epoch, tuple(state["consumed"][name] for name in self.sets))
+        self.seed, self.shuffle = found.seed, found.shuffle
+        self.epoch, self.position = found.epoch, found.position
+        self._base = (self.epoch, tuple(found.consumed[name] for name in self.sets))
+        self.moves += 1
 
     @property
     def _weights(self) -> list[float]:

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -23,12 +24,12 @@ from .columns import ColumnMeta, Commit
 from .crc import crc32c_at
 from .errors import DamagedStoreError
 from .layout import array_file
+from .open_files import OpenFile, handle, keep_to_limit, opened
 from .shards import ABSENT, CRC_BYTES, AnyArray, layout_of
 
 CHECKS = ("always", "first-touch", "never")
 """When the bytes of an image are checked: at every read, at its first in this process, or not at all."""
 
-_OPEN_FILES = 256
 _PIECES = 1024  # IOV_MAX of Linux and macOS
 
 U8 = npt.NDArray[np.uint8]
@@ -53,12 +54,21 @@ class ShardReader:
         self.row_bytes = int(np.prod(layout.row_shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._chunk_bytes = self.row_bytes * layout.chunk_rows
         self._name = str(self.path)
+        self._handle = handle(self)
         self._offsets, self._sizes = self._read_index(meta.shard_images)
         self._unchecked = bytearray(b"\1" * len(commit.counts)) if check == "first-touch" else None
         self._never = check == "never"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_handle"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._handle = handle(self)
+
     def read(self, position: int, rows: int | None = None) -> AnyArray:
         """The vectors ``[count, *row_shape[1:]]`` of the image at a position of the shard; of them the first ``rows``."""
+        keep_to_limit()
         count = self.commit.counts[position] if rows is None else rows
         vectors = np.empty((count, *self.layout.row_shape[1:]), dtype=self.dtype)
         if count:
@@ -189,7 +199,7 @@ class ShardReader:
 
     def _fill(self, pieces: Sequence[memoryview], offset: int, length: int) -> None:
         """Fill the pieces, ``length`` bytes in all, with what stands in the file from ``offset`` on."""
-        file = _opened(self)
+        file = opened(self._handle, self._open)
         try:
             if len(pieces) <= _PIECES and os.preadv(file.descriptor, pieces, offset) == length:
                 return
@@ -203,6 +213,20 @@ class ShardReader:
         except OSError as error:  # the system does not say which file failed
             raise OSError(error.errno, f"{error.strerror} at byte {offset}", self._name) from error
 
+    def _open(self) -> OpenFile:
+        try:
+            file = OpenFile(self._name)
+        except FileNotFoundError as error:
+            raise self._damaged("the file is missing") from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self._damaged("found a link, expected a file (DVC: cache.type must not be symlink)") from error
+            raise
+        size = os.fstat(file.descriptor).st_size
+        if size != self.commit.size:
+            raise self._damaged(f"found {size} bytes, expected {self.commit.size}")
+        return file
+
     def _damaged(self, what: str) -> DamagedStoreError:
         return DamagedStoreError(f"{self.path}: shard {self.commit.shard}: {what}; run: python cli.py verify --repair")
 
@@ -211,31 +235,3 @@ class ShardReader:
 def _words(count: int) -> struct.Struct:
     """So many checksums, as they stand in the file."""
     return struct.Struct(f"<{count}I")
-
-
-class _File:
-    """A descriptor that is closed when nobody uses it any more. Never moved, so forks and threads may share it."""
-
-    def __init__(self, reader: ShardReader) -> None:
-        self.descriptor = -1
-        try:
-            self.descriptor = os.open(reader._name, os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError as error:
-            raise reader._damaged("the file is missing") from error
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise reader._damaged("found a link, expected a file (DVC: cache.type must not be symlink)") from error
-            raise
-        size = os.fstat(self.descriptor).st_size
-        if size != reader.commit.size:
-            raise reader._damaged(f"found {size} bytes, expected {reader.commit.size}")
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
-@lru_cache(maxsize=_OPEN_FILES)
-def _opened(reader: ShardReader) -> _File:
-    """The open file of a reader; the least recently used are closed, so that no store meets the limit of open files."""
-    return _File(reader)

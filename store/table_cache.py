@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -12,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from .fields import Accessor, accessor
+from .forks import LOCK
+from .shared_file import SharedFile
 
 DEFAULT_BYTES = 1 << 30
 
@@ -40,7 +41,7 @@ class DecodedShard:
 
 
 class TableCache:
-    """Keeps what was decoded last, up to ``limit_bytes``.
+    """Keeps what was decoded last, up to ``limit_bytes``. Threads may share a cache.
 
     What is :meth:`share`d lies in a file without a name: processes started from this one, by fork, spawn or forkserver,
     read the same memory, and nothing is left when they are killed.
@@ -51,9 +52,9 @@ class TableCache:
         self.own_bytes = self.shared_bytes = 0
         self._own: OrderedDict[Key, DecodedShard] = OrderedDict()
         self._shared: dict[Key, DecodedShard] = {}
-        self._extents: dict[Key, tuple[int, int]] = {}
-        self._file = -1
-        self._lock = threading.Lock()
+        self._decoding: dict[tuple[int, Key], _Decoding] = {}
+        self._files: dict[int, SharedFile] = {}
+        self._extents: dict[Key, tuple[int, int, int]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -61,74 +62,91 @@ class TableCache:
         return self.own_bytes + self.shared_bytes
 
     def get(self, key: Key, decode: Callable[[], pa.Table]) -> DecodedShard:
-        """The decoded shard; ``decode`` is called if it is not at hand."""
-        with self._lock:
+        """The decoded shard; ``decode`` is called if it is not at hand.
+
+        Threads decode different shards at once. Of those that ask for the same one, the first decodes and the others wait.
+        """
+        with LOCK:
             if (found := self._known(key)) is not None:
                 return found
-            shard = DecodedShard(decode())
-            self._own[key] = shard
-            self.own_bytes += shard.table.nbytes
-            while self.own_bytes > self.limit_bytes and len(self._own) > 1:
-                self.own_bytes -= self._own.popitem(last=False)[1].table.nbytes
+            place = (os.getpid(), key)  # a child does not wait for what a thread of its parent decodes
+            other = self._decoding.get(place)
+            if other is None:
+                own = self._decoding[place] = _Decoding()
+        if other is not None:
+            other.done.wait()
+            return other.shard or self.get(key, decode)
+        try:
+            shard = own.shard = DecodedShard(decode())
+            with LOCK:
+                self._own[key] = shard
+                self.own_bytes += shard.table.nbytes
+                while self.own_bytes > self.limit_bytes and len(self._own) > 1:
+                    self.own_bytes -= self._own.popitem(last=False)[1].table.nbytes
             return shard
+        finally:
+            del self._decoding[place]
+            own.done.set()
 
     def share(self, key: Key, decode: Callable[[], pa.Table]) -> bool:
         """Decode into shared memory; False when that would exceed the limit, then nothing is kept."""
-        with self._lock:
-            if key in self._extents:
-                return True
-            sink = pa.BufferOutputStream()
-            table = decode()
-            with pa.ipc.new_stream(sink, table.schema) as stream:
-                stream.write_table(table.combine_chunks())
-            data = sink.getvalue()
+        if key in self._extents:
+            return True
+        sink = pa.BufferOutputStream()
+        table = decode()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table.combine_chunks())
+        data = sink.getvalue()
+        with LOCK:
             if self.shared_bytes + data.size > self.limit_bytes:
                 return False
-            if self._file < 0:
-                self._file = _nameless_file()
-            start = -(-os.fstat(self._file).st_size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-            written = 0
-            while written < data.size:
-                written += os.pwrite(self._file, memoryview(data)[written:], start + written)
-            self._extents[key] = (start, data.size)
             self.shared_bytes += data.size
-            return True
+            # Each process writes into a file of its own, or a child and its parent would write to one place.
+            process = os.getpid()
+            file = self._files.get(process) or self._files.setdefault(process, SharedFile())
+            start = file.reserve(data.size)
+        file.write(data, start)
+        with LOCK:
+            self._extents[key] = (process, start, data.size)
+        return True
+
+    def clear(self) -> None:
+        """Forget everything. What somebody still holds stays for as long."""
+        with LOCK:
+            self._own.clear()
+            self._shared.clear()
+            self._extents.clear()
+            self._files.clear()
+            self.own_bytes = self.shared_bytes = 0
 
     def _known(self, key: Key) -> DecodedShard | None:
         if key in self._own:
             self._own.move_to_end(key)
             return self._own[key]
         if key in self._extents and key not in self._shared:
-            start, size = self._extents[key]
-            memory = mmap.mmap(self._file, size, prot=mmap.PROT_READ, offset=start)
-            self._shared[key] = DecodedShard(pa.ipc.open_stream(pa.py_buffer(memory)).read_all())
+            process, start, size = self._extents[key]
+            self._shared[key] = DecodedShard(pa.ipc.open_stream(self._files[process].read(start, size)).read_all())
         return self._shared.get(key)
 
     def __getstate__(self) -> dict[str, Any]:
-        from multiprocessing import context, reduction  # slow to import, and only loaders with workers need it
+        from multiprocessing import context  # slow to import, and only loaders with workers need it
 
-        state: dict[str, Any] = {"limit_bytes": self.limit_bytes}
-        if (
-            self._file >= 0 and context.get_spawning_popen() is not None
-        ):  # a worker is being started, not a file written
-            state |= {"file": reduction.DupFd(self._file), "extents": self._extents, "shared_bytes": self.shared_bytes}
-        return state
+        if context.get_spawning_popen() is None:  # a file is written, no worker started
+            return {"limit_bytes": self.limit_bytes}
+        with LOCK:
+            extents = dict(self._extents)
+        shared = sum(size for _, _, size in extents.values())
+        return {"limit_bytes": self.limit_bytes, "files": self._files, "extents": extents, "shared_bytes": shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         TableCache.__init__(self, state["limit_bytes"])
-        if "file" in state:
-            self._file, self._extents = state["file"].detach(), state["extents"]
-            self.shared_bytes = state["shared_bytes"]
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", -1) >= 0:
-            os.close(self._file)
+        self._files, self._extents = state.get("files", {}), state.get("extents", {})
+        self.shared_bytes = state.get("shared_bytes", 0)
 
 
-def _nameless_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("elisa-store-tables")
-    from tempfile import TemporaryFile
+class _Decoding:
+    """A shard that a thread is decoding; it has none when that failed."""
 
-    with TemporaryFile() as file:
-        return os.dup(file.fileno())
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.shard: DecodedShard | None = None

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .options import flag, share, whole
+
 I64 = npt.NDArray[np.int64]
 
 
@@ -27,10 +29,16 @@ class Candidates:
     with_gt: bool = False
 
     def __post_init__(self) -> None:
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"found top_k={self.top_k}, expected 1 or more, or None for all")
-        if self.drop_near_gt is not None and not 0 <= self.drop_near_gt <= 1:
-            raise ValueError(f"found drop_near_gt={self.drop_near_gt}, expected an IoU from 0 to 1")
+        if self.top_k is not None:
+            object.__setattr__(self, "top_k", whole("top_k", self.top_k, 1))
+        if self.drop_near_gt is not None:
+            object.__setattr__(self, "drop_near_gt", share("drop_near_gt", self.drop_near_gt))
+        object.__setattr__(self, "with_gt", flag("with_gt", self.with_gt))
+
+    @classmethod
+    def of(cls, given: Candidates | int | None) -> Candidates | None:
+        """A candidate set as users may give it: a number is that of the largest masks, ``top_k``."""
+        return given if given is None or isinstance(given, cls) else cls(whole("candidates", given, 1))
 
     def width(self, k_max: int, g_max: int) -> int:
         """Most candidates an image can have."""

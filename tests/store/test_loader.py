@@ -98,14 +98,6 @@ def test_a_state_counts_batches_handed_out_not_those_read_ahead(known: Known, be
     assert images(third) == permutation(23, 3, 1).tolist(), "and then the next epoch"
 
 
-def test_leaving_early_begins_the_epoch_anew(known: Known) -> None:
-    batches = loader(stream(known))
-    next(iter(batches))
-    assert images(batches) == permutation(23, 3, 0).tolist()
-    batches.set_epoch(5)
-    assert images(batches) == permutation(23, 3, 5).tolist()
-
-
 @pytest.mark.parametrize("tail", ["keep", "drop"])
 def test_a_loop_over_exactly_all_batches_goes_on_to_the_next_epoch(known: Known, tail: str) -> None:
     """``islice(loader, len(loader))`` never sees the end of the iteration."""
@@ -181,26 +173,6 @@ def test_damage_in_a_worker_is_the_store_s_own_error(tmp_path: Path) -> None:
     for how in (WORKERS["threads"], WORKERS["fork"]):
         with pytest.raises(StoreError, match="do not fit their checksum"):
             images(loader(stream(known), **how))
-
-
-def test_pinned_memory_is_used_again_only_when_nobody_holds_it(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pool over torch's memory, on a machine without CUDA: page-locking is left out, everything else is the same."""
-    real, made = torch.empty, []
-
-    def empty(*args: Any, pin_memory: bool = False, **how: Any) -> torch.Tensor:
-        made.append(pin_memory)
-        return real(*args, **how)
-
-    monkeypatch.setattr(torch, "empty", empty)
-    batches = loader(stream(known, batch_size=2), pin_memory=True)
-    kept = {int(batch["image_index"][0]): batch[X][0] for batch in batches}
-    first = len(made)
-    assert all(made)
-    for image, got in kept.items():
-        torch.testing.assert_close(got[: len(known.embeddings[image])], torch.from_numpy(known.embeddings[image]))
-    del kept, got
-    images(batches)
-    assert len(made) == first, "memory of the first epoch is used again"
 
 
 def test_ranks_see_everything_once_in_ddp(known: Known) -> None:

@@ -1,0 +1,95 @@
+"""The files of shards that are open: as many as the process may have, those used last; closed when nobody reads them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .forks import LOCK
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+T = TypeVar("T")
+
+MOST = 256
+"""Files that are kept open at most, however many the process may have."""
+SHARE = 4
+"""One in so many of the descriptors that the process may have: the rest is for everybody else in it."""
+
+
+def most_open() -> int:
+    """How many files may be kept open, by the process's soft limit (``ulimit -n``) as it is now."""
+    if resource is None:
+        return MOST
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST if soft == resource.RLIM_INFINITY else max(1, min(MOST, soft // SHARE))
+
+
+class OpenFile:
+    """A descriptor that is closed when nobody uses it any more. Never moved, so forks and threads may share it."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = with_room(lambda: os.open(path, os.O_RDONLY | os.O_NOFOLLOW))
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+_open: OrderedDict[weakref.ref[Any], OpenFile] = OrderedDict()
+"""Of each reader, by when it was used last. One that is no more takes its file along."""
+
+
+def handle(reader: Any) -> weakref.ref[Any]:
+    """What a reader's file is kept under, for as long as there is the reader."""
+    key = weakref.ref(reader, _forget)
+    hash(key)  # taken now, as it cannot be when the reader is gone
+    return key
+
+
+def opened(key: weakref.ref[Any], opens: Callable[[], OpenFile]) -> OpenFile:
+    """The open file of a reader, by its :func:`handle`; the ones that were used longest ago are closed for it."""
+    file = _open.get(key)
+    if file is not None:
+        try:  # noqa: SIM105 (suppress takes longer than the rest of this)
+            _open.move_to_end(key)
+        except KeyError:  # another thread closed it for its own; this one still holds it
+            pass
+        return file
+    file = opens()
+    with LOCK:
+        _open[key] = file
+    keep_to_limit()
+    return file
+
+
+def keep_to_limit() -> None:
+    """Close what was used longest ago where more is open than the limit, as it is now, lets be."""
+    limit = most_open()
+    with LOCK:
+        while len(_open) > limit:
+            _open.popitem(last=False)
+
+
+def with_room(opens: Callable[[], T]) -> T:
+    """Open something; where the process has no descriptor left for it, give up those that are only kept."""
+    try:
+        return opens()
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE) or not _open:
+            raise
+    with LOCK:
+        _open.clear()
+    return opens()
+
+
+def _forget(key: weakref.ref[Any]) -> None:
+    _open.pop(key, None)

@@ -1,0 +1,62 @@
+"""Options and names as users give them: whole numbers of any kind, lists of names or one, and what may have been meant."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+MOST = 2**63 - 1
+
+
+def whole(name: str, value: Any, least: int = 0, most: int = MOST) -> int:
+    """An int of any whole number (Python's, numpy's, a tensor's).
+
+    Raises:
+        ValueError: it is none (neither are True and 2.0), or out of its range.
+    """
+    try:
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        span = f"from {least} to {most}" if most != MOST else f"{least} or more"
+        raise ValueError(f"found {name}={value!r}, expected a whole number, {span}: such as {name}={least}")
+    return number
+
+
+def index_of(key: Any, expected: str) -> int:
+    """An int of any whole number that is an index; anything else raises TypeError."""
+    try:
+        return operator.index(key)
+    except TypeError:
+        raise TypeError(f"found {key!r} in brackets, expected {expected}") from None
+
+
+def flag(name: str, value: Any) -> bool:
+    """A bool of Python's or numpy's; anything else raises ValueError."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"found {name}={value!r}, expected True or False")
+    return bool(value)
+
+
+def share(name: str, value: Any) -> float:
+    """A number from 0 to 1; anything else raises ValueError."""
+    good = hasattr(value, "__float__") and not isinstance(value, bool | np.bool_) and np.ndim(value) == 0
+    if not good or not 0 <= float(value) <= 1:
+        raise ValueError(f"found {name}={value!r}, expected a number from 0 to 1")
+    return float(value)
+
+
+def listed(names: str | Iterable[str]) -> list[str]:
+    """Several names, or the only one as it is."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?; `` for a message, where a known name is close enough to an unknown one; else nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {found[0]!r}? " if found else ""
