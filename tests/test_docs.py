@@ -207,6 +207,7 @@ def test_recipes(system: str) -> None:
     found = {**params.model_dump(), "lora": (params.lora.r, params.lora.alpha, params.lora.dropout)}
     assert {name: found[name] for name in RECIPES[system]} == RECIPES[system]
     assert params.lora.targets == ("q_proj", "v_proj")
+    assert params.elisa.targets == ("ground_truth" if system == "elisa" else "proposals")
     assert settings.masks.points_per_side == (50 if system == "elisa" else 32)
     one_store = resolve(load_settings(ROOT / "params/reasonseg.yaml"), system, None).params
     assert [str(one) for one in differences(identity(params, system, {}), identity(one_store, system, {}))] == []
