@@ -160,7 +160,7 @@ def normalize(context: typer.Context, executor: ExecutorOption = None, scheduler
     from pipeline.summary import finish
 
     settings = _settings(context, executor=executor, scheduler=scheduler)
-    with open_executor(settings.run) as chosen:
+    with open_executor(settings) as chosen:
         summaries = run_normalize(settings, chosen)
     raise typer.Exit(finish(settings, summaries))
 
@@ -329,7 +329,7 @@ def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, 
     from pipeline.summary import finish
 
     summaries = []
-    with open_executor(settings.run) as executor:
+    with open_executor(settings) as executor:
         for name in _splits(settings, split):
             summaries += [run_stage(settings, stage, name, executor, **options) for stage in stages]
     raise typer.Exit(finish(settings, summaries, dry_run=bool(options.get("dry_run"))))

@@ -16,6 +16,10 @@ class Terminated(BaseException):
     """SIGTERM arrived, e.g. from a batch system that wants its machine back."""
 
 
+class WorkersLostError(Exception):
+    """Dask's scheduler or workers are gone, or there were none in time; what they committed is kept."""
+
+
 def exit_code_of(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error that reached the command line."""
     # Imported when something failed, so that --help loads no data set's loader.
@@ -41,6 +45,8 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
         return INPUT, f"error: {error}"
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return INPUT, f"error: {error}"
+    if isinstance(error, WorkersLostError):
+        return INTERRUPTED, f"no workers: {error}; {_AGAIN}"
     name = type(error).__name__
     if isinstance(error, MemoryError) or name in ("OutOfMemoryError", "KilledWorker"):
         return INTERRUPTED, (

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,10 +50,11 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What comes back from a worker; what was computed is in the commits."""
+    """What comes back from a worker; what was computed is in the commits, whose digests are ``contents`` of each column."""
 
     shard: int
     images: int
+    contents: Mapping[str, str]
 
 
 @lru_cache(maxsize=2)
@@ -151,7 +152,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
                 folder, meta, place, task.shard, results[name], upstream, spec.schema, run, before[name], task.anew
             )
             digests[name] = done.content
-        return ShardResult(task.shard, task.count)
+        return ShardResult(task.shard, task.count, {name: digests[name] for name in wanted})
 
     return commit
 
