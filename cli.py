@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from pipeline.usage import Verbs
+
 if TYPE_CHECKING:
     from pipeline.config import Settings
 
 app = typer.Typer(
+    cls=Verbs,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,7 +45,7 @@ def main_options(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Options before the verb."""
+    """Options of every verb; they may stand before or after it."""
     context.obj = (params, override or [])
     os.environ["ELISA_DEBUG"] = "1" if debug else os.environ.get("ELISA_DEBUG", "")
 
@@ -53,8 +56,12 @@ def _settings(context: typer.Context, **run: Any) -> Settings:
     params, overrides = context.obj
     if run.get("scheduler") and run.get("executor") is None:
         run["executor"] = "dask"
-    chosen = [f"run.{key}={value}" for key, value in run.items() if value is not None]
-    return load_settings(params, [*overrides, *chosen])
+    settings = load_settings(params, overrides, {f"--{key}": value for key, value in run.items() if value is not None})
+    if (run.get("device") == "cuda" or "run.device=cuda" in overrides) and settings.run.executor == "local":
+        from pipeline.shard import require_device
+
+        require_device(settings)  # also where nothing is left to compute
+    return settings
 
 
 def _splits(settings: Settings, split: str | None) -> tuple[str, ...]:
@@ -136,16 +143,18 @@ def extract(
     says what the others will take
     """
     from pipeline.config import InputError
+    from stages.names import did_you_mean
 
     settings = _settings(context, device=device, executor=executor, scheduler=scheduler)
-    if stage not in (None, "masks", "embed", "match"):
-        raise InputError(f"--stage: found {stage!r}, expected masks, embed or match")
+    if stage not in (None, *(every := ("masks", "embed", "match"))):
+        raise InputError(f"--stage: found {stage!r}, expected masks, embed or match{did_you_mean(stage, every)}")
     known = (*settings.embed.mask_encoders, *settings.embed.image_encoders)
     if unknown := sorted(set(encoder or ()) - set(known)):
         raise InputError(
             f"--encoder: {', '.join(unknown)} not in section embed of the params; expected {', '.join(known)}"
+            f"{did_you_mean(unknown[0], known)}"
         )
-    stages = (stage,) if stage else ("masks", "embed", "match")
+    stages = (stage,) if stage else every
     _run_stages(settings, stages, split, only=encoder or (), limit=limit, retry_failed=retry_failed, dry_run=dry_run)
 
 
@@ -338,8 +347,10 @@ def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, 
 def main() -> int:
     """Run the command line; turn errors into messages and exit codes."""
     from pipeline.errors import CTRL_C, Terminated, exit_code_of
+    from stages.device import start_command
 
     signal.signal(signal.SIGTERM, _terminate)
+    start_command()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         code = int(app(standalone_mode=False) or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 
 import typer
 from typer.exceptions import TyperException
@@ -34,6 +35,10 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, f"stopped by SIGTERM: {_AGAIN}"
     if isinstance(error, TyperException):
         found = error.format_message()
+        if option := getattr(error, "option_name", None) if not getattr(error, "possibilities", None) else None:
+            from pipeline.usage import of_a_parameter
+
+            found += of_a_parameter(option, sys.argv[1:])
         return INPUT, (
             f"error: {found}\n" if found else ""
         ) + "(python cli.py --help shows the verbs and their options)"
@@ -57,4 +62,4 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, f"the disk is full: {error}; free some space; {_AGAIN}"
     if isinstance(error, OSError):
         return INTERRUPTED, f"input or output failed: {error}; {_AGAIN}"
-    return INTERNAL, f"internal error: {name}: {error}; run again with --debug for the traceback (before the verb)"
+    return INTERNAL, f"internal error: {name}: {error}; run again with --debug for the traceback"

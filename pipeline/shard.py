@@ -84,6 +84,16 @@ def runner(task: ShardTask) -> Runner:
     return _loaded[key]
 
 
+def require_device(settings: Settings) -> str:
+    """``cpu`` or ``cuda``; InputError where the settings ask for a device that is not there."""
+    from stages.device import resolve_device
+
+    try:
+        return resolve_device(settings.run)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def run_shard(task: ShardTask) -> ShardResult:
     """Compute, write and commit the columns of a shard."""
     return compute_shard(task)()

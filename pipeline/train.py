@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from pipeline.config import ROOT, InputError, Settings
+from pipeline.shard import require_device
+from stages.names import did_you_mean
 from stages.weights import locate
 from store import Split, open_split
 from store.files import make_folder
@@ -39,7 +41,7 @@ def train_command(settings: Settings, system: str, restart: bool = False) -> str
             system,
             splits,
             folder,
-            _device(settings),
+            require_device(settings),
             partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock),
             restart,
         )
@@ -75,7 +77,7 @@ def answers(settings: Settings, system: str, split: str, mode: str = "generated"
         )
     opened = _open(settings, settings.check_split(split), system)
     weights = partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)
-    trained = restore(settings.train, system, opened, folder, _device(settings), weights)
+    trained = restore(settings.train, system, opened, folder, require_device(settings), weights)
     unusual = [part for part, usual in ((mode, "generated"), (given, "own")) if part != usual]
     path = folder / "predictions" / f"{'-'.join([split, *unusual])}.parquet"
     meta = Meta("-".join([folder.name, *unusual]), settings.dataset, split, mode, "proposals")
@@ -112,7 +114,9 @@ def folder_of(settings: Settings, system: str) -> Path:
     from stages.train.run import SYSTEMS
 
     if system not in SYSTEMS:
-        raise InputError(f"--system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
+        raise InputError(
+            f"--system: found {system!r}, expected one of {', '.join(SYSTEMS)}{did_you_mean(system, SYSTEMS)}"
+        )
     without = f"-without-{settings.train.without}" if settings.train.without else ""
     return ROOT / settings.run.train_dir / settings.dataset / f"{system}{without}"
 
@@ -121,9 +125,3 @@ def _open(settings: Settings, split: str, system: str) -> Split:
     from stages.train.run import columns
 
     return open_split(settings.store_path, settings.dataset, split, columns=sorted(columns(settings.train, system)))
-
-
-def _device(settings: Settings) -> str:
-    from stages.device import resolve_device
-
-    return resolve_device(settings.run)

@@ -16,6 +16,7 @@ from pathlib import Path
 import requests
 from tqdm import tqdm
 
+from stages.names import did_you_mean
 from store.files import cached_sha256, file_sha256
 
 _BLOCK_BYTES = 1 << 20
@@ -236,7 +237,9 @@ def record(name: str, file: Path, lock: Path) -> None:
 
 def _weights(name: str) -> Weights:
     if name not in WEIGHTS:
-        raise WeightsError(f"unknown weights {name!r}; choose one of: {', '.join(sorted(WEIGHTS))}")
+        raise WeightsError(
+            f"unknown weights {name!r}; choose one of: {', '.join(sorted(WEIGHTS))}{did_you_mean(name, WEIGHTS)}"
+        )
     return WEIGHTS[name]
 
 
