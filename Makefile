@@ -28,11 +28,11 @@ $(INSTALLED): requirements.lock requirements-uv.lock
 	@touch $(INSTALLED)
 
 repro: $(INSTALLED)
-	dvc repro verify
+	python -m pipeline.repro verify
 	@echo "the store: $$(python -c 'import yaml; print(yaml.safe_load(open("params.yaml"))["store"])'), pictures and metrics: data/report; python cli.py info says what it holds"
 
 repro-all: $(INSTALLED)
-	dvc repro
+	python -m pipeline.repro
 	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print(found["run"]["report_dir"] + "/" + found["splits"][2] + ".html")'); open it in a browser"
 
 test: $(INSTALLED)
@@ -74,5 +74,6 @@ bench-train: $(INSTALLED)
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
 
-clean:  # the demo's data alone: real data took days of GPU time
-	rm -rf data/demo data/store/demo data/store/means/demo data/train/demo data/report
+clean: $(INSTALLED)  # the demo's data alone: real data took days of GPU time; what a person put into data/demo is kept
+	python -m stages.demo.files data/demo
+	rm -rf data/store/demo data/store/means/demo data/train/demo data/report .dvc/tmp/demo
