@@ -316,12 +316,13 @@ def weights(
     context: typer.Context,
     names: Annotated[Optional[list[str]], typer.Argument(help="Checkpoints; none: list them.")] = None,  # noqa: UP045
     source: Annotated[Optional[Path], typer.Option("--from", help="Adopt this file as NAME.")] = None,  # noqa: UP045
+    replace: Annotated[bool, typer.Option("--replace", help="With --from: also in place of an adopted file.")] = False,
 ) -> None:
     """Fetch official checkpoints and check their sha256, or adopt a file you fetched.
 
     Examples:
 
-    `python cli.py weights` lists what is known
+    `python cli.py weights` lists what is known, which of it the params need, and what is missing
 
     `python cli.py weights sam_vit_h`
 
@@ -329,7 +330,7 @@ def weights(
     """
     from pipeline.weights import weights_command
 
-    print(weights_command(_settings(context), names or [], source))
+    print(weights_command(_settings(context), names or [], source, replace))
 
 
 def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -295,3 +296,39 @@ def test_a_cuda_that_is_not_there(tiny: Any) -> None:
     done = tiny.run("extract", "--split", "val", "--stage", "masks", "--device", "cuda")
     assert done.code == 2
     assert "use --device cpu or --device auto" in done.err
+
+
+def test_weights_are_listed_with_what_the_params_need(finished_once: Any, tmp_path: Path) -> None:
+    done = finished_once.run("weights", "--set", f"run.weights_dir={tmp_path}")
+    lines = done.out.splitlines()
+    header, rows = lines[0], lines[1 : lines.index("")]
+    assert header.split("  ")[0] == "name"
+    starts = [header.index(word) for word in ("needed by", "state", "size", "licence", "file", "published by")]
+    assert all(row[start - 2 : start] == "  " and row[start] != " " for row in rows for start in starts)
+    cells = {row.split()[0]: [row[a:b].strip() for a, b in itertools.pairwise(starts)] for row in rows}
+    assert cells["demo_sam"][:2] == ["masks, embed, train", "here"]
+    assert cells["sam_vit_h"][:3] == ["-", "missing", "2565 MB"]
+    assert lines[-1] == "the params need 3 of them; not here: none"
+
+    (tmp_path / "sam_vit_h_4b8939.pth").write_bytes(b"<html>")
+    wanted = ("--set", "embed.mask_encoders=[alphaclip_vit_b16]", "--set", "masks.model=sam_vit_h")
+    lines = finished_once.run("weights", "--set", f"run.weights_dir={tmp_path}", *wanted).out.splitlines()
+    assert any(line.startswith("sam_vit_h ") and " masks  " in line and " wrong  " in line for line in lines)
+    assert "not here: sam_vit_h, clip_vit_b16, alphaclip_vit_b16" in lines[-3]
+    assert lines[-2] == "to fetch: python cli.py weights sam_vit_h clip_vit_b16"
+    assert lines[-1].endswith("python cli.py weights alphaclip_vit_b16 --from FILE")
+
+
+def test_a_page_is_not_adopted_in_place_of_weights(finished_once: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!DOCTYPE html><html>log in first</html>")
+    lock = (ROOT / "weights.lock").read_bytes()
+    for name, word in (("alphaclip_vit_b16", "nothing was kept"), ("sam_vit_h", "of the registry; nothing was kept")):
+        arguments = ("weights", name, "--from", str(page), "--set", f"run.weights_dir={tmp_path / 'w'}")
+        done = finished_once.run(*arguments)
+        assert done.code == 2
+        assert "an HTML page" in done.err
+        assert word in done.err
+        assert not list((tmp_path / "w").iterdir())
+    assert (ROOT / "weights.lock").read_bytes() == lock
+    assert finished_once.run("weights", "sam_vit_h", "--replace").code == 2
