@@ -57,7 +57,7 @@ bench-write: $(BENCH)
 	.venv-bench/bin/python -m tests.benchmarks.write $(BENCH_OPTIONS)
 
 $(BENCH): tests/benchmarks/requirements.lock $(INSTALLED)
-	uv venv --quiet --allow-existing --no-python-downloads --python $(BENCH_PYTHON) .venv-bench
+	found="$$(python -m tests.benchmarks.interpreter $(BENCH_PYTHON))" && uv venv --quiet --allow-existing --no-python-downloads --python "$$found" .venv-bench
 	uv pip sync --system-certs --python .venv-bench/bin/python --require-hashes --compile-bytecode tests/benchmarks/requirements.lock
 	@touch $(BENCH)
 

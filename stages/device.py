@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ def resolve_device(run: RunParams) -> str:
     if run.device != "auto":
         return run.device
     device = "cuda" if there else "cpu"
-    if not _said:
+    if not _said and os.environ.get("RANK", "0") == "0":  # one process of torchrun says it
         _said.append(device)
         reason = torch.cuda.get_device_name() if there else _why_not()
         print(f"device: {device}, chosen by run.device auto ({reason})", file=sys.stderr, flush=True)
