@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import sys
 import time
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 from pipeline import remote
@@ -14,6 +18,7 @@ from pipeline.shard import settings_of
 
 _LOOK_SECONDS = 1.0
 _SAY_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
 """A worker that is connected is given this long to describe itself before it counts as silent."""
 
@@ -34,7 +39,7 @@ class Crew:
         self._timeout_s = settings.run.worker_timeout_s
         self._local = client.cluster is not None
         self._here = describe(settings)
-        self._asked: dict[str, Any] = {}  # address -> the future of its description
+        self._asked: dict[str, SimpleQueue[Any]] = {}  # address -> its description, once it came
         self._usable: dict[str, int] = {}  # address -> threads
         self._unfit: dict[str, str] = {}  # address -> why
         self._looked = -float("inf")
@@ -68,23 +73,39 @@ class Crew:
         for known in (self._asked, self._usable, self._unfit):
             for address in known.keys() - workers.keys():
                 del known[address]
-        payload = remote.pack(describe_worker, self._settings)
-        for address in workers.keys() - self._asked.keys():
-            self._asked[address] = self.client.submit(
-                self.remote, payload, pure=False, workers=[address], priority=10, key=f"describe-{address}-{id(self)}"
-            )
-        for address, future in self._asked.items():
-            if address not in self._usable and address not in self._unfit and future.status in ("finished", "error"):
-                self._judge(address, int(workers[address]["nthreads"]), future)
+        new = workers.keys() - self._asked.keys()
+        for address in new:
+            self._asked[address] = SimpleQueue()
+            Thread(target=self._ask, args=(address, self._asked[address]), daemon=True).start()
+        until = time.monotonic() + _PAUSE_SECONDS
+        for address, answer in list(self._asked.items()):
+            if address not in self._usable and address not in self._unfit:
+                with contextlib.suppress(Empty):
+                    pause = max(0.0, until - time.monotonic()) if address in new and not self._usable else 0.0
+                    self._judge(
+                        address, int(workers[address]["nthreads"]), answer.get(timeout=pause or None, block=bool(pause))
+                    )
 
-    def _judge(self, address: str, threads: int, future: Any) -> None:
-        if future.status == "error":
+    def _ask(self, address: str, answer: SimpleQueue[Any]) -> None:
+        """Asked beside its tasks, so that a busy worker answers, too."""
+        payload = remote.pack(describe_worker, self._settings)
+        try:
+            found = self.client.run(self.remote, payload, workers=[address], on_error="return")
+        except Exception as error:  # noqa: BLE001 (whatever Dask raises of a connection that ends)
+            found = {address: error}
+        answer.put(found.get(address, OSError("it is not there any more")))
+
+    def _judge(self, address: str, threads: int, answer: Any) -> None:
+        if isinstance(answer, OSError):  # it ended meanwhile; should it still be there, it is asked again
+            del self._asked[address]
+            return
+        if isinstance(answer, BaseException):
+            raise InputError(f"the Dask worker {address} cannot say what it is: {answer}; {self.how_to_start()}")
+        kind, found = remote.unpack(answer)
+        if kind == remote.FAILED:  # e.g. its settings have other parameters
             raise InputError(
-                f"the Dask worker {address} cannot say what it is: {future.exception()}; {self.how_to_start()}"
+                f"the Dask worker {address} cannot do what is asked for here: {found}; {self.how_to_start()}"
             )
-        kind, found = remote.unpack(future.result())
-        if kind == remote.FAILED:
-            raise found
         if kind == remote.UNLOADABLE:
             self._unfit[address] = found
             self._say(
@@ -126,7 +147,7 @@ class Crew:
         """What to type for a worker that can be used."""
         if self._local:
             return "this command starts its own workers; run it again"
-        return f"to start one: cd {ROOT} && python -m dask worker {self.address} --nworkers 1 --nthreads 1"
+        return f"to start one: cd {shlex.quote(str(ROOT))} && python -m dask worker {self.address} --nworkers 1 --nthreads 1"
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

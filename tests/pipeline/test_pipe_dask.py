@@ -114,8 +114,21 @@ def test_no_worker_and_a_worker_without_the_project_are_said_and_end_in_time(
 
     # Beside it one as it is printed, on a scheduler that cannot import the project either.
     tiny.configure(run__worker_timeout_s=60)
-    worker(start, address, ROOT)
-    done = tiny.run("index", "--split", "val", "--scheduler", address)
+    command = done.err.split("to start one: ")[1].split("; ")[0].strip()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    child = subprocess.Popen(
+        ["bash", "-c", f"exec {command.partition(' && ')[2]}"],
+        cwd=command.split()[1],
+        env={**os.environ, "PATH": path},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        done = tiny.run("index", "--split", "val", "--scheduler", address)
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
     assert done.code == 0, done.err
     assert len(tiny.commits()) == 6
 
@@ -202,6 +215,16 @@ def test_lost_workers_cancelled_tasks_and_errors_are_raised_not_returned(
         executor = DaskExecutor(load_settings(tiny.params, [f"run.scheduler={address}"]), stack)
         with pytest.raises(ValueError, match="invalid literal"):
             list(executor.map(int, ["x"]))
+
+        # One that is busy for somebody else can be given work all the same.
+        with Client(address, set_as_default=False) as other, contextlib.ExitStack() as inner:
+            theirs = other.submit(time.sleep, 3)
+            until(lambda: any(other.processing().values()))
+            mine = DaskExecutor(
+                load_settings(tiny.params, [f"run.scheduler={address}", "run.worker_timeout_s=2"]), inner
+            )
+            assert list(mine.map(len, ["ab"])) == [(0, 2)]
+            assert theirs.status == "finished"
 
         def cancel() -> None:
             crew = executor._crew
