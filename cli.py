@@ -80,7 +80,7 @@ def demo(
     first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first of --scenes.")] = 950_000,
     out: Annotated[Path, typer.Option("--out", help="Root of the data set of --scenes.")] = Path("data/scenes"),
 ) -> None:
-    """Make the demo data set in data/demo; with --train-models also the tiny models.
+    """Make the demo data set in data/demo; with --train-models also the tiny models. What you put there or changed stays.
 
     Examples:
 

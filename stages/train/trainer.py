@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from stages.checkpoints import reading
 from stages.train.controls import blanked
 from stages.train.system import System
 from store.torch import Loader
@@ -35,9 +36,12 @@ def load_trained(model: nn.Module, path: Path) -> None:
     """Put a file of :func:`save_trained` into the model.
 
     Raises:
+        WeightsError: it is cut off, or no such file at all.
         ValueError: it holds other parameters than those that are trained.
     """
-    state, wanted = load_file(path), trained_state(model)
+    with reading(path, "file of a trained system"):
+        state = load_file(path)
+    wanted = trained_state(model)
     differ = sorted(
         name
         for name in state.keys() | wanted.keys()

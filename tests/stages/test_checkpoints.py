@@ -23,6 +23,7 @@ from stages.encoders.common import load_state
 from stages.encoders.dinov2_vit import to_official
 from stages.sam.model import build_sam
 from stages.train.lisa import build_mask_decoder
+from stages.train.trainer import load_trained
 from stages.weights import WEIGHTS, WeightsError, adopt, expected_sha256, locate
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 359023\n"
@@ -67,6 +68,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "clip": load_clip_visual,
     "sam": lambda path: build_sam("demo_sam", path, "cpu"),
     "lisa": lambda path: build_mask_decoder("demo_sam", path, 64),
+    "trained": lambda path: load_trained(torch.nn.Linear(64, 64), path),
 }
 
 
