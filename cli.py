@@ -24,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Offline preprocessing pipeline and feature store for reasoning segmentation.
 
+    --params, --set and --debug may stand before or after the verb.
+
     Exit codes: 0 done; 1 finished, but more images failed than run.max_failures; 2 usage, configuration or input error;
     4 damaged store; 70 internal error; 75 interrupted, run it again; 130 Ctrl-C.
     """,

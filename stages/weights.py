@@ -211,8 +211,7 @@ def adopt(name: str, file: Path, folder: Path, lock: Path, replace: bool = False
         replace: also where the lock file has the digest of another file.
 
     Raises:
-        WeightsError: the digest in the registry or in the lock file is another one, or the file is no checkpoint of this
-            model. Nothing is kept then.
+        WeightsError: the registry or the lock file has another digest, or the file is no such checkpoint; nothing is kept.
     """
     from stages.checkpoints import check_file, kind_of
 
