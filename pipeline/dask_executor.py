@@ -109,14 +109,17 @@ class DaskExecutor:
                 except OSError as error:
                     raise InputError(f"--scheduler: cannot reach {run.scheduler}: {error}") from error
             else:
-                cluster = LocalCluster(
-                    n_workers=run.workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.ERROR,
-                )
+                try:
+                    cluster = LocalCluster(
+                        n_workers=run.workers,
+                        threads_per_worker=1,
+                        processes=True,
+                        host="127.0.0.1",
+                        dashboard_address="127.0.0.1:0",
+                        silence_logs=logging.ERROR,
+                    )
+                except (OSError, RuntimeError) as error:
+                    raise WorkersLostError(f"{run.workers} workers could not be started here: {error}") from error
                 client = self.stack.enter_context(Client(self.stack.enter_context(cluster)))
             self._crew = Crew(client, self.settings)
         return self._crew

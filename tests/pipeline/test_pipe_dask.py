@@ -276,3 +276,13 @@ def test_every_error_of_ours_travels() -> None:
 
     _, error = remote.unpack(remote.answer(fail_otherwise, "of a kind"))
     assert str(error) == "UnpicklableError: of a kind"
+
+
+def test_a_cluster_that_does_not_start_is_no_internal_error(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(**options: Any) -> None:
+        raise RuntimeError("Cluster failed to start: a worker died")
+
+    monkeypatch.setattr("distributed.LocalCluster", fails)
+    done = tiny.run("index", "--split", "val", "--executor", "dask")
+    assert done.code == INTERRUPTED
+    assert "2 workers could not be started here: Cluster failed to start" in done.err
