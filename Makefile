@@ -28,11 +28,11 @@ $(INSTALLED): requirements.lock requirements-uv.lock
 	@touch $(INSTALLED)
 
 repro: $(INSTALLED)
-	dvc repro verify
+	python -m pipeline.repro verify
 	@echo "the store: $$(python -c 'import yaml; print(yaml.safe_load(open("params.yaml"))["store"])'), pictures and metrics: data/report; python cli.py info says what it holds"
 
 repro-all: $(INSTALLED)
-	dvc repro
+	python -m pipeline.repro
 	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], found["dataset"], found["splits"][2] + ".html")))'); open it in a browser"
 
 test: $(INSTALLED)
@@ -57,7 +57,7 @@ bench-write: $(BENCH)
 	.venv-bench/bin/python -m tests.benchmarks.write $(BENCH_OPTIONS)
 
 $(BENCH): tests/benchmarks/requirements.lock $(INSTALLED)
-	uv venv --quiet --allow-existing --no-python-downloads --python $(BENCH_PYTHON) .venv-bench
+	found="$$(python -m tests.benchmarks.interpreter $(BENCH_PYTHON))" && uv venv --quiet --allow-existing --no-python-downloads --python "$$found" .venv-bench
 	uv pip sync --system-certs --python .venv-bench/bin/python --require-hashes --compile-bytecode tests/benchmarks/requirements.lock
 	@touch $(BENCH)
 
@@ -74,5 +74,6 @@ bench-train: $(INSTALLED)
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
 
-clean:  # the demo's data alone: real data took days of GPU time
-	rm -rf data/demo data/store/demo data/store/means/demo data/train/demo data/report/demo
+clean: $(INSTALLED)  # the demo's data alone: real data took days of GPU time; what a person put into data/demo is kept
+	python -m stages.demo.files data/demo
+	rm -rf data/store/demo data/store/means/demo data/train/demo data/report/demo .dvc/tmp/demo

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from pipeline.usage import Verbs
+
 if TYPE_CHECKING:
     from pipeline.config import Settings
 
 app = typer.Typer(
+    cls=Verbs,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="""Offline preprocessing pipeline and feature store for reasoning segmentation.
+
+    --params, --set and --debug may stand before or after the verb.
 
     Exit codes: 0 done; 1 finished, but more images failed than run.max_failures; 2 usage, configuration or input error;
     4 damaged store; 70 internal error; 75 interrupted, run it again; 130 Ctrl-C.
@@ -47,7 +52,7 @@ def main_options(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Options before the verb."""
+    """Options of every verb; they may stand before or after it."""
     context.obj = (params, override or [])
     os.environ["ELISA_DEBUG"] = "1" if debug else os.environ.get("ELISA_DEBUG", "")
 
@@ -58,8 +63,12 @@ def _settings(context: typer.Context, **run: Any) -> Settings:
     params, overrides = context.obj
     if run.get("scheduler") and run.get("executor") is None:
         run["executor"] = "dask"
-    chosen = [f"run.{key}={value}" for key, value in run.items() if value is not None]
-    return load_settings(params, [*overrides, *chosen])
+    settings = load_settings(params, overrides, {f"--{key}": value for key, value in run.items() if value is not None})
+    if (run.get("device") == "cuda" or "run.device=cuda" in overrides) and settings.run.executor == "local":
+        from pipeline.shard import require_device
+
+        require_device(settings)  # also where nothing is left to compute
+    return settings
 
 
 def _splits(settings: Settings, split: str | None) -> tuple[str, ...]:
@@ -78,7 +87,7 @@ def demo(
     first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first of --scenes.")] = 950_000,
     out: Annotated[Path, typer.Option("--out", help="Root of the data set of --scenes.")] = Path("data/scenes"),
 ) -> None:
-    """Make the demo data set in data/demo; with --train-models also the tiny models.
+    """Make the demo data set in data/demo; with --train-models also the tiny models. What you put there or changed stays.
 
     Examples:
 
@@ -141,16 +150,18 @@ def extract(
     says what the others will take
     """
     from pipeline.config import InputError
+    from stages.names import did_you_mean
 
     settings = _settings(context, device=device, executor=executor, scheduler=scheduler)
-    if stage not in (None, "masks", "embed", "match"):
-        raise InputError(f"--stage: found {stage!r}, expected masks, embed or match")
+    if stage not in (None, *(every := ("masks", "embed", "match"))):
+        raise InputError(f"--stage: found {stage!r}, expected masks, embed or match{did_you_mean(stage, every)}")
     known = (*settings.embed.mask_encoders, *settings.embed.image_encoders)
     if unknown := sorted(set(encoder or ()) - set(known)):
         raise InputError(
             f"--encoder: {', '.join(unknown)} not in section embed of the params; expected {', '.join(known)}"
+            f"{did_you_mean(unknown[0], known)}"
         )
-    stages = (stage,) if stage else ("masks", "embed", "match")
+    stages = (stage,) if stage else every
     _run_stages(settings, stages, split, only=encoder or (), limit=limit, retry_failed=retry_failed, dry_run=dry_run)
 
 
@@ -165,7 +176,7 @@ def normalize(context: typer.Context, executor: ExecutorOption = None, scheduler
     from pipeline.summary import finish
 
     settings = _settings(context, executor=executor, scheduler=scheduler)
-    with open_executor(settings.run) as chosen:
+    with open_executor(settings) as chosen:
         summaries = run_normalize(settings, chosen)
     raise typer.Exit(finish(settings, summaries))
 
@@ -343,12 +354,13 @@ def weights(
     context: typer.Context,
     names: Annotated[Optional[list[str]], typer.Argument(help="Checkpoints; none: list them.")] = None,  # noqa: UP045
     source: Annotated[Optional[Path], typer.Option("--from", help="Adopt this file as NAME.")] = None,  # noqa: UP045
+    replace: Annotated[bool, typer.Option("--replace", help="With --from: also in place of an adopted file.")] = False,
 ) -> None:
     """Fetch official checkpoints and check their sha256, or adopt a file you fetched.
 
     Examples:
 
-    `python cli.py weights` lists what is known
+    `python cli.py weights` lists what is known, which of it the params need, and what is missing
 
     `python cli.py weights sam_vit_h`
 
@@ -356,7 +368,7 @@ def weights(
     """
     from pipeline.weights import weights_command
 
-    print(weights_command(_settings(context), names or [], source))
+    print(weights_command(_settings(context), names or [], source, replace))
 
 
 def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, **options: Any) -> None:
@@ -365,7 +377,7 @@ def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, 
     from pipeline.summary import finish
 
     summaries = []
-    with open_executor(settings.run) as executor:
+    with open_executor(settings) as executor:
         for name in _splits(settings, split):
             summaries += [run_stage(settings, stage, name, executor, **options) for stage in stages]
     raise typer.Exit(finish(settings, summaries, dry_run=bool(options.get("dry_run"))))
@@ -374,8 +386,10 @@ def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, 
 def main() -> int:
     """Run the command line; turn errors into messages and exit codes."""
     from pipeline.errors import CTRL_C, Terminated, exit_code_of
+    from stages.device import start_command
 
     signal.signal(signal.SIGTERM, _terminate)
+    start_command()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         code = int(app(standalone_mode=False) or 0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from pipeline.parameters import children, dotted, explain, unknown
+from stages.names import did_you_mean
 from stages.params import Name, Sections
 from stages.train.params import ANSWERING, TrainParams, overridden
 
@@ -93,7 +95,8 @@ class Settings(Sections):
         """Return ``split`` or raise InputError with the choices."""
         if split not in self.splits:
             raise InputError(
-                f"--split: found {split!r}, expected one of {', '.join(self.splits)} (splits in params.yaml)"
+                f"--split: found {split!r}, expected one of {', '.join(self.splits)} (parameter splits)"
+                f"{did_you_mean(split, self.splits)}"
             )
         return split
 
@@ -112,12 +115,13 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(path: Path, overrides: Sequence[str] = (), options: Mapping[str, str] | None = None) -> Settings:
     """Read a params file.
 
     Args:
         path: the YAML file.
         overrides: ``section.key=value``, the value in YAML.
+        options: option of the command line (``--device``) -> value, a text, of the parameter ``run.device`` that it stands for.
 
     Raises:
         InputError: there is no such file, it is not YAML, or a value is missing, unknown or out of range.
@@ -131,47 +135,58 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         raise InputError(f"{path}: not YAML in UTF-8: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: found {type(values).__name__}, expected sections and keys")
-    for override in overrides:
-        _apply(values, override)
+    origins = {_apply(values, override, path): f"--set {override}" for override in overrides}
+    for option, value in (options or {}).items():
+        name = ("run", option.removeprefix("--").replace("-", "_"))
+        _place(values, name, f"{option} {value}", path)[name[-1]] = value
+        origins[name] = f"{option} {value}"
     try:
         settings = Settings.model_validate(values)
         settings._given = tuple(["--params", str(path)] if path != Path("params.yaml") else [])
         settings._given += tuple(word for override in overrides for word in ("--set", override))
         return settings
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in item['loc']) or 'params'}: {item['msg']}" for item in error.errors()
-        ]
-        raise InputError(f"{path}: {len(lines)} value(s) are wrong:\n" + "\n".join(lines)) from error
+        raise InputError(_told(path, origins, error)) from error
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _told(path: Path, origins: Mapping[tuple[str, ...], str], error: ValidationError) -> str:
+    """Each wrong value with where it came from: the params file, or the option that gave it last."""
+    lines: dict[str, list[str]] = {}
+    for item in error.errors():
+        given = [text for name, text in origins.items() if item["loc"][: len(name)] == name]
+        source = given[-1] if given else str(path)
+        if not item["loc"] and origins:  # parameters that do not fit each other
+            source = f"{path} with {', '.join(origins.values())}"
+        lines.setdefault(source, []).append(explain(Settings, item))
+    return "\n".join(f"{source}: {found[0]}" if len(found) == 1 else f"{source}: {len(found)} values are wrong:\n  "
+        + "\n  ".join(found) for source, found in lines.items())  # fmt: skip
+
+
+def _apply(values: dict[str, Any], override: str, path: Path) -> tuple[str, ...]:
     name, separator, text = override.partition("=")
     if not separator:
         raise InputError(f"--set: found {override!r}, expected key=value, e.g. --set masks.points_per_side=16")
-    *sections, key = name.split(".")
-    place: Any = values
-    for section in sections:
-        if sections[0] == "runs" and isinstance(place, dict):
-            place.setdefault(section, {})
-        place = place.get(section) if isinstance(place, dict) else None
-    if not isinstance(place, dict) or (key not in place and not _is_parameter(name)):
-        raise InputError(f"--set: no parameter {name!r} in the params file")
+    location = tuple(name.strip().split("."))
+    place = _place(values, location, f"--set {override}", path)
     try:
-        place[key] = yaml.load(text, Loader=_UniqueKeys)
+        place[location[-1]] = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise InputError(f"--set: found {override!r}, expected a value in YAML after the =: {error}") from error
+    return location
 
 
-def _is_parameter(name: str) -> bool:
-    """Whether there is such a parameter: one with a default need not stand in the file."""
-    model: Any = Settings
-    for part in name.split("."):
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return False
-        if part == "runs":
-            return True
-        if part not in model.model_fields:
-            return False
-        model = model.model_fields[part].annotation
-    return True
+def _place(values: dict[str, Any], location: tuple[str, ...], given: str, path: Path) -> dict[str, Any]:
+    """The section that holds a parameter. One that the file leaves out, as it has a default, is set as well."""
+    place = values
+    for depth, key in enumerate(location):
+        known = children(Settings, location[:depth])
+        if key not in place and known is not None and key not in known:
+            raise InputError(f"{given}: no parameter {dotted(location)!r}{unknown(Settings, location, depth)}")
+        if depth == len(location) - 1:
+            break
+        if place.get(key) is None:  # left out, or null: a section that this begins
+            place[key] = {}
+        place = place[key]
+        if not isinstance(place, dict):
+            raise InputError(f"{given}: {dotted(location[: depth + 1])} is a value in {path}, no section")
+    return place

@@ -18,12 +18,17 @@ def make_demo_data(root: Path = DEMO_ROOT) -> str:
     from stages.demo.dataset import DemoError, make_demo
 
     try:
-        make_demo(root)
+        kept = make_demo(root)
     except DemoError as error:
         raise InputError(f"demo: {error}") from error
     images = {split.name: len(list(split.glob("*.jpg"))) for split in sorted(root.iterdir()) if split.is_dir()}
     counts = ", ".join(f"{count} {split}" for split, count in images.items() if count)
-    return f"demo data set: {root.relative_to(ROOT) if root.is_relative_to(ROOT) else root} ({counts} images)"
+    name = root.relative_to(ROOT) if root.is_relative_to(ROOT) else root
+    said = f"demo data set: {name} ({counts} images)"
+    if kept:
+        some = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
+        said += f"\nkept, as the demo did not write it or it was changed since: {some}; to have the demo as it was, remove it"
+    return said
 
 
 def make_demo_scenes(count: int, first_seed: int, root: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 
 import typer
 from typer.exceptions import TyperException
@@ -27,6 +28,10 @@ class StoppedError(Exception):
         self.code = code
 
 
+class WorkersLostError(Exception):
+    """Dask's scheduler or workers are gone, or there were none in time; what they committed is kept."""
+
+
 def exit_code_of(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error that reached the command line."""
     # Imported when something failed, so that --help loads no data set's loader.
@@ -43,6 +48,10 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, f"stopped by SIGTERM: {_AGAIN}"
     if isinstance(error, TyperException):
         found = error.format_message()
+        if option := getattr(error, "option_name", None) if not getattr(error, "possibilities", None) else None:
+            from pipeline.usage import of_a_parameter
+
+            found += of_a_parameter(option, sys.argv[1:])
         return INPUT, (
             f"error: {found}\n" if found else ""
         ) + "(python cli.py --help shows the verbs and their options)"
@@ -56,6 +65,8 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
         return INPUT, f"error: {error}"
     if isinstance(error, OSError) and error.errno in _STANDING:
         return INPUT, f"error: {error}"
+    if isinstance(error, WorkersLostError):
+        return INTERRUPTED, f"no workers: {error}; {_AGAIN}"
     name = type(error).__name__
     if isinstance(error, MemoryError) or name in ("OutOfMemoryError", "KilledWorker"):
         return INTERRUPTED, (
@@ -66,4 +77,4 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, f"the disk is full: {error}; free some space; {_AGAIN}"
     if isinstance(error, OSError):
         return INTERRUPTED, f"input or output failed: {error}; {_AGAIN}"
-    return INTERNAL, f"internal error: {name}: {error}; run again with --debug for the traceback (before the verb)"
+    return INTERNAL, f"internal error: {name}: {error}; run again with --debug for the traceback"

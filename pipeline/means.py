@@ -15,7 +15,7 @@ from pipeline.plan import expected_meta, place_of
 from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
 from stages.progress import progress
 from store.columns import Commit, fingerprint, read_column, read_commit
-from store.errors import DamagedStoreError, StoreError
+from store.errors import ConflictError, DamagedStoreError, StoreError
 from store.layout import column_dir
 from store.lineage import Lineage, upstream_place
 from store.reader import Column, open_column
@@ -104,6 +104,12 @@ def make_mean(settings: Settings, encoder: str, executor: Executor) -> Commit | 
     except ValueError as error:
         raise InputError(f"normalize: {encoder}: {error}") from error
     upstream = {f"/{task.place}#{task.shard}": sha256 for task, (_, _, sha256) in zip(tasks, done, strict=True)}
+    look = Lineage(settings.store_path)
+    for task, (_, _, sha256) in zip(tasks, done, strict=True):
+        if look.content(task.place, task.shard) != sha256:
+            raise ConflictError(
+                f"{task.place}: shard {task.shard} is not what was summed: another writer replaced it; run this again"
+            )
     meta = begin_column(folder, expected_meta(settings, specs(settings)[name], 1))
     extra = {"count": count, "norm": float(np.linalg.norm(mean))}
     data = ShardData([mean], [len(mean)], [OK], extra=extra)

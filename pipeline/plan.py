@@ -13,6 +13,7 @@ from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
 from stages.index import order, reading, source_files, source_sha256
+from stages.names import did_you_mean
 from store.columns import ColumnMeta, fingerprint, read_column, read_commit
 from store.errors import DamagedStoreError
 from store.layout import COMMITS, column_dir
@@ -113,8 +114,17 @@ def plan_stage(settings: Settings, stage: str, split: str) -> list[ColumnPlan]:
     else:
         count = len(known_sources(settings, split))
         if not count:
-            raise InputError(f"split {split} is not indexed; run: python cli.py index --split {split}")
+            raise InputError(f"{_not_indexed(settings, split)}; run: python cli.py index --split {split}")
     return _plan(settings, (stage,), split, count, entries, files_matter=True)
+
+
+def _not_indexed(settings: Settings, split: str) -> str:
+    """That a split has no images yet; and which data sets there are, where this one may be misspelt."""
+    found = [path.parent.name for path in settings.store_path.glob(f"*/{split}/") if path.parent.name != "means"]
+    others = sorted({*found} - {settings.dataset}) if settings.dataset not in found else []
+    meant = did_you_mean(settings.dataset, others)
+    named = f" for data set {settings.dataset}, found {', '.join(others)}{meant}" if others else ""
+    return f"split {split} is not indexed{named}"
 
 
 def plan_split(settings: Settings, split: str) -> tuple[list[ColumnPlan], str]:
@@ -132,11 +142,11 @@ def plan_split(settings: Settings, split: str) -> tuple[list[ColumnPlan], str]:
     except DatasetError as error:
         sources = known_sources(settings, split)
         if not sources:
-            raise InputError(f"split {split} is not indexed, and cannot be: {error}") from error
+            raise InputError(f"{_not_indexed(settings, split)}, and cannot be: {error}") from error
         entries = tuple(Entry(Source(image_id, path, ())) for image_id, path in sources)
         remark = f"source files not checked: {error}"
     if not known_sources(settings, split):
-        raise InputError(f"split {split} is not indexed; run: python cli.py index --split {split}")
+        raise InputError(f"{_not_indexed(settings, split)}; run: python cli.py index --split {split}")
     return _plan(settings, tuple(STAGES), split, len(entries), entries, files_matter=not remark), remark
 
 

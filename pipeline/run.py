@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from pipeline.canary import check_stored
+from pipeline.committed import require_commits
 from pipeline.config import InputError, Settings, VanishedError
 from pipeline.estimate import Estimate, estimate
 from pipeline.executors import Executor, LocalExecutor
@@ -210,7 +211,8 @@ def _compute(
         if isinstance(executor, LocalExecutor):
             executor.finish_behind(partial(compute_shard, tick=advance), tasks)
         else:
-            for _, result in executor.map(run_shard, tasks):
+            for number, result in executor.map(run_shard, tasks):
+                require_commits(settings, tasks[number], result)
                 advance(result.images)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
 from stages.evaluate.predictions import MODES
+from stages.names import did_you_mean
 from stages.train.folder import Held, held
 from stages.train.identity import SHORT, Difference, differences, identity, system_of
 from stages.train.params import ANSWERING, TrainParams, overridden
@@ -49,7 +50,9 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
         InputError: there is no such system, it is not the run's, or the name says nothing of the system.
     """
     if system is not None and system not in SYSTEMS:
-        raise InputError(f"--system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
+        raise InputError(
+            f"--system: found {system!r}, expected one of {', '.join(SYSTEMS)}{did_you_mean(system, SYSTEMS)}"
+        )
     asked = name or system
     if asked is None:
         known = ", ".join(settings.runs) or "none yet"

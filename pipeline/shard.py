@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,10 +50,11 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What comes back from a worker; what was computed is in the commits."""
+    """What comes back from a worker; what was computed is in the commits, whose digests are ``contents`` of each column."""
 
     shard: int
     images: int
+    contents: Mapping[str, str]
 
 
 @lru_cache(maxsize=2)
@@ -81,6 +82,16 @@ def runner(task: ShardTask) -> Runner:
         except ValueError as error:  # no work began: a device or a model that the settings name cannot be had
             raise InputError(str(error)) from error
     return _loaded[key]
+
+
+def require_device(settings: Settings) -> str:
+    """``cpu`` or ``cuda``; InputError where the settings ask for a device that is not there."""
+    from stages.device import resolve_device
+
+    try:
+        return resolve_device(settings.run)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def run_shard(task: ShardTask) -> ShardResult:
@@ -154,7 +165,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
                 folder, meta, place, task.shard, results[name], upstream, spec.schema, run, before[name], task.anew
             )
             digests[name] = done.content
-        return ShardResult(task.shard, task.count)
+        return ShardResult(task.shard, task.count, {name: digests[name] for name in wanted})
 
     return commit
 

@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
 from pipeline.runs import Run, not_the_same, not_trained, resolve
+from pipeline.shard import require_device
 from stages.train.folder import held, kept
 from stages.train.identity import answering, column_digest, differences, identity, run_digest
 from stages.weights import locate
@@ -61,7 +62,7 @@ def _train(settings: Settings, run: Run, restart: bool, replace: bool) -> str:
 
     try:
         path = train(
-            run.params, run.system, splits, run.folder, _device(settings), _weights(settings), restart, replace
+            run.params, run.system, splits, run.folder, require_device(settings), _weights(settings), restart, replace
         )
     except ValueError as error:  # a model that is not there, parameters that do not fit it
         raise InputError(f"train {run.name}: {error}") from error
@@ -109,7 +110,7 @@ def answers(settings: Settings, run: Run, split: str, mode: str = "generated", g
         from stages.train.run import predict, restore
 
         try:
-            trained = restore(run.params, run.system, opened, run.folder, _device(settings), _weights(settings))
+            trained = restore(run.params, run.system, opened, run.folder, require_device(settings), _weights(settings))
             write(path, meta, predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given)))
         except ValueError as error:  # another model or column than it was trained with, no such mode, too few images
             raise InputError(f"evaluate {run.name}: {error}") from error
@@ -176,9 +177,3 @@ def _open(settings: Settings, run: Run, split: str) -> Split:
 
 def _weights(settings: Settings) -> Any:
     return partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)
-
-
-def _device(settings: Settings) -> str:
-    from stages.device import resolve_device
-
-    return resolve_device(settings.run)

@@ -88,7 +88,7 @@ def recompute(settings: Settings, problems: Sequence[Problem]) -> None:
         column = "/".join(parts[2:])
         if parts[0] == settings.dataset and column in specs(settings) and problem.files:
             damaged[parts[1], specs(settings)[column].stage] |= set() if problem.shard is None else {problem.shard}
-    with open_executor(settings.run) as executor:
+    with open_executor(settings) as executor:
         for stage in STAGES:
             if stage == "normalize" and any(problem.place.startswith("means/") for problem in problems):
                 for encoder in settings.embed.mask_encoders:

@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
-import torch
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from stages.params import RunParams
+if TYPE_CHECKING:
+    from stages.params import RunParams
+
+_said: list[str] = []
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def start_command() -> None:
+    """From here on the choice of ``run.device: auto`` is said again, once."""
+    _said.clear()
 
 
 def resolve_device(run: RunParams) -> str:
     """``cpu`` or ``cuda``; also sets the torch threads of this process.
 
-    cuDNN does not measure which of its algorithms is fastest: the choice would decide the last bits of what is stored.
+    What ``auto`` chose is said on stderr, once a command. cuDNN does not measure which of its algorithms is fastest: the
+    choice would decide the last bits of what is stored.
 
     Raises:
         ValueError: cuda was asked for and there is none.
     """
+    import torch
+
     torch.backends.cudnn.benchmark = False
     if run.threads:
         torch.set_num_threads(run.threads)
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("run.device: found cuda, but torch sees no GPU; use --device cpu or --device auto")
-    if run.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return run.device
+    there = torch.cuda.is_available()
+    if run.device == "cuda" and not there:
+        raise ValueError(f"run.device: found cuda, but {_why_not()}; use --device cpu or --device auto")
+    if run.device != "auto":
+        return run.device
+    device = "cuda" if there else "cpu"
+    if not _said and os.environ.get("RANK", "0") == "0":  # one process of torchrun says it
+        _said.append(device)
+        reason = torch.cuda.get_device_name() if there else _why_not()
+        print(f"device: {device}, chosen by run.device auto ({reason})", file=sys.stderr, flush=True)
+    return device
+
+
+def _why_not() -> str:
+    import torch
+
+    if not _DRIVER.exists():
+        return "torch sees no GPU"
+    built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
+    return f"torch sees no GPU, though there is an NVIDIA driver: torch {torch.__version__} {built}"

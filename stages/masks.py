@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
+from stages.names import did_you_mean
 from stages.params import Sections
 from stages.sam import SAM_MODELS, SamModel
 from store import schema
@@ -43,7 +44,9 @@ def columns(params: Sections) -> list[ColumnSpec]:
 def sam_model(name: str) -> SamModel:
     """The line of a SAM model; ValueError, naming the choices, for an unknown one."""
     if name not in SAM_MODELS:
-        raise ValueError(f"unknown SAM model {name!r}; choose one of: {', '.join(SAM_MODELS)}")
+        raise ValueError(
+            f"unknown SAM model {name!r}; choose one of: {', '.join(SAM_MODELS)}{did_you_mean(name, SAM_MODELS)}"
+        )
     return SAM_MODELS[name]
 
 

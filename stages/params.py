@@ -144,6 +144,8 @@ class RunParams(Params):
     """Address of a Dask scheduler; empty: a LocalCluster on this machine."""
     workers: Annotated[int, Field(ge=1)]
     """Processes of the LocalCluster."""
+    worker_timeout_s: Annotated[float, Field(ge=0)] = 600
+    """Without any worker that can be used for this long, a command on Dask ends with exit code 75."""
     threads: Annotated[int, Field(ge=0)]
     """torch threads a process; 0: torch's own choice."""
     points_per_batch: AtOnce = None

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
-from tqdm import tqdm
 
+from stages.download import download
+from stages.names import did_you_mean
 from store.files import cached_sha256, file_sha256
-
-_BLOCK_BYTES = 1 << 20
-_TIMEOUT_S = (10, 60)  # to connect; between two blocks
 
 
 class WeightsError(Exception):
@@ -157,7 +157,11 @@ def locate(name: str, folder: Path, lock: Path) -> Path:
         raise WeightsError(f"{name}: found no file {path}; {_how_to_get(weights)}")
     found = cached_sha256(path)
     if found != expected:
-        raise WeightsError(f"{path}: found sha256 {found}, expected {expected}; {_how_to_get(weights)}")
+        from stages.checkpoints import kind_of
+
+        raise WeightsError(
+            f"{path}: found sha256 {found} ({kind_of(path)}), expected {expected}; {_how_to_get(weights)}"
+        )
     return path
 
 
@@ -178,7 +182,7 @@ def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        _download(weights, weights.url, part, progress)
+        download(weights.url, part, name, weights.size_bytes, progress)
     except requests.RequestException as error:
         raise WeightsError(
             f"{weights.url}: {error}; what was fetched is kept, so try again: python cli.py weights {name}, "
@@ -186,36 +190,60 @@ def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
         ) from error
     found = file_sha256(part)
     if found != expected:
+        from stages.checkpoints import kind_of
+
+        kind = kind_of(part)
         part.unlink()
         raise WeightsError(
-            f"{weights.url}: found sha256 {found}, expected {expected}; nothing was kept, so try again: "
+            f"{weights.url}: found sha256 {found} ({kind}), expected {expected}; nothing was kept, so try again: "
             f"python cli.py weights {name}"
         )
     part.replace(path)
     return path
 
 
-def adopt(name: str, file: Path, folder: Path, lock: Path) -> Path:
+def adopt(name: str, file: Path, folder: Path, lock: Path, replace: bool = False) -> Path:
     """Copy a file that a person got by hand into ``folder``, and record its digest if the registry has none.
 
-    Raises :class:`WeightsError` if the digest in the registry or in the lock file is another one.
+    Where the registry has no digest, the file must hold what the loader of these weights needs.
+
+    Args:
+        replace: also where the lock file has the digest of another file.
+
+    Raises:
+        WeightsError: the registry or the lock file has another digest, or the file is no such checkpoint; nothing is kept.
     """
+    from stages.checkpoints import check_file, kind_of
+
     weights = _weights(name)
     if weights.committed:
         raise WeightsError(f"{name}: it is part of the repository; {_how_to_get(weights)}")
     if not file.is_file():
-        raise WeightsError(f"{name}: found no file {file}")
+        found = "a folder" if file.is_dir() else "no file"
+        raise WeightsError(f"{name}: found {found} {file}, expected a file; {_how_to_get(weights)}")
     path = _place(weights, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    copy = path.with_name(path.name + ".copy")
-    shutil.copyfile(file, copy)
-    found = file_sha256(copy)
-    expected = weights.sha256 or _read_lock(lock).get(name, found)
-    if found != expected:
-        copy.unlink()
-        where = "the registry" if weights.sha256 else f"{lock} (delete its line there to adopt another file)"
-        raise WeightsError(f"{file}: found sha256 {found}, expected {expected} of {where}; nothing was kept")
-    copy.replace(path)
+    with tempfile.TemporaryDirectory(prefix=".adopt-", dir=folder) as beside:
+        copy = Path(beside) / path.name  # by its suffix a loader knows how to read it
+        shutil.copyfile(file, copy)
+        found = file_sha256(copy)
+        if weights.sha256 not in (None, found):
+            raise WeightsError(
+                f"{file}: found sha256 {found} ({kind_of(copy)}), expected {weights.sha256} of the registry; nothing was kept"
+            )
+        if weights.sha256 is None:
+            try:
+                check_file(name, copy)
+            except WeightsError as error:
+                reason = str(error).replace(str(copy), str(file))
+                raise WeightsError(f"{name}: {reason}; nothing was kept; {_how_to_get(weights)}") from error
+            adopted = _read_lock(lock).get(name, found)
+            if adopted != found and not replace:
+                raise WeightsError(
+                    f"{file}: found sha256 {found}, expected {adopted} of {lock}; nothing was kept; to have this file instead: "
+                    f"python cli.py weights {name} --from {shlex.quote(str(file))} --replace"
+                )
+        copy.replace(path)
     if weights.sha256 is None:
         record(name, path, lock)
     return path
@@ -236,8 +264,15 @@ def record(name: str, file: Path, lock: Path) -> None:
 
 def _weights(name: str) -> Weights:
     if name not in WEIGHTS:
-        raise WeightsError(f"unknown weights {name!r}; choose one of: {', '.join(sorted(WEIGHTS))}")
+        raise WeightsError(
+            f"unknown weights {name!r}; choose one of: {', '.join(sorted(WEIGHTS))}{did_you_mean(name, WEIGHTS)}"
+        )
     return WEIGHTS[name]
+
+
+def place(name: str, folder: Path) -> Path:
+    """Where the file of a checkpoint is, or would be; ``folder`` is that of fetched weights."""
+    return _place(_weights(name), folder)
 
 
 def _place(weights: Weights, folder: Path) -> Path:
@@ -262,24 +297,3 @@ def _read_lock(lock: Path) -> dict[str, str]:
     if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
         raise WeightsError(f"{lock}: expected a JSON object of digests; restore it: git checkout {lock.name}")
     return digests
-
-
-def _download(weights: Weights, url: str, part: Path, progress: bool) -> None:
-    """Complete ``part``. A server that cannot go on in the middle sends all of it again."""
-    have = part.stat().st_size if part.is_file() else 0
-    # Plain bytes, so that the file's length here is the place to go on from there.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
-        if have and response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing lies behind the last byte: the file is complete, or its digest will tell
-        response.raise_for_status()
-        resumed = response.status_code == requests.codes.partial_content
-        have = have if resumed else 0
-        hidden = None if progress else True  # None: shown on a terminal only
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else weights.size_bytes
-        bar = tqdm(desc=weights.name, total=total, initial=have, unit="B", unit_scale=True, disable=hidden)
-        with part.open("ab" if resumed else "wb") as file, bar:
-            for block in response.iter_content(_BLOCK_BYTES):
-                file.write(block)
-                bar.update(len(block))

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from stages.demo.files import FILES, MARKER, digests, replace_demo
 from stages.demo.polygons import polygons
 from stages.demo.questions import Question, questions
 from stages.demo.scenes import Scene, scene
 
-MARKER = "demo.json"
 JPEG_QUALITY = 92
 SEEDS_A_SPLIT = 100_000  # scenes of split number s of data set number n start at (3 n + s) times this
 _WISHES = (  # one after the other over the images of a split: long question?, how many objects answer it
@@ -49,11 +49,12 @@ def scene_seeds(split: str, count: int, seed: int) -> range:
     return range(first, first + count)
 
 
-def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> None:
+def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> list[str]:
     """Write {train,val,test}/NNNN.jpg + .json and explanatory/train.json under `root`, all or nothing.
 
-    The same seed gives the same annotations and pictures. An older demo at `root` is replaced; any other folder there
-    that is not empty raises DemoError and is left as it is.
+    The same seed gives the same annotations and pictures. Of an older demo at `root` only files are replaced or removed that
+    are as they were written: what a person added or changed stays, and its paths are returned. Any other folder there that is
+    not empty raises DemoError and is left as it is.
     """
     sizes = sizes or DemoSizes()
     if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
@@ -74,10 +75,8 @@ def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> None
                 bar.update()
     (part / "explanatory").mkdir()
     _write_json(part / "explanatory" / "train.json", explanatory)
-    _write_json(part / MARKER, {"generator": "stages.demo", "seed": seed, "images": vars(sizes)})
-    if root.exists():
-        shutil.rmtree(root)
-    part.rename(root)
+    _write_json(part / MARKER, {"generator": "stages.demo", "seed": seed, "images": vars(sizes), FILES: digests(part)})
+    return replace_demo(part, root)
 
 
 def make_scenes(root: Path, split: str, seeds: range) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from stages.names import did_you_mean
 from stages.params import Precision
 from stages.sam import SAM_MODELS
 
@@ -137,7 +138,9 @@ def encoder_line(name: str, kind: Literal["mask", "image"]) -> Encoder:
     """The line of an encoder; ValueError, naming the choices, if there is none of that name and kind."""
     names = sorted(key for key, encoder in ENCODERS.items() if encoder.kind == kind)
     if name not in names:
-        raise ValueError(f"unknown {kind} encoder {name!r}; choose one of: {', '.join(names)}")
+        raise ValueError(
+            f"unknown {kind} encoder {name!r}; choose one of: {', '.join(names)}{did_you_mean(name, names)}"
+        )
     return ENCODERS[name]
 
 

@@ -14,12 +14,19 @@ from stages.batches import over
 from stages.encoders import Encoder, Model, Together
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, make_alphaclip
-from stages.encoders.common import Vectors, load_into
+from stages.encoders.common import Vectors, check_keys, load_into
 
 
 def make_model(encoder: Encoder) -> AlphaVisionTransformer:
     """The architecture of an ENCODERS line, randomly initialised; ``model(image, alpha, of) -> [B, dim]``."""
     return make_alphaclip(encoder.options, encoder.dim)
+
+
+def check(encoder: Encoder, path: Path) -> None:
+    """WeightsError unless ``path`` holds the tensors of this line's AlphaCLIP, whatever CLIP it goes with."""
+    with torch.device("meta"):
+        expected = make_model(encoder).state_dict()
+    check_keys(load_alphaclip(path, None), expected, str(path))
 
 
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:

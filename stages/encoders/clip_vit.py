@@ -11,6 +11,7 @@ import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import nn
 
+from stages.checkpoints import reading
 from stages.encoders.common import State, check_keys, load_state
 
 _ATTENTION = ("attn.in_proj.", "attn.in_proj_")
@@ -85,7 +86,7 @@ def load_clip_visual(path: Path) -> State:
     if path.suffix == ".safetensors":
         state = load_state(path)
     else:
-        with warnings.catch_warnings():  # torch discourages TorchScript; OpenAI publishes nothing else
+        with reading(path), warnings.catch_warnings():  # torch discourages TorchScript; OpenAI publishes nothing else
             warnings.simplefilter("ignore", DeprecationWarning)
             state = torch.jit.load(path, map_location="cpu").state_dict()
     return {key.removeprefix(_VISUAL): value.float() for key, value in state.items() if key.startswith(_VISUAL)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from stages.checkpoints import reading
 from stages.weights import WeightsError
 
 ImageArray = npt.NDArray[np.uint8]
@@ -25,7 +24,7 @@ Vectors = npt.NDArray[np.float32]
 State = dict[str, torch.Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
-_TYPE_THIS = "Fetch the right file: python cli.py weights NAME [--from FILE]"
+_TYPE_THIS = "python cli.py weights lists every file, where it comes from and whether it is here"
 
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation a channel, of pixels in 0..1."""
@@ -38,15 +37,12 @@ def load_state(path: Path) -> State:
 
     Raises WeightsError if the file cannot be read that way.
     """
-    try:
+    with reading(path):
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         return {key: tensor.float() for key, tensor in state.items()}
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path} is no checkpoint of plain tensors: {reason}. {_TYPE_THIS}") from error
 
 
 def check_keys(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], source: str) -> None:

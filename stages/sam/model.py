@@ -1,16 +1,15 @@
 """Builds SAM from the official modules and a checkpoint file (facebookresearch/segment-anything)."""
 
-import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
+from stages.checkpoints import reading
 from stages.sam import SAM_MODELS, SamModel
 
 PIXEL_MEAN = [123.675, 116.28, 103.53]
@@ -21,7 +20,8 @@ def build_sam(name: str, path: Path, device: str) -> Sam:
     """The SAM called `name` with the weights of `path`, float32, in eval mode, on `device`.
 
     `path` is a `.pth` state dict as Meta publishes it (read with weights_only=True) or a `.safetensors` file with the
-    same keys; float16 weights are read as float32. Raises ValueError where the file is no checkpoint of this model.
+    same keys; float16 weights are read as float32. Raises WeightsError where the file is no checkpoint, ValueError where it
+    is one of another model.
     """
     sam = new_sam(name)
     state = _read_state(path)
@@ -57,13 +57,11 @@ def new_sam(name: str) -> Sam:
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    try:
+    with reading(path, "SAM checkpoint"):
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as SAM weights: expected a state dict of tensors ({error})") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} holds {type(state).__name__}: expected a state dict that maps names to tensors")
     return {key: value.float() for key, value in state.items()}

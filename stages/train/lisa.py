@@ -6,7 +6,6 @@ never read.
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -15,16 +14,16 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from segment_anything import modeling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.checkpoints import reading
 from stages.encoders.common import State, load_into, longest_side
 from stages.masks import sam_model
 from stages.sam.two_way import TwoWay
 from stages.train.states import projection
-from stages.weights import WeightsError
 
 Ignore = Literal["background", "excluded"]
 Size = tuple[int, int]
@@ -90,7 +89,7 @@ def build_mask_decoder(name: str, path: Path, hidden_dim: int) -> MaskDecoder:
 def _read(path: Path) -> State:
     """The decoder's tensors of a SAM checkpoint, float32. Of a mapped file the other tensors' bytes are not touched."""
     wanted = (PROMPT_ENCODER, MASK_DECODER)
-    try:
+    with reading(path, "SAM checkpoint"):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 found = {key: file.get_tensor(key) for key in file.keys() if key.startswith(wanted)}  # noqa: SIM118
@@ -98,9 +97,6 @@ def _read(path: Path) -> State:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
             found = {key: tensor.clone() for key, tensor in state.items() if key.startswith(wanted)}
         return {key: tensor.float() for key, tensor in found.items()}
-    except (OSError, pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path} is no SAM checkpoint of plain tensors: {reason}") from error
 
 
 def encoded_size(original: Size, max_side_px: int, square_px: int) -> Size:

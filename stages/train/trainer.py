@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from stages.checkpoints import reading
 from stages.train.callbacks import KeepPlace
 from stages.train.controls import blanked
 from stages.train.folder import PLACE, TRAINED
@@ -49,9 +50,12 @@ def load_trained(model: nn.Module, path: Path) -> None:
     """Put a file of :func:`save_trained` into the model.
 
     Raises:
+        WeightsError: it is cut off, or no such file at all.
         ValueError: it holds other parameters than those that are trained.
     """
-    state, wanted = load_file(path), trained_state(model)
+    with reading(path, "file of a trained system"):
+        state = load_file(path)
+    wanted = trained_state(model)
     differ = sorted(
         name
         for name in state.keys() | wanted.keys()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from store import DamagedStoreError
-from tests.benchmarks import data, faults, gate, report
+from tests.benchmarks import data, faults, gate, interpreter, report
 from tests.benchmarks.data import PROFILES, Records
 from tests.benchmarks.entries import ENTRIES, OURS
 from tests.benchmarks.peers import memmap, ours
@@ -124,3 +124,36 @@ def test_the_report_says_what_was_found() -> None:
     assert "| shuffled, 1.5x the best peer | 1.60x (LitData) | yes |" in text
     assert "| this store | 1 / 0 / 0 | detected |" in text
     assert "Not measured: Lance: no wheel" in text
+
+
+def program(path: Path, script: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_shim_that_does_not_run_is_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyenv puts on PATH is there for every version that is installed, and runs only for the chosen one."""
+    monkeypatch.setenv("PATH", str(tmp_path / "shims"))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    with pytest.raises(LookupError, match="python3.12: not on PATH"):
+        interpreter.find("python3.12")
+    shim = program(tmp_path / "shims/python3.12", "echo 'pyenv: python3.12: command not found' >&2; exit 127")
+    with pytest.raises(LookupError, match="python3.12: does not run: pyenv: python3.12: command not found") as caught:
+        interpreter.find("python3.12")
+    assert "make bench-read BENCH_PYTHON=/path/to/python3.12" in str(caught.value)
+    assert interpreter.OWN in str(caught.value)
+    names = interpreter.OWN.partition("--only ")[2].replace("'", "").replace("this store", "this").split()
+    assert all(any(name in entry for entry in ENTRIES) for name in names)
+
+    found = tmp_path / "pyenv/versions/3.12.1/bin/python"
+    program(found, f"echo {found} 3 12")
+    assert interpreter.find("python3.12") == str(found)
+    program(found, f"echo {found} 3 11")
+    with pytest.raises(LookupError, match="is Python 3.11"):
+        interpreter.find("python3.12")
+    program(shim, f"echo {shim} 3 13")
+    assert interpreter.find("python3.12") == str(shim)
+    make = (Path(__file__).parents[2] / "Makefile").read_text()
+    assert "python -m tests.benchmarks.interpreter $(BENCH_PYTHON)" in make

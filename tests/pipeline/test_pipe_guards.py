@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from pipeline.config import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = ("demo", "index", "extract", "normalize", "info", "verify", "weights")
@@ -62,6 +66,53 @@ def test_the_store_is_light() -> None:
 
 BAD = {
     "unknown verb": (["paint"], "No such command 'paint'"),
+    "misspelt verb": (["inof"], "Did you mean 'info'?"),
+    "misspelt split": (["extract", "--split", "vall"], "(did you mean 'val'?)"),
+    "misspelt stage": (["extract", "--stage", "maks"], "(did you mean 'masks'?)"),
+    "misspelt system": (["train", "--system", "elsa"], "(did you mean 'elisa'?)"),
+    "misspelt weights": (["weights", "sam_vith"], "(did you mean 'sam_vit_h'?)"),
+    "misspelt encoder of the params": (["extract", "--encoder", "demo_alphclip"], "(did you mean 'demo_alphaclip'?)"),
+    "misspelt encoder": (["info", "--set", "embed.mask_encoders=[demo_dino]"], "(did you mean 'demo_dinov2'?)"),
+    "misspelt model": (["info", "--set", "masks.model=demo_sma"], "(did you mean 'demo_sam'?)"),
+    "misspelt format": (["info", "--set", "index.format=reason_seg"], "(did you mean 'reasonseg'?)"),
+    "misspelt data set": (
+        ["extract", "--set", "dataset=tinny"],
+        "for data set tinny, found tiny (did you mean 'tiny'?)",
+    ),
+    "misspelt key": (["info", "--set", "masks.point_per_side=8"], "; did you mean masks.points_per_side?"),
+    "misspelt section": (["info", "--set", "mask.points_per_side=8"], "; did you mean masks.points_per_side?"),
+    "key without its section": (["info", "--set", "points_per_side=8"], "; did you mean masks.points_per_side?"),
+    "set of an inner key of a value": (["info", "--set", "masks.model.x=8"], "masks.model is a value in "),
+    "set of a half section": (
+        ["info", "--set", "train.elisa.align.epochs=1"],
+        "train.elisa.align.temperature: not there",
+    ),
+    "set to a wrong value": (
+        ["info", "--set", "masks.points_per_side=eight"],
+        'error: --set masks.points_per_side=eight: masks.points_per_side: found "eight", expected a whole number\n',
+    ),
+    "set to no list": (
+        ["info", "--set", "embed.mask_encoders=demo_sam"],
+        'embed.mask_encoders: found "demo_sam", expected a list: [demo_sam]',
+    ),
+    "set of what does not fit the file": (
+        ["info", "--set", "masks.crop_n_layers=1"],
+        "with --set masks.crop_n_layers=1: ",
+    ),
+    "set without anything": (["info", "--set"], "Option '--set' requires an argument."),
+    "option of a device": (
+        ["extract", "--device", "mps"],
+        'error: --device mps: run.device: found "mps", expected auto',
+    ),
+    "option that is a parameter": (
+        ["train", "--system", "elisa", "--epochs", "1"],
+        "No such option: --epochs; train.epochs is a parameter: --set train.epochs=1\n",
+    ),
+    "option that is a parameter of the system": (
+        ["train", "--system", "llmseg", "--learning-rate=0.1"],
+        "train.llmseg.learning_rate is a parameter: --set train.llmseg.learning_rate=0.1\n",
+    ),
+    "option that is a list": (["index", "--root", "a b"], "index.root is a parameter: --set 'index.root=a b'\n"),
     "unknown option": (["index", "--splits", "val"], "No such option"),
     "unknown split": (["index", "--split", "nope"], "--split: found 'nope', expected one of train, val"),
     "unknown stage": (["extract", "--stage", "paint"], "--stage: found 'paint', expected masks, embed or match"),
@@ -74,7 +125,7 @@ BAD = {
     "set of an unknown section": (["--set", "nope.point=3", "info"], "no parameter 'nope.point'"),
     "set to no YAML": (["--set", "masks.max_masks=[", "info"], "expected a value in YAML"),
     "set to a wrong type": (["--set", "masks.max_masks=many", "info"], "masks.max_masks"),
-    "set out of range": (["--set", "masks.pred_iou_thresh=1.5", "info"], "less than or equal to 1"),
+    "set out of range": (["--set", "masks.pred_iou_thresh=1.5", "info"], "found 1.5, expected at most 1"),
     "not a multiple": (["--set", "masks.max_masks=17", "info"], "expected a multiple of 16"),
     "features with crops": (["--set", "masks.crop_n_layers=1", "info"], "set masks.save_features to false"),
     "unknown model": (["--set", "masks.model=sam_vit_x", "info"], "unknown SAM model 'sam_vit_x'; choose one of"),
@@ -108,7 +159,7 @@ def test_errors_say_what_was_expected(finished_once: Any, name: str) -> None:
         ("", "found NoneType"),
         ("store: a\nstore: b\n", "the key 'store' stands twice"),
         ("masks:\n  model: a\n  model: b\n", "the key 'model' stands twice"),
-        ("store: data/store\n", "masks: Field required"),
+        ("store: data/store\n", "masks: not there"),
         ("store: !!python/object:os.system {}\n", "not YAML"),
         (b"store: \xff\n", "not YAML in UTF-8"),
     ],
@@ -125,11 +176,79 @@ def test_unknown_and_missing_parameters(empty: Any, cli: Callable[..., Any]) -> 
     empty.configure(colour="red", masks__points=3)
     done = empty.run("info")
     assert done.code == 2
-    assert "2 value(s) are wrong" in done.err
-    assert "colour: Extra inputs are not permitted" in done.err
-    assert "masks.points: Extra inputs are not permitted" in done.err
+    assert f"{empty.params}: 2 values are wrong" in done.err
+    assert "colour: unknown parameter" in done.err
+    assert "masks.points: unknown parameter; did you mean masks.points_per_side?" in done.err
     done = cli("--params", "nowhere.yaml", "info")
     assert (done.code, "name one with --params FILE" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "index", "extract --dry-run", "normalize", "info", "verify", "weights", "report --split val --out {out}",
+        "train --system nope", "evaluate --split val --predictions nope",
+    ],
+)  # fmt: skip
+def test_set_params_and_debug_may_follow_the_verb(
+    finished: Any, cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Whatever the order, every verb gets the same."""
+    seen: list[tuple[Any, ...]] = []
+    real = load_settings
+
+    def spy(path: Path, overrides: list[str], options: dict[str, str]) -> Settings:
+        seen.append((path, tuple(overrides)))
+        return real(path, overrides, options)
+
+    monkeypatch.setattr("pipeline.config.load_settings", spy)
+    words = verb.format(out=tmp_path / "out").split()
+    extra = ("--set", "run.workers=3", "--set=run.threads=1")
+    after = cli(*words, "--params", str(finished.params), *extra)
+    before = cli("--params", str(finished.params), *extra, *words)
+    assert (after.code, after.err) == (before.code, before.err)
+    assert after.code == (2 if "nope" in verb else 0), after.err
+    assert seen == [(finished.params, ("run.workers=3", "run.threads=1"))] * 2
+    if after.code:
+        with pytest.raises(Exception, match="nope"):
+            cli(*words, "--params", str(finished.params), "--debug")
+
+
+def test_a_parameter_that_has_a_default_can_be_set(finished_once: Any) -> None:
+    assert "worker_timeout_s" not in finished_once.values["run"]
+    assert finished_once.run("info", "--set", "run.worker_timeout_s=5").code == 0
+    done = finished_once.run("info", "--set", "run.worker_timeout_s=-5")
+    assert "run.worker_timeout_s: found -5, expected 0 or more" in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "extract --device cuda", "extract --set run.device=cuda", "extract --stage match --device cuda",
+        "train --system elisa --device cuda", "evaluate --system elisa --split val --device cuda",
+    ],
+)  # fmt: skip
+def test_a_missing_gpu_is_an_error_also_where_nothing_is_to_do(
+    finished_once: Any, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = finished_once.run(*command.split())
+    assert (done.code, done.out) == (2, "")
+    assert "run.device: found cuda, but torch sees no GPU" in done.err
+    assert "use --device cpu or --device auto" in done.err
+
+
+def test_the_device_is_said_once_a_command_that_computes(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tiny.configure(run__device="auto", embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
+    assert "device:" not in tiny.run("index", "--split", "val").err
+    for again in (False, True):
+        done = tiny.run("extract", "--split", "val", *(["--set", "masks.max_masks=32"] if again else []))
+        assert done.code == 0, done.err
+        assert done.err.count("device: ") == 1
+        assert "device: cpu, chosen by run.device auto (torch sees no GPU" in done.err
+    assert "device:" not in tiny.run("extract", "--split", "val", "--set", "masks.max_masks=32").err  # nothing to do
+    assert "device:" not in tiny.run("extract", "--split", "val", "--device", "cpu").err
 
 
 def test_an_internal_error_is_70_and_debug_shows_it(finished_once: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,3 +296,39 @@ def test_a_cuda_that_is_not_there(tiny: Any) -> None:
     done = tiny.run("extract", "--split", "val", "--stage", "masks", "--device", "cuda")
     assert done.code == 2
     assert "use --device cpu or --device auto" in done.err
+
+
+def test_weights_are_listed_with_what_the_params_need(finished_once: Any, tmp_path: Path) -> None:
+    done = finished_once.run("weights", "--set", f"run.weights_dir={tmp_path}")
+    lines = done.out.splitlines()
+    header, rows = lines[0], lines[1 : lines.index("")]
+    assert header.split("  ")[0] == "name"
+    starts = [header.index(word) for word in ("needed by", "state", "size", "licence", "file", "published by")]
+    assert all(row[start - 2 : start] == "  " and row[start] != " " for row in rows for start in starts)
+    cells = {row.split()[0]: [row[a:b].strip() for a, b in itertools.pairwise(starts)] for row in rows}
+    assert cells["demo_sam"][:2] == ["masks, embed, train", "here"]
+    assert cells["sam_vit_h"][:3] == ["-", "missing", "2565 MB"]
+    assert lines[-1] == "the params need 3 of them; not here: none"
+
+    (tmp_path / "sam_vit_h_4b8939.pth").write_bytes(b"<html>")
+    wanted = ("--set", "embed.mask_encoders=[alphaclip_vit_b16]", "--set", "masks.model=sam_vit_h")
+    lines = finished_once.run("weights", "--set", f"run.weights_dir={tmp_path}", *wanted).out.splitlines()
+    assert any(line.startswith("sam_vit_h ") and " masks  " in line and " wrong  " in line for line in lines)
+    assert "not here: sam_vit_h, clip_vit_b16, alphaclip_vit_b16" in lines[-3]
+    assert lines[-2] == "to fetch: python cli.py weights sam_vit_h clip_vit_b16"
+    assert lines[-1].endswith("python cli.py weights alphaclip_vit_b16 --from FILE")
+
+
+def test_a_page_is_not_adopted_in_place_of_weights(finished_once: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!DOCTYPE html><html>log in first</html>")
+    lock = (ROOT / "weights.lock").read_bytes()
+    for name, word in (("alphaclip_vit_b16", "nothing was kept"), ("sam_vit_h", "of the registry; nothing was kept")):
+        arguments = ("weights", name, "--from", str(page), "--set", f"run.weights_dir={tmp_path / 'w'}")
+        done = finished_once.run(*arguments)
+        assert done.code == 2
+        assert "an HTML page" in done.err
+        assert word in done.err
+        assert not list((tmp_path / "w").iterdir())
+    assert (ROOT / "weights.lock").read_bytes() == lock
+    assert finished_once.run("weights", "sam_vit_h", "--replace").code == 2

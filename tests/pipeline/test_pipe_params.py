@@ -61,6 +61,7 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "run.executor=dask": ("", ()),
     "run.scheduler=tcp://127.0.0.1:1": ("", ()),
     "run.workers=3": ("", ()),
+    "run.worker_timeout_s=3": ("", ()),
     "run.threads=2": ("", ()),
     "run.points_per_batch=2": ("", ()),
     "run.masks_per_batch=2": ("", ()),

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,7 @@ from stages.demo.scenes import CLASSES, COLOURS, OBJECTS, SIDE_PX, USES, VISIBLE
 from stages.demo.textures import TEXTURES
 from store import rle
 
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = range(700_000, 700_150)
 SIZES = DemoSizes(train=48, val=16, test=16)
 
@@ -269,6 +272,47 @@ def test_a_folder_that_is_no_demo_is_refused_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / MARKER).is_file()
     assert len(list((tmp_path / "demo" / "train").glob("*.jpg"))) == 2
     assert not (tmp_path / "demo.part").exists()
+
+
+def test_what_a_person_put_into_the_demo_or_changed_stays(tmp_path: Path) -> None:
+    root, sizes = tmp_path / "demo", DemoSizes(train=2, val=1, test=1)
+    assert make_demo(root, sizes) == []
+    fresh = digest(root)
+    (root / "ask").mkdir()
+    (root / "ask/x.jpg").write_bytes(b"mine")
+    (root / "train/notes.txt").write_text("mine")
+    (root / "train/0000.json").write_text("{}")
+    (root / "val/link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (root / "test/0000.jpg").unlink()
+    mine = ["ask/x.jpg", "train/0000.json", "train/notes.txt", "val/link.jpg"]
+    assert make_demo(root, sizes) == mine
+    assert (root / "ask/x.jpg").read_bytes() == b"mine"
+    assert (root / "train/0000.json").read_text() == "{}"
+    assert (root / "test/0000.jpg").is_file()
+    assert not (tmp_path / "demo.part").exists()
+
+    # Another generator replaces what the first one wrote, and takes away what it does not write; a person's files stay.
+    assert make_demo(root, DemoSizes(train=1, val=1, test=1), seed=1) == mine
+    assert not (root / "train/0001.jpg").exists()
+    assert (root / "train/0000.json").read_text() == "{}"
+
+    for path in mine:
+        (root / path).unlink()
+    (root / "ask").rmdir()
+    assert make_demo(root, sizes) == []
+    assert digest(root) == fresh
+
+    (root / "train/notes.txt").write_text("mine")
+    command = [sys.executable, "-m", "stages.demo.files", str(root)]  # make clean
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.endswith("as the demo did not write it or it was changed since: train/notes.txt\n")
+    assert [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()] == [
+        "demo.json",
+        "train/notes.txt",
+    ]
+    (root / "train/notes.txt").unlink()
+    assert subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout == ""
+    assert not (root / "demo.json").exists()
 
 
 def test_further_scenes_are_a_split_that_the_reader_takes(tmp_path: Path) -> None:

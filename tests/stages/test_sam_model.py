@@ -16,6 +16,7 @@ from stages.demo.scenes import scene
 from stages.demo.train_sam import mask_losses, true_iou
 from stages.sam import SAM_MODELS
 from stages.sam.model import build_sam, new_sam
+from stages.weights import WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_its_differences(small: Sa
 )
 def test_a_file_that_is_no_checkpoint_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match="cannot be read as SAM weights"):
+    with pytest.raises(WeightsError, match="is no SAM checkpoint of plain tensors"):
         build_sam("demo_sam", tmp_path / name, "cpu")
 
 
@@ -119,7 +120,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.save({"weight": Runs()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="cannot be read as SAM weights"):
+    with pytest.raises(WeightsError, match="is no SAM checkpoint of plain tensors"):
         build_sam("demo_sam", tmp_path / "evil.pth", "cpu")
     assert not mark.exists()
 

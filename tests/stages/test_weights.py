@@ -134,7 +134,7 @@ def test_part_with_nothing_left_to_fetch(site: Site, folder: Path, lock: Path, e
 
 def test_another_digest_is_refused_and_nothing_kept(site: Site, folder: Path, lock: Path) -> None:
     site.content = CONTENT[:-1] + b"x"
-    with pytest.raises(WeightsError, match=rf"found sha256 [0-9a-f]{{64}}, expected {SHA256}"):
+    with pytest.raises(WeightsError, match=rf"found sha256 [0-9a-f]{{64}} \(a file of .*\), expected {SHA256}"):
         fetch("tiny", folder, lock, progress=False)
     assert names(folder) == []
 
@@ -176,10 +176,16 @@ def test_adopted_file_is_recorded_and_checked(site: Site, folder: Path, lock: Pa
     assert expected_sha256("by_hand", lock) == SHA256
     assert adopt("by_hand", path, folder, lock) == path  # in place
 
-    mine.write_bytes(b"another")
-    with pytest.raises(WeightsError, match=r"weights.lock \(delete its line"):
+    mine.write_bytes(b"another \xff")
+    with pytest.raises(
+        WeightsError, match=rf"expected {SHA256} of .*weights.lock; .* weights by_hand --from {mine} --replace"
+    ):
         adopt("by_hand", mine, folder, lock)
     assert path.read_bytes() == CONTENT
+    assert adopt("by_hand", mine, folder, lock, replace=True) == locate("by_hand", folder, lock)
+    assert path.read_bytes() == mine.read_bytes()
+    mine.write_bytes(CONTENT)
+    assert adopt("by_hand", mine, folder, lock, replace=True) == path
 
     path.unlink()
     for get in (locate, partial(fetch, progress=False)):
@@ -198,8 +204,10 @@ def test_adopted_file_must_have_the_registrys_digest(site: Site, folder: Path, l
     mine.write_bytes(CONTENT)
     assert adopt("tiny", mine, folder, lock) == locate("tiny", folder, lock)
     assert not lock.exists()
-    with pytest.raises(WeightsError, match="found no file"):
+    with pytest.raises(WeightsError, match="found no file .*none, expected a file"):
         adopt("tiny", tmp_path / "none", folder, lock)
+    with pytest.raises(WeightsError, match="found a folder .*, expected a file"):
+        adopt("tiny", tmp_path, folder, lock)
 
 
 def test_digest_is_taken_once_and_again_after_a_change(

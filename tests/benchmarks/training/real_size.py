@@ -151,7 +151,7 @@ def make_store(settings: Settings, paths: Mapping[str, Path], images: int) -> di
         digest = file_sha256(path)
         WEIGHTS[name] = replace(WEIGHTS[name], sha256=digest, path=path.name, committed=False)
     make_demo(Path(settings.index.root), DemoSizes(train=images, val=0, test=0))
-    with open_executor(settings.run) as executor:
+    with open_executor(settings) as executor:
         for stage in ("index", "masks", "embed", "match"):
             run_stage(settings, stage, "train", executor)
         run_normalize(settings, executor)

@@ -1,0 +1,134 @@
+"""Names of parameters, as the models of the sections have them, and plain words for a value that does not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from stages.names import did_you_mean
+
+Location = tuple[int | str, ...]
+_WORDS = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "string_pattern_mismatch": "letters, digits, '_', '.' and '-', the first one a letter or a digit",
+    "missing": "a value",
+}
+"""pydantic's kinds of errors -> what was expected."""
+_BOUNDS = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}
+_BOUND_WORDS = {"ge": "{} or more", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
+
+def _inner(annotation: Any) -> Any:
+    """What is there when it is not null."""
+    inner = [part for part in get_args(annotation) if part is not type(None)]
+    return _inner(inner[0]) if get_origin(annotation) in (Union, UnionType) and len(inner) == 1 else annotation
+
+
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a section, also of one that may be null; None for a plain value."""
+    found = _inner(annotation)
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def children(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, Any] | None:
+    """Field -> annotation of the section at ``path``; None where no section of fixed fields is there."""
+    found: Any = model
+    for key in path:
+        section = model_of(found)
+        if section is not None:
+            field = section.model_fields.get(str(key))
+            found = None if field is None else field.annotation
+        else:  # a section whose keys are free
+            found = get_args(_inner(found))[1] if get_origin(_inner(found)) in (dict, Mapping) else None
+    section = model_of(found)
+    return None if section is None else {name: field.annotation for name, field in section.model_fields.items()}
+
+
+def names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every parameter as ``section.key``, sections among them."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        section = model_of(field.annotation)
+        if section is not None:
+            yield from names(section, f"{prefix}{name}.")
+
+
+@cache
+def _every(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(names(model))
+
+
+def alike(model: type[BaseModel], name: str) -> str | None:
+    """The parameter that was probably meant by ``name``: one that ends so, or one that is written much like it."""
+    every = _every(model)
+    ending = [known for known in every if known.endswith(f".{name}")]
+    if ending:
+        return min(ending, key=lambda known: known.count("."))
+    close = get_close_matches(name, every, n=1, cutoff=0.75)
+    if not close:  # the last word may be misspelt in a long name, or stand alone
+        last = {known.rpartition(".")[2]: known for known in reversed(every)}
+        close = [last[key] for key in get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.8)]
+    return close[0] if close else None
+
+
+def unknown(model: type[BaseModel], location: Location, depth: int = -1) -> str:
+    """``; did you mean x?`` where the key number ``depth`` of a location is no parameter; nothing where none is much like it."""
+    before, key, rest = location[:depth], str(location[depth]), location[depth:][1:]
+    siblings = children(model, before) or {}
+    close = get_close_matches(key, siblings, n=1, cutoff=0.6) or [
+        name for name in siblings if name.startswith(f"{key}_")
+    ]
+    meant = dotted((*before, close[0], *rest)) if close else alike(model, dotted(location))
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def dotted(location: Location) -> str:
+    """``masks.points_per_side`` of its parts."""
+    return ".".join(str(part) for part in location)
+
+
+def explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors: which parameter, what was found, what was expected."""
+    location, kind, found = error["loc"], error["type"], error["input"]
+    context = error.get("ctx") or {}
+    where = f"{dotted(location)}: " if location else ""
+    if kind == "extra_forbidden":
+        return f"{where}unknown parameter{unknown(model, location)}"
+    if kind == "missing":
+        return f"{where}not there, expected {_WORDS[kind]}"
+    if kind in ("value_error", "assertion_error"):
+        return f"{where}{error['msg'].partition(', ')[2]}"
+    if kind in _BOUNDS:
+        expected = _BOUND_WORDS[_BOUNDS[kind]].format(f"{context[_BOUNDS[kind]]:.12g}")
+    elif kind in ("literal_error", "enum"):
+        choices = context["expected"].replace("'", "")
+        expected = choices + did_you_mean(str(found), choices.replace(" or ", ", ").split(", "), 0.7)
+    elif kind.startswith(("tuple_", "list_")):
+        inner = found if isinstance(found, str | int | float) else "..."
+        expected = f"a list: [{inner}]"
+    elif kind.startswith(("model_", "dict_")):
+        expected = f"a section with the keys {', '.join(children(model, location) or ())}"
+    elif kind == "too_short":
+        expected = f"{context['min_length']} or more entries"
+    else:
+        expected = _WORDS.get(kind, error["msg"])
+    return f"{where}found {_short(found)}, expected {expected}"
+
+
+def _short(found: Any) -> str:
+    text = json.dumps(found, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,120 @@
+"""``make repro``: ``dvc repro``, whose lock file for the demo stays out of the working tree.
+
+``dvc.lock`` records digests and times that differ from machine to machine. For a person's own params it belongs next to
+``dvc.yaml``, to be committed: it says what a remote holds. For the demo nobody shares a cache, so it would only make every clone
+dirty. While ``params.yaml`` is the demo's as committed, this machine's lock is kept in ``.dvc/tmp`` and is in place only while
+DVC runs, which refuses a lock file that git ignores.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+_INTERRUPTED = 75
+_PATIENCE_SECONDS = 5.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``dvc repro`` with these arguments; its exit code."""
+    folder = ROOT / ".dvc" / "tmp" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["dvc", "repro", *arguments]
+    with (folder / "running").open("w") as running:
+        try:
+            fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("make repro runs here already; wait for it, then run this again", file=sys.stderr)
+            return _INTERRUPTED
+        with _demo_lock(folder):
+            return _run(command)
+
+
+@contextmanager
+def _demo_lock(folder: Path) -> Iterator[None]:
+    """Within, the demo's kept lock is next to dvc.yaml. Nothing is done with other params, or a ``dvc.lock`` that is a person's."""
+    lock, kept, in_place = ROOT / "dvc.lock", folder / "dvc.lock", folder / "in_place"
+
+    def put_away() -> None:
+        if lock.exists():
+            lock.replace(kept)
+        in_place.unlink()
+
+    if in_place.exists() and not _git("ls-files", "dvc.lock"):
+        put_away()  # an earlier run was killed
+    if lock.exists() or not _is_the_demo():
+        yield
+        return
+    in_place.touch()
+    if kept.exists():
+        kept.replace(lock)
+    try:
+        yield
+    finally:
+        put_away()
+    print(f"the demo's dvc.lock is kept in {folder.relative_to(ROOT)}: there is nothing to add to git")
+
+
+def _is_the_demo() -> bool:
+    """Whether params.yaml and dvc.yaml are those of the commit, and are the demo's."""
+    files = ("params.yaml", "dvc.yaml")
+    if _git("ls-files", "--error-unmatch", *files) is None or _git("diff", "--quiet", "HEAD", "--", *files) is None:
+        return False
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return isinstance(params, dict) and (params.get("dataset"), (params.get("index") or {}).get("root")) == (
+        "demo",
+        "data/demo",
+    )
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints; None where it fails, or there is no git."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a command to its end, whatever signals come: Ctrl-C reaches it by itself, others are passed on."""
+    asked: list[float] = []
+    child = subprocess.Popen(command, cwd=ROOT)
+
+    def interrupted(number: int, frame: Any) -> None:
+        asked.append(time.monotonic())
+
+    def passed_on(number: int, frame: Any) -> None:
+        child.send_signal(number)
+
+    handlers: dict[int, Callable[[int, Any], None]] = {
+        signal.SIGINT: interrupted, signal.SIGTERM: passed_on, signal.SIGHUP: passed_on
+    }  # fmt: skip
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        while True:
+            try:
+                code = child.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if asked and time.monotonic() - asked[0] > _PATIENCE_SECONDS:  # it came to this process alone
+                    asked.clear()
+                    child.send_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

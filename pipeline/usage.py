@@ -1,0 +1,89 @@
+"""How the command line is read: options of every verb, and what is said of one that there is not."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any, get_origin
+
+from typer.core import TyperGroup
+
+_EVERYWHERE = {"--set": True, "--params": True, "--debug": False}
+"""Options of every verb -> whether they take a value."""
+_SECTIONS = {
+    "index": ("index",),
+    "extract": ("masks", "embed", "match"),
+    "normalize": ("normalize",),
+    "train": ("train",),
+    "evaluate": ("train",),
+}
+"""Verb -> sections of its parameters."""
+
+
+class Verbs(TyperGroup):
+    """The verbs; ``--set``, ``--params`` and ``--debug`` may stand before and after them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments, those options first."""
+        if args and _EVERYWHERE.get(args[-1]):
+            ctx.fail(f"Option '{args[-1]}' requires an argument.")
+        return super().parse_args(ctx, in_front(args))
+
+
+def in_front(arguments: Sequence[str]) -> list[str]:
+    """The same arguments, with the options of every verb before the verb, in the order in which they stood."""
+    front, rest, left = [], [], list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--":
+            rest += [argument, *left]
+            break
+        name, equals, _ = argument.partition("=")
+        if name not in _EVERYWHERE:
+            rest.append(argument)
+            continue
+        front.append(argument)
+        if _EVERYWHERE[name] and not equals and left:
+            front.append(left.pop(0))
+    return front + rest
+
+
+def of_a_parameter(option: str, arguments: Sequence[str]) -> str:
+    """Where an option that a verb has not is the name of a parameter: how to give that one; else nothing."""
+    from pipeline.config import Settings
+    from pipeline.parameters import children, names
+
+    verb = next((argument for argument in in_front(arguments) if argument in _SECTIONS), "")
+    key = option.lstrip("-").replace("-", "_")
+    found = [name for name in names(Settings) if name.rpartition(".")[2] == key and not _is_section(name)]
+    if not found:
+        return ""
+
+    def distance(name: str) -> tuple[bool, int, bool]:
+        parts = name.split(".")
+        return parts[0] not in _SECTIONS.get(verb, ()), len(parts), not set(parts[1:-1]) & set(arguments)
+
+    name = min(found, key=distance)
+    *section, last = name.split(".")
+    value = _value(option, arguments)
+    if get_origin((children(Settings, section) or {})[last]) is tuple:
+        value = f"[{value}]"
+    return f"; {name} is a parameter: --set {shlex.quote(f'{name}={value}')}"
+
+
+def _is_section(name: str) -> bool:
+    from pipeline.config import Settings
+    from pipeline.parameters import children
+
+    return children(Settings, name.split(".")) is not None
+
+
+def _value(option: str, arguments: Sequence[str]) -> str:
+    """What was given to the option."""
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == option and equals:
+            return value
+        if argument == option and number + 1 < len(arguments) and not arguments[number + 1].startswith("--"):
+            return arguments[number + 1]
+    return "true"

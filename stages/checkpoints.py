@@ -1,0 +1,144 @@
+"""Files of weights: what a file is that is none, and whether it holds the tensors that its loader needs.
+
+No torch is imported before a file is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import pickle
+import string
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.weights import WeightsError
+
+_HEAD_BYTES = 512
+_HEADER_BYTES = 100_000_000  # more than a safetensors header may have
+_LFS = b"version https://git-lfs.github.com/spec/"
+_MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
+_ARCHIVES = {b"\x1f\x8b": "a gzip archive", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive", b"%PDF": "a PDF"}
+_PRINTED = frozenset(string.printable.encode())
+
+
+def kind_of(path: Path) -> str:
+    """What a file looks like, in words for a message."""
+    if path.is_dir():
+        return "a folder"
+    if not path.exists():
+        return "no such file"
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if not head:
+        return "an empty file"
+    if head.startswith(_LFS):
+        return f"a Git LFS pointer of {size} bytes instead of the file (git lfs pull fetches it)"
+    if head.lstrip().lower().startswith(_MARKUP):
+        return f"an HTML page of {size} bytes, as a site gives it in place of a file that needs a login or a click"
+    if head.startswith(b"PK\x03\x04"):
+        return _archive(path, size)
+    header = int.from_bytes(head[:8], "little")
+    if header < _HEADER_BYTES and head[8:9] == b"{":
+        return f"a safetensors file of {size} bytes" + (
+            " that is cut off" if size < _safetensors_end(path, header) else ""
+        )
+    known = next((words for start, words in _ARCHIVES.items() if head.startswith(start)), None)
+    if known:
+        return known
+    if head.startswith(b"\x80"):
+        return f"a pickle of {size} bytes"
+    if set(head) <= _PRINTED:
+        return f"a text of {size} bytes that begins {head[:40].decode('ascii')!r}"
+    return f"a file of {size} bytes"
+
+
+def is_no_checkpoint(path: Path) -> bool:
+    """Whether a file cannot be one, whatever its loader: a folder, an empty file, a page, a pointer."""
+    return kind_of(path).startswith(
+        ("a folder", "no such file", "an empty file", "a Git LFS", "an HTML", "a text", "a PDF")
+    )
+
+
+@contextmanager
+def reading(path: Path, what: str = "checkpoint") -> Iterator[None]:
+    """Around a reader of tensors: whatever it raises about a file that is none becomes one error.
+
+    Raises:
+        WeightsError: the file is not what the reader reads; says what it is.
+        OSError: it cannot be read at all.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings():  # of what torch notices on the way; whether it is a checkpoint is said below
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            yield
+    except OSError as error:
+        if path.is_file() and error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # torch seeks before the start of a file that is cut off
+            raise
+        raise _unreadable(path, what, error) from error
+    except (
+        pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError,
+        AttributeError, LookupError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        raise _unreadable(path, what, error) from error
+
+
+def check_file(name: str, path: Path) -> None:
+    """Open a file as the encoder or the SAM does that needs the weights ``name``; keys and shapes must be theirs.
+
+    Raises:
+        WeightsError: it is no checkpoint, or one of another model.
+    """
+    if is_no_checkpoint(path):
+        raise WeightsError(f"{path}: found {kind_of(path)}, expected a checkpoint")
+    from stages.encoders import ENCODERS
+
+    encoder = next((encoder for encoder in ENCODERS.values() if name in encoder.weights), None)
+    if encoder is None:
+        return
+    module = importlib.import_module(f"stages.encoders.{encoder.module}")
+    if len(encoder.weights) == 1:
+        module.build(encoder, {name: path}, "cpu", 1)
+    elif check := getattr(module, "check", None):
+        check(encoder, path)
+    else:
+        from stages.encoders.common import load_state
+
+        load_state(path)
+
+
+def _safetensors_end(path: Path, header: int) -> int:
+    """Size of the file that the header of a safetensors file tells of."""
+    with path.open("rb") as file:
+        file.seek(8)
+        text = file.read(header)
+    try:
+        tensors = [value for key, value in json.loads(text).items() if key != "__metadata__"]
+        return 8 + header + max((int(value["data_offsets"][1]) for value in tensors), default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return 8 + header + (len(text) < header)
+
+
+def _archive(path: Path, size: int) -> str:
+    if not zipfile.is_zipfile(path):
+        return f"a torch archive of {size} bytes that is cut off"
+    with zipfile.ZipFile(path) as archive:
+        files = {name.rpartition("/")[2] for name in archive.namelist()}
+    if "constants.pkl" in files:
+        return f"a TorchScript archive of {size} bytes"
+    return f"a torch archive of {size} bytes" if "data.pkl" in files else f"a zip archive of {size} bytes"
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> WeightsError:
+    reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
+    return WeightsError(f"{path} is no {what} of plain tensors: found {kind_of(path)} ({reason})")

@@ -1,0 +1,173 @@
+"""``make repro`` on the demo as committed leaves git nothing to say; other params get a lock file of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.timeout(300)
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "true",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    **{f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+DVC_YAML = """
+stages:
+  demo:
+    cmd: {command}
+    params: [dataset, colour]
+    outs:
+      - data/out:
+          cache: false
+          persist: true
+"""
+COMMAND = "mkdir -p data && date +%s%N > data/out"
+
+
+def run(folder: Path, *command: str, code: int | None = 0) -> str:
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+    assert code is None or done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def repro(folder: Path, code: int | None = 0) -> str:
+    return run(folder, sys.executable, "-m", "pipeline.repro", "demo", code=code)
+
+
+def status(folder: Path) -> str:
+    return run(folder, "git", "status", "--porcelain")
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with this project's DVC and git settings, and a pipeline of one quick stage."""
+    folder = tmp_path_factory.mktemp("origin")
+    (folder / "pipeline").mkdir()
+    for name in ("pipeline/__init__.py", "pipeline/repro.py", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text("dataset: demo\ncolour: red\nindex:\n  root: data/demo\n")
+    (folder / "dvc.yaml").write_text(DVC_YAML.format(command=COMMAND))
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "as it is")
+
+
+@pytest.fixture
+def clone(origin: Path, tmp_path: Path) -> Path:
+    run(tmp_path, "git", "clone", "--quiet", str(origin), "clone")
+    return tmp_path / "clone"
+
+
+def test_the_repository_has_no_lock_of_the_demo() -> None:
+    assert not (ROOT / "dvc.lock").exists()
+    make = (ROOT / "Makefile").read_text()
+    assert make.count("python -m pipeline.repro") == 2
+    assert "dvc repro" not in make
+    demo = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["demo"]
+    assert demo["outs"] == [{"data/demo": {"cache": False, "persist": True}}]  # or DVC deletes it before the stage runs
+
+
+@pytest.mark.parametrize("kind", ["clone", "worktree"])
+def test_a_clone_stays_clean_and_a_second_run_does_nothing(
+    origin: Path, clone: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "worktree":
+        run(clone, "git", "worktree", "add", "--quiet", str(tmp_path / "tree"))
+        clone = tmp_path / "tree"
+    assert "Running stage 'demo'" in repro(clone)
+    assert status(clone) == ""
+    made = (clone / "data/out").read_text()
+    out = repro(clone)
+    assert "Running stage" not in out
+    assert "up to date" in out
+    assert status(clone) == ""
+
+    # dvc repro itself goes on working, and its lock is then a person's: it stays.
+    run(clone, "dvc", "repro", "--quiet")
+    again = (clone / "data/out").read_text()
+    assert again != made
+    assert "?? dvc.lock" in status(clone)
+    assert "Running stage" not in repro(clone)
+    assert (clone / "dvc.lock").exists()
+
+
+def test_own_params_have_a_lock_to_be_committed(clone: Path) -> None:
+    repro(clone)
+    (clone / "params.yaml").write_text("dataset: mine\ncolour: blue\nindex:\n  root: data/mine\n")
+    repro(clone)
+    assert status(clone) == " M params.yaml\n?? dvc.lock\n"
+    commit(clone)
+    assert "Running stage" not in repro(clone)
+    assert status(clone) == ""
+    (clone / "params.yaml").write_text("dataset: mine\ncolour: green\nindex:\n  root: data/mine\n")
+    repro(clone)
+    assert status(clone) == " M dvc.lock\n M params.yaml\n"
+    # Not only while it is uncommitted: the lock of own params is never put away.
+    run(clone, "git", "rm", "--quiet", "--cached", "dvc.lock")
+    (clone / "dvc.lock").unlink()
+    commit(clone)
+    repro(clone)
+    assert status(clone) == "?? dvc.lock\n"
+
+
+@pytest.mark.parametrize("end", ["fails", "SIGINT", "SIGTERM", "SIGKILL"])
+def test_the_lock_is_put_away_however_it_ends(clone: Path, end: str) -> None:
+    repro(clone)
+    kept = clone / ".dvc/tmp/demo/dvc.lock"
+    before = kept.read_text()
+    command = "exit 3" if end == "fails" else "touch data/begun && sleep 100"
+    (clone / "dvc.yaml").write_text(DVC_YAML.format(command=command))
+    commit(clone)
+    if end == "fails":
+        assert "failed to reproduce 'demo'" in repro(clone, code=None)
+    else:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.repro", "demo"], cwd=clone, env=ENVIRONMENT, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 100
+        while not (clone / "data/begun").exists():
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+            time.sleep(0.05)
+        assert (clone / "dvc.lock").exists()
+        assert "runs here already" in repro(clone, code=75)
+        assert (clone / "dvc.lock").exists()
+        os.killpg(child.pid, signal.Signals[end])
+        assert child.wait(60) != 0
+    if end != "SIGKILL":
+        assert status(clone) == ""
+        assert kept.read_text() == before
+    (clone / ".dvc/tmp/rwlock").unlink(missing_ok=True)  # as DVC says, where nobody reaped its killed process
+    (clone / "dvc.yaml").write_text(DVC_YAML.format(command=COMMAND))
+    commit(clone)
+    repro(clone)
+    assert status(clone) == ""
+
+
+def test_without_git_or_a_clone_it_is_plain_dvc(clone: Path) -> None:
+    shutil.rmtree(clone / ".git")
+    run(clone, "dvc", "config", "core.no_scm", "true")
+    repro(clone)
+    assert (clone / "dvc.lock").exists()
+    assert "Running stage" not in repro(clone)
