@@ -24,7 +24,7 @@ class BufferPool:
     page-locked memory does not belong here (:mod:`store.torch`).
 
     Args:
-        keep: so many buffers of a size are kept; more are made when all are held, and forgotten.
+        keep: how many buffers of a size are kept; more are made when all are held, and forgotten.
     """
 
     def __init__(self, keep: int = 16) -> None:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 MOST = 256
 """Files that are kept open at most, however many the process may have."""
 SHARE = 4
-"""One in so many of the descriptors that the process may have: the rest is for everybody else in it."""
+"""The share, one in this number, of the descriptors that the process may have: the rest is for everybody else in it."""
 
 
 def most_open() -> int:

@@ -16,7 +16,7 @@ def whole(name: str, value: Any, least: int = 0, most: int = MOST) -> int:
     """An int of any whole number (Python's, numpy's, a tensor's).
 
     Raises:
-        ValueError: it is none (neither are True and 2.0), or out of its range.
+        ValueError: it is no whole number (True and 2.0 are not), or out of its range.
     """
     try:
         number = None if isinstance(value, bool | np.bool_) else operator.index(value)

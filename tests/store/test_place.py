@@ -71,7 +71,7 @@ def test_a_resumed_one_goes_on_though_it_is_left_again(made: Any) -> None:
 
 
 def test_a_loop_that_takes_some_batches_an_epoch_sees_all_samples(made: Any) -> None:
-    """As Lightning's ``limit_train_batches``: so many batches of a new iterator each time, of which the last may be short."""
+    """As Lightning's ``limit_train_batches``: this many batches of a new iterator each time, of which the last may be short."""
     batches, seen = made(), []
     for _ in range(4):
         seen.append(images(batch for _, batch in zip(range(2), batches, strict=False)))
