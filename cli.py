@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from pipeline.options import (
+    DeviceOption,
+    ExecutorOption,
+    JsonOption,
+    NameOption,
+    SchedulerOption,
+    SplitOption,
+    SystemOption,
+)  # fmt: skip
 from pipeline.usage import Verbs
 
 if TYPE_CHECKING:
@@ -30,17 +39,6 @@ app = typer.Typer(
     4 damaged store; 70 internal error; 75 interrupted, run it again; 130 Ctrl-C.
     """,
 )
-
-SplitOption = Annotated[Optional[str], typer.Option("--split", help="Split; default: every split in params.yaml.")]  # noqa: UP045
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda; default: run.device.")]  # noqa: UP045
-ExecutorOption = Annotated[Optional[str], typer.Option("--executor", help="local or dask; default: run.executor.")]  # noqa: UP045
-SystemOption = Annotated[Optional[str], typer.Option("--system", help="elisa, llmseg or lisa.")]  # noqa: UP045
-NameOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--name", help="Name of the run: a key of section runs, or any other; default: the system's."),
-]
-SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="Dask scheduler, e.g. tcp://127.0.0.1:8786.")]
 
 
 @app.callback()
@@ -259,24 +257,9 @@ def evaluate(
     from pipeline.evaluate import check_options, evaluate_command, keep_report
     from pipeline.runs import resolve
     from pipeline.train import answers, controls
+    from pipeline.usage import asks_a_system
 
-    asked = system is not None or name is not None
-    if asked == (predictions is not None):
-        from pipeline.config import InputError
-
-        raise InputError("evaluate: expected --system or --name, or else --predictions FILE")
-    if predictions and (with_controls or mode != "generated"):
-        from pipeline.config import InputError
-
-        raise InputError(
-            "evaluate: found --mode or --controls with --predictions; they ask a trained system: use --system or --name"
-        )
-    if asked and threshold is not None:
-        from pipeline.config import InputError
-
-        raise InputError(
-            "evaluate: found --threshold with --system or --name; it is for a folder of PNGs: use --predictions FOLDER"
-        )
+    asked = asks_a_system(system or name, predictions, with_controls or mode != "generated", threshold)
     check_options(missing, protocol, threshold)
     settings = _settings(context, device=device)
     run = resolve(settings, system, name) if asked else None

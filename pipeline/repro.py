@@ -8,7 +8,9 @@ DVC runs, which refuses a lock file that git ignores.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -95,7 +97,7 @@ def _run(command: Sequence[str]) -> int:
         asked.append(time.monotonic())
 
     def passed_on(number: int, frame: Any) -> None:
-        child.send_signal(number)
+        _signal(child.pid, number)
 
     handlers: dict[int, Callable[[int, Any], None]] = {
         signal.SIGINT: interrupted, signal.SIGTERM: passed_on, signal.SIGHUP: passed_on
@@ -109,11 +111,21 @@ def _run(command: Sequence[str]) -> int:
             except subprocess.TimeoutExpired:
                 if asked and time.monotonic() - asked[0] > _PATIENCE_SECONDS:  # it came to this process alone
                     asked.clear()
-                    child.send_signal(signal.SIGINT)
+                    _signal(child.pid, signal.SIGINT)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _signal(process: int, number: int) -> None:
+    """Send a signal to a process and all that it started: DVC passes none on to the command that it runs."""
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in file.read_text().split():
+                _signal(int(child), number)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 if __name__ == "__main__":

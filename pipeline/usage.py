@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_origin
 
 from typer.core import TyperGroup
@@ -46,6 +47,32 @@ def in_front(arguments: Sequence[str]) -> list[str]:
         if _EVERYWHERE[name] and not equals and left:
             front.append(left.pop(0))
     return front + rest
+
+
+def asks_a_system(run: str | None, predictions: Path | None, of_a_system: bool, threshold: int | None) -> bool:
+    """Whether ``evaluate`` asks a trained system; else it reads predictions.
+
+    Args:
+        run: system or name of the run.
+        of_a_system: whether there are options that only a system understands.
+        threshold: which only a folder of PNGs has.
+
+    Raises:
+        InputError: both or none of the two, or an option of the other one.
+    """
+    from pipeline.config import InputError
+
+    if (run is not None) == (predictions is not None):
+        raise InputError("evaluate: expected --system or --name, or else --predictions FILE")
+    if predictions and of_a_system:
+        raise InputError(
+            "evaluate: found --mode or --controls with --predictions; they ask a trained system: use --system or --name"
+        )
+    if run is not None and threshold is not None:
+        raise InputError(
+            "evaluate: found --threshold with --system or --name; it is for a folder of PNGs: use --predictions FOLDER"
+        )
+    return run is not None
 
 
 def of_a_parameter(option: str, arguments: Sequence[str]) -> str:

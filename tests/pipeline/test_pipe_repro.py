@@ -130,12 +130,20 @@ def test_own_params_have_a_lock_to_be_committed(clone: Path) -> None:
     assert status(clone) == "?? dvc.lock\n"
 
 
-@pytest.mark.parametrize("end", ["fails", "SIGINT", "SIGTERM", "SIGKILL"])
-def test_the_lock_is_put_away_however_it_ends(clone: Path, end: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "to"),
+    [
+        ("fails", ""),
+        *((end, "group") for end in ("SIGINT", "SIGTERM", "SIGKILL")),
+        ("SIGINT", "one"),
+        ("SIGTERM", "one"),
+    ],
+)
+def test_the_lock_is_put_away_however_it_ends(clone: Path, end: str, to: str) -> None:
     repro(clone)
     kept = clone / ".dvc/tmp/demo/dvc.lock"
     before = kept.read_text()
-    command = "exit 3" if end == "fails" else "touch data/begun && sleep 100"
+    command = "exit 3" if end == "fails" else "echo $$ > data/begun && exec sleep 100"
     (clone / "dvc.yaml").write_text(DVC_YAML.format(command=command))
     commit(clone)
     if end == "fails":
@@ -146,15 +154,23 @@ def test_the_lock_is_put_away_however_it_ends(clone: Path, end: str) -> None:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 100
-        while not (clone / "data/begun").exists():
+        while not ((clone / "data/begun").exists() and (clone / "data/begun").read_text()):
             assert time.monotonic() < deadline
             assert child.poll() is None
             time.sleep(0.05)
         assert (clone / "dvc.lock").exists()
         assert "runs here already" in repro(clone, code=75)
         assert (clone / "dvc.lock").exists()
-        os.killpg(child.pid, signal.Signals[end])
+        (os.killpg if to == "group" else os.kill)(child.pid, signal.Signals[end])
         assert child.wait(60) != 0
+        command_pid = int((clone / "data/begun").read_text())
+        deadline = time.monotonic() + 10
+        while (
+            Path(f"/proc/{command_pid}/cmdline").exists()
+            and b"sleep" in Path(f"/proc/{command_pid}/cmdline").read_bytes()
+        ):
+            assert time.monotonic() < deadline, "the command goes on"
+            time.sleep(0.05)
     if end != "SIGKILL":
         assert status(clone) == ""
         assert kept.read_text() == before

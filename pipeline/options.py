@@ -1,0 +1,18 @@
+"""Options that several verbs of the command line have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+SplitOption = Annotated[Optional[str], typer.Option("--split", help="Split; default: every split in params.yaml.")]  # noqa: UP045
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda; default: run.device.")]  # noqa: UP045
+ExecutorOption = Annotated[Optional[str], typer.Option("--executor", help="local or dask; default: run.executor.")]  # noqa: UP045
+SystemOption = Annotated[Optional[str], typer.Option("--system", help="elisa, llmseg or lisa.")]  # noqa: UP045
+NameOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--name", help="Name of the run: a key of section runs, or any other; default: the system's."),
+]
+SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="Dask scheduler, e.g. tcp://127.0.0.1:8786.")]
