@@ -120,7 +120,7 @@ def test_a_run_of_earlier_code_is_another(params: TrainParams, monkeypatch: pyte
     monkeypatch.setitem(VERSIONS, "elisa", 99)
     assert told(before, identity(params, "lisa", {})) == [], "another system's version"
     monkeypatch.setitem(VERSIONS, "lisa", 99)
-    assert told(before, identity(params, "lisa", {})) == ["version of lisa's training code: 2 -> 99"]
+    assert told(before, identity(params, "lisa", {})) == [f"version of lisa's training code: {before['version']} -> 99"]
 
 
 def test_the_folder_of_a_run(about: dict[str, Any], params: TrainParams, tmp_path: Path) -> None:
