@@ -27,7 +27,7 @@ from stages.train.llava import inject_lora
 from stages.train.llmseg_system import LlmSeg
 from stages.train.memory import Plan, plan
 from stages.train.params import TrainParams
-from stages.train.questions import check_texts
+from stages.train.questions import check_questions
 from stages.train.system import ALWAYS, Mode, System
 from stages.train.trainer import StoreTrainer, load_trained, save_trained
 from stages.train.vision import feature_tokens
@@ -137,7 +137,7 @@ def train(
     _no_bars()
     set_seed(params.seed)  # after what makes "cuda" mean this rank's own card
     system = SYSTEMS[name].build(params, next(iter(splits.values())), device, weights)
-    check_texts(system.tokenizer, splits, training=True)
+    check_questions(system.tokenizer, splits, training=True)
     prepare(system, params)
     print(memory_of(system, params), file=sys.stderr)
     first_rank = arguments.process_index == 0  # of several, each would write the same files
@@ -262,7 +262,7 @@ def predict(
             (:func:`stages.train.controls.answered`).
     """
     params = system.params
-    check_texts(system.tokenizer, {split.base.name: split}, training=False)
+    check_questions(system.tokenizer, {split.base.name: split}, training=False)
 
     def ask(size: int) -> Stream:
         return split.stream(

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from stages.train.questions import check_texts, control_tokens
+from stages.train.questions import check_questions, control_tokens
 
 
 def split(*targets: tuple[str, list[str], str | None]) -> Any:
-    """What :func:`check_texts` sees of a split: a question an image."""
+    """What :func:`check_questions` sees of a split: a question an image."""
     rows = [
         {"target_id": f"{name}/0", "image_index": number, "texts": texts, "answer": answer}
         for number, (name, texts, answer) in enumerate(targets)
@@ -48,23 +48,21 @@ def test_the_image_of_a_control_token_is_named(tokenizer: Any, text: str, token:
     with pytest.raises(
         ValueError, match=r"^1 texts hold a control token .*train/bee \(target bee/0\): .*run: python cli.py index$"
     ) as caught:
-        check_texts(tokenizer, {"train": bad}, training=True)
+        check_questions(tokenizer, {"train": bad}, training=True)
     assert repr(token) in str(caught.value)
     if place == "first text":
         with pytest.raises(ValueError, match="bee/0"):
-            check_texts(tokenizer, {"val": bad}, training=False)
+            check_questions(tokenizer, {"val": bad}, training=False)
     else:
-        check_texts(tokenizer, {"val": bad}, training=False)  # nobody asks or says it
+        check_questions(tokenizer, {"val": bad}, training=False)  # nobody asks or says it
 
 
 def test_of_many_the_first_are_named(tokenizer: Any) -> None:
     many = split(*((f"image{number}", ["<image>"], None) for number in range(9)))
     with pytest.raises(ValueError, match=r"^9 texts .*image4 .*and 4 more; reword"):
-        check_texts(tokenizer, {"train": many}, training=True)
+        check_questions(tokenizer, {"train": many}, training=True)
 
 
 def test_ordinary_text_is_none_of_it(tokenizer: Any) -> None:
     for text in ("a < b > c", "the image", "[a] {text} (s)", "</p>", "unk", "seg [ seg ]", "\u732b"):
         assert not control_tokens(tokenizer).search(text), text
-    with pytest.raises(ValueError, match=r"^no questions in train: no image has an annotation"):
-        check_texts(tokenizer, {"train": split()}, training=True)
