@@ -192,6 +192,8 @@ def open_split(
         IncompleteColumnError: a column is unfinished or stale; names the shards and the command to type.
         DamagedStoreError: bytes are not what was committed.
     """
+    import pyarrow.parquet  # noqa: F401  # here, as no thread may be in the middle of importing it when a fork comes
+
     if check not in CHECKS:
         raise ValueError(f"found check={check!r}, expected one of {', '.join(CHECKS)}")
     base = split_dir(Path(store), dataset, split)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .columns import Commit
 from .errors import DamagedStoreError
@@ -20,6 +19,8 @@ ROW_GROUP_ROWS = 16
 
 def encode_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:
     """Parquet bytes of a shard's rows."""
+    import pyarrow.parquet as pq  # takes 50 ms, which `import store` shall not
+
     table = pa.Table.from_pylist(list(rows), schema=schema)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
@@ -32,6 +33,8 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
     Raises:
         DamagedStoreError: the file is missing or is not the one that was committed.
     """
+    import pyarrow.parquet as pq  # open_split has loaded it: an import that a fork cuts short is never finished
+
     path = folder / commit.file
     advice = f"shard {commit.shard}; run: python cli.py verify --repair"
     if path.is_symlink() or not path.exists():
