@@ -235,6 +235,10 @@ def evaluate(
     mode: Annotated[
         str, typer.Option("--mode", help="generated, or teacher_forced: the answer [SEG]. is in the input.")
     ] = "generated",
+    setting: Annotated[
+        str,
+        typer.Option("--setting", help="What it chooses from: proposals, or proposals+gt: annotated instances, too."),
+    ] = "proposals",
     with_controls: Annotated[
         bool,
         typer.Option("--controls", help="Beside it, the system on shuffled images and questions, and without either."),
@@ -257,13 +261,14 @@ def evaluate(
     from pipeline.evaluate import check_options, evaluate_command, keep_report
     from pipeline.runs import resolve
     from pipeline.train import answers, controls
-    from pipeline.usage import asks_a_system
+    from pipeline.usage import asks_a_system, check_setting
 
+    check_setting(setting, predictions, with_controls)
     asked = asks_a_system(system or name, predictions, with_controls or mode != "generated", threshold)
     check_options(missing, protocol, threshold)
     settings = _settings(context, device=device)
     run = resolve(settings, system, name) if asked else None
-    path = answers(settings, run, split, mode) if run else predictions
+    path = answers(settings, run, split, mode, setting=setting) if run else predictions
     beside = controls(settings, run, split) if run and with_controls else []
     assert path is not None
     text, figures = evaluate_command(settings, split, path, missing, beside, threshold, protocol)

@@ -69,24 +69,34 @@ def _train(settings: Settings, run: Run, restart: bool, replace: bool) -> str:
     return f"{path}: trained; {measure} measures it"
 
 
-def answers(settings: Settings, run: Run, split: str, mode: str = "generated", given: str = "own") -> Path:
+def answers(
+    settings: Settings,
+    run: Run,
+    split: str,
+    mode: str = "generated",
+    given: str = "own",
+    setting: str = "proposals",
+) -> Path:
     """The answers of a trained system to a split's questions, generated again.
 
     Args:
         mode: ``generated``, or ``teacher_forced``: the answer ``[SEG].`` is in the input.
         given: ``own``, or ``shuffled-images`` or ``shuffled-questions``: questions about each other's images.
+        setting: ``proposals``, or ``proposals+gt``: the annotated instances are offered, too (ELISA's published choices).
 
     Returns:
-        The file of predictions; its system is the run's name, with ``mode`` and ``given`` where these are not the usual ones.
+        The file of predictions; its system is the run's name, with ``mode``, ``given`` and ``setting`` where these are not the
+        usual ones.
 
     Raises:
         InputError: it was not trained with these parameters and this language model, or has no such mode.
         StoppedError: it was interrupted; nothing is written.
     """
-    from stages.evaluate.predictions import MODES, Meta, write
+    from stages.evaluate.predictions import MODES, SETTINGS, Meta, write
 
-    if mode not in MODES:
-        raise InputError(f"--mode: found {mode!r}, expected one of {', '.join(MODES)}")
+    for option, value, choices in (("mode", mode, MODES), ("setting", setting, SETTINGS)):
+        if value not in choices:
+            raise InputError(f"--{option}: found {value!r}, expected one of {', '.join(choices)}")
     settings.check_split(split)
     found = held(run.folder)
     refused = not_trained(settings, run, found, ("evaluate", *run.words, "--split", split))
@@ -94,14 +104,15 @@ def answers(settings: Settings, run: Run, split: str, mode: str = "generated", g
         raise refused
     assert found is not None
     opened = _open(settings, run, split)
-    unusual = [part for part, usual in ((mode, "generated"), (given, "own")) if part != usual]
+    usual = ((mode, "generated"), (given, "own"), (setting, "proposals"))
+    unusual = [part for part, default in usual if part != default]
     path = run.folder / "predictions" / f"{'-'.join([split, *unusual])}.parquet"
     meta = Meta(
         "-".join([run.name, *unusual]),
         settings.dataset,
         split,
         mode,
-        "proposals",
+        setting,
         run_digest(found.about),
         json.dumps(answering(run.params, run.system)),
         json.dumps({name: column_digest(column) for name, column in opened.columns.items()}),
@@ -111,7 +122,8 @@ def answers(settings: Settings, run: Run, split: str, mode: str = "generated", g
 
         try:
             trained = restore(run.params, run.system, opened, run.folder, require_device(settings), _weights(settings))
-            write(path, meta, predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given)))
+            said = predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given), setting=setting)
+            write(path, meta, said)
         except ValueError as error:  # another model or column than it was trained with, no such mode, too few images
             raise InputError(f"evaluate {run.name}: {error}") from error
     return path

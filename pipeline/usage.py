@@ -49,6 +49,20 @@ def in_front(arguments: Sequence[str]) -> list[str]:
     return front + rest
 
 
+def check_setting(setting: str, predictions: Path | None, with_controls: bool) -> None:
+    """InputError where ``evaluate --setting`` is given with what has no choice of it."""
+    from pipeline.config import InputError
+
+    if setting == "proposals":
+        return
+    if predictions is not None:
+        raise InputError(
+            "evaluate: found --setting with --predictions; it asks a trained system: use --system or --name"
+        )
+    if with_controls:
+        raise InputError("evaluate: found --setting with --controls; controls choose among proposals: leave one out")
+
+
 def asks_a_system(run: str | None, predictions: Path | None, of_a_system: bool, threshold: int | None) -> bool:
     """Whether ``evaluate`` asks a trained system; else it reads predictions.
 

@@ -8,12 +8,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from stages.evaluate.cases import CANDIDATES
 from stages.evaluate.predictions import Prediction
 from stages.progress import progress
 from stages.train.callbacks import Curves, Lines
@@ -253,16 +255,28 @@ def restore(
 
 
 def predict(
-    system: System, split: Split, batch_size: int = 16, mode: Mode = "generated", given: Given = "own"
+    system: System,
+    split: Split,
+    batch_size: int = 16,
+    mode: Mode = "generated",
+    given: Given = "own",
+    setting: str = "proposals",
 ) -> Iterator[Prediction]:
     """Answers to the first text of every target, in the order of the split; ValueError as the system's own ``predict``.
 
     Args:
+        setting: what is offered, ``proposals``, or ``proposals+gt`` with the annotated instances among them.
         given: the question and its own image, or one of the two from another sample
             (:func:`stages.train.controls.answered`).
     """
     params = system.params
     check_questions(system.tokenizer, {split.base.name: split}, training=False)
+    offered = system.candidates(params, training=False)
+    if setting != "proposals":
+        if offered is None:
+            raise ValueError(f"setting: found {setting}, but it chooses no proposals; expected proposals")
+        named = CANDIDATES[setting]
+        offered = replace(offered, drop_near_gt=named.drop_near_gt, with_gt=named.with_gt)
 
     def ask(size: int) -> Stream:
         return split.stream(
@@ -270,7 +284,7 @@ def predict(
             size,
             level="target",
             failed="skip",
-            candidates=system.candidates(params, training=False),
+            candidates=offered,
         )
 
     stream = ask(batch_size)

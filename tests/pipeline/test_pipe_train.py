@@ -80,6 +80,17 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
     else:
         assert forced.code == 0, forced.err
         assert forced.json()["groups"]["all"][f"{system}-teacher_forced"]
+    with_truth = finished.run(
+        "evaluate", "--system", system, "--split", "val", "--setting", "proposals+gt", "--json", before=before
+    )
+    if system == "lisa":
+        assert with_truth.code == 2
+        assert "setting: found proposals+gt, but it chooses no proposals" in with_truth.err
+    else:
+        assert with_truth.code == 0, with_truth.err
+        named = with_truth.json()["groups"]["all"][f"{system}-proposals+gt"]
+        assert {"elisa_precision", "elisa_recall", "elisa_f1"} <= named.keys()
+        assert "elisa_f1" not in figures["groups"]["all"][system]
     other = finished.run("evaluate", "--system", system, "--split", "val")
     assert other.code == 2
     assert f"  train.epochs: 2 -> {finished.values['train']['epochs']}\n" in other.err
@@ -106,6 +117,13 @@ def test_usage_errors_name_the_choices(finished: Any) -> None:
     done = finished.run("evaluate", "--predictions", "theirs.jsonl", "--split", "val", "--controls")
     assert done.code == 2
     assert "found --mode or --controls with --predictions" in done.err
+    for wrong, why in (
+        (["--predictions", "theirs.jsonl", "--setting", "proposals+gt"], "found --setting with --predictions"),
+        (["--system", "elisa", "--controls", "--setting", "proposals+gt"], "found --setting with --controls"),
+        (["--system", "elisa", "--setting", "gt"], "--setting: found 'gt', expected one of proposals, proposals+gt"),
+    ):
+        done = finished.run("evaluate", "--split", "val", *wrong)
+        assert (done.code, why in done.err) == (2, True), done.err
     done = finished.run("train", "--system", "lisa2")
     assert done.code == 2
     assert "--system: found 'lisa2', expected one of elisa, llmseg, lisa" in done.err

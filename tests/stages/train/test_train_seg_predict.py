@@ -15,6 +15,7 @@ import transformers
 from factory import Known
 
 from stages.encoders import dinov2_vit
+from stages.evaluate import score
 from stages.train import run
 from stages.train.folder import held
 from stages.train.llmseg import select
@@ -234,3 +235,13 @@ def test_a_run_from_the_store_alone(
 def test_elisa_has_no_teacher_forced_mode() -> None:
     with pytest.raises(ValueError, match="mode: found 'teacher_forced'"):
         run.SYSTEMS["elisa"].predict(object(), {}, "teacher_forced")  # type: ignore[arg-type]
+
+
+def test_annotated_instances_may_be_offered(seg_system: Callable[..., Any], seg_split: Split) -> None:
+    """ELISA's published choices are among proposals and instances; LISA chooses none."""
+    system = seg_system("llmseg", strategy="top1")
+    found = list(run.predict(system, seg_split, mode="teacher_forced", setting="proposals+gt"))
+    score(seg_split, found, setting="proposals+gt", top_k=system.own.top_k)
+    assert any(number < 0 for answer in found for number in answer.chosen or ())
+    with pytest.raises(ValueError, match=r"setting: found proposals\+gt, but it chooses no proposals"):
+        next(run.predict(seg_system("lisa"), seg_split, setting="proposals+gt"))
