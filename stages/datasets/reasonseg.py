@@ -135,7 +135,7 @@ def annotate(root: Path, source: Source, height_px: int, width_px: int, encoding
 
 def _notes(encoding: str, shapes: Sequence[Shape], turn: int) -> list[str]:
     """What was not read as a ReasonSeg file in UTF-8 is, an entry for each time."""
-    notes = [f"{shape.kind} painted as labelme paints it" for shape in shapes if shape.kind != "polygon"]
+    notes = [f"{shape.kind} painted by its shape_type" for shape in shapes if shape.kind != "polygon"]
     notes += [f"JSON read as {encoding}"] * (encoding != "utf-8")
     return notes + [f"shapes drawn before EXIF orientation {turn}, turned with the image"] * (turn != UPRIGHT)
 

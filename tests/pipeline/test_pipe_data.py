@@ -52,14 +52,14 @@ def test_what_is_read_in_another_way_is_counted(alone: Any) -> None:
     done = alone.run("index", "--split", "val")
     assert done.code == 0, done.err
     lines = [
-        "noted: 3 x targets: rectangle painted as labelme paints it",
-        "noted: 1 x targets: circle painted as labelme paints it",
+        "noted: 3 x targets: rectangle painted by its shape_type",
+        "noted: 1 x targets: circle painted by its shape_type",
         "noted: 1 x targets: JSON read as cp1252",
         "not read: 1 x .bak, 2 x .gif, 1 x .txt, 1 x folder",
     ]
     for line in lines:
         assert line in done.err
-    assert "noted: 3 x rectangle painted as labelme paints it" in alone.run("info").out
+    assert "noted: 3 x rectangle painted by its shape_type" in alone.run("info").out
     assert done.err.endswith(alone.run("index", "--split", "val").err)  # also when it is up to date
     metrics = json.loads((alone.folder / "report/tiny/metrics/index-val.json").read_text())
     assert metrics["unread"] == {".bak": 1, ".gif": 2, ".txt": 1, "folder": 1}
