@@ -57,11 +57,14 @@ def main_options(
 
 def _settings(context: typer.Context, **run: Any) -> Settings:
     from pipeline.config import load_settings
+    from pipeline.errors import remember
 
     params, overrides = context.obj
     if run.get("scheduler") and run.get("executor") is None:
         run["executor"] = "dask"
     settings = load_settings(params, overrides, {f"--{key}": value for key, value in run.items() if value is not None})
+    before = ["--params", str(params)] if params != Path("params.yaml") else []
+    remember(settings, [*before, *(part for override in overrides for part in ("--set", override))])
     if (run.get("device") == "cuda" or "run.device=cuda" in overrides) and settings.run.executor == "local":
         from pipeline.shard import require_device
 
@@ -112,7 +115,7 @@ def index(
 
     Example: `python cli.py index --split val`
     """
-    _run_stages(_settings(context, executor=executor, scheduler=scheduler), ("index",), split)
+    _run_stages(_settings(context, executor=executor, scheduler=scheduler), ("index",), split, replace=True)
 
 
 @app.command()
@@ -129,12 +132,17 @@ def extract(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also replace finished shards that other parameters made.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed, and what it takes.")] = False,
     device: DeviceOption = None,
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
     """Segment, embed and match: computes just the shards that are missing or stale.
+
+    Finished shards that other parameters made are replaced with --replace only; without it the command says which, and why.
 
     Examples:
 
@@ -160,7 +168,8 @@ def extract(
             f"{did_you_mean(unknown[0], known)}"
         )
     stages = (stage,) if stage else every
-    _run_stages(settings, stages, split, only=encoder or (), limit=limit, retry_failed=retry_failed, dry_run=dry_run)
+    how = {"limit": limit, "retry_failed": retry_failed, "dry_run": dry_run, "replace": replace}
+    _run_stages(settings, stages, split, only=encoder or (), **how)
 
 
 @app.command()
@@ -204,9 +213,10 @@ def train(
 
     `python cli.py --set train.epochs=3 train --system lisa --replace`
     """
+    from pipeline.errors import as_given
     from pipeline.train import train_command
 
-    print(train_command(_settings(context, device=device), system, name, restart, replace))
+    print(as_given(train_command(_settings(context, device=device), system, name, restart, replace)))
 
 
 @app.command()
@@ -292,9 +302,10 @@ def report(
 
     `python cli.py report --split test --cases 12 --out ~/for-the-meeting`
     """
+    from pipeline.errors import as_given
     from pipeline.report import report_command
 
-    print(report_command(_settings(context), split, cases, out))
+    print(as_given(report_command(_settings(context), split, cases, out)))
 
 
 @app.command()
@@ -303,11 +314,12 @@ def info(context: typer.Context, split: SplitOption = None, as_json: JsonOption 
 
     Example: `python cli.py info --split val`
     """
+    from pipeline.errors import as_given
     from pipeline.info import as_text, describe
 
     settings = _settings(context)
     found = describe(settings, _splits(settings, split))
-    print(json.dumps(found, indent=1) if as_json else as_text(found))
+    print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
 
 
 @app.command()
@@ -318,7 +330,9 @@ def verify(
     complete: Annotated[
         bool, typer.Option("--complete", help="A column that is not done is an error too (exit 4).")
     ] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Remove damaged shards and compute them again.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Digest every byte, remove damaged shards and compute them again.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check that every byte of the store is what was committed.
@@ -329,11 +343,12 @@ def verify(
 
     `python cli.py verify --split val --repair`
     """
+    from pipeline.errors import as_given
     from pipeline.verify import verify_command
 
     settings = _settings(context)
     code, text = verify_command(settings, _splits(settings, split), deep, complete, repair, as_json)
-    print(text)
+    print(text if as_json else as_given(text))
     raise typer.Exit(code)
 
 
@@ -361,21 +376,20 @@ def weights(
 
 def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, **options: Any) -> None:
     from pipeline.executors import open_executor
-    from pipeline.run import run_stage
+    from pipeline.run import run_stages
     from pipeline.summary import finish
 
-    summaries = []
     with open_executor(settings) as executor:
-        for name in _splits(settings, split):
-            summaries += [run_stage(settings, stage, name, executor, **options) for stage in stages]
+        summaries = run_stages(settings, stages, _splits(settings, split), executor, **options)
     raise typer.Exit(finish(settings, summaries, dry_run=bool(options.get("dry_run"))))
 
 
 def main() -> int:
     """Run the command line; turn errors into messages and exit codes."""
-    from pipeline.errors import CTRL_C, Terminated, exit_code_of
+    from pipeline.errors import CTRL_C, Terminated, exit_code_of, remember
     from stages.device import start_command
 
+    remember(None)
     signal.signal(signal.SIGTERM, _terminate)
     start_command()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,17 @@ class Settings(Sections):
 
     @model_validator(mode="after")
     def _names_are_of_use(self) -> Settings:
+        for name, value in (
+            ("store", self.store),
+            ("index.root", self.index.root),
+            ("run.weights_dir", self.run.weights_dir),
+            ("run.train_dir", self.run.train_dir),
+            ("run.report_dir", self.run.report_dir),
+        ):
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value):
+                raise ValueError(
+                    f"{name}: found the address {value!r}, expected a folder; object stores are not supported"
+                )
         if self.dataset == "means":
             raise ValueError("dataset: found means, which is the store's folder of train means; choose another name")
         for name, splits in (("splits", self.splits), ("normalize.train", self.normalize.train)):

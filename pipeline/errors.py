@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import errno
+import re
+import shlex
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.exceptions import TyperException
+
+if TYPE_CHECKING:
+    from pipeline.config import Settings
+    from store.errors import StoreError
 
 _STANDING = {errno.EROFS, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 """What stays as it is until a person changes the path or what is mounted there: running again helps nobody."""
@@ -14,6 +22,23 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 DONE, FAILURES, INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 0, 1, 2, 4, 70, 75, 130
 """Exit codes of the command line."""
 _AGAIN = "what was committed is kept; run the same command again to go on"
+
+
+_given: dict[str, Any] = {}
+"""The settings of this command, and its options before the verb."""
+
+
+def remember(settings: Settings | None, options: Sequence[str] = ()) -> None:
+    """Keep what messages need to name a command that works: the settings, and the options that were given before the verb."""
+    _given.update(settings=settings, options=tuple(options))
+
+
+def as_given(text: str) -> str:
+    """A message; where it names a command and options were given before the verb, with a line that says they go into it."""
+    options = _given.get("options", ())
+    if not options or not re.search(r"python cli\.py (?!--)", text):  # some name the options themselves
+        return text
+    return f"{text}\n(in what there is to type, these go right after cli.py: {shlex.join(options)})"
 
 
 class Terminated(BaseException):
@@ -34,11 +59,16 @@ class WorkersLostError(Exception):
 
 def exit_code_of(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error that reached the command line."""
+    code, message = _code_of(error)
+    return code, as_given(message)
+
+
+def _code_of(error: BaseException) -> tuple[int, str]:
     # Imported when something failed, so that --help loads no data set's loader.
     from pipeline.config import InputError
     from stages.datasets.base import DatasetError
     from stages.weights import WeightsError
-    from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
+    from store.errors import ConflictError, DamagedStoreError, StoreError
 
     if isinstance(error, StoppedError):
         return error.code, str(error)
@@ -56,10 +86,12 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
             f"error: {found}\n" if found else ""
         ) + "(python cli.py --help shows the verbs and their options)"
     if isinstance(error, DamagedStoreError):
-        return DAMAGED, f"damaged store: {error}"
+        return DAMAGED, f"damaged store: {error}{_advice(error)}"
     if isinstance(error, ConflictError):
         return INTERRUPTED, f"conflict: {error}"
-    if isinstance(error, InputError | WeightsError | DatasetError | IncompleteColumnError | StoreError):
+    if isinstance(error, StoreError):
+        return INPUT, f"error: {error}{_advice(error)}"
+    if isinstance(error, InputError | WeightsError | DatasetError):
         return INPUT, f"error: {error}"
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return INPUT, f"error: {error}"
@@ -78,3 +110,17 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError):
         return INTERRUPTED, f"input or output failed: {error}; {_AGAIN}"
     return INTERNAL, f"internal error: {name}: {error}; run again with --debug for the traceback"
+
+
+def _advice(error: StoreError) -> str:
+    """What to type, for errors that carry their place; empty where the settings are not known or are wrong themselves."""
+    from pipeline.advice import of_error
+    from pipeline.config import InputError
+    from stages.weights import WeightsError
+    from store.errors import StoreError
+
+    settings = _given.get("settings")
+    try:
+        return "" if settings is None else of_error(settings, error)
+    except (StoreError, InputError, WeightsError, OSError):  # the error itself is what has to be said
+        return ""

@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline.config import Settings
 from pipeline.plan import ColumnPlan, place_of
-from store.columns import Commit, read_commit
+from store.columns import Commit, committed_shards, read_commit
 from store.errors import DamagedStoreError
-from store.layout import COMMITS, column_dir
+from store.layout import column_dir
 
 PLACE_OF_WORK = ("device", "threads", "points_per_batch", "masks_per_batch", "images_per_batch", "prefetch")
 """Fields of section run that decide how fast one worker is."""
@@ -69,9 +69,9 @@ def _evidence(settings: Settings, plans: Sequence[ColumnPlan]) -> list[list[Comm
     for split in settings.splits:
         for plan in plans:
             folder = column_dir(settings.store_path, place_of(settings, split, plan.spec.name))
-            for path in sorted((folder / COMMITS).glob("*.json")):
+            for shard in committed_shards(folder):
                 try:
-                    commit = read_commit(folder, int(path.stem))
+                    commit = read_commit(folder, shard)
                 except DamagedStoreError:  # verify names it; here it is no evidence
                     continue
                 if commit is None or commit.fingerprint != plan.meta.fingerprint:

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config import InputError, Settings
 from stages import embed, index, masks, match, normalize
 from stages.base import ColumnSpec
-from stages.weights import expected_sha256
+from stages.weights import WEIGHTS, WeightsError, expected_sha256
 from store.columns import fingerprint
 from store.files import canonical_json
 from store.layout import FORMAT_VERSION
@@ -31,10 +31,15 @@ def specs(settings: Settings) -> Mapping[str, ColumnSpec]:
 
 
 class Identities(Mapping[str, Mapping[str, Any]]):
-    """Column -> all that decides its bytes, in clear; worked out when asked for, so that a stage needs no other's weights."""
+    """Column -> all that decides its bytes, in clear; worked out when asked for, so that a stage needs no other's weights.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        lenient: let weights without a known digest be :data:`UNKNOWN`, which no stored column has, instead of raising.
+    """
+
+    def __init__(self, settings: Settings, lenient: bool = False) -> None:
         self._settings = settings
+        self._lenient = lenient
         self._found: dict[str, Mapping[str, Any]] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -52,24 +57,36 @@ class Identities(Mapping[str, Mapping[str, Any]]):
                 "stage": spec.stage,
                 "version": spec.version,
                 "params": dict(spec.params),
-                "weights": {item: expected_sha256(item, settings.weights_lock) for item in spec.weights},
+                "weights": {item: self._sha256(item) for item in spec.weights},
                 "reads": {item: fingerprint(self[item]) for item in spec.reads},
                 "array": None if spec.layout is None else {**asdict(spec.layout), "compression": settings.compression},
             }
             self._found[name] = json.loads(canonical_json(identity))  # as it comes back from column.json
         return self._found[name]
 
+    def _sha256(self, weights: str) -> str:
+        try:
+            return expected_sha256(weights, self._settings.weights_lock)
+        except WeightsError:
+            if not self._lenient or weights not in WEIGHTS:
+                raise
+            return UNKNOWN
 
-def identities(settings: Settings) -> Identities:
+
+UNKNOWN = "no digest yet"
+"""Stands for the digest of weights that nobody has adopted."""
+
+
+def identities(settings: Settings, lenient: bool = False) -> Identities:
     """The identities of the settings, worked out once for as long as ``weights.lock`` stays."""
     lock = settings.weights_lock
     state = lock.stat() if lock.is_file() else None
-    return _identities(settings, (state.st_mtime_ns, state.st_size, state.st_ino) if state else None)
+    return _identities(settings, lenient, (state.st_mtime_ns, state.st_size, state.st_ino) if state else None)
 
 
 @lru_cache(maxsize=8)
-def _identities(settings: Settings, lock_version: object) -> Identities:
-    return Identities(settings)
+def _identities(settings: Settings, lenient: bool, lock_version: object) -> Identities:
+    return Identities(settings, lenient)
 
 
 def stage_specs(settings: Settings, stage: str) -> list[ColumnSpec]:

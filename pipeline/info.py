@@ -6,23 +6,30 @@ from collections import Counter
 from typing import Any
 
 from pipeline.config import InputError, Settings
-from pipeline.graph import identities
+from pipeline.graph import specs
 from pipeline.means import mean_state
 from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_split
+from pipeline.preflight import missing_weights
 from store.columns import read_commit
-from store.layout import find_columns, split_dir
+from store.layout import find_columns, find_splits, split_dir, what_exists
+from store.listing import folders, is_folder
 from store.schema import ABSENT
 
 
 def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
     """The store as a JSON value: per split its columns, per column shards by state, images by status, bytes and reasons."""
-    dict(identities(settings))  # unknown models and missing digests are the settings' fault, not the store's
+    known = specs(settings)  # unknown models are the settings' fault, not the store's
+    store = settings.store_path
+    if not is_folder(store) and any(map(find_splits, folders(store.parent))):
+        raise InputError(
+            f"store: {what_exists(store)}; name one of them as the store in the params, or index into a new one"
+        )
     found: dict[str, Any] = {"store": settings.store, "dataset": settings.dataset, "splits": {}, "means": {}}
     for split in splits:
         entry: dict[str, Any] = {"columns": {}}
         found["splits"][split] = entry
         try:
-            plans, remark = plan_split(settings, split)
+            plans, remark = plan_split(settings, split, lenient=True)
         except InputError as error:
             entry["remark"] = str(error)
             continue
@@ -35,7 +42,8 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
         if others:
             entry["not_in_params"] = sorted(others)
     for encoder in settings.embed.mask_encoders:
-        found["means"][f"{settings.normalize.name}/{encoder}"] = mean_state(settings, encoder)
+        found["means"][f"{settings.normalize.name}/{encoder}"] = mean_state(settings, encoder, lenient=True)
+    found["weights_missing"] = list(missing_weights(settings, known))
     return found
 
 
@@ -56,7 +64,7 @@ def _column(plan: ColumnPlan) -> dict[str, Any]:
             omitted += commit.omitted
     reasons = {f"{shard.state}: {shard.reason}" for shard in plan.shards if shard.reason}
     if states[DONE] and not plan.begun:
-        reasons.add("column.json or zarr.json is not what it has to be; the next run writes it anew")
+        reasons.add("column.json or zarr.json is not what it has to be; the next run writes it again")
     shape = None if plan.spec.layout is None else [plan.meta.images, *plan.spec.layout.row_shape]
     return {
         "shards": {state: states[state] for state in (DONE, MISSING, STALE, DAMAGED)},
@@ -93,6 +101,9 @@ def as_text(found: dict[str, Any]) -> str:
     if found["means"]:
         lines += ["", "means"]
         lines += [f"  {name}: {state}" for name, state in found["means"].items()]
+    if found["weights_missing"]:
+        lines += ["", "weights that are not here yet"]
+        lines += [f"  {line}" for line in found["weights_missing"]]
     return "\n".join(lines)
 
 

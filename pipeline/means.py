@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.advice import to_complete
 from pipeline.config import InputError, Settings
 from pipeline.executors import Executor
 from pipeline.graph import identities, specs
@@ -15,7 +18,7 @@ from pipeline.plan import expected_meta, place_of
 from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
 from stages.progress import progress
 from store.columns import Commit, fingerprint, read_column, read_commit
-from store.errors import ConflictError, DamagedStoreError, StoreError
+from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
 from store.layout import column_dir
 from store.lineage import Lineage, upstream_place
 from store.reader import Column, open_column
@@ -38,14 +41,14 @@ def sum_shard(task: SumTask) -> tuple[Any, int, str]:
     folder = column_dir(Path(task.store), task.place)
     meta, commit = read_column(folder), read_commit(folder, task.shard)
     if meta is None or commit is None:
-        raise StoreError(f"{task.place}: shard {task.shard} went away; run: python cli.py info")
+        raise IncompleteColumnError(f"{task.place}: shard {task.shard} went away", place=task.place, shard=task.shard)
     reader = ShardReader(folder, meta, commit)
     total, count = partial_sum(reader.read(position) for position, status in enumerate(commit.status) if status == OK)
     return total, count, commit.content
 
 
-def mean_state(settings: Settings, encoder: str) -> str:
-    """``done``, ``missing``, or why the mean is stale."""
+def mean_state(settings: Settings, encoder: str, lenient: bool = False) -> str:
+    """``done``, ``missing``, or why the mean is stale; ``lenient`` as in :func:`pipeline.graph.identities`."""
     name = mean_of(settings, encoder)
     place, look = name[1:], Lineage(settings.store_path)
     try:
@@ -54,9 +57,11 @@ def mean_state(settings: Settings, encoder: str) -> str:
         return f"damaged: {error}"
     if commit is None:
         return "missing"
-    if commit.fingerprint != fingerprint(identities(settings)[name]):
+    if commit.fingerprint != fingerprint(identities(settings, lenient)[name]):
         return "computed with other parameters"
-    if not is_begun(column_dir(settings.store_path, place), expected_meta(settings, specs(settings)[name], 1)):
+    if commit.replacing or not is_begun(
+        column_dir(settings.store_path, place), expected_meta(settings, specs(settings)[name], 1)
+    ):
         return "column.json or zarr.json is not what it has to be"
     now = [f"/{task.place}#{task.shard}" for task in _tasks(settings, encoder)]
     if sorted(now) != sorted(commit.upstream):
@@ -87,10 +92,10 @@ def make_mean(settings: Settings, encoder: str, executor: Executor) -> Commit | 
     if mean_state(settings, encoder) == "done":
         return None
     name = mean_of(settings, encoder)
-    for split in settings.normalize.train:
-        for kind in KINDS:
-            _require_finished(settings, split, f"{kind}/{encoder}")
+    require_embeddings(settings, encoder)
     folder = column_dir(settings.store_path, name[1:])
+    spec = specs(settings)[name]
+    meta, found = expected_meta(settings, spec, 1), _found(folder)
     before = seen_commit(folder, 0)
     tasks = _tasks(settings, encoder)
     sums: list[tuple[Any, int, str] | None] = [None] * len(tasks)
@@ -110,21 +115,39 @@ def make_mean(settings: Settings, encoder: str, executor: Executor) -> Commit | 
             raise ConflictError(
                 f"{task.place}: shard {task.shard} is not what was summed: another writer replaced it; run this again"
             )
-    meta = begin_column(folder, expected_meta(settings, specs(settings)[name], 1))
     extra = {"count": count, "norm": float(np.linalg.norm(mean))}
     data = ShardData([mean], [len(mean)], [OK], extra=extra)
-    return write_shard(folder, meta, name[1:], 0, data, upstream, None, {}, before)
+    begin = partial(begin_column, folder, meta, found)
+    return write_shard(folder, meta, name[1:], 0, data, upstream, None, {}, before, begin=begin)
+
+
+def _found(folder: Path) -> str | None:
+    """The fingerprint that a column has now; None without a ``column.json`` that can be read."""
+    with contextlib.suppress(DamagedStoreError):
+        meta = read_column(folder)
+        return None if meta is None else meta.fingerprint
+    return None
+
+
+def require_embeddings(settings: Settings, encoder: str) -> None:
+    """Raise InputError, naming the command, unless the embeddings that a train mean is taken over are finished."""
+    for split in settings.normalize.train:
+        for kind in KINDS:
+            _require_finished(settings, split, f"{kind}/{encoder}")
 
 
 def _require_finished(settings: Settings, split: str, column: str) -> None:
     place = place_of(settings, split, column)
-    command = f"python cli.py extract --split {split} --stage embed"
     try:
         found = open_column(settings.store_path, place)
+    except DamagedStoreError:
+        raise
     except StoreError as error:
-        raise InputError(f"normalize: {error}") from error
+        raise InputError(f"normalize: {error}; run: {to_complete(settings, split, column)}") from error
     if found.meta.fingerprint != fingerprint(identities(settings)[column]):
-        raise InputError(f"normalize: {place} was made with other parameters; run: {command}")
+        raise InputError(
+            f"normalize: {place} was made with other parameters; run: {to_complete(settings, split, column)}"
+        )
 
 
 def open_mean(settings: Settings, encoder: str) -> Column:

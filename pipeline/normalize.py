@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import Settings
 from pipeline.executors import Executor
-from pipeline.means import make_mean, open_mean
-from pipeline.plan import place_of
-from pipeline.run import StageSummary, run_stage
+from pipeline.means import make_mean, open_mean, require_embeddings
+from pipeline.plan import ColumnPlan, place_of, plan_stages
+from pipeline.preflight import require_upstream, require_writable
+from pipeline.run import run_stage
 from pipeline.summary import report_folder, write_report_file
+from pipeline.tally import StageSummary
 from stages.normalize import center
 from stages.similarity import cosines, draw_heat_maps, mean_pairwise, spread
 from stages.train.identity import column_digest
@@ -27,13 +30,33 @@ def run_normalize(settings: Settings, executor: Executor, dry_run: bool = False)
         InputError: embeddings of a train split are not finished; the message names the command.
     """
     if not dry_run:
-        make_folder(settings.store_path / "means")
+        _look_ahead(settings)
         for encoder in settings.embed.mask_encoders:
             make_mean(settings, encoder, executor)
-    summaries = [run_stage(settings, "normalize", split, executor, dry_run=dry_run) for split in settings.splits]
+        make_folder(settings.store_path / "means")
+    summaries = [
+        run_stage(settings, "normalize", split, executor, dry_run=dry_run, replace=True) for split in settings.splits
+    ]
     if not dry_run:
         write_report(settings)
     return summaries
+
+
+def _look_ahead(settings: Settings) -> None:
+    """Before the first mean is written: embeddings of every split, of the train splits all of them, and permissions."""
+    for encoder in settings.embed.mask_encoders:
+        require_embeddings(settings, encoder)
+    for split in settings.splits:
+        plans = plan_stages(settings, ("normalize",), split)
+        require_upstream(
+            settings, plans, split, {shard: [p.spec.name for p in plans] for shard in range(_shards(plans))}
+        )
+        require_writable(*(plan.folder for plan in plans))
+    require_writable(settings.store_path / "means", report_folder(settings))
+
+
+def _shards(plans: Sequence[ColumnPlan]) -> int:
+    return max((plan.meta.shards for plan in plans), default=0)
 
 
 def write_report(settings: Settings) -> dict[str, Any]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.graph import STAGES, differences, identities, specs, stage_specs
+from pipeline.graph import STAGES, differences, identities, stage_specs
 from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
 from stages.index import order, reading, source_files, source_sha256
-from stages.names import did_you_mean
-from store.columns import ColumnMeta, fingerprint, read_column, read_commit
+from store.columns import ColumnMeta, committed_shards, fingerprint, read_column, read_commit
 from store.errors import DamagedStoreError
-from store.layout import COMMITS, column_dir
+from store.layout import column_dir, find_splits, what_exists
 from store.lineage import FILE, Lineage, upstream_place
+from store.listing import folders, is_folder, state_of
 from store.tables import read_table
 from store.writer import is_begun
 
@@ -37,6 +38,8 @@ class ColumnPlan:
     """A column of a split as the settings want it, beside what is on disk.
 
     ``begun``: ``column.json`` and ``zarr.json`` say what they have to. ``entries``: the images' order, for the index.
+    ``found``: the fingerprint that ``column.json`` has now; None without one. ``replaces``: shards of another fingerprint
+    that a reader can read now, and could not once the column is begun; ``changes``: what differs.
     """
 
     spec: ColumnSpec
@@ -46,6 +49,9 @@ class ColumnPlan:
     shards: tuple[ShardState, ...]
     begun: bool
     entries: tuple[Entry, ...] = ()
+    found: str | None = None
+    replaces: tuple[int, ...] = ()
+    changes: tuple[str, ...] = ()
 
     @property
     def todo(self) -> list[int]:
@@ -70,9 +76,9 @@ def known_sources(settings: Settings, split: str) -> tuple[tuple[str, str], ...]
         if meta is not None:
             return meta.sources or ()
     rows: dict[int, tuple[str, str]] = {}
-    for path in sorted((folder / COMMITS).glob("*.json")):
+    for shard in committed_shards(folder):
         with contextlib.suppress(DamagedStoreError):
-            commit = read_commit(folder, int(path.stem))
+            commit = read_commit(folder, shard)
             if commit is not None and commit.place == place:
                 table = read_table(folder, commit).to_pylist()
                 rows |= {row["image_index"]: (row["image_id"], row["path"]) for row in table}
@@ -91,9 +97,11 @@ def listed_entries(settings: Settings, split: str) -> tuple[Entry, ...]:
     return tuple(order(known_sources(settings, split), listed))
 
 
-def expected_meta(settings: Settings, spec: ColumnSpec, images: int, entries: Sequence[Entry] = ()) -> ColumnMeta:
+def expected_meta(
+    settings: Settings, spec: ColumnSpec, images: int, entries: Sequence[Entry] = (), lenient: bool = False
+) -> ColumnMeta:
     """What ``column.json`` has to say."""
-    identity = identities(settings)[spec.name]
+    identity = identities(settings, lenient)[spec.name]
     layout = None if spec.layout is None else replace(spec.layout, compression=settings.compression)
     sources = tuple((entry.source.image_id, entry.source.path) for entry in entries) if spec.name == "images" else None
     name = spec.name.lstrip("/")
@@ -107,30 +115,39 @@ def plan_stage(settings: Settings, stage: str, split: str) -> list[ColumnPlan]:
         InputError: the split is not indexed yet (for stages after the index).
         DatasetError: the data set cannot be listed (for the index).
     """
-    entries: tuple[Entry, ...] | None = None
-    if stage == "index":
-        entries = listed_entries(settings, split)
-        count = len(entries)
-    else:
-        count = len(known_sources(settings, split))
-        if not count:
-            raise InputError(f"{_not_indexed(settings, split)}; run: python cli.py index --split {split}")
-    return _plan(settings, (stage,), split, count, entries, files_matter=True)
+    if stage != "index":
+        return plan_stages(settings, (stage,), split)
+    entries = listed_entries(settings, split)
+    return _plan(settings, (stage,), split, len(entries), entries, files_matter=True)
 
 
-def _not_indexed(settings: Settings, split: str) -> str:
-    """That a split has no images yet; and which data sets there are, where this one may be misspelt."""
-    found = [path.parent.name for path in settings.store_path.glob(f"*/{split}/") if path.parent.name != "means"]
-    others = sorted({*found} - {settings.dataset}) if settings.dataset not in found else []
-    meant = did_you_mean(settings.dataset, others)
-    named = f" for data set {settings.dataset}, found {', '.join(others)}{meant}" if others else ""
-    return f"split {split} is not indexed{named}"
+def plan_stages(settings: Settings, stages: Sequence[str], split: str) -> list[ColumnPlan]:
+    """The plan of stages after the index, a shard being stale with what it reads; source files are not looked at.
+
+    Raises:
+        InputError: the split is not indexed yet.
+    """
+    count = len(known_sources(settings, split))
+    if not count:
+        raise not_indexed(settings, split)
+    return _plan(settings, stages, split, count, None, files_matter=False)
 
 
-def plan_split(settings: Settings, split: str) -> tuple[list[ColumnPlan], str]:
+def not_indexed(settings: Settings, split: str) -> InputError:
+    """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which."""
+    store = settings.store_path
+    beside = [store] if is_folder(store) else folders(store.parent)
+    there = f": {what_exists(store, settings.dataset)}" if any(map(find_splits, beside)) else ""
+    return InputError(f"split {split} is not indexed{there}; run: python cli.py index --split {split}")
+
+
+def plan_split(settings: Settings, split: str, lenient: bool = False) -> tuple[list[ColumnPlan], str]:
     """The plan of every column of a split, a shard being stale with what it reads; and a remark for a person.
 
     A store without its pictures is planned as it is; then nothing is said about the source files.
+
+    Args:
+        lenient: plan also columns whose weights have no known digest yet.
 
     Raises:
         InputError: the split is not indexed.
@@ -142,12 +159,12 @@ def plan_split(settings: Settings, split: str) -> tuple[list[ColumnPlan], str]:
     except DatasetError as error:
         sources = known_sources(settings, split)
         if not sources:
-            raise InputError(f"{_not_indexed(settings, split)}, and cannot be: {error}") from error
+            raise InputError(f"split {split} is not indexed, and cannot be: {error}") from error
         entries = tuple(Entry(Source(image_id, path, ())) for image_id, path in sources)
         remark = f"source files not checked: {error}"
     if not known_sources(settings, split):
-        raise InputError(f"{_not_indexed(settings, split)}; run: python cli.py index --split {split}")
-    return _plan(settings, tuple(STAGES), split, len(entries), entries, files_matter=not remark), remark
+        raise not_indexed(settings, split)
+    return _plan(settings, tuple(STAGES), split, len(entries), entries, not remark, lenient), remark
 
 
 def _plan(
@@ -157,12 +174,13 @@ def _plan(
     images: int,
     entries: tuple[Entry, ...] | None,
     files_matter: bool,
+    lenient: bool = False,
 ) -> list[ColumnPlan]:
     look = Lineage(settings.store_path)
     plans: dict[str, ColumnPlan] = {}
     for spec in (spec for stage in stages for spec in stage_specs(settings, stage)):
         if not spec.name.startswith("/"):
-            plan = _plan_column(settings, look, spec, split, images, entries, files_matter)
+            plan = _plan_column(settings, look, spec, split, images, entries, files_matter, lenient)
             plans[spec.name] = _behind(plan, [plans[name] for name in spec.reads if name in plans])
     return list(plans.values())
 
@@ -185,9 +203,10 @@ def _plan_column(
     images: int,
     entries: tuple[Entry, ...] | None,
     files_matter: bool,
+    lenient: bool,
 ) -> ColumnPlan:
     """Compare a column on disk with what the settings want; its commits count even where ``column.json`` is lost."""
-    meta = expected_meta(settings, spec, images, entries or ())
+    meta = expected_meta(settings, spec, images, entries or (), lenient)
     place = place_of(settings, split, spec.name)
     folder = column_dir(settings.store_path, place)
     try:
@@ -201,7 +220,31 @@ def _plan_column(
             own = [entries[number] for number in meta.shard_range(shard)]
             files = file_digests(settings, spec, own) if files_matter else None
         states.append(_shard_state(look, spec, place, folder, meta, found, shard, files))
-    return ColumnPlan(spec, place, folder, meta, tuple(states), is_begun(folder, meta), entries or ())
+    begun = is_begun(folder, meta) and not _cut_short(look, place, meta.shards)
+    replaces = _readable(look, place, found) if found and found.fingerprint != meta.fingerprint else ()
+    changes = tuple(differences(found.identity, meta.identity)) if found and replaces else ()
+    known = None if found is None else found.fingerprint
+    return ColumnPlan(spec, place, folder, meta, tuple(states), begun, entries or (), known, replaces, changes)
+
+
+def _cut_short(look: Lineage, place: str, shards: int) -> bool:
+    """Whether a kill left a shard in the middle of being replaced."""
+    for shard in range(shards):
+        with contextlib.suppress(DamagedStoreError):
+            commit = look.commit(place, shard)
+            if commit is not None and commit.replacing:
+                return True
+    return False
+
+
+def _readable(look: Lineage, place: str, meta: ColumnMeta) -> tuple[int, ...]:
+    """The shards that a reader can read now."""
+    found = []
+    for shard in range(meta.shards):
+        with contextlib.suppress(DamagedStoreError):
+            if look.why_not_current(place, shard) is None:
+                found.append(shard)
+    return tuple(found)
 
 
 def _shard_state(
@@ -228,8 +271,8 @@ def _shard_state(
         return ShardState(STALE, "; ".join(changes) or "computed with other parameters")
     if len(commit.counts) != len(meta.shard_range(shard)):
         return ShardState(STALE, f"{len(meta.shard_range(shard)) - len(commit.counts)} images were added")
-    data = folder / commit.file
-    if not data.is_file() or data.stat().st_size != commit.size:
+    data = state_of(folder / commit.file)
+    if data is None or not stat.S_ISREG(data.st_mode) or data.st_size != commit.size:
         return ShardState(DAMAGED, f"{commit.file} is missing or has another size")
     had = {name: value for name, value in commit.upstream.items() if files is not None or not name.startswith(FILE)}
     now = upstream_digests(spec, lambda name: look.content(*upstream_place(place, name, shard)), files or {})
@@ -253,21 +296,3 @@ def upstream_digests(spec: ColumnSpec, content_of: Callable[[str], str], files: 
         **{name: content_of(name) for name in spec.reads},
         **{f"{FILE}{path}": sha256 for path, sha256 in files.items()},
     }
-
-
-def upstream_gaps(settings: Settings, plan: ColumnPlan, split: str, shards: Sequence[int]) -> list[str]:
-    """Upstream columns that are not done for the shards, as a reason each."""
-    look = Lineage(settings.store_path)
-    gaps = []
-    for name in plan.spec.reads:
-        if name.startswith("/"):
-            continue
-        place, stage = place_of(settings, split, name), specs(settings)[name].stage
-        want = fingerprint(identities(settings)[name])
-        for shard in shards:
-            commit = look.commit(place, shard)
-            if commit is None:
-                gaps.append(f"{name} shard {shard} is {MISSING} (stage {stage})")
-            elif commit.fingerprint != want or look.why_not_current(place, shard):
-                gaps.append(f"{name} shard {shard} is {STALE} (stage {stage})")
-    return gaps

@@ -9,13 +9,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.begun import begin_once
 from pipeline.config import ROOT, InputError, Settings, VanishedError
 from pipeline.graph import STAGES, identities, specs
 from pipeline.plan import file_digests, place_of, upstream_digests
@@ -23,10 +24,10 @@ from stages.base import Entry, Pixels, Runner, ShardInput
 from stages.images import ImageFailure, inside, read_image
 from stages.index import source_sha256
 from stages.weights import expected_sha256, locate
-from store.columns import Commit, fingerprint, read_column, read_commit
+from store.columns import ColumnMeta, Commit, fingerprint, read_column, read_commit
 from store.errors import ConflictError, IncompleteColumnError
 from store.layout import column_dir
-from store.lineage import command_for
+from store.lineage import no_column
 from store.schema import OK
 from store.shard_reader import ShardReader
 from store.shards import AnyArray
@@ -36,7 +37,14 @@ from store.writer import seen_commit, write_shard
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What travels to a worker. ``entries`` is for the index alone; ``replace``: also a shard that is done."""
+    """What travels to a worker.
+
+    Args:
+        entries: for the index alone.
+        anew: compute also a shard that is done.
+        begin: column -> its meta and the fingerprint that its ``column.json`` had, where the column is still to be begun.
+        token: names the run; a process begins a column once in a run.
+    """
 
     settings: str
     stage: str
@@ -46,6 +54,8 @@ class ShardTask:
     columns: tuple[str, ...]
     entries: tuple[Entry, ...] = ()
     anew: bool = False
+    begin: Mapping[str, tuple[ColumnMeta, str | None]] = field(default_factory=dict)
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,16 +163,27 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
     def commit() -> ShardResult:
         for name, spec in wanted.items():
             place, folder = places[name], column_dir(settings.store_path, places[name])
-            meta = read_column(folder)
+            meta, found = task.begin.get(name, (read_column(folder), None))
             if meta is None or meta.fingerprint != fingerprint(identities(settings)[name]):
                 raise ConflictError(
                     f"{place}: another run began it with other parameters; stop it, then run this again"
                 )
+            begin = partial(begin_once, task.token, folder, meta, found) if name in task.begin else lambda: None
             if len(meta.shard_range(task.shard)) != task.count:
                 raise ConflictError(f"{place}: another run added images to the split; run this again")
             upstream = upstream_digests(spec, digests.__getitem__, files[name])
             done = write_shard(
-                folder, meta, place, task.shard, results[name], upstream, spec.schema, run, before[name], task.anew
+                folder,
+                meta,
+                place,
+                task.shard,
+                results[name],
+                upstream,
+                spec.schema,
+                run,
+                before[name],
+                task.anew,
+                begin,
             )
             digests[name] = done.content
         return ShardResult(task.shard, task.count, {name: digests[name] for name in wanted})
@@ -192,11 +213,15 @@ class ShardSource:
                 column_dir(self.settings.store_path, place), 0 if column.startswith("/") else self.shard
             )
             if commit is None:
-                raise IncompleteColumnError(f"{place}: shard {self.shard} is not computed; run: {command_for(place)}")
+                raise IncompleteColumnError(
+                    f"{place}: shard {self.shard} is not computed", place=place, shard=self.shard
+                )
             if commit.place != place or commit.fingerprint != fingerprint(identities(self.settings)[column]):
                 raise IncompleteColumnError(
                     f"{place}: shard {commit.shard} is of {commit.place} with fingerprint {commit.fingerprint[:12]}, not of the "
-                    f"parameters asked for; run: {command_for(place)}"
+                    "parameters asked for",
+                    place=place,
+                    shard=commit.shard,
                 )
             self._commits[column] = commit
         return self._commits[column]
@@ -212,7 +237,7 @@ class ShardSource:
             folder = column_dir(self.settings.store_path, place_of(self.settings, self.split, column))
             meta = read_column(folder)
             if meta is None:
-                raise IncompleteColumnError(f"{folder} holds no column; run: python cli.py info")
+                raise no_column(self.settings.store_path, place_of(self.settings, self.split, column))
             self._readers[column] = ShardReader(folder, meta, self.commit(column))
         return self._readers[column].read(position)
 

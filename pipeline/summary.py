@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ROOT, Settings
-from pipeline.errors import DONE, FAILURES
-from pipeline.run import StageSummary
+from pipeline.errors import DONE, FAILURES, as_given
+from pipeline.tally import StageSummary
 from store.files import make_folder
 
 
@@ -19,7 +19,7 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
     """Print a line a stage and split, write the metrics, return the exit code."""
     code = DONE
     for summary in summaries:
-        print(_plan_line(summary) if dry_run else _line(summary))
+        print(as_given(_plan_line(summary)) if dry_run else _line(summary))
         for reason, count in sorted(summary.failed.items()):
             print(f"  failed: {count} x {reason}", file=sys.stderr)
         for line in _remarks(summary):
@@ -49,11 +49,15 @@ def _remarks(summary: StageSummary) -> list[str]:
     return lines
 
 
+NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing")
+"""Fields of a summary that are about one run, not about what the store holds."""
+
+
 def write_metrics(settings: Settings, summary: StageSummary) -> None:
     """``<report_dir>/<dataset>/metrics/<stage>-<split>.json``: what went in, what came out, what failed and why."""
     folder = report_folder(settings) / "metrics"
     make_folder(folder)
-    values = {key: value for key, value in asdict(summary).items() if key not in ("computed", "estimate", "todo")}
+    values = {key: value for key, value in asdict(summary).items() if key not in NO_METRICS}
     write_report_file(folder / f"{summary.stage}-{summary.split}.json", values)
 
 
@@ -81,6 +85,12 @@ def _plan_line(summary: StageSummary) -> str:
         f"{summary.stage} {summary.split}: would compute {len(shards)} of {summary.shards} shards of {name}"
         for name, shards in summary.todo.items()
     ]
+    lines += [
+        f"  would replace {line}; this takes --replace: python cli.py extract --split {summary.split} --stage {summary.stage} "
+        "--replace"
+        for line in summary.replaces
+    ]
+    lines += [f"  weights are missing: {line}" for line in summary.missing]
     return "\n".join([*lines, f"  {_cost(summary)}"])
 
 
@@ -90,6 +100,7 @@ def _cost(summary: StageSummary) -> str:
         return (
             "how long is not known, as nothing like it was computed yet; to measure it on a first shard, which is kept: "
             f"python cli.py extract --split {summary.split} --stage {summary.stage} --limit 1"
+            + (" --replace" if summary.replaces else "")
         )
     minutes, seconds = divmod(round(found.seconds), 60)
     hours, minutes = divmod(minutes, 60)

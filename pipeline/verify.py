@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
 
+from pipeline.advice import to_complete
 from pipeline.config import InputError, Settings
 from pipeline.errors import DAMAGED
-from pipeline.executors import open_executor
+from pipeline.executors import Executor, open_executor
 from pipeline.graph import STAGES, identities, specs
-from pipeline.means import make_mean, mean_state
-from pipeline.plan import DONE, plan_split
+from pipeline.means import make_mean, mean_state, require_embeddings
+from pipeline.plan import DONE, place_of, plan_split, plan_stage
+from pipeline.preflight import require_needs, require_writable
 from pipeline.run import run_stage
+from stages.base import ColumnSpec
+from store.errors import StoreError
+from store.layout import TEMPORARY, split_dir, what_exists
+from store.lineage import Lineage
+from store.listing import is_folder
 from store.verify import Problem, Report, repair, verify
 
 
 def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Report:
-    """Check the splits and the means."""
-    return verify(settings.store_path, [f"{settings.dataset}/{split}" for split in splits] + ["means"], deep)
+    """Check the splits and the means.
+
+    Raises:
+        StoreError: none of the splits is there; says what is.
+    """
+    store = settings.store_path
+    if not any(is_folder(split_dir(store, settings.dataset, split)) for split in splits):
+        raise StoreError(f"nothing to check: {what_exists(store, settings.dataset)}")
+    return verify(store, [f"{settings.dataset}/{split}" for split in splits] + ["means"], deep)
 
 
 def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
@@ -50,49 +66,119 @@ def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
 def verify_command(
     settings: Settings, splits: tuple[str, ...], deep: bool, complete: bool, repairing: bool, as_json: bool
 ) -> tuple[int, str]:
-    """What ``verify`` prints and its exit code: 0, or 4 for damage (with ``complete`` also for anything not done)."""
+    """What ``verify`` prints and its exit code: 0, or 4 for damage (with ``complete`` also for anything not done).
+
+    To repair is to look deep: what a reader meets are bytes.
+    """
+    deep = deep or repairing
     report = verify_store(settings, splits, deep)
     lines = []
     if repairing and report.problems:
-        removed = repair(report)
-        lines.append(f"repair: removed {len(removed)} files; computing their shards again")
-        recompute(settings, report.problems)
+        removed = mend(settings, report)
+        lines.append(f"repair: removed {len(removed)} files; computed their shards again")
         report = verify_store(settings, splits, deep)
     gaps = incomplete(settings, splits) if complete else []
     code = DAMAGED if report.problems or gaps else 0
     if as_json:
         problems = [str(problem) for problem in report.problems]
         values = {
-            **{key: value for key, value in vars(report).items() if key != "problems"},
+            **{key: value for key, value in vars(report).items() if key not in ("problems", "deep")},
             "problems": problems,
             "not_done": gaps,
         }
         return code, json.dumps(values, indent=1)
     lines += [f"damage: {problem}" for problem in report.problems]
     lines += [f"not done: {gap}" for gap in gaps]
+    lines += [f"not there: {place}" for place in report.absent if place != "means"]
     checked = "every byte digested" if deep else "sizes, commits and identities"
     lines.append(
         f"{settings.store}/{settings.dataset}: {report.columns} columns, {report.done} shards done, {report.missing} missing, "
         f"{report.stale} stale; {report.files} files, {report.bytes / 1e6:.1f} MB checked ({checked})"
     )
-    if report.problems:
-        lines.append("to mend it: python cli.py verify --repair")
+    if any(is_mendable(settings, problem) for problem in report.problems):
+        where = f" --split {splits[0]}" if len(splits) == 1 < len(settings.splits) else ""
+        lines.append(f"to mend it: python cli.py verify --repair{where}")
     return code, "\n".join(lines)
 
 
-def recompute(settings: Settings, problems: Sequence[Problem]) -> None:
-    """Compute what repair removed, and nothing else: shards of the params' columns, and the means."""
+def is_mendable(settings: Settings, problem: Problem) -> bool:
+    """Whether repair deals with a problem: it is of a column that these params make, or what a kill left."""
+    if problem.unfinished or (problem.files and all(path.name.startswith(TEMPORARY) for path in problem.files)):
+        return True
+    return bool(problem.files) and _column_of(settings, problem) is not None
+
+
+def _column_of(settings: Settings, problem: Problem) -> tuple[str, str] | None:
+    """(split, column) of a problem; ("", "/means/...") of a mean; None where it is of no column of the params."""
+    parts = problem.place.split("/")
+    own = parts[0] == settings.dataset and len(parts) > 2 and parts[1] in settings.splits
+    split, column = (parts[1], "/".join(parts[2:])) if own else ("", f"/{problem.place}")
+    return (split, column) if column in specs(settings) else None
+
+
+def mend(settings: Settings, report: Report) -> list[Path]:
+    """Remove what is damaged and can be made again, and compute it. What that needs is looked for first.
+
+    Raises:
+        InputError: the parameters are not those that made a damaged column, or what it is computed from is not done.
+        WeightsError, DatasetError: weights or source files are missing. Nothing was changed then.
+    """
     damaged: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for problem in problems:
-        parts = problem.place.split("/")
-        column = "/".join(parts[2:])
-        if parts[0] == settings.dataset and column in specs(settings) and problem.files:
-            damaged[parts[1], specs(settings)[column].stage] |= set() if problem.shard is None else {problem.shard}
+    for problem in report.problems:
+        column = _column_of(settings, problem)
+        if column is not None and problem.files:
+            damaged[column] |= set() if problem.shard is None else {problem.shard}
     with open_executor(settings) as executor:
+        _look_ahead(settings, damaged, executor)
+        removed = repair(report, partial(is_mendable, settings))
         for stage in STAGES:
-            if stage == "normalize" and any(problem.place.startswith("means/") for problem in problems):
+            if stage == "normalize" and any(not split for split, _ in damaged):
                 for encoder in settings.embed.mask_encoders:
                     make_mean(settings, encoder, executor)
             for split in settings.splits:
-                if (split, stage) in damaged:
-                    run_stage(settings, stage, split, executor, shards=damaged[split, stage])
+                mine = {name: shards for (where, name), shards in damaged.items() if where == split}
+                own = [shards for name, shards in mine.items() if specs(settings)[name].stage == stage]
+                if own:
+                    run_stage(settings, stage, split, executor, shards=set().union(*own))
+    return removed
+
+
+def _look_ahead(settings: Settings, damaged: Mapping[tuple[str, str], Collection[int]], executor: Executor) -> None:
+    look, known = Lineage(settings.store_path), specs(settings)
+    for split, stage in dict.fromkeys((split, known[name].stage) for split, name in damaged if split):
+        for plan in plan_stage(settings, stage, split):
+            if (split, plan.spec.name) not in damaged:
+                continue
+            if plan.found not in (None, plan.meta.fingerprint):
+                why = "; ".join(plan.changes) or "it was computed with other parameters"
+                raise InputError(
+                    f"{plan.place}: these params are not those that made it ({why}); nothing was changed: repair it with the "
+                    "params file that made it"
+                )
+            _require_upstream(settings, look, split, plan.spec, damaged)
+            require_writable(plan.folder)
+    if any(not split for split, _ in damaged) and not any("_embeddings/" in name for _, name in damaged):
+        for encoder in settings.embed.mask_encoders:
+            require_embeddings(settings, encoder)
+    require_needs(settings, [name for split, name in damaged if split], executor)
+
+
+def _require_upstream(
+    settings: Settings,
+    look: Lineage,
+    split: str,
+    spec: ColumnSpec,
+    damaged: Mapping[tuple[str, str], Collection[int]],
+) -> None:
+    """What a damaged shard is computed from is done, or is damaged too and computed again before it."""
+    for name in spec.reads:
+        if name.startswith("/"):
+            continue
+        for shard in damaged[split, spec.name]:
+            if shard in damaged.get((split, name), ()):
+                continue
+            if reason := look.why_not_current(place_of(settings, split, name), shard):
+                raise InputError(
+                    f"{split}/{spec.name}: shard {shard} is damaged, and cannot be computed again yet: {name}: {reason}; "
+                    f"run: {to_complete(settings, split, name)}"
+                )

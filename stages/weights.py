@@ -165,6 +165,15 @@ def locate(name: str, folder: Path, lock: Path) -> Path:
     return path
 
 
+def why_missing(name: str, folder: Path, lock: Path) -> str | None:
+    """Why a checkpoint cannot be used yet, with the command that gets it; None when its file is there (it is not digested)."""
+    weights = _weights(name)
+    if weights.sha256 is None and name not in _read_lock(lock):
+        return f"{name}: not adopted yet; {_how_to_get(weights)}"
+    path = _place(weights, folder)
+    return None if path.is_file() else f"{name}: found no file {path}; {_how_to_get(weights)}"
+
+
 def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
     """Fetch a checkpoint into ``folder``, going on where an earlier call stopped, and check its digest.
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from .errors import FailedImageError, IncompleteColumnError
 from .fields import Accessor
-from .lineage import command_for
 from .meta import ColumnMeta, Commit
 from .open_files import with_room
 from .schema import OK, PER_TARGET
@@ -51,7 +50,7 @@ class Column:
         shard, position = divmod(image_index, self.meta.shard_images)
         commit = self.commits[shard] if shard < len(self.commits) else None
         if commit is None or position >= len(commit.counts):
-            raise IncompleteColumnError(f"{self.place}: shard {shard} is not there; run: {command_for(self.place)}")
+            raise IncompleteColumnError(f"{self.place}: shard {shard} is not there", place=self.place, shard=shard)
         return commit, position
 
     def table(self, shard: int) -> pa.Table:

@@ -1,10 +1,27 @@
-"""Errors of the store. Each message says what was found, where, what was expected and what to type."""
+"""Errors of the store. Each message says what was found, where and what was expected.
+
+They carry the place as data, so that the pipeline can add the command to type; other programs have no such command.
+"""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Base of every error that the store raises on purpose."""
+    """Base of every error that the store raises on purpose.
+
+    Args:
+        place: what it is about: ``<dataset>/<split>/<column>``, ``means/<name>/<encoder>``, or ``<dataset>/<split>``.
+        shard: the number of the (first) shard it is about.
+        reason: why, in a few words, where the message says more than that.
+    """
+
+    def __init__(
+        self, message: str = "", *, place: str | None = None, shard: int | None = None, reason: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.place = place
+        self.shard = shard
+        self.reason = reason
 
 
 class DamagedStoreError(StoreError):
@@ -12,7 +29,7 @@ class DamagedStoreError(StoreError):
 
 
 class IncompleteColumnError(StoreError):
-    """A column is unfinished, stale or a mixture; the message names the shards and the command to type."""
+    """A column is unfinished, stale or a mixture; the message names the shards and the reason."""
 
 
 class ConflictError(StoreError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -15,8 +16,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from .errors import DamagedStoreError
+from .errors import DamagedStoreError, StoreError
 from .layout import TEMPORARY
+from .listing import files_below, is_there, named, state_of
+
+STARTING_S = 60
+"""For so many seconds an empty temporary file that nobody holds may be one whose writer is about to take its lock."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -42,17 +47,6 @@ def _sha256_of(file: Any) -> str:
     return state.hexdigest()
 
 
-@contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Let an OSError say which file it is about: of a write, an fsync or a read that fails the system names none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -63,12 +57,24 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents, durably."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.parent)
+def make_folder(folder: Path) -> list[Path]:
+    """Create a folder and its parents, durably; give those that were not there, the innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not is_there(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            sync_folder(path.parent)
+    except BaseException:
+        remove_empty(missing)
+        raise
+    return missing
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that are empty, in this order: work that failed leaves nothing."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -98,9 +104,8 @@ def _new_file(folder: Path) -> Iterator[tuple[Path, FileIO]]:
     path = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
     with path.open("xb", buffering=0) as file:
         try:
-            with named(path):
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists():
+            _flock(file.fileno(), path)
+            if is_there(path):
                 yield path, file
                 return
         finally:
@@ -115,12 +120,21 @@ def publish(temporary: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object durably, in canonical form and a newline, with its own checksum in the field ``checksum``."""
-    sealed = canonical_json({**value, "checksum": digest(value)}) + b"\n"
+def sealed(value: dict[str, Any]) -> bytes:
+    """The bytes of a JSON object in canonical form, with its own checksum in the field ``checksum``, and a newline."""
+    return canonical_json({**value, "checksum": digest(value)}) + b"\n"
+
+
+def write_json(path: Path, value: dict[str, Any], durable: bool = True) -> None:
+    """Write a JSON object as :func:`sealed` has it.
+
+    ``durable``: survive a power loss; else what the name led to before may come back.
+    """
     make_folder(path.parent)
-    with temporary_file(path.parent, [sealed]) as (temporary, _, _):
-        publish(temporary, path)
+    with temporary_file(path.parent, [sealed(value)]) as (temporary, _, _):
+        temporary.replace(path)
+        if durable:
+            sync_folder(path.parent)
 
 
 def read_json(path: Path, max_bytes: int = 1 << 28) -> dict[str, Any]:
@@ -144,9 +158,7 @@ def read_json(path: Path, max_bytes: int = 1 << 28) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedStoreError(f"{path}: found something else than a JSON object with a checksum ({error})") from error
     if stated != actual:
-        raise DamagedStoreError(
-            f"{path}: found checksum {actual}, expected {stated}; run: python cli.py verify --repair"
-        )
+        raise DamagedStoreError(f"{path}: found checksum {actual}, expected {stated}")
     return value  # type: ignore[no-any-return]
 
 
@@ -162,48 +174,85 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the exclusive lock of a folder. It ends with its process: nothing is left behind by a kill."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _flock(descriptor, folder)
         yield
     finally:
         os.close(descriptor)
 
 
+def _flock(descriptor: int, path: Path, wait: bool = True) -> None:
+    """Take the exclusive lock of an open file; BlockingIOError when another has it and ``wait`` is False."""
+    try:
+        import fcntl  # where nothing is written it is not needed; Windows has none
+    except ModuleNotFoundError as error:
+        raise StoreError(f"{path}: a store can be written on Linux and macOS; this system can only read it") from error
+    with named(path):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
 def temporaries(folder: Path) -> list[Path]:
     """The temporary files below ``folder``, of living and of dead writers."""
-    return [path for path in sorted(folder.rglob(f"{TEMPORARY}*")) if path.is_symlink() or not path.is_dir()]
+    return [path for path in files_below(folder) if path.name.startswith(TEMPORARY)]
 
 
 def sweep_temporaries(folder: Path) -> None:
     """Remove the temporary files below ``folder`` whose writers are dead."""
     for path in temporaries(folder):
-        with _lock_of_the_dead(path) as dead:
-            if dead:
-                path.unlink(missing_ok=True)
+        remove_if_dead(path)
+
+
+def remove_if_dead(path: Path) -> bool:
+    """Remove a temporary file whose writer is dead; whether it was removed."""
+    with _lock_of_the_dead(path) as dead:
+        if dead:
+            path.unlink(missing_ok=True)
+        return dead
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a living process holds a temporary file."""
+    """Whether a living process holds a temporary file.
+
+    Raises:
+        OSError: it cannot be told, e.g. because this process has too many files open.
+    """
     with _lock_of_the_dead(path) as dead:
         return not dead
 
 
+def may_be_starting(path: Path) -> bool:
+    """Whether a temporary file that nobody holds may be one whose writer is about to take its lock: empty, and just made."""
+    state = state_of(path)
+    if state is None or not stat.S_ISREG(state.st_mode) or state.st_size:
+        return False
+    return abs(time.time() - state.st_mtime) < STARTING_S
+
+
 @contextlib.contextmanager
 def _lock_of_the_dead(path: Path) -> Iterator[bool]:
-    """Hold the lock of a temporary file, so that its writer cannot begin; False when a living one has it."""
+    """Hold the lock of a temporary file, so that its writer cannot begin; False when a living one has it.
+
+    Another user's file that may not be opened counts as living. Any other trouble is raised: only "gone" means gone.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # a link, or it is gone
-        yield True
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno not in _NO_WRITERS and not isinstance(error, PermissionError):
+            raise
+        yield error.errno in _NO_WRITERS
         return
     dead = True
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(descriptor, path, wait=False)
         except BlockingIOError:
             dead = False
         yield dead
     finally:
         os.close(descriptor)
+
+
+_NO_WRITERS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO)
+"""What opening says of a file that is gone, of a link, and of a socket: none is a writer's temporary file."""
 
 
 @lru_cache(maxsize=1 << 16)

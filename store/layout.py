@@ -1,12 +1,12 @@
-"""Every path of the store, and nothing else. Paths are relative, POSIX, and made of checked names."""
+"""Every path of the store, and what there is below it. Paths are relative, POSIX, and made of checked names."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from .errors import StoreError
+from .listing import entries, is_folder, is_there, walk
 
 FORMAT_VERSION = 1
 """Version of the format on disk (docs/format.md)."""
@@ -14,10 +14,13 @@ FORMAT_VERSION = 1
 COLUMN_JSON = "column.json"
 ZARR_JSON = "zarr.json"
 COMMITS = "commits"
+UNUSED = "unused"
+"""Empty file in the folder of a column that is not current, and that the parameters last used no longer name."""
 TEMPORARY = ".tmp-"
 """Prefix of files that are being written; never part of the store."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also as pathlib leaves it, with one slash; C:/ is a drive
 
 
 def check_name(name: str) -> str:
@@ -59,11 +62,71 @@ def mean_column(name: str, encoder: str) -> str:
     return f"means/{check_name(name)}/{check_name(encoder)}"
 
 
+def store_dir(store: str | Path) -> Path:
+    """The folder of a store; StoreError for an address such as ``s3://bucket/store``, which would become a local folder."""
+    if _ADDRESS.match(str(store)):
+        raise StoreError(
+            f"found the store {str(store)!r}, expected a folder: object stores and other addresses are not read"
+        )
+    return Path(store)
+
+
 def find_columns(base: Path) -> list[str]:
-    """Names of all columns below a split folder, sorted: every folder that holds a ``column.json``. A column holds no other."""
+    """Names of all columns below a split folder, sorted: every folder that holds a ``column.json``. A column holds no other.
+
+    Raises:
+        OSError: a folder cannot be listed, so that columns might be left out.
+    """
     found = []
-    for folder, folders, files in os.walk(base):
+    for folder, folders, files in walk(base):
         if COLUMN_JSON in files or COLUMN_JSON in folders:
-            found.append(Path(folder).relative_to(base).as_posix())
+            found.append(folder.relative_to(base).as_posix())
             folders.clear()
     return sorted(found)
+
+
+def find_splits(store: Path) -> dict[str, list[str]]:
+    """Data set -> its splits, sorted; of every folder ``<store>/<dataset>/<split>`` with a column ``images``.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    found: dict[str, list[str]] = {}
+    for dataset in entries(store):
+        for split in entries(store / dataset.name) if is_folder(store / dataset.name) else ():
+            images = store / dataset.name / split.name / "images"
+            if is_there(images / COLUMN_JSON) or is_there(images / COMMITS):
+                found.setdefault(dataset.name, []).append(split.name)
+    return found
+
+
+def what_exists(store: Path, dataset: str | None = None) -> str:
+    """For a message: what a store (or one of its data sets) holds, or what is next to it where it is no store.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    if not is_folder(store):
+        parent = next((folder for folder in store.parents if is_folder(folder)), store)
+        there = ", ".join(_few([entry.name for entry in entries(parent) if is_folder(parent / entry.name)])) or "none"
+        return f"there is no folder {store} (folders in {parent}: {there})"
+    found = find_splits(store)
+    if not found and (above := find_splits(store.parent).get(store.name)):
+        return f"{store} is the folder of a data set, with the splits {', '.join(above)}; the store is {store.parent}"
+    if dataset in found:
+        return f"the data set {dataset} has the splits {', '.join(_few(found[dataset]))}"
+    sets = [f"{name} ({', '.join(_few(splits))})" for name, splits in found.items()]
+    return f"the store {store} holds {'; '.join(_few(sets)) if sets else 'no data set'}"
+
+
+def missing_split(store: Path, dataset: str, split: str) -> StoreError:
+    """The error for a split that is not there: names what is."""
+    return StoreError(
+        f"{split_dir(store, dataset, split)} holds no indexed split; {what_exists(store, dataset)}",
+        place=f"{dataset}/{split}",
+        reason="not indexed",
+    )
+
+
+def _few(names: list[str], most: int = 12) -> list[str]:
+    return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from .columns import read_column, read_commit
+from .columns import committed_shards, read_column, read_commit
 from .errors import DamagedStoreError, IncompleteColumnError, StoreError
-from .layout import column_dir
+from .layout import UNUSED, column_dir
+from .listing import is_there
 from .meta import ColumnMeta, Commit
 from .schema import REMOVED
 
@@ -37,6 +38,7 @@ class Lineage:
             try:
                 self._metas[place] = own_meta(place, read_column(column_dir(self.store, place)))
             except DamagedStoreError as error:
+                error.place = place
                 self._metas[place] = error
         found = self._metas[place]
         if isinstance(found, DamagedStoreError):
@@ -50,6 +52,7 @@ class Lineage:
             try:
                 self._commits[key] = read_commit(self._folder(place), shard)
             except DamagedStoreError as error:
+                error.place, error.shard = place, shard
                 self._commits[key] = error
         found = self._commits[key]
         if isinstance(found, DamagedStoreError):
@@ -83,7 +86,11 @@ class Lineage:
         if len(commit.counts) != len(meta.shard_range(shard)):
             return "images were added since"
         if meta.array is not None and max(commit.counts, default=0) > meta.array.row_shape[0]:
-            raise DamagedStoreError(f"{place}: the commit of shard {shard} counts more vectors than the column holds")
+            raise DamagedStoreError(
+                f"{place}: the commit of shard {shard} counts more vectors than the column holds",
+                place=place,
+                shard=shard,
+            )
         if meta.sources is not None and not _holds_sources(meta, commit):
             return "column.json names other images than it holds"
         for name, content in commit.upstream.items():
@@ -114,9 +121,7 @@ def own_meta(place: str, meta: ColumnMeta | None) -> ColumnMeta | None:
     parts = place.split("/")
     own = place if parts[0] == "means" else "/".join(parts[2:])
     if meta is not None and meta.column != own:
-        raise DamagedStoreError(
-            f"{place}: its column.json is that of {meta.column}; run: python cli.py verify --repair"
-        )
+        raise DamagedStoreError(f"{place}: its column.json is that of {meta.column}", place=place)
     return meta
 
 
@@ -135,7 +140,9 @@ def upstream_place(place: str, name: str, shard: int) -> tuple[str, int]:
         return f"{dataset}/{split}/{name}", shard
     upstream, _, number = name[1:].partition("#")
     if number and not (number.isascii() and number.isdigit() and len(number) < 12):
-        raise DamagedStoreError(f"{place}: found the upstream {name[:80]!r}, expected /<place>#<shard>")
+        raise DamagedStoreError(
+            f"{place}: found the upstream {name[:80]!r}, expected /<place>#<shard>", place=place, shard=shard
+        )
     return upstream, int(number or 0)
 
 
@@ -144,27 +151,38 @@ def require_current(lineage: Lineage, place: str) -> ColumnMeta:
 
     Raises:
         StoreError: there is no such column.
-        IncompleteColumnError: shards are not done; names them, the reason and the command to type.
+        IncompleteColumnError: shards are not done; names them and the reason.
     """
     meta = lineage.meta(place)
     if meta is None:
-        raise StoreError(f"{column_dir(lineage.store, place)} holds no column; run: python cli.py info")
+        raise no_column(lineage.store, place)
     wrong = {shard: reason for shard in range(meta.shards) if (reason := lineage.why_not_current(place, shard))}
     if wrong:
         shards = ", ".join(str(shard) for shard in list(wrong)[:8]) + (", ..." if len(wrong) > 8 else "")
+        first, reason = next(iter(wrong.items()))
         raise IncompleteColumnError(
-            f"{place}: shards {shards} of {meta.shards}: {next(iter(wrong.values()))}; run: {command_for(place)}, "
-            "or leave the column out with columns=[...]"
+            f"{place}: shards {shards} of {meta.shards}: {reason}; compute them, or leave the column out with columns=[...]",
+            place=place,
+            shard=first,
+            reason=reason,
         )
     return meta
 
 
-def command_for(place: str) -> str:
-    """The command that completes a column."""
-    parts = place.split("/")
-    if parts[0] == "means" or parts[2] == "centered":
-        return "python cli.py normalize"
-    if parts[2] in ("images", "instances", "targets"):
-        return f"python cli.py index --split {parts[1]}"
-    stage = {"masks": "masks", "sam_features": "masks", "match": "match"}.get(parts[2], "embed")
-    return f"python cli.py extract --split {parts[1]} --stage {stage}"
+def no_column(store: Path, place: str) -> StoreError:
+    """The error for a column that is not there."""
+    return StoreError(f"{column_dir(store, place)} holds no column", place=place, reason="not computed")
+
+
+def is_unused(lineage: Lineage, place: str) -> bool:
+    """Whether a column is a leftover that must not stop those who open a whole split.
+
+    Nothing of it was ever computed, or it is not current and the pipeline has marked it: its parameters no longer name it.
+    """
+    meta = lineage.meta(place)
+    if meta is None:
+        return True
+    folder = column_dir(lineage.store, place)
+    if not committed_shards(folder):
+        return meta.shards > 0
+    return is_there(folder / UNUSED) and any(lineage.why_not_current(place, shard) for shard in range(meta.shards))

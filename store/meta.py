@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from .errors import DamagedStoreError, StoreError
 from .files import digest
@@ -75,6 +75,8 @@ class Commit:
         errors: position in the shard (as text) -> reason.
         omitted: vectors left out by K_max or G_max, over the shard.
         run: how it was computed (device, versions, seconds); no part of the content.
+
+    ``replacing`` is not stored: a writer is replacing the shard, or was when it was killed, and this record fits the file.
     """
 
     place: str
@@ -92,6 +94,7 @@ class Commit:
     extra: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    replacing: ClassVar[bool] = False
 
     @property
     def content(self) -> str:
@@ -234,4 +237,4 @@ def _require(holds: bool, path: Path, what: str, expected: str) -> None:
 
 
 def _wrong(path: Path, what: str, expected: str) -> NoReturn:
-    raise DamagedStoreError(f"{path}: {what} is not right, expected {expected}; run: python cli.py verify --repair")
+    raise DamagedStoreError(f"{path}: {what} is not right, expected {expected}")

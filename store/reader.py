@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, overload
 from .column_reader import Column
 from .errors import IncompleteColumnError, StoreError
 from .forks import Lazy
-from .layout import column_dir, find_columns, split_dir
-from .lineage import Lineage, collection_paused, command_for, require_current
+from .layout import column_dir, find_columns, missing_split, split_dir, store_dir
+from .lineage import Lineage, collection_paused, is_unused, no_column, require_current
 from .options import index_of, listed, meant, whole
 from .pictures import Pictures
 from .records import Record, Records
@@ -180,7 +180,8 @@ def open_split(
         store: folder of the store.
         dataset, split: which split.
         images_root: the data set's folder, if pixels are wanted; the store itself knows only relative paths.
-        columns: open this one or these alone (``images`` always comes along); default: every column there is.
+        columns: open this one or these alone (``images`` always comes along); default: every column there is, but for those of
+            which nothing was computed, and for unfinished ones that the parameters no longer name.
         allow_incomplete: give the shards that are there instead of raising.
         check: when the bytes of an image (its vectors, its pixels) are held against their checksums: ``always``, at
             ``first-touch`` in a process, or ``never``. Identity, sizes and indices of files are always checked, and tables
@@ -189,25 +190,31 @@ def open_split(
 
     Raises:
         StoreError: there is no such split or column.
-        IncompleteColumnError: a column is unfinished or stale; names the shards and the command to type.
+        IncompleteColumnError: a column is unfinished or stale; names the shards and the reason.
         DamagedStoreError: bytes are not what was committed.
     """
     import pyarrow.parquet  # noqa: F401  # here, as no thread may be in the middle of importing it when a fork comes
 
     if check not in CHECKS:
         raise ValueError(f"found check={check!r}, expected one of {', '.join(CHECKS)}")
-    base = split_dir(Path(store), dataset, split)
-    names = find_columns(base) if base.is_dir() else []
+    store = store_dir(store)
+    base = split_dir(store, dataset, split)
+    names = find_columns(base)
     if "images" not in names:
-        raise StoreError(f"{base} holds no indexed split; run: python cli.py index --split {split}")
-    wanted = names if columns is None else list(dict.fromkeys(["images", *listed(columns)]))
+        raise missing_split(store, dataset, split)
+    lineage = Lineage(store)
+    if columns is None and not allow_incomplete:
+        used = (name for name in names if not is_unused(lineage, f"{dataset}/{split}/{name}"))
+        wanted = list(dict.fromkeys(["images", *used]))
+    else:
+        wanted = list(dict.fromkeys(["images", *(names if columns is None else listed(columns))]))
     if unknown := sorted(set(wanted) - set(names)):
         hints = "".join(meant(name, names) for name in unknown)
-        raise StoreError(f"{base}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}")
-    lineage = Lineage(Path(store))
+        place = f"{dataset}/{split}/{unknown[0]}"
+        raise StoreError(f"{base}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}", place=place)
     tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
     opened = {
-        name: open_column(Path(store), f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
+        name: open_column(store, f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
         for name in wanted
     }
     images = opened["images"].meta
@@ -216,7 +223,8 @@ def open_split(
         if not allow_incomplete and made_for != (images.images, images.shard_images):
             raise IncompleteColumnError(
                 f"{name} was made for {made_for[0]} images in shards of {made_for[1]}, the split has {images.images} in shards "
-                f"of {images.shard_images}; run: {command_for(f'{dataset}/{split}/{name}')}"
+                f"of {images.shard_images}",
+                place=f"{dataset}/{split}/{name}",
             )
     return Split(base, opened, None if images_root is None else Path(images_root), tables)
 
@@ -237,7 +245,7 @@ def open_column(
     if allow_incomplete:
         meta = lineage.meta(place)
         if meta is None:
-            raise StoreError(f"{column_dir(store, place)} holds no column; run: python cli.py info")
+            raise no_column(store, place)
         current = [lineage.why_not_current(place, shard) is None for shard in range(meta.shards)]
     else:
         meta = require_current(lineage, place)

@@ -228,7 +228,8 @@ class ShardReader:
         return file
 
     def _damaged(self, what: str) -> DamagedStoreError:
-        return DamagedStoreError(f"{self.path}: shard {self.commit.shard}: {what}; run: python cli.py verify --repair")
+        commit = self.commit
+        return DamagedStoreError(f"{self.path}: shard {commit.shard}: {what}", place=commit.place, shard=commit.shard)
 
 
 @lru_cache

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from .columns import Commit
 from .errors import DamagedStoreError
-from .files import named
+from .listing import is_plain_file, named
 from .schema import PER_TARGET, TABLES
 
 ROW_GROUP_ROWS = 16
@@ -36,25 +36,28 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
     import pyarrow.parquet as pq  # open_split has loaded it: an import that a fork cuts short is never finished
 
     path = folder / commit.file
-    advice = f"shard {commit.shard}; run: python cli.py verify --repair"
-    if path.is_symlink() or not path.exists():
-        raise DamagedStoreError(f"{path}: the file is missing: {advice}")
+
+    def damaged(what: str) -> DamagedStoreError:
+        return DamagedStoreError(f"{path}: shard {commit.shard}: {what}", place=commit.place, shard=commit.shard)
+
+    if not is_plain_file(path):
+        raise damaged("the file is missing")
     if path.stat().st_size != commit.size:
-        raise DamagedStoreError(f"{path}: found {path.stat().st_size} bytes, expected {commit.size}: {advice}")
+        raise damaged(f"found {path.stat().st_size} bytes, expected {commit.size}")
     with named(path):
         data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != commit.sha256:
-        raise DamagedStoreError(f"{path}: the bytes are not the committed ones: {advice}")
+        raise damaged("the bytes are not the committed ones")
     try:
         # Not read_table: that imports pyarrow.dataset and pandas, which takes a second.
         table = pq.ParquetFile(pa.BufferReader(data)).read(columns=None if fields is None else list(fields))
     except (pa.ArrowException, OSError) as error:  # OSError is what Arrow raises for a broken footer
-        raise DamagedStoreError(f"{path}: found no table: {error}: {advice}") from error
+        raise damaged(f"found no table: {error}") from error
     name = commit.place.split("/", 2)[-1]
     rows = sum(commit.counts) if name in PER_TARGET else len(commit.counts)
     if table.num_rows != rows:
-        raise DamagedStoreError(f"{path}: found {table.num_rows} rows, expected {rows}: {advice}")
+        raise damaged(f"found {table.num_rows} rows, expected {rows}")
     for field in TABLES.get(name, ()):
         if (fields is None or field.name in fields) and field not in table.schema:
-            raise DamagedStoreError(f"{path}: found no field {field.name} of {field.type}: {advice}")
+            raise damaged(f"found no field {field.name} of {field.type}")
     return table

@@ -1,57 +1,30 @@
-"""Checks that every byte below a split (or the means) is what a commit or ``column.json`` says it is."""
+"""Checks that every byte below a split (or the means) is what a commit or ``column.json`` says it is.
+
+Writers may be at work meanwhile. Whatever looks damaged is looked at again under the column's lock, when nothing is half
+done: only what is wrong then is damage, and only that is ever removed.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import contextlib
+import errno
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from .columns import ColumnMeta, Commit, left_beyond, load_column, read_commit
-from .errors import DamagedStoreError, StoreError
-from .files import file_sha256, is_being_written
-from .layout import (
-    COLUMN_JSON,
-    COMMITS,
-    TEMPORARY,
-    ZARR_JSON,
-    array_file,
-    column_dir,
-    commit_file,
-    table_file,
-)
-from .lineage import Lineage, own_meta
+from .columns import settle
+from .errors import StoreError
+from .files import locked, remove_if_dead
+from .judge import Problem, Report, columns_below, is_column, judge, unknown_file
+from .layout import COLUMN_JSON, TEMPORARY, column_dir, what_exists
+from .lineage import Lineage
+from .listing import entries, files_below, is_folder, is_there, walk
 
-_COMMIT_NAME = re.compile(rf"{COMMITS}/(\d{{5,}})\.json")
+__all__ = ["Problem", "Report", "repair", "verify"]
 
-
-@dataclass(frozen=True)
-class Problem:
-    """Damage: where, what was found, and the files that repair may remove so that the shard is computed again."""
-
-    place: str
-    shard: int | None
-    what: str
-    files: tuple[Path, ...] = ()
-
-    def __str__(self) -> str:
-        shard = "" if self.shard is None else f" shard {self.shard}"
-        return f"{self.place}{shard}: {self.what}"
-
-
-@dataclass
-class Report:
-    """What verify saw of ``store``."""
-
-    store: Path
-    problems: list[Problem] = field(default_factory=list)
-    columns: int = 0
-    done: int = 0
-    missing: int = 0
-    stale: int = 0
-    files: int = 0
-    bytes: int = 0
+LOOKS = 5
+"""How often files that belong to no column are looked at again while columns come to be."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+"""What a file system says that cannot lock a folder."""
 
 
 def verify(store: Path, places: list[str], deep: bool = False) -> Report:
@@ -59,170 +32,126 @@ def verify(store: Path, places: list[str], deep: bool = False) -> Report:
 
     Args:
         deep: digest every byte; else sizes, commits and identities alone.
+
+    Raises:
+        StoreError: none of the folders is there, or they hold no column: nothing was checked.
+        OSError: a folder cannot be listed, or a file cannot be read.
     """
-    report = Report(store)
-    lineage = Lineage(store)
+    report = Report(store, deep=deep)
     for base in places:
-        known: set[Path] = set()
         folder = column_dir(store, base)
-        if not folder.is_dir():
+        if not is_folder(folder):
+            report.absent.append(base)
             continue
-        for column in _columns(folder):
-            name = column.relative_to(folder).as_posix()
-            try:
-                column_dir(folder, name)
-            except StoreError as error:
-                report.problems.append(Problem(f"{base}/{name}", None, f"no column can be here: {error}"))
-                known |= {column / COLUMN_JSON}
-                continue
-            report.columns += 1
-            _verify_column(lineage, f"{base}/{name}", deep, report, known)
-        report.problems += list(_unknown(store, folder, known))
+        _verify_folder(store, base, report)
+    if not report.columns and not report.problems:
+        raise StoreError(f"nothing to check in {', '.join(places)}: {what_exists(store)}")
     above = {folder for base in places for folder in column_dir(store, base).parents if folder.is_relative_to(store)}
     report.problems += [
-        Problem(path.relative_to(store).as_posix(), None, "unknown file; remove it")
+        Problem((folder / entry.name).relative_to(store).as_posix(), None, "unknown file; remove it")
         for folder in sorted(above)
-        if folder.is_dir()
-        for path in sorted(folder.iterdir())
-        if path.is_symlink() or not path.is_dir()
+        for entry in entries(folder)
+        if not entry.is_dir(follow_symlinks=False)
     ]
     return report
 
 
-def repair(report: Report) -> list[Path]:
-    """Remove what is damaged or unfinished, so that running the pipeline computes just those shards again."""
-    removed = []
-    root = report.store.resolve()
-    for problem in report.problems:
-        for path in problem.files:
-            if not path.parent.resolve().is_relative_to(root):
-                continue  # behind the link of a folder: not ours
-            if path.is_symlink() or path.exists():
-                path.unlink()
-                removed.append(path)
+def repair(report: Report, wanted: Callable[[Problem], bool] = lambda problem: True) -> list[Path]:
+    """Remove what is damaged or unfinished, so that running the pipeline computes just those shards again.
+
+    Everything is judged again under its column's lock first: what a running writer has made good stays.
+
+    Args:
+        wanted: which problems to deal with.
+    """
+    removed: list[Path] = []
+    columns = dict.fromkeys(problem.place for problem in report.problems if problem.files or problem.unfinished)
+    for place in columns:
+        folder = column_dir(report.store, place) if _is_a_place(report.store, place) else None
+        if folder is not None and is_folder(folder) and is_column(folder):
+            with locked(folder):
+                problems = judge(Lineage(report.store), place, Report(report.store, deep=report.deep))
+                if any(wanted(problem) for problem in problems):
+                    settle(folder)
+                removed += _remove(report.store, filter(wanted, problems))
+        else:
+            removed += _remove(report.store, (item for item in report.problems if item.place == place and wanted(item)))
     return removed
 
 
-def _columns(folder: Path) -> list[Path]:
-    """Every folder that is a column, also one that lost its ``column.json`` or never got so far."""
-    found = {path.parent for name in (COLUMN_JSON, ZARR_JSON) for path in folder.rglob(name)}
-    found |= {path.parent for path in folder.rglob(COMMITS) if any(map(_is_commit, path.glob("*.json")))}
-    return sorted(found)
+def _is_a_place(store: Path, place: str) -> bool:
+    with contextlib.suppress(StoreError):
+        column_dir(store, place)
+        return True
+    return False
 
 
-def _is_commit(path: Path) -> bool:
-    return bool(_COMMIT_NAME.fullmatch(f"{path.parent.name}/{path.name}"))
+def _remove(store: Path, problems: Iterable[Problem]) -> list[Path]:
+    removed, root = [], store.resolve()
+    for path in dict.fromkeys(path for problem in problems for path in problem.files):
+        if not path.parent.resolve().is_relative_to(root):
+            continue  # reached through the link of a folder: not ours
+        if path.name.startswith(TEMPORARY):
+            removed += [path] if is_there(path) and remove_if_dead(path) else []
+        elif is_there(path):
+            path.unlink()
+            removed.append(path)
+    return removed
 
 
-def _verify_column(lineage: Lineage, place: str, deep: bool, report: Report, known: set[Path]) -> None:
-    folder = column_dir(lineage.store, place)
-    known |= {folder / COLUMN_JSON, folder / ZARR_JSON}
+def _verify_folder(store: Path, base: str, report: Report) -> None:
+    """A split, or the means: its columns, and the files that belong to none."""
+    folder = column_dir(store, base)
+    lineage = Lineage(store)
+    judged: dict[Path, list[Problem]] = {}
+    unknown: list[Problem] = []
+    for _ in range(LOOKS):
+        for column in columns_below(folder):
+            if column not in judged:
+                judged[column] = _verify_column(lineage, base, column.relative_to(folder).as_posix(), report)
+        unknown = [problem for path in _outside(folder, judged) for problem in unknown_file(store, path)]
+        if not unknown or set(columns_below(folder)) == set(judged):
+            break
+    report.problems += [problem for problems in judged.values() for problem in problems] + unknown
+
+
+def _outside(folder: Path, columns: dict[Path, list[Problem]]) -> Iterator[Path]:
+    """Files below a folder that are in none of its columns."""
+    for path, folders, files in walk(folder):
+        if path in columns:
+            folders.clear()
+        else:
+            yield from (path / name for name in files)
+
+
+def _verify_column(lineage: Lineage, base: str, name: str, report: Report) -> list[Problem]:
+    """The problems of a column, each still there under its lock; counts what was seen."""
+    store, place = lineage.store, f"{base}/{name}"
+    folder = store / place
     try:
-        meta = own_meta(place, load_column(folder))
+        column_dir(column_dir(store, base), name)
     except StoreError as error:
-        # A format version that is only newer is no damage to be removed.
-        files = (folder / COLUMN_JSON,) if isinstance(error, DamagedStoreError) else ()
-        report.problems.append(Problem(place, None, str(error), files))
-        known |= {path for path in folder.rglob("*") if path.is_file()}
-        return
-    if meta is None:  # the commits are judged by themselves as soon as the next run has written it anew
-        lost = Problem(place, None, "column.json is missing", (folder / COLUMN_JSON, folder / ZARR_JSON))
-        report.problems.append(lost)
-        known |= {path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(TEMPORARY)}
-        return
-    report.files += 1
-    report.bytes += (folder / COLUMN_JSON).stat().st_size
-    _verify_zarr_json(folder, place, meta, report)
-    for shard in range(meta.shards):
-        _verify_shard(lineage, place, folder, meta, shard, deep, report, known)
-    beyond = left_beyond(folder, meta.shards)
-    known |= set(beyond)
-    report.problems += [
-        Problem(place, None, f"{path.relative_to(folder).as_posix()} is of no shard (left by a killed run)", (path,))
-        for path in beyond
-    ]
+        others = [path for path in files_below(folder) if path != folder / COLUMN_JSON]
+        here = Problem(place, None, f"no column can be here: {error}")
+        return [here, *(problem for path in others for problem in unknown_file(store, path))]
+    counted = Report(store, deep=report.deep)
+    problems = judge(lineage, place, counted)
+    if problems:
+        with _excluded(folder):
+            counted = Report(store, deep=report.deep)
+            problems = judge(Lineage(store), place, counted)
+    for name in ("columns", "done", "missing", "stale", "files", "bytes"):
+        setattr(report, name, getattr(report, name) + getattr(counted, name))
+    return problems
 
 
-def _verify_zarr_json(folder: Path, place: str, meta: ColumnMeta, report: Report) -> None:
-    path = folder / ZARR_JSON
-    if meta.array is None:
-        if path.exists():
-            report.problems.append(Problem(place, None, "a table has a zarr.json", (path,)))
-        return
-    if not path.is_file() or path.is_symlink():
-        report.problems.append(Problem(place, None, "zarr.json is missing", (path,)))
-    elif hashlib.sha256(path.read_bytes()).hexdigest() != meta.zarr_sha256:
-        report.problems.append(Problem(place, None, "zarr.json is not what column.json says", (path,)))
-    else:
-        report.files += 1
-        report.bytes += path.stat().st_size
-
-
-def _verify_shard(
-    lineage: Lineage,
-    place: str,
-    folder: Path,
-    meta: ColumnMeta,
-    shard: int,
-    deep: bool,
-    report: Report,
-    known: set[Path],
-) -> None:
-    file = table_file(shard) if meta.array is None else array_file(shard, 1 + len(meta.array.row_shape))
-    data, receipt = folder / file, folder / commit_file(shard)
-    known |= {data, receipt}
-    try:
-        commit = read_commit(folder, shard)
-    except StoreError as error:
-        files = (receipt, data) if isinstance(error, DamagedStoreError) else ()
-        report.problems.append(Problem(place, shard, str(error), files))
-        return
-    if commit is None:
-        report.missing += 1
-        if data.is_symlink() or data.exists():
-            report.problems.append(
-                Problem(place, shard, f"{file} has no commit (a run was killed, or the commit was lost)", (data,))
-            )
-        return
-    trouble = _trouble(place, data, file, commit, deep)
-    if trouble:
-        report.problems.append(Problem(place, shard, trouble, (receipt, data)))
-        return
-    report.files += 2
-    report.bytes += commit.size + receipt.stat().st_size
-    try:
-        current = lineage.why_not_current(place, shard) is None
-    except StoreError:  # upstream is damaged, and is reported where it is
-        current = False
-    if current:
-        report.done += 1
-    else:
-        report.stale += 1
-
-
-def _trouble(place: str, data: Path, file: str, commit: Commit, deep: bool) -> str | None:
-    if commit.place != place or commit.file != file:
-        return f"the commit is that of {commit.place}, file {commit.file}"
-    if data.is_symlink() or not data.is_file():
-        return f"{file} is missing"
-    if data.stat().st_size != commit.size:
-        return f"{file} has {data.stat().st_size} bytes, expected {commit.size}"
-    if deep and file_sha256(data) != commit.sha256:
-        return f"{file} has other bytes than were committed"
-    return None
-
-
-def _unknown(store: Path, folder: Path, known: set[Path]) -> Iterator[Problem]:
-    """Every file that no column accounts for. Only what our own writer can have left is offered for removal."""
-    for path in sorted(folder.rglob("*")):
-        if path in known or (path.is_dir() and not path.is_symlink()):
-            continue
-        if path.name.startswith(TEMPORARY) and is_being_written(path):
-            continue  # a run is at work
-        if path.name == ".gitignore":
-            continue  # DVC's, where the store's folder is not ignored as a whole
-        place = path.relative_to(store).as_posix()
-        ours = path.name.startswith(TEMPORARY)
-        yield Problem(
-            place, None, "unknown file" + (" left by a killed run" if ours else "; remove it"), (path,) if ours else ()
-        )
+@contextlib.contextmanager
+def _excluded(folder: Path) -> Iterator[None]:
+    """Hold the column's lock; where the file system has none, nobody writes either."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except (OSError, StoreError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                raise
+        yield

@@ -116,6 +116,10 @@ class Project:
         """The command line in this process, with this project's params."""
         return run_cli("--params", str(self.params), *before, *arguments)
 
+    def cli(self, *arguments: str) -> Done:
+        """The command line in this process, with nothing added."""
+        return run_cli(*arguments)
+
     def child(self, *arguments: str, **how: Any) -> subprocess.Popen[str]:
         """The command line in a process of its own."""
         command = [sys.executable, str(ROOT / "cli.py"), "--params", str(self.params), *arguments]

@@ -173,14 +173,34 @@ def test_missing_or_other_weights_name_the_command(tiny: Any, tmp_path: Path) ->
     assert done.code == 2
     assert "expected ec2df627" in done.err
     tiny.configure(embed__mask_encoders=["alphaclip_vit_b16"])
-    done = tiny.run("info")
+    done = tiny.run("extract", "--split", "val", "--stage", "embed")
     assert done.code == 2
     assert "python cli.py weights alphaclip_vit_b16 --from FILE" in done.err
 
 
+def test_what_there_is_can_be_looked_at_before_the_weights_are_there(tiny: Any, tmp_path: Path) -> None:
+    tiny.configure(
+        masks__model="sam_vit_b",
+        masks__save_features=False,
+        embed__mask_encoders=["alphaclip_vit_b16"],
+        run__weights_dir=str(tmp_path / "weights"),
+    )
+    tiny.build("index --split val")
+    ways = ("python cli.py weights sam_vit_b", "python cli.py weights alphaclip_vit_b16 --from FILE")
+    for command in (("info",), ("extract", "--split", "val", "--dry-run")):
+        done = tiny.run(*command)
+        assert done.code == 0, done.err
+        for way in ways:
+            assert way in done.out
+    missing = {line.partition(":")[0] for line in tiny.info()["weights_missing"]}
+    assert missing == {"sam_vit_b", "alphaclip_vit_b16", "clip_vit_b16"}
+    assert tiny.run("verify", "--split", "val").code == 0
+
+
 def test_a_stage_without_its_upstream_says_what_to_type(tiny: Any) -> None:
     done = tiny.run("extract", "--split", "val")
-    assert (done.code, done.err) == (2, "error: split val is not indexed; run: python cli.py index --split val\n")
+    first = done.err.splitlines()[0]
+    assert (done.code, first) == (2, "error: split val is not indexed; run: python cli.py index --split val")
     tiny.build("index --split val")
     done = tiny.run("extract", "--split", "val", "--stage", "match")
     assert done.code == 2
@@ -188,7 +208,11 @@ def test_a_stage_without_its_upstream_says_what_to_type(tiny: Any) -> None:
     assert "run: python cli.py extract --split val --stage masks" in done.err
     done = tiny.run("normalize")
     assert done.code == 2
-    assert "run: " in done.err
+    assert "run: python cli.py index --split train && python cli.py extract --split train" in done.err
+    tiny.build("index", "extract --stage masks")
+    done = tiny.run("normalize")
+    assert done.code == 2
+    assert "run: python cli.py extract --split train --stage embed" in done.err
 
 
 def test_an_image_that_changed_after_the_index_is_not_segmented(tiny: Any) -> None:

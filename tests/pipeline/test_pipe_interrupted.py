@@ -144,6 +144,23 @@ def test_two_runs_at_the_same_time(finished: Any) -> None:
     assert finished.run("verify", "--deep", "--complete").code == 0
 
 
+def test_verify_and_repair_next_to_a_running_extract(finished: Any) -> None:
+    """What a run has half done is no damage, and repair takes nothing that it commits."""
+    content = finished.content()
+    without(finished, "train/match", "val/match")
+    child = finished.child("extract", "--stage", "match")
+    looks = 0
+    while child.poll() is None or not looks:
+        for options in (("--deep",), ("--repair",)):
+            done = finished.run("verify", *options)
+            assert (done.code, "damage" in done.out) == (0, False), done.out + done.err
+        looks += 1
+    _, err = child.communicate()
+    assert child.returncode == 0, err
+    assert finished.content() == content
+    assert finished.run("verify", "--deep", "--complete").code == 0
+
+
 @pytest.mark.slow
 def test_two_whole_runs_at_the_same_time(tiny: Any, finished_once: Any) -> None:
     tiny.build("index")

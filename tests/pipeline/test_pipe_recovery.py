@@ -43,7 +43,7 @@ def test_parameters_changed_and_changed_back_before_a_shard_was_made(finished: A
 def test_new_masks_make_everything_behind_them_unreadable(finished: Any) -> None:
     """Centred vectors read mask_embeddings, not masks: row k would belong to another mask."""
     finished.configure(masks__points_per_side=3)
-    finished.build("extract --split val --stage masks")
+    finished.build("extract --split val --stage masks --replace")
     columns = ["masks", "centered/mask_embeddings/demo_sam"]
     with pytest.raises(IncompleteColumnError, match="mask_embeddings/demo_sam is not current: masks changed since"):
         open_split(finished.store, "tiny", "val", columns=columns)
@@ -125,14 +125,15 @@ def test_links_in_a_data_set_are_followed(finished: Any, tmp_path: Path) -> None
         assert f"images: a link that leads to no file, or to itself: val/{name}.jpg" in done.err
 
 
-def test_a_column_that_the_params_no_longer_name_is_shown_and_can_be_left_out(finished: Any) -> None:
+def test_a_column_that_the_params_no_longer_name_is_shown_and_blocks_nobody(finished: Any) -> None:
     finished.configure(embed__image_encoders=[])
     finished.add("val", "yak", 5)
     finished.build("index", "extract --split val", "normalize")
     assert finished.info()["splits"]["val"]["not_in_params"] == ["image_features/demo_clip"]
     assert "not asked for by the params" in finished.run("info").out
+    assert "image_features/demo_clip" not in open_split(finished.store, "tiny", "val").columns
     with pytest.raises(IncompleteColumnError, match=r"leave the column out with columns=\[...\]"):
-        open_split(finished.store, "tiny", "val")
+        open_split(finished.store, "tiny", "val", columns=["image_features/demo_clip"])
     assert len(open_split(finished.store, "tiny", "val", columns=["masks", "mask_embeddings/demo_sam"])) == 4
 
 

@@ -154,8 +154,8 @@ def write(store: Path, kind: str, how: dict[str, Any], acked: Callable[[int], No
         acked(shard)
 
 
-def write_one(store: Path, kind: str, how: dict[str, Any], shard: int) -> Commit:
-    """Write one shard of a column that is begun."""
+def write_one(store: Path, kind: str, how: dict[str, Any], shard: int, again: bool = False) -> Commit:
+    """Write one shard of a column that is begun; ``again``: also where it is committed from the same inputs."""
     folder, meta = column_dir(store, PLACES[kind]), meta_of(kind, how)
     reads = "mask_embeddings/x" if kind == "downstream" else "images"
     upstream = read_commit(column_dir(store, f"d/val/{reads}"), shard)
@@ -169,7 +169,7 @@ def write_one(store: Path, kind: str, how: dict[str, Any], shard: int) -> Commit
     else:
         data = ShardData(own, [len(row) for row in own], [OK] * len(own))
     schema = INSTANCES if kind == "table" else None
-    return write_shard(folder, meta, PLACES[kind], shard, data, {reads: upstream.content}, schema, {}, before)
+    return write_shard(folder, meta, PLACES[kind], shard, data, {reads: upstream.content}, schema, {}, before, again)
 
 
 def readable(store: Path, kind: str) -> dict[int, Any]:

@@ -22,17 +22,18 @@ from store import ConflictError, FailedImageError, IncompleteColumnError, open_s
 from store.columns import read_commit
 from store.errors import DamagedStoreError, StoreError
 from store.files import read_json, temporary_file, write_json
-from store.layout import column_dir
+from store.layout import TEMPORARY, column_dir
 from store.reader import open_column
 from store.schema import OK
+from store.shard_reader import ShardReader
 from store.verify import repair, verify
 from store.writer import ShardData, begin_column, write_shard
 
 PLACE = "d/val/mask_embeddings/x"
-STEPS = ("_withdraw", "publish", "write_commit")
+STEPS = ("_make_room", "publish", "write_commit")
 
 
-def killed_writer(store: Path, step: str, when: str) -> None:
+def killed_writer(store: Path, step: str, when: str, upstream: dict[str, str] | None = None) -> None:
     """Write shard 1 in a child that kills itself before or after a step; prove that the kill landed."""
     marker = store.parent / f"{step}-{when}"
     code = textwrap.dedent(f"""
@@ -53,7 +54,7 @@ def killed_writer(store: Path, step: str, when: str) -> None:
         writer.{step} = dying
         own = vectors([5] * 8)[4:]
         data, before = writer.ShardData(own, [5] * 4, [OK] * 4), writer.seen_commit(folder, 1)
-        writer.write_shard(folder, meta, {PLACE!r}, 1, data, {{}}, None, {{}}, before)
+        writer.write_shard(folder, meta, {PLACE!r}, 1, data, {upstream or {}}, None, {{}}, before)
         sys.exit("survived")
     """)
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
@@ -75,10 +76,9 @@ def test_killed_at_any_step_and_run_again(tmp_path: Path, step: str, when: str) 
     committed = step == "write_commit" and when == "after"
     assert (read_commit(folder, 1) is not None) == committed
     if not committed:
-        with pytest.raises(
-            IncompleteColumnError, match="shards 1 of 2: not computed; run: python cli.py extract --split val"
-        ):
+        with pytest.raises(IncompleteColumnError, match="shards 1 of 2: not computed; compute them") as caught:
             open_column(store, PLACE)
+        assert (caught.value.place, caught.value.shard, caught.value.reason) == (PLACE, 1, "not computed")
     write_array(folder, array_meta(8), [5] * 8)
     column = open_column(store, PLACE)
     for image, want in enumerate(rows):
@@ -170,15 +170,32 @@ def test_temporaries_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_pat
     assert not live.exists()
 
 
-def test_a_shard_that_is_replaced_is_never_beside_another_commit(tmp_path: Path) -> None:
-    """Killed between the new data and its commit, the old commit is gone: the shard is missing, not wrong."""
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_shard_that_is_replaced_stays_until_the_new_one_is_there(tmp_path: Path, step: str, when: str) -> None:
+    """Killed anywhere between: the old shard or the new one is committed, with its own bytes, and repair keeps it."""
     store = tmp_path / "store"
     folder = column_dir(store, PLACE)
-    write_array(folder, array_meta(8), [5] * 8, seed=1, upstream={"images": "old"})
-    killed_writer(store, "publish", "after")
-    assert read_commit(folder, 1) is None
-    assert read_commit(folder, 0) is not None
-    assert "has no commit" in str(verify(store, ["d/val"]).problems[0])
+    write_array(folder, array_meta(8), [5] * 8, seed=1)
+    old, new = vectors([5] * 8, seed=1), vectors([5] * 8)
+    other = write_array(column_dir(tmp_path / "whole", PLACE), array_meta(8), [5] * 8)
+    killed_writer(store, step, when, upstream={"images": "new"})
+    commit = read_commit(folder, 1)
+    assert commit is not None
+    replaced = step == "write_commit" or (step, when) == ("publish", "after")
+    assert (commit.sha256 == other[1].sha256) == replaced
+    for image in range(4, 8):
+        column = open_column(store, PLACE, allow_incomplete=True)
+        np.testing.assert_array_equal(
+            ShardReader(folder, column.meta, commit).read(image - 4), (new if replaced else old)[image]
+        )
+    report = verify(store, ["d/val"], deep=True)
+    assert all("left by a killed run" in str(problem) for problem in report.problems)
+    assert all(path.name.startswith(TEMPORARY) for path in repair(report))
+    assert verify(store, ["d/val"], deep=True).problems == []
+    assert read_commit(folder, 1) == commit
+    stored = json.loads((folder / "commits/00001.json").read_text())
+    assert "next" not in stored
 
 
 @pytest.mark.parametrize("name", ["column.json", "commits/00000.json", "zarr.json"])

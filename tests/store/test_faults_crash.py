@@ -10,11 +10,15 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from factory import write_images
 from faults import (
+    IMAGES,
     WORKS,
     Step,
     Work,
+    content,
     prepare,
     readable,
     steps_of,
@@ -22,6 +26,7 @@ from faults import (
     unexpected_damage,
     uninterrupted,
     write,
+    write_one,
     wrong_content,
 )
 
@@ -109,6 +114,55 @@ def sweep(tmp_path: Path, work: Work, stride: int) -> None:
 @pytest.mark.parametrize("name", WORKS)
 def test_killed_before_a_sample_of_the_steps(tmp_path: Path, name: str) -> None:
     sweep(tmp_path, WORKS[name], 9)
+
+
+@pytest.mark.parametrize("kind", ["array", "table"])
+def test_a_shard_that_is_computed_again_is_there_at_every_moment(tmp_path: Path, kind: str) -> None:
+    """As by --retry-failed, from the same inputs: killed before any step, the old shard or the new one can be read."""
+    base = tmp_path / "base"
+    old, new = {"failed": {1: "x"}}, {"failed": {1: "x", 2: "y"}}
+    with steps_of(base, lambda step: None):
+        write_images(base, IMAGES)
+        write(base, kind, {"points": 1})
+    made = {}
+    for name, how in (("old", old), ("new", new)):
+        made[name] = {image: content(kind, {"points": 1, **how}, image) for image in range(4)}
+    with steps_of(base, lambda step: None):
+        write_one(base, kind, {"points": 1, **old}, 0, again=True)
+    steps: list[Step] = []
+    whole = shutil.copytree(base, tmp_path / "whole")
+    with steps_of(whole, steps.append):
+        write_one(whole, kind, {"points": 1, **new}, 0, again=True)
+    seen = set()
+    for number in range(len(steps)):
+        store = shutil.copytree(base, tmp_path / "store")
+
+        def run(note: Callable[[str], None], store: Path = store, number: int = number) -> None:
+            count = iter(range(10**6))
+
+            def before(step: Step) -> None:
+                if next(count) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            with steps_of(store, before):
+                write_one(store, kind, {"points": 1, **new}, 0, again=True)
+
+        status, _ = in_a_child(run, tmp_path / "journal")
+        assert os.WIFSIGNALED(status), number
+        for turn in ("killed", "repaired"):
+            found = {image: value for image, value in readable(store, kind).items() if image < 4}
+            which = [
+                name for name, values in made.items() if all(np.array_equal(found.get(k), values[k]) for k in values)
+            ]
+            assert which, f"{turn} before step {number}: {steps[number]}"
+            seen |= set(which)
+            report = verify(store, ["d/val"], deep=True)
+            assert unexpected_damage(report) == []
+            assert report.missing == 0
+            repair(report)
+        assert verify(store, ["d/val"], deep=True).problems == []
+        shutil.rmtree(store)
+    assert seen == {"old", "new"}
 
 
 @pytest.mark.slow

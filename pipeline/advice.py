@@ -1,0 +1,81 @@
+"""What to type: the commands that make a column complete, or that mend what a store error reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.config import Settings
+from pipeline.graph import STAGES, identities, specs
+from pipeline.plan import place_of
+from store.columns import fingerprint
+from store.errors import DamagedStoreError, StoreError
+from store.lineage import Lineage
+
+
+def to_complete(settings: Settings, split: str, column: str) -> str:
+    """The commands that bring a column, and whatever it is computed from, up to date; in the order in which they work."""
+    gaps = list(dict.fromkeys(_gaps(settings, Lineage(settings.store_path), split, column)))
+    stages = {(where, specs(settings)[name].stage) for where, name in gaps}
+    commands = []
+    for where in dict.fromkeys([*settings.normalize.train, split]):
+        mine = [stage for stage in STAGES if (where, stage) in stages]
+        if "index" in mine:
+            commands.append(f"python cli.py index --split {where}")
+        extract = [stage for stage in mine if stage in ("masks", "embed", "match")]
+        if extract:
+            only = f" --stage {extract[0]}" if len(extract) == 1 else ""
+            replace = " --replace" if any(_is_replaced(settings, *gap) for gap in gaps if gap[0] == where) else ""
+            commands.append(f"python cli.py extract --split {where}{only}{replace}")
+    if any(stage == "normalize" for _, stage in stages):
+        commands.append("python cli.py normalize")
+    return " && ".join(commands) or "python cli.py info"
+
+
+def _gaps(settings: Settings, look: Lineage, split: str, column: str) -> Iterator[tuple[str, str]]:
+    """(split, column) of everything that is not done, from a column up to the index."""
+    for where in settings.normalize.train if column.startswith("/") else (split,):
+        for read in specs(settings)[column].reads:
+            yield from _gaps(settings, look, where, read)
+    try:
+        meta = look.meta(place_of(settings, split, column))
+        done = (
+            meta is not None
+            and meta.fingerprint == fingerprint(identities(settings, lenient=True)[column])
+            and not any(look.why_not_current(place_of(settings, split, column), shard) for shard in range(meta.shards))
+        )
+    except StoreError:
+        done = False
+    if not done:
+        yield split, column
+
+
+def _is_replaced(settings: Settings, split: str, column: str) -> bool:
+    """Whether a column has shards of other parameters that can be read now."""
+    place, look = place_of(settings, split, column), Lineage(settings.store_path)
+    try:
+        meta = look.meta(place)
+        if meta is None or meta.fingerprint == fingerprint(identities(settings, lenient=True)[column]):
+            return False
+        return any(look.why_not_current(place, shard) is None for shard in range(meta.shards))
+    except StoreError:
+        return False
+
+
+def of_error(settings: Settings, error: StoreError) -> str:
+    """What to type after a store error, as the end of a sentence; empty where nothing helps."""
+    parts = (error.place or "").split("/")
+    own = parts[0] == settings.dataset and len(parts) > 1 and parts[1] in settings.splits
+    if isinstance(error, DamagedStoreError):
+        if error.place and parts[0] != "means" and not own:
+            return "; it is not of the data set and the splits of these params: verify it with those that made it"
+        where = f" --split {parts[1]}" if own else ""
+        return f"; run: python cli.py verify --repair{where}"
+    if not error.place or (parts[0] != "means" and not own):
+        return ""
+    if len(parts) == 2:
+        return f"; run: python cli.py index --split {parts[1]}"
+    column = f"/{error.place}" if parts[0] == "means" else "/".join(parts[2:])
+    if column not in specs(settings):
+        return "; the params do not name this column: remove its folder, or open the split without it"
+    split = settings.normalize.train[0] if parts[0] == "means" and settings.normalize.train else parts[1]
+    return f"; run: {to_complete(settings, split, column)}"

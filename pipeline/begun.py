@@ -1,0 +1,21 @@
+"""Begins a column when its first shard is ready to be committed, once in a run of this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from store.columns import ColumnMeta
+from store.writer import begin_column
+
+_begun: set[tuple[str, str]] = set()
+
+
+def begin_once(token: str, folder: Path, meta: ColumnMeta, found: str | None) -> None:
+    """:func:`store.writer.begin_column`, in place of the fingerprint ``found``; ``token`` names the run.
+
+    Raises:
+        ConflictError: another run began the column meanwhile.
+    """
+    if (token, str(folder)) not in _begun:
+        begin_column(folder, meta, found)
+        _begun.add((token, str(folder)))

@@ -1,0 +1,81 @@
+"""A mistyped store, data set or split is an error that says what there is; an address is no folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ADDRESSES = ("s3://bucket/store", "gs://bucket/store", "file:///data/store", "https://example.org/store")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("command", [("index",), ("info",), ("verify",)], ids=lambda words: words[0])
+def test_a_store_at_an_address_is_refused(tiny: Any, address: str, command: tuple[str, ...]) -> None:
+    done = tiny.run(*command, before=("--set", f"store={address}"))
+    assert (done.code, f"found the address '{address}', expected a folder" in done.err) == (2, True), done.err
+    assert not Path(address.split("/")[0]).exists()
+
+
+def test_folders_of_other_sections_are_no_addresses_either(tiny: Any) -> None:
+    for name in ("index.root", "run.weights_dir", "run.report_dir", "run.train_dir"):
+        done = tiny.run("info", before=("--set", f"{name}=s3://bucket/x"))
+        assert (done.code, f"{name}: found the address" in done.err) == (2, True), done.err
+
+
+MISTYPED = {
+    "store": (lambda project: ("--set", f"store={project.folder / 'stroe'}"), "there is no folder"),
+    "data set": (lambda project: ("--set", "dataset=tyni"), "holds tiny (train, val)"),
+    "split": (lambda project: ("--set", "splits=[train,val,tset]"), "the data set tiny has the splits train, val"),
+}
+
+
+@pytest.mark.parametrize("name", MISTYPED)
+def test_extract_and_verify_say_what_there_is(finished: Any, name: str) -> None:
+    options, words = MISTYPED[name]
+    before = options(finished)
+    split = ("--split", "tset") if name == "split" else ()
+    for command in (("extract", *split), ("verify", "--deep", *split), ("verify", "--repair", *split)):
+        done = finished.run(*command, before=before)
+        assert done.code == 2, done.out
+        assert words in done.err, command
+    assert sorted(path.name for path in finished.folder.iterdir() if path.is_dir()) == ["data", "report", "store"]
+
+
+def test_info_of_a_mistyped_store_is_an_error(finished: Any) -> None:
+    done = finished.run("info", before=MISTYPED["store"][0](finished))
+    assert (done.code, "folders in" in done.err) == (2, True), done.err
+
+
+def test_info_of_a_new_store_is_none(tiny: Any) -> None:
+    done = tiny.run("info")
+    assert done.code == 0
+    assert "split train is not indexed; run: python cli.py index --split train" in done.out
+
+
+def test_a_split_that_is_not_there_is_named_next_to_those_that_are(finished: Any) -> None:
+    done = finished.run("verify", before=("--set", "splits=[train,val,test]"))
+    assert done.code == 0
+    assert "not there: tiny/test" in done.out
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize("command", ["verify", "info", "extract"])
+def test_a_folder_that_cannot_be_listed_is_an_error(
+    finished: Any, monkeypatch: pytest.MonkeyPatch, command: str, number: int
+) -> None:
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path) == finished.store / "tiny/val/masks/commits":
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        done = finished.run(command, *(["--deep"] if command == "verify" else []))
+    assert done.code == (2 if number == errno.EACCES else 75), done.out
+    assert "tiny/val/masks/commits" in done.err
