@@ -14,6 +14,7 @@ from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
 from stages.index import order, reading, source_files, source_sha256
+from stages.names import did_you_mean
 from store.columns import ColumnMeta, committed_shards, fingerprint, read_column, read_commit
 from store.errors import DamagedStoreError
 from store.layout import column_dir, find_splits, what_exists
@@ -138,6 +139,9 @@ def not_indexed(settings: Settings, split: str) -> InputError:
     store = settings.store_path
     beside = [store] if is_folder(store) else folders(store.parent)
     there = f": {what_exists(store, settings.dataset)}" if any(map(find_splits, beside)) else ""
+    others = sorted(find_splits(store))
+    if others and settings.dataset not in others:
+        there = f" for data set {settings.dataset}, found {', '.join(others)}{did_you_mean(settings.dataset, others)}{there}"
     return InputError(f"split {split} is not indexed{there}; run: python cli.py index --split {split}")
 
 

@@ -243,7 +243,7 @@ def test_the_device_is_said_once_a_command_that_computes(tiny: Any, monkeypatch:
     tiny.configure(run__device="auto", embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
     assert "device:" not in tiny.run("index", "--split", "val").err
     for again in (False, True):
-        done = tiny.run("extract", "--split", "val", *(["--set", "masks.max_masks=32"] if again else []))
+        done = tiny.run("extract", "--split", "val", *(["--replace", "--set", "masks.max_masks=32"] if again else []))
         assert done.code == 0, done.err
         assert done.err.count("device: ") == 1
         assert "device: cpu, chosen by run.device auto (torch sees no GPU" in done.err

@@ -160,13 +160,13 @@ def test_a_command_that_fails_changes_nothing(finished: Any, name: str) -> None:
 def test_an_index_that_fails_changes_nothing(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import stages.index
 
-    def broken(path: Path, max_pixels: int) -> None:
+    def broken(path: Path, *_: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
     finished.add("val", "yak", 5)
     before = everything(finished.store)
     with monkeypatch.context() as patch:
-        patch.setattr(stages.index, "read_image", broken)
+        patch.setattr(stages.index, "read_picture", broken)
         done = finished.run("index", "--split", "val")
     assert (done.code, "input or output failed" in done.err) == (75, True), done.err
     assert everything(finished.store) == before
