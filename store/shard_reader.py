@@ -24,7 +24,7 @@ from .columns import ColumnMeta, Commit
 from .crc import crc32c_at
 from .errors import DamagedStoreError
 from .layout import array_file
-from .open_files import OpenFile, handle, keep_to_limit, opened
+from .open_files import OpenFile, handle, opened
 from .shards import ABSENT, CRC_BYTES, AnyArray, layout_of
 
 CHECKS = ("always", "first-touch", "never")
@@ -68,7 +68,6 @@ class ShardReader:
 
     def read(self, position: int, rows: int | None = None) -> AnyArray:
         """The vectors ``[count, *row_shape[1:]]`` of the image at a position of the shard; of them the first ``rows``."""
-        keep_to_limit()
         count = self.commit.counts[position] if rows is None else rows
         vectors = np.empty((count, *self.layout.row_shape[1:]), dtype=self.dtype)
         if count:

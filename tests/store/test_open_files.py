@@ -146,6 +146,20 @@ def test_files_that_are_read_most_stay_open(tmp_path: Path, monkeypatch: pytest.
     assert descriptors(tmp_path) <= 3
 
 
+def test_the_limit_is_looked_up_when_a_file_is_opened_not_at_every_image(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, looked = open_split(known.store, "d", "val"), list[int]()
+    limit = open_files.most_open()
+    monkeypatch.setattr(open_files, "most_open", lambda: looked.append(1) or limit)
+    split[0][X]
+    assert looked
+    looked.clear()
+    for _ in range(5):
+        split[0][X]
+    assert not looked
+
+
 def test_no_file_outlives_its_split(known: Known) -> None:
     before = descriptors(known.store)
     split = open_split(known.store, "d", "val")
