@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from .errors import StoreError
-from .listing import entries, is_folder, is_there, walk
+from .listing import entries, is_folder, is_plain_file, is_there, walk
 
 FORMAT_VERSION = 1
 """Version of the format on disk (docs/format.md)."""
@@ -20,6 +20,7 @@ TEMPORARY = ".tmp-"
 """Prefix of files that are being written; never part of the store."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_TABLE, _COMMIT, _CHUNK = (re.compile(rf"[0-9]+{ending}") for ending in (r"\.parquet", r"\.json", ""))
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also as pathlib leaves it, with one slash; C:/ is a drive
 
 
@@ -74,15 +75,37 @@ def store_dir(store: str | Path) -> Path:
 def find_columns(base: Path) -> list[str]:
     """Names of all columns below a split folder, sorted: every folder that holds a ``column.json``. A column holds no other.
 
+    A folder that holds shards without it is one too: it was lost, or not copied yet.
+
     Raises:
         OSError: a folder cannot be listed, so that columns might be left out.
     """
     found = []
     for folder, folders, files in walk(base):
-        if COLUMN_JSON in files or COLUMN_JSON in folders:
+        if COLUMN_JSON in files or COLUMN_JSON in folders or holds_shards(folder):
             found.append(folder.relative_to(base).as_posix())
             folders.clear()
     return sorted(found)
+
+
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder itself holds data or commits of shards, under their final names. Raises as :func:`find_columns`."""
+    return any(
+        pattern.fullmatch(entry.name)
+        for place, pattern in ((folder, _TABLE), (folder / COMMITS, _COMMIT), (folder / "c", _CHUNK))
+        for entry in entries(place)
+    )
+
+
+def find_links(base: Path) -> list[Path]:
+    """Links below a split folder where a column or the folder of columns would be; they are not followed."""
+    found = []
+    for folder, folders, files in walk(base):
+        if COLUMN_JSON in files:
+            folders.clear()
+        else:
+            found += [folder / name for name in files if not is_plain_file(folder / name)]
+    return [path for path in found if path.is_symlink() and not path.is_file()]
 
 
 def find_splits(store: Path) -> dict[str, list[str]]:

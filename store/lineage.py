@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from .columns import committed_shards, read_column, read_commit
+from .columns import read_column, read_commit
 from .errors import DamagedStoreError, IncompleteColumnError, StoreError
-from .layout import UNUSED, column_dir
+from .layout import UNUSED, column_dir, holds_shards
 from .listing import is_there
 from .meta import ColumnMeta, Commit
 from .schema import REMOVED
@@ -170,7 +170,11 @@ def require_current(lineage: Lineage, place: str) -> ColumnMeta:
 
 
 def no_column(store: Path, place: str) -> StoreError:
-    """The error for a column that is not there."""
+    """The error for a column that is not there, or that lost its ``column.json``."""
+    if holds_shards(column_dir(store, place)):
+        return DamagedStoreError(
+            f"{column_dir(store, place)}: column.json is missing, but shards are there", place=place
+        )
     return StoreError(f"{column_dir(store, place)} holds no column", place=place, reason="not computed")
 
 
@@ -180,9 +184,9 @@ def is_unused(lineage: Lineage, place: str) -> bool:
     Nothing of it was ever computed, or it is not current and the pipeline has marked it: its parameters no longer name it.
     """
     meta = lineage.meta(place)
-    if meta is None:
-        return True
     folder = column_dir(lineage.store, place)
-    if not committed_shards(folder):
+    if meta is None:
+        return is_there(folder / UNUSED) or not holds_shards(folder)
+    if not holds_shards(folder):
         return meta.shards > 0
     return is_there(folder / UNUSED) and any(lineage.why_not_current(place, shard) for shard in range(meta.shards))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 from .column_reader import Column
 from .errors import IncompleteColumnError, StoreError
 from .forks import Lazy
-from .layout import column_dir, find_columns, missing_split, split_dir, store_dir
+from .layout import column_dir, find_columns, find_links, missing_split, split_dir, store_dir
 from .lineage import Lineage, collection_paused, is_unused, no_column, require_current
 from .options import index_of, listed, meant, whole
 from .pictures import Pictures
@@ -189,9 +189,9 @@ def open_split(
         table_cache_bytes: so much memory may decoded tables take in a process.
 
     Raises:
-        StoreError: there is no such split or column.
+        StoreError: there is no such split or column, or a link where a column would be.
         IncompleteColumnError: a column is unfinished or stale; names the shards and the reason.
-        DamagedStoreError: bytes are not what was committed.
+        DamagedStoreError: bytes are not what was committed, or a column lost its ``column.json``.
     """
     import pyarrow.parquet  # noqa: F401  # here, as no thread may be in the middle of importing it when a fork comes
 
@@ -202,6 +202,11 @@ def open_split(
     names = find_columns(base)
     if "images" not in names:
         raise missing_split(store, dataset, split)
+    if columns is None and (links := find_links(base)):
+        raise StoreError(
+            f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left out; "
+            "put the folder itself there, or name the columns to open with columns=[...]"
+        )
     lineage = Lineage(store)
     if columns is None and not allow_incomplete:
         used = (name for name in names if not is_unused(lineage, f"{dataset}/{split}/{name}"))

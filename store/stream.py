@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .batches import Batch, BatchReader
-from .options import listed, whole
+from .options import flag, listed, whole
 from .reader import Split
 from .request import Request
 from .schedule import SampleSet, Schedule, Step, sample_set
@@ -171,4 +171,4 @@ def mix(
     schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
     if threads is None:
         threads = 2 if request.sample_bytes >= LARGE_SAMPLE_BYTES else 1
-    return Stream(BatchReader(request, ragged), schedule, threads)
+    return Stream(BatchReader(request, flag("ragged", ragged)), schedule, threads)
