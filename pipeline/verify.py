@@ -8,16 +8,14 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from pipeline.advice import to_complete
 from pipeline.config import InputError, Settings
 from pipeline.errors import DAMAGED
 from pipeline.executors import Executor, open_executor
 from pipeline.graph import STAGES, identities, specs
-from pipeline.means import make_mean, mean_state, require_embeddings
-from pipeline.plan import DONE, place_of, plan_split, plan_stage
+from pipeline.means import make_mean, mean_state
+from pipeline.plan import DONE, known_sources, place_of, plan_split, plan_stage
 from pipeline.preflight import require_needs, require_writable
 from pipeline.run import run_stage
-from stages.base import ColumnSpec
 from store.errors import StoreError
 from store.layout import TEMPORARY, split_dir, what_exists
 from store.lineage import Lineage
@@ -117,10 +115,12 @@ def _column_of(settings: Settings, problem: Problem) -> tuple[str, str] | None:
 
 
 def mend(settings: Settings, report: Report) -> list[Path]:
-    """Remove what is damaged and can be made again, and compute it. What that needs is looked for first.
+    """Remove what is damaged and can be made again, and compute it, with what it is computed from where that is not done.
+
+    What all this needs is looked for first.
 
     Raises:
-        InputError: the parameters are not those that made a damaged column, or what it is computed from is not done.
+        InputError: the parameters are not those that made a damaged column, or one that it is computed from.
         WeightsError, DatasetError: weights or source files are missing. Nothing was changed then.
     """
     damaged: dict[tuple[str, str], set[int]] = defaultdict(set)
@@ -128,6 +128,7 @@ def mend(settings: Settings, report: Report) -> list[Path]:
         column = _column_of(settings, problem)
         if column is not None and problem.files:
             damaged[column] |= set() if problem.shard is None else {problem.shard}
+    _add_upstream(settings, damaged)
     with open_executor(settings) as executor:
         _look_ahead(settings, damaged, executor)
         removed = repair(report, partial(is_mendable, settings))
@@ -143,8 +144,33 @@ def mend(settings: Settings, report: Report) -> list[Path]:
     return removed
 
 
-def _look_ahead(settings: Settings, damaged: Mapping[tuple[str, str], Collection[int]], executor: Executor) -> None:
+def _add_upstream(settings: Settings, damaged: dict[tuple[str, str], set[int]]) -> None:
+    """Add what the damaged shards are computed from and is not done: a run was killed, or never came so far."""
     look, known = Lineage(settings.store_path), specs(settings)
+    waiting = [(*column, shard) for column, shards in damaged.items() for shard in shards or {0}]
+    while waiting:
+        split, name, shard = waiting.pop()
+        for read in known[name].reads:
+            if read.startswith("/"):
+                needed = [("", read, 0)]
+            elif split:
+                needed = [(split, read, shard)]
+            else:
+                trains = settings.normalize.train
+                needed = [(where, read, number) for where in trains for number in range(_shards(settings, where))]
+            for where, column, number in needed:
+                todo = damaged.get((where, column), set())
+                if number not in todo and look.why_not_current(place_of(settings, where, column), number):
+                    damaged[where, column] = todo | {number}
+                    waiting.append((where, column, number))
+
+
+def _shards(settings: Settings, split: str) -> int:
+    return -(-len(known_sources(settings, split)) // settings.shard_images)
+
+
+def _look_ahead(settings: Settings, damaged: Mapping[tuple[str, str], Collection[int]], executor: Executor) -> None:
+    known = specs(settings)
     for split, stage in dict.fromkeys((split, known[name].stage) for split, name in damaged if split):
         for plan in plan_stage(settings, stage, split):
             if (split, plan.spec.name) not in damaged:
@@ -155,30 +181,5 @@ def _look_ahead(settings: Settings, damaged: Mapping[tuple[str, str], Collection
                     f"{plan.place}: these params are not those that made it ({why}); nothing was changed: repair it with the "
                     "params file that made it"
                 )
-            _require_upstream(settings, look, split, plan.spec, damaged)
             require_writable(plan.folder)
-    if any(not split for split, _ in damaged) and not any("_embeddings/" in name for _, name in damaged):
-        for encoder in settings.embed.mask_encoders:
-            require_embeddings(settings, encoder)
     require_needs(settings, [name for split, name in damaged if split], executor)
-
-
-def _require_upstream(
-    settings: Settings,
-    look: Lineage,
-    split: str,
-    spec: ColumnSpec,
-    damaged: Mapping[tuple[str, str], Collection[int]],
-) -> None:
-    """What a damaged shard is computed from is done, or is damaged too and computed again before it."""
-    for name in spec.reads:
-        if name.startswith("/"):
-            continue
-        for shard in damaged[split, spec.name]:
-            if shard in damaged.get((split, name), ()):
-                continue
-            if reason := look.why_not_current(place_of(settings, split, name), shard):
-                raise InputError(
-                    f"{split}/{spec.name}: shard {shard} is damaged, and cannot be computed again yet: {name}: {reason}; "
-                    f"run: {to_complete(settings, split, name)}"
-                )

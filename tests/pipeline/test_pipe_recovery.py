@@ -94,6 +94,28 @@ def test_repair_computes_just_the_damaged_shards(finished: Any) -> None:
     assert whole(finished)
 
 
+def test_repair_computes_what_damaged_shards_are_computed_from(finished: Any) -> None:
+    """As after a repair that was killed: shards are lost between the damage, and in front of it. No command waits for another."""
+    content = finished.content()
+    for place, number in (("tiny/val/mask_embeddings/demo_sam", 0), ("tiny/train/mask_embeddings/demo_sam", 1)):
+        (finished.store / place / f"commits/{number:05d}.json").unlink()
+        (finished.store / place / f"c/{number}/0/0").unlink()
+    shutil.rmtree(finished.store / "means/tiny/demo_sam")
+    damaged = (
+        "val/masks/00000.parquet",
+        "train/masks/00001.parquet",
+        "train/centered/mask_embeddings/demo_sam/c/0/0/0",
+    )
+    for name in damaged:
+        path = finished.store / "tiny" / name
+        path.write_bytes(bytes(len(path.read_bytes())))
+    vectors = finished.store / "tiny/val/centered/mask_embeddings/demo_sam/c/0/0/0"
+    vectors.write_bytes(bytes(len(vectors.read_bytes())))
+    done = finished.run("verify", "--repair", "--complete")
+    assert done.code == 0, done.out + done.err
+    assert finished.content() == content
+
+
 def test_repair_does_not_start_what_was_never_computed(tiny: Any) -> None:
     tiny.build("index", "extract --split train --stage masks --limit 2")
     (tiny.store / "tiny/train/masks/00000.parquet").write_bytes(b"")
