@@ -103,9 +103,7 @@ def not_the_same(settings: Settings, run: Run, found: Held, differ: Sequence[Dif
         lines.append("to keep both, give it another name in section runs of the params")
     else:
         free = _free_name(settings, run)
-        lines.append(
-            "to keep both: " + settings.command("train", "--system", run.system, "--name", free)
-        )
+        lines.append("to keep both: " + settings.command("train", "--system", run.system, "--name", free))
     lines.append("to move the other aside (nothing is deleted): " + settings.command("train", *run.words, "--replace"))
     if not found.finished and (old := as_it_was(run, differ)) is not None:
         lines.append("to go on with the other: " + settings.command(*old, "train", *run.words))
