@@ -83,7 +83,7 @@ def demo(
         bool, typer.Option("--train-models", help="Retrain the demo models (over two hours on 2 cores).")
     ] = False,
     scenes: Annotated[
-        int | None, typer.Option("--scenes", min=1, help="Instead: a split 'scenes' of so many other scenes.")
+        int | None, typer.Option("--scenes", min=1, help="Instead: a split 'scenes' of this many other scenes.")
     ] = None,
     first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first of --scenes.")] = 950_000,
     out: Annotated[Path, typer.Option("--out", help="Root of the data set of --scenes.")] = Path("data/scenes"),
@@ -256,7 +256,7 @@ def evaluate(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a system, or a file of predictions, beside baselines and the papers' figures.
+    """Score a system, or a file of predictions, with baselines and the papers' figures.
 
     Examples:
 

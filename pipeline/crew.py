@@ -87,7 +87,7 @@ class Crew:
                     )
 
     def _ask(self, address: str, answer: SimpleQueue[Any]) -> None:
-        """Asked beside its tasks, so that a busy worker answers, too."""
+        """Asked apart from its tasks, so that a busy worker answers, too."""
         payload = remote.pack(describe_worker, self._settings)
         try:
             found = self.client.run(self.remote, payload, workers=[address], on_error="return")

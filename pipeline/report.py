@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.report_runs import Found, current_answers, current_curves, current_runs, runs_section
+from pipeline.report_runs import Found, commands, current_answers, current_curves, current_runs, runs_section
 from pipeline.report_sections import answers_section, recall_section, similarity_section, training_section
 from pipeline.summary import report_folder
 from stages.evaluate.cases import questions, table_rows
@@ -126,7 +126,7 @@ def _systems(
             try:
                 systems[run.name] = _scored(settings, *found, opened)
             except PredictionError as error:
-                command = settings.command("evaluate", *run.run.words, "--split", split)
+                _, command = commands(settings, run.run, run.held, split, run.free)
                 missing.append(Missing(run.name, f"its answers do not fit the store: {error}; run: {command}"))
                 continue
             if systems[run.name].missing:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.config import Settings
 from pipeline.evaluate import load_predictions
-from pipeline.runs import SYSTEMS, Run, resolve, runs_folder, short
+from pipeline.runs import SYSTEMS, Run, as_it_was, resolve, runs_folder, short
 from stages.evaluate.predictions import Meta, Prediction, PredictionError
 from stages.report.page import Missing, Section, Table
 from stages.train.folder import CURVES, Held, held, was_moved
@@ -65,10 +65,21 @@ def current_runs(settings: Settings, split: str, missing: list[Missing]) -> list
     return found
 
 
+def commands(settings: Settings, run: Run, state: Held | None, split: str, free: bool) -> tuple[str, str]:
+    """What to type to train a run and to ask it; of a free name with the parameters that its folder records."""
+    options: list[str] = []
+    if free and state is not None:
+        differ = differences(state.about, identity(run.params, run.system, {}), data=False)
+        options = as_it_was(run, [one for one in differ if one.parameter is not None]) or []
+    return (
+        settings.command(*options, "train", *run.words),
+        settings.command(*options, "evaluate", *run.words, "--split", split),
+    )
+
+
 def _not_current(settings: Settings, run: Run, state: Held | None, split: str, free: bool) -> str:
     """Why a run is not shown; empty where it is."""
-    train = settings.command("train", *run.words)
-    evaluate = settings.command("evaluate", *run.words, "--split", split)
+    train, evaluate = commands(settings, run, state, split, free)
     if state is None:
         there = any((run.folder / name).exists() for name in ("predictions", CURVES))
         left_out = "; answers and curves of an unknown run in its folder are left out" if there else ""
@@ -92,7 +103,7 @@ def current_answers(
     """The answers of a run to a split, or why there are none to show."""
     run = found.run
     path = run.folder / "predictions" / f"{split}.parquet"
-    command = f"run: {settings.command('evaluate', *run.words, '--split', split)}"
+    command = f"run: {commands(settings, run, found.held, split, found.free)[1]}"
     if not path.is_file():
         return Missing(found.name, f"has not answered this split; {command}")
     try:

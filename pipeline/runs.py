@@ -100,12 +100,10 @@ def not_the_same(settings: Settings, run: Run, found: Held, differ: Sequence[Dif
     """What ``train`` says where another run is in the way."""
     lines = [f"{run.folder} holds {found}; what is asked for is another one:", *_listed(differ)]
     if run.declared:
-        lines.append("to train it beside the other, give it another name in section runs of the params")
+        lines.append("to keep both, give it another name in section runs of the params")
     else:
         free = _free_name(settings, run)
-        lines.append(
-            "to train it beside the other: " + settings.command("train", "--system", run.system, "--name", free)
-        )
+        lines.append("to keep both: " + settings.command("train", "--system", run.system, "--name", free))
     lines.append("to move the other aside (nothing is deleted): " + settings.command("train", *run.words, "--replace"))
     if not found.finished and (old := as_it_was(run, differ)) is not None:
         lines.append("to go on with the other: " + settings.command(*old, "train", *run.words))

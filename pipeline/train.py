@@ -43,30 +43,47 @@ def train_command(
         StoppedError: it was interrupted; says what is kept.
     """
     run = resolve(settings, system, name)
-    with _told(f"train {run.name}", lambda: kept(run.folder)):
-        return _train(settings, run, restart, replace)
-
-
-def _train(settings: Settings, run: Run, restart: bool, replace: bool) -> str:
+    again = "run the same command again"
+    with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
+        splits = {split: _open(settings, run, settings.check_split(split)) for split in run.params.train}
+        found = held(run.folder)
+        differ = differences(found.about, identity(run.params, run.system, splits)) if found and found.about else []
+        another = found is not None and (bool(differ) or not found.about)
     measure = settings.command("evaluate", *run.words, "--split", settings.splits[-1])
-    splits = {split: _open(settings, run, settings.check_split(split)) for split in run.params.train}
-    found = held(run.folder)
     if found is not None and not restart:
-        differ = differences(found.about, identity(run.params, run.system, splits)) if found.about else []
-        if (differ or not found.about) and not replace:
+        if another and not replace:
             raise not_the_same(settings, run, found, differ)
-        if found.finished and found.about and not differ:
-            again = settings.command("train", *run.words, "--restart")
-            return f"{run.folder}: trained with these parameters on these data already; {measure} measures it; {again} trains again"
+        if found.finished and not another:
+            afresh = settings.command("train", *run.words, "--restart")
+            done = f"{run.folder}: trained with these parameters on these data already"
+            return f"{done}; {measure} measures it; {afresh} trains again"
+    before = _inode(run.folder) if another or restart else None
+
+    def left() -> str:
+        if before is not None and _inode(run.folder) == before:
+            return f"{run.folder} is as it was; {again}"
+        go_on = f"to go on: {settings.command('train', *run.words)}" if restart else f"{again} to go on"
+        return f"{kept(run.folder)}; {go_on}"
+
+    with _told(f"train {run.name}", left):
+        path = _trained(settings, run, splits, restart, replace)
+    return f"{path}: trained; {measure} measures it"
+
+
+def _trained(settings: Settings, run: Run, splits: dict[str, Split], restart: bool, replace: bool) -> Path:
     from stages.train.run import train
 
     try:
-        path = train(
+        return train(
             run.params, run.system, splits, run.folder, require_device(settings), _weights(settings), restart, replace
         )
     except ValueError as error:  # a model that is not there, parameters that do not fit it
         raise InputError(f"train {run.name}: {error}") from error
-    return f"{path}: trained; {measure} measures it"
+
+
+def _inode(folder: Path) -> int | None:
+    """What tells a folder from another one that takes its name later; None where there is none."""
+    return folder.stat().st_ino if folder.exists() else None
 
 
 def answers(
@@ -117,7 +134,7 @@ def answers(
         json.dumps(answering(run.params, run.system)),
         json.dumps({name: column_digest(column) for name, column in opened.columns.items()}),
     )
-    with _told(f"evaluate {run.name}", lambda: "no answers are written"):
+    with _told(f"evaluate {run.name}", lambda: "no answers are written; run the same command again"):
         from stages.train.run import predict, restore
 
         try:
@@ -165,7 +182,7 @@ def _told(what: str, state: Callable[[], str]) -> Iterator[None]:
         if found is None:
             raise
         code, reason = found
-        raise StoppedError(code, f"{what}: {reason}; {state()}; run the same command again to go on") from error
+        raise StoppedError(code, f"{what}: {reason}; {state()}") from error
 
 
 def _interruption(error: BaseException) -> tuple[int, str] | None:

@@ -1,4 +1,4 @@
-"""Files of weights: what a file is that is none, and whether it holds the tensors that its loader needs.
+"""Files of weights: what a file is that holds no weights, and whether it holds the tensors that its loader needs.
 
 No torch is imported before a file is read.
 """
@@ -67,7 +67,7 @@ def is_no_checkpoint(path: Path) -> bool:
 
 @contextmanager
 def reading(path: Path, what: str = "checkpoint") -> Iterator[None]:
-    """Around a reader of tensors: whatever it raises about a file that is none becomes one error.
+    """Around a reader of tensors: whatever it raises about a file without weights becomes one error.
 
     Raises:
         WeightsError: the file is not what the reader reads; says what it is.

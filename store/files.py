@@ -21,7 +21,7 @@ from .layout import TEMPORARY
 from .listing import files_below, is_there, named, state_of
 
 STARTING_S = 60
-"""For so many seconds an empty temporary file that nobody holds may be one whose writer is about to take its lock."""
+"""For this many seconds an empty temporary file that nobody holds may be one whose writer is about to take its lock."""
 
 
 def canonical_json(value: Any) -> bytes:

@@ -233,5 +233,5 @@ class ShardReader:
 
 @lru_cache
 def _words(count: int) -> struct.Struct:
-    """So many checksums, as they stand in the file."""
+    """This many checksums, as they stand in the file."""
     return struct.Struct(f"<{count}I")

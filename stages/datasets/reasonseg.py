@@ -66,7 +66,7 @@ def list_sources(root: Path, split: str, encoding: str | None = None) -> list[So
         found = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())) or "nothing at all"
         raise DatasetError(
             f"folder {split!r} in {root} has no images (found: {found}); expected files named "
-            f"{', '.join(f'*{suffix}' for suffix in SUFFIXES)}, each with a .json beside it"
+            f"{', '.join(f'*{suffix}' for suffix in SUFFIXES)}, each with a .json next to it"
         )
     shared = (answers,) if answers_file.exists() else ()
     if shared:
@@ -89,7 +89,7 @@ def annotate(root: Path, source: Source, height_px: int, width_px: int, encoding
     """Read the targets of an image, one a question, and its instances, of each question the largest shape first.
 
     Raises ImageFailure, naming file and place, where JSON is missing or broken, a key is missing or of
-    another type, a shape is none that can be painted (:mod:`stages.datasets.shapes`), or the JSON was made for an image of
+    another type, a shape cannot be painted (:mod:`stages.datasets.shapes`), or the JSON was made for an image of
     another size (:mod:`stages.datasets.sizes`). Polygons of one or two points are painted as the point or line that OpenCV
     makes of them; one without points is a failure.
     """

@@ -42,12 +42,14 @@ def write_page(page: Path, html: str, folder: Path, pictures: Mapping[str, bytes
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:
-    """Name -> digests that an earlier report wrote; a name leads nowhere else."""
+    """Name -> digests that an earlier report wrote; a name leads nowhere else. A file that is no such list says nothing."""
     try:
         found = json.loads((folder / LIST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {name: list(digests) for name, digests in found.items() if Path(name).name == name}
+    if not isinstance(found, dict):
+        return {}
+    return {name: digests for name, digests in found.items() if Path(name).name == name and isinstance(digests, list)}
 
 
 def _is_ours(path: Path, before: Mapping[str, list[str]], now: Mapping[str, str]) -> bool:

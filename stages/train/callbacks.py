@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: checkpoints that are whole, curves, and a line a minute."""
+"""What happens between the steps of a training: checkpoints that are whole, curves, and one line per minute."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _cut(folder: Path, step: int) -> None:
 
 
 class Lines(TrainerCallback):  # type: ignore[misc]
-    """Where nobody looks at a progress bar: a line a minute, and one at the end."""
+    """Where nobody looks at a progress bar: one line per minute, and one at the end."""
 
     def __init__(self, name: str) -> None:
         self.name, self.loss, self.rate = name, "", ""

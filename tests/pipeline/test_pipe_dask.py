@@ -112,7 +112,7 @@ def test_no_worker_and_a_worker_without_the_project_are_said_and_end_in_time(
     assert "1 cannot load the project) for" in done.err
     assert "(run.worker_timeout_s)" in done.err
 
-    # Beside it one as it is printed, on a scheduler that cannot import the project either.
+    # And one as it is printed, on a scheduler that cannot import the project either.
     tiny.configure(run__worker_timeout_s=60)
     command = done.err.split("to start one: ")[1].split("; ")[0].strip()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

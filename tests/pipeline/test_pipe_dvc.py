@@ -48,7 +48,7 @@ for change in json.loads(sys.argv[1]):
     place = values
     for section in sections:
         place = place[section]
-    assert place[key] != yaml.safe_load(value)
+    assert place.get(key) != yaml.safe_load(value)
     place[key] = yaml.safe_load(value)
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     found[change] = sorted(stage for stage in Repo().status() if ":" not in stage)
@@ -161,7 +161,8 @@ RERUN = {
     "shard_images=2": EVERY,
     "compression=zstd": stages("masks", "embed", "normalize"),
     "index.max_pixels=5000": stages("index"),
-    "index.max_instances=32": stages("embed"),
+    "index.max_instances=32": stages("index", "embed"),
+    "index.encoding=gbk": stages("index"),
     "masks.max_masks=32": stages("embed"),
     "masks.points_per_side=3": stages("masks"),
     "masks.min_mask_region_area=4": stages("masks"),

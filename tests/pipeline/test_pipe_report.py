@@ -135,6 +135,19 @@ def test_a_report_that_was_stopped_is_written_over(finished: Any) -> None:
     assert (folder / "003-truth.png").is_file()
 
 
+@pytest.mark.parametrize("text", ["[]", "null", '{"iou.png": 3}', "{", ""])
+def test_a_list_that_is_none_says_nothing(finished: Any, text: str) -> None:
+    folder = finished.folder / "report/tiny/pictures/val"
+    folder.mkdir(parents=True)
+    (folder / LIST).write_text(text)
+    (folder / "recall.png").write_bytes(b"mine")
+    done = finished.run("report", "--split", "val")
+    assert done.code == 2
+    assert "recall.png: exists, and is not as a report wrote it" in done.err
+    (folder / "recall.png").unlink()
+    assert finished.run("report", "--split", "val").code == 0
+
+
 def test_ious_are_those_of_the_evaluation(ready: tuple[Any, Settings, Known]) -> None:
     project, settings, known = ready
     rng = np.random.default_rng(0)
@@ -305,6 +318,20 @@ def test_a_run_of_a_free_name_is_shown_with_its_parameters_and_one_moved_aside_i
     out = report_command(other, "val", cases=1)
     assert "1 systems" in out
     assert f"mine elisa {digest[:12]} 7 train.seed: 5 -> 0" in text_of(ROOT / settings.run.report_dir / "d/val.html")
+    # What there is to type is about that run, not about the one of the current parameters.
+    options = f"--params {project.params} --set train.seed=5 --set train.seed=0"
+    answers = folder / "mine/predictions/val.parquet"
+    kept = answers.read_bytes()
+    answers.unlink()
+    asks = f"python cli.py {options} evaluate --system elisa --name mine --split val"
+    assert f"mine: has not answered this split; run: {asks}" in report_command(other, "val", cases=1)
+    (folder / "mine/checkpoints").mkdir()
+    record = (folder / "mine/run.json").rename(folder / "mine/checkpoints/run.json")
+    trains = f"python cli.py {options} train --system elisa --name mine && {asks}"
+    assert re.search(f"mine: unfinished: .*; run: {re.escape(trains)}", report_command(other, "val", cases=1))
+    record.rename(folder / "mine/run.json")
+    answers.write_bytes(kept)
+
     (folder / "mine").rename(folder / f"elisa-{digest[:12]}")
     out = report_command(other, "val", cases=1)
     assert "0 systems" in out
@@ -336,7 +363,7 @@ def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
     kept = (finished.folder / "report/tiny/similarity/val-demo_sam.png").read_bytes()
     finished.build("index --split val")
     finished.configure(masks__points_per_side=1)
-    finished.build("extract")
+    finished.build("extract --replace")
     out = finished.run("report", "--split", "val", "--cases", "1").out
     for encoder in ("demo_sam", "demo_alphaclip"):
         assert (

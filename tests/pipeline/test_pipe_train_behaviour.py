@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import stat
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,42 @@ def test_a_stopped_training_says_what_is_kept(finished: Any, monkeypatch: pytest
     done = finished.run("evaluate", "--system", "elisa", "--split", "val", before=before)
     assert done.code == 130
     assert "stopped by Ctrl-C; no answers are written" in done.err
+
+
+def test_what_a_stopped_restart_says_to_type_goes_on(
+    finished: Any, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (*SMALL, "--set", "train.batch_size=1", "--set", "train.save_steps=2")
+    with monkeypatch.context() as patch:
+        interrupted(patch, 3)
+        assert finished.run("train", "--system", "elisa", before=before).code == 130
+        done = finished.run("train", "--system", "elisa", "--restart", before=before)
+    assert done.code == 130
+    (typed,) = re.findall(r"kept: step 2; to go on: python cli\.py (.*)$", done.err, re.MULTILINE)
+    done = cli(*shlex.split(typed))
+    assert done.code == 0, done.err
+    assert "train elisa: step 2 of 5" in done.err
+
+    # Stopped before anything is moved aside: what is in the folder is another run's, or the whole one.
+    monkeypatch.setattr(stages.train.run, "train", raises(KeyboardInterrupt))
+    for more, option in ((("--set", "train.seed=9"), "--replace"), ((), "--restart")):
+        done = finished.run("train", "--system", "elisa", option, before=(*before, *more))
+        assert done.code == 130
+        assert f"stopped by Ctrl-C; {runs(finished) / 'elisa'} is as it was; run the same command again" in done.err
+
+
+def test_a_training_that_is_stopped_before_it_begins_says_so(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.train.held", raises(KeyboardInterrupt))
+    done = finished.run("train", "--system", "elisa", before=SMALL)
+    assert done.code == 130
+    assert "stopped by Ctrl-C; nothing was changed; run the same command again" in done.err
+
+
+def raises(error: type[BaseException]) -> Callable[..., Any]:
+    def function(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return function
 
 
 def test_where_nobody_looks_there_is_a_line_a_minute(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
