@@ -182,7 +182,7 @@ def test_success_is_told_from_commits(tiny: Any, monkeypatch: pytest.MonkeyPatch
     tiny.build("index --split val")
     tiny.configure(index__max_pixels=50_000)
     with pytest.raises(Exception, match="was committed by another writer meanwhile") as caught:
-        run_stage(load_settings(tiny.params), "index", "val", Liar())
+        run_stage(load_settings(tiny.params), "index", "val", Liar(), replace=True)
     assert exit_code_of(caught.value)[0] == INTERRUPTED
 
 

@@ -151,6 +151,7 @@ def test_the_lock_is_put_away_however_it_ends(clone: Path, end: str, to: str) ->
     else:
         child = subprocess.Popen(
             [sys.executable, "-m", "pipeline.repro", "demo"], cwd=clone, env=ENVIRONMENT, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job in the background ignores it
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 100

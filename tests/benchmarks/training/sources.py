@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stages.train.run import SYSTEMS, batches
-from store import Split
+from store import Split, rle
 from tests.benchmarks.training.jsonl import Lines
 from tests.benchmarks.training.rerun import Rerun
 from tests.benchmarks.training.samples import Light, read_samples
@@ -87,7 +87,10 @@ class FromElsewhere:
         about = {sample["path"]: sample for sample in light["about"]}
         images = [self.setting.pixels(path) for path in paths]
         known = {
-            table: [{"status": "ok", "error": None, "segmentation": about[path][table]} for path in paths]
+            table: [
+                {"status": "ok", "error": None, "segmentation": masks, "area": [rle.area(mask) for mask in masks]}
+                for masks in (about[path][table] for path in paths)
+            ]
             for table in ("masks", "instances")
         }
         known["targets"] = [{"image_index": paths.index(one["path"]), **one["target"]} for one in light["about"]]
