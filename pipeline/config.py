@@ -166,9 +166,10 @@ def _told(path: Path, origins: Mapping[tuple[str, ...], str], error: ValidationE
     lines: dict[str, list[str]] = {}
     for item in error.errors():
         given = [text for name, text in origins.items() if item["loc"][: len(name)] == name]
+        inside = [text for name, text in origins.items() if name[: len(item["loc"])] == item["loc"]]
         source = given[-1] if given else str(path)
-        if not item["loc"] and origins:  # parameters that do not fit each other
-            source = f"{path} with {', '.join(origins.values())}"
+        if inside and not given:  # parameters of the file and of the options that do not fit each other
+            source = f"{path} with {', '.join(inside)}"
         lines.setdefault(source, []).append(explain(Settings, item))
     return "\n".join(f"{source}: {found[0]}" if len(found) == 1 else f"{source}: {len(found)} values are wrong:\n  "
         + "\n  ".join(found) for source, found in lines.items())  # fmt: skip

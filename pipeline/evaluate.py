@@ -53,7 +53,7 @@ def evaluate_command(
         The report in Markdown, and the figures, 0 to 1, as a JSON value.
 
     Raises:
-        InputError: there are no such predictions, they are malformed, or not for this split.
+        InputError: there are no such predictions, they are malformed, or not for this split, or the split has no questions.
         StoreError: the split is not in the store, or unfinished.
     """
     settings.check_split(split)
@@ -87,6 +87,11 @@ def evaluate_command(
     results = summarise(scores.systems, RESAMPLES, SEED)
     quoted = [] if protocol else published(settings.dataset, split)
     count = len(scores.systems[system])
+    if not count:
+        raise InputError(
+            f"{settings.dataset}/{split} has no questions to score: its {len(opened)} images failed or have no annotation; "
+            f"{settings.command('info', '--split', split)} says which"
+        )
     lines = [
         f"# {as_text(system)} on {as_text(settings.dataset)}, {split}" + f", protocol {protocol}" * bool(protocol),
         "",

@@ -132,15 +132,23 @@ def read_picture(path: Path, max_pixels: int) -> Picture:
     try:
         return _decode(data, max_pixels)
     except ImageFailure as failure:
-        if not without_end_marker(data):
+        padded = without_end_marker(data)
+        if not padded:
             raise
         try:
-            pictures = [_decode(padded, max_pixels) for padded in without_end_marker(data)]
-        except ImageFailure:
+            picture, values = _decode(padded[0], max_pixels), [_as_coded(each) for each in padded]
+        except (ImageFailure, *DECODE_ERRORS):
             raise failure from None
-        if not every_pixel_is_there(data, [picture.pixels for picture in pictures]):
+        if not every_pixel_is_there(data, values):
             raise
-        return replace(pictures[0], note=NO_END_MARKER)
+        return replace(picture, note=NO_END_MARKER)
+
+
+def _as_coded(data: bytes) -> NDArray[np.uint8]:
+    """The values of a JPEG's components, uint8 [H, W] or [H, W, C]. Their conversion to RGB hides differences: black ink does."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        image.draft("YCbCr", image.size)  # heeded where the mode is RGB
+        return np.asarray(image)
 
 
 def _decode(data: bytes, max_pixels: int) -> Picture:

@@ -18,7 +18,7 @@ _SCAN, _INTERVAL, _RESTARTS = 0xDA, 0xDD, range(0xD0, 0xD8)
 _BARE = {0x00, 0x01, *range(0xD0, 0xDA)}
 """What follows 0xFF without a length: of the entropy-coded bytes, or a marker alone."""
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_PADDINGS = (bytes(64), b"\xaa" * 64, b"\x55" * 64, bytes(73 * number % 251 for number in range(64)))
+_PADDINGS = (*(bytes([value]) * 64 for value in (0x00, 0xAA, 0x55, 0x7F, 0xCC)), bytes(73 * n % 251 for n in range(64)))
 """One alone may happen to be what a short Huffman table decodes as the same blocks as another."""
 _ZEROS = 16
 _COEFFICIENTS = 64  # of a block
@@ -37,7 +37,7 @@ def without_end_marker(data: bytes) -> list[bytes]:
 
 
 def every_pixel_is_there(data: bytes, decoded: Sequence[NDArray[np.uint8]]) -> bool:
-    """Whether a JPEG lacks its end marker alone. ``decoded``: the pixels of each of :func:`without_end_marker`."""
+    """Whether a JPEG lacks its end marker alone. ``decoded``: the values of each of :func:`without_end_marker`."""
     first, *others = decoded
     try:
         return all(np.array_equal(first, other) for other in others) and _scans_are_complete(data)

@@ -118,6 +118,18 @@ def test_nothing_is_scored_where_nothing_is_asked(mixed: Any, tmp_path: Path) ->
     assert "of them without annotation" in (mixed.folder / "report/tiny/val.html").read_text()
 
 
+def test_a_split_without_questions_has_no_score(pictures: Any, tmp_path: Path) -> None:
+    pictures.build("index")
+    theirs = tmp_path / "theirs.jsonl"
+    image_id = open_split(pictures.store, "tiny", "val", columns="images").image_ids[0]
+    theirs.write_text(json.dumps({"image_id": image_id, "segmentation": None}))
+    done = pictures.run("evaluate", "--predictions", str(theirs), "--split", "val")
+    assert done.code == 2
+    assert "tiny/val has no questions to score" in done.err
+    assert "images failed or have no annotation" in done.err
+    assert f"--params {pictures.params} info --split val" in done.err
+
+
 def test_an_image_that_failed_is_not_absent(tiny: Any) -> None:
     (tiny.data / "val/fox.jpg").write_bytes(b"no picture")
     (tiny.data / "val/fox.json").unlink()

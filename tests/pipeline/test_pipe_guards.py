@@ -99,6 +99,10 @@ BAD = {
         ["info", "--set", "masks.crop_n_layers=1"],
         "with --set masks.crop_n_layers=1: ",
     ),
+    "set of what does not fit its section": (
+        ["info", "--set=run.threads=1", "--set=masks.crop_n_layers=1", "--set=masks.crop_n_points_downscale_factor=13"],
+        "params.yaml with --set masks.crop_n_layers=1, --set masks.crop_n_points_downscale_factor=13: masks: found points",
+    ),
     "set without anything": (["info", "--set"], "Option '--set' requires an argument."),
     "option of a device": (
         ["extract", "--device", "mps"],

@@ -66,6 +66,14 @@ def test_a_jpeg_that_lacks_more_is_never_read(tmp_path: Path, options: dict[str,
         assert note.startswith("failed: "), (cut, len(data))
 
 
+def test_the_end_of_a_plain_picture_is_not_guessed(tmp_path: Path) -> None:
+    """A few bits encode whole blocks of one ink, and most paddings give the ink's limit."""
+    data = _encoded(Image.new("CMYK", (33, 65), (0, 0, 0, 255)), quality=5)
+    assert _note(tmp_path / "a.jpg", data[:-2]) == NO_END_MARKER
+    for cut in range(3, 12):
+        assert (_note(tmp_path / "a.jpg", data[:-cut]) or "").startswith("failed: "), cut
+
+
 def test_a_jpeg_that_ends_in_zeros_is_not_completed(tmp_path: Path) -> None:
     data = _encoded(RGB, progressive=True)
     assert (_note(tmp_path / "a.jpg", data[: len(data) // 2] + bytes(500)) or "").startswith("failed: ")
