@@ -55,7 +55,7 @@ def run(
             parts[name].append(dict(spent))
     if autocast:
         whole["reference, bf16 autocast"] = in_bfloat16(theirs, image, repeats)
-    found = agreement(records["ours"], [record for record in records["reference"] if record["area"]])
+    found = agreement(records["ours"], not_empty(records["reference"]))
     return {
         "seconds": {name: statistics.median(values) for name, values in whole.items()},
         "stages": {
@@ -197,6 +197,7 @@ def post_on_identical_logits(calibrated: Calibrated, image: np.ndarray, repeats:
             "ours": lambda: again("ours", lambda: mine.generate(image, embedding[0])),
         }
         found = {name: work() for name, work in runs.items()}
+        found["reference"] = not_empty(found["reference"])
         same = [a["segmentation"] == b["segmentation"] for a, b in zip(found["ours"], found["reference"], strict=False)]
         times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(repeats):
@@ -208,6 +209,11 @@ def post_on_identical_logits(calibrated: Calibrated, image: np.ndarray, repeats:
         **{name: statistics.median(values) for name, values in times.items()},
         "identical": len(found["ours"]) == len(found["reference"]) and all(same),
     }
+
+
+def not_empty(records: list[Any]) -> list[Any]:
+    """The reference's records of masks with a pixel: the others are no proposals here."""
+    return [record for record in records if record["area"]]
 
 
 def seconds(work: Callable[[], object]) -> float:
