@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.config import Settings
 from pipeline.executors import Executor
-from pipeline.means import make_mean, open_mean, require_embeddings
-from pipeline.plan import ColumnPlan, place_of, plan_stages
+from pipeline.means import make_mean, mean_state, open_mean, require_embeddings
+from pipeline.plan import DONE, ColumnPlan, place_of, plan_stages
 from pipeline.preflight import require_upstream, require_writable
 from pipeline.run import run_stage
 from pipeline.summary import report_folder, write_report_file
@@ -46,13 +46,14 @@ def _look_ahead(settings: Settings) -> None:
     """Before the first mean is written: embeddings of every split, of the train splits all of them, and permissions."""
     for encoder in settings.embed.mask_encoders:
         require_embeddings(settings, encoder)
+    made = all(mean_state(settings, encoder) == DONE for encoder in settings.embed.mask_encoders)
     for split in settings.splits:
         plans = plan_stages(settings, ("normalize",), split)
         require_upstream(
             settings, plans, split, {shard: [p.spec.name for p in plans] for shard in range(_shards(plans))}
         )
-        require_writable(*(plan.folder for plan in plans))
-    require_writable(settings.store_path / "means", report_folder(settings))
+        require_writable(*(plan.folder for plan in plans if plan.todo or not plan.begun or not made))
+    require_writable(*(() if made else (settings.store_path / "means",)), report_folder(settings))
 
 
 def _shards(plans: Sequence[ColumnPlan]) -> int:

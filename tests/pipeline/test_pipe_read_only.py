@@ -128,6 +128,12 @@ def test_a_read_only_store_is_named(finished: Any, verb: str) -> None:
     assert "run the same command again" not in done.stderr
 
 
+def test_a_finished_store_that_is_read_only_needs_nothing(finished: Any) -> None:
+    for verb in ("extract", "normalize"):
+        done = read_only([finished.store], cli(finished, verb))
+        assert (done.returncode, "up to date" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
 def test_a_read_only_report_folder_is_named(finished: Any) -> None:
     done = read_only([finished.folder / "report"], cli(finished, "normalize"))
     assert done.returncode == INPUT, done.stderr
