@@ -50,7 +50,7 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
         raise damaged("the bytes are not the committed ones")
     try:
         # Not read_table: that imports pyarrow.dataset and pandas, which takes a second.
-        table = pq.ParquetFile(pa.BufferReader(data)).read(columns=None if fields is None else list(fields))
+        table = pq.ParquetFile(_owned_by_arrow(data)).read(columns=None if fields is None else list(fields))
     except (pa.ArrowException, OSError) as error:  # OSError is what Arrow raises for a broken footer
         raise damaged(f"found no table: {error}") from error
     name = commit.place.split("/", 2)[-1]
@@ -61,3 +61,11 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
         if (fields is None or field.name in fields) and field not in table.schema:
             raise damaged(f"found no field {field.name} of {field.type}")
     return table
+
+
+def _owned_by_arrow(data: bytes) -> pa.BufferReader:
+    """The same bytes in Arrow's memory. A thread of Arrow's may be the last to let go of them, also while the interpreter ends, and
+    letting go of Python's memory then ends the process by SIGABRT."""
+    buffer = pa.allocate_buffer(len(data))
+    memoryview(buffer).cast("B")[:] = data
+    return pa.BufferReader(buffer)

@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[Meta, list[Prediction]]:
     """
     try:
         with path.open("rb") as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True).read()
+            table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise PredictionError(f"{path}: not a Parquet file of predictions: {error}") from error
     found = (table.schema.metadata or {}).items()
