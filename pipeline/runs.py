@@ -62,6 +62,11 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
     params = settings.train
     if spec is not None:
         params = overridden(params, {key: value for key, value in spec.items() if key != "system"})
+    control = next((one for one in ("image", "question") if asked.endswith(f"-without-{one}")), params.without)
+    if control != params.without:  # it would take the place of the other run's control
+        raise InputError(
+            f"--name: found {asked!r}, the name of a control; for a control: --set train.without={control}"
+        )
     named = asked if asked in SYSTEMS else None if spec is None else spec["system"]
     folder = folder_of(settings, asked, params)
     if named is None and system is None:

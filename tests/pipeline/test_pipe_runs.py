@@ -236,6 +236,8 @@ def test_what_is_wrong_in_a_run_is_named(empty: Any, given: Any, words: str) -> 
         ("elisa", ".hidden", "expected letters, digits"),
         ("elisa", "mine-teacher_forced", "expected no -teacher_forced at its end"),
         ("elisa", "mine-shuffled-images", "expected no -shuffled-images at its end"),
+        ("elisa", "elisa-without-image", "found 'elisa-without-image', the name of a control"),
+        (None, "elisa-without-question", "--set train.without=question"),
     ],
 )
 def test_names(empty: Any, system: str | None, name: str | None, words: str) -> None:
