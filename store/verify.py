@@ -21,8 +21,6 @@ from .listing import entries, files_below, is_folder, is_there, walk
 
 __all__ = ["Problem", "Report", "repair", "verify"]
 
-LOOKS = 5
-"""How often files that belong to no column are looked at again while columns come to be."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
 """What a file system says that cannot lock a folder."""
 
@@ -103,15 +101,14 @@ def _verify_folder(store: Path, base: str, report: Report) -> None:
     """A split, or the means: its columns, and the files that belong to none."""
     folder = column_dir(store, base)
     lineage = Lineage(store)
-    judged: dict[Path, list[Problem]] = {}
-    unknown: list[Problem] = []
-    for _ in range(LOOKS):
-        for column in columns_below(folder):
-            if column not in judged:
-                judged[column] = _verify_column(lineage, base, column.relative_to(folder).as_posix(), report)
-        unknown = [problem for path in _outside(folder, judged) for problem in unknown_file(store, path)]
-        if not unknown or set(columns_below(folder)) == set(judged):
-            break
+    judged = {
+        column: _verify_column(lineage, base, column.relative_to(folder).as_posix(), report)
+        for column in columns_below(folder)
+    }
+    unknown = [problem for path in _outside(folder, judged) for problem in unknown_file(store, path)]
+    if unknown:  # also the files of columns that a writer began since they were listed: these are newer than this look
+        born = set(columns_below(folder)) - judged.keys()
+        unknown = [item for item in unknown if born.isdisjoint((store / item.place).parents)]
     report.problems += [problem for problems in judged.values() for problem in problems] + unknown
 
 
