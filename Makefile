@@ -75,5 +75,5 @@ bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
 
 clean: $(INSTALLED)  # the demo's data alone: real data took days of GPU time; what a person put into data/demo is kept
-	python -m stages.demo.files data/demo
+	python -m demo.data.files data/demo
 	rm -rf data/store/demo data/store/means/demo data/train/demo data/report/demo .dvc/tmp/demo

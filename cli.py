@@ -96,7 +96,7 @@ def demo(
 
     `python cli.py demo --scenes 200 --first-seed 950000`
     """
-    from pipeline.demo import make_demo_data, make_demo_scenes, train_demo_models
+    from pipeline.commands.demo import make_demo_data, make_demo_scenes, train_demo_models
 
     if scenes is not None:
         print(make_demo_scenes(scenes, first_seed, out))
@@ -115,7 +115,7 @@ def index(
 
     Example: `python cli.py index --split val`
     """
-    _run_stages(_settings(context, executor=executor, scheduler=scheduler), ("index",), split, replace=True)
+    _compute_stages(_settings(context, executor=executor, scheduler=scheduler), ("index",), split, replace=True)
 
 
 @app.command()
@@ -169,7 +169,7 @@ def extract(
         )
     stages = (stage,) if stage else every
     how = {"limit": limit, "retry_failed": retry_failed, "dry_run": dry_run, "replace": replace}
-    _run_stages(settings, stages, split, only=encoder or (), **how)
+    _compute_stages(settings, stages, split, only=encoder or (), **how)
 
 
 @app.command()
@@ -178,8 +178,8 @@ def normalize(context: typer.Context, executor: ExecutorOption = None, scheduler
 
     Example: `python cli.py normalize`
     """
+    from pipeline.commands.normalize import run_normalize
     from pipeline.executors import open_executor
-    from pipeline.normalize import run_normalize
     from pipeline.summary import finish
 
     settings = _settings(context, executor=executor, scheduler=scheduler)
@@ -213,8 +213,8 @@ def train(
 
     `python cli.py --set train.epochs=3 train --system lisa --replace`
     """
+    from pipeline.commands.train import train_command
     from pipeline.errors import as_given
-    from pipeline.train import train_command
 
     print(as_given(train_command(_settings(context, device=device), system, name, restart, replace)))
 
@@ -268,9 +268,9 @@ def evaluate(
 
     `python cli.py evaluate --predictions probabilities/ --split val --threshold 128`
     """
-    from pipeline.evaluate import check_options, evaluate_command, keep_report
+    from pipeline.commands.evaluate import check_options, evaluate_command, keep_report
+    from pipeline.commands.train import answers, controls
     from pipeline.runs import resolve
-    from pipeline.train import answers, controls
     from pipeline.usage import asks_a_system, check_setting
 
     check_setting(setting, predictions, with_controls)
@@ -302,8 +302,8 @@ def report(
 
     `python cli.py report --split test --cases 12 --out ~/for-the-meeting`
     """
+    from pipeline.commands.report import report_command
     from pipeline.errors import as_given
-    from pipeline.report import report_command
 
     print(as_given(report_command(_settings(context), split, cases, out)))
 
@@ -314,8 +314,8 @@ def info(context: typer.Context, split: SplitOption = None, as_json: JsonOption 
 
     Example: `python cli.py info --split val`
     """
+    from pipeline.commands.info import as_text, describe
     from pipeline.errors import as_given
-    from pipeline.info import as_text, describe
 
     settings = _settings(context)
     found = describe(settings, _splits(settings, split))
@@ -343,8 +343,8 @@ def verify(
 
     `python cli.py verify --split val --repair`
     """
+    from pipeline.commands.verify import verify_command
     from pipeline.errors import as_given
-    from pipeline.verify import verify_command
 
     settings = _settings(context)
     code, text = verify_command(settings, _splits(settings, split), deep, complete, repair, as_json)
@@ -369,18 +369,18 @@ def weights(
 
     `python cli.py weights alphaclip_vit_b16 --from ~/Downloads/clip_b16_grit1m_fultune_8xe.pth`
     """
-    from pipeline.weights import weights_command
+    from pipeline.commands.weights import weights_command
 
     print(weights_command(_settings(context), names or [], source, replace))
 
 
-def _run_stages(settings: Settings, stages: tuple[str, ...], split: str | None, **options: Any) -> None:
+def _compute_stages(settings: Settings, stages: tuple[str, ...], split: str | None, **options: Any) -> None:
+    from pipeline.compute import compute_stages
     from pipeline.executors import open_executor
-    from pipeline.run import run_stages
     from pipeline.summary import finish
 
     with open_executor(settings) as executor:
-        summaries = run_stages(settings, stages, _splits(settings, split), executor, **options)
+        summaries = compute_stages(settings, stages, _splits(settings, split), executor, **options)
     raise typer.Exit(finish(settings, summaries, dry_run=bool(options.get("dry_run"))))
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 MAX_BYTES = 1_000_000
-LARGE = ("stages/demo/models/", "tests/data/")
+LARGE = ("demo/models/", "tests/data/")
 
 
 def problem(path: Path) -> str | None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pipeline.config import Settings
 from pipeline.graph import STAGES, identities, specs
 from pipeline.plan import place_of
-from store.columns import fingerprint
 from store.errors import DamagedStoreError, StoreError
-from store.lineage import Lineage
+from store.format.column import fingerprint
+from store.format.lineage import Lineage
 
 
 def to_complete(settings: Settings, split: str, column: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from store.columns import ColumnMeta
-from store.writer import begin_column
+from store.format.column import ColumnMeta
+from store.write.writer import begin_column
 
 _begun: set[tuple[str, str]] = set()
 
 
 def begin_once(token: str, folder: Path, meta: ColumnMeta, found: str | None) -> None:
-    """:func:`store.writer.begin_column`, in place of the fingerprint ``found``; ``token`` names the run.
+    """:func:`store.write.writer.begin_column`, in place of the fingerprint ``found``; ``token`` names the run.
 
     Raises:
         ConflictError: another run began the column meanwhile.

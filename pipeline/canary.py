@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.config import InputError
 from pipeline.shard import ShardSource, ShardTask, runner, settings_of
 from stages.base import ShardInput
-from store.schema import OK
+from store.format.schema import OK
 
 LEAST_COSINE = 0.99
 """Of a vector and its stored self: room for float16 and another device, none for another transform or checkpoint."""

@@ -8,9 +8,9 @@ import time
 from pipeline.config import InputError, Settings
 from pipeline.plan import place_of
 from pipeline.shard import ShardResult, ShardTask
-from store.columns import read_commit
 from store.errors import ConflictError
-from store.layout import COMMITS, column_dir
+from store.format.column import read_commit
+from store.format.layout import COMMITS, column_dir
 
 SEEN_WITHIN_S = 60.0
 """A file that another host wrote to a network file system may take this long to be seen here (NFS: acdirmax)."""

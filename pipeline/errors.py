@@ -66,8 +66,8 @@ def exit_code_of(error: BaseException) -> tuple[int, str]:
 def _code_of(error: BaseException) -> tuple[int, str]:
     # Imported when something failed, so that --help loads no data set's loader.
     from pipeline.config import InputError
+    from stages.checkpoints import WeightsError
     from stages.datasets.base import DatasetError
-    from stages.weights import WeightsError
     from store.errors import ConflictError, DamagedStoreError, StoreError
 
     if isinstance(error, StoppedError):
@@ -116,7 +116,7 @@ def _advice(error: StoreError) -> str:
     """What to type, for errors that carry their place; empty where the settings are not known or are wrong themselves."""
     from pipeline.advice import of_error
     from pipeline.config import InputError
-    from stages.weights import WeightsError
+    from stages.checkpoints import WeightsError
     from store.errors import StoreError
 
     settings = _given.get("settings")

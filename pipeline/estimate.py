@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline.config import Settings
 from pipeline.plan import ColumnPlan, place_of
-from store.columns import Commit, committed_shards, read_commit
 from store.errors import DamagedStoreError
-from store.layout import column_dir
+from store.format.column import Commit, committed_shards, read_commit
+from store.format.layout import column_dir
 
 PLACE_OF_WORK = ("device", "threads", "points_per_batch", "masks_per_batch", "images_per_batch", "prefetch")
 """Fields of section run that decide how fast one worker is."""

@@ -55,7 +55,7 @@ def open_executor(settings: Settings) -> Iterator[Executor]:
     if settings.run.executor == "local":
         yield LocalExecutor()
         return
-    from pipeline.dask_executor import DaskExecutor
+    from pipeline.dask.executor import DaskExecutor
 
     with contextlib.ExitStack() as stack:
         yield DaskExecutor(settings, stack)

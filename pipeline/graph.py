@@ -12,10 +12,11 @@ from typing import Any
 from pipeline.config import InputError, Settings
 from stages import embed, index, masks, match, normalize
 from stages.base import ColumnSpec
-from stages.weights import WEIGHTS, WeightsError, expected_sha256
-from store.columns import fingerprint
-from store.files import canonical_json
-from store.layout import FORMAT_VERSION
+from stages.checkpoints import WeightsError
+from stages.weights import WEIGHTS, expected_sha256
+from store.format.column import fingerprint
+from store.format.layout import FORMAT_VERSION
+from store.storage.files import canonical_json
 
 STAGES: dict[str, ModuleType] = {"index": index, "masks": masks, "embed": embed, "match": match, "normalize": normalize}
 """Stage name = section of params.yaml = DVC stage = value of --stage, in the order they run."""

@@ -17,14 +17,14 @@ from pipeline.graph import identities, specs
 from pipeline.plan import expected_meta, place_of
 from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
 from stages.progress import progress
-from store.columns import Commit, fingerprint, read_column, read_commit
 from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
-from store.layout import column_dir
-from store.lineage import Lineage, upstream_place
-from store.reader import Column, open_column
-from store.schema import OK
-from store.shard_reader import ShardReader
-from store.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
+from store.format.column import Commit, fingerprint, read_column, read_commit
+from store.format.layout import column_dir
+from store.format.lineage import Lineage, upstream_place
+from store.format.schema import OK
+from store.read.array import ShardReader
+from store.read.column import Column, open_column
+from store.write.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
 
 
 @dataclass(frozen=True)

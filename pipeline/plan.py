@@ -15,13 +15,13 @@ from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
 from stages.index import order, reading, source_files, source_sha256
 from stages.names import did_you_mean
-from store.columns import ColumnMeta, committed_shards, fingerprint, read_column, read_commit
 from store.errors import DamagedStoreError
-from store.layout import column_dir, find_splits, what_exists
-from store.lineage import FILE, Lineage, upstream_place
-from store.listing import folders, is_folder, state_of
-from store.tables import read_table
-from store.writer import is_begun
+from store.format.column import ColumnMeta, committed_shards, fingerprint, read_column, read_commit
+from store.format.layout import column_dir, find_splits, what_exists
+from store.format.lineage import FILE, Lineage, upstream_place
+from store.format.tables import read_table
+from store.storage.listing import folders, is_folder, state_of
+from store.write.writer import is_begun
 
 DONE, MISSING, STALE, DAMAGED = "done", "missing", "stale", "damaged"
 

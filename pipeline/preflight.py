@@ -14,9 +14,9 @@ from pipeline.graph import identities, specs
 from pipeline.plan import MISSING, STALE, ColumnPlan, place_of
 from pipeline.shard import require_device
 from stages.weights import locate, why_missing
-from store.columns import fingerprint
-from store.lineage import Lineage
-from store.listing import is_there
+from store.format.column import fingerprint
+from store.format.lineage import Lineage
+from store.storage.listing import is_there
 
 ON_A_DEVICE = ("masks", "embed")
 """Stages that compute with torch."""

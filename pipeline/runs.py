@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
-from stages.evaluate.predictions import MODES
 from stages.names import did_you_mean
+from stages.predictions import MODES
 from stages.train.folder import Held, held
-from stages.train.identity import SHORT, Difference, differences, identity, system_of
 from stages.train.params import ANSWERING, TrainParams, overridden
+from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
 
 SYSTEMS = tuple(ANSWERING)
 """Those that ``train`` knows (``stages.train.run.SYSTEMS``, which would import torch)."""

@@ -24,15 +24,15 @@ from stages.base import Entry, Pixels, Runner, ShardInput
 from stages.images import ImageFailure, inside, read_image
 from stages.index import source_sha256
 from stages.weights import expected_sha256, locate
-from store.columns import ColumnMeta, Commit, fingerprint, read_column, read_commit
 from store.errors import ConflictError, IncompleteColumnError
-from store.layout import column_dir
-from store.lineage import no_column
-from store.schema import OK
-from store.shard_reader import ShardReader
-from store.shards import AnyArray
-from store.tables import read_table
-from store.writer import seen_commit, write_shard
+from store.format.arrays import AnyArray
+from store.format.column import ColumnMeta, Commit, fingerprint, read_column, read_commit
+from store.format.layout import column_dir
+from store.format.lineage import no_column
+from store.format.schema import OK
+from store.format.tables import read_table
+from store.read.array import ShardReader
+from store.write.writer import seen_commit, write_shard
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config import ROOT, Settings
 from pipeline.errors import DONE, FAILURES, as_given
 from pipeline.tally import StageSummary
-from store.files import make_folder
+from store.storage.files import make_folder
 
 
 def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool = False) -> int:

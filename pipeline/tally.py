@@ -10,9 +10,9 @@ from pipeline.config import Settings
 from pipeline.estimate import Estimate
 from pipeline.plan import DONE, ColumnPlan, place_of
 from pipeline.sources import unread_files
-from store.columns import Commit, read_commit
-from store.layout import column_dir
-from store.schema import ABSENT, FAILED, OK
+from store.format.column import Commit, read_commit
+from store.format.layout import column_dir
+from store.format.schema import ABSENT, FAILED, OK
 
 
 @dataclass(frozen=True)

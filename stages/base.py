@@ -19,10 +19,10 @@ from stages.datasets.base import Source
 from stages.images import ImageFailure
 from stages.params import Sections
 from store import rle
-from store.columns import ArrayLayout
-from store.schema import ABSENT, FAILED, OK, REMOVED
-from store.shards import AnyArray
-from store.writer import ShardData
+from store.format.arrays import AnyArray
+from store.format.column import ArrayLayout
+from store.format.schema import ABSENT, FAILED, OK, REMOVED
+from store.write.writer import ShardData
 
 Pixels = npt.NDArray[np.uint8]
 VECTORS_PER_CHUNK = 16

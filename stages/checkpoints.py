@@ -1,4 +1,4 @@
-"""Files of weights: what a file is that holds no weights, and whether it holds the tensors that its loader needs.
+"""Files of weights: what a file is that holds no weights, and one error for whatever cannot be read.
 
 No torch is imported before a file is read.
 """
@@ -6,7 +6,6 @@ No torch is imported before a file is read.
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import pickle
 import string
@@ -16,14 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages.weights import WeightsError
-
 _HEAD_BYTES = 512
 _HEADER_BYTES = 100_000_000  # more than a safetensors header may have
 _LFS = b"version https://git-lfs.github.com/spec/"
 _MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 _ARCHIVES = {b"\x1f\x8b": "a gzip archive", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive", b"%PDF": "a PDF"}
 _PRINTED = frozenset(string.printable.encode())
+
+
+class WeightsError(Exception):
+    """A checkpoint is missing or is not the expected one; the message says what to type."""
 
 
 def kind_of(path: Path) -> str:
@@ -91,30 +92,6 @@ def reading(path: Path, what: str = "checkpoint") -> Iterator[None]:
         AttributeError, LookupError, TypeError, ValueError,
     ) as error:  # fmt: skip
         raise _unreadable(path, what, error) from error
-
-
-def check_file(name: str, path: Path) -> None:
-    """Open a file as the encoder or the SAM does that needs the weights ``name``; keys and shapes must be theirs.
-
-    Raises:
-        WeightsError: it is no checkpoint, or one of another model.
-    """
-    if is_no_checkpoint(path):
-        raise WeightsError(f"{path}: found {kind_of(path)}, expected a checkpoint")
-    from stages.encoders import ENCODERS
-
-    encoder = next((encoder for encoder in ENCODERS.values() if name in encoder.weights), None)
-    if encoder is None:
-        return
-    module = importlib.import_module(f"stages.encoders.{encoder.module}")
-    if len(encoder.weights) == 1:
-        module.build(encoder, {name: path}, "cpu", 1)
-    elif check := getattr(module, "check", None):
-        check(encoder, path)
-    else:
-        from stages.encoders.common import load_state
-
-        load_state(path)
 
 
 def _safetensors_end(path: Path, header: int) -> int:

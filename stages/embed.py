@@ -15,9 +15,9 @@ from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Pixels, RleMas
 from stages.encoders import Encoder, Model, build, embed_all, encoder_line
 from stages.masks import features_column
 from stages.params import Sections
-from store.columns import ArrayLayout
-from store.shards import AnyArray
-from store.writer import ShardData
+from store.format.arrays import AnyArray
+from store.format.column import ArrayLayout
+from store.write.writer import ShardData
 
 VERSION = 2
 MASKS_PER_BATCH = 64
@@ -75,7 +75,7 @@ def _features(params: Sections, name: str, encoder: Encoder) -> tuple[str, ...]:
 
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
     """Load the encoders of the ``wanted`` columns; return the function that embeds a shard."""
-    from stages.batches import ahead, groups
+    from stages.batch_size import ahead, groups
     from stages.device import resolve_device
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
@@ -85,7 +85,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     models = {name: build(name, weights, device, at_once, params.embed.precision) for name in names}
     size = params.run.images_per_batch or IMAGES_PER_BATCH[device]
 
-    def run(shard: ShardInput) -> dict[str, ShardData]:
+    def compute(shard: ShardInput) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}
         rows = {table: shard.rows(table) for table in dict.fromkeys(_regions(spec) for spec in specs.values())}
         places = zip(itertools.count(), shard.indices, shard.rows("images"), shard.pixels(), strict=False)
@@ -98,7 +98,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
             shard.tick(len(group))
         return {name: collector.data() for name, collector in out.items()}
 
-    return run
+    return compute
 
 
 Place = tuple[int, int, dict[str, Any], Pixels | None]

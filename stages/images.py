@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from stages.jpeg import every_pixel_is_there, without_end_marker
-from store.pixels import orientation_of, upright_rgb
+from store.read.pixels import orientation_of, upright_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -13,10 +13,11 @@ from stages.datasets import DATASETS
 from stages.datasets.base import Annotation, DatasetError, Source
 from stages.images import LOST_LINK, ImageFailure, inside, read_picture
 from stages.params import Sections
-from store import rle, schema
-from store.files import cached_sha256
-from store.schema import ABSENT, FAILED, REMOVED
-from store.writer import ShardData
+from store import rle
+from store.format import schema
+from store.format.schema import ABSENT, FAILED, REMOVED
+from store.storage.files import cached_sha256
+from store.write.writer import ShardData
 
 VERSION = 2
 """2: shapes by their shape_type, sizes in the JSON, encodings; images without annotation are absent; a JPEG may lack its end."""
@@ -115,7 +116,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     folder = root / params.index.root
     annotate = partial(loader.annotate, folder, **reading(params))
 
-    def run(shard: ShardInput) -> dict[str, ShardData]:
+    def compute(shard: ShardInput) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}
         upstream = [None] * len(shard.indices) if "images" in out else shard.rows("images")
         for index, entry, row in zip(shard.indices, shard.entries, upstream, strict=True):
@@ -126,7 +127,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
             shard.tick(1)
         return {name: collector.data() for name, collector in out.items()}
 
-    return run
+    return compute
 
 
 def image_row(root: Path, entry: Entry, max_pixels: int) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
 from stages.names import did_you_mean
 from stages.params import Sections
-from stages.sam import SAM_MODELS, SamModel
-from store import schema
-from store.columns import ArrayLayout
-from store.schema import FAILED
-from store.writer import ShardData
+from stages.proposers.sam import SAM_MODELS, SamModel
+from store.format import schema
+from store.format.column import ArrayLayout
+from store.format.schema import FAILED
+from store.write.writer import ShardData
 
 if TYPE_CHECKING:
-    from stages.sam.proposals import Prepared
+    from stages.proposers.sam.proposals import Prepared
 
 VERSION = 2
 RECORD_FIELDS = ("segmentation", "bbox", "area", "predicted_iou", "stability_score", "point_coords", "crop_box")
@@ -57,10 +57,10 @@ def features_column(model: str) -> str:
 
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
     """Load SAM; return the function that segments a shard."""
-    from stages.batches import ahead, groups
+    from stages.batch_size import ahead, groups
     from stages.device import resolve_device
-    from stages.sam.generator import POINTS_PER_BATCH
-    from stages.sam.proposals import MaskGenerator
+    from stages.proposers.sam.generator import POINTS_PER_BATCH
+    from stages.proposers.sam.proposals import MaskGenerator
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
@@ -68,7 +68,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch or POINTS_PER_BATCH)
     features = features_column(params.masks.model)
 
-    def run(shard: ShardInput) -> dict[str, ShardData]:
+    def compute(shard: ShardInput) -> dict[str, ShardData]:
         with ThreadPoolExecutor(1, thread_name_prefix="masks") as background:
             return segment(shard, background)
 
@@ -105,7 +105,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
         collect()
         return {name: collector.data() for name, collector in out.items()}
 
-    return run
+    return compute
 
 
 def _field(record: Mapping[str, Any], name: str) -> Any:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
 from stages.params import Sections
-from store import schema
+from store.format import schema
 from store.overlap import against_instances, against_targets
-from store.writer import ShardData
+from store.write.writer import ShardData
 
 VERSION = 1
 
@@ -26,7 +26,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     """Return the function that matches a shard."""
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
 
-    def run(shard: ShardInput) -> dict[str, ShardData]:
+    def compute(shard: ShardInput) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}
         instances = shard.rows("instances") if "match/instances" in out else [None] * len(shard.indices)
         targets = shard.rows("targets") if "match/targets" in out else []
@@ -48,7 +48,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
             shard.tick(1)
         return {name: collector.data() for name, collector in out.items()}
 
-    return run
+    return compute
 
 
 def _match_targets(

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Runner, ShardInput
 from stages.encoders import encoder_line
 from stages.params import Sections
-from store.columns import ArrayLayout
-from store.layout import mean_column
-from store.shards import AnyArray
-from store.writer import ShardData
+from store.format.arrays import AnyArray
+from store.format.column import ArrayLayout
+from store.format.layout import mean_column
+from store.write.writer import ShardData
 
 VERSION = 2
 KINDS = ("mask_embeddings", "instance_embeddings")
@@ -85,7 +85,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     """Return the function that centres a shard."""
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
 
-    def run(shard: ShardInput) -> dict[str, ShardData]:
+    def compute(shard: ShardInput) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}
         for column in out.values():
             source, mean = column.spec.reads
@@ -99,4 +99,4 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
             shard.tick(1)
         return {name: collector.data() for name, collector in out.items()}
 
-    return run
+    return compute

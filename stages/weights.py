@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
+from stages.checkpoints import WeightsError, kind_of
 from stages.download import download
 from stages.names import did_you_mean
-from store.files import cached_sha256, file_sha256
-
-
-class WeightsError(Exception):
-    """A checkpoint is missing or is not the expected one; the message says what to type."""
+from store.storage.files import cached_sha256, file_sha256
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class Weights:
     source: str
     """Who publishes the file, and whose the digest is."""
     path: str
-    """File name in the folder of fetched weights; if ``committed``, relative to this package."""
+    """File name in the folder of fetched weights; if ``committed``, relative to the repository."""
     committed: bool = False
     """Whether the file is part of the repository."""
 
@@ -138,10 +132,10 @@ def expected_sha256(name: str, lock: Path) -> str:
 
     Raises :class:`WeightsError` if there is no such checkpoint, or neither has its digest.
     """
-    weights = _weights(name)
-    digest = weights.sha256 or _read_lock(lock).get(name)
+    weights = find(name)
+    digest = weights.sha256 or read_lock(lock).get(name)
     if digest is None:
-        raise WeightsError(f"{name}: no digest in {lock}; {_how_to_get(weights)}")
+        raise WeightsError(f"{name}: no digest in {lock}; {how_to_get(weights)}")
     return digest
 
 
@@ -150,28 +144,26 @@ def locate(name: str, folder: Path, lock: Path) -> Path:
 
     Raises :class:`WeightsError`, with the command that gets the file, if it is missing or has another digest.
     """
-    weights = _weights(name)
+    weights = find(name)
     expected = expected_sha256(name, lock)
     path = _place(weights, folder)
     if not path.is_file():
-        raise WeightsError(f"{name}: found no file {path}; {_how_to_get(weights)}")
+        raise WeightsError(f"{name}: found no file {path}; {how_to_get(weights)}")
     found = cached_sha256(path)
     if found != expected:
-        from stages.checkpoints import kind_of
-
         raise WeightsError(
-            f"{path}: found sha256 {found} ({kind_of(path)}), expected {expected}; {_how_to_get(weights)}"
+            f"{path}: found sha256 {found} ({kind_of(path)}), expected {expected}; {how_to_get(weights)}"
         )
     return path
 
 
 def why_missing(name: str, folder: Path, lock: Path) -> str | None:
     """Why a checkpoint cannot be used yet, with the command that gets it; None when its file is there (it is not digested)."""
-    weights = _weights(name)
-    if weights.sha256 is None and name not in _read_lock(lock):
-        return f"{name}: not adopted yet; {_how_to_get(weights)}"
+    weights = find(name)
+    if weights.sha256 is None and name not in read_lock(lock):
+        return f"{name}: not adopted yet; {how_to_get(weights)}"
     path = _place(weights, folder)
-    return None if path.is_file() else f"{name}: found no file {path}; {_how_to_get(weights)}"
+    return None if path.is_file() else f"{name}: found no file {path}; {how_to_get(weights)}"
 
 
 def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
@@ -181,13 +173,13 @@ def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
     ``progress`` shows a bar on stderr, if that is a terminal.
     Raises :class:`WeightsError` if the file cannot be fetched or has another digest.
     """
-    weights = _weights(name)
+    weights = find(name)
     path = _place(weights, folder)
     expected = expected_sha256(name, lock)
     if path.is_file() and cached_sha256(path) == expected:
         return path
     if weights.url is None:
-        raise WeightsError(f"{name}: there is no address to fetch it from; {_how_to_get(weights)}")
+        raise WeightsError(f"{name}: there is no address to fetch it from; {how_to_get(weights)}")
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -199,8 +191,6 @@ def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
         ) from error
     found = file_sha256(part)
     if found != expected:
-        from stages.checkpoints import kind_of
-
         kind = kind_of(part)
         part.unlink()
         raise WeightsError(
@@ -211,67 +201,21 @@ def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
     return path
 
 
-def adopt(name: str, file: Path, folder: Path, lock: Path, replace: bool = False) -> Path:
-    """Copy a file that a person got by hand into ``folder``, and record its digest if the registry has none.
-
-    Where the registry has no digest, the file must hold what the loader of these weights needs.
-
-    Args:
-        replace: also where the lock file has the digest of another file.
-
-    Raises:
-        WeightsError: the registry or the lock file has another digest, or the file is no such checkpoint; nothing is kept.
-    """
-    from stages.checkpoints import check_file, kind_of
-
-    weights = _weights(name)
-    if weights.committed:
-        raise WeightsError(f"{name}: it is part of the repository; {_how_to_get(weights)}")
-    if not file.is_file():
-        found = "a folder" if file.is_dir() else "no file"
-        raise WeightsError(f"{name}: found {found} {file}, expected a file; {_how_to_get(weights)}")
-    path = _place(weights, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".adopt-", dir=folder) as beside:
-        copy = Path(beside) / path.name  # by its suffix a loader knows how to read it
-        shutil.copyfile(file, copy)
-        found = file_sha256(copy)
-        if weights.sha256 not in (None, found):
-            raise WeightsError(
-                f"{file}: found sha256 {found} ({kind_of(copy)}), expected {weights.sha256} of the registry; nothing was kept"
-            )
-        if weights.sha256 is None:
-            try:
-                check_file(name, copy)
-            except WeightsError as error:
-                reason = str(error).replace(str(copy), str(file))
-                raise WeightsError(f"{name}: {reason}; nothing was kept; {_how_to_get(weights)}") from error
-            adopted = _read_lock(lock).get(name, found)
-            if adopted != found and not replace:
-                raise WeightsError(
-                    f"{file}: found sha256 {found}, expected {adopted} of {lock}; nothing was kept; to have this file instead: "
-                    f"python cli.py weights {name} --from {shlex.quote(str(file))} --replace"
-                )
-        copy.replace(path)
-    if weights.sha256 is None:
-        record(name, path, lock)
-    return path
-
-
 def record(name: str, file: Path, lock: Path) -> None:
     """Write the digest of ``file`` into the lock file, in place of the one it has for that checkpoint.
 
     Raises :class:`WeightsError` for a checkpoint whose digest is in the registry.
     """
-    if _weights(name).sha256 is not None:
+    if find(name).sha256 is not None:
         raise WeightsError(f"{name}: its digest is in the registry, not in {lock}")
-    digests = {**_read_lock(lock), name: file_sha256(file)}
+    digests = {**read_lock(lock), name: file_sha256(file)}
     temporary = lock.with_name(f"{lock.name}.{os.getpid()}.part")
     temporary.write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(lock)
 
 
-def _weights(name: str) -> Weights:
+def find(name: str) -> Weights:
+    """The checkpoint of that name; raises :class:`WeightsError` where there is none."""
     if name not in WEIGHTS:
         raise WeightsError(
             f"unknown weights {name!r}; choose one of: {', '.join(sorted(WEIGHTS))}{did_you_mean(name, WEIGHTS)}"
@@ -281,14 +225,15 @@ def _weights(name: str) -> Weights:
 
 def place(name: str, folder: Path) -> Path:
     """Where the file of a checkpoint is, or would be; ``folder`` is that of fetched weights."""
-    return _place(_weights(name), folder)
+    return _place(find(name), folder)
 
 
 def _place(weights: Weights, folder: Path) -> Path:
-    return (Path(__file__).parent if weights.committed else folder) / weights.path
+    return (Path(__file__).parents[1] if weights.committed else folder) / weights.path
 
 
-def _how_to_get(weights: Weights) -> str:
+def how_to_get(weights: Weights) -> str:
+    """What to type or to do for the file of a checkpoint."""
     if weights.committed:
         return "check it out again, or train it: python cli.py demo --train-models"
     if weights.url is None:
@@ -296,7 +241,8 @@ def _how_to_get(weights: Weights) -> str:
     return f"type: python cli.py weights {weights.name}"
 
 
-def _read_lock(lock: Path) -> dict[str, str]:
+def read_lock(lock: Path) -> dict[str, str]:
+    """Name -> digest, of the lock file; raises :class:`WeightsError` where it is no such file."""
     try:
         digests = json.loads(lock.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -7,19 +7,12 @@ record.masks[0].decode()                     # bool [H, W]
 record["mask_embeddings/demo_alphaclip"]     # float16 [count, D]
 """
 
-from .errors import (
-    ConflictError,
-    DamagedStoreError,
-    FailedImageError,
-    IncompleteColumnError,
-    RleError,
-    StoreError,
-)
-from .layout import FORMAT_VERSION
-from .reader import Split, open_split
-from .records import Record, Records, Region
-from .stream import Stream, mix
-from .views import Candidates
+from .errors import ConflictError, DamagedStoreError, FailedImageError, IncompleteColumnError, RleError, StoreError
+from .format.layout import FORMAT_VERSION
+from .read.record import Record, Records, Region
+from .split import Split, open_split
+from .stream.candidates import Candidates
+from .stream.stream import Stream, mix
 
 __all__ = [
     "FORMAT_VERSION",

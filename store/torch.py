@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .batches import Batch, BatchReader
 from .errors import StoreError
-from .options import whole
-from .schedule import Schedule, Step
-from .stream import Stream, walk
+from .read.options import whole
+from .stream.batches import Batch, BatchReader
+from .stream.schedule import Schedule, Step
+from .stream.stream import Stream, walk
 
 __all__ = ["Loader", "loader", "to_tensors"]
 

@@ -20,10 +20,10 @@ import pytest
 import typer
 import yaml
 
-from stages.train.identity import VERSIONS, differences, identity
-from store.columns import ArrayLayout, ColumnMeta, Commit
-from store.layout import FORMAT_VERSION
-from store.schema import TABLES
+from stages.train.run_digest import VERSIONS, differences, identity
+from store.format.column import ArrayLayout, ColumnMeta, Commit
+from store.format.layout import FORMAT_VERSION
+from store.format.schema import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,7 +17,7 @@ import pytest
 from factory import Known, full_store
 
 import store
-from store.reader import Split
+from store.split import Split
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/reading.md").read_text(encoding="utf-8")

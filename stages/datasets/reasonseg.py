@@ -34,7 +34,7 @@ from stages.datasets.shapes import IGNORE, TARGET, Shape, raster, read_shapes
 from stages.datasets.sizes import UPRIGHT, drawn_on
 from stages.images import LOST_LINK, SUFFIXES, ImageFailure, inside, read_picture
 from store import rle
-from store.pixels import oriented
+from store.read.pixels import oriented
 
 Mask = NDArray[np.bool_]
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stages.names import did_you_mean
 from stages.params import Precision
-from stages.sam import SAM_MODELS
+from stages.proposers.sam import SAM_MODELS
 
 Model = Callable[..., npt.NDArray[np.float32]]
 

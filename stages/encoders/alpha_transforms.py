@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from stages.encoders.common import CLIP_STATS, ImageArray, Mask, normalise, resize, resize_and_crop
+from stages.encoders.common import Mask
+from stages.transforms import CLIP_STATS, ImageArray, normalise, resize, resize_and_crop
 
 
 def aligned_image(image: ImageArray, side_px: int) -> ImageArray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from stages.batches import over
+from stages.batch_size import over
 from stages.encoders import Encoder, Model, Together
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, make_alphaclip

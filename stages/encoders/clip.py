@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from open_clip.transformer import VisionTransformer
 
-from stages.batches import over
+from stages.batch_size import over
 from stages.encoders import Encoder, Model, Together
 from stages.encoders.alpha_transforms import aligned_image
 from stages.encoders.clip_vit import load_clip_visual, make_clip
-from stages.encoders.common import CLIP_STATS, ImageArray, Vectors, load_into, normalise, resize_and_crop
+from stages.encoders.common import Vectors, load_into
+from stages.transforms import CLIP_STATS, ImageArray, normalise, resize_and_crop
 
 
 def make_model(encoder: Encoder) -> VisionTransformer:

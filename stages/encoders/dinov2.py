@@ -8,18 +8,10 @@ from pathlib import Path
 import torch
 
 from stages.encoders import Encoder, Model
-from stages.encoders.common import (
-    IMAGENET_STATS,
-    ImageArray,
-    Mask,
-    Vectors,
-    load_into,
-    load_state,
-    once_an_image,
-    padded_input,
-)
+from stages.encoders.common import Mask, Vectors, load_into, load_state, once_an_image
 from stages.encoders.dinov2_vit import PATCH_PX, DINOv2, from_official
 from stages.encoders.pooling import mask_weights, pool
+from stages.transforms import IMAGENET_STATS, ImageArray, padded_input
 
 
 def make_model(encoder: Encoder) -> DINOv2:

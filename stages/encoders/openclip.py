@@ -11,17 +11,9 @@ import torch
 from open_clip.timm_model import TimmModel
 
 from stages.encoders import Encoder, Model
-from stages.encoders.common import (
-    CLIP_STATS,
-    ImageArray,
-    Mask,
-    Vectors,
-    load_into,
-    load_state,
-    once_an_image,
-    padded_input,
-)
+from stages.encoders.common import Mask, Vectors, load_into, load_state, once_an_image
 from stages.encoders.pooling import mask_weights, pool
+from stages.transforms import CLIP_STATS, ImageArray, padded_input
 
 STRIDE_PX = 32
 

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 
 from stages.encoders import Encoder, Model
-from stages.encoders.common import ImageArray, Mask, Vectors, longest_side, once_an_image, resize_longest_side
+from stages.encoders.common import Mask, Vectors, once_an_image
 from stages.encoders.pooling import mask_weights, pool
-from stages.sam import SAM_MODELS
-from stages.sam.encoder import FastEncoder
-from stages.sam.model import build_sam
+from stages.proposers.sam import SAM_MODELS
+from stages.proposers.sam.encoder import FastEncoder
+from stages.proposers.sam.model import build_sam
+from stages.transforms import ImageArray, longest_side, resize_longest_side
 
 
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:

@@ -4,8 +4,9 @@ scores = score(split, predictions, baselines=BASELINE_NAMES)
 print(as_markdown(summarise(scores.systems, resamples=1000, seed=0)))
 """
 
+from stages.predictions import Meta, Prediction, PredictionError, read, write
+
 from .imported import import_predictions
-from .predictions import Meta, Prediction, PredictionError, read, write
 from .score import BASELINE_NAMES, Scores, score
 from .tables import as_json, as_markdown, summarise
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.evaluate.cases import Case
 from stages.evaluate.metrics import Selection
-from stages.evaluate.predictions import Prediction
+from stages.predictions import Prediction
 from store import rle
 
 Baseline = Callable[[Case, int], Prediction]

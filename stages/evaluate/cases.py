@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from stages.evaluate.partition import partition
 from store import Candidates, Split
 from store.errors import FailedImageError
+from store.format.schema import ABSENT, OK, REMOVED
 from store.overlap import among_instances
-from store.schema import ABSENT, OK, REMOVED
 
 POSITIVE_IOU = 0.5
 """A candidate is positive when its IoU with one of the target's instances is at least this."""

@@ -15,7 +15,7 @@ have, leave both, as in the function it counts with. GSVA's epsilons (1e-8 and 1
 from __future__ import annotations
 
 from stages.evaluate.cases import Question
-from stages.evaluate.predictions import Prediction, PredictionError
+from stages.predictions import Prediction, PredictionError
 from store import rle
 
 PROTOCOL = "gsva"

@@ -17,7 +17,7 @@ import numpy as np
 from stages.evaluate.cases import Question, image_of, questions, without_questions
 from stages.evaluate.gsva import PROTOCOL
 from stages.evaluate.pngs import Painted, read_png, require_known_colours
-from stages.evaluate.predictions import Prediction, PredictionError
+from stages.predictions import Prediction, PredictionError
 from store import Split, rle
 from store.errors import RleError
 

@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 from stages.evaluate.cases import OF_CHOICES, Case, Question
 from stages.evaluate.metrics import Selection, selection
-from stages.evaluate.overlap import Overlap, overlap
-from stages.evaluate.predictions import Prediction, PredictionError
 from stages.evaluate.released_elisa import elisa_areas
+from stages.evaluate.shared_pixels import SharedPixels, shared_pixels
+from stages.predictions import Prediction, PredictionError
 from store import Split, rle
 from store.errors import RleError
 
@@ -30,7 +30,7 @@ def measure(case: Case, prediction: Prediction) -> Row:
     if guess is None:
         guess = rle.union([], question.height_px, question.width_px)
     with framed(question):
-        compared = overlap(target["segmentation"], guess, target["ignore"], question.height_px, question.width_px)
+        compared = shared_pixels(target["segmentation"], guess, target["ignore"], question.height_px, question.width_px)
     prediction.require_one_answer()
     row = {"empty": float(prediction.is_empty), **_figures(compared)}
     if prediction.rejected is not None:
@@ -91,6 +91,6 @@ def framed(question: Question) -> Iterator[None]:
         ) from error
 
 
-def _figures(compared: Overlap) -> Row:
+def _figures(compared: SharedPixels) -> Row:
     figures = {name: float(figure) for name, figure in asdict(compared).items() if name != "hull_px"}
     return {**figures, "iou": compared.iou, "giou_hull": compared.giou_hull}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.evaluate.cases import Question
-from stages.evaluate.predictions import PredictionError
+from stages.predictions import PredictionError
 
 _GREY = ("1", "L", "I", "I;16")
 _MODES = (*_GREY, "P", "RGB")

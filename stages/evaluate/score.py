@@ -15,7 +15,7 @@ from stages.evaluate.cases import CANDIDATES, Case, Question, image_of, question
 from stages.evaluate.gsva import PROTOCOL, counts_false_alarms, gsva_figures
 from stages.evaluate.measure import Row, counts_for_elisa, framed, measure, measure_as_elisa, of_elisa
 from stages.evaluate.metrics import Samples, Selection
-from stages.evaluate.predictions import Prediction, PredictionError
+from stages.predictions import Prediction, PredictionError
 from stages.progress import tracked
 from store import Split
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stages.similarity import spread
+import numpy as np
+import numpy.typing as npt
 
 Key = tuple[str, int]
 """target_id and text_index of a question."""
@@ -37,3 +38,8 @@ def choose(iou: Mapping[str, Mapping[Key, float]], count: int) -> dict[Key, list
 def _mean(iou: Mapping[str, Mapping[Key, float]], key: Key) -> float:
     values = [of_question[key] for of_question in iou.values() if key in of_question]
     return sum(values) / len(values)
+
+
+def spread(count: int, wanted: int) -> npt.NDArray[np.int64]:
+    """At most ``wanted`` of ``count`` positions, evenly apart."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stages.evaluate.baselines import oracle_best_mask
 from stages.evaluate.cases import Case
 from stages.evaluate.measure import measure
-from stages.evaluate.predictions import Prediction
+from stages.predictions import Prediction
 from stages.report import overlays
 from stages.report.overlays import Layer
 from store import rle

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.images import ImageFailure, inside, read_image
 from stages.index import source_sha256
-from store.schema import OK
+from store.format.schema import OK
 
 
 class GoneError(Exception):

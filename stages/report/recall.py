@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from stages.evaluate.cases import table_rows
 from store import Split
+from store.format.schema import OK
 from store.overlap import against_instances
-from store.schema import OK
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10).astype(np.float32)
 """0.50:0.05:0.95. As float32, which IoUs are stored in: one that is a threshold exactly reaches it."""

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from stages.evaluate.cases import CANDIDATES, Case, Question, table_rows
 from stages.evaluate.metrics import Samples
-from stages.evaluate.predictions import Meta, Prediction
+from stages.predictions import Meta, Prediction
 from stages.report import overlays
 from stages.report.choose import Key
 from stages.report.page import Picture, Shown, data_uri
 from stages.report.panels import Panel, answer_panel, proposals_panel, truth_panel
 from stages.report.photographs import GoneError
 from store import Split
-from store.schema import OK
+from store.format.schema import OK
 
 _NO_PHOTOGRAPH = 119
 """Gray value behind the masks where there is none; as in the page's style."""

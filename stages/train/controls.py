@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stages.evaluate.cases import POSITIVE_IOU
-from stages.evaluate.predictions import Prediction
+from stages.predictions import Prediction
 from stages.train.system import Batch, Mode, System, sizes_of
 from store import rle
 from store.overlap import against_instances

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.train.identity import SHORT, differences, run_digest
-from store.files import make_folder, publish, temporary_file
+from stages.train.run_digest import SHORT, differences, run_digest
+from store.storage.files import make_folder, publish, temporary_file
 
 RUN, CHECKPOINTS, TRAINED, CURVES = "run.json", "checkpoints", "trained.safetensors", "curves"
 PLACE = "loader.json"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import GemmaConfig, LlamaConfig, LlavaConfig
 
-from stages.train.llava import FeatureLlava, clip_config
+from stages.train.language.llava import FeatureLlava, clip_config
 
 CARD = 24 * 1024**3
 """An RTX 3090."""

@@ -49,7 +49,7 @@ class AdapterParams(Params):
 
 
 class AlignParams(Params):
-    """Pre-training of ELISA's adapter on the words of what masks show (stages/train/align.py)."""
+    """Pre-training of ELISA's adapter on the words of what masks show (stages/train/elisa/align.py)."""
 
     epochs: Annotated[int, Field(ge=1)]
     """Passes over the targets."""
@@ -135,7 +135,7 @@ class SegParams(Params):
 
 
 class LlmSegParams(SegParams):
-    """LLM-Seg: a [SEG] chooses among the proposals. The fusion's sizes are called as in stages/train/llmseg.py."""
+    """LLM-Seg: a [SEG] chooses among the proposals. The fusion's sizes are called as in stages/train/llmseg/selector.py."""
 
     mask_encoder: Name
     """The column mask_embeddings/NAME, as stored."""

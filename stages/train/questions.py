@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stages.train.elisa import REJ
-from stages.train.seg_text import SEG
-from stages.train.text import IMAGE
-from store.reader import Split
+from stages.train.language.mask_words import REJ
+from stages.train.language.seg_text import SEG
+from stages.train.language.text import IMAGE
+from store.split import Split
 
 SHOWN = 5
 

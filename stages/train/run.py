@@ -16,28 +16,28 @@ from transformers import TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from stages.evaluate.cases import CANDIDATES
-from stages.evaluate.predictions import Prediction
+from stages.predictions import Prediction
 from stages.progress import progress
 from stages.train.callbacks import Curves, Lines
 from stages.train.checks import check_reporting
 from stages.train.controls import Given, answered, batch_size_for, blanked
-from stages.train.elisa_system import Elisa
+from stages.train.elisa.system import Elisa
 from stages.train.folder import CHECKPOINTS, CURVES, RUN, TRAINED, claim, held, step_of, write_record
-from stages.train.identity import differences, identity, run_digest
-from stages.train.lisa_system import Lisa
-from stages.train.llava import inject_lora
-from stages.train.llmseg_system import LlmSeg
+from stages.train.language.llava import inject_lora
+from stages.train.language.vision import feature_tokens
+from stages.train.lisa.system import Lisa
+from stages.train.llmseg.system import LlmSeg
 from stages.train.memory import Plan, plan
 from stages.train.params import TrainParams
 from stages.train.questions import check_questions
+from stages.train.run_digest import differences, identity, run_digest
 from stages.train.system import ALWAYS, Mode, System
 from stages.train.trainer import StoreTrainer, load_trained, save_trained
-from stages.train.vision import feature_tokens
 from store import mix
-from store.reader import Split
-from store.request import companion
-from store.schema import TABLES
-from store.stream import Stream
+from store.format.schema import TABLES
+from store.split import Split
+from store.stream.request import companion
+from store.stream.stream import Stream
 from store.torch import Loader, loader
 
 SYSTEMS: dict[str, type[System]] = {"elisa": Elisa, "llmseg": LlmSeg, "lisa": Lisa}

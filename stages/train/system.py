@@ -9,12 +9,12 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from torch import Tensor, nn
 
-from stages.evaluate.predictions import Prediction
-from stages.train.llava import FeatureLlava
+from stages.predictions import Prediction
+from stages.train.language.llava import FeatureLlava
 from stages.train.params import TrainParams
 from store import rle
-from store.reader import Split
-from store.views import Candidates
+from store.split import Split
+from store.stream.candidates import Candidates
 
 Batch = Mapping[str, Any]
 """A stream's batch of targets, arrays as tensors (docs/reading.md)."""

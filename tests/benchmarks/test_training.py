@@ -14,8 +14,8 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch.nn import functional as F
 
+from demo.data.dataset import FURTHER
 from pipeline.config import ROOT, InputError, load_settings
-from stages.demo.dataset import FURTHER
 from stages.weights import WEIGHTS
 from tests.benchmarks import train
 from tests.benchmarks.training import first_batch, real_size
@@ -23,14 +23,7 @@ from tests.benchmarks.training.flops import flops_of
 from tests.benchmarks.training.jsonl import Lines, write_jsonl
 from tests.benchmarks.training.real_size import BATCH_SIZE, Sizes
 from tests.benchmarks.training.rerun import Rerun
-from tests.benchmarks.training.setting import (
-    SIDES,
-    Setting,
-    open_setting,
-    rerun_columns,
-    too_small,
-    vector_columns,
-)
+from tests.benchmarks.training.setting import SIDES, Setting, open_setting, rerun_columns, too_small, vector_columns
 from tests.benchmarks.training.sources import open_source
 from tests.benchmarks.training.tables import HEADER, report_first_batch, report_system
 

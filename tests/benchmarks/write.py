@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from store import open_split
-from store.columns import ArrayLayout, ColumnMeta, fingerprint
-from store.layout import column_dir
-from store.schema import OK
-from store.writer import ShardData, begin_column, write_shard
+from store.format.column import ArrayLayout, ColumnMeta, fingerprint
+from store.format.layout import column_dir
+from store.format.schema import OK
+from store.write.writer import ShardData, begin_column, write_shard
 from tests.benchmarks import data, machine
 from tests.benchmarks.data import MASKS, Records
 from tests.benchmarks.peers import ours

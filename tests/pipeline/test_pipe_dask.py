@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from distributed import Client, Future
 
-from pipeline import remote
 from pipeline.config import ROOT, InputError, load_settings
-from pipeline.dask_executor import DaskExecutor
+from pipeline.dask import remote
+from pipeline.dask.executor import DaskExecutor
 from pipeline.errors import INTERRUPTED, WorkersLostError, exit_code_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -164,7 +164,7 @@ def test_a_worker_of_another_checkout_is_refused_with_both_values(tiny: Any, sta
 
 def test_success_is_told_from_commits(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline import committed
-    from pipeline.run import run_stage
+    from pipeline.compute import compute_stage
     from pipeline.shard import ShardResult, run_shard
 
     class Liar:
@@ -178,11 +178,11 @@ def test_success_is_told_from_commits(tiny: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         InputError, match="committed shard 0 of tiny/val/images, but .*/tiny/val/images has no such commit"
     ):
-        run_stage(settings, "index", "val", Liar())
+        compute_stage(settings, "index", "val", Liar())
     tiny.build("index --split val")
     tiny.configure(index__max_pixels=50_000)
     with pytest.raises(Exception, match="was committed by another writer meanwhile") as caught:
-        run_stage(load_settings(tiny.params), "index", "val", Liar(), replace=True)
+        compute_stage(load_settings(tiny.params), "index", "val", Liar(), replace=True)
     assert exit_code_of(caught.value)[0] == INTERRUPTED
 
 
@@ -208,7 +208,7 @@ def test_a_scheduler_that_dies_is_no_internal_error(tiny: Any, start: Start, now
 def test_lost_workers_cancelled_tasks_and_errors_are_raised_not_returned(
     tiny: Any, start: Start, nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.dask_executor._LOSSES", 0)
+    monkeypatch.setattr("pipeline.dask.executor._LOSSES", 0)
     address, _ = scheduler_in(start, nowhere, tmp_path)
     worker(start, address, ROOT)
     with contextlib.ExitStack() as stack:
@@ -253,8 +253,8 @@ def test_an_exception_is_never_taken_for_a_result(answer: object) -> None:
 
 def test_every_error_of_ours_travels() -> None:
     from pipeline.errors import WorkersLostError
+    from stages.checkpoints import WeightsError
     from stages.datasets.base import DatasetError
-    from stages.weights import WeightsError
     from store import errors
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]

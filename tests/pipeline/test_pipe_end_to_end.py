@@ -14,7 +14,7 @@ import zarr
 from pycocotools import mask as coco
 
 from store import open_split
-from store.schema import TABLES
+from store.format.schema import TABLES
 
 PHOTOS = Path(__file__).resolve().parents[1] / "data/photos"
 ALL = ["demo_alphaclip", "demo_dinov2", "demo_sam"]

@@ -1,4 +1,4 @@
-"""``pipeline.evaluate``: any file of predictions in, a table and figures out."""
+"""``pipeline.commands.evaluate``: any file of predictions in, a table and figures out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from factory import Known, full_store, write_images, write_table
 from PIL import Image
 
+from pipeline.commands.evaluate import _name_of, _with_names_of_their_own, evaluate_command
 from pipeline.config import InputError, Settings, load_settings
-from pipeline.evaluate import _name_of, _with_names_of_their_own, evaluate_command
 from stages.evaluate import BASELINE_NAMES, Meta, Prediction, write
 from stages.evaluate.published import published
 from stages.evaluate.tables import as_text
@@ -100,7 +100,7 @@ def test_the_protocol_has_a_table_of_its_own(
     ready: tuple[Settings, Known], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, known = ready
-    monkeypatch.setattr("pipeline.evaluate.published", lambda dataset, split: published("ReasonSeg", split))
+    monkeypatch.setattr("pipeline.commands.evaluate.published", lambda dataset, split: published("ReasonSeg", split))
     entries = [
         {"target_id": a.target_id, "segmentation": {"size": [4, 6], "counts": a.segmentation}, "rejected": k % 2 == 0}
         for k, a in enumerate(answers(known))
@@ -285,7 +285,7 @@ def test_published_rows_stand_below_their_split(
     """As if the small store's data set were ReasonSeg."""
     settings, known = ready
     monkeypatch.setattr(
-        "pipeline.evaluate.published", lambda dataset, split: published({"d": "ReasonSeg"}[dataset], split)
+        "pipeline.commands.evaluate.published", lambda dataset, split: published({"d": "ReasonSeg"}[dataset], split)
     )
     path = tmp_path / "ours.parquet"
     write(path, Meta("s", "d", "val"), answers(known))
@@ -333,5 +333,5 @@ def test_the_command_line(empty: Any, tmp_path: Path) -> None:
 
 
 def test_evaluation_imports_no_torch() -> None:
-    code = "import sys, pipeline.evaluate; sys.exit('torch' in sys.modules)"
+    code = "import sys, pipeline.commands.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -15,9 +15,9 @@ from factory import array_meta, vectors
 
 from pipeline.executors import LocalExecutor
 from pipeline.graph import STAGES
-from store.layout import column_dir
-from store.schema import OK
-from store.writer import ShardData, begin_column, write_shard
+from store.format.layout import column_dir
+from store.format.schema import OK
+from store.write.writer import ShardData, begin_column, write_shard
 
 COMMANDS = {
     "index": ("index",),

@@ -58,7 +58,7 @@ def test_light_verbs_import_no_torch(finished_once: Any, arguments: list[str]) -
 
 def test_the_store_is_light() -> None:
     found = modules_after("import store")
-    assert "store.reader" in found
+    assert "store.split" in found
     assert (
         found & {"torch", "dask", "distributed", "zarr", "pyarrow.parquet", "cv2", "pydantic", "typer", "PIL"} == set()
     )
@@ -256,12 +256,12 @@ def test_the_device_is_said_once_a_command_that_computes(tiny: Any, monkeypatch:
 
 
 def test_an_internal_error_is_70_and_debug_shows_it(finished_once: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipeline.info
+    import pipeline.commands.info
 
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("that is ours")
 
-    monkeypatch.setattr(pipeline.info, "describe", broken)
+    monkeypatch.setattr(pipeline.commands.info, "describe", broken)
     done = finished_once.run("info")
     assert done.code == 70
     assert done.err.startswith("internal error: ZeroDivisionError: that is ours; run again with --debug")
@@ -271,12 +271,12 @@ def test_an_internal_error_is_70_and_debug_shows_it(finished_once: Any, monkeypa
 
 @pytest.mark.parametrize(("number", "code"), [(28, 75), (5, 75)])
 def test_a_failing_disk_is_75(finished_once: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
-    import pipeline.info
+    import pipeline.commands.info
 
     def broken(*_: Any) -> None:
         raise OSError(number, "disk")
 
-    monkeypatch.setattr(pipeline.info, "describe", broken)
+    monkeypatch.setattr(pipeline.commands.info, "describe", broken)
     done = finished_once.run("info")
     assert done.code == code
     assert "run the same command again" in done.err

@@ -26,7 +26,7 @@ def stopped(
     argv = ["cli.py", "--params", str(project.params), *arguments]
     code = textwrap.dedent(f"""
         import itertools, os, signal, sys, threading
-        import store.writer as writer
+        import store.write.writer as writer
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
         real, calls = writer.write_commit, itertools.count()
         def stopping(folder, commit):

@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import Settings
 from pipeline.graph import _identities, specs
 from stages.params import Sections
-from store.files import write_json
+from store.storage.files import write_json
 
 INDEX = ("images", "instances", "targets")
 MASKS = ("masks",)

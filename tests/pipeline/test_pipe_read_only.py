@@ -65,10 +65,10 @@ for verb in {verbs!r}:
 
 
 def compiled(folder: Path) -> Any:
-    """A small function, compiled as those of ``stages.sam.cells`` are, from a new module in ``folder``; what it says of 2."""
+    """What a small function says of 2, compiled as those of ``stages.proposers.sam.cells`` are, in a new module of ``folder``."""
     folder.mkdir(exist_ok=True)
     (folder / "small.py").write_text(
-        "from stages.sam.cells import _jit\n@_jit\ndef add_one(value):\n    return value + 1\n"
+        "from stages.proposers.sam.cells import _jit\n@_jit\ndef add_one(value):\n    return value + 1\n"
     )
     spec = importlib.util.spec_from_file_location("small", folder / "small.py")
     assert spec is not None
@@ -109,7 +109,7 @@ def test_compiled_code_that_cannot_be_kept_is_compiled_again(tmp_path: Path, mon
 
 def test_kernels_that_cannot_be_kept_go_into_a_temporary_folder() -> None:
     pytest.importorskip("triton", reason="Triton comes with torch on Linux alone")
-    code = "import triton; from stages.sam import kernels; print(triton.knobs.cache.dir)"
+    code = "import triton; from stages.proposers.sam import kernels; print(triton.knobs.cache.dir)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=without_home(), check=False, capture_output=True, text=True
     )

@@ -15,8 +15,8 @@ from pipeline.graph import stage_specs
 from pipeline.plan import known_sources
 from pipeline.shard import ShardTask, run_shard
 from store import IncompleteColumnError, open_split
-from store.columns import fingerprint, load_column
-from store.writer import begin_column
+from store.format.column import fingerprint, load_column
+from store.write.writer import begin_column
 
 
 def whole(project: Any) -> bool:

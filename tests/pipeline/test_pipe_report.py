@@ -15,13 +15,13 @@ import pytest
 from factory import Known, full_store
 from PIL import Image
 
+from pipeline.commands.evaluate import evaluate_command
+from pipeline.commands.report import report_command
 from pipeline.config import Settings, load_settings
-from pipeline.evaluate import evaluate_command
-from pipeline.report import report_command
 from pipeline.runs import SYSTEMS
 from stages.evaluate import Meta, Prediction, write
 from stages.report.written import LIST
-from stages.train.identity import answering, identity, run_digest
+from stages.train.run_digest import answering, identity, run_digest
 from store import open_split, rle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -376,7 +376,7 @@ def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
 
 
 def test_it_knows_the_systems_that_train_knows_and_imports_no_torch() -> None:
-    code = "import sys, pipeline.report; print('torch' in sys.modules)"
+    code = "import sys, pipeline.commands.report; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True).stdout == b"False\n"
     from stages.train.run import SYSTEMS as TRAINED
 

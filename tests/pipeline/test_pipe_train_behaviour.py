@@ -130,7 +130,7 @@ def test_what_a_stopped_restart_says_to_type_goes_on(
 
 
 def test_a_training_that_is_stopped_before_it_begins_says_so(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.train.held", raises(KeyboardInterrupt))
+    monkeypatch.setattr("pipeline.commands.train.held", raises(KeyboardInterrupt))
     done = finished.run("train", "--system", "elisa", before=SMALL)
     assert done.code == 130
     assert "stopped by Ctrl-C; nothing was changed; run the same command again" in done.err

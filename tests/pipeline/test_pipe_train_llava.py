@@ -19,7 +19,7 @@ QUICK = ("--set", "train.epochs=1", "--set", "train.batch_size=2", "--set", "tra
 
 def other_llava(project: Any, **changes: Any) -> Path:
     """A copy of the demo's LLaVA with another config.json."""
-    folder = Path(copytree(ROOT / "stages/demo/models/demo_llava", project.folder / "llava"))
+    folder = Path(copytree(ROOT / "demo/models/demo_llava", project.folder / "llava"))
     config = json.loads((folder / "config.json").read_text())
     for key, value in changes.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
@@ -85,7 +85,7 @@ def test_paths_begin_at_the_repository_wherever_the_command_is_typed(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_settings(finished.params).train.llava == "stages/demo/models/demo_llava"
+    assert load_settings(finished.params).train.llava == "demo/models/demo_llava"
     done = finished.run("train", "--system", "elisa", before=QUICK)
     assert done.code == 0, done.err
     monkeypatch.chdir(ROOT)

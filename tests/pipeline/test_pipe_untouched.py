@@ -44,22 +44,22 @@ def without_gpu(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 
 def out_of_memory(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    import stages.sam.proposals
+    import stages.proposers.sam.proposals
 
     def full(*_: Any, **__: Any) -> None:
         raise MemoryError("12 GB")
 
-    patch.setattr(stages.sam.proposals.MaskGenerator, "__call__", full)
+    patch.setattr(stages.proposers.sam.proposals.MaskGenerator, "__call__", full)
     return OTHER_MASKS
 
 
 def out_of_memory_when_loading(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    import stages.sam.proposals
+    import stages.proposers.sam.proposals
 
     def full(*_: Any, **__: Any) -> None:
         raise MemoryError("12 GB")
 
-    patch.setattr(stages.sam.proposals.MaskGenerator, "__init__", full)
+    patch.setattr(stages.proposers.sam.proposals.MaskGenerator, "__init__", full)
     return OTHER_MASKS
 
 
@@ -74,12 +74,12 @@ def without_data(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 
 def with_a_full_disk(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    import store.files
+    import store.storage.files
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    patch.setattr(store.files.os, "fsync", full)
+    patch.setattr(store.storage.files.os, "fsync", full)
     return OTHER_MASKS
 
 
@@ -230,7 +230,7 @@ def test_columns_that_nobody_asked_for_block_nobody(finished: Any) -> None:
     from pipeline.config import load_settings
     from pipeline.graph import stage_specs
     from pipeline.plan import expected_meta
-    from store.writer import begin_column
+    from store.write.writer import begin_column
 
     settings = load_settings(finished.params, ["masks.model=sam_vit_h"])
     features = next(spec for spec in stage_specs(settings, "masks") if spec.name == "sam_features/sam_vit_h")

@@ -16,15 +16,16 @@ import torch
 from safetensors.torch import save
 
 from pipeline.errors import INPUT, exit_code_of
-from stages.checkpoints import kind_of
+from stages.adopt import adopt
+from stages.checkpoints import WeightsError, kind_of
 from stages.encoders import ENCODERS, alphaclip, dinov2
 from stages.encoders.clip_vit import load_clip_visual, to_alphaclip
 from stages.encoders.common import load_state
 from stages.encoders.dinov2_vit import to_official
-from stages.sam.model import build_sam
-from stages.train.lisa import build_mask_decoder
+from stages.proposers.sam.model import build_sam
+from stages.train.lisa.decoder import build_mask_decoder
 from stages.train.trainer import load_trained
-from stages.weights import WEIGHTS, WeightsError, adopt, expected_sha256, locate
+from stages.weights import WEIGHTS, expected_sha256, locate
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 359023\n"
 

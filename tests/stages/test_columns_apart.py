@@ -22,12 +22,12 @@ from stages.encoders.clip_vit import AlphaVisionTransformer
 from stages.encoders.common import once_an_image
 from stages.encoders.dinov2_vit import DINOv2
 from stages.params import Sections
-from stages.sam import SAM_MODELS
-from stages.sam.encoder import FastEncoder
+from stages.proposers.sam import SAM_MODELS
+from stages.proposers.sam.encoder import FastEncoder
 from store import rle
-from store.writer import ShardData
+from store.write.writer import ShardData
 
-MODELS = ROOT / "stages/demo/models"
+MODELS = ROOT / "demo/models"
 WEIGHTS = {name: MODELS / f"{name}.safetensors" for name in ("demo_alphaclip", "demo_clip", "demo_dinov2", "demo_sam")}
 ENCODERS = ["demo_alphaclip", "demo_alphaclip_mask_only", "demo_dinov2", "demo_sam"]
 SIZES = [(40, 60), (64, 48), (50, 50), (30, 70), (48, 64)]
@@ -166,7 +166,7 @@ def test_a_network_that_two_columns_share_runs_once_an_image(
 def test_masks_and_features_alone_and_together(
     rows: dict[str, list[dict[str, Any]]], images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.sam.generator.IMAGES_PER_BATCH", {"cpu": images})
+    monkeypatch.setattr("stages.proposers.sam.generator.IMAGES_PER_BATCH", {"cpu": images})
     params = settings("masks.pred_iou_thresh=0.0")
     names = ["masks", "sam_features/demo_sam"]
     together = compute(masks, params, names, rows)

@@ -16,12 +16,12 @@ from pipeline.config import ROOT, load_settings
 from stages import masks
 from stages.base import ShardInput
 from stages.normalize import center, partial_sum, reduce_sums
-from stages.sam.decoder import Decoded, PointDecoder
-from stages.sam.encoder import FastEncoder
-from stages.sam.generator import AutomaticMaskGenerator
-from stages.sam.model import build_sam, new_sam
+from stages.proposers.sam.decoder import Decoded, PointDecoder
+from stages.proposers.sam.encoder import FastEncoder
+from stages.proposers.sam.generator import AutomaticMaskGenerator
+from stages.proposers.sam.model import build_sam, new_sam
 from store import rle
-from store.writer import ShardData
+from store.write.writer import ShardData
 
 THRESHOLD_0: dict[str, Any] = {
     "points_per_side": 4,
@@ -104,7 +104,7 @@ def test_an_image_of_one_colour(
 @pytest.mark.parametrize("offset", [1.0, 0.0])
 def test_what_is_left_is_the_reference_s_without_its_empty_masks(offset: float) -> None:
     """The one difference at threshold 0: the reference keeps masks without a pixel, with a stability score of NaN."""
-    sam = build_sam("demo_sam", ROOT / "stages/demo/models/demo_sam.safetensors", "cpu")
+    sam = build_sam("demo_sam", ROOT / "demo/models/demo_sam.safetensors", "cpu")
     image = np.full((96, 128, 3), 128, np.uint8)
     image[20:60, 30:90] = 200, 30, 30
     options = {**THRESHOLD_0, "stability_score_offset": offset, "output_mode": "coco_rle"}
@@ -228,7 +228,7 @@ def test_predictions_that_are_no_numbers_fail_the_image_with_the_reason(
 
 def test_one_image_that_fails_leaves_the_others(weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*spoil_embedding(np.nan))  # of dark images
-    monkeypatch.setattr("stages.sam.generator.IMAGES_PER_BATCH", {"cpu": 1})
+    monkeypatch.setattr("stages.proposers.sam.generator.IMAGES_PER_BATCH", {"cpu": 1})
     bright, dark = np.full((30, 40, 3), 255, np.uint8), one_colour(30, 40)
     bright[5:9, 5:9] = 0
     found = segment(weights, [bright, dark, bright])
@@ -262,5 +262,5 @@ def test_a_mean_of_zero_vectors_alone_is_an_error() -> None:
 
 def test_an_image_of_one_colour_as_it_was_found() -> None:
     """The demo's own model finds nothing but empty masks there: the reference keeps 48, each with a score of NaN."""
-    sam = build_sam("demo_sam", ROOT / "stages/demo/models/demo_sam.safetensors", "cpu")
+    sam = build_sam("demo_sam", ROOT / "demo/models/demo_sam.safetensors", "cpu")
     assert AutomaticMaskGenerator(sam, **THRESHOLD_0).generate(np.full((96, 128, 3), 128, np.uint8)) == []

@@ -13,8 +13,8 @@ from pycocotools import mask as coco
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
 from stages.params import MasksParams
-from stages.sam.model import build_sam, new_sam
-from stages.sam.proposals import MaskGenerator
+from stages.proposers.sam.model import build_sam, new_sam
+from stages.proposers.sam.proposals import MaskGenerator
 from store import rle
 
 DEFAULTS: dict[str, Any] = {

@@ -20,9 +20,9 @@ from stages import embed, index, masks, match, normalize
 from stages.base import Entry, ShardInput
 from stages.datasets import DATASETS
 from stages.images import read_image
-from stages.sam import generator
-from stages.sam.model import new_sam
-from store.writer import ShardData
+from stages.proposers.sam import generator
+from stages.proposers.sam.model import new_sam
+from store.write.writer import ShardData
 
 GOLDEN = Path(__file__).with_name("golden_stages.json")
 PHOTOS = ROOT / "tests/data/photos"

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.modeling import Sam
 
-from stages.demo.quality import MODEL, Proposals, _candidates, best_ious, mean_best_iou, proposal_quality
-from stages.demo.scenes import scene
-from stages.demo.train_sam import mask_losses, true_iou
-from stages.sam import SAM_MODELS
-from stages.sam.model import build_sam, new_sam
-from stages.weights import WeightsError
+from demo.data.scenes import scene
+from demo.measure.quality import MODEL, Proposals, _candidates, best_ious, mean_best_iou, proposal_quality
+from demo.models.train_sam import mask_losses, true_iou
+from stages.checkpoints import WeightsError
+from stages.proposers.sam import SAM_MODELS
+from stages.proposers.sam.model import build_sam, new_sam
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ from stages.base import Collector, ColumnSpec, RleMasks, row_trouble
 from stages.datasets.base import Source
 from stages.index import order
 from stages.normalize import center, partial_sum, reduce_sums
-from stages.similarity import cosines, draw_heat_maps, mean_pairwise, spread
+from stages.report.choose import spread
+from stages.report.similarity import cosines, draw_heat_maps, mean_pairwise
 from store import rle
-from store.columns import ArrayLayout
-from store.schema import MASKS, MATCH_TARGETS
+from store.format.column import ArrayLayout
+from store.format.schema import MASKS, MATCH_TARGETS
 
 ARRAY = ColumnSpec("mask_embeddings/x", "embed", (), {}, 1, layout=ArrayLayout((16, 2), 16, "float16"))
 

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from stages import weights
-from stages.weights import WEIGHTS, Weights, WeightsError, adopt, expected_sha256, fetch, locate, record
+from stages.adopt import adopt
+from stages.checkpoints import WeightsError
+from stages.weights import WEIGHTS, Weights, expected_sha256, fetch, locate, record
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB, a few blocks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -220,7 +222,7 @@ def test_digest_is_taken_once_and_again_after_a_change(
         read.append(file)
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
-    monkeypatch.setattr("store.files.file_sha256", file_sha256)
+    monkeypatch.setattr("store.storage.files.file_sha256", file_sha256)
     for _ in range(3):
         locate("tiny", folder, lock)
     assert read == [path]

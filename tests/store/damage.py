@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from store import StoreError, open_split
-from store.layout import find_columns
+from store.format.layout import find_columns
 
 Value = Any
 """Something plain that can be compared, or None: a StoreError was raised."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from store import rle
-from store.columns import ArrayLayout, ColumnMeta, Commit, fingerprint
-from store.layout import column_dir
+from store.format.column import ArrayLayout, ColumnMeta, Commit, fingerprint
+from store.format.layout import column_dir
+from store.format.schema import IMAGES, OK, PER_TARGET, TABLES
 from store.overlap import against_instances, against_targets
-from store.schema import IMAGES, OK, PER_TARGET, TABLES
-from store.writer import ShardData, begin_column, seen_commit, write_shard
+from store.write.writer import ShardData, begin_column, seen_commit, write_shard
 
 LAYOUT = ArrayLayout((32, 8), 16, "float16", dimension_names=("image", "mask", "dim"))
 

@@ -15,12 +15,12 @@ import pytest
 from factory import LAYOUT, write_images
 
 from store import StoreError
-from store.columns import ColumnMeta, Commit, fingerprint, read_commit
-from store.layout import column_dir
-from store.reader import open_column
-from store.schema import INSTANCES, OK
-from store.verify import Report
-from store.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
+from store.format.column import ColumnMeta, Commit, fingerprint, read_commit
+from store.format.layout import column_dir
+from store.format.schema import INSTANCES, OK
+from store.read.column import open_column
+from store.write.verify import Report
+from store.write.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
 
 IMAGES = 8
 PLACES = {

@@ -12,9 +12,9 @@ from factory import LAYOUT, array_meta, vectors, write_array
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.columns import ArrayLayout
 from store.errors import DamagedStoreError
-from store.reader import open_column
+from store.format.column import ArrayLayout
+from store.read.column import open_column
 
 LAYOUTS = {
     "embeddings": LAYOUT,
@@ -67,7 +67,7 @@ def test_chunks_of_an_image_are_adjacent_and_in_order(tmp_path: Path) -> None:
     [(np.zeros((33, 8), np.float16), "too many"), (np.zeros((2, 7), np.float16), "dim"), (np.zeros((2, 8)), "dtype")],
 )
 def test_a_row_that_does_not_fit_is_refused(tmp_path: Path, row: np.ndarray, why: str) -> None:
-    from store.shards import ShardEncoder
+    from store.format.arrays import ShardEncoder
 
     with pytest.raises(ValueError, match="expected float16"):
         list(ShardEncoder(array_meta(1)).blocks([row]))

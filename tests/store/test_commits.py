@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from store import ConflictError, FailedImageError, IncompleteColumnError, open_split
-from store.columns import read_commit
 from store.errors import DamagedStoreError, StoreError
-from store.files import read_json, temporary_file, write_json
-from store.layout import TEMPORARY, column_dir
-from store.reader import open_column
-from store.schema import OK
-from store.shard_reader import ShardReader
-from store.verify import repair, verify
-from store.writer import ShardData, begin_column, write_shard
+from store.format.column import read_commit
+from store.format.layout import column_dir
+from store.format.schema import OK
+from store.read.array import ShardReader
+from store.read.column import open_column
+from store.storage.files import TEMPORARY, read_json, temporary_file, write_json
+from store.write.verify import repair, verify
+from store.write.writer import ShardData, begin_column, write_shard
 
 PLACE = "d/val/mask_embeddings/x"
 STEPS = ("_make_room", "publish", "write_commit")
@@ -40,9 +40,9 @@ def killed_writer(store: Path, step: str, when: str, upstream: dict[str, str] | 
         import os, signal, sys
         sys.path[:0] = [{str(Path.cwd())!r}, {str(Path(__file__).parent)!r}]
         from pathlib import Path
-        import store.writer as writer
+        import store.write.writer as writer
         from factory import array_meta, vectors
-        from store.schema import OK
+        from store.format.schema import OK
         real = writer.{step}
         def dying(*args):
             if {when!r} == "after":

@@ -12,7 +12,7 @@ from factory import small_store
 
 from store import open_split
 from store.errors import DamagedStoreError, IncompleteColumnError, StoreError
-from store.layout import find_columns
+from store.format.layout import find_columns
 
 X = "mask_embeddings/x"
 

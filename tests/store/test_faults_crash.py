@@ -30,7 +30,7 @@ from faults import (
     wrong_content,
 )
 
-from store.verify import repair, verify
+from store.write.verify import repair, verify
 
 
 def in_a_child(work: Callable[[Callable[[str], None]], None], journal: Path) -> tuple[int, list[str]]:

@@ -15,11 +15,11 @@ from factory import array_meta, full_store, small_store, write_array, write_imag
 from faults import steps_of
 
 from store import DamagedStoreError, IncompleteColumnError, open_split
-from store.files import cached_sha256
-from store.layout import column_dir
-from store.reader import open_column
-from store.verify import verify
-from store.writer import begin_column
+from store.format.layout import column_dir
+from store.read.column import open_column
+from store.storage.files import cached_sha256
+from store.write.verify import verify
+from store.write.writer import begin_column
 
 
 class Whole:

@@ -14,9 +14,8 @@ from factory import array_meta, full_store, small_store, vectors, write_array
 from faults import WORKS, Step, Work, prepare, steps_of, tree, uninterrupted, write, wrong_content
 
 from store import DamagedStoreError, StoreError, open_split
-from store.files import file_sha256, read_json
-from store.layout import TEMPORARY
-from store.reader import open_column
+from store.read.column import open_column
+from store.storage.files import TEMPORARY, file_sha256, read_json
 
 NAMELESS = ("write", "fsync")
 """Steps on an open file: the system's error holds no path."""

@@ -23,10 +23,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from store.columns import load_column, read_commit
-from store.layout import column_dir
-from store.verify import repair, verify
-from store.writer import begin_column, is_begun
+from store.format.column import load_column, read_commit
+from store.format.layout import column_dir
+from store.write.verify import repair, verify
+from store.write.writer import begin_column, is_begun
 
 KINDS = st.sampled_from(list(PLACES))
 SHARDS = range(2)

@@ -28,7 +28,7 @@ from faults import (
     wrong_content,
 )
 
-from store.verify import verify
+from store.write.verify import verify
 
 FOLDER = -1
 Files = dict[str, bytes]

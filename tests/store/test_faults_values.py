@@ -18,12 +18,12 @@ from faults import steps_of
 from pycocotools import mask as coco
 
 from store import DamagedStoreError, RleError, StoreError, open_split, rle
-from store.columns import read_commit, write_commit
-from store.files import file_sha256
-from store.layout import column_dir
-from store.schema import OK
-from store.verify import verify
-from store.writer import begin_column
+from store.format.column import read_commit, write_commit
+from store.format.layout import column_dir
+from store.format.schema import OK
+from store.storage.files import file_sha256
+from store.write.verify import verify
+from store.write.writer import begin_column
 
 TEXT = '<script>alert(1)</script> & "quotes" \u202e\u0000 \U0001f600 \ud7ff {{7*7}} =cmd|x'
 

@@ -17,13 +17,13 @@ from factory import array_meta, vectors, write_array
 from faults import WORKS, prepare, steps_of, tree, uninterrupted, write
 
 from store import ConflictError
-from store.columns import read_commit
-from store.files import is_being_written, sweep_temporaries, temporary_file
-from store.layout import TEMPORARY, column_dir
-from store.reader import open_column
-from store.schema import OK
-from store.verify import verify
-from store.writer import ShardData, begin_column, is_begun, write_shard
+from store.format.column import read_commit
+from store.format.layout import column_dir
+from store.format.schema import OK
+from store.read.column import open_column
+from store.storage.files import TEMPORARY, is_being_written, sweep_temporaries, temporary_file
+from store.write.verify import verify
+from store.write.writer import ShardData, begin_column, is_begun, write_shard
 
 PLACE = "d/val/mask_embeddings/x"
 RACER = """
@@ -32,9 +32,9 @@ RACER = """
     from pathlib import Path
     from factory import array_meta, vectors
     from store import ConflictError
-    from store.layout import column_dir
-    from store.schema import OK
-    from store.writer import ShardData, begin_column, seen_commit, write_shard
+    from store.format.layout import column_dir
+    from store.format.schema import OK
+    from store.write.writer import ShardData, begin_column, seen_commit, write_shard
     os.fsync = lambda descriptor: None  # more turns
     place, seed, upstream, shards = {place!r}, {seed}, {upstream!r}, {shards}
     print("ready", flush=True)

@@ -14,15 +14,14 @@ import pytest
 from factory import Known, full_store
 
 from store import open_split
-from store.fields import accessor
-from store.table_cache import TableCache
+from store.read.table import TableCache, accessor
 
 ROOT = Path(__file__).parents[2]
 
 START = """
 import os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-import store.column_reader
+import store.read.column
 from store import open_split
 
 X = "mask_embeddings/x"
@@ -54,16 +53,16 @@ def background(work):
 SCRIPTS = {
     "while a table is being decoded": """
 split = opened()
-real, entered, forked = store.column_reader.read_table, threading.Event(), threading.Event()
+real, entered, forked = store.read.column.read_table, threading.Event(), threading.Event()
 def slow(*given):
     entered.set()
     forked.wait()
     return real(*given)
-store.column_reader.read_table = slow
+store.read.column.read_table = slow
 background(lambda: list(split.stream(["targets.texts"], 4, threads=0)))
 entered.wait()
 def work():
-    store.column_reader.read_table = real
+    store.read.column.read_table = real
     assert images(split.stream(["targets.texts"], 4)) == list(range(23))
     assert len(split[0].masks) == len(split[0][X])
 print(child(work))
@@ -72,16 +71,16 @@ forked.set()
     "while a record's masks are being worked out": """
 split = opened()
 record, other = split[0], split[1]
-real, entered, forked = store.column_reader.read_table, threading.Event(), threading.Event()
+real, entered, forked = store.read.column.read_table, threading.Event(), threading.Event()
 def slow(*given):
     entered.set()
     forked.wait()
     return real(*given)
-store.column_reader.read_table = slow
+store.read.column.read_table = slow
 background(lambda: record.masks)
 entered.wait()
 def work():
-    store.column_reader.read_table = real
+    store.read.column.read_table = real
     assert len(other.masks) == len(other[X])
 print(child(work))
 forked.set()
@@ -228,10 +227,10 @@ def test_a_decode_that_fails_is_tried_again_by_those_who_waited() -> None:
 
 
 def test_a_reader_of_another_thread_does_not_wait_for_a_decode(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    import store.column_reader
+    import store.read.column
 
     split = open_split(known.store, "d", "val")
-    real, entered, go = store.column_reader.read_table, threading.Event(), threading.Event()
+    real, entered, go = store.read.column.read_table, threading.Event(), threading.Event()
 
     def slow(folder: Any, commit: Any, *rest: Any) -> pa.Table:
         if commit.shard == 1:
@@ -239,7 +238,7 @@ def test_a_reader_of_another_thread_does_not_wait_for_a_decode(known: Known, mon
             assert go.wait(20)
         return real(folder, commit, *rest)
 
-    monkeypatch.setattr(store.column_reader, "read_table", slow)
+    monkeypatch.setattr(store.read.column, "read_table", slow)
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(len(split[4].masks)))
     thread.start()

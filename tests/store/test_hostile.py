@@ -11,8 +11,8 @@ import pytest
 from factory import small_store
 
 from store import StoreError, open_split
-from store.files import digest
-from store.verify import verify
+from store.storage.files import digest
+from store.write.verify import verify
 
 COLUMN, COMMIT = "mask_embeddings/x/column.json", "mask_embeddings/x/commits/00000.json"
 

@@ -16,10 +16,10 @@ import pytest
 from factory import full_store, small_store
 
 from store import StoreError, open_split
-from store.columns import committed_shards
-from store.files import is_being_written, sweep_temporaries, temporary_file
-from store.layout import TEMPORARY, find_columns, find_splits
-from store.verify import verify
+from store.format.column import committed_shards
+from store.format.layout import find_columns, find_splits
+from store.storage.files import TEMPORARY, is_being_written, sweep_temporaries, temporary_file
+from store.write.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 TROUBLE = [errno.EACCES, errno.ESTALE, errno.EIO, errno.EMFILE]
@@ -159,12 +159,12 @@ def test_a_store_is_read_where_the_system_has_no_fcntl(tmp_path: Path) -> None:
         import sys
         sys.modules["fcntl"] = None  # as on Windows
         from store import open_split, StoreError
-        from store.files import locked
+        from store.storage.files import locked
         from pathlib import Path
         split = open_split({str(tmp_path / "store")!r}, "d", "val")
         record = split[0]
         assert len(record.masks) == len(record["mask_embeddings/x"])
-        from store.verify import verify
+        from store.write.verify import verify
         assert verify(Path({str(tmp_path / "store")!r}), ["d/val"], deep=True).problems == []
         try:
             with locked(Path({str(tmp_path)!r})):

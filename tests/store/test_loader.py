@@ -15,7 +15,7 @@ import torch
 from factory import Known, full_store
 
 from store import StoreError, open_split
-from store.order import permutation
+from store.stream.schedule import permutation
 from store.torch import loader
 
 ROOT = Path(__file__).parents[2]

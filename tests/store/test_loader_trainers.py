@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from store import StoreError, open_split
-from store.order import permutation
+from store.stream.schedule import permutation
 from store.torch import Loader, loader
 
 X = "mask_embeddings/x"

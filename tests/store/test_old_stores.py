@@ -10,7 +10,7 @@ import zarr
 from factory import LAYOUT, vectors
 
 from store import FailedImageError, open_split
-from store.verify import verify
+from store.write.verify import verify
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from factory import Known, full_store, write_images, write_vectors
 
-from store import open_files, open_split
+from store import open_split
+from store.read import open_files
 
 ROOT = Path(__file__).parents[2]
 X = "mask_embeddings/x"

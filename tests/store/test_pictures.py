@@ -14,7 +14,7 @@ from factory import write_table
 from PIL import Image
 
 from store import StoreError, open_split
-from store.schema import OK
+from store.format.schema import OK
 
 PATHS = ["val/a.png", "val/b.png", "../outside.png", "/etc/hostname"]
 
@@ -70,7 +70,7 @@ def test_bytes_are_held_against_the_digest_as_check_says(
     record, hashed, read = opened(made, check=check)[0], list[int](), list[str]()
     want = np.asarray(Image.open(made / "data/val/a.png"))
     real, real_open = hashlib.sha256, Path.open
-    monkeypatch.setattr("store.pictures.hashlib.sha256", lambda data: (hashed.append(len(data)), real(data))[1])
+    monkeypatch.setattr("store.read.pictures.hashlib.sha256", lambda data: (hashed.append(len(data)), real(data))[1])
     monkeypatch.setattr(
         Path, "open", lambda self, *given, **how: (read.append(str(self)), real_open(self, *given, **how))[1]
     )

@@ -15,7 +15,7 @@ import torch
 from factory import Known, full_store
 
 from store import Candidates, StoreError, Stream, mix, open_split
-from store.order import permutation
+from store.stream.schedule import permutation
 from store.torch import Loader, loader
 
 X = "mask_embeddings/x"

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store import StoreError
-from store.order import mixed_order, permutation, quotas
-from store.schedule import SampleSet, Schedule
+from store.stream.schedule import SampleSet, Schedule, mixed_order, permutation, quotas
 
 
 def schedule(samples: int, batch: int, epoch: int = 0, **how: Any) -> Schedule:

@@ -11,8 +11,8 @@ import pytest
 from factory import Known, full_store
 
 from store import Candidates, FailedImageError, StoreError, mix, open_split, rle
-from store.order import permutation
 from store.overlap import against_targets
+from store.stream.schedule import permutation
 
 X, G = "mask_embeddings/x", "instance_embeddings/x"
 
@@ -100,7 +100,7 @@ def test_fields_are_those_of_the_records(known: Known) -> None:
 
 
 def test_targets_of_an_image_share_one_read(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    from store.shard_reader import ShardReader
+    from store.read.array import ShardReader
 
     split, reads = open_split(known.store, "d", "val"), []
     real = ShardReader.read_into

@@ -13,12 +13,12 @@ import pytest
 from factory import array_meta, small_store, vectors, write_array
 from faults import tree
 
-import store.judge
-from store.columns import read_commit
-from store.layout import column_dir
-from store.schema import OK
-from store.verify import repair, verify
-from store.writer import ShardData, begin_column, seen_commit, write_shard
+import store.write.judge
+from store.format.column import read_commit
+from store.format.layout import column_dir
+from store.format.schema import OK
+from store.write.verify import repair, verify
+from store.write.writer import ShardData, begin_column, seen_commit, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "d/val/mask_embeddings/x"
@@ -28,9 +28,9 @@ WRITER = """
     sys.path[:0] = [{root!r}, {here!r}]
     from pathlib import Path
     from factory import array_meta, vectors, write_images
-    from store.layout import column_dir
-    from store.schema import OK
-    from store.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
+    from store.format.layout import column_dir
+    from store.format.schema import OK
+    from store.write.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
     os.fsync = lambda descriptor: None  # more turns
     store = Path({store!r})
     print("ready", flush=True)
@@ -73,7 +73,7 @@ def test_what_looks_damaged_is_judged_again_under_the_lock(tmp_path: Path, monke
     folder = column_dir(tmp_path, PLACE)
     meta = begin_column(folder, array_meta(8))
     own = vectors([2] * 4)
-    real, looked = store.judge.read_commit, []
+    real, looked = store.write.judge.read_commit, []
 
     def late(where: Path, shard: int) -> object:
         found = real(where, shard)
@@ -83,7 +83,7 @@ def test_what_looks_damaged_is_judged_again_under_the_lock(tmp_path: Path, monke
         return found
 
     write_shard(folder, meta, PLACE, 0, ShardData(own, [2] * 4, [OK] * 4), {}, None, {})
-    monkeypatch.setattr(store.judge, "read_commit", late)
+    monkeypatch.setattr(store.write.judge, "read_commit", late)
     report = verify(tmp_path, ["d/val"], deep=True)
     assert looked == [None]
     assert report.problems == []
@@ -110,7 +110,7 @@ def test_repair_removes_nothing_that_was_committed_since_verify_looked(tmp_path:
 
 
 def test_repair_waits_for_the_columns_lock(tmp_path: Path) -> None:
-    from store.files import locked
+    from store.storage.files import locked
 
     folder = column_dir(tmp_path, PLACE)
     write_array(folder, array_meta(8), [2] * 8)

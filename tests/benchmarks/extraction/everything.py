@@ -12,13 +12,13 @@ import segment_anything.automatic_mask_generator as official
 import torch
 from segment_anything import SamAutomaticMaskGenerator
 
-from stages.sam import generator as ours
-from stages.sam import postprocess
-from stages.sam.decoder import Decoded, PointDecoder
-from stages.sam.generator import AutomaticMaskGenerator
+from stages.proposers.sam import generator as ours
+from stages.proposers.sam import postprocess
+from stages.proposers.sam.decoder import Decoded, PointDecoder
+from stages.proposers.sam.generator import AutomaticMaskGenerator
 from tests.benchmarks.extraction.calibrated import Calibrated, calibrate, new_model, picture
 from tests.benchmarks.extraction.stopwatch import Place, stopwatch, wait
-from tests.stages.sam.agreement import agreement
+from tests.stages.proposers.sam.agreement import agreement
 
 STAGES = ("encode", "decode", "post", "NMS", "masks + RLE", "host")
 

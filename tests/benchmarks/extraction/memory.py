@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from segment_anything import SamAutomaticMaskGenerator
 
-from stages.sam.generator import AutomaticMaskGenerator
+from stages.proposers.sam.generator import AutomaticMaskGenerator
 from tests.benchmarks.extraction.calibrated import calibrate, new_model, picture
 
 SMALL_PX = 64

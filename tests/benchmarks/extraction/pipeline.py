@@ -15,20 +15,20 @@ from safetensors.torch import save_file
 from segment_anything import SamAutomaticMaskGenerator
 from torch.nn import functional as F
 
+from demo.data.scenes import scene
 from pipeline.config import ROOT, Settings, load_settings
 from stages import embed, masks
 from stages.base import ShardInput
-from stages.demo.scenes import scene
 from stages.encoders import ENCODERS, alphaclip, dinov2
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import to_alphaclip, to_openai
-from stages.encoders.common import IMAGENET_STATS, padded_input
 from stages.encoders.dinov2_vit import to_official
-from stages.sam import SAM_MODELS
-from stages.sam.model import build_sam, new_sam
+from stages.proposers.sam import SAM_MODELS
+from stages.proposers.sam.model import build_sam, new_sam
+from stages.transforms import IMAGENET_STATS, padded_input
 from stages.weights import locate
 from store import rle
-from store.writer import ShardData
+from store.write.writer import ShardData
 from tests.benchmarks.extraction.calibrated import calibrate, picture
 from tests.benchmarks.extraction.everything import seconds
 from tests.benchmarks.extraction.plain import plain_alphaclip, upsampled_pooling

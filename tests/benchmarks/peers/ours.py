@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from store import open_split
-from store.columns import ArrayLayout, ColumnMeta, Commit, fingerprint
-from store.layout import column_dir
-from store.schema import IMAGES, MASKS, OK, TARGETS
+from store.format.column import ArrayLayout, ColumnMeta, Commit, fingerprint
+from store.format.layout import column_dir
+from store.format.schema import IMAGES, MASKS, OK, TARGETS
 from store.torch import loader as torch_loader
-from store.writer import ShardData, begin_column, write_shard
+from store.write.writer import ShardData, begin_column, write_shard
 from tests.benchmarks import data
 from tests.benchmarks.collate import Batch, batch_size, in_batches, names_of
 from tests.benchmarks.data import Record, Records

@@ -18,10 +18,10 @@ from pipeline.config import Settings
 from stages.train.params import TrainParams
 from stages.train.run import SYSTEMS, batches, columns
 from store import open_split, rle
-from store.columns import ArrayLayout, ColumnMeta, fingerprint
-from store.layout import column_dir
-from store.schema import OK, TABLES
-from store.writer import ShardData, begin_column, write_shard
+from store.format.column import ArrayLayout, ColumnMeta, fingerprint
+from store.format.layout import column_dir
+from store.format.schema import OK, TABLES
+from store.write.writer import ShardData, begin_column, write_shard
 from tests.benchmarks import machine
 
 NAME, MASKS, HEIGHT, WIDTH = "short", 3, 48, 64

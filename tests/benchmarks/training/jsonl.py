@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from store import Record
-from store.reader import open_column
-from store.request import companion
+from store.read.column import open_column
+from store.stream.request import companion
 from tests.benchmarks.training.setting import Setting, vector_columns
 
 CENTERED = "centered/"

@@ -17,17 +17,17 @@ from transformers import AutoTokenizer, CLIPVisionConfig, GemmaConfig, LlavaConf
 from pipeline.config import ROOT, InputError, Settings, load_settings
 from stages.encoders import ENCODERS, clip
 from stages.encoders.clip_vit import to_openai
-from stages.sam import SAM_MODELS
-from stages.train.llava import FeatureLlava
+from stages.proposers.sam import SAM_MODELS
+from stages.train.language.llava import FeatureLlava
 from stages.train.memory import published
 from stages.weights import WEIGHTS
-from store.files import file_sha256
+from store.storage.files import file_sha256
 from tests.benchmarks.extraction.pipeline import random_weights
 from tests.benchmarks.processes import cell
 from tests.benchmarks.training.setting import Setting, vector_columns
 
 BATCH_SIZE = 2
-_TOKENIZER = ROOT / "stages/demo/models/demo_llava"
+_TOKENIZER = ROOT / "demo/models/demo_llava"
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ def settings_of(
 
 def make_store(settings: Settings, paths: Mapping[str, Path], images: int) -> dict[str, Any]:
     """Demo scenes through the pipeline, with checkpoints that nobody publishes."""
+    from demo.data.dataset import DemoSizes, make_demo
+    from pipeline.commands.normalize import run_normalize
+    from pipeline.compute import compute_stage
     from pipeline.executors import open_executor
-    from pipeline.normalize import run_normalize
-    from pipeline.run import run_stage
-    from stages.demo.dataset import DemoSizes, make_demo
 
     for name, path in paths.items():  # this process alone takes them for the published ones
         digest = file_sha256(path)
@@ -153,7 +153,7 @@ def make_store(settings: Settings, paths: Mapping[str, Path], images: int) -> di
     make_demo(Path(settings.index.root), DemoSizes(train=images, val=0, test=0))
     with open_executor(settings) as executor:
         for stage in ("index", "masks", "embed", "match"):
-            run_stage(settings, stage, "train", executor)
+            compute_stage(settings, stage, "train", executor)
         run_normalize(settings, executor)
     return {"images": images}
 
@@ -166,7 +166,7 @@ def gpu_name() -> dict[str, str]:
 def tower_sizes(setting: Setting, system: str) -> dict[str, int]:
     """Parameters of every vision model that some side re-runs for a system."""
     from stages.encoders import alphaclip, dinov2
-    from stages.sam.model import new_sam
+    from stages.proposers.sam.model import new_sam
 
     makers = {"clip": clip.make_model, "alphaclip": alphaclip.make_model, "dinov2": dinov2.make_model}
     names = {name.rpartition("/")[2] for name in vector_columns(setting, system).values()} - {*SAM_MODELS}

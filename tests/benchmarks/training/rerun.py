@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from pipeline.config import ROOT
 from stages import embed, masks, match, normalize
 from stages.base import ShardInput
-from stages.sam import generator
-from store.reader import open_column
-from store.schema import OK
-from store.writer import ShardData
+from stages.proposers.sam import generator
+from store.format.schema import OK
+from store.read.column import open_column
+from store.write.writer import ShardData
 from tests.benchmarks.training.setting import Setting
 
 STAGES: tuple[Any, ...] = (masks, embed, match, normalize)

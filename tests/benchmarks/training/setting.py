@@ -12,7 +12,7 @@ from stages.images import inside, read_image
 from stages.train.run import SYSTEMS
 from stages.weights import locate
 from store import Split, open_split
-from store.request import companion
+from store.stream.request import companion
 
 SIDES = {
     "a": "(a) store",

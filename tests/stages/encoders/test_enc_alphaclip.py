@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision import transforms
 
+from stages.checkpoints import WeightsError
 from stages.encoders import ENCODERS, Encoder
 from stages.encoders.alpha_transforms import aligned_image, alpha_map, stock_image
 from stages.encoders.alphaclip import build, make_model
 from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, to_alphaclip
-from stages.weights import WeightsError
 
 ARCHITECTURE = {"width": 32, "layers": 2, "patch": 8, "side": 32, "dim": 12}
 OPTIONS: dict[str, Any] = {"width": 32, "layers": 2, "heads": 2, "patch_px": 8, "input_px": 32}

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from stages.checkpoints import WeightsError
 from stages.encoders import Encoder
 from stages.encoders.alpha_transforms import aligned_image
 from stages.encoders.clip import build, central_square, make_model
 from stages.encoders.clip_vit import to_openai
-from stages.weights import WeightsError
 
 ARCHITECTURE = {"width": 32, "layers": 3, "patch": 8, "side": 32, "dim": 12}
 OPTIONS = {"width": 32, "layers": 3, "heads": 2, "patch_px": 8, "input_px": 32, "output_dim": 12}

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import resize, to_pil_image
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from stages.checkpoints import WeightsError
 from stages.encoders import Encoder
 from stages.encoders.dinov2 import build, make_model
 from stages.encoders.dinov2_vit import DINOv2, from_official, interpolate_pos_embed, to_official
-from stages.weights import WeightsError
 
 VARIANTS = [(0, False), (4, False), (0, True), (4, True)]
 
@@ -214,7 +214,7 @@ def test_registers_in_the_wrong_model_are_refused(
 def test_images_are_resized_as_segment_anything_does() -> None:
     from segment_anything.utils.transforms import ResizeLongestSide
 
-    from stages.encoders.common import resize_longest_side
+    from stages.transforms import resize_longest_side
 
     random = np.random.default_rng(0)
     for size in [(90, 122), (122, 90), (5, 7), (300, 301)]:

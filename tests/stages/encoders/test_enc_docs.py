@@ -11,7 +11,7 @@ from torchvision.models import resnet18
 
 import stages.encoders
 from stages.encoders import ENCODERS, Encoder, build
-from stages.encoders.common import IMAGENET_STATS, padded_input
+from stages.transforms import IMAGENET_STATS, padded_input
 
 PAGE = Path(__file__).parents[3] / "docs" / "add_an_encoder.md"
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from stages.encoders import ENCODERS, Encoder, embed_all, openclip
-from stages.sam import SAM_MODELS
+from stages.proposers.sam import SAM_MODELS
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="utf-8"))
 SMALL: dict[str, dict[str, Any]] = {

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from stages.checkpoints import WeightsError
 from stages.encoders import Encoder
-from stages.encoders.common import CLIP_STATS, padded_input
 from stages.encoders.openclip import build
-from stages.weights import WeightsError
+from stages.transforms import CLIP_STATS, padded_input
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 16,

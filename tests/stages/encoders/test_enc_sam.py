@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stages.encoders import ENCODERS, Encoder, build
 from stages.encoders import sam as adapter
-from stages.sam.model import new_sam
+from stages.proposers.sam.model import new_sam
 
 SPEC = SimpleNamespace(weights="w", image_size=128, embed_dim=24, grid=8)
 LINE = Encoder("sam", "mask", 24, ("w",), options={"model": "tiny"}, reads_sam_features=True)

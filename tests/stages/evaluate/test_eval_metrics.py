@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.evaluate.metrics import METRICS, Samples, selection, value
-from stages.evaluate.overlap import overlap
+from stages.evaluate.shared_pixels import shared_pixels
 from store import rle
 
 
@@ -53,7 +53,7 @@ def test_miou_and_ciou_are_lisas(seed: int) -> None:
     triples = [tuple(rng.random((5, 4)) < density for density in row) for row in densities]
     rows = []
     for masks in triples:
-        found = overlap(*(rle.encode(mask) for mask in masks), 5, 4)
+        found = shared_pixels(*(rle.encode(mask) for mask in masks), 5, 4)
         rows.append({"iou": found.iou, "intersection_px": found.intersection_px, "union_px": found.union_px})
     giou, ciou = lisa(triples)
     assert figure("miou_per_sample", rows) == pytest.approx(giou, abs=1e-4)  # LISA adds 1e-5 to every union

@@ -13,13 +13,13 @@ import yaml
 from factory import Known, full_store, vectors, write_vectors
 from transformers import GemmaConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from stages.demo.train_llava import make_tokenizer
+from demo.models.train_llava import make_tokenizer
 from stages.train import run
 from stages.train.params import TrainParams
 from stages.train.system import ALWAYS, Batch
 from store import open_split
-from store.columns import ArrayLayout
-from store.reader import Split
+from store.format.column import ArrayLayout
+from store.split import Split
 from store.torch import loader
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,7 +39,7 @@ def tokenizer() -> Any:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the demo's LLaVA, as transformers wrote it, that a test may spoil."""
-    return Path(shutil.copytree(ROOT / "stages/demo/models/demo_llava", tmp_path / "llava"))
+    return Path(shutil.copytree(ROOT / "demo/models/demo_llava", tmp_path / "llava"))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def seg_split(seg_store: Known) -> Split:
 @pytest.fixture(scope="session")
 def sam_weights() -> Callable[[str], Path]:
     """Knows the one checkpoint that training may ask for."""
-    return {"demo_sam": ROOT / "stages/demo/models/demo_sam.safetensors"}.__getitem__
+    return {"demo_sam": ROOT / "demo/models/demo_sam.safetensors"}.__getitem__
 
 
 @pytest.fixture

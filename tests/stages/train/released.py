@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from stages.train.llava import load_llava
+from stages.train.language.llava import load_llava
 
 SENTENCES = [
     "Which thing opens a lock?",
@@ -24,7 +24,7 @@ SENTENCES = [
 ]
 WORDS = ("<im_patch>", "<im_start>", "<im_end>")
 WIDTH, VISION = 32, 24
-DEMO = "stages/demo/models/demo_llava"
+DEMO = "demo/models/demo_llava"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13476839424\n"
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.train.align import align, align_loss
+from stages.train.elisa.align import align, align_loss
 from stages.train.params import AlignParams
 
 

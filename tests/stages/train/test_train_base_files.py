@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from stages.train.llava import load_llava
-from stages.train.text import encode_prompt
+from stages.train.language.llava import load_llava
+from stages.train.language.text import encode_prompt
 from tests.stages.train.released import POINTER, refusal, released_folder, released_state
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.train.llava import FeatureLlava, load_llava
+from stages.train.language.llava import FeatureLlava, load_llava
 from tests.stages.train.released import refusal, released_folder, released_state, save_state
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.train import base_model
-from stages.train.base_model import ROOT, locate_llava
-from stages.train.identity import llava_digest
-from stages.train.llava import load_llava
-from stages.train.text import IMAGE, encode_prompt
+from stages.train.language import base_model
+from stages.train.language.base_model import ROOT, locate_llava
+from stages.train.language.llava import load_llava
+from stages.train.language.text import IMAGE, encode_prompt
+from stages.train.run_digest import llava_digest
 from tests.stages.train.released import (
     DEMO,
     VISION,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.evaluate.predictions import Prediction
+from stages.predictions import Prediction
 from stages.train.controls import answered, batch_size_for, blanked, partners
 from store import rle
 

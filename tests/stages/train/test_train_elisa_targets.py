@@ -11,7 +11,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from stages.train.elisa_system import Elisa
+from stages.train.elisa.system import Elisa
 from stages.train.params import ElisaParams
 
 ROOT = Path(__file__).resolve().parents[3]

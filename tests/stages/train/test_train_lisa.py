@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from segment_anything import modeling, sam_model_registry
 from segment_anything.modeling import Sam
 
-from stages.encoders.common import longest_side
-from stages.sam import SAM_MODELS
-from stages.sam.model import new_sam
-from stages.train import lisa
-from stages.train.lisa import MaskDecoder, build_mask_decoder, mask_losses
-from stages.weights import WeightsError
+from stages.checkpoints import WeightsError
+from stages.proposers.sam import SAM_MODELS
+from stages.proposers.sam.model import new_sam
+from stages.train.lisa.decoder import MaskDecoder, build_mask_decoder, mask_losses
+from stages.train.lisa.decoder import decoder as lisa
+from stages.transforms import longest_side
 
 HIDDEN = 20
 SQUARE = SAM_MODELS["demo_sam"].image_size
@@ -288,7 +288,7 @@ def test_autocast_reaches_the_prompts_alone(decoder: MaskDecoder) -> None:
 
 
 def test_it_learns_masks_from_the_committed_demo_model() -> None:
-    path = Path(__file__).parents[3] / "stages/demo/models/demo_sam.safetensors"
+    path = Path(__file__).parents[3] / "demo/models/demo_sam.safetensors"
     torch.manual_seed(4)
     decoder = build_mask_decoder("demo_sam", path, HIDDEN)
     states, owner, features = batch([0, 0, 1], images=2)

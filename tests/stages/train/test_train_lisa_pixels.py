@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from segment_anything.modeling import Sam
 from torch.nn import functional as F
 
-from stages.encoders.common import longest_side
-from stages.sam.proposals import reduced
-from stages.train import lisa
-from stages.train.lisa import encoded_size, mask_losses, postprocess_masks
+from stages.proposers.sam.proposals import reduced
+from stages.train.lisa.decoder import decoder as lisa
+from stages.train.lisa.decoder import encoded_size, mask_losses, postprocess_masks
+from stages.transforms import longest_side
 
 
 @settings(deadline=None, max_examples=25)

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
-from stages.train import llava
-from stages.train.llava import FeatureLlava, check_tokens, image_scale, inject_lora, load_llava, v1_config
-from stages.train.text import IMAGE, VICUNA_V1, collate, encode, encode_prompt, render
-from stages.train.vocabulary import ExtendedLlava
+from stages.train.language import llava
+from stages.train.language.llava import FeatureLlava, check_tokens, image_scale, inject_lora, load_llava, v1_config
+from stages.train.language.text import IMAGE, VICUNA_V1, collate, encode, encode_prompt, render
+from stages.train.language.vocabulary import ExtendedLlava
 
 Full = Callable[[str], tuple[LlavaForConditionalGeneration, Path]]
 
@@ -53,7 +53,7 @@ def test_logits_and_text_are_those_of_the_whole_model(full_llava: Full, tokenize
 
 @pytest.mark.parametrize(("base", "layer", "near"), [("8bit", "Linear8bitLt", 0.01), ("4bit", "Linear4bit", 0.05)])
 def test_quantised_are_the_layers_of_the_language_model_alone(base: llava.Base, layer: str, near: float) -> None:
-    folder = str(Path(__file__).parents[3] / "stages/demo/models/demo_llava")
+    folder = str(Path(__file__).parents[3] / "demo/models/demo_llava")
     adapter = {"words": ("[REJ]",), "adapter": {"dim_in": 6, "dropout": 0.0, "noise": 0.0}}
     models = [load_llava(folder, kind, "cpu", ExtendedLlava, adapter) for kind in ("float32", base)]
     (exact, tokenizer), (quantised, _) = models

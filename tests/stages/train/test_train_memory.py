@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlavaConfig
 
-from stages.train.llava import FeatureLlava
+from stages.train.language.llava import FeatureLlava
 from stages.train.memory import CARD, kept_by_a_layer, parameters, plan, published
 
 

@@ -18,10 +18,10 @@ from stages.encoders import dinov2_vit
 from stages.evaluate import score
 from stages.train import run
 from stages.train.folder import held
-from stages.train.llmseg import select
-from stages.train.seg_text import GIVEN, evaluation
+from stages.train.language.seg_text import GIVEN, evaluation
+from stages.train.llmseg.selector import select
 from store import rle
-from store.reader import Split
+from store.split import Split
 
 BOTH = pytest.mark.parametrize("name", ["llmseg", "lisa"])
 

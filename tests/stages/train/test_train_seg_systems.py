@@ -13,17 +13,17 @@ from factory import Known
 from pydantic import ValidationError
 
 from stages.train import run
-from stages.train.adapter import GEOMETRY, place_features, with_places
-from stages.train.elisa import REJ
-from stages.train.lisa import mask_losses
-from stages.train.llava import IGNORED
-from stages.train.llmseg import align_loss, regression_loss
-from stages.train.seg_text import SEG
+from stages.train.language.llava import IGNORED
+from stages.train.language.mask_words import REJ
+from stages.train.language.seg_text import SEG
+from stages.train.lisa.decoder import mask_losses
+from stages.train.llmseg.selector import align_loss, regression_loss
+from stages.train.places import GEOMETRY, place_features, with_places
 from stages.train.trainer import trained_state
+from store.format.schema import TABLES
 from store.overlap import against_instances, against_targets
-from store.reader import Split
 from store.rle import encode
-from store.schema import TABLES
+from store.split import Split
 
 BOTH = pytest.mark.parametrize("name", ["llmseg", "lisa"])
 

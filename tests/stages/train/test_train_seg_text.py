@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.train.elisa import REJ, MaskWords
-from stages.train.llava import IGNORED
-from stages.train.seg_text import ANSWERS, EXPLAIN, GIVEN, LONG, SEG, SHORT, conversation, evaluation
+from stages.train.language.llava import IGNORED
+from stages.train.language.mask_words import REJ, MaskWords
+from stages.train.language.seg_text import ANSWERS, EXPLAIN, GIVEN, LONG, SEG, SHORT, conversation, evaluation
 
 
 def drawn(*arguments: Any, times: int = 400) -> set[tuple[str, str]]:

@@ -13,11 +13,11 @@ import sentencepiece
 from transformers import AddedToken, LlamaTokenizer
 
 from stages.train import run
-from stages.train.elisa import MaskWords
-from stages.train.llava import IGNORED, load_llava
-from stages.train.seg_text import GIVEN, SEG, conversation, evaluation
-from stages.train.text import IMAGE, check_texts, encode, encode_prompt
-from stages.train.tokenizer import IM_END, IM_START, usable
+from stages.train.language.llava import IGNORED, load_llava
+from stages.train.language.mask_words import MaskWords
+from stages.train.language.seg_text import GIVEN, SEG, conversation, evaluation
+from stages.train.language.text import IMAGE, check_texts, encode, encode_prompt
+from stages.train.language.tokenizer import IM_END, IM_START, usable
 from tests.stages.train.released import SENTENCES, make_sentencepiece, released_folder
 
 SYSTEM = (

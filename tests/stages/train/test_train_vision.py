@@ -16,12 +16,11 @@ from stages.embed import columns
 from stages.encoders import ENCODERS
 from stages.params import Sections
 from stages.train import run
-from stages.train.base_model import ROOT
+from stages.train.language.base_model import ROOT
+from stages.train.language.vision import compare, expected, feature_tokens, stored
 from stages.train.params import TrainParams
-from stages.train.vision import compare, expected, feature_tokens, stored
-from store.columns import fingerprint
-from store.meta import ColumnMeta
-from store.reader import Split
+from store.format.column import ColumnMeta, fingerprint
+from store.split import Split
 from tests.stages.train.released import released_folder
 
 L336 = "clip_vit_l14_336"
@@ -87,7 +86,7 @@ def vision(**changes: Any) -> dict[str, Any]:
         ),
         ({**V1, "mm_vision_tower": "openai/clip-vit-large-patch14"}, "clip_vit_l14"),
         (V1, "clip_vit_l14"),
-        (json.loads((ROOT / "stages/demo/models/demo_llava/config.json").read_text()), "demo_clip"),
+        (json.loads((ROOT / "demo/models/demo_llava/config.json").read_text()), "demo_clip"),
     ],
 )
 def test_what_fits(raw: dict[str, Any], name: str) -> None:

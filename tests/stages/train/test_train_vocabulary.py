@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from stages.train.adapter import GEOMETRY, AdapterSizes, MaskAdapter, place_features
-from stages.train.elisa import PREFIXES, REJ, REQUESTS, MaskWords, Style, conversation, drop_tokens
-from stages.train.llava import IGNORED, load_llava
-from stages.train.text import IMAGE, encode_prompt
-from stages.train.vocabulary import ExtendedLlava, NamedOnce, token_loss
+from stages.train.elisa.text import PREFIXES, REQUESTS, Style, conversation, drop_tokens
+from stages.train.language.adapter import AdapterSizes, MaskAdapter
+from stages.train.language.llava import IGNORED, load_llava
+from stages.train.language.mask_words import REJ, MaskWords
+from stages.train.language.text import IMAGE, encode_prompt
+from stages.train.language.vocabulary import ExtendedLlava, NamedOnce, token_loss
+from stages.train.places import GEOMETRY, place_features
 
 DIM, MOST = 6, 5
 FIRST = 2000  # id of mask 0: behind any tokenizer here

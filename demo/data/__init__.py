@@ -1,0 +1,1 @@
+"""The generated ReasonSeg-format data set."""

@@ -1,0 +1,233 @@
+"""Questions about a scene: short phrases that name things, and long ones that go by use, size, place or relation."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.data.scenes import (
+    CLASSES,
+    COLOURS,
+    USES,
+    Scene,
+    SceneObject,
+)
+from demo.data.textures import TEXTURES
+
+CLEARLY = 1.35  # how many times more room, or less distance, counts as the most or the nearest
+APART = 0.06  # how much further out, in parts of the picture's side, counts as the outermost
+
+_THAT = (
+    "Which thing in the picture {that}? Please segment it.",
+    "Find whatever {that} and mark all of it that can be seen.",
+    "Could you point me to the item that {that}?",
+    "As a helpful robot, which object would you fetch if someone asked for something that {that}?",
+    "I am looking for something that {that}; show me exactly where it is, please.",
+)
+_EVERY = (
+    "There may be more than one here: mark everything that {that}.",
+    "Segment each item in the picture that {that}, not only the first you see.",
+    "Could you show me all the objects of the kind that {that}?",
+    "Someone wants every single thing that {that}; which areas would you hand over?",
+    "Find all there is in this scene that {that}, please.",
+)
+_THE = (
+    "Which object is {the}? Please segment it.",
+    "Find {the} and mark all of it that can be seen.",
+    "Could you point me to {the}?",
+    "As a helpful robot you are told to fetch {the}; show what you would take.",
+    "I mean {the}; show me exactly where it is, please.",
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, the numbers of the objects that answer it (none: absent), and an answer in words.
+
+    ``forms``: the question and its rephrasings, with places for the words ``named``. ``family``: what it goes by, in a word.
+    """
+
+    objects: tuple[int, ...]
+    forms: tuple[str, ...]
+    named: tuple[str, ...]
+    is_sentence: bool
+    answer: str
+    family: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The question and its rephrasings."""
+        return tuple(form.format(*self.named) for form in self.forms)
+
+
+def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
+    """Every question that can be asked about the scene; each has one right answer.
+
+    Behind each that can be about something absent comes one in the same form of words that is, so that the form does not tell.
+    """
+    by_class: dict[str, list[int]] = {}
+    for index, thing in enumerate(drawn.objects):
+        by_class.setdefault(thing.label, []).append(index)
+    found = [*_by_name(drawn.objects, by_class), *_by_use(by_class, rng)]
+    everything = list(range(len(drawn.objects)))
+    for index, phrase in _outstanding(drawn.objects, everything):
+        words = phrase.format(of="everything here")
+        found.append(_long("of all", (index,), _THE, words, (), drawn.objects[index].label))
+    for label, members in by_class.items():
+        use = str(rng.choice(USES[label]))
+        if len(members) > 1:
+            for index, phrase in _outstanding(drawn.objects, members):
+                found.append(_long("of a kind", (index,), _THE, phrase.format(of="all that {}"), (use,), label))
+        else:
+            found += _by_relation(drawn, members[0], use)
+    return [*found, *_absent(found, drawn.objects, rng)]
+
+
+def _long(
+    family: str, objects: tuple[int, ...], templates: tuple[str, ...], words: str, named: tuple[str, ...], label: str
+) -> Question:
+    forms = tuple(template.format(that=words, the=words) for template in templates)
+    noun = f"the {label}" if len(objects) == 1 else f"the {len(objects)} {_plural(label)}"
+    return Question(objects, forms, named, True, f"The answer is {noun}.", family)
+
+
+def _plural(label: str) -> str:
+    return {"leaf": "leaves", "fish": "fish"}.get(label, label + "s")
+
+
+def _by_name(objects: tuple[SceneObject, ...], by_class: dict[str, list[int]]) -> list[Question]:
+    found = []
+    for label, members in by_class.items():
+        if len(members) == 1:
+            found.append(_short("class", tuple(members), ("the {}", "{}"), (label,)))
+        else:
+            found.append(_short("class", tuple(members), ("all {}", "the {}"), (_plural(label),)))
+        for colour in sorted({objects[i].colour for i in members}):
+            chosen = tuple(i for i in members if objects[i].colour == colour)
+            if len(chosen) == 1:
+                found.append(_short("coloured class", chosen, ("the {0} {1}", "{1} in {0}"), (colour, label)))
+    for colour in sorted({thing.colour for thing in objects}):
+        chosen = tuple(i for i, thing in enumerate(objects) if thing.colour == colour)
+        noun = "thing" if len(chosen) == 1 else "things"
+        found.append(_short("colour", chosen, (f"the {{}} {noun}", f"{{}} {noun}"), (colour,)))
+    for texture in sorted({thing.texture for thing in objects} - {"plain"}):
+        chosen = tuple(i for i, thing in enumerate(objects) if thing.texture == texture)
+        noun = "object" if len(chosen) == 1 else "objects"
+        found.append(_short("texture", chosen, (f"the {{}} {noun}", f"{noun} with a {{}} surface"), (texture,)))
+    return found
+
+
+def _short(family: str, objects: tuple[int, ...], forms: tuple[str, ...], named: tuple[str, ...]) -> Question:
+    answer = f"{'It is' if len(objects) == 1 else 'They are'} {forms[0].format(*named)}."
+    return Question(objects, forms, named, False, answer, family)
+
+
+def _by_use(by_class: dict[str, list[int]], rng: np.random.Generator) -> list[Question]:
+    return [
+        _long(
+            "use", tuple(members), _THAT if len(members) == 1 else _EVERY, "{}", (str(rng.choice(USES[label])),), label
+        )
+        for label, members in by_class.items()
+    ]
+
+
+def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: np.random.Generator) -> list[Question]:
+    """Each question of those in whose form something can be absent, with other words for what it names.
+
+    Something always is the largest of all, and a scene may show every texture: these have none.
+    """
+    seen = {(thing.label, thing.colour, thing.texture) for thing in objects}
+    labels, colours, textures = (
+        [word for word in words if word not in {each[kind] for each in seen}]
+        for kind, words in enumerate((CLASSES, tuple(COLOURS), TEXTURES[1:]))  # nobody is asked about what is plain
+    )
+    found = []
+    for question in present:
+        label = str(rng.choice(labels))
+        named: tuple[str, ...]
+        match question.family:
+            case "of all":
+                continue
+            case "class":
+                named = (label if len(question.objects) == 1 else _plural(label),)
+            case "coloured class":
+                colour, there = question.named
+                others = [other for other in COLOURS if all(each[:2] != (there, other) for each in seen)]
+                named = (colour, label) if rng.random() < 0.5 else (str(rng.choice(others)), there)
+            case "colour":
+                named = (str(rng.choice(colours)),)
+            case "texture":
+                if not textures:
+                    continue
+                named = (str(rng.choice(textures)),)
+            case _:
+                named = (str(rng.choice(USES[label])),)
+        found.append(replace(question, objects=(), named=named, answer="There is no such thing in the picture."))
+    return found
+
+
+def _outstanding(objects: tuple[SceneObject, ...], members: list[int]) -> list[tuple[int, str]]:
+    """Members that stand out among members, with a phrase that has a place for what they are compared with."""
+    if len(members) < 2:
+        return []
+    areas = np.array([objects[i].visible.sum() for i in members], dtype=np.float64)
+    height, width = objects[0].visible.shape
+    centres = np.array([_centre(objects[i].visible) for i in members]) / (width, height)
+    scores: list[tuple[NDArray[np.float64], float, str]] = [
+        (np.log(areas), np.log(CLEARLY), "the one that takes up the most room of {of}"),
+        (-np.log(areas), np.log(CLEARLY), "the one that takes up the least room of {of}"),
+        (-centres[:, 0], APART, "the one furthest to the left of {of}"),
+        (centres[:, 0], APART, "the one furthest to the right of {of}"),
+        (-centres[:, 1], APART, "the one nearest the upper edge of the picture of {of}"),
+        (centres[:, 1], APART, "the one nearest the lower edge of the picture of {of}"),
+    ]
+    found = []
+    for score, margin, phrase in scores:
+        order = np.argsort(score)
+        if score[order[-1]] - score[order[-2]] > margin:
+            found.append((members[int(order[-1])], phrase))
+    return found
+
+
+def _by_relation(drawn: Scene, anchor: int, use: str) -> list[Question]:
+    """Questions about the neighbour of an object that is the only one of its class."""
+    objects, found = drawn.objects, []
+    centres = np.array([_centre(thing.visible) for thing in objects])
+    distances = np.linalg.norm(centres - centres[anchor], axis=1)
+    distances[anchor] = np.inf
+    nearest, second = np.argsort(distances)[:2]
+    if distances[second] > CLEARLY * distances[nearest]:
+        words = "the object that is closest to the one that {}"
+        found.append(_long("relation", (int(nearest),), _THE, words, (use,), objects[nearest].label))
+    for phrase, related in (
+        ("the object that is partly hidden behind the one that {}", lambda i: _hides(objects, anchor, i)),
+        ("the object that covers a part of the one that {}", lambda i: _hides(objects, i, anchor)),
+    ):
+        chosen = _only(range(len(objects)), related)
+        if chosen is not None:
+            found.append(_long("relation", (chosen,), _THE, phrase, (use,), objects[chosen].label))
+    return found
+
+
+def _only(numbers: range, related: Callable[[int], float]) -> int | None:
+    """The one number with a clear relation (5 % and more), or none where there are several or unclear ones."""
+    parts = {i: related(i) for i in numbers}
+    some = [i for i, part in parts.items() if part > 0]
+    return some[0] if len(some) == 1 and parts[some[0]] >= 0.05 else None
+
+
+def _hides(objects: tuple[SceneObject, ...], front: int, behind: int) -> float:
+    """The part of an object's whole outline that another one, in front of it, covers."""
+    if front <= behind:
+        return 0.0
+    whole = np.zeros(objects[behind].visible.shape, np.uint8)
+    for polygon in objects[behind].polygons:
+        cv2.fillPoly(whole, [np.round(polygon).astype(np.int32)], 1)
+    return float((objects[front].visible & (whole > 0)).sum()) / objects[behind].amodal_area_px
+
+
+def _centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    ys, xs = np.nonzero(mask)
+    return float(xs.mean()), float(ys.mean())

@@ -1,0 +1,1 @@
+"""What the demo's models know: probes and quality figures; nothing a user runs."""

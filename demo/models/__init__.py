@@ -1,0 +1,1 @@
+"""The tiny trained models, and their training."""

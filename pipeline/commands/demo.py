@@ -1,0 +1,56 @@
+"""The verb ``demo``: the generated data set and, on request, the tiny models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import ROOT, InputError
+
+DEMO_ROOT = ROOT / "data" / "demo"
+
+
+def make_demo_data(root: Path = DEMO_ROOT) -> str:
+    """Generate the data set; return what to print.
+
+    Raises:
+        InputError: the folder holds something else than a demo data set.
+    """
+    from demo.data.dataset import DemoError, make_demo
+
+    try:
+        kept = make_demo(root)
+    except DemoError as error:
+        raise InputError(f"demo: {error}") from error
+    images = {split.name: len(list(split.glob("*.jpg"))) for split in sorted(root.iterdir()) if split.is_dir()}
+    counts = ", ".join(f"{count} {split}" for split, count in images.items() if count)
+    name = root.relative_to(ROOT) if root.is_relative_to(ROOT) else root
+    said = f"demo data set: {name} ({counts} images)"
+    if kept:
+        some = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
+        said += f"\nkept, as the demo did not write it or it was changed since: {some}; to have the demo as it was, remove it"
+    return said
+
+
+def make_demo_scenes(count: int, first_seed: int, root: Path) -> str:
+    """Generate a split ``scenes`` of further scenes, for an evaluation on more than the test split; return what to print.
+
+    Raises:
+        InputError: there is one already.
+    """
+    from demo.data.dataset import DemoError, make_scenes
+
+    try:
+        make_scenes(root, "scenes", range(first_seed, first_seed + count))
+    except DemoError as error:
+        raise InputError(f"demo: {error}") from error
+    return f"{root}/scenes: {count} images; docs/results.md says how systems are evaluated on them"
+
+
+def train_demo_models() -> str:
+    """Train the tiny models from nothing, write them into demo/models and their digests into weights.lock."""
+    import subprocess
+    import sys
+
+    for module in ("demo.models.train_sam", "demo.models.train_encoders", "demo.models.train_llava"):
+        subprocess.run([sys.executable, "-m", module], cwd=ROOT, check=True)
+    return "demo models: demo/models, digests in weights.lock; run: make repro"

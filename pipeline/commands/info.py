@@ -1,0 +1,132 @@
+"""What the store holds, what is missing or stale, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pipeline.config import InputError, Settings
+from pipeline.graph import specs
+from pipeline.means import mean_state
+from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_split
+from pipeline.preflight import missing_weights
+from store.format.column import read_commit
+from store.format.layout import find_columns, find_splits, split_dir, what_exists
+from store.format.schema import ABSENT
+from store.storage.listing import folders, is_folder
+
+
+def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
+    """The store as a JSON value: per split its columns, per column shards by state, images by status, bytes and reasons."""
+    known = specs(settings)  # unknown models are the settings' fault, not the store's
+    store = settings.store_path
+    if not is_folder(store) and any(map(find_splits, folders(store.parent))):
+        raise InputError(
+            f"store: {what_exists(store)}; name one of them as the store in the params, or index into a new one"
+        )
+    found: dict[str, Any] = {"store": settings.store, "dataset": settings.dataset, "splits": {}, "means": {}}
+    for split in splits:
+        entry: dict[str, Any] = {"columns": {}}
+        found["splits"][split] = entry
+        try:
+            plans, remark = plan_split(settings, split, lenient=True)
+        except InputError as error:
+            entry["remark"] = str(error)
+            continue
+        entry["images"] = plans[0].meta.images
+        entry["columns"] = {plan.spec.name: _column(plan) for plan in plans}
+        entry["absent"] = entry["columns"]["targets"]["status"].get(ABSENT, 0)
+        if remark:
+            entry["remark"] = remark
+        others = set(find_columns(split_dir(settings.store_path, settings.dataset, split))) - set(entry["columns"])
+        if others:
+            entry["not_in_params"] = sorted(others)
+    for encoder in settings.embed.mask_encoders:
+        found["means"][f"{settings.normalize.name}/{encoder}"] = mean_state(settings, encoder, lenient=True)
+    found["weights_missing"] = list(missing_weights(settings, known))
+    return found
+
+
+def _column(plan: ColumnPlan) -> dict[str, Any]:
+    states = Counter(shard.state for shard in plan.shards)
+    status: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    size = entries = omitted = 0
+    for number, shard in enumerate(plan.shards):
+        commit = read_commit(plan.folder, number) if shard.state in (DONE, STALE) else None
+        if commit is not None:
+            status.update(commit.status)
+            errors.update(why for at, why in commit.errors.items() if commit.status[int(at)] != ABSENT)
+            notes.update(commit.extra.get("notes", {}))
+            size += commit.size
+            entries += sum(commit.counts)
+            omitted += commit.omitted
+    reasons = {f"{shard.state}: {shard.reason}" for shard in plan.shards if shard.reason}
+    if states[DONE] and not plan.begun:
+        reasons.add("column.json or zarr.json is not what it has to be; the next run writes it again")
+    shape = None if plan.spec.layout is None else [plan.meta.images, *plan.spec.layout.row_shape]
+    return {
+        "shards": {state: states[state] for state in (DONE, MISSING, STALE, DAMAGED)},
+        "why": sorted(reasons),
+        "status": dict(status),
+        "errors": dict(errors),
+        "notes": dict(notes),
+        "entries": entries,
+        "omitted": omitted,
+        "shape": shape,
+        "bytes": size,
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = [f"store {found['store']}, data set {found['dataset']}"]
+    for split, entry in found["splits"].items():
+        without = f", {entry['absent']} of them without annotation" if entry.get("absent") else ""
+        lines += ["", f"{split}: {entry.get('images', 0)} images{without}"]
+        lines += [f"  {entry['remark']}"] if "remark" in entry else []
+        width = max((len(name) for name in entry["columns"]), default=0)
+        for name, column in entry["columns"].items():
+            lines.append(f"  {name:<{width}}  {_states(column)}")
+            lines += [f"  {'':<{width}}    {reason}" for reason in column["why"]]
+            lines += [
+                f"  {'':<{width}}    failed: {count} x {reason}" for reason, count in sorted(column["errors"].items())
+            ]
+            lines += [f"  {'':<{width}}    noted: {count} x {note}" for note, count in sorted(column["notes"].items())]
+        if "not_in_params" in entry:
+            lines.append(
+                f"  not asked for by the params (remove the folder to be rid of it): {', '.join(entry['not_in_params'])}"
+            )
+    if found["means"]:
+        lines += ["", "means"]
+        lines += [f"  {name}: {state}" for name, state in found["means"].items()]
+    if found["weights_missing"]:
+        lines += ["", "weights that are not here yet"]
+        lines += [f"  {line}" for line in found["weights_missing"]]
+    return "\n".join(lines)
+
+
+def _states(column: dict[str, Any]) -> str:
+    shards = column["shards"]
+    total = sum(shards.values())
+    parts = [f"{shards[DONE]}/{total} shards done"]
+    parts += [f"{shards[state]} {state}" for state in (MISSING, STALE, DAMAGED) if shards[state]]
+    parts.append(
+        f"{column['entries']} entries"
+        if column["shape"] is None
+        else f"{column['entries']} vectors of {column['shape']}"
+    )
+    if column["omitted"]:
+        parts.append(f"{column['omitted']} left out")
+    parts.append(_bytes(column["bytes"]))
+    return ", ".join(parts)
+
+
+def _bytes(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

@@ -1,0 +1,240 @@
+"""Gathers what there is of a split - store, predictions, similarity, training curves - and writes its page and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.commands.report_runs import Found, commands, current_answers, current_curves, current_runs, runs_section
+from pipeline.commands.report_sections import answers_section, recall_section, similarity_section, training_section
+from pipeline.config import ROOT, InputError, Settings
+from pipeline.summary import report_folder
+from stages.evaluate.cases import questions, table_rows
+from stages.evaluate.metrics import Samples
+from stages.evaluate.score import Scores, score
+from stages.predictions import Meta, Prediction, PredictionError
+from stages.report.choose import Key, choose, spread
+from stages.report.page import Missing, Page, Shown, render
+from stages.report.photographs import photograph
+from stages.report.shown import Answers, show
+from stages.report.written import write_page
+from store import Split, open_split
+from store.errors import DamagedStoreError, StoreError
+from store.format.schema import ABSENT, FAILED, REMOVED
+from store.storage.files import make_folder
+
+ORACLE = "oracle best mask"
+NAMES = {"masks": "proposals", "match/instances": "match with the instances"}
+
+
+def report_command(settings: Settings, split: str, cases: int, out: Path | None = None) -> str:
+    """Write ``<dataset>/<split>.html`` and ``<dataset>/pictures/<split>/*.png`` below a folder; return a line that says where.
+
+    Args:
+        cases: this many questions of each system are shown.
+        out: the folder; default: ``run.report_dir``.
+
+    Raises:
+        InputError: there is no such split, or a file that no report wrote is in the way.
+        StoreError: the split is not indexed, or its index is unfinished. What else is not there is said on the page.
+    """
+    settings.check_split(split)
+    folder = report_folder(settings) if out is None else out.expanduser() / settings.dataset
+    missing: list[Missing] = []
+    opened = _open(settings, split, missing)
+    runs = current_runs(settings, split, missing)
+    systems = _systems(settings, split, runs, opened, missing)
+    oracle = _oracle(settings, opened)
+    files: dict[str, bytes] = {}
+    named = {name: answers.samples for name, answers in systems.items()}
+    if oracle is not None:
+        named[ORACLE] = oracle.systems[ORACLE]
+    place = f"pictures/{split}"
+    folders = current_curves(settings, runs, missing)
+    sections = [
+        *runs_section(settings, runs),
+        *answers_section(named, place, files),
+        *recall_section(opened, settings.masks.max_masks, place, files),
+        *similarity_section(settings, split, missing),
+        *training_section(folders, place, files),
+    ]
+    keys, chosen = _chosen(opened, systems, oracle, cases)
+    shown = _cases(settings, opened, keys, systems, files)
+    failures = _failures(opened)
+    page = Page(
+        f"{settings.dataset}, {split}",
+        _facts(opened, len(failures)),
+        missing,
+        sections,
+        shown,
+        chosen,
+        place,
+        failures,
+    )
+    path = folder / f"{split}.html"
+    make_folder(folder / place)
+    try:
+        write_page(path, render(page), folder / place, {f"{name}.png": data for name, data in files.items()})
+    except FileExistsError as error:
+        raise InputError(f"report: {error}") from error
+    size_mb = path.stat().st_size / 1e6
+    done = f"{path}: {len(shown)} questions, {len(systems)} systems, {size_mb:.1f} MB; {len(files)} PNGs in {folder / place}"
+    return "\n".join([done, *(f"  not there: {item.what}: {item.why}" for item in missing)])
+
+
+def _open(settings: Settings, split: str, missing: list[Missing]) -> Split:
+    """The split with its tables, proposals and their match where they are done."""
+    columns = ["images", "instances", "targets"]
+    opened = open_split(settings.store_path, settings.dataset, split, columns=columns)
+    for name in NAMES:
+        try:
+            opened = open_split(settings.store_path, settings.dataset, split, columns=[*columns, name])
+        except DamagedStoreError:
+            raise
+        except StoreError as error:
+            command = "" if "run: " in str(error) else f"; run: python cli.py extract --split {split}"
+            missing.append(Missing(NAMES[name], f"{error}{command}"))
+        else:
+            columns.append(name)
+    return opened
+
+
+def _scorable(opened: Split) -> bool:
+    return all(name in opened.columns for name in NAMES)
+
+
+def _systems(
+    settings: Settings, split: str, runs: Sequence[Found], opened: Split, missing: list[Missing]
+) -> dict[str, Answers]:
+    """The runs that answered this split, scored as ``evaluate`` scores them."""
+    systems = {}
+    for run in runs:
+        if not run.held.finished:
+            continue
+        found = current_answers(settings, run, opened, split)
+        if isinstance(found, Missing):
+            missing.append(found)
+        elif not _scorable(opened):
+            missing.append(Missing(run.name, "its answers cannot be scored without proposals and their match"))
+        else:
+            try:
+                systems[run.name] = _scored(settings, *found, opened)
+            except PredictionError as error:
+                _, command = commands(settings, run.run, run.held, split, run.free)
+                missing.append(Missing(run.name, f"its answers do not fit the store: {error}; run: {command}"))
+                continue
+            if systems[run.name].missing:
+                lacking = f"no answers to {systems[run.name].missing} questions, which count as refused"
+                missing.append(Missing(run.name, lacking))
+    return systems
+
+
+def _scored(settings: Settings, meta: Meta, predictions: Sequence[Prediction], opened: Split) -> Answers:
+    scores = score(
+        opened,
+        predictions,
+        system="answers",
+        setting=meta.setting,
+        top_k=settings.masks.max_masks,
+        missing="empty",
+        progress=True,
+    )
+    samples = scores.systems["answers"]
+    by_key = {(prediction.target_id, prediction.text_index): prediction for prediction in predictions}
+    return Answers(meta, by_key, _by_key(scores, samples), samples, scores.missing)
+
+
+def _oracle(settings: Settings, opened: Split) -> Scores | None:
+    """What the best single proposal would reach; None without proposals."""
+    if not _scorable(opened):
+        return None
+    how: dict[str, Any] = {"top_k": settings.masks.max_masks, "missing": "empty", "progress": True}
+    return score(opened, (), system="no answers", baselines=[ORACLE], **how)
+
+
+def _by_key(scores: Scores, samples: Samples) -> dict[Key, float]:
+    """IoU of every question, those with something to be found first: of equal ones, they are rather shown."""
+    order = np.argsort(~samples.exists, kind="stable")
+    return {scores.asked[place]: float(samples.iou[place]) for place in order}
+
+
+def _chosen(
+    opened: Split, systems: Mapping[str, Answers], oracle: Scores | None, cases: int
+) -> tuple[dict[Key, list[str]], str]:
+    """The questions to show, why each, and what to say of the choice."""
+    if systems:
+        found = choose({name: answers.iou for name, answers in systems.items()}, cases)
+        how = (
+            f"At most {cases} of each system: its worst, its best, and some evenly between, by IoU. From the lowest to the "
+            "highest mean IoU."
+        )
+    elif oracle is not None:
+        samples = oracle.systems[ORACLE]
+        asked = zip(oracle.asked, samples.iou, samples.exists, strict=True)
+        found = choose({"the proposals": {key: float(iou) for key, iou, exists in asked if exists}}, cases)
+        how = f"No system has answered; at most {cases} questions, by the IoU of the best single proposal."
+    else:
+        keys = [(question.target_id, 0) for question in questions(opened)]
+        found = {keys[place]: [] for place in spread(len(keys), cases)} if keys else {}
+        how = f"At most {cases} questions, evenly from the split."
+    return found, how
+
+
+def _cases(
+    settings: Settings,
+    opened: Split,
+    keys: Mapping[Key, list[str]],
+    systems: Mapping[str, Answers],
+    files: dict[str, bytes],
+) -> list[Shown]:
+    wanted = {target_id for target_id, _ in keys}
+    by_id = {question.target_id: question for question in questions(opened) if question.target_id in wanted}
+    shown = []
+    pixels_of = partial(_pixels, settings, opened)
+    for number, ((target_id, text_index), why) in enumerate(keys.items(), start=1):
+        case, pictures = show(opened, by_id[target_id], text_index, why, systems, settings.masks.max_masks, pixels_of)
+        files |= {f"{number:03d}-{name}": data for name, data in pictures.items()}
+        shown.append(case)
+    return shown
+
+
+def _pixels(settings: Settings, opened: Split, image_index: int) -> NDArray[np.uint8]:
+    row = table_rows(opened, "images", image_index)[0]
+    return photograph(ROOT / settings.index.root, row, settings.index.max_pixels)
+
+
+def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
+    asked = list(questions(opened))
+    removed = sum(record.status == REMOVED for record in opened)
+    absent = sum(commit.status.count(ABSENT) for commit in opened.columns["targets"].commits if commit)
+    facts = [("images", str(len(opened) - removed))]
+    if absent:
+        facts.append(("of them without annotation", str(absent)))
+    if failed:
+        facts.append(("of them left out, in whole or part", str(failed)))
+    facts.append(("questions", str(len(asked))))
+    facts.append(("of them with nothing to be found", str(sum(not question.exists for question in asked))))
+    for name, word in (("instances", "instances"), ("masks", "proposals")):
+        if name in opened.columns:
+            rows = [table_rows(opened, name, image)[0]["segmentation"] for image in range(len(opened))]
+            counts = [len(row) for row in rows if row is not None]
+            mean = f" ({sum(counts) / len(counts):.1f} an image)" if counts else ""
+            facts.append((word, f"{sum(counts)}{mean}"))
+    return facts
+
+
+def _failures(opened: Split) -> list[tuple[str, str, str]]:
+    """The first column, in the order of the pipeline, in which an image failed: image_id, column, reason."""
+    failures = []
+    for record in opened:
+        for name, column in opened.columns.items():
+            commit, position = column.commit(record.image_index)
+            if commit.status[position] == FAILED:
+                failures.append((record.image_id, name, commit.errors.get(str(position), FAILED)))
+                break
+    return failures

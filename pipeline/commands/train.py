@@ -1,0 +1,208 @@
+"""Trains a system on the store, and has it answer the questions of a split."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from pipeline.config import ROOT, InputError, Settings
+from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
+from pipeline.runs import Run, not_the_same, not_trained, resolve
+from pipeline.shard import require_device
+from stages.train.folder import held, kept
+from stages.train.run_digest import answering, column_digest, differences, identity, run_digest
+from stages.weights import locate
+from store import Split, open_split
+
+
+def train_command(
+    settings: Settings,
+    system: str | None = None,
+    name: str | None = None,
+    restart: bool = False,
+    replace: bool = False,
+) -> str:
+    """Train, or go on where a run was stopped; a finished run is left as it is.
+
+    Args:
+        system, name: as :func:`pipeline.runs.resolve`.
+        restart: whatever run is in the folder is moved aside, also this one.
+        replace: another run in the folder is moved aside.
+
+    Returns:
+        Where the result is, and the command that measures it.
+
+    Raises:
+        InputError: the folder holds another run, or the parameters do not fit the store.
+        StoppedError: it was interrupted; says what is kept.
+    """
+    run = resolve(settings, system, name)
+    again = "run the same command again"
+    with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
+        splits = {split: _open(settings, run, settings.check_split(split)) for split in run.params.train}
+        found = held(run.folder)
+        differ = differences(found.about, identity(run.params, run.system, splits)) if found and found.about else []
+        another = found is not None and (bool(differ) or not found.about)
+    measure = settings.command("evaluate", *run.words, "--split", settings.splits[-1])
+    if found is not None and not restart:
+        if another and not replace:
+            raise not_the_same(settings, run, found, differ)
+        if found.finished and not another:
+            afresh = settings.command("train", *run.words, "--restart")
+            done = f"{run.folder}: trained with these parameters on these data already"
+            return f"{done}; {measure} measures it; {afresh} trains again"
+    before = _inode(run.folder) if another or restart else None
+
+    def left() -> str:
+        if before is not None and _inode(run.folder) == before:
+            return f"{run.folder} is as it was; {again}"
+        go_on = f"to go on: {settings.command('train', *run.words)}" if restart else f"{again} to go on"
+        return f"{kept(run.folder)}; {go_on}"
+
+    with _told(f"train {run.name}", left):
+        path = _trained(settings, run, splits, restart, replace)
+    return f"{path}: trained; {measure} measures it"
+
+
+def _trained(settings: Settings, run: Run, splits: dict[str, Split], restart: bool, replace: bool) -> Path:
+    from stages.train.run import train
+
+    try:
+        return train(
+            run.params, run.system, splits, run.folder, require_device(settings), _weights(settings), restart, replace
+        )
+    except ValueError as error:  # a model that is not there, parameters that do not fit it
+        raise InputError(f"train {run.name}: {error}") from error
+
+
+def _inode(folder: Path) -> int | None:
+    """What tells a folder from another one that takes its name later; None where there is none."""
+    return folder.stat().st_ino if folder.exists() else None
+
+
+def answers(
+    settings: Settings,
+    run: Run,
+    split: str,
+    mode: str = "generated",
+    given: str = "own",
+    setting: str = "proposals",
+) -> Path:
+    """The answers of a trained system to a split's questions, generated again.
+
+    Args:
+        mode: ``generated``, or ``teacher_forced``: the answer ``[SEG].`` is in the input.
+        given: ``own``, or ``shuffled-images`` or ``shuffled-questions``: questions about each other's images.
+        setting: ``proposals``, or ``proposals+gt``: the annotated instances are offered, too (ELISA's published choices).
+
+    Returns:
+        The file of predictions; its system is the run's name, with ``mode``, ``given`` and ``setting`` where these are not the
+        usual ones.
+
+    Raises:
+        InputError: it was not trained with these parameters and this language model, or has no such mode.
+        StoppedError: it was interrupted; nothing is written.
+    """
+    from stages.predictions import MODES, SETTINGS, Meta, write
+
+    for option, value, choices in (("mode", mode, MODES), ("setting", setting, SETTINGS)):
+        if value not in choices:
+            raise InputError(f"--{option}: found {value!r}, expected one of {', '.join(choices)}")
+    settings.check_split(split)
+    found = held(run.folder)
+    refused = not_trained(settings, run, found, ("evaluate", *run.words, "--split", split))
+    if refused is not None:
+        raise refused
+    assert found is not None
+    opened = _open(settings, run, split)
+    usual = ((mode, "generated"), (given, "own"), (setting, "proposals"))
+    unusual = [part for part, default in usual if part != default]
+    path = run.folder / "predictions" / f"{'-'.join([split, *unusual])}.parquet"
+    meta = Meta(
+        "-".join([run.name, *unusual]),
+        settings.dataset,
+        split,
+        mode,
+        setting,
+        run_digest(found.about),
+        json.dumps(answering(run.params, run.system)),
+        json.dumps({name: column_digest(column) for name, column in opened.columns.items()}),
+    )
+    with _told(f"evaluate {run.name}", lambda: "no answers are written; run the same command again"):
+        from stages.train.run import predict, restore
+
+        try:
+            trained = restore(run.params, run.system, opened, run.folder, require_device(settings), _weights(settings))
+            said = predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given), setting=setting)
+            write(path, meta, said)
+        except ValueError as error:  # another model or column than it was trained with, no such mode, too few images
+            raise InputError(f"evaluate {run.name}: {error}") from error
+    return path
+
+
+def controls(settings: Settings, run: Run, split: str) -> list[Path]:
+    """Answers of a system that cannot understand: to questions about each other's images, and of the same system trained without
+    the image or without the question, where there is one (``train.without``)."""
+    from stages.train.controls import SHUFFLED, Without
+
+    found = [answers(settings, run, split, given=given) for given in SHUFFLED]
+    for without in get_args(Without):
+        section = f"runs.{run.asked}" if run.declared else "train"
+        other = blind(settings, run, without)
+        if not_trained(settings, other, held(other.folder), ()) is None:
+            found.append(answers(settings, other, split))
+        else:
+            train = settings.command("--set", f"{section}.without={without}", "train", *run.words)
+            print(f"{run.name} was not trained without the {without}; to have that row: {train}", file=sys.stderr)
+    return found
+
+
+def blind(settings: Settings, run: Run, without: str) -> Run:
+    """The same run without the image or without the question."""
+    if run.declared:
+        spec = {**settings.runs[run.asked], "without": without}
+        return resolve(settings.model_copy(update={"runs": {**settings.runs, run.asked: spec}}), None, run.asked)
+    train = settings.train.model_copy(update={"without": without})
+    return resolve(settings.model_copy(update={"train": train}), run.system, run.asked)
+
+
+@contextmanager
+def _told(what: str, state: Callable[[], str]) -> Iterator[None]:
+    """Let an interruption say what is kept of a run, which is not what the store has committed."""
+    try:
+        yield
+    except BaseException as error:
+        found = _interruption(error)
+        if found is None:
+            raise
+        code, reason = found
+        raise StoppedError(code, f"{what}: {reason}; {state()}") from error
+
+
+def _interruption(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and reason, if this is one after which the same command goes on."""
+    if isinstance(error, KeyboardInterrupt):
+        return CTRL_C, "stopped by Ctrl-C"
+    if isinstance(error, Terminated):
+        return INTERRUPTED, "stopped by SIGTERM"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return INTERRUPTED, f"out of memory: {error} (a smaller train.batch_size needs less, but makes another run)"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return INTERRUPTED, f"the disk is full: {error}; free some space"
+    return None
+
+
+def _open(settings: Settings, run: Run, split: str) -> Split:
+    from stages.train.run import columns
+
+    return open_split(settings.store_path, settings.dataset, split, columns=sorted(columns(run.params, run.system)))
+
+
+def _weights(settings: Settings) -> Any:
+    return partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)

@@ -1,0 +1,277 @@
+"""Runs a stage over a split: plan, look for what it needs, compute and commit the shards that are not done, sum up."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import shutil
+import sys
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pipeline.canary import check_stored
+from pipeline.committed import require_commits
+from pipeline.config import ROOT, Settings, VanishedError
+from pipeline.estimate import estimate
+from pipeline.executors import Executor, LocalExecutor
+from pipeline.graph import specs
+from pipeline.plan import DONE, ColumnPlan, listed_entries, place_of, plan_split, plan_stage, plan_stages
+from pipeline.preflight import (
+    missing_weights,
+    replacement,
+    require_consent,
+    require_needs,
+    require_upstream,
+    require_writable,
+)
+from pipeline.shard import ShardTask, compute_shard, run_shard
+from pipeline.sources import require_images
+from pipeline.tally import StageSummary, has_failures, tally
+from stages.progress import progress
+from store.errors import StoreError
+from store.format.layout import UNUSED, column_dir, find_columns, split_dir
+from store.format.lineage import Lineage
+from store.storage.files import make_folder
+from store.write.writer import begin_column
+
+
+def compute_stages(
+    settings: Settings,
+    stages: Sequence[str],
+    splits: Sequence[str],
+    executor: Executor,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    replace: bool = False,
+) -> list[StageSummary]:
+    """Bring stages up to date, split by split. What any of them needs is looked for before the first one begins.
+
+    Options and errors: :func:`compute_stage`.
+    """
+    if not dry_run:
+        _look_ahead(settings, stages, splits, executor, only, limit, replace)
+    options: dict[str, Any] = {"only": only, "limit": limit, "retry_failed": retry_failed, "dry_run": dry_run}
+    return [
+        compute_stage(settings, stage, split, executor, **options, replace=True) for split in splits for stage in stages
+    ]
+
+
+def _look_ahead(
+    settings: Settings,
+    stages: Sequence[str],
+    splits: Sequence[str],
+    executor: Executor,
+    only: Sequence[str],
+    limit: int | None,
+    replace: bool,
+) -> None:
+    require_writable(ROOT / settings.run.report_dir)
+    if "index" in stages:
+        for split in splits:
+            listed_entries(settings, split)
+        return
+    columns = set()
+    for split in splits:
+        plans = _chosen(plan_stages(settings, stages, split), only)
+        reach = math.inf if limit is None else -(-limit // settings.shard_images)
+        plans = [plan for plan in plans if any(shard < reach for shard in plan.todo)]
+        if not replace:
+            stage = f" --stage {stages[0]}" if len(stages) == 1 else ""
+            encoders = "".join(f" --encoder {name}" for name in only)
+            require_consent(plans, split, f"extract --split {split}{stage}{encoders}")
+        require_writable(*(plan.folder for plan in plans))
+        columns |= {plan.spec.name for plan in plans}
+    require_needs(settings, columns, executor)
+
+
+def _chosen(plans: Sequence[ColumnPlan], only: Sequence[str]) -> list[ColumnPlan]:
+    """The plans of these encoders, and of the stages that have none."""
+    return [plan for plan in plans if plan.spec.stage != "embed" or not only or plan.spec.name.split("/")[-1] in only]
+
+
+def compute_stage(
+    settings: Settings,
+    stage: str,
+    split: str,
+    executor: Executor,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    shards: Collection[int] | None = None,
+    replace: bool = False,
+) -> StageSummary:
+    """Bring a stage's columns of a split up to date. Nothing in the store is changed before a first shard is computed.
+
+    Args:
+        only: encoder names; stage embed leaves the columns of other encoders alone.
+        limit: work on the first ceil(limit / shard_images) whole shards.
+        retry_failed: compute shards that hold failed images again.
+        dry_run: plan, write nothing.
+        shards: these alone.
+        replace: also where finished shards of other parameters are lost by it.
+
+    Raises:
+        InputError: an upstream column is not done for these shards, or finished shards would be replaced; the message
+            names the command.
+    """
+    if dry_run:  # a plan looks further than the stage: what it reads may be about to change
+        every = [plan for plan in plan_split(settings, split, lenient=True)[0] if plan.spec.stage == stage]
+    else:
+        every = plan_stage(settings, stage, split)
+    plans = _chosen(every, only)
+    count = plans[0].meta.shards if plans else 0
+    reach = count if limit is None else min(count, -(-limit // settings.shard_images))
+    todo: dict[int, list[str]] = defaultdict(list)
+    for plan in plans:
+        retry = [shard for shard in range(reach) if retry_failed and has_failures(settings, plan, split, shard)]
+        for shard in sorted({*plan.todo, *retry}):
+            if shard < reach and (shards is None or shard in shards):
+                todo[shard].append(plan.spec.name)
+    wanted = {name for names in todo.values() for name in names}
+    chosen = [plan for plan in plans if plan.spec.name in wanted]
+    if dry_run:
+        summary = tally(settings, stage, split, every, reach, todo)
+        return dataclasses.replace(
+            summary,
+            estimate=estimate(settings, plans, todo) if todo else None,
+            replaces=tuple(replacement(plan) for plan in chosen if plan.replaces),
+            missing=missing_weights(settings, wanted),
+        )
+    if not replace:
+        require_consent(chosen, split, f"extract --split {split} --stage {stage}")
+    require_upstream(settings, plans, split, todo)
+    require_images(settings, stage, split, plans, todo)
+    require_writable(*(plan.folder for plan in chosen))
+    _warn_of_a_full_disk(settings, plans, todo)
+    require_needs(settings, wanted, executor)
+    try:
+        _compare_with_stored(settings, stage, split, plans, todo, executor)
+        _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
+    except FileNotFoundError as error:  # at the beginning it was there
+        raise VanishedError(f"{error.filename or error} went away during the run") from error
+    for plan in plans:
+        if not plan.begun and plan.spec.name not in wanted and plan.meta.shards > len(plan.todo):
+            begin_column(plan.folder, plan.meta, plan.found)
+    _make_outputs(settings, stage, split)
+    mark_unused(settings, split)
+    return tally(settings, stage, split, every, reach, todo)
+
+
+def mark_unused(settings: Settings, split: str) -> None:
+    """Mark columns that are not current and that the params do not name, so that they stop nobody who opens the whole split."""
+    look = Lineage(settings.store_path)
+    for name in find_columns(split_dir(settings.store_path, settings.dataset, split)):
+        place = place_of(settings, split, name)
+        if name not in specs(settings) and not _is_current(look, place):
+            with contextlib.suppress(OSError):  # another user's column: what they open by name says what is wrong
+                (column_dir(settings.store_path, place) / UNUSED).touch()
+
+
+def _is_current(look: Lineage, place: str) -> bool:
+    try:
+        meta = look.meta(place)
+        return meta is not None and not any(look.why_not_current(place, shard) for shard in range(meta.shards))
+    except StoreError:
+        return True  # damaged: verify reports it
+
+
+def _make_outputs(settings: Settings, stage: str, split: str) -> None:
+    """DVC wants every output folder of a stage to exist, also one that these parameters leave empty."""
+    base = settings.store_path / settings.dataset / split
+    for name in OUTPUTS[stage]:
+        make_folder(base / name)
+
+
+OUTPUTS = {
+    "index": ("images", "instances", "targets"),
+    "masks": ("masks", "sam_features"),
+    "embed": ("mask_embeddings", "instance_embeddings", "image_features"),
+    "match": ("match",),
+    "normalize": ("centered",),
+}
+"""Folders of a split that belong to a stage (the outs of dvc.yaml)."""
+
+
+def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
+    """Say beforehand when the arrays of these shards may not fit."""
+    need = 0
+    for plan in plans:
+        if plan.meta.array is not None:
+            shape, dtype = plan.meta.array.row_shape, plan.meta.array.dtype
+            images = sum(len(plan.meta.shard_range(shard)) for shard, names in todo.items() if plan.spec.name in names)
+            need += images * math.prod(shape) * np.dtype(dtype).itemsize
+    free = shutil.disk_usage(
+        next(path for path in (settings.store_path, *settings.store_path.parents) if path.exists())
+    ).free
+    if need > free:
+        print(
+            f"warning: {settings.store_path} has {free / 1e9:.1f} GB left, these shards may take up to {need / 1e9:.1f} GB; what "
+            "is finished when the disk is full is kept",
+            file=sys.stderr,
+        )
+
+
+def _compare_with_stored(
+    settings: Settings,
+    stage: str,
+    split: str,
+    plans: Sequence[ColumnPlan],
+    todo: Mapping[int, list[str]],
+    executor: Executor,
+) -> None:
+    """A column that has shards already only grows by more of the same (:mod:`pipeline.canary`)."""
+    names = next(iter(todo.values()), [])
+    done = {
+        shard: tuple(plan.spec.name for plan in plans if plan.spec.name in names and plan.shards[shard].state == DONE)
+        for shard in range(plans[0].meta.shards if stage == "embed" and plans else 0)
+        if shard not in todo
+    }
+    shard = max((shard for shard, columns in done.items() if columns), default=None)
+    if shard is not None:
+        count = len(plans[0].meta.shard_range(shard))
+        task = ShardTask(settings.model_dump_json(), stage, split, shard, count, done[shard])
+        for _ in executor.map(check_stored, [task]):
+            pass
+
+
+def _compute(
+    settings: Settings,
+    stage: str,
+    split: str,
+    plans: Sequence[ColumnPlan],
+    todo: Mapping[int, list[str]],
+    executor: Executor,
+    anew: bool,
+) -> None:
+    if not todo:
+        return
+    meta, entries = plans[0].meta, plans[0].entries
+    text, token = settings.model_dump_json(), uuid.uuid4().hex
+    begin = {plan.spec.name: (plan.meta, plan.found) for plan in plans if not plan.begun}
+    if stage == "index" and not isinstance(executor, LocalExecutor):
+        # The index's column.json has a line for every image of the split: too much to travel with every shard.
+        for plan in plans:
+            if plan.spec.name in begin and any(plan.spec.name in names for names in todo.values()):
+                begin_column(plan.folder, *begin.pop(plan.spec.name))
+    tasks = []
+    for shard, names in sorted(todo.items()):
+        span = meta.shard_range(shard)
+        own = entries[span.start : span.stop]
+        to_begin = {name: begin[name] for name in names if name in begin}
+        tasks.append(ShardTask(text, stage, split, shard, len(span), tuple(names), own, anew, to_begin, token))
+    with progress(f"{stage} {split}", sum(task.count for task in tasks), "image") as advance:
+        if isinstance(executor, LocalExecutor):
+            executor.finish_behind(partial(compute_shard, tick=advance), tasks)
+        else:
+            for number, result in executor.map(run_shard, tasks):
+                require_commits(settings, tasks[number], result)
+                advance(result.images)

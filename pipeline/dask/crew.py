@@ -1,0 +1,153 @@
+"""The workers of a Dask scheduler: which of them may be given work, and what a person is told of the others."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from pipeline.config import ROOT, InputError, Settings
+from pipeline.dask import remote
+from pipeline.dask.checkout import Checkout, describe, disagreements
+from pipeline.errors import WorkersLostError
+from pipeline.shard import settings_of
+
+_LOOK_SECONDS = 1.0
+_SAY_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+_ANSWER_SECONDS = 5.0
+"""A worker that is connected is given this long to describe itself before it counts as silent."""
+
+
+def describe_worker(settings: str) -> Checkout:
+    """Runs on a worker: how it would compute with these settings."""
+    return describe(settings_of(settings))
+
+
+class Crew:
+    """Workers that were asked what they are. Only those that agree with this process are usable."""
+
+    def __init__(self, client: Any, settings: Settings) -> None:
+        self.client = client
+        self.remote = remote.runner()
+        self.address: str = client.scheduler.address
+        self._settings = settings.model_dump_json()
+        self._timeout_s = settings.run.worker_timeout_s
+        self._local = client.cluster is not None
+        self._here = describe(settings)
+        self._asked: dict[str, SimpleQueue[Any]] = {}  # address -> its description, once it came
+        self._usable: dict[str, int] = {}  # address -> threads
+        self._unfit: dict[str, str] = {}  # address -> why
+        self._looked = -float("inf")
+        self._alone_since: float | None = None
+        self._said = -float("inf")
+
+    def usable(self) -> dict[str, int]:
+        """Address -> threads of the workers that may be given tasks.
+
+        Says on stderr, at once and every minute, when there is none.
+
+        Raises:
+            InputError: a worker has other code, other weights, another store or another data set.
+            WorkersLostError: the scheduler went away, or there was no usable worker for ``run.worker_timeout_s``.
+        """
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS or not self._usable:
+            self._looked = now
+            self._look()
+        if self._usable:
+            self._alone_since = None
+        else:
+            self._wait(now)
+        return self._usable
+
+    def _look(self) -> None:
+        if self.client.status != "running":
+            raise WorkersLostError(f"the Dask scheduler {self.address} went away")
+        info = self.client.scheduler_info(n_workers=-1)
+        workers = dict(info.get("workers", {}))
+        for known in (self._asked, self._usable, self._unfit):
+            for address in known.keys() - workers.keys():
+                del known[address]
+        new = workers.keys() - self._asked.keys()
+        for address in new:
+            self._asked[address] = SimpleQueue()
+            Thread(target=self._ask, args=(address, self._asked[address]), daemon=True).start()
+        until = time.monotonic() + _PAUSE_SECONDS
+        for address, answer in list(self._asked.items()):
+            if address not in self._usable and address not in self._unfit:
+                with contextlib.suppress(Empty):
+                    pause = max(0.0, until - time.monotonic()) if address in new and not self._usable else 0.0
+                    self._judge(
+                        address, int(workers[address]["nthreads"]), answer.get(timeout=pause or None, block=bool(pause))
+                    )
+
+    def _ask(self, address: str, answer: SimpleQueue[Any]) -> None:
+        """Asked apart from its tasks, so that a busy worker answers, too."""
+        payload = remote.pack(describe_worker, self._settings)
+        try:
+            found = self.client.run(self.remote, payload, workers=[address], on_error="return")
+        except Exception as error:  # noqa: BLE001 (whatever Dask raises of a connection that ends)
+            found = {address: error}
+        answer.put(found.get(address, OSError("it is not there any more")))
+
+    def _judge(self, address: str, threads: int, answer: Any) -> None:
+        if isinstance(answer, OSError):  # it ended meanwhile; should it still be there, it is asked again
+            del self._asked[address]
+            return
+        if isinstance(answer, BaseException):
+            raise InputError(f"the Dask worker {address} cannot say what it is: {answer}; {self.how_to_start()}")
+        kind, found = remote.unpack(answer)
+        if kind == remote.FAILED:  # e.g. its settings have other parameters
+            raise InputError(
+                f"the Dask worker {address} cannot do what is asked for here: {found}; {self.how_to_start()}"
+            )
+        if kind == remote.UNLOADABLE:
+            self._unfit[address] = found
+            self._say(
+                f"the Dask worker {address} cannot load the project and gets no work: {found}; {self.how_to_start()}"
+            )
+            return
+        if lines := disagreements(self._here, found):
+            raise InputError(
+                f"the Dask worker {address} (process {found.process} on {found.host}, started in {found.root}) would not compute "
+                "what is asked for here:\n"
+                + "".join(f"  {line}\n" for line in lines)
+                + f"stop it; {self.how_to_start()}"
+            )
+        self._usable[address] = threads
+
+    def _wait(self, now: float) -> None:
+        if self._alone_since is None:
+            self._alone_since = now
+        waited = now - self._alone_since
+        silent = self._asked.keys() - self._unfit.keys()
+        if waited >= self._timeout_s:
+            raise WorkersLostError(
+                f"{self._state(len(silent))} for {waited:.0f} s (run.worker_timeout_s); {self.how_to_start()}"
+            )
+        if now - self._said >= _SAY_SECONDS and (not silent or waited >= _ANSWER_SECONDS):
+            self._said = now
+            rest = f"waiting for one, {self._timeout_s - waited:.0f} s more"
+            self._say(f"{self._state(len(silent))}; {rest}; {self.how_to_start()}")
+
+    def _state(self, silent: int) -> str:
+        if not self._asked:
+            return f"no worker is connected to the Dask scheduler {self.address}"
+        parts = [f"{len(self._unfit)} cannot load the project"] * bool(self._unfit) + [
+            f"{silent} gave no answer"
+        ] * bool(silent)
+        return f"no worker of the Dask scheduler {self.address} can be used ({', '.join(parts)})"
+
+    def how_to_start(self) -> str:
+        """What to type for a worker that can be used."""
+        if self._local:
+            return "this command starts its own workers; run it again"
+        return f"to start one: cd {shlex.quote(str(ROOT))} && python -m dask worker {self.address} --nworkers 1 --nthreads 1"
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,144 @@
+"""On dask.distributed: workers are looked at before they get work, and nothing is a result but what a task returned."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from pipeline.config import InputError, Settings
+from pipeline.dask import remote
+from pipeline.dask.crew import Crew
+from pipeline.errors import WorkersLostError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_POLL_SECONDS = 0.5
+_FETCH_SECONDS = 30.0
+_AHEAD = 2
+"""Tasks given out for each thread of a worker: the next one lies there when one ends."""
+_LOSSES = 3
+"""So often a task is given out again after every worker that had it was lost; Dask itself goes on to another worker first."""
+
+
+class DaskExecutor:
+    """Connected to (or started) when the first task comes; a worker keeps its models."""
+
+    def __init__(self, settings: Settings, stack: contextlib.ExitStack) -> None:
+        self.settings = settings
+        self.stack = stack
+        self._crew: Crew | None = None
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """As :meth:`Executor.map`, in the order in which they end.
+
+        Raises:
+            InputError: the scheduler cannot be reached, or a worker has other code, another store or another data set.
+            WorkersLostError: the scheduler or the workers went away, or there were none for ``run.worker_timeout_s``.
+        """
+        crew = self._connected()
+        client = crew.client
+        waiting = deque(range(len(tasks)))
+        flying: dict[Any, tuple[int, frozenset[str]]] = {}
+        losses: Counter[int] = Counter()
+        ended: SimpleQueue[Any] = SimpleQueue()
+        try:
+            while waiting or flying:
+                usable = crew.usable()
+                for future in [
+                    f for f, (_, had) in flying.items() if f.status == "pending" and not had & usable.keys()
+                ]:
+                    number, _ = flying.pop(future)
+                    client.cancel([future])
+                    waiting.appendleft(number)
+                    losses[number] += 1
+                    if losses[number] > _LOSSES:
+                        raise WorkersLostError(
+                            f"every worker that was given {tasks[number]!r:.200} was lost, {losses[number]} times"
+                        )
+                room = _AHEAD * sum(usable.values()) - len(flying)
+                for number in [waiting.popleft() for _ in range(min(room, len(waiting)))]:
+                    payload = remote.pack(function, tasks[number])
+                    future = client.submit(crew.remote, payload, pure=False, workers=list(usable))
+                    flying[future] = number, frozenset(usable)
+                    future.add_done_callback(ended.put)
+                for future in _some(ended, flying):
+                    answer = self._answer(future)
+                    if answer is not None:
+                        yield flying.pop(future)[0], answer[0]
+        finally:
+            if client.status == "running":
+                with contextlib.suppress(Exception):
+                    client.cancel(list(flying))
+
+    def _answer(self, future: Any) -> tuple[Any] | None:
+        """The result of a task in a tuple; None where it has to be waited for. Whatever is no result is raised."""
+        assert self._crew is not None
+        status = future.status
+        if status == "cancelled":
+            raise WorkersLostError(
+                f"the Dask scheduler {self._crew.address} went away, or gave up a task: {future.exception()}"
+            )
+        if status == "error":
+            raise _error_of_dask(future.exception())
+        if status != "finished":  # lost with its worker before it was fetched: Dask computes it again
+            return None
+        try:
+            packed = future.result(timeout=_FETCH_SECONDS)
+        except TimeoutError:
+            return None
+        kind, value = remote.unpack(packed)
+        if kind == remote.FAILED:
+            raise value
+        if kind != remote.DONE:
+            raise InputError(f"a Dask worker cannot load a task: {value}; {self._crew.how_to_start()}")
+        return (value,)
+
+    def _connected(self) -> Crew:
+        if self._crew is None:
+            from distributed import Client, LocalCluster
+
+            run = self.settings.run
+            if run.scheduler:
+                try:
+                    client = self.stack.enter_context(Client(run.scheduler))
+                except OSError as error:
+                    raise InputError(f"--scheduler: cannot reach {run.scheduler}: {error}") from error
+            else:
+                try:
+                    cluster = LocalCluster(
+                        n_workers=run.workers,
+                        threads_per_worker=1,
+                        processes=True,
+                        host="127.0.0.1",
+                        dashboard_address="127.0.0.1:0",
+                        silence_logs=logging.ERROR,
+                    )
+                except (OSError, RuntimeError) as error:
+                    raise WorkersLostError(f"{run.workers} workers could not be started here: {error}") from error
+                client = self.stack.enter_context(Client(self.stack.enter_context(cluster)))
+            self._crew = Crew(client, self.settings)
+        return self._crew
+
+
+def _some(ended: SimpleQueue[Any], flying: Mapping[Any, Any]) -> list[Any]:
+    """Futures of ``flying`` that ended; waits a moment for one. All are looked at: a lost connection reports none."""
+    with contextlib.suppress(Empty):
+        ended.get(timeout=_POLL_SECONDS)
+        while True:
+            ended.get_nowait()
+    return [future for future in flying if future.status != "pending"]
+
+
+def _error_of_dask(error: BaseException) -> BaseException:
+    """A task's own errors come back as answers: this one is Dask's."""
+    if isinstance(error, Exception) and type(error).__name__ == "KilledWorker":
+        return error
+    return InputError(
+        f"Dask could not run a task: {type(error).__name__}: {error}; the scheduler and the workers need the Python and the "
+        "packages of requirements.lock"
+    )

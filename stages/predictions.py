@@ -1,0 +1,159 @@
+"""The one format of predictions, a Parquet file: what a system answered to each question of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store import rle
+from store.errors import RleError
+from store.storage.files import make_folder, publish, temporary_file
+
+FORMAT = 1
+MODES = ("generated", "teacher_forced")
+SETTINGS = ("proposals", "proposals+gt")
+"""What a system chose from: SAM's proposals, or these and the annotated instances (ELISA's two settings)."""
+
+_OURS = ("run", "answering", "columns")
+"""Metadata of what this project's ``evaluate`` made; no one else need have them."""
+_FORMAT_KEY = "prediction_format"
+_SCHEMA = pa.schema(
+    [
+        pa.field("target_id", pa.string(), nullable=False),
+        pa.field("text_index", pa.int32(), nullable=False),  # which of the target's texts was asked
+        pa.field("segmentation", pa.string()),  # COCO RLE counts in the image's frame; null is the empty mask
+        pa.field("rejected", pa.bool_()),  # the system said that there is no such thing; null: not known what it said
+        pa.field("chosen", pa.list_(pa.int32())),  # numbers of masks, -1 - j for instance j; null: does not choose
+        pa.field("answer", pa.string(), nullable=False),  # the system's text
+    ]
+)
+
+
+def write(path: Path, meta: Meta, predictions: Iterable[Prediction]) -> None:
+    """Write predictions to a Parquet file; it appears whole or not at all."""
+    rows = [asdict(prediction) for prediction in predictions]
+    metadata = {_FORMAT_KEY: str(FORMAT), **asdict(meta)}
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA.with_metadata(metadata)), buffer, write_page_checksum=True)
+    make_folder(path.parent)
+    with temporary_file(path.parent, [buffer.getvalue().to_pybytes()]) as (temporary, _, _):
+        publish(temporary, path)
+
+
+def read(path: Path) -> tuple[Meta, list[Prediction]]:
+    """Read a file that :func:`write` made.
+
+    Raises:
+        PredictionError: it is no Parquet file, or one of another schema or format.
+    """
+    try:
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise PredictionError(f"{path}: not a Parquet file of predictions: {error}") from error
+    found = (table.schema.metadata or {}).items()
+    metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found}
+    if metadata.get(_FORMAT_KEY) != str(FORMAT):
+        raise PredictionError(f"{path}: {_FORMAT_KEY} is {metadata.get(_FORMAT_KEY)!r}, expected {str(FORMAT)!r}")
+    if _plain(table.schema) != _plain(_SCHEMA) or any(
+        table.column(field.name).null_count for field in _SCHEMA if not field.nullable
+    ):
+        raise PredictionError(f"{path}: found the columns\n{table.schema.remove_metadata()}\nexpected\n{_SCHEMA}")
+    names = [field.name for field in fields(Meta)]
+    needed = [field.name for field in fields(Meta) if field.name not in _OURS]
+    if lacking := [name for name in needed if name not in metadata]:
+        raise PredictionError(f"{path}: the metadata lack {', '.join(lacking)}; expected {', '.join(needed)}")
+    meta = Meta(**{name: metadata[name] for name in names if name in metadata})
+    rows = table.to_pylist()
+    return meta, [Prediction(**{**row, "chosen": _as_tuple(row["chosen"])}) for row in rows]
+
+
+def _plain(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    """Without what may be null: that grows with the format, and is counted."""
+    return [(field.name, field.type) for field in schema]
+
+
+def _as_tuple(chosen: list[int] | None) -> tuple[int, ...] | None:
+    return None if chosen is None else tuple(chosen)
+
+
+class PredictionError(ValueError):
+    """Predictions are malformed, or do not fit the split; says what was found, where and what was expected."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What the predictions of a file are of.
+
+    Args:
+        system: name of the system, as tables show it.
+        dataset, split: which questions.
+        mode: ``generated``, or ``teacher_forced`` (the answer's text was in the input, as in the validation of LISA and
+            LLM-Seg); figures of the two do not compare.
+        setting: what the system chose from, ``proposals`` or ``proposals+gt``.
+        run: sha256 (hex) of the run that answered (stages/train/run_digest.py); empty for others' predictions.
+        answering: the parameters that decide how a trained system answers: a JSON object, names below ``train``.
+        columns: what of the split it read: a JSON object, column -> sha256 (hex) of its fingerprint and contents.
+    """
+
+    system: str
+    dataset: str
+    split: str
+    mode: str = "generated"
+    setting: str = "proposals"
+    run: str = ""
+    answering: str = "{}"
+    columns: str = "{}"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("mode", MODES), ("setting", SETTINGS)):
+            if getattr(self, name) not in choices:
+                raise PredictionError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A system's answer to one text of a target.
+
+    Args:
+        target_id, text_index: which question.
+        segmentation: COCO RLE counts in the frame of the EXIF-oriented image; None is the empty mask.
+        rejected: the system said that nothing of the kind is there (``[REJ]``); None: not known. A figure of its own: whether an
+            answer is empty is told by its mask.
+        chosen: numbers of the image's masks it chose, -1 - j for instance j; None where it does not choose proposals.
+        answer: its text.
+
+    Raises:
+        PredictionError: ``text_index`` is negative.
+    """
+
+    target_id: str
+    text_index: int
+    segmentation: str | None
+    rejected: bool | None
+    chosen: tuple[int, ...] | None = None
+    answer: str = ""
+
+    def __post_init__(self) -> None:
+        if self.text_index < 0:
+            raise PredictionError(f"{self.target_id}: text_index is {self.text_index}, expected 0 or more")
+
+    def require_one_answer(self) -> None:
+        """PredictionError where it is rejected and has a mask: only GSVA's protocol says what that means."""
+        if self.rejected and (self.chosen or not self.is_empty):
+            raise PredictionError(
+                f"{self.target_id}: it is rejected, but has a mask; expected one or the other. GSVA's answers have both: score "
+                "them by --protocol gsva"
+            )
+
+    @property
+    def is_empty(self) -> bool:
+        """No pixel is predicted."""
+        try:
+            return self.segmentation is None or rle.area(self.segmentation) == 0
+        except RleError as error:
+            raise PredictionError(f"{self.target_id}: segmentation: {error}") from error

@@ -1,0 +1,62 @@
+"""SAM's prompt encoder and mask decoder for many single-point prompts of one image.
+
+Of the four mask tokens the single-mask one is read by nobody in everything mode, so it gets no mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from stages.proposers.sam.two_way import ImageTokens, TwoWay
+
+MASKS = 3
+"""Masks a prompt (``multimask_output``)."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Prompts on their way: ``iou`` float32 [B, 3], ``hyper`` [B, 3, c] and image tokens ``keys`` [B, N, C]."""
+
+    iou: Tensor
+    hyper: Tensor
+    keys: Tensor
+
+
+class PointDecoder:
+    """Decodes points of one image after the other.
+
+    Args:
+        sam: any SAM; its weights are used where they are.
+        dtype: of the image tokens, as :class:`TwoWay` says.
+    """
+
+    def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
+        self.prompt_encoder, self.decoder, self.dtype = sam.prompt_encoder, sam.mask_decoder, dtype
+        self.two_way = TwoWay(sam.prompt_encoder, sam.mask_decoder, dtype)
+
+    def image(self, embedding: Tensor) -> ImageTokens:
+        """What the prompts of an image share, from its embedding float [C, h, w]."""
+        return self.two_way.image(embedding[None])
+
+    def decode(self, image: ImageTokens, points: Tensor) -> Decoded:
+        """Everything but the masks.
+
+        Args:
+            points: float [B, 2], xy in the frame of the image that the encoder saw, px.
+        """
+        labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
+        prompt, _ = self.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
+        queries, keys = self.two_way.transform(image, prompt)
+        heads = list(self.decoder.output_hypernetworks_mlps)[1:]
+        hyper = torch.stack([head(queries[:, 2 + number]) for number, head in enumerate(heads)], dim=1)
+        return Decoded(self.decoder.iou_prediction_head(queries[:, 0])[:, 1:], hyper, keys)
+
+    def masks(self, decoded: Decoded, rows: Tensor | None = None) -> Tensor:
+        """Low-resolution logits float32 [B, 3, 4h, 4w] of all prompts, or of those at ``rows``."""
+        keys = decoded.keys if rows is None else decoded.keys[rows]
+        hyper = decoded.hyper if rows is None else decoded.hyper[rows]
+        return self.two_way.masks(hyper, keys)

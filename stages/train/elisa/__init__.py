@@ -1,0 +1,1 @@
+"""ELISA: masks are words of the language model."""

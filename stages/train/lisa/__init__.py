@@ -1,0 +1,1 @@
+"""LISA: a state of the language model drives SAM's mask decoder."""

@@ -1,0 +1,1 @@
+"""LLM-Seg: a state of the language model selects masks."""

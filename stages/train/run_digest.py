@@ -1,0 +1,168 @@
+"""What decides what a run becomes, so that one that is finished or was stopped is known again, and no other is taken for it.
+
+A run is one training: a system, its parameters, a language model, data. Its digest is that of all of them. Parameters that only
+decide how a trained model answers belong to predictions (:func:`answering`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from stages.train.language.base_model import locate_llava
+from stages.train.params import ANSWERING, HOW, TrainParams
+from store.read.column import Column
+from store.split import Split
+from store.storage.files import cached_sha256, digest
+
+VERSIONS = {"elisa": 3, "llmseg": 2, "lisa": 3}
+"""System -> version of its training. One higher when the same parameters and data are to be trained again, as what they become
+has changed. Last: without a chat template, sequences begin with ``<s>``; elisa's ``loss_over: positions`` divides by the
+positions of the answers."""
+SHORT = 12
+"""Digits of a digest that names and messages show."""
+
+
+def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """``system``, its ``version``, ``params`` less those of the other systems, digest ``llava`` of the language model and one of
+    each column."""
+    return {
+        "system": system,
+        "version": VERSIONS[system],
+        "params": params.model_dump(mode="json", exclude=VERSIONS.keys() - {system}),
+        "llava": llava_digest(params.llava),
+        "columns": {
+            f"{name}/{column}": column_digest(opened)
+            for name, split in splits.items()
+            for column, opened in split.columns.items()
+        },
+    }
+
+
+def run_digest(about: Mapping[str, Any]) -> str:
+    """sha256 (hex) of an :func:`identity`, however its parameters were to answer."""
+    system = system_of(about)
+    decides = _deciding(about.get("params", {}), system)
+    others = {name: about.get(name) for name in ("version", "llava", "columns")}
+    return digest({"system": system, "params": decides, **others})
+
+
+def system_of(about: Mapping[str, Any]) -> str:
+    """The system that a run is of, by its :func:`identity`; earlier ones named it by the section they kept."""
+    named = next((name for name in VERSIONS if name in about.get("params", {})), "")
+    return str(about.get("system", named))
+
+
+def column_digest(column: Column) -> str:
+    """sha256 (hex) of what a column holds: its fingerprint and the contents of its shards."""
+    return digest([column.meta.fingerprint, *(commit.content for commit in column.commits if commit)])
+
+
+def llava_digest(name: str) -> str:
+    """Digest of the names and bytes of the files in a model's folder. What is no folder stands for itself."""
+    try:
+        folder = Path(locate_llava(name))
+    except ValueError:  # said where it is loaded
+        return name
+    if not folder.is_absolute():
+        return name
+    return digest({path.name: cached_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()})
+
+
+def answering(params: TrainParams, system: str) -> dict[str, Any]:
+    """Name below ``train`` -> value of what only decides how a trained system answers."""
+    own = getattr(params, system).model_dump(mode="json")
+    return {f"{system}.{name}": own[name] for name in ANSWERING[system]}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two runs differ in: ``str()`` says it. ``parameter``: its name below ``train``, or None."""
+
+    what: str
+    old: Any
+    new: Any
+    parameter: str | None = None
+
+    def __str__(self) -> str:
+        if self.parameter is not None:
+            return f"train.{self.parameter}: {_shown(self.old)} -> {_shown(self.new)}"
+        return f"{self.what}: {_brief(self.old)} -> {_brief(self.new)}"
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool = True) -> list[Difference]:
+    """In what two :func:`identity` differ, the older one first; nothing where they are one run.
+
+    Args:
+        data: compare also the columns they learned from.
+    """
+    system = system_of(wanted)
+    if system_of(found) != system:
+        return [Difference("system", system_of(found) or "unknown", system)]
+    differ = []
+    if found.get("version") != wanted["version"]:
+        differ.append(Difference(f"version of {system}'s training code", found.get("version"), wanted["version"]))
+    old, new = (_deciding(about.get("params", {}), system) for about in (found, wanted))
+    differ += [Difference("", left, right, name) for name, left, right in _unequal(old, new)]
+    if found.get("llava") != wanted["llava"] and not any(one.parameter == "llava" for one in differ):
+        differ.append(Difference("files of the language model", found.get("llava"), wanted["llava"]))
+    if data:
+        left, right = found.get("columns", {}), wanted["columns"]
+        names = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+        differ += [Difference(f"data in {name}", left.get(name), right.get(name)) for name in names]
+    return differ
+
+
+def _deciding(values: Mapping[str, Any], system: str, prefix: str = "") -> dict[str, Any]:
+    """Parameters without those that do not decide what a run becomes, and without new ones that mean what there was before."""
+    left = {*HOW, *(f"{system}.{name}" for name in ANSWERING.get(system, ()))}
+    kept = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name in left or (name in _DEFAULTS and _DEFAULTS[name] == value):
+            continue
+        kept[key] = _deciding(value, system, f"{name}.") if isinstance(value, Mapping) else value
+    return kept
+
+
+def _unequal(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value of parameters that differ."""
+    for key in dict.fromkeys([*old, *new]):
+        name = f"{prefix}{key}"
+        left, right = (side[key] if key in side else _DEFAULTS.get(name) for side in (old, new))
+        if isinstance(left, Mapping) and isinstance(right, Mapping) and name not in _DEFAULTS:
+            yield from _unequal(left, right, f"{name}.")
+        elif left != right:
+            yield name, left, right
+
+
+def _defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> default of the parameters that have one."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if not field.is_required():
+            found[f"{prefix}{name}"] = to_jsonable_python(field.get_default(call_default_factory=True))
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found |= _defaults(kind, f"{prefix}{name}.")
+    return found
+
+
+_DEFAULTS = _defaults(TrainParams)
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _brief(value: Any) -> str:
+    """A digest shortened; what was not recorded is said."""
+    if value is None:
+        return "none recorded"
+    return value[:SHORT] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,0 +1,168 @@
+"""What LLM-Seg and LISA have in common: a ``[SEG]`` in the answer, the state that predicted it, and a mask for each state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.predictions import Prediction
+from stages.train.language.llava import IGNORED, load_llava
+from stages.train.language.mask_words import REJ, MaskWords
+from stages.train.language.seg_states import seg_states
+from stages.train.language.seg_text import ANSWERS, GIVEN, SEG, conversation, evaluation
+from stages.train.language.text import Encoded, check_texts, collate, encode_prompt, pad
+from stages.train.language.vocabulary import ExtendedLlava
+from stages.train.params import SegParams, TrainParams
+from stages.train.system import Batch, Mode, rng_of
+
+Found = tuple[str | None, tuple[int, ...] | None]
+"""COCO RLE counts of a mask (None: empty), and the numbers of the proposals it is made of (None: of none)."""
+
+
+class SegSystem(ABC):
+    """Most of a :class:`stages.train.system.System`; a subclass says which masks the states ask for.
+
+    Args:
+        own: the system's section of the params.
+        tokens: patch features an image.
+    """
+
+    def __init__(self, params: TrainParams, own: SegParams, tokens: int, device: str) -> None:
+        self.params, self.own, self.tokens, self.device = params, own, tokens, device
+        self.model, self.tokenizer = load_llava(params.llava, params.base, device, ExtendedLlava, {"words": (SEG, REJ)})
+        like = {SEG: "the segmentation mask", REJ: " nothing"}
+        self.model.start_words_like(
+            {word: self.tokenizer(text, add_special_tokens=False)["input_ids"] for word, text in like.items()}
+        )
+        self.new: list[nn.Parameter] = [self.model.words]
+        if own.train_embeddings:
+            tables = (self.model.get_input_embeddings(), self.model.lm_head)
+            self.new += dict.fromkeys(weight for table in tables for weight in table.parameters())  # they may be tied
+        self.seg, self.rej = self.model.word_id(SEG), self.model.word_id(REJ)
+        self.words = MaskWords(self.tokenizer, {SEG: self.seg, REJ: self.rej}, self.model.first_mask, most=0)
+
+    def attach(self, name: str, module: nn.Module) -> None:
+        """Make ``module`` a part of the model; what requires a gradient in it is trained."""
+        self.model.add_module(name, module.to(self.device))
+        self.new += [weight for weight in module.parameters() if weight.requires_grad]
+
+    @staticmethod
+    def shared_columns(params: TrainParams, training: bool) -> dict[str, str]:
+        """Keys of a batch -> what is read by both systems."""
+        names = {"features": f"image_features/{params.image_encoder}", "is_sentence": "targets.is_sentence"}
+        return {**names, "answer": "targets.answer", "instances": "targets.instances"} if training else names
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """What is trained, each with its learning rate."""
+        lora = [weight for name, weight in self.model.named_parameters() if "lora_" in name]
+        return [(self.new, self.own.learning_rate), (lora, self.own.lora_learning_rate)]
+
+    def begin(self, batches: Callable[[], Iterable[Batch]]) -> None:  # noqa: B027 (nothing is what it does)
+        """Nothing comes before training."""
+
+    def inputs(self, batch: Batch, epoch: int) -> dict[str, Any]:
+        """A stream's batch as the model's inputs with labels, and what the masks should be; as :class:`System` says."""
+        check_texts(batch, self.words.tokenizer)
+        rows, wanted = [], []
+        for number, instances in enumerate(batch["instances"]):
+            numbers = [int(j) for j in instances]
+            masks = len(numbers) if self.own.one_per == "instance" else min(len(numbers), 1)
+            rng = rng_of(self.params, epoch, batch, number)
+            turn = conversation(
+                str(rng.choice(batch["texts"][number])),
+                bool(batch["is_sentence"][number]),
+                masks,
+                batch["answer"][number],
+                self.own.explanatory,
+                rng,
+                self.own.answers or ANSWERS,
+            )
+            rows.append(self.words.encode([turn], self.tokens))
+            wanted.append(numbers if self.seg in rows[-1].labels else [])
+        return {
+            **collate(rows, self.tokenizer.pad_token_id),
+            "pixel_values": batch["features"],
+            **self.wanted(batch, wanted),
+        }
+
+    def loss(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Cross entropy of the text and the losses of the masks, weighted."""
+        with self._autocast():
+            text, states, owner = self._read(inputs)
+            return self.own.text_weight * text + self.mask_loss(inputs, states, owner)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, mode: Mode = "generated") -> list[Prediction]:
+        """Answers to the first text of each target; the union of the masks of all its [SEG].
+
+        Args:
+            mode: "generated", or "teacher_forced": the answer "[SEG]." is given, so that nothing is ever rejected.
+        """
+        check_texts(batch, self.words.tokenizer, first_alone=True)
+        asked = zip(batch["texts"], batch["is_sentence"], strict=True)
+        questions = [evaluation(texts[0], bool(is_sentence)) for texts, is_sentence in asked]
+        features = batch["features"].to(self.device)
+        with self._autocast():
+            if mode == "teacher_forced":
+                rows = [self.words.encode([(question, GIVEN)], self.tokens) for question in questions]
+            else:
+                rows = self._generate(questions, features)
+            found = {name: value.to(self.device) for name, value in collate(rows, self.tokenizer.pad_token_id).items()}
+            _, states, owner = self._read({**found, "pixel_values": features})
+            masks = self.masks(batch, states, owner)
+        answers = []
+        for name, row, (segmentation, chosen) in zip(batch["id"], rows, masks, strict=True):
+            said = [token for token in row.labels if token != IGNORED]
+            rejected = self.rej in said and self.seg not in said
+            answers.append(Prediction(name, 0, segmentation, rejected, chosen, self.words.decode(said)[0]))
+        return answers
+
+    def _generate(self, questions: Sequence[str], features: Tensor) -> list[Encoded]:
+        """Questions with greedy answers, which are labelled."""
+        prompts = [encode_prompt(self.tokenizer, question, self.tokens) for question in questions]
+        ids = pad(prompts, self.tokenizer.pad_token_id, left=True)
+        lengths = torch.tensor([[len(prompt)] for prompt in prompts])
+        found = self.model.generate(
+            input_ids=ids.to(self.device),
+            attention_mask=(torch.arange(ids.shape[1]) >= ids.shape[1] - lengths).long().to(self.device),
+            pixel_values=features,
+            max_new_tokens=self.own.max_new_tokens,
+            num_beams=1,
+            do_sample=False,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        answers = found[:, ids.shape[1] :].tolist()
+        return [
+            Encoded([*prompt, *answer], [*[IGNORED] * len(prompt), *answer])
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+    def _read(self, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss of the text, 0-d, and of every [SEG] in the answers its state float [C, h] and its sample int64 [C]."""
+        names = ("input_ids", "pixel_values", "labels")
+        outputs = self.model(**{name: inputs[name] for name in names})
+        # in the labels, as a question that speaks of a [SEG] asks for none
+        return outputs.loss, *seg_states(outputs.hidden_states[0], inputs["labels"], self.seg)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.params.base != "float32")
+
+    @abstractmethod
+    def wanted(self, batch: Batch, instances: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """What :meth:`mask_loss` needs of a batch: of each sample the masks that its [SEG] ask for, those of ``instances``.
+
+        With ``one_per`` "target" that is one mask, their union as painted; where there are no instances, none.
+        """
+
+    @abstractmethod
+    def mask_loss(self, inputs: Mapping[str, Any], states: Tensor, owner: Tensor) -> Tensor:
+        """Weighted loss, 0-d, of the masks that states float [C, h] of samples ``owner`` int64 [C] ask for."""
+
+    @abstractmethod
+    def masks(self, batch: Batch, states: Tensor, owner: Tensor) -> list[Found]:
+        """Of each sample the union of the masks of its states; arguments as :meth:`mask_loss`."""

@@ -1,0 +1,1 @@
+"""What is on disk: paths, records, schemas, and how one shard is encoded."""

@@ -1,0 +1,116 @@
+"""One shard of an array: a standard Zarr v3 sharding_indexed file, encoded here and read by :mod:`store.read.array`.
+
+Inner chunks of an image lie next to each other and in order, images in order, the index at the end, crc32c on every
+inner chunk and on the index; so an image is one ``preadv``. A chunk is absent exactly when it lies past its image's
+count. Source: the Zarr v3 specification, codecs sharding_indexed, bytes, zstd and crc32c.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .column import ArrayLayout, ColumnMeta
+
+ABSENT = np.iinfo(np.uint64).max
+"""Offset and size, in the index, of a chunk that is not there."""
+CRC_BYTES = 4
+
+AnyArray = npt.NDArray[Any]
+
+
+def zarr_json(meta: ColumnMeta) -> bytes:
+    """The array's ``zarr.json``."""
+    layout = layout_of(meta)
+    rest = list(layout.row_shape[1:])
+    crc: dict[str, Any] = {"name": "crc32c"}
+    raw: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+    zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
+    sharding = {
+        "chunk_shape": [1, layout.chunk_rows, *rest],
+        "codecs": [raw, *([zstd] if layout.compression == "zstd" else []), crc],
+        "index_codecs": [raw, crc],
+        "index_location": "end",
+    }
+    value = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [meta.images, *layout.row_shape],
+        "data_type": layout.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [meta.shard_images, *layout.row_shape]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN",
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "dimension_names": list(layout.dimension_names) or None,
+    }
+    if value["dimension_names"] is None:
+        del value["dimension_names"]
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+class ShardEncoder:
+    """Turns the rows of a shard into the blocks of its file.
+
+    After :meth:`blocks` is exhausted, ``crc32c`` holds one checksum an image: that of its chunks' checksums. (Taken
+    over the bytes as they stand it would say nothing: the crc of any data followed by its own crc is a constant.)
+    """
+
+    def __init__(self, meta: ColumnMeta) -> None:
+        self.layout = layout_of(meta)
+        self.chunks_per_image = self.layout.row_shape[0] // self.layout.chunk_rows
+        self.index = np.full((meta.shard_images, self.chunks_per_image, 2), ABSENT, dtype="<u8")
+        self.crc32c: list[int] = []
+
+    def blocks(self, rows: Iterable[AnyArray]) -> Iterator[bytes]:
+        """Yield the file's blocks.
+
+        Args:
+            rows: one array ``[count, *row_shape[1:]]`` an image, of the layout's dtype; count 0 for a failed image.
+
+        Raises:
+            ValueError: a row does not fit the layout.
+        """
+        offset = 0
+        for position, row in enumerate(rows):
+            chunks = list(self._chunks(position, row, offset))
+            self.crc32c.append(google_crc32c.value(b"".join(chunk[-CRC_BYTES:] for chunk in chunks)))
+            block = b"".join(chunks)
+            offset += len(block)
+            if block:
+                yield block
+        index = self.index.tobytes()
+        yield index + google_crc32c.value(index).to_bytes(CRC_BYTES, "little")
+
+    def _chunks(self, position: int, row: AnyArray, offset: int) -> Iterator[bytes]:
+        layout = self.layout
+        if row.dtype != layout.dtype or row.shape[1:] != layout.row_shape[1:] or len(row) > layout.row_shape[0]:
+            raise ValueError(
+                f"found a row {row.dtype} {row.shape}, expected {layout.dtype} of at most {layout.row_shape}"
+            )
+        for number, start in enumerate(range(0, len(row), layout.chunk_rows)):
+            chunk = np.full(
+                (layout.chunk_rows, *layout.row_shape[1:]), np.nan, dtype=np.dtype(layout.dtype).newbyteorder("<")
+            )
+            part = row[start : start + layout.chunk_rows]
+            chunk[: len(part)] = part
+            data = chunk.tobytes()
+            if layout.compression == "zstd":
+                data = pa.Codec("zstd", compression_level=1).compress(data, asbytes=True)
+            data += google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+            self.index[position, number] = offset, len(data)
+            offset += len(data)
+            yield data
+
+
+def layout_of(meta: ColumnMeta) -> ArrayLayout:
+    """Layout of an array column; a table raises ValueError."""
+    if meta.array is None:
+        raise ValueError(f"{meta.column} is a table, expected an array")
+    return meta.array

@@ -1,0 +1,153 @@
+"""Every path of the store, and what there is below it. Paths are relative, POSIX, and made of checked names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import StoreError
+from ..storage.listing import entries, is_folder, is_plain_file, is_there, walk
+
+FORMAT_VERSION = 1
+"""Version of the format on disk (docs/format.md)."""
+
+COLUMN_JSON = "column.json"
+ZARR_JSON = "zarr.json"
+COMMITS = "commits"
+UNUSED = "unused"
+"""Empty file in the folder of a column that is not current, and that the parameters last used no longer name."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_TABLE, _COMMIT, _CHUNK = (re.compile(rf"[0-9]+{ending}") for ending in (r"\.parquet", r"\.json", ""))
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also as pathlib leaves it, with one slash; C:/ is a drive
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` (of a data set, split, column part) or raise: names become folder names."""
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"found the name {name!r}, expected letters, digits, '_', '-', '.', starting with a letter or digit"
+        )
+    return name
+
+
+def split_dir(store: Path, dataset: str, split: str) -> Path:
+    """Folder of a split: ``<store>/<dataset>/<split>``."""
+    return store / check_name(dataset) / check_name(split)
+
+
+def column_dir(base: Path, column: str) -> Path:
+    """Folder of a column below a split (or below the store, for ``means/...``)."""
+    return base.joinpath(*(check_name(part) for part in column.split("/")))
+
+
+def table_file(shard: int) -> str:
+    """Data file of a table's shard, relative to its column."""
+    return f"{shard:05d}.parquet"
+
+
+def array_file(shard: int, ndim: int) -> str:
+    """Data file of an array's shard (Zarr v3 default chunk key), relative to its column."""
+    return "/".join(["c", str(shard)] + ["0"] * (ndim - 1))
+
+
+def commit_file(shard: int) -> str:
+    """Commit of a shard, relative to its column."""
+    return f"{COMMITS}/{shard:05d}.json"
+
+
+def mean_column(name: str, encoder: str) -> str:
+    """Column of a train mean, relative to the store."""
+    return f"means/{check_name(name)}/{check_name(encoder)}"
+
+
+def store_dir(store: str | Path) -> Path:
+    """The folder of a store; StoreError for an address such as ``s3://bucket/store``, which would become a local folder."""
+    if _ADDRESS.match(str(store)):
+        raise StoreError(
+            f"found the store {str(store)!r}, expected a folder: object stores and other addresses are not read"
+        )
+    return Path(store)
+
+
+def find_columns(base: Path) -> list[str]:
+    """Names of all columns below a split folder, sorted: every folder that holds a ``column.json``. A column holds no other.
+
+    A folder that holds shards without it is one too: it was lost, or not copied yet.
+
+    Raises:
+        OSError: a folder cannot be listed, so that columns might be left out.
+    """
+    found = []
+    for folder, folders, files in walk(base):
+        if COLUMN_JSON in files or COLUMN_JSON in folders or holds_shards(folder):
+            found.append(folder.relative_to(base).as_posix())
+            folders.clear()
+    return sorted(found)
+
+
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder itself holds data or commits of shards, under their final names. Raises as :func:`find_columns`."""
+    return any(
+        pattern.fullmatch(entry.name)
+        for place, pattern in ((folder, _TABLE), (folder / COMMITS, _COMMIT), (folder / "c", _CHUNK))
+        for entry in entries(place)
+    )
+
+
+def find_links(base: Path) -> list[Path]:
+    """Links below a split folder where a column or the folder of columns would be; they are not followed."""
+    found = []
+    for folder, folders, files in walk(base):
+        if COLUMN_JSON in files:
+            folders.clear()
+        else:
+            found += [folder / name for name in files if not is_plain_file(folder / name)]
+    return [path for path in found if path.is_symlink() and not path.is_file()]
+
+
+def find_splits(store: Path) -> dict[str, list[str]]:
+    """Data set -> its splits, sorted; of every folder ``<store>/<dataset>/<split>`` with a column ``images``.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    found: dict[str, list[str]] = {}
+    for dataset in entries(store):
+        for split in entries(store / dataset.name) if is_folder(store / dataset.name) else ():
+            images = store / dataset.name / split.name / "images"
+            if is_there(images / COLUMN_JSON) or is_there(images / COMMITS):
+                found.setdefault(dataset.name, []).append(split.name)
+    return found
+
+
+def what_exists(store: Path, dataset: str | None = None) -> str:
+    """For a message: what a store (or one of its data sets) holds, or what is next to it where it is no store.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    if not is_folder(store):
+        parent = next((folder for folder in store.parents if is_folder(folder)), store)
+        there = ", ".join(_few([entry.name for entry in entries(parent) if is_folder(parent / entry.name)])) or "none"
+        return f"there is no folder {store} (folders in {parent}: {there})"
+    found = find_splits(store)
+    if not found and (above := find_splits(store.parent).get(store.name)):
+        return f"{store} is the folder of a data set, with the splits {', '.join(above)}; the store is {store.parent}"
+    if dataset in found:
+        return f"the data set {dataset} has the splits {', '.join(_few(found[dataset]))}"
+    sets = [f"{name} ({', '.join(_few(splits))})" for name, splits in found.items()]
+    return f"the store {store} holds {'; '.join(_few(sets)) if sets else 'no data set'}"
+
+
+def missing_split(store: Path, dataset: str, split: str) -> StoreError:
+    """The error for a split that is not there: names what is."""
+    return StoreError(
+        f"{split_dir(store, dataset, split)} holds no indexed split; {what_exists(store, dataset)}",
+        place=f"{dataset}/{split}",
+        reason="not indexed",
+    )
+
+
+def _few(names: list[str], most: int = 12) -> list[str]:
+    return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]

@@ -1,0 +1,1 @@
+"""Reading: columns, arrays, tables, pictures, and the record of an image."""

@@ -1,0 +1,140 @@
+"""One finished column of a split: which shard an image is in, its rows of a table, its vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..errors import FailedImageError, IncompleteColumnError
+from ..format.arrays import AnyArray
+from ..format.column import ColumnMeta, Commit
+from ..format.layout import column_dir
+from ..format.lineage import Lineage, no_column, require_current
+from ..format.schema import OK, PER_TARGET
+from ..format.tables import read_table
+from .array import ShardReader
+from .open_files import with_room
+from .table import Accessor, DecodedShard, TableCache
+
+
+class Column:
+    """A finished column of a split: reads its shards, each checked against its commit."""
+
+    def __init__(
+        self,
+        folder: Path,
+        place: str,
+        meta: ColumnMeta,
+        commits: Sequence[Commit | None],
+        check: str = "always",
+        tables: TableCache | None = None,
+    ) -> None:
+        self.folder = folder
+        self.place = place
+        self.meta = meta
+        self.commits = commits
+        self.check = check
+        self._tables = tables or TableCache()
+        self._shards: dict[int, ShardReader] = {}
+        self._firsts: dict[int, list[int]] = {}
+
+    def __repr__(self) -> str:
+        kind = "table" if self.meta.array is None else f"{self.meta.array.dtype} {list(self.meta.array.row_shape)}"
+        return f"Column({self.meta.column!r}, {kind}, {self.meta.images} images)"
+
+    def commit(self, image_index: int) -> tuple[Commit, int]:
+        """The commit of an image's shard and the image's position in it."""
+        shard, position = divmod(image_index, self.meta.shard_images)
+        commit = self.commits[shard] if shard < len(self.commits) else None
+        if commit is None or position >= len(commit.counts):
+            raise IncompleteColumnError(f"{self.place}: shard {shard} is not there", place=self.place, shard=shard)
+        return commit, position
+
+    def table(self, shard: int) -> pa.Table:
+        """The decoded table of a shard (the last few are kept)."""
+        return self._decoded(shard, None).table
+
+    def field(self, shard: int, name: str, fields: tuple[str, ...] | None = None) -> Accessor:
+        """Row of a table's shard -> value of a field (:mod:`store.read.table`); ``fields`` are decoded together."""
+        return self._decoded(shard, fields).field(name)
+
+    def share(self, fields: tuple[str, ...] | None) -> bool:
+        """Decode every shard of a table into memory that loader workers share; False when the cache's limit is met."""
+        return all(
+            self._tables.share((self.place, shard, fields), partial(self._read_table, shard, fields))
+            for shard in range(self.meta.shards)
+        )
+
+    def _decoded(self, shard: int, fields: tuple[str, ...] | None) -> DecodedShard:
+        return self._tables.get((self.place, shard, fields), partial(self._read_table, shard, fields))
+
+    def _read_table(self, shard: int, fields: tuple[str, ...] | None) -> pa.Table:
+        commit, _ = self.commit(shard * self.meta.shard_images)
+        return with_room(partial(read_table, self.folder, commit, fields))
+
+    def close(self) -> None:
+        """Close the files of shards that nobody reads just now; they are opened again when they are needed."""
+        self._shards.clear()
+
+    def rows(self, image_index: int) -> tuple[int, range]:
+        """The shard of an image, and its rows there: one, or in ``targets`` and ``match/targets`` one a target.
+
+        Raises:
+            FailedImageError: the image has none because it failed; the message holds the reason.
+        """
+        commit, position = self.commit(image_index)
+        if self.meta.column not in PER_TARGET:
+            return commit.shard, range(position, position + 1)
+        self._require_ok(commit, position, image_index)
+        if commit.shard not in self._firsts:
+            self._firsts[commit.shard] = [0, *accumulate(commit.counts)]
+        first = self._firsts[commit.shard][position]
+        return commit.shard, range(first, first + commit.counts[position])
+
+    def reader(self, image_index: int) -> tuple[ShardReader, int]:
+        """The reader of an image's shard of an array, and the image's position there. Raises as :meth:`rows`."""
+        commit, position = self.commit(image_index)
+        self._require_ok(commit, position, image_index)
+        found = self._shards.get(commit.shard)
+        if found is None:
+            found = self._shards[commit.shard] = ShardReader(self.folder, self.meta, commit, self.check)
+        return found, position
+
+    def array(self, image_index: int, rows: int | None = None) -> AnyArray:
+        """The vectors ``[count, ...]`` of an image; of them the first ``rows``. Raises as :meth:`rows`."""
+        shard, position = self.reader(image_index)
+        return shard.read(position, rows)
+
+    def _require_ok(self, commit: Commit, position: int, image_index: int) -> None:
+        if commit.status[position] != OK:
+            reason = commit.errors.get(str(position), commit.status[position])
+            raise FailedImageError(f"{self.meta.column}: image {image_index}: {reason}")
+
+
+def open_column(
+    store: Path,
+    place: str,
+    allow_incomplete: bool = False,
+    lineage: Lineage | None = None,
+    check: str = "always",
+    tables: TableCache | None = None,
+) -> Column:
+    """Open one column by its place below the store, ``<dataset>/<split>/<column>`` or ``means/<name>/<encoder>``.
+
+    ``lineage`` is the look at the store that several columns share. Raises as :func:`store.open_split`.
+    """
+    lineage = lineage or Lineage(store)
+    if allow_incomplete:
+        meta = lineage.meta(place)
+        if meta is None:
+            raise no_column(store, place)
+        current = [lineage.why_not_current(place, shard) is None for shard in range(meta.shards)]
+    else:
+        meta = require_current(lineage, place)
+        current = [True] * meta.shards
+    commits = [lineage.commit(place, shard) if good else None for shard, good in enumerate(current)]
+    return Column(column_dir(store, place), place, meta, commits, check, tables)

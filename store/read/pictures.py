@@ -1,0 +1,84 @@
+"""Pixels of the images that were indexed, out of the data set's own folder, held against the digest of the index."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import StoreError
+from .open_files import with_room
+from .pixels import upright_rgb
+
+_JPEG, _END = b"\xff\xd8", bytes(64) + b"\xff\xd9"
+"""How a JPEG begins, and what stands in for the end of one that was indexed without it."""
+
+Version = tuple[int, ...]
+"""What changes with a file's bytes: inode, size, times (``ctime`` cannot be set back)."""
+
+
+class Pictures:
+    """Reads the image files of a split.
+
+    Args:
+        root: the data set's folder. Links are followed; the names of files lead nowhere but below it.
+        check: when bytes are held against their digest: ``always``, at ``first-touch`` (and again when size or times changed),
+            or ``never``. A file is read once for both.
+    """
+
+    def __init__(self, root: Path, check: str) -> None:
+        self.root, self.check = root, check
+        self._checked: dict[str, Version] = {}
+
+    def read(self, name: str, sha256: str) -> npt.NDArray[np.uint8]:
+        """The pixels of a file, uint8 [H, W, 3] RGB, EXIF-oriented.
+
+        Raises:
+            StoreError: the file is not there, or is not the one that was indexed.
+        """
+        path = self._path(name)
+        data, version = self._bytes(path)
+        if self.check == "always" or (self.check == "first-touch" and self._checked.get(name) != version):
+            if (found := hashlib.sha256(data).hexdigest()) != sha256:
+                raise StoreError(f"{path} is not the file that was indexed: found sha256 {found}, expected {sha256}")
+            self._checked[name] = version
+        try:
+            try:
+                return _decoded(data)
+            except OSError:
+                if self._checked.get(name) != version or not data.startswith(_JPEG):
+                    raise
+                return _decoded(data + _END)  # the index found that nothing lacks but the end marker
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of bad bytes
+            raise StoreError(f"{path} cannot be decoded: {error}") from error
+
+    def _path(self, name: str) -> Path:
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise StoreError(f"{name!r} leads outside images_root")
+        return self.root / inside
+
+    def _bytes(self, path: Path) -> tuple[bytes, Version]:
+        try:
+            with with_room(lambda: path.open("rb")) as file:
+                state = os.fstat(file.fileno())
+                return file.read(), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            what = "holds no such file" if self.root.is_dir() else "is no folder"
+            raise StoreError(
+                f"no file {path}: images_root={str(self.root)!r} {what}; expected the folder of the data set that was indexed"
+            ) from error
+
+
+def _decoded(data: bytes) -> npt.NDArray[np.uint8]:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise StoreError("pixels need Pillow; type: pip install pillow") from error
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return upright_rgb(image)

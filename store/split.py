@@ -1,0 +1,185 @@
+"""Opens a split and reads records. numpy, pyarrow and google-crc32c only; no zarr, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import overload
+
+from .errors import IncompleteColumnError, StoreError
+from .format.layout import find_columns, find_links, missing_split, split_dir, store_dir
+from .format.lineage import Lineage, collection_paused, is_unused
+from .read.array import CHECKS
+from .read.column import open_column
+from .read.forks import Lazy
+from .read.open_columns import OpenColumns
+from .read.options import index_of, listed, meant, whole
+from .read.record import Record, Records
+from .read.table import DEFAULT_BYTES, TableCache
+from .stream.candidates import Candidates
+from .stream.stream import Stream, mix
+
+
+class Split(OpenColumns):
+    """A split of a data set in the store: a sequence of :class:`Record`, addressed by image_index or image_id."""
+
+    def __enter__(self) -> Split:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, key: int | str) -> Record: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Records: ...
+
+    def __getitem__(self, key: int | str | slice) -> Record | Records:
+        """The record of an image, by image_index or image_id; of a slice, a sequence of records, read when asked for.
+
+        Raises:
+            IndexError, KeyError: there is no such image.
+            TypeError: the key is none of these.
+        """
+        if isinstance(key, slice):
+            return Records(self, range(len(self))[key])
+        if isinstance(key, str):
+            if key not in self._numbers:
+                raise KeyError(f"no image {key!r} in {self.base.name}; its {len(self)} images are in split.image_ids")
+            key = self._numbers[key]
+        number = index_of(key, "an image_index, an image_id or a slice")
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"image_index {number} is outside 0..{len(self) - 1}")
+        return Record(self, number % len(self))
+
+    @Lazy
+    def _numbers(self) -> dict[str, int]:
+        return {image_id: number for number, image_id in enumerate(self.image_ids)}
+
+    def stream(
+        self,
+        columns: str | Sequence[str] | Mapping[str, str],
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        level: str = "image",
+        ragged: bool = False,
+        candidates: Candidates | int | None = None,
+        tail: str = "keep",
+        failed: str = "raise",
+        threads: int | None = None,
+    ) -> Stream:
+        """Batches of numpy arrays.
+
+        Args:
+            columns: what to read, and nothing else is read: columns (``mask_embeddings/NAME``, ``masks``) and fields of
+                tables (``targets.texts``), one or several; or a mapping, key in the batch -> column.
+            shuffle: a true permutation of all samples, decided by ``seed`` and ``epoch`` alone.
+            rank, world_size: sample p of the epoch's order goes to rank p modulo world_size.
+            level: a sample is an ``image`` (with a list of its targets), or a ``target``.
+            ragged: vectors of all samples one after the other, with offsets, instead of padded with zeros.
+            candidates: which masks to offer, or how many of the largest; default: all that were embedded.
+            tail: ``keep``, ``drop`` or ``repeat`` what fills no batch on every rank; the last two give all ranks equally
+                many batches.
+            failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
+            threads: read ahead in so many; 0 reads when asked. Default: 2, or 1 where samples are small (below 256 kB), as
+                threads then mostly wait for the interpreter lock.
+
+        The keys of a batch: :meth:`store.stream.batches.BatchReader.read`. An array's memory is used again as soon as nobody
+        holds it, or anything made of it.
+        """
+        return mix(
+            {self.base.name: self},
+            columns,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+            rank=rank,
+            world_size=world_size,
+            level=level,
+            ragged=ragged,
+            candidates=candidates,
+            tail=tail,
+            failed=failed,
+            threads=threads,
+        )
+
+
+@collection_paused()
+def open_split(
+    store: str | Path,
+    dataset: str,
+    split: str,
+    images_root: str | Path | None = None,
+    columns: str | Sequence[str] | None = None,
+    allow_incomplete: bool = False,
+    check: str = "always",
+    table_cache_bytes: int = DEFAULT_BYTES,
+) -> Split:
+    """Open a split for reading.
+
+    Args:
+        store: folder of the store.
+        dataset, split: which split.
+        images_root: the data set's folder, if pixels are wanted; the store itself knows only relative paths.
+        columns: open this one or these alone (``images`` always comes along); default: every column there is, but for those of
+            which nothing was computed, and for unfinished ones that the parameters no longer name.
+        allow_incomplete: give the shards that are there instead of raising.
+        check: when the bytes of an image (its vectors, its pixels) are held against their checksums: ``always``, at
+            ``first-touch`` in a process, or ``never``. Identity, sizes and indices of files are always checked, and tables
+            whenever they are decoded.
+        table_cache_bytes: so much memory may decoded tables take in a process.
+
+    Raises:
+        StoreError: there is no such split or column, or a link where a column would be.
+        IncompleteColumnError: a column is unfinished or stale; names the shards and the reason.
+        DamagedStoreError: bytes are not what was committed, or a column lost its ``column.json``.
+    """
+    import pyarrow.parquet  # noqa: F401  # here, as no thread may be in the middle of importing it when a fork comes
+
+    if check not in CHECKS:
+        raise ValueError(f"found check={check!r}, expected one of {', '.join(CHECKS)}")
+    store = store_dir(store)
+    base = split_dir(store, dataset, split)
+    names = find_columns(base)
+    if "images" not in names:
+        raise missing_split(store, dataset, split)
+    if columns is None and (links := find_links(base)):
+        raise StoreError(
+            f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left out; "
+            "put the folder itself there, or name the columns to open with columns=[...]"
+        )
+    lineage = Lineage(store)
+    if columns is None and not allow_incomplete:
+        used = (name for name in names if not is_unused(lineage, f"{dataset}/{split}/{name}"))
+        wanted = list(dict.fromkeys(["images", *used]))
+    else:
+        wanted = list(dict.fromkeys(["images", *(names if columns is None else listed(columns))]))
+    if unknown := sorted(set(wanted) - set(names)):
+        hints = "".join(meant(name, names) for name in unknown)
+        place = f"{dataset}/{split}/{unknown[0]}"
+        raise StoreError(f"{base}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}", place=place)
+    tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
+    opened = {
+        name: open_column(store, f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
+        for name in wanted
+    }
+    images = opened["images"].meta
+    for name, column in opened.items():
+        made_for = (column.meta.images, column.meta.shard_images)
+        if not allow_incomplete and made_for != (images.images, images.shard_images):
+            raise IncompleteColumnError(
+                f"{name} was made for {made_for[0]} images in shards of {made_for[1]}, the split has {images.images} in shards "
+                f"of {images.shard_images}",
+                place=f"{dataset}/{split}/{name}",
+            )
+    return Split(base, opened, None if images_root is None else Path(images_root), tables)

@@ -1,0 +1,1 @@
+"""Files and folders, as the store needs them: durable writes, locks, listings."""

@@ -1,0 +1,1 @@
+"""Streaming: batches in the order of a schedule."""

@@ -1,0 +1,88 @@
+"""Candidate sets: which masks of an image a sample offers. Views made while reading; nothing on disk is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..read.options import flag, share, whole
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A candidate set, applied in the order of its fields (as ELISA's loader does it; DavidC001/ELISA).
+
+    Args:
+        top_k: the largest so many masks alone.
+        drop_near_gt: leave out masks whose IoU with an instance is above this (ELISA: 0.95).
+        with_gt: add the annotated instances behind the masks.
+    """
+
+    top_k: int | None = None
+    drop_near_gt: float | None = None
+    with_gt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            object.__setattr__(self, "top_k", whole("top_k", self.top_k, 1))
+        if self.drop_near_gt is not None:
+            object.__setattr__(self, "drop_near_gt", share("drop_near_gt", self.drop_near_gt))
+        object.__setattr__(self, "with_gt", flag("with_gt", self.with_gt))
+
+    @classmethod
+    def of(cls, given: Candidates | int | None) -> Candidates | None:
+        """A candidate set as users may give it: a number is that of the largest masks, ``top_k``."""
+        return given if given is None or isinstance(given, cls) else cls(whole("candidates", given, 1))
+
+    def width(self, k_max: int, g_max: int) -> int:
+        """Most candidates an image can have."""
+        return min(k_max, self.top_k or k_max) + (g_max if self.with_gt else 0)
+
+    def choose(self, masks: int, iou: Sequence[npt.NDArray[np.float32]] | None, instances: int) -> Chosen:
+        """The candidates of an image.
+
+        Args:
+            masks, instances: so many it has (that were embedded, where embeddings are read).
+            iou: that of each mask with every instance, a list of [G]; only looked at for ``drop_near_gt``.
+        """
+        first, added = min(masks, self.top_k or masks), instances if self.with_gt else 0
+        if self.drop_near_gt is None or iou is None:
+            return Chosen(first, None, added)
+        far = [not len(row) or float(row.max()) <= self.drop_near_gt for row in iou[:first]]
+        rows = np.flatnonzero(far)
+        return Chosen(len(rows), None if all(far) else rows, added)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidates of one image: its first ``count`` masks, or those at ``rows``, then its first ``instances`` instances."""
+
+    count: int
+    rows: I64 | None = None
+    instances: int = 0
+
+    def __len__(self) -> int:
+        return self.count + self.instances
+
+    @property
+    def index(self) -> I64:
+        """Int64 [n]: position of a mask; of instance j it is -1 - j."""
+        rows = np.arange(self.count) if self.rows is None else self.rows
+        return np.concatenate([rows, -1 - np.arange(self.instances)])
+
+    def take(self, of_masks: Any, of_instances: Any) -> Any:
+        """The candidates' values out of those of all masks and all instances (arrays or lists alike)."""
+        if self.rows is None:
+            masks = of_masks[: self.count]
+        else:
+            masks = of_masks[self.rows] if isinstance(of_masks, np.ndarray) else [of_masks[k] for k in self.rows]
+        if not self.instances:
+            return masks
+        added = of_instances[: self.instances]
+        return np.concatenate([masks, added]) if isinstance(of_masks, np.ndarray) else [*masks, *added]

@@ -1,0 +1,167 @@
+"""What a stream reads: columns and fields by name, and what candidate sets need besides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import StoreError
+from ..format.schema import TABLES
+from ..read.column import Column
+from ..read.forks import Lazy
+from ..read.open_columns import OpenColumns
+from ..read.options import meant
+from .candidates import Candidates
+
+_MASKS, _INSTANCES = "mask_embeddings/", "instance_embeddings/"
+_OVERLAPS = ("match/targets", "match/instances")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One thing to read: an array column, or a field of a table (None: the whole row as a dict)."""
+
+    column: str
+    field: str | None = None
+    is_array: bool = False
+
+    @property
+    def of_masks(self) -> bool:
+        """Whether it has an entry a mask, which candidate sets choose from."""
+        return _MASKS in self.column or self.column in ("masks", *_OVERLAPS)
+
+
+def resolve(split: OpenColumns, name: str) -> Wanted:
+    """What ``name`` stands for: a column, or ``<table>.<field>``.
+
+    Raises:
+        KeyError: it is neither; the message names what there is.
+    """
+    if name in split.columns:
+        return Wanted(name, None, split.columns[name].meta.array is not None)
+    table, _, field = name.rpartition(".")
+    if table in split.columns and table in TABLES:
+        if field not in TABLES[table].names:
+            names = TABLES[table].names
+            raise KeyError(
+                f"the table {table} has no field {field!r}; {meant(field, names)}its fields are {', '.join(names)}"
+            )
+        return Wanted(table, field)
+    fields = [f"{table}.{field}" for table in split.columns if table in TABLES for field in TABLES[table].names]
+    raise KeyError(
+        f"no column {name!r}; {meant(name, [*split.columns, *fields])}this split was opened with "
+        f"{', '.join(split.columns)}; fields are <table>.<field>"
+    )
+
+
+class Request:
+    """What to read of one or several splits, checked to be there.
+
+    Args:
+        names: key in the batch -> column or ``<table>.<field>``.
+        per_target: a sample is a target, not an image.
+        candidates: which masks to offer; None: those that were embedded.
+
+    Raises:
+        KeyError: there is no such column or field.
+        StoreError: a column that candidate sets need is not open, or the splits do not fit together.
+    """
+
+    def __init__(
+        self, splits: Sequence[OpenColumns], names: Mapping[str, str], per_target: bool, candidates: Candidates | None
+    ) -> None:
+        self.splits, self.per_target, self.candidates = splits, per_target, candidates
+        self.wanted = {key: resolve(splits[0], name) for key, name in names.items()}
+        for split in splits[1:]:
+            for key, name in names.items():
+                if resolve(split, name) != self.wanted[key]:
+                    raise StoreError(f"{name} is not the same thing in {split.base} and {splits[0].base}")
+        self._check_shapes()
+
+    @Lazy
+    def needed(self) -> tuple[str, ...]:
+        """Names of all columns that are read, also those that candidate sets are made from."""
+        names = [wanted.column for wanted in self.wanted.values()]
+        view, arrays = self.candidates, self.mask_arrays
+        if any(wanted.of_masks for wanted in self.wanted.values()):
+            names += [] if arrays else ["masks"]
+            if view is not None and view.drop_near_gt is not None:
+                names.append("match/instances")
+            if view is not None and view.with_gt:
+                names += [companion(name) for name in arrays]
+                tables = {wanted.column for wanted in self.wanted.values() if wanted.of_masks and not wanted.is_array}
+                names += ["instances"] if tables or not arrays else []
+                names += ["targets"] if "match/targets" in tables else []
+        names += ["targets"] if self.per_target else []
+        return tuple(dict.fromkeys(names))
+
+    @Lazy
+    def fields(self) -> dict[str, tuple[str, ...] | None]:
+        """Table -> the fields of it that are read, so that each shard is decoded once; None: all."""
+        also = {
+            "masks": {"area"},
+            "match/instances": {"iou"},
+            "instances": {"segmentation", "bbox", "area"},
+            "targets": {"segmentation", "ignore"},
+        }
+        found: dict[str, tuple[str, ...] | None] = {}
+        for name in self.needed:
+            asked = [wanted.field for wanted in self.wanted.values() if wanted.column == name and not wanted.is_array]
+            if name in TABLES:
+                more = also.get(name, set()) if self.candidates is not None or name == "masks" else set()
+                found[name] = None if None in asked else tuple(sorted({str(field) for field in asked} | more))
+        return found
+
+    @Lazy
+    def mask_arrays(self) -> list[str]:
+        """The array columns with a vector a mask."""
+        return [wanted.column for wanted in self.wanted.values() if wanted.is_array and wanted.of_masks]
+
+    @Lazy
+    def chooses(self) -> bool:
+        """Whether an image's candidates are decided first: by a view, or because several things must agree on them."""
+        of_masks = sum(wanted.of_masks for wanted in self.wanted.values())
+        return bool(of_masks) and (self.candidates is not None or (bool(self.mask_arrays) and of_masks > 1))
+
+    @Lazy
+    def width(self) -> int | None:
+        """Candidates a sample is padded to; None when nothing says how many there can be."""
+        arrays, view = self.mask_arrays, self.candidates or Candidates()
+        if not arrays:
+            return None
+        k_max = min(_rows(self.splits[0].column(name)) for name in arrays)
+        g_max = min(_rows(self.splits[0].column(companion(name))) for name in arrays) if view.with_gt else 0
+        return view.width(k_max, g_max)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample's arrays, padding and all."""
+        layouts = [
+            self.splits[0].column(wanted.column).meta.array for wanted in self.wanted.values() if wanted.is_array
+        ]
+        return sum(math.prod(layout.row_shape) * np.dtype(layout.dtype).itemsize for layout in layouts if layout)
+
+    def _check_shapes(self) -> None:
+        for name in self.needed:
+            layouts = []
+            for split in self.splits:
+                if name not in split.columns:
+                    raise StoreError(
+                        f"{split.base}: what was asked for needs the column {name}: open the split with it"
+                    )
+                layouts.append(split.columns[name].meta.array)
+            if any(layout != layouts[0] for layout in layouts):
+                raise StoreError(f"{name}: splits to be mixed need arrays of one shape, found {layouts}")
+
+
+def companion(name: str) -> str:
+    """The column with the instances' vectors of the encoder that made a column of masks."""
+    return name.replace(_MASKS, _INSTANCES)
+
+
+def _rows(column: Column) -> int:
+    assert column.meta.array is not None
+    return column.meta.array.row_shape[0]

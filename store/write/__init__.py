@@ -1,0 +1,1 @@
+"""Writing and checking: columns by the commit protocol, and what is wrong in a store."""

@@ -1,0 +1,192 @@
+"""What is wrong in one column at this moment: :mod:`store.write.verify` asks, and asks again under the column's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import DamagedStoreError, StoreError
+from ..format.column import ColumnMeta, Commit, committed_shards, left_beyond, load_column, read_commit
+from ..format.layout import COLUMN_JSON, COMMITS, UNUSED, ZARR_JSON, array_file, column_dir, commit_file, table_file
+from ..format.lineage import Lineage, own_meta
+from ..storage.files import TEMPORARY, file_sha256, is_being_written, may_be_starting
+from ..storage.listing import entries, files_below, is_plain_file, is_there, walk
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Damage: where, what was found, and the files that repair may remove so that the shard is computed again.
+
+    ``unfinished``: a killed run was replacing the shard; nothing is lost, and repair finishes it.
+    """
+
+    place: str
+    shard: int | None
+    what: str
+    files: tuple[Path, ...] = ()
+    unfinished: bool = False
+
+    def __str__(self) -> str:
+        shard = "" if self.shard is None else f" shard {self.shard}"
+        return f"{self.place}{shard}: {self.what}"
+
+
+@dataclass
+class Report:
+    """What verify saw of ``store``."""
+
+    store: Path
+    problems: list[Problem] = field(default_factory=list)
+    columns: int = 0
+    done: int = 0
+    missing: int = 0
+    stale: int = 0
+    files: int = 0
+    bytes: int = 0
+    absent: list[str] = field(default_factory=list)
+    """Folders that were to be checked and are not there."""
+    deep: bool = False
+
+
+def columns_below(folder: Path) -> list[Path]:
+    """Every folder that is a column, also one that lost its ``column.json`` or never got so far."""
+    return [path for path, folders, files in walk(folder) if _is_column(path, {*folders, *files})]
+
+
+def is_column(folder: Path) -> bool:
+    """Whether a folder is a column, as :func:`columns_below` has it."""
+    return _is_column(folder, {entry.name for entry in entries(folder)})
+
+
+def _is_column(folder: Path, names: set[str]) -> bool:
+    return COLUMN_JSON in names or ZARR_JSON in names or (COMMITS in names and bool(committed_shards(folder)))
+
+
+def judge(lineage: Lineage, place: str, report: Report) -> list[Problem]:
+    """Everything that is wrong in a column at this moment."""
+    folder = column_dir(lineage.store, place)
+    report.columns = 1
+    known = {folder / COLUMN_JSON, folder / ZARR_JSON, folder / UNUSED}
+    try:
+        meta = own_meta(place, load_column(folder))
+    except StoreError as error:
+        # A format version that is only newer is no damage to be removed.
+        files = (folder / COLUMN_JSON,) if isinstance(error, DamagedStoreError) else ()
+        return [Problem(place, None, str(error), files)]
+    except FileNotFoundError:
+        meta = None
+    if meta is None:  # the commits are judged by themselves as soon as the next run has written it again
+        lost = Problem(place, None, "column.json is missing", (folder / COLUMN_JSON, folder / ZARR_JSON))
+        left = [path for path in files_below(folder) if path.name.startswith(TEMPORARY)]
+        return [lost, *(problem for path in left for problem in unknown_file(lineage.store, path))]
+    report.files += 1
+    report.bytes += _size(folder / COLUMN_JSON)
+    problems = _judge_zarr_json(folder, place, meta, report)
+    for shard in range(meta.shards):
+        problems += _judge_shard(lineage, place, folder, meta, shard, report, known)
+    beyond = left_beyond(folder, meta.shards)
+    known |= set(beyond)
+    problems += [
+        Problem(place, None, f"{path.relative_to(folder).as_posix()} is of no shard (left by a killed run)", (path,))
+        for path in beyond
+    ]
+    unknown = (path for path in _own_files(folder) if path not in known)
+    return problems + [problem for path in unknown for problem in unknown_file(lineage.store, path)]
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The files below a column that are in no other column."""
+    found = []
+    for path, folders, files in walk(folder):
+        if path != folder and _is_column(path, {*folders, *files}):
+            folders.clear()
+        else:
+            found += [path / name for name in files]
+    return found
+
+
+def _judge_zarr_json(folder: Path, place: str, meta: ColumnMeta, report: Report) -> list[Problem]:
+    path = folder / ZARR_JSON
+    if meta.array is None:
+        return [Problem(place, None, "a table has a zarr.json", (path,))] if is_there(path) else []
+    if not is_plain_file(path):
+        return [Problem(place, None, "zarr.json is missing", (path,))]
+    if _sha256(path) != meta.zarr_sha256:
+        return [Problem(place, None, "zarr.json is not what column.json says", (path,))]
+    report.files += 1
+    report.bytes += _size(path)
+    return []
+
+
+def _judge_shard(
+    lineage: Lineage, place: str, folder: Path, meta: ColumnMeta, shard: int, report: Report, known: set[Path]
+) -> list[Problem]:
+    file = table_file(shard) if meta.array is None else array_file(shard, 1 + len(meta.array.row_shape))
+    data, receipt = folder / file, folder / commit_file(shard)
+    known |= {data, receipt}
+    try:
+        commit = read_commit(folder, shard)
+    except StoreError as error:
+        files = (receipt, data) if isinstance(error, DamagedStoreError) else ()
+        return [Problem(place, shard, str(error), files)]
+    if commit is None:
+        report.missing += 1
+        if not is_there(data):
+            return []
+        return [Problem(place, shard, f"{file} has no commit (a run was killed, or the commit was lost)", (data,))]
+    trouble = _trouble(place, data, file, commit, report.deep or commit.replacing)
+    if trouble:
+        return [Problem(place, shard, trouble, (receipt, data))]
+    report.files += 2
+    report.bytes += commit.size + _size(receipt)
+    try:
+        current = lineage.why_not_current(place, shard) is None
+    except StoreError:  # upstream is damaged, and is reported where it is
+        current = False
+    if current:
+        report.done += 1
+    else:
+        report.stale += 1
+    half = "its commit names two versions (left by a killed run, which was replacing it)"
+    return [Problem(place, shard, half, unfinished=True)] if commit.replacing else []
+
+
+def _trouble(place: str, data: Path, file: str, commit: Commit, deep: bool) -> str | None:
+    if commit.place != place or commit.file != file:
+        return f"the commit is that of {commit.place}, file {commit.file}"
+    try:
+        if not is_plain_file(data):
+            return f"{file} is missing"
+        if data.stat().st_size != commit.size:
+            return f"{file} has {data.stat().st_size} bytes, expected {commit.size}"
+        if deep and file_sha256(data) != commit.sha256:
+            return f"{file} has other bytes than were committed"
+    except FileNotFoundError:
+        return f"{file} is missing"
+    return None
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+def _sha256(path: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
+
+
+def unknown_file(store: Path, path: Path) -> Sequence[Problem]:
+    """What a file that no column accounts for is. Only what our own writer can have left is offered for removal."""
+    if path.name == ".gitignore":
+        return ()  # DVC's, where the store's folder is not ignored as a whole
+    ours = path.name.startswith(TEMPORARY)
+    if ours and (is_being_written(path) or may_be_starting(path) or not is_there(path)):
+        return ()  # a run is at work
+    what = "unknown file" + (" left by a killed run" if ours else "; remove it")
+    return (Problem(path.relative_to(store).as_posix(), None, what, (path,) if ours else ()),)

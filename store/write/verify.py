@@ -1,0 +1,154 @@
+"""Checks that every byte below a split (or the means) is what a commit or ``column.json`` says it is.
+
+Writers may be at work meanwhile. Whatever looks damaged is looked at again under the column's lock, when nothing is half
+done: only what is wrong then is damage, and only that is ever removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from ..errors import StoreError
+from ..format.column import settle
+from ..format.layout import COLUMN_JSON, column_dir, what_exists
+from ..format.lineage import Lineage
+from ..storage.files import TEMPORARY, locked, remove_if_dead
+from ..storage.listing import entries, files_below, is_folder, is_there, walk
+from .judge import Problem, Report, columns_below, is_column, judge, unknown_file
+
+__all__ = ["Problem", "Report", "repair", "verify"]
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+"""What a file system says that cannot lock a folder."""
+
+
+def verify(store: Path, places: list[str], deep: bool = False) -> Report:
+    """Check folders of the store, e.g. ``demo/val`` or ``means``.
+
+    Args:
+        deep: digest every byte; else sizes, commits and identities alone.
+
+    Raises:
+        StoreError: none of the folders is there, or they hold no column: nothing was checked.
+        OSError: a folder cannot be listed, or a file cannot be read.
+    """
+    report = Report(store, deep=deep)
+    for base in places:
+        folder = column_dir(store, base)
+        if not is_folder(folder):
+            report.absent.append(base)
+            continue
+        _verify_folder(store, base, report)
+    if not report.columns and not report.problems:
+        raise StoreError(f"nothing to check in {', '.join(places)}: {what_exists(store)}")
+    above = {folder for base in places for folder in column_dir(store, base).parents if folder.is_relative_to(store)}
+    report.problems += [
+        Problem((folder / entry.name).relative_to(store).as_posix(), None, "unknown file; remove it")
+        for folder in sorted(above)
+        for entry in entries(folder)
+        if not entry.is_dir(follow_symlinks=False)
+    ]
+    return report
+
+
+def repair(report: Report, wanted: Callable[[Problem], bool] = lambda problem: True) -> list[Path]:
+    """Remove what is damaged or unfinished, so that running the pipeline computes just those shards again.
+
+    Everything is judged again under its column's lock first: what a running writer has made good stays.
+
+    Args:
+        wanted: which problems to deal with.
+    """
+    removed: list[Path] = []
+    columns = dict.fromkeys(problem.place for problem in report.problems if problem.files or problem.unfinished)
+    for place in columns:
+        folder = column_dir(report.store, place) if _is_a_place(report.store, place) else None
+        if folder is not None and is_folder(folder) and is_column(folder):
+            with locked(folder):
+                problems = judge(Lineage(report.store), place, Report(report.store, deep=report.deep))
+                if any(wanted(problem) for problem in problems):
+                    settle(folder)
+                removed += _remove(report.store, filter(wanted, problems))
+        else:
+            removed += _remove(report.store, (item for item in report.problems if item.place == place and wanted(item)))
+    return removed
+
+
+def _is_a_place(store: Path, place: str) -> bool:
+    with contextlib.suppress(StoreError):
+        column_dir(store, place)
+        return True
+    return False
+
+
+def _remove(store: Path, problems: Iterable[Problem]) -> list[Path]:
+    removed, root = [], store.resolve()
+    for path in dict.fromkeys(path for problem in problems for path in problem.files):
+        if not path.parent.resolve().is_relative_to(root):
+            continue  # reached through the link of a folder: not ours
+        if path.name.startswith(TEMPORARY):
+            removed += [path] if is_there(path) and remove_if_dead(path) else []
+        elif is_there(path):
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _verify_folder(store: Path, base: str, report: Report) -> None:
+    """A split, or the means: its columns, and the files that belong to none."""
+    folder = column_dir(store, base)
+    lineage = Lineage(store)
+    judged = {
+        column: _verify_column(lineage, base, column.relative_to(folder).as_posix(), report)
+        for column in columns_below(folder)
+    }
+    unknown = [problem for path in _outside(folder, judged) for problem in unknown_file(store, path)]
+    if unknown:  # also the files of columns that a writer began since they were listed: these are newer than this look
+        born = set(columns_below(folder)) - judged.keys()
+        unknown = [item for item in unknown if born.isdisjoint((store / item.place).parents)]
+    report.problems += [problem for problems in judged.values() for problem in problems] + unknown
+
+
+def _outside(folder: Path, columns: dict[Path, list[Problem]]) -> Iterator[Path]:
+    """Files below a folder that are in none of its columns."""
+    for path, folders, files in walk(folder):
+        if path in columns:
+            folders.clear()
+        else:
+            yield from (path / name for name in files)
+
+
+def _verify_column(lineage: Lineage, base: str, name: str, report: Report) -> list[Problem]:
+    """The problems of a column, each still there under its lock; counts what was seen."""
+    store, place = lineage.store, f"{base}/{name}"
+    folder = store / place
+    try:
+        column_dir(column_dir(store, base), name)
+    except StoreError as error:
+        others = [path for path in files_below(folder) if path != folder / COLUMN_JSON]
+        here = Problem(place, None, f"no column can be here: {error}")
+        return [here, *(problem for path in others for problem in unknown_file(store, path))]
+    counted = Report(store, deep=report.deep)
+    problems = judge(lineage, place, counted)
+    if problems:
+        with _excluded(folder):
+            counted = Report(store, deep=report.deep)
+            problems = judge(Lineage(store), place, counted)
+    for name in ("columns", "done", "missing", "stale", "files", "bytes"):
+        setattr(report, name, getattr(report, name) + getattr(counted, name))
+    return problems
+
+
+@contextlib.contextmanager
+def _excluded(folder: Path) -> Iterator[None]:
+    """Hold the column's lock; where the file system has none, nobody writes either."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except (OSError, StoreError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                raise
+        yield
