@@ -23,7 +23,7 @@ from tqdm import tqdm
 from demo.data.scenes import Scene, scene
 from stages.proposers.sam.model import build_sam
 
-MODEL = Path(__file__).parent / "models" / "demo_sam.safetensors"
+MODEL = Path(__file__).parents[1] / "models" / "demo_sam.safetensors"
 MASKS_BAR = 25  # more proposals an image than this are no useful answer
 FITTED = {
     "pred_iou_thresh": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),

@@ -49,7 +49,7 @@ FIRST_SEED = 2_000_000_000  # the data set and the evaluation use smaller seeds
 SCENES = 12_000
 CLIP_SCENES = 40_000
 """With as few as the others see, CLIP named 96 % of the objects it was trained on and 70 % of others."""
-OUT = Path(__file__).parent / "models"
+OUT = Path(__file__).parent
 LOCK = Path("weights.lock")
 LEARNING_RATE = 0.003
 _WARMUP_STEPS = 50

@@ -41,7 +41,7 @@ IMAGES = 16
 TURNS = 8
 """Questions about each image of a step."""
 STEPS = 1520
-OUT = Path(__file__).parent / "models/demo_llava"
+OUT = Path(__file__).parent / "demo_llava"
 VOCABULARY = 1024
 LEARNING_RATE = 0.002
 FIRST_WEIGHT, SEEN_WEIGHT = 1.0, 0.2

@@ -50,7 +50,7 @@ WEIGHT_DECAY = 0.02
 EMA_DECAY = 0.998
 POINT_CODE_SCALE = 2.0  # finer point codes than SAM's: small objects are close together on a 256 px canvas
 CHECKPOINT_STEPS = 100
-OUT = Path(__file__).parent / "models" / "demo_sam.safetensors"
+OUT = Path(__file__).parent / "demo_sam.safetensors"
 STATE = Path("data/training/demo_sam.pt")
 
 

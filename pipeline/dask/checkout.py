@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.config import ROOT, Settings
 
-_PACKAGES = ("pipeline", "stages", "store")
+_PACKAGES = ("pipeline", "demo", "stages", "store")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ def commands_in(source: str) -> Iterator[str]:
 def commands() -> dict[str, list[str]]:
     """Command -> the files that name it."""
     found: dict[str, list[str]] = {}
-    files = [path for package in ("pipeline", "stages", "store") for path in sorted((ROOT / package).rglob("*.py"))]
+    files = [
+        path for package in ("pipeline", "demo", "stages", "store") for path in sorted((ROOT / package).rglob("*.py"))
+    ]
     for path in [*files, ROOT / "cli.py"]:
         for command in commands_in(path.read_text()):
             found.setdefault(command, []).append(path.relative_to(ROOT).as_posix())

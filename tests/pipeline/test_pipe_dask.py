@@ -25,7 +25,7 @@ from pipeline.errors import INTERRUPTED, WorkersLostError, exit_code_of
 
 pytestmark = pytest.mark.timeout(300)
 
-CODE = ("cli.py", "weights.lock", "pipeline", "stages", "store")
+CODE = ("cli.py", "weights.lock", "pipeline", "demo", "stages", "store")
 Start = Callable[..., subprocess.Popen[bytes]]
 
 

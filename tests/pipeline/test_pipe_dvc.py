@@ -20,7 +20,7 @@ import yaml
 pytestmark = pytest.mark.timeout(900)  # one build by some twenty processes
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("cli.py", "dvc.yaml", "weights.lock", ".dvcignore", ".gitignore", "pipeline", "stages", "store")
+CODE = ("cli.py", "dvc.yaml", "weights.lock", ".dvcignore", ".gitignore", "pipeline", "demo", "stages", "store")
 SPLITS = ("train", "val", "test")
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from stages import batches, embed
+from stages import batch_size, embed
 from stages.batch_size import ahead, groups, over
 from stages.params import RunParams
 from stages.proposers.sam import generator
@@ -41,7 +41,7 @@ def test_slices_cover_all_in_order(count: int, size: int) -> None:
 
 def test_half_the_size_where_memory_runs_out_and_nothing_is_lost(caplog: pytest.LogCaptureFixture) -> None:
     tried: list[int] = []
-    batches._say_halved.cache_clear()
+    batch_size._say_halved.cache_clear()
     with caplog.at_level(logging.WARNING):
         found = over(20, 16, work_with_room_for(3, tried))  # type: ignore[arg-type,var-annotated]
     assert [item for part in found for item in part] == list(range(20))
@@ -53,7 +53,7 @@ def test_half_the_size_where_memory_runs_out_and_nothing_is_lost(caplog: pytest.
 def test_a_call_begins_with_the_full_size_whatever_ran_out_before(caplog: pytest.LogCaptureFixture) -> None:
     first: list[int] = []
     second: list[int] = []
-    batches._say_halved.cache_clear()
+    batch_size._say_halved.cache_clear()
     with caplog.at_level(logging.WARNING):
         over(8, 8, work_with_room_for(2, first))  # type: ignore[arg-type,var-annotated]
         over(8, 8, work_with_room_for(2, second))  # type: ignore[arg-type,var-annotated]

@@ -246,7 +246,7 @@ def test_retrained_demo_model_updates_the_lock(lock: Path, tmp_path: Path) -> No
 
 
 def test_demo_models_lie_in_the_repository(lock: Path, folder: Path, tmp_path: Path) -> None:
-    path = Path(weights.__file__).parent / "demo" / "models" / "demo_sam.safetensors"
+    path = Path(weights.__file__).parents[1] / "demo" / "models" / "demo_sam.safetensors"
     (tmp_path / "other").write_bytes(b"other")
     record("demo_sam", tmp_path / "other", lock)
     with pytest.raises(WeightsError, match=rf"{path}.*python cli.py demo --train-models"):

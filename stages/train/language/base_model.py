@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """The repository: what relative paths are relative to."""
 Form = Literal["transformers", "haotian-liu"]
 """Who wrote the folder: ``save_pretrained``, or haotian-liu/LLaVA (``mm_*`` in config.json)."""

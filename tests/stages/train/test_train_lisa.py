@@ -16,8 +16,8 @@ from segment_anything.modeling import Sam
 from stages.checkpoints import WeightsError
 from stages.proposers.sam import SAM_MODELS
 from stages.proposers.sam.model import new_sam
+from stages.train.lisa import decoder as lisa
 from stages.train.lisa.decoder import MaskDecoder, build_mask_decoder, mask_losses
-from stages.train.lisa.decoder import decoder as lisa
 from stages.transforms import longest_side
 
 HIDDEN = 20

@@ -11,7 +11,7 @@ from segment_anything.modeling import Sam
 from torch.nn import functional as F
 
 from stages.proposers.sam.proposals import reduced
-from stages.train.lisa.decoder import decoder as lisa
+from stages.train.lisa import decoder as lisa
 from stages.train.lisa.decoder import encoded_size, mask_losses, postprocess_masks
 from stages.transforms import longest_side
 

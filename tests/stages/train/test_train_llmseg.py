@@ -11,8 +11,8 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch.nn import functional as F
 
 from stages.encoders.pooling import mask_weights, pool
+from stages.train.llmseg import selector as llmseg
 from stages.train.llmseg.selector import MaskSelector, select
-from stages.train.llmseg.selector import selector as llmseg
 
 SIZES = {"dim": 32, "num_heads": 4, "depth": 2, "mlp_dim": 48}
 

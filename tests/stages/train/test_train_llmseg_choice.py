@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from stages.train.llmseg import selector as llmseg
 from stages.train.llmseg.selector import MaskSelector, Scores, select
-from stages.train.llmseg.selector import selector as llmseg
 
 
 def test_an_image_without_masks_counts_as_zero_in_the_mean() -> None:
