@@ -9,6 +9,7 @@ from pipeline.graph import STAGES, identities, specs
 from pipeline.plan import place_of
 from store.errors import DamagedStoreError, StoreError
 from store.format.column import fingerprint
+from store.format.layout import parts_of
 from store.format.lineage import Lineage
 
 
@@ -63,19 +64,27 @@ def _is_replaced(settings: Settings, split: str, column: str) -> bool:
 
 def of_error(settings: Settings, error: StoreError) -> str:
     """What to type after a store error, as the end of a sentence; empty where nothing helps."""
-    parts = (error.place or "").split("/")
-    own = parts[0] == settings.dataset and len(parts) > 1 and parts[1] in settings.splits
+    dataset, column, split = _parts(error.place or "")
+    own = dataset == settings.dataset and split in settings.splits
     if isinstance(error, DamagedStoreError):
-        if error.place and parts[0] != "means" and not own:
+        if error.place and dataset != "means" and not own:
             return "; it is not of the data set and the splits of these params: verify it with those that made it"
-        where = f" --split {parts[1]}" if own else ""
+        where = f" --split {split}" if own else ""
         return f"; run: python cli.py verify --repair{where}"
-    if not error.place or (parts[0] != "means" and not own):
+    if not error.place or (dataset != "means" and not own):
         return ""
-    if len(parts) == 2:
-        return f"; run: python cli.py index --split {parts[1]}"
-    column = f"/{error.place}" if parts[0] == "means" else "/".join(parts[2:])
+    if not column:
+        return f"; run: python cli.py index --split {split}"
+    column = f"/{error.place}" if dataset == "means" else column
     if column not in specs(settings):
         return "; the params do not name this column: remove its folder, or open the split without it"
-    split = settings.normalize.train[0] if parts[0] == "means" and settings.normalize.train else parts[1]
+    split = settings.normalize.train[0] if dataset == "means" and settings.normalize.train else split
     return f"; run: {to_complete(settings, split, column)}"
+
+
+def _parts(place: str) -> tuple[str, str, str]:
+    """Data set, column and split of a place; the column is empty where a whole split is meant."""
+    if place.count("/") == 1:
+        dataset, _, split = place.partition("/")
+        return dataset, "", split
+    return parts_of(place) if place else ("", "", "")

@@ -35,7 +35,7 @@ from pipeline.sources import require_images
 from pipeline.tally import StageSummary, has_failures, tally
 from stages.progress import progress
 from store.errors import StoreError
-from store.format.layout import UNUSED, column_dir, find_columns, split_dir
+from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
 from store.storage.files import make_folder
 from store.write.writer import begin_column
@@ -169,7 +169,7 @@ def compute_stage(
 def mark_unused(settings: Settings, split: str) -> None:
     """Mark columns that are not current and that the params do not name, so that they stop nobody who opens the whole split."""
     look = Lineage(settings.store_path)
-    for name in find_columns(split_dir(settings.store_path, settings.dataset, split)):
+    for name in find_columns(settings.store_path, settings.dataset, split):
         place = place_of(settings, split, name)
         if name not in specs(settings) and not _is_current(look, place):
             with contextlib.suppress(OSError):  # another user's column: what they open by name says what is wrong

@@ -10,7 +10,7 @@ from pipeline.config import Settings
 from pipeline.plan import ColumnPlan, place_of
 from store.errors import DamagedStoreError
 from store.format.column import Commit, committed_shards, read_commit
-from store.format.layout import column_dir
+from store.format.layout import column_dir, parts_of
 
 PLACE_OF_WORK = ("device", "threads", "points_per_batch", "masks_per_batch", "images_per_batch", "prefetch")
 """Fields of section run that decide how fast one worker is."""
@@ -39,7 +39,7 @@ def estimate(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int,
     wanted = {name for names in todo.values() for name in names}
     timed = _same_work(done, wanted)
     sizes = {
-        name: [commit for commits in done for commit in commits if commit.place.split("/", 2)[2] == name]
+        name: [commit for commits in done for commit in commits if parts_of(commit.place)[1] == name]
         for name in wanted
     }
     if not timed or not all(sizes.values()):

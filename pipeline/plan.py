@@ -16,6 +16,7 @@ from stages.datasets.base import DatasetError, Source
 from stages.index import order, reading, source_files, source_sha256
 from stages.names import did_you_mean
 from store.errors import DamagedStoreError
+from store.format import layout
 from store.format.column import ColumnMeta, committed_shards, fingerprint, read_column, read_commit
 from store.format.layout import column_dir, find_splits, what_exists
 from store.format.lineage import FILE, Lineage, upstream_place
@@ -61,8 +62,8 @@ class ColumnPlan:
 
 
 def place_of(settings: Settings, split: str, column: str) -> str:
-    """``<dataset>/<split>/<column>``; a column ``/means/...`` is a place already."""
-    return column[1:] if column.startswith("/") else f"{settings.dataset}/{split}/{column}"
+    """``<dataset>/<column>/<split>``; a column ``/means/...`` is a place already."""
+    return column[1:] if column.startswith("/") else layout.place_of(settings.dataset, column, split)
 
 
 def known_sources(settings: Settings, split: str) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import overload
 
 from .errors import IncompleteColumnError, StoreError
-from .format.layout import find_columns, find_links, missing_split, split_dir, store_dir
+from .format.layout import find_columns, find_links, missing_split, place_of, store_dir
 from .format.lineage import Lineage, collection_paused, is_unused
 from .read.array import CHECKS
 from .read.column import open_column
@@ -49,7 +49,7 @@ class Split(OpenColumns):
             return Records(self, range(len(self))[key])
         if isinstance(key, str):
             if key not in self._numbers:
-                raise KeyError(f"no image {key!r} in {self.base.name}; its {len(self)} images are in split.image_ids")
+                raise KeyError(f"no image {key!r} in {self.name}; its {len(self)} images are in split.image_ids")
             key = self._numbers[key]
         number = index_of(key, "an image_index, an image_id or a slice")
         if not -len(self) <= number < len(self):
@@ -97,7 +97,7 @@ class Split(OpenColumns):
         holds it, or anything made of it.
         """
         return mix(
-            {self.base.name: self},
+            {self.split: self},
             columns,
             batch_size,
             shuffle=shuffle,
@@ -149,28 +149,29 @@ def open_split(
     if check not in CHECKS:
         raise ValueError(f"found check={check!r}, expected one of {', '.join(CHECKS)}")
     store = store_dir(store)
-    base = split_dir(store, dataset, split)
-    names = find_columns(base)
+    names = find_columns(store, dataset, split)
     if "images" not in names:
         raise missing_split(store, dataset, split)
-    if columns is None and (links := find_links(base)):
+    if columns is None and (links := find_links(store, dataset, split)):
         raise StoreError(
             f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left out; "
             "put the folder itself there, or name the columns to open with columns=[...]"
         )
     lineage = Lineage(store)
     if columns is None and not allow_incomplete:
-        used = (name for name in names if not is_unused(lineage, f"{dataset}/{split}/{name}"))
+        used = (name for name in names if not is_unused(lineage, place_of(dataset, name, split)))
         wanted = list(dict.fromkeys(["images", *used]))
     else:
         wanted = list(dict.fromkeys(["images", *(names if columns is None else listed(columns))]))
     if unknown := sorted(set(wanted) - set(names)):
         hints = "".join(meant(name, names) for name in unknown)
-        place = f"{dataset}/{split}/{unknown[0]}"
-        raise StoreError(f"{base}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}", place=place)
+        place = place_of(dataset, unknown[0], split)
+        raise StoreError(
+            f"{dataset}/{split}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}", place=place
+        )
     tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
     opened = {
-        name: open_column(store, f"{dataset}/{split}/{name}", allow_incomplete, lineage, check, tables)
+        name: open_column(store, place_of(dataset, name, split), allow_incomplete, lineage, check, tables)
         for name in wanted
     }
     images = opened["images"].meta
@@ -180,6 +181,6 @@ def open_split(
             raise IncompleteColumnError(
                 f"{name} was made for {made_for[0]} images in shards of {made_for[1]}, the split has {images.images} in shards "
                 f"of {images.shard_images}",
-                place=f"{dataset}/{split}/{name}",
+                place=place_of(dataset, name, split),
             )
-    return Split(base, opened, None if images_root is None else Path(images_root), tables)
+    return Split(dataset, split, opened, None if images_root is None else Path(images_root), tables)

@@ -24,7 +24,7 @@ READ = """
 import hashlib, importlib.util, json, sys
 import numpy as np
 from elisa_store import Candidates, open_split
-from elisa_store.schema import TABLES
+from elisa_store.format.schema import TABLES
 
 def plain(value):
     if isinstance(value, np.ndarray):
@@ -110,7 +110,11 @@ def test_it_has_one_top_level_name_and_its_types(wheel: Path) -> None:
     (info,) = (top for top in tops if top.endswith(".dist-info"))
     assert tops == {"elisa_store", info}
     assert info.startswith("elisa_store-")
-    ours = {f"elisa_store/{path.name}" for path in (ROOT / "store").iterdir() if path.is_file()}
+    ours = {
+        f"elisa_{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / "store").rglob("*")
+        if "__pycache__" not in path.parts and path.is_file()
+    }
     assert {name for name in names if name.startswith("elisa_store/")} == ours
     assert "elisa_store/py.typed" in ours
     assert any(name.startswith(f"{info}/") and name.endswith("LICENSE") for name in names)
@@ -231,7 +235,7 @@ def test_mypy_resolves_it(installed: Path, tmp_path: Path) -> None:
 
     right, wrong = map(mypy, user_files(tmp_path))
     shown = re.findall(r'Revealed type is "(.+)"', right.stdout)
-    assert [re.sub(r"elisa_store\.\w+\.", "", name) for name in shown] == TYPES, right.stdout
+    assert [re.sub(r"elisa_store\.(\w+\.)+", "", name) for name in shown] == TYPES, right.stdout
     assert right.returncode == 0, right.stdout
     assert wrong.returncode == 1
     assert 'Argument 2 to "open_split" has incompatible type "int"; expected "str"' in wrong.stdout

@@ -11,7 +11,7 @@ from pipeline.means import mean_state
 from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_split
 from pipeline.preflight import missing_weights
 from store.format.column import read_commit
-from store.format.layout import find_columns, find_splits, split_dir, what_exists
+from store.format.layout import find_columns, find_splits, what_exists
 from store.format.schema import ABSENT
 from store.storage.listing import folders, is_folder
 
@@ -38,7 +38,7 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
         entry["absent"] = entry["columns"]["targets"]["status"].get(ABSENT, 0)
         if remark:
             entry["remark"] = remark
-        others = set(find_columns(split_dir(settings.store_path, settings.dataset, split))) - set(entry["columns"])
+        others = set(find_columns(settings.store_path, settings.dataset, split)) - set(entry["columns"])
         if others:
             entry["not_in_params"] = sorted(others)
     for encoder in settings.embed.mask_encoders:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.commands.evaluate import load_predictions
 from pipeline.config import Settings
+from pipeline.plan import place_of
 from pipeline.runs import SYSTEMS, Run, as_it_was, resolve, runs_folder, short
 from stages.predictions import Meta, Prediction, PredictionError
 from stages.report.page import Missing, Section, Table
@@ -173,7 +174,8 @@ def changed_columns(settings: Settings, prefix: str, recorded: Mapping[str, str]
     """Those of the recorded columns that hold something else now. One that is not in this store cannot be compared."""
     changed = []
     for name, digest in recorded.items():
-        place = f"{settings.dataset}/{prefix}{name}"
+        split, _, column = f"{prefix}{name}".partition("/")
+        place = place_of(settings, split, column)
         if not (column_dir(settings.store_path, place) / "column.json").exists():
             continue
         try:

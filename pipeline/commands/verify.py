@@ -17,7 +17,7 @@ from pipeline.means import make_mean, mean_state
 from pipeline.plan import DONE, known_sources, place_of, plan_split, plan_stage
 from pipeline.preflight import require_needs, require_writable
 from store.errors import StoreError
-from store.format.layout import split_dir, what_exists
+from store.format.layout import column_dir, parts_of, what_exists
 from store.format.lineage import Lineage
 from store.storage.files import TEMPORARY
 from store.storage.listing import is_folder
@@ -31,7 +31,7 @@ def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Rep
         StoreError: none of the splits is there; says what is.
     """
     store = settings.store_path
-    if not any(is_folder(split_dir(store, settings.dataset, split)) for split in splits):
+    if not any(is_folder(column_dir(store, place_of(settings, split, "images"))) for split in splits):
         raise StoreError(f"nothing to check: {what_exists(store, settings.dataset)}")
     return verify(store, [f"{settings.dataset}/{split}" for split in splits] + ["means"], deep)
 
@@ -109,9 +109,9 @@ def is_mendable(settings: Settings, problem: Problem) -> bool:
 
 def _column_of(settings: Settings, problem: Problem) -> tuple[str, str] | None:
     """(split, column) of a problem; ("", "/means/...") of a mean; None where it is of no column of the params."""
-    parts = problem.place.split("/")
-    own = parts[0] == settings.dataset and len(parts) > 2 and parts[1] in settings.splits
-    split, column = (parts[1], "/".join(parts[2:])) if own else ("", f"/{problem.place}")
+    dataset, column, split = parts_of(problem.place) if problem.place.count("/") > 1 else ("", "", "")
+    if dataset != settings.dataset or split not in settings.splits:
+        split, column = "", f"/{problem.place}"
     return (split, column) if column in specs(settings) else None
 
 

@@ -59,7 +59,7 @@ def import_predictions(
         PredictionError: a file or an entry is malformed, of an unknown target, of another size, or there twice; or there is no
             prediction at all.
     """
-    keys = _Keys(list(questions(split)), without_questions(split), f"{split.base.parent.name}/{split.base.name}")
+    keys = _Keys(list(questions(split)), without_questions(split), split.name)
     kind = path.suffix.lower()
     if threshold is not None and not path.is_dir():
         raise PredictionError(f"{path}: --threshold is for a folder of PNGs, found a file")

@@ -118,7 +118,7 @@ def _rule(split: Split, protocol: str | None) -> Callable[[Case, Prediction], Ro
     """What a prediction is scored by."""
     if protocol is None:
         return measure
-    false_alarms = counts_false_alarms(split.base.parent.name)
+    false_alarms = counts_false_alarms(split.dataset)
 
     def by_gsva(case: Case, prediction: Prediction) -> Row:
         with framed(case.question):

@@ -270,7 +270,7 @@ def predict(
             (:func:`stages.train.controls.answered`).
     """
     params = system.params
-    check_questions(system.tokenizer, {split.base.name: split}, training=False)
+    check_questions(system.tokenizer, {split.split: split}, training=False)
     offered = system.candidates(params, training=False)
     if setting != "proposals":
         if offered is None:

@@ -74,7 +74,7 @@ class Commit:
     """The record, written last, that says: this shard of this column is done.
 
     Args:
-        place: ``<dataset>/<split>/<column>`` (``means/<name>/<encoder>`` for a mean), so that a commit cannot be moved.
+        place: ``<dataset>/<column>/<split>`` (``means/<name>/<encoder>`` for a mean), so that a commit cannot be moved.
         file: data file relative to the column; size in bytes and sha256 of it follow.
         upstream: column -> :attr:`content` of the shard (for the index: source file -> sha256) it was computed from.
         counts, status: one entry an image. Arrays also have crc32c: that of the image's chunk checksums.

@@ -31,14 +31,23 @@ def check_name(name: str) -> str:
     return name
 
 
-def split_dir(store: Path, dataset: str, split: str) -> Path:
-    """Folder of a split: ``<store>/<dataset>/<split>``."""
-    return store / check_name(dataset) / check_name(split)
+def place_of(dataset: str, column: str, split: str) -> str:
+    """Place of a column of a split: ``<dataset>/<column>/<split>``. Records name it, and it is the path below the store."""
+    return f"{dataset}/{column}/{split}"
 
 
-def column_dir(base: Path, column: str) -> Path:
-    """Folder of a column below a split (or below the store, for ``means/...``)."""
-    return base.joinpath(*(check_name(part) for part in column.split("/")))
+def parts_of(place: str) -> tuple[str, str, str]:
+    """Data set, column and split of a place; raises StoreError where it is none."""
+    dataset, _, rest = place.partition("/")
+    column, _, split = rest.rpartition("/")
+    if not column:
+        raise StoreError(f"found the place {place!r}, expected <dataset>/<column>/<split>", place=place)
+    return dataset, column, split
+
+
+def column_dir(store: Path, place: str) -> Path:
+    """Folder of a place; StoreError where a part of it could be no name of a folder."""
+    return store.joinpath(*(check_name(part) for part in place.split("/")))
 
 
 def table_file(shard: int) -> str:
@@ -70,19 +79,20 @@ def store_dir(store: str | Path) -> Path:
     return Path(store)
 
 
-def find_columns(base: Path) -> list[str]:
-    """Names of all columns below a split folder, sorted: every folder that holds a ``column.json``. A column holds no other.
+def find_columns(store: Path, dataset: str, split: str) -> list[str]:
+    """Names of all columns of a split, sorted: every folder that holds a ``column.json``. A column holds no other.
 
     A folder that holds shards without it is one too: it was lost, or not copied yet.
 
     Raises:
         OSError: a folder cannot be listed, so that columns might be left out.
     """
-    found = []
+    base, split, found = store / check_name(dataset), check_name(split), []
     for folder, folders, files in walk(base):
         if COLUMN_JSON in files or COLUMN_JSON in folders or holds_shards(folder):
-            found.append(folder.relative_to(base).as_posix())
             folders.clear()
+            if folder.name == split and folder.parent != base:
+                found.append(folder.parent.relative_to(base).as_posix())
     return sorted(found)
 
 
@@ -95,28 +105,29 @@ def holds_shards(folder: Path) -> bool:
     )
 
 
-def find_links(base: Path) -> list[Path]:
-    """Links below a split folder where a column or the folder of columns would be; they are not followed."""
+def find_links(store: Path, dataset: str, split: str) -> list[Path]:
+    """Links where a column of a split, or a folder of columns, would be; they are not followed. Other splits' are left out."""
     found = []
-    for folder, folders, files in walk(base):
+    for folder, folders, files in walk(store / check_name(dataset)):
         if COLUMN_JSON in files:
             folders.clear()
         else:
             found += [folder / name for name in files if not is_plain_file(folder / name)]
-    return [path for path in found if path.is_symlink() and not path.is_file()]
+    links = [path for path in found if path.is_symlink() and not path.is_file()]
+    return [path for path in links if path.name == split or not is_there(path / COLUMN_JSON)]
 
 
 def find_splits(store: Path) -> dict[str, list[str]]:
-    """Data set -> its splits, sorted; of every folder ``<store>/<dataset>/<split>`` with a column ``images``.
+    """Data set -> its splits, sorted: those that have a column ``images``.
 
     Raises:
         OSError: a folder cannot be listed.
     """
     found: dict[str, list[str]] = {}
     for dataset in entries(store):
-        for split in entries(store / dataset.name) if is_folder(store / dataset.name) else ():
-            images = store / dataset.name / split.name / "images"
-            if is_there(images / COLUMN_JSON) or is_there(images / COMMITS):
+        images = store / dataset.name / "images"
+        for split in entries(images) if is_folder(images) else ():
+            if is_there(images / split.name / COLUMN_JSON) or is_there(images / split.name / COMMITS):
                 found.setdefault(dataset.name, []).append(split.name)
     return found
 
@@ -143,7 +154,7 @@ def what_exists(store: Path, dataset: str | None = None) -> str:
 def missing_split(store: Path, dataset: str, split: str) -> StoreError:
     """The error for a split that is not there: names what is."""
     return StoreError(
-        f"{split_dir(store, dataset, split)} holds no indexed split; {what_exists(store, dataset)}",
+        f"{column_dir(store, place_of(dataset, 'images', split))} holds no indexed split; {what_exists(store, dataset)}",
         place=f"{dataset}/{split}",
         reason="not indexed",
     )

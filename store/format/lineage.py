@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import DamagedStoreError, IncompleteColumnError, StoreError
 from ..storage.listing import is_there
 from .column import ColumnMeta, Commit, read_column, read_commit
-from .layout import UNUSED, column_dir, holds_shards
+from .layout import UNUSED, column_dir, holds_shards, parts_of, place_of
 from .schema import REMOVED
 
 FILE = "file:"
@@ -21,7 +21,7 @@ FILE = "file:"
 class Lineage:
     """Reads every ``column.json`` and commit of a store at most once, so one instance is one look at the store.
 
-    A place is ``<dataset>/<split>/<column>`` or ``means/<name>/<encoder>``.
+    A place is ``<dataset>/<column>/<split>`` or ``means/<name>/<encoder>``.
     """
 
     def __init__(self, store: Path) -> None:
@@ -117,8 +117,7 @@ def collection_paused() -> Iterator[None]:
 
 def own_meta(place: str, meta: ColumnMeta | None) -> ColumnMeta | None:
     """What was read from the place's ``column.json``; raises DamagedStoreError when it is that of another column."""
-    parts = place.split("/")
-    own = place if parts[0] == "means" else "/".join(parts[2:])
+    own = place if place.startswith("means/") else parts_of(place)[1]
     if meta is not None and meta.column != own:
         raise DamagedStoreError(f"{place}: its column.json is that of {meta.column}", place=place)
     return meta
@@ -135,8 +134,8 @@ def _holds_sources(meta: ColumnMeta, commit: Commit) -> bool:
 def upstream_place(place: str, name: str, shard: int) -> tuple[str, int]:
     """Where an upstream name of a commit leads: to the same shard of a column of the split, or ``/<place>#<shard>``."""
     if not name.startswith("/"):
-        dataset, split = place.split("/")[:2]
-        return f"{dataset}/{split}/{name}", shard
+        dataset, _, split = parts_of(place)
+        return place_of(dataset, name, split), shard
     upstream, _, number = name[1:].partition("#")
     if number and not (number.isascii() and number.isdigit() and len(number) < 12):
         raise DamagedStoreError(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..errors import DamagedStoreError
 from ..storage.listing import is_plain_file, named
 from .column import Commit
+from .layout import parts_of
 from .schema import PER_TARGET, TABLES
 
 ROW_GROUP_ROWS = 16
@@ -53,7 +54,7 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
         table = pq.ParquetFile(_owned_by_arrow(data)).read(columns=None if fields is None else list(fields))
     except (pa.ArrowException, OSError) as error:  # OSError is what Arrow raises for a broken footer
         raise damaged(f"found no table: {error}") from error
-    name = commit.place.split("/", 2)[-1]
+    _, name, _ = parts_of(commit.place)
     rows = sum(commit.counts) if name in PER_TARGET else len(commit.counts)
     if table.num_rows != rows:
         raise damaged(f"found {table.num_rows} rows, expected {rows}")

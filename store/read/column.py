@@ -123,7 +123,7 @@ def open_column(
     check: str = "always",
     tables: TableCache | None = None,
 ) -> Column:
-    """Open one column by its place below the store, ``<dataset>/<split>/<column>`` or ``means/<name>/<encoder>``.
+    """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<name>/<encoder>``.
 
     ``lineage`` is the look at the store that several columns share. Raises as :func:`store.open_split`.
     """

@@ -14,16 +14,22 @@ from .table import TableCache
 class OpenColumns:
     """Open columns of one split, ``images`` always among them. :class:`store.split.Split` adds records and streams."""
 
-    def __init__(self, base: Path, columns: dict[str, Column], images_root: Path | None, tables: TableCache) -> None:
-        self.base = base
+    def __init__(
+        self, dataset: str, split: str, columns: dict[str, Column], images_root: Path | None, tables: TableCache
+    ) -> None:
+        self.dataset, self.split = dataset, split
         self.columns = columns
         self.images_root = images_root
         self.tables = tables
         self._pictures: Pictures | None = None
 
     def __repr__(self) -> str:
-        place = f"{self.base.parent.name}/{self.base.name}"
-        return f"{type(self).__name__}({place}, {len(self)} images, columns: {', '.join(self.columns)})"
+        return f"{type(self).__name__}({self.name}, {len(self)} images, columns: {', '.join(self.columns)})"
+
+    @property
+    def name(self) -> str:
+        """``<dataset>/<split>``, for messages."""
+        return f"{self.dataset}/{self.split}"
 
     def __len__(self) -> int:
         return self.columns["images"].meta.images

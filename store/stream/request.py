@@ -78,7 +78,7 @@ class Request:
         for split in splits[1:]:
             for key, name in names.items():
                 if resolve(split, name) != self.wanted[key]:
-                    raise StoreError(f"{name} is not the same thing in {split.base} and {splits[0].base}")
+                    raise StoreError(f"{name} is not the same thing in {split.name} and {splits[0].name}")
         self._check_shapes()
 
     @Lazy
@@ -150,7 +150,7 @@ class Request:
             for split in self.splits:
                 if name not in split.columns:
                     raise StoreError(
-                        f"{split.base}: what was asked for needs the column {name}: open the split with it"
+                        f"{split.name}: what was asked for needs the column {name}: open the split with it"
                     )
                 layouts.append(split.columns[name].meta.array)
             if any(layout != layouts[0] for layout in layouts):

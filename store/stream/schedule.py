@@ -253,7 +253,7 @@ def sample_set(split: OpenColumns, columns: Sequence[str], per_target: bool, fai
     if bad and failed == "raise":
         image, reason = next(iter(bad.items()))
         raise FailedImageError(
-            f"{split.base}: {len(bad)} of {len(split)} images failed, such as image {image}, {reason}; "
+            f"{split.name}: {len(bad)} of {len(split)} images failed, such as image {image}, {reason}; "
             'to go on without them: failed="skip" (stream.failed lists them)'
         )
     images = np.flatnonzero(good)

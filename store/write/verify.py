@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..format.column import settle
-from ..format.layout import COLUMN_JSON, column_dir, what_exists
+from ..format.layout import COLUMN_JSON, column_dir, parts_of, what_exists
 from ..format.lineage import Lineage
 from ..storage.files import TEMPORARY, locked, remove_if_dead
 from ..storage.listing import entries, files_below, is_folder, is_there, walk
@@ -26,29 +26,24 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 
 def verify(store: Path, places: list[str], deep: bool = False) -> Report:
-    """Check folders of the store, e.g. ``demo/val`` or ``means``.
+    """Check parts of a store: data sets (``demo``), splits of them (``demo/val``), or ``means``.
 
     Args:
         deep: digest every byte; else sizes, commits and identities alone.
 
     Raises:
-        StoreError: none of the folders is there, or they hold no column: nothing was checked.
+        StoreError: none of them is there, or they hold no column: nothing was checked.
         OSError: a folder cannot be listed, or a file cannot be read.
     """
     report = Report(store, deep=deep)
-    for base in places:
-        folder = column_dir(store, base)
-        if not is_folder(folder):
-            report.absent.append(base)
-            continue
-        _verify_folder(store, base, report)
+    for dataset in dict.fromkeys(place.partition("/")[0] for place in places):
+        splits = [place.partition("/")[2] for place in places if place.partition("/")[0] == dataset]
+        _verify_folder(store, dataset, splits, report)
     if not report.columns and not report.problems:
         raise StoreError(f"nothing to check in {', '.join(places)}: {what_exists(store)}")
-    above = {folder for base in places for folder in column_dir(store, base).parents if folder.is_relative_to(store)}
     report.problems += [
-        Problem((folder / entry.name).relative_to(store).as_posix(), None, "unknown file; remove it")
-        for folder in sorted(above)
-        for entry in entries(folder)
+        Problem(entry.name, None, "unknown file; remove it")
+        for entry in entries(store)
         if not entry.is_dir(follow_symlinks=False)
     ]
     return report
@@ -97,22 +92,24 @@ def _remove(store: Path, problems: Iterable[Problem]) -> list[Path]:
     return removed
 
 
-def _verify_folder(store: Path, base: str, report: Report) -> None:
-    """A split, or the means: its columns, and the files that belong to none."""
-    folder = column_dir(store, base)
+def _verify_folder(store: Path, dataset: str, splits: list[str], report: Report) -> None:
+    """A data set or the means: the columns of the splits (an empty name: of all), and the files that belong to none."""
+    folder = column_dir(store, dataset)
     lineage = Lineage(store)
-    judged = {
-        column: _verify_column(lineage, base, column.relative_to(folder).as_posix(), report)
-        for column in columns_below(folder)
-    }
-    unknown = [problem for path in _outside(folder, judged) for problem in unknown_file(store, path)]
+    columns = columns_below(folder)
+    chosen = [path for path in columns if "" in splits or path.name in splits]
+    report.absent += [
+        f"{dataset}/{split}".rstrip("/") for split in splits if not any(split in ("", path.name) for path in chosen)
+    ]
+    judged = {path: _verify_column(lineage, path.relative_to(store).as_posix(), report) for path in chosen}
+    unknown = [problem for path in _outside(folder, set(columns)) for problem in unknown_file(store, path)]
     if unknown:  # also the files of columns that a writer began since they were listed: these are newer than this look
-        born = set(columns_below(folder)) - judged.keys()
+        born = set(columns_below(folder)) - set(columns)
         unknown = [item for item in unknown if born.isdisjoint((store / item.place).parents)]
     report.problems += [problem for problems in judged.values() for problem in problems] + unknown
 
 
-def _outside(folder: Path, columns: dict[Path, list[Problem]]) -> Iterator[Path]:
+def _outside(folder: Path, columns: set[Path]) -> Iterator[Path]:
     """Files below a folder that are in none of its columns."""
     for path, folders, files in walk(folder):
         if path in columns:
@@ -121,12 +118,13 @@ def _outside(folder: Path, columns: dict[Path, list[Problem]]) -> Iterator[Path]
             yield from (path / name for name in files)
 
 
-def _verify_column(lineage: Lineage, base: str, name: str, report: Report) -> list[Problem]:
+def _verify_column(lineage: Lineage, place: str, report: Report) -> list[Problem]:
     """The problems of a column, each still there under its lock; counts what was seen."""
-    store, place = lineage.store, f"{base}/{name}"
+    store = lineage.store
     folder = store / place
     try:
-        column_dir(column_dir(store, base), name)
+        column_dir(store, place)
+        parts_of(place)
     except StoreError as error:
         others = [path for path in files_below(folder) if path != folder / COLUMN_JSON]
         here = Problem(place, None, f"no column can be here: {error}")

@@ -136,7 +136,7 @@ def test_an_image_that_failed_is_not_absent(tiny: Any) -> None:
     done = tiny.run("index", "--split", "val")
     assert done.code == 1
     assert "absent" not in done.err
-    assert tiny.commits()["val/targets#0"]["status"][0] == "failed"
+    assert tiny.commits()["targets/val#0"]["status"][0] == "failed"
 
 
 def test_time_is_estimated_with_absent_images(pictures: Any) -> None:

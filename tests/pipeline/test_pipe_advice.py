@@ -96,13 +96,13 @@ def flip(path: Path) -> None:
 
 
 def a_flipped_bit(project: Any) -> Any:
-    flip(project.store / "tiny/val/masks/00001.parquet")
+    flip(project.store / "tiny/masks/val/00001.parquet")
     return project.run("verify", "--deep", "--split", "val")
 
 
 def a_flipped_bit_that_a_stage_reads(project: Any) -> Any:
-    flip(project.store / "tiny/val/masks/00001.parquet")
-    (project.store / "tiny/val/match/targets/commits/00001.json").unlink()
+    flip(project.store / "tiny/masks/val/00001.parquet")
+    (project.store / "tiny/match/targets/val/commits/00001.json").unlink()
     return project.run("extract", "--split", "val")
 
 

@@ -16,7 +16,7 @@ ENCODERS = ("demo_alphaclip", "demo_sam")
 
 
 def shards(split: str, names: tuple[str, ...], *numbers: int) -> set[str]:
-    return {f"{split}/{name}#{number}" for name in names for number in numbers}
+    return {f"{name}/{split}#{number}" for name in names for number in numbers}
 
 
 def why(column: dict[str, Any]) -> list[str]:
@@ -29,7 +29,7 @@ def rows(project: Any, place: str, shard: int) -> list[dict[str, Any]]:
 
 def image_rows(project: Any, split: str) -> dict[str, tuple[int, str]]:
     """image_id -> (image_index, status)."""
-    files = sorted((project.store / "tiny" / split / "images").glob("*.parquet"))
+    files = sorted((project.store / "tiny" / "images" / split).glob("*.parquet"))
     found = [row for file in files for row in pq.read_table(file).to_pylist()]
     assert [row["image_index"] for row in found] == list(range(len(found)))
     return {row["image_id"]: (row["image_index"], row["status"]) for row in found}
@@ -104,7 +104,7 @@ def test_a_removed_image_keeps_its_number_and_comes_back_to_it(finished: Any, tm
     assert "failed" not in done.err
     assert image_rows(finished, "train") == before | {"bee": (1, "removed")}
     finished.build("extract", "normalize")
-    assert {name for name in finished.recomputed(old) if name.startswith("train/masks")} == {"train/masks#0"}
+    assert {name for name in finished.recomputed(old) if name.startswith("masks/train")} == {"masks/train#0"}
     for name, commit in finished.commits().items():
         if name.startswith("train/") and name.endswith("#0"):
             assert commit["status"] == ["ok", "removed"], name
@@ -140,8 +140,8 @@ def test_answers_belong_to_their_split(finished: Any) -> None:
     (finished.data / "explanatory/train.json").write_text(json.dumps([{"image": "bee.png", "outputs": "Soon."}]))
     old = finished.times()
     finished.build("index")
-    assert {name.split("#")[0] for name in finished.recomputed(old)} == {"train/instances", "train/targets"}
-    assert rows(finished, "train/targets", 0)[1]["answer"] == "Soon."
+    assert {name.split("#")[0] for name in finished.recomputed(old)} == {"instances/train", "targets/train"}
+    assert rows(finished, "targets/train", 0)[1]["answer"] == "Soon."
 
 
 def test_an_annotation_that_comes_later_heals_its_image_down_to_the_last_column(finished: Any) -> None:
@@ -150,14 +150,14 @@ def test_an_annotation_that_comes_later_heals_its_image_down_to_the_last_column(
     path.unlink()
     finished.build("index --split train")
     finished.build("index", "extract", "normalize")
-    last = "val/centered/instance_embeddings/demo_sam#0"
+    last = "centered/instance_embeddings/demo_sam/val#0"
     assert finished.commits()[last]["status"] == ["ok", "absent"]
-    assert finished.commits()["val/match/targets#0"]["status"] == ["ok", "absent"]
+    assert finished.commits()["match/targets/val#0"]["status"] == ["ok", "absent"]
     # No region at all: the bytes of the embeddings stay the same, and still the image has an annotation now.
     path.write_text(json.dumps({**json.loads(kept), "shapes": []}))
     finished.build()
     assert finished.commits()[last]["status"] == ["ok", "ok"]
-    assert finished.commits()["val/match/targets#0"]["status"] == ["ok", "ok"]
+    assert finished.commits()["match/targets/val#0"]["status"] == ["ok", "ok"]
 
 
 def test_larger_shards_leave_nothing_behind(finished: Any) -> None:
@@ -171,7 +171,7 @@ def test_larger_shards_leave_nothing_behind(finished: Any) -> None:
 
 @pytest.mark.parametrize("name", ["masks/commits/00000.json", "masks/column.json", "images/commits/00000.json"])
 def test_info_and_extract_go_on_beside_a_damaged_record(finished: Any, name: str) -> None:
-    path = finished.store / "tiny/val" / name
+    path = finished.store / "tiny" / name / "val"
     path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
     done = finished.run("verify", "--split", "val")
     assert done.code == 4

@@ -21,7 +21,7 @@ from store import open_split
 
 
 def rows(project: Any, column: str, split: str = "val") -> list[dict[str, Any]]:
-    files = sorted((project.store / "tiny" / split / column).glob("*.parquet"))
+    files = sorted((project.store / "tiny" / column / split).glob("*.parquet"))
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
@@ -80,7 +80,7 @@ def test_the_encoding_is_a_parameter_that_decides_what_is_stored(alone: Any) -> 
     assert "noted: 1 x targets: JSON read as gbk" in done.err
     assert all("images" not in name for name in alone.recomputed(before))
     assert rows(alone, "targets")[0]["texts"] == [question]
-    identity = json.loads((alone.store / "tiny/val/targets/column.json").read_text())["identity"]
+    identity = json.loads((alone.store / "tiny/targets/val/column.json").read_text())["identity"]
     assert identity["params"] == {"format": "reasonseg", "encoding": "gbk"}
     alone.configure(index__encoding="gbkk")
     done = alone.run("index")
@@ -190,7 +190,7 @@ def test_what_changes_while_it_is_indexed_is_not_committed(alone: Any, monkeypat
     done = alone.run("index", "--split", "val")
     assert done.code == 75
     assert "val/fox.jpg changed or went away while it was read" in done.err
-    assert "val/images#0" not in alone.commits()
+    assert "images/val#0" not in alone.commits()
     monkeypatch.undo()
     shutil.move(alone.folder / "away", path)
     assert alone.run("index", "--split", "val").code == 0

@@ -128,7 +128,7 @@ def killed_in_masks(folder: Path) -> None:
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert not (folder / "data/store/tiny/test/masks/commits/00001.json").exists()
+    assert not (folder / "data/store/tiny/masks/test/commits/00001.json").exists()
 
 
 def test_it_is_whole_and_a_second_run_is_a_no_op(project: Path) -> None:

@@ -54,7 +54,7 @@ def vectors(project: Any, place: str) -> np.ndarray:
 
 
 def test_every_proposal_has_pixels_and_finite_scores(nothing: Any) -> None:
-    rows = table(nothing, "train/masks")
+    rows = table(nothing, "masks/train")
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert len(rows[0]["area"]) == 0, "of one colour the demo's model makes empty masks alone"
     assert len(rows[1]["area"]) > 0
@@ -70,7 +70,7 @@ def test_zero_vectors_have_no_vote_and_stay_zero(nothing: Any, encoder: str) -> 
     for split in ("train", "val"):
         for kind, name in (("mask_embeddings", "masks"), ("instance_embeddings", "instances")):
             raw, moved = (vectors(nothing, f"{split}/{base}{kind}/{encoder}") for base in ("", "centered/"))
-            for row, before, after in zip(table(nothing, f"{split}/{name}"), raw, moved, strict=True):
+            for row, before, after in zip(table(nothing, f"{name}/{split}"), raw, moved, strict=True):
                 count = min(len(row["area"]), len(before))
                 assert before[:count].any(axis=1).tolist() == [area > 0 for area in row["area"][:count]]
                 assert after[:count].any(axis=1).tolist() == [area > 0 for area in row["area"][:count]]

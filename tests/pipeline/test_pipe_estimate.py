@@ -28,7 +28,7 @@ def test_the_first_shard_tells_of_the_others(finished: Any, stage: str) -> None:
     )
     actual = 0
     for name in outputs:
-        folder = finished.store / "tiny/val" / name
+        folder = finished.store / "tiny" / name / "val"
         files = [path for path in folder.rglob("*") if path.is_file()]
         actual += sum(path.stat().st_size for path in files if path.suffix == ".parquet" or "c" in path.parts)
         shutil.rmtree(folder)
@@ -40,11 +40,11 @@ def test_the_first_shard_tells_of_the_others(finished: Any, stage: str) -> None:
     assert float(found[1]) >= 0
     assert int(found[3]) == 3  # train's five in shards of 2, 2 and 1; the first of a shard is slow
     assert float(found[4]) == pytest.approx(actual / 1e6, rel=0.25, abs=0.05)
-    assert not (finished.store / "tiny/val" / outputs[0]).exists()
+    assert not (finished.store / "tiny" / outputs[0] / "val").exists()
 
 
 def test_other_parameters_and_other_work_are_no_evidence(finished: Any) -> None:
-    shutil.rmtree(finished.store / "tiny/val/match")
+    shutil.rmtree(finished.store / "tiny/match/val")
     settings = load_settings(finished.params)
     plans = [plan for plan in plan_split(settings, "val")[0] if plan.spec.stage == "match"]
     todo = {0: ["match/targets", "match/instances"]}

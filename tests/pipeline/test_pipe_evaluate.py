@@ -140,7 +140,7 @@ def test_predictions_are_scored_before_there_are_proposals(
     (line,) = (line for line in text.splitlines() if line.startswith("- Without proposals there are no rows"))
     assert all(name in line for name in BASELINE_NAMES if name != "always reject")
     assert gone in line
-    shutil.rmtree(settings.store_path / "d" / "val" / "targets")
+    shutil.rmtree(settings.store_path / "d" / "targets" / "val")
     with pytest.raises(StoreError, match="targets"):
         evaluate_command(settings, "val", path)
 
@@ -149,7 +149,7 @@ def test_a_damaged_table_is_no_table_that_is_not_there(ready: tuple[Settings, Kn
     settings, known = ready
     path = tmp_path / "theirs.parquet"
     write(path, Meta("theirs", "d", "val"), answers(known))
-    (settings.store_path / "d/val/masks/column.json").write_text("{")
+    (settings.store_path / "d/masks/val/column.json").write_text("{")
     with pytest.raises(DamagedStoreError, match="masks"):
         evaluate_command(settings, "val", path)
 
@@ -234,14 +234,14 @@ def test_predictions_for_images_that_are_not_asked_about(empty: Any, tmp_path: P
     images = {"images": write_images(empty.store, 3, failed={1: "truncated"})}
     fields = {"texts": ["?"], "is_sentence": True, "kind": "t", "answer": None, "segmentation": mask, "ignore": nothing}
     targets = [[{"target_id": "image0/0", "image_index": 0, "instances": [0], **fields}], [], []]
-    write_table(empty.store, "d/val/targets", targets, images, failed={1: "truncated"})
+    write_table(empty.store, "d/targets/val", targets, images, failed={1: "truncated"})
     box = {"segmentation": [mask], "bbox": [[0, 0, 6, 4]], "area": [24], "label": ["target"]}
     bare = {name: [] for name in box}
     rows = [
         [{"image_index": k, "status": "failed" if k == 1 else "ok", "error": None, **(bare if k else box)}]
         for k in range(3)
     ]
-    write_table(empty.store, "d/val/instances", rows, images, failed={1: "truncated"})
+    write_table(empty.store, "d/instances/val", rows, images, failed={1: "truncated"})
     names = ("image0/0", "image1/0", "image2/0")
     write(tmp_path / "a.parquet", Meta("a", "d", "val"), [Prediction(name, 0, mask, False) for name in names])
     coco = {"size": [4, 6], "counts": mask}

@@ -124,9 +124,9 @@ def test_a_local_cluster_starts_and_ends_with_the_command(tiny: Any, finished_on
 
 
 def test_a_done_shard_is_replaced_only_when_asked(tmp_path: Path) -> None:
-    folder = column_dir(tmp_path, "d/val/mask_embeddings/x")
+    folder = column_dir(tmp_path, "d/mask_embeddings/x/val")
     meta = begin_column(folder, array_meta(4))
-    place = "d/val/mask_embeddings/x"
+    place = "d/mask_embeddings/x/val"
     first, second = (ShardData(vectors([2] * 4, seed=seed), [2] * 4, [OK] * 4) for seed in (1, 2))
     kept = write_shard(folder, meta, place, 0, first, {}, None, {})
     with pytest.warns(UserWarning, match="theirs is kept"):

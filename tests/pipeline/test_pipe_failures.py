@@ -55,7 +55,7 @@ def failing(empty: Any) -> Any:
 
 
 def table(project: Any, column: str) -> list[dict[str, Any]]:
-    files = sorted((project.store / "tiny/val" / column).glob("*.parquet"))
+    files = sorted((project.store / "tiny" / column / "val").glob("*.parquet"))
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
@@ -128,14 +128,14 @@ def test_features_that_are_not_finite_fail_their_image_alone(tiny: Any, monkeypa
     assert done.code == 1
     assert "1 images failed, more than run.max_failures (0)" in done.err
     assert "1 x mask_embeddings/demo_sam: non-finite features: values outside float16 from float32" in done.err
-    assert tiny.commits()["val/mask_embeddings/demo_sam#0"]["status"] == ["ok", "failed"]
+    assert tiny.commits()["mask_embeddings/demo_sam/val#0"]["status"] == ["ok", "failed"]
     monkeypatch.undo()
     from pipeline.shard import _loaded
 
     _loaded.clear()
     assert tiny.run("extract", "--split", "val").code == 1  # it stays failed until somebody asks
     tiny.build("extract --split val --retry-failed")
-    assert tiny.commits()["val/mask_embeddings/demo_sam#0"]["status"] == ["ok", "ok"]
+    assert tiny.commits()["mask_embeddings/demo_sam/val#0"]["status"] == ["ok", "ok"]
 
 
 def test_limit_works_on_whole_shards_and_is_final(tiny: Any) -> None:
@@ -238,7 +238,7 @@ def test_a_missing_data_set_is_an_input_error_and_no_removal(finished: Any) -> N
     assert "source files not checked: no folder 'train'" in done.out
     assert "3/3 shards done" in done.out
     assert finished.run("verify", "--deep", "--complete").code == 0
-    shutil.rmtree(finished.store / "tiny/val/match")
+    shutil.rmtree(finished.store / "tiny/match/val")
     assert finished.run("verify", "--deep", "--complete").code == 4
 
 

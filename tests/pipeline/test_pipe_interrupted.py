@@ -55,7 +55,7 @@ def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
     finished: Any, name: str, code: int, words: str
 ) -> None:
     content = finished.content()
-    without(finished, "train/match")
+    without(finished, "match/train")
     done = stopped(finished, 3, name, "extract", "--split", "train", "--stage", "match")
     assert done.returncode == code
     assert f"stopped by {words}: what was committed is kept; run the same command again to go on" in done.stderr
@@ -65,7 +65,7 @@ def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
     )  # a shard that was being written is finished, one being computed is not
     before = finished.times()
     finished.build("extract --split train --stage match")
-    assert finished.recomputed(before) == {"train/match/targets#2", "train/match/instances#2"}
+    assert finished.recomputed(before) == {"match/targets/train#2", "match/instances/train#2"}
     assert finished.content() == content
     assert finished.run("verify", "--deep", "--complete").code == 0
 
@@ -74,7 +74,7 @@ def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
 def test_a_second_ctrl_c_is_as_safe_as_the_first(finished: Any, between_s: float) -> None:
     """Wherever the second one lands: on the way out of the work, in the report, or on a process that has gone."""
     content = finished.content()
-    without(finished, "train/match")
+    without(finished, "match/train")
     begun = time.monotonic()
     done = stopped(finished, 2, "SIGINT", "extract", "--split", "train", "--stage", "match", again_after_s=between_s)
     assert done.returncode in (130, -signal.SIGINT)
@@ -87,7 +87,7 @@ def test_a_second_ctrl_c_is_as_safe_as_the_first(finished: Any, between_s: float
 @pytest.mark.parametrize("at", [0, 1, 4])
 def test_killed_in_match(finished: Any, at: int) -> None:
     content = finished.content()
-    without(finished, "train/match")
+    without(finished, "match/train")
     done = stopped(finished, at, "SIGKILL", "extract", "--split", "train", "--stage", "match")
     assert done.returncode == -signal.SIGKILL
     before = finished.times()
@@ -123,9 +123,9 @@ def test_killed_in_embed_after_masks(tiny: Any, finished_once: Any) -> None:
     done = stopped(tiny, 6 + 5 + 2, "SIGKILL", "extract", "--split", "train")
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = tiny.times()
-    assert "train/masks#2" in before
-    assert "train/mask_embeddings/demo_alphaclip#0" in before
-    assert "train/image_features/demo_clip#1" not in before
+    assert "masks/train#2" in before
+    assert "mask_embeddings/demo_alphaclip/train#0" in before
+    assert "image_features/demo_clip/train#1" not in before
     tiny.build("extract", "normalize")
     assert not {name for name in before if name in tiny.recomputed(before)}
     assert tiny.content() == finished_once.content()
@@ -134,7 +134,7 @@ def test_killed_in_embed_after_masks(tiny: Any, finished_once: Any) -> None:
 
 def test_two_runs_at_the_same_time(finished: Any) -> None:
     content = finished.content()
-    without(finished, "train/match", "val/match")
+    without(finished, "match/train", "match/val")
     children = [finished.child("extract", "--stage", "match") for _ in range(2)]
     for child in children:
         _, err = child.communicate(timeout=120)
@@ -147,7 +147,7 @@ def test_two_runs_at_the_same_time(finished: Any) -> None:
 def test_verify_and_repair_next_to_a_running_extract(finished: Any) -> None:
     """What a run has half done is no damage, and repair takes nothing that it commits."""
     content = finished.content()
-    without(finished, "train/match", "val/match")
+    without(finished, "match/train", "match/val")
     child = finished.child("extract", "--stage", "match")
     looks = 0
     while child.poll() is None or not looks:
@@ -178,7 +178,7 @@ def test_two_whole_runs_at_the_same_time(tiny: Any, finished_once: Any) -> None:
 def test_killed_anywhere_in_extract(finished: Any, at: int) -> None:
     content = finished.content()
     names = ("masks", "sam_features", "mask_embeddings", "instance_embeddings", "image_features", "match")
-    without(finished, *(f"train/{name}" for name in names))
+    without(finished, *(f"{name}/train" for name in names))
     done = stopped(finished, at, "SIGKILL", "extract", "--split", "train")
     assert done.returncode == -signal.SIGKILL
     before = finished.times()

@@ -150,10 +150,10 @@ def test_a_changed_parameter_is_computed_column_by_column(finished: Any) -> None
     finished.configure(masks__max_masks=32)
     assert finished.run("extract", "--split", "val", "--replace").code == 0
     again = {name.split("#")[0] for name in finished.recomputed(before)}
-    assert again == {f"val/{name}" for name in MASK_VECTORS}
+    assert again == {f"{name}/val" for name in MASK_VECTORS}
     done = finished.run("normalize")  # the train split is not done: no mean of a mixture
     assert done.code == 2
-    assert "tiny/train/mask_embeddings/demo_alphaclip was made with other parameters" in done.err
+    assert "tiny/mask_embeddings/demo_alphaclip/train was made with other parameters" in done.err
     assert "run: python cli.py extract --split train --stage embed --replace" in done.err
     finished.build("extract --replace", "normalize")
     assert finished.run("verify", "--deep", "--complete").code == 0

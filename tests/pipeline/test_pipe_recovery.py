@@ -27,7 +27,7 @@ def test_parameters_changed_and_changed_back_before_a_shard_was_made(finished: A
     before = finished.content()
     settings = load_settings(finished.params, ["masks.pred_iou_thresh=0.5"])
     spec = stage_specs(settings, "masks")[0]
-    folder = finished.store / "tiny/val/masks"
+    folder = finished.store / "tiny/masks/val"
     from pipeline.plan import expected_meta
 
     begin_column(folder, expected_meta(settings, spec, 3))
@@ -51,7 +51,7 @@ def test_new_masks_make_everything_behind_them_unreadable(finished: Any) -> None
 
 
 @pytest.mark.parametrize("name", ["column.json", "zarr.json"])
-@pytest.mark.parametrize("column", ["val/images", "val/mask_embeddings/demo_sam"])
+@pytest.mark.parametrize("column", ["images/val", "mask_embeddings/demo_sam/val"])
 def test_a_lost_record_costs_no_shard(finished: Any, column: str, name: str) -> None:
     path = finished.store / "tiny" / column / name
     if not path.exists():
@@ -68,7 +68,7 @@ def test_a_lost_record_costs_no_shard(finished: Any, column: str, name: str) -> 
 
 
 def test_an_order_that_cannot_be_known_again_is_never_guessed(finished: Any) -> None:
-    folder = finished.store / "tiny/train/images"
+    folder = finished.store / "tiny/images/train"
     (folder / "column.json").unlink()
     (folder / "commits/00001.json").unlink()
     done = finished.run("index", "--split", "train")
@@ -78,17 +78,17 @@ def test_an_order_that_cannot_be_known_again_is_never_guessed(finished: Any) -> 
 
 def test_repair_computes_just_the_damaged_shards(finished: Any) -> None:
     before, content = finished.times(), finished.content()
-    shard = finished.store / "tiny/train/masks/00001.parquet"
+    shard = finished.store / "tiny/masks/train/00001.parquet"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    vectors = finished.store / "tiny/val/centered/mask_embeddings/demo_sam/c/0/0/0"
+    vectors = finished.store / "tiny/centered/mask_embeddings/demo_sam/val/c/0/0/0"
     vectors.write_bytes(b"")
     mean = finished.store / "means/tiny/demo_sam/commits/00000.json"
     mean.write_bytes(b"{}")
     done = finished.run("verify", "--deep", "--repair")
     assert done.code == 0, done.out
-    expected = {"train/masks#1", "val/centered/mask_embeddings/demo_sam#0", "means/tiny/demo_sam#0"}
+    expected = {"masks/train#1", "centered/mask_embeddings/demo_sam/val#0", "means/tiny/demo_sam#0"}
     assert finished.recomputed(before) == expected
     assert finished.content() == content
     assert whole(finished)
@@ -97,19 +97,19 @@ def test_repair_computes_just_the_damaged_shards(finished: Any) -> None:
 def test_repair_computes_what_damaged_shards_are_computed_from(finished: Any) -> None:
     """As after a repair that was killed: shards are lost between the damage, and in front of it. No command waits for another."""
     content = finished.content()
-    for place, number in (("tiny/val/mask_embeddings/demo_sam", 0), ("tiny/train/mask_embeddings/demo_sam", 1)):
+    for place, number in (("tiny/mask_embeddings/demo_sam/val", 0), ("tiny/mask_embeddings/demo_sam/train", 1)):
         (finished.store / place / f"commits/{number:05d}.json").unlink()
         (finished.store / place / f"c/{number}/0/0").unlink()
     shutil.rmtree(finished.store / "means/tiny/demo_sam")
     damaged = (
-        "val/masks/00000.parquet",
-        "train/masks/00001.parquet",
-        "train/centered/mask_embeddings/demo_sam/c/0/0/0",
+        "masks/val/00000.parquet",
+        "masks/train/00001.parquet",
+        "centered/mask_embeddings/demo_sam/train/c/0/0/0",
     )
     for name in damaged:
         path = finished.store / "tiny" / name
         path.write_bytes(bytes(len(path.read_bytes())))
-    vectors = finished.store / "tiny/val/centered/mask_embeddings/demo_sam/c/0/0/0"
+    vectors = finished.store / "tiny/centered/mask_embeddings/demo_sam/val/c/0/0/0"
     vectors.write_bytes(bytes(len(vectors.read_bytes())))
     done = finished.run("verify", "--repair", "--complete")
     assert done.code == 0, done.out + done.err
@@ -118,9 +118,9 @@ def test_repair_computes_what_damaged_shards_are_computed_from(finished: Any) ->
 
 def test_repair_does_not_start_what_was_never_computed(tiny: Any) -> None:
     tiny.build("index", "extract --split train --stage masks --limit 2")
-    (tiny.store / "tiny/train/masks/00000.parquet").write_bytes(b"")
+    (tiny.store / "tiny/masks/train/00000.parquet").write_bytes(b"")
     assert tiny.run("verify", "--repair").code == 0
-    assert {name for name in tiny.commits() if "masks" in name} == {"train/masks#0"}
+    assert {name for name in tiny.commits() if "masks" in name} == {"masks/train#0"}
 
 
 def test_links_in_a_data_set_are_followed(finished: Any, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_links_in_a_data_set_are_followed(finished: Any, tmp_path: Path) -> None
     done = finished.run("index", "--split", "val")
     assert done.code == 0, done.err
     finished.build("extract", "normalize", "verify --complete", "report --split val")
-    assert finished.content()["val/masks#0"] == before["val/masks#0"]  # where the bytes lie makes no difference
+    assert finished.content()["masks/val#0"] == before["masks/val#0"]  # where the bytes lie makes no difference
     split = open_split(finished.store, "tiny", "val", images_root=finished.data)
     np.testing.assert_array_equal(split["zebra"].image(), split["fox"].image())
     (tmp_path / "blob").unlink()
@@ -161,13 +161,13 @@ def test_a_column_that_the_params_no_longer_name_is_shown_and_blocks_nobody(fini
 
 def test_threads_of_one_worker_do_not_share_a_model_at_work(finished: Any, tmp_path: Path) -> None:
     """A Dask worker may have several threads: the masks must be those of one thread."""
-    want = {name: sha for name, sha in finished.content().items() if name.startswith("train/masks#")}
-    shutil.rmtree(finished.store / "tiny/train/masks")
+    want = {name: sha for name, sha in finished.content().items() if name.startswith("masks/train#")}
+    shutil.rmtree(finished.store / "tiny/masks/train")
     settings = load_settings(finished.params)
     spec = stage_specs(settings, "masks")[0]
     from pipeline.plan import expected_meta
 
-    begin_column(finished.store / "tiny/train/masks", expected_meta(settings, spec, 5))
+    begin_column(finished.store / "tiny/masks/train", expected_meta(settings, spec, 5))
     tasks = [
         ShardTask(settings.model_dump_json(), "masks", "train", shard, count, ("masks",))
         for shard, count in enumerate((2, 2, 1))
@@ -177,7 +177,7 @@ def test_threads_of_one_worker_do_not_share_a_model_at_work(finished: Any, tmp_p
         thread.start()
     for thread in threads:
         thread.join()
-    got = {name: sha for name, sha in finished.content().items() if name.startswith("train/masks#")}
+    got = {name: sha for name, sha in finished.content().items() if name.startswith("masks/train#")}
     assert got == want
 
 
@@ -207,7 +207,7 @@ def test_pixels_are_those_that_were_indexed(finished: Any) -> None:
 
 
 def test_column_json_says_what_was_asked_for(finished_once: Any) -> None:
-    meta = load_column(finished_once.store / "tiny/val/masks")
+    meta = load_column(finished_once.store / "tiny/masks/val")
     assert meta is not None
     assert meta.fingerprint == fingerprint(meta.identity)
     assert meta.identity["params"]["points_per_side"] == 2
@@ -228,7 +228,7 @@ def test_a_column_computed_alone_has_the_same_bytes(finished: Any, kind: str) ->
     """A kill between two columns of a shard leaves one of them to be computed without the other."""
     before = finished.content()
     for encoder in ("demo_alphaclip", "demo_sam"):
-        for commit in (finished.store / f"tiny/train/{kind}/{encoder}/commits").iterdir():
+        for commit in (finished.store / f"tiny/{kind}/{encoder}/train/commits").iterdir():
             commit.unlink()
     finished.build("extract --split train")
     assert finished.content() == before

@@ -293,7 +293,7 @@ def test_only_what_belongs_to_the_current_runs_is_shown(ready: tuple[Any, Settin
     assert "elisa: left out: run " in out
     assert "is not the current one (train.seed: 0 -> 5); run: python cli.py" in out
     about = json.loads((folder / "elisa/run.json").read_text())
-    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"val/masks": "0" * 64}}))
+    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"masks/val": "0" * 64}}))
     out = report_command(settings, "val", cases=1)
     assert "is not the current one (data in val/masks changed); run: " in out
     (folder / "elisa/checkpoints").mkdir()
@@ -384,7 +384,7 @@ def test_it_knows_the_systems_that_train_knows_and_imports_no_torch() -> None:
 
 
 def test_a_damaged_store_is_no_page(finished: Any) -> None:
-    (shard, *_) = sorted((finished.store / "tiny/val/masks").glob("*.parquet"))
+    (shard, *_) = sorted((finished.store / "tiny/masks/val").glob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-9])
     assert finished.run("report", "--split", "val").code == 4
     assert not (finished.folder / "report/tiny/val.html").exists()

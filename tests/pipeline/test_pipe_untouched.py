@@ -201,7 +201,7 @@ def test_finished_shards_of_other_parameters_are_replaced_when_that_is_asked_for
 
 
 def test_repair_asks_for_what_it_needs_before_it_removes(finished: Any) -> None:
-    shard = finished.store / "tiny/val/masks/00001.parquet"
+    shard = finished.store / "tiny/masks/val/00001.parquet"
     shard.write_bytes(bytes(len(shard.read_bytes())))
     before = everything(finished.store)
     done = finished.run("verify", "--repair", before=OTHER_MASKS)
@@ -214,12 +214,12 @@ def test_repair_asks_for_what_it_needs_before_it_removes(finished: Any) -> None:
 
 
 def test_repair_leaves_alone_what_these_params_cannot_make(finished: Any) -> None:
-    vectors = finished.store / "tiny/val/image_features/demo_clip/c/0/0/0"
+    vectors = finished.store / "tiny/image_features/demo_clip/val/c/0/0/0"
     vectors.write_bytes(bytes(len(vectors.read_bytes())))
     before = everything(finished.store)
     done = finished.run("verify", "--repair", before=("--set", "embed.image_encoders=[]"))
     assert done.code == 4
-    assert "damage: tiny/val/image_features/demo_clip shard 0" in done.out
+    assert "damage: tiny/image_features/demo_clip/val shard 0" in done.out
     assert "to mend it" not in done.out
     assert everything(finished.store) == before
     assert finished.run("verify", "--repair").code == 0
@@ -234,8 +234,8 @@ def test_columns_that_nobody_asked_for_block_nobody(finished: Any) -> None:
 
     settings = load_settings(finished.params, ["masks.model=sam_vit_h"])
     features = next(spec for spec in stage_specs(settings, "masks") if spec.name == "sam_features/sam_vit_h")
-    begin_column(finished.store / "tiny/val/sam_features/sam_vit_h", expected_meta(settings, features, 3))
-    (finished.store / "tiny/val/mask_embeddings/empty/commits").mkdir(parents=True)
+    begin_column(finished.store / "tiny/sam_features/sam_vit_h/val", expected_meta(settings, features, 3))
+    (finished.store / "tiny/mask_embeddings/empty/val/commits").mkdir(parents=True)
     assert len(open_split(finished.store, "tiny", "val")) == 3
     with pytest.raises(IncompleteColumnError, match="not computed"):
         open_split(finished.store, "tiny", "val", columns=["sam_features/sam_vit_h"])
@@ -251,5 +251,5 @@ def test_columns_that_nobody_asked_for_block_nobody(finished: Any) -> None:
     finished.configure()
     finished.build("extract --split val", "normalize")
     assert "image_features/demo_clip" in open_split(finished.store, "tiny", "val").columns
-    shutil.rmtree(finished.store / "tiny/val/sam_features/sam_vit_h")
+    shutil.rmtree(finished.store / "tiny/sam_features/sam_vit_h/val")
     assert finished.run("verify", "--deep", "--complete").code == 0

@@ -18,9 +18,9 @@ Value = Any
 """Something plain that can be compared, or None: a StoreError was raised."""
 
 
-def columns_of(base: Path) -> list[str]:
-    """Names of the columns of an intact split."""
-    return find_columns(base)
+def columns_of(store: Path) -> list[str]:
+    """Names of the columns of an intact split, ``d/val``."""
+    return find_columns(store, "d", "val")
 
 
 def read(store: Path, columns: list[str], only: str | None = None, split: str = "val") -> dict[str, Value]:

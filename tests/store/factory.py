@@ -10,7 +10,7 @@ import numpy as np
 
 from store import rle
 from store.format.column import ArrayLayout, ColumnMeta, Commit, fingerprint
-from store.format.layout import column_dir
+from store.format.layout import column_dir, parts_of
 from store.format.schema import IMAGES, OK, PER_TARGET, TABLES
 from store.overlap import against_instances, against_targets
 from store.write.writer import ShardData, begin_column, seen_commit, write_shard
@@ -29,7 +29,7 @@ def vectors(counts: list[int], layout: ArrayLayout = LAYOUT, seed: int = 0) -> l
 
 
 def write_array(
-    folder: Path, meta: ColumnMeta, counts: list[int], place: str = "d/val/mask_embeddings/x", seed: int = 0, **how: Any
+    folder: Path, meta: ColumnMeta, counts: list[int], place: str = "d/mask_embeddings/x/val", seed: int = 0, **how: Any
 ) -> list[Commit]:
     meta = begin_column(folder, meta)
     rows = vectors(counts, meta.array or LAYOUT, seed)
@@ -50,7 +50,7 @@ def write_images(
     failed = failed or {}
     sources = tuple((f"image{i}", f"{split}/image{i}.jpg") for i in range(count))
     identity = {"stage": "index"}
-    folder = column_dir(store, f"d/{split}/images")
+    folder = column_dir(store, f"d/images/{split}")
     meta = begin_column(
         folder, ColumnMeta("images", identity, fingerprint(identity), count, shard_images, None, None, sources)
     )
@@ -75,7 +75,7 @@ def write_images(
         data = ShardData(rows, [1] * len(rows), status, errors)
         files = {f"file:{sources[i][1]}": failed.get(i, "as it was") for i in span}
         commits.append(
-            write_shard(folder, meta, f"d/{split}/images", shard, data, files, IMAGES, {}, seen_commit(folder, shard))
+            write_shard(folder, meta, f"d/images/{split}", shard, data, files, IMAGES, {}, seen_commit(folder, shard))
         )
     return commits
 
@@ -83,14 +83,14 @@ def write_images(
 def small_store(store: Path, counts: list[int]) -> Path:
     """``d/val`` with images and one array that was computed from them."""
     images = write_images(store, len(counts))
-    folder = column_dir(store, "d/val/mask_embeddings/x")
+    folder = column_dir(store, "d/mask_embeddings/x/val")
     meta = begin_column(folder, array_meta(len(counts)))
     rows = vectors(counts)
     for shard, upstream in enumerate(images):
         span = meta.shard_range(shard)
         own = rows[span.start : span.stop]
         data = ShardData(own, [len(row) for row in own], [OK] * len(own))
-        write_shard(folder, meta, "d/val/mask_embeddings/x", shard, data, {"images": upstream.content}, None, {})
+        write_shard(folder, meta, "d/mask_embeddings/x/val", shard, data, {"images": upstream.content}, None, {})
     return store
 
 
@@ -103,7 +103,7 @@ def write_table(
     failed: dict[int, str] | None = None,
 ) -> list[Commit]:
     """A table with ``rows[image]`` (one row an image, or one a target)."""
-    failed, name = failed or {}, place.split("/", 2)[2]
+    failed, name = failed or {}, parts_of(place)[1]
     folder, identity = column_dir(store, place), {"stage": name}
     meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images))
     commits = []
@@ -129,7 +129,7 @@ def write_vectors(
     layout: ArrayLayout = LAYOUT,
 ) -> list[Commit]:
     folder, identity = column_dir(store, place), {"stage": "embed", "place": place}
-    name = place.split("/", 2)[2]
+    name = parts_of(place)[1]
     meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images, layout))
     commits = []
     for shard in range(meta.shards):
@@ -156,7 +156,6 @@ class Known:
 def full_store(store: Path, images: int = 11, split: str = "val", seed: int = 0, shard_images: int = 4) -> Known:
     """``d/<split>`` with every table and two arrays: masks of 4 x 6 px, 0 to 20 an image, the first often an instance."""
     rng = np.random.default_rng(seed)
-    here = f"d/{split}"
     made = {"images": write_images(store, images, shard_images, split)}
     instances = [[rng.random((4, 6)) < 0.5 for _ in range(rng.integers(0, 4))] for _ in range(images)]
     masks = [[rng.random((4, 6)) < 0.4 for _ in range(rng.integers(0, 20))] for _ in range(images)]
@@ -182,14 +181,16 @@ def full_store(store: Path, images: int = 11, split: str = "val", seed: int = 0,
         return [{"image_index": image, "status": OK, "error": None, **fields}]
 
     of_instances = [row(k, **regions(own, label=["target"] * len(own))) for k, own in enumerate(instances)]
-    made["instances"] = write_table(store, f"{here}/instances", of_instances, {"images": made["images"]}, shard_images)
-    made["targets"] = write_table(store, f"{here}/targets", targets, {"images": made["images"]}, shard_images)
+    made["instances"] = write_table(
+        store, f"d/instances/{split}", of_instances, {"images": made["images"]}, shard_images
+    )
+    made["targets"] = write_table(store, f"d/targets/{split}", targets, {"images": made["images"]}, shard_images)
     of_masks = []
     for k, own in enumerate(masks):
         scores = {"predicted_iou": rng.random(len(own)).tolist(), "stability_score": rng.random(len(own)).tolist()}
         frames = {"point_coords": rng.random((len(own), 2)).tolist(), "crop_box": [[0, 0, 6, 4]] * len(own)}
         of_masks.append(row(k, **regions(own, **scores, **frames)))
-    made["masks"] = write_table(store, f"{here}/masks", of_masks, {"images": made["images"]}, shard_images)
+    made["masks"] = write_table(store, f"d/masks/{split}", of_masks, {"images": made["images"]}, shard_images)
     matches, pairs = [], []
     for k in range(images):
         found = of_masks[k][0]["segmentation"]
@@ -204,11 +205,11 @@ def full_store(store: Path, images: int = 11, split: str = "val", seed: int = 0,
         iou, iop = against_instances(found, of_instances[k][0]["segmentation"])
         pairs.append(row(k, iou=iou.tolist(), iop=iop.tolist()))
     above = {"masks": made["masks"], "targets": made["targets"]}
-    made["match/targets"] = write_table(store, f"{here}/match/targets", matches, above, shard_images)
+    made["match/targets"] = write_table(store, f"d/match/targets/{split}", matches, above, shard_images)
     above = {"masks": made["masks"], "instances": made["instances"]}
-    made["match/instances"] = write_table(store, f"{here}/match/instances", pairs, above, shard_images)
+    made["match/instances"] = write_table(store, f"d/match/instances/{split}", pairs, above, shard_images)
     embeddings = vectors([len(own) for own in masks], seed=seed)
     of_gt = vectors([len(own) for own in instances], seed=seed + 1)
-    write_vectors(store, f"{here}/mask_embeddings/x", embeddings, {"masks": made["masks"]}, shard_images)
-    write_vectors(store, f"{here}/instance_embeddings/x", of_gt, {"instances": made["instances"]}, shard_images)
+    write_vectors(store, f"d/mask_embeddings/x/{split}", embeddings, {"masks": made["masks"]}, shard_images)
+    write_vectors(store, f"d/instance_embeddings/x/{split}", of_gt, {"instances": made["instances"]}, shard_images)
     return Known(store, made["images"], masks, instances, targets, embeddings, of_gt)

@@ -16,7 +16,7 @@ from factory import LAYOUT, write_images
 
 from store import StoreError
 from store.format.column import ColumnMeta, Commit, fingerprint, read_commit
-from store.format.layout import column_dir
+from store.format.layout import column_dir, parts_of
 from store.format.schema import INSTANCES, OK
 from store.read.column import open_column
 from store.write.verify import Report
@@ -24,9 +24,9 @@ from store.write.writer import ShardData, begin_column, is_begun, seen_commit, w
 
 IMAGES = 8
 PLACES = {
-    "array": "d/val/mask_embeddings/x",
-    "table": "d/val/instances",
-    "downstream": "d/val/centered/mask_embeddings/x",
+    "array": "d/mask_embeddings/x/val",
+    "table": "d/instances/val",
+    "downstream": "d/centered/mask_embeddings/x/val",
 }
 """Kind of column -> where one is. ``downstream`` is an array too, and is computed from ``array``; those from ``images``."""
 
@@ -132,7 +132,7 @@ def prepare(store: Path, work: Work) -> None:
 def meta_of(kind: str, how: dict[str, Any]) -> ColumnMeta:
     layout = replace(LAYOUT, dimension_names=()) if kind != "table" else None
     identity = {"stage": kind, "points": how.get("points", 0)}
-    name = PLACES[kind].split("/", 2)[2]
+    name = parts_of(PLACES[kind])[1]
     return ColumnMeta(name, identity, fingerprint(identity), IMAGES, how.get("shard_images", 4), layout)
 
 
@@ -158,7 +158,7 @@ def write_one(store: Path, kind: str, how: dict[str, Any], shard: int, again: bo
     """Write one shard of a column that is begun; ``again``: also where it is committed from the same inputs."""
     folder, meta = column_dir(store, PLACES[kind]), meta_of(kind, how)
     reads = "mask_embeddings/x" if kind == "downstream" else "images"
-    upstream = read_commit(column_dir(store, f"d/val/{reads}"), shard)
+    upstream = read_commit(column_dir(store, f"d/{reads}/val"), shard)
     assert upstream is not None
     own = [content(kind, how, image) for image in meta.shard_range(shard)]
     before = seen_commit(folder, shard)

@@ -29,7 +29,7 @@ from store.storage.files import TEMPORARY, read_json, temporary_file, write_json
 from store.write.verify import repair, verify
 from store.write.writer import ShardData, begin_column, write_shard
 
-PLACE = "d/val/mask_embeddings/x"
+PLACE = "d/mask_embeddings/x/val"
 STEPS = ("_make_room", "publish", "write_commit")
 
 
@@ -241,9 +241,9 @@ def test_a_record_is_read_as_it_was_written_whatever_its_layout(
 
 def test_unknown_files_and_links_are_damage(tmp_path: Path) -> None:
     small_store(tmp_path, [1] * 4)
-    (tmp_path / "d/val/notes.txt").write_text("hello")
+    (tmp_path / "d/mask_embeddings/notes.txt").write_text("hello")
     assert "unknown file; remove it" in str(verify(tmp_path, ["d/val"]).problems[0])
-    (tmp_path / "d/val/notes.txt").unlink()
+    (tmp_path / "d/mask_embeddings/notes.txt").unlink()
     data = column_dir(tmp_path, PLACE) / "c/0/0/0"
     data.rename(tmp_path / "elsewhere")
     data.symlink_to(tmp_path / "elsewhere")
@@ -258,7 +258,7 @@ def test_records_of_failed_images_hold_their_reason(tmp_path: Path) -> None:
     meta = begin_column(folder, array_meta(4))
     rows = [*vectors([3, 0]), np.empty((0, 8), np.float16), *vectors([1])]
     data = ShardData(rows, [3, 0, 0, 1], [OK, OK, "failed", OK], {2: "image: cannot be decoded"})
-    upstream = {"images": read_commit(column_dir(tmp_path, "d/val/images"), 0).content}  # type: ignore[union-attr]
+    upstream = {"images": read_commit(column_dir(tmp_path, "d/images/val"), 0).content}  # type: ignore[union-attr]
     write_shard(folder, meta, PLACE, 0, data, upstream, None, {})
     split = open_split(tmp_path, "d", "val")
     assert split[1]["mask_embeddings/x"].shape == (0, 8)
@@ -290,7 +290,7 @@ def test_opening_leaves_the_collector_of_garbage_as_it_was(tmp_path: Path, enabl
         assert gc.isenabled() == enabled
         with pytest.raises(StoreError):
             open_split(tmp_path, "d", "val", columns=["none"])
-        (tmp_path / "d/val/images/commits/00000.json").write_text("no commit")
+        (tmp_path / "d/images/val/commits/00000.json").write_text("no commit")
         with pytest.raises(StoreError):
             open_split(tmp_path, "d", "val")
         assert gc.isenabled() == enabled

@@ -26,9 +26,13 @@ def without(*names: str) -> Callable[[Path], None]:
     return take
 
 
+def store_of(folder: Path) -> Path:
+    return next(path for path in folder.parents if path.name == "store")
+
+
 def moved(folder: Path) -> None:
-    shutil.move(folder, folder.parents[3] / "elsewhere")
-    folder.symlink_to(folder.parents[3] / "elsewhere")
+    shutil.move(folder, store_of(folder).parent / "elsewhere")
+    folder.symlink_to(store_of(folder).parent / "elsewhere")
 
 
 def dangling(folder: Path) -> None:
@@ -36,7 +40,7 @@ def dangling(folder: Path) -> None:
     folder.symlink_to("nowhere")
 
 
-PARTS = {
+PARTS: dict[str, tuple[str, Callable[[Path], None], type[StoreError]]] = {
     "no column.json": (X, without("column.json"), DamagedStoreError),
     "data alone": (X, without("column.json", "zarr.json", "commits"), DamagedStoreError),
     "commits alone": (X, without("column.json", "zarr.json", "c"), DamagedStoreError),
@@ -44,7 +48,7 @@ PARTS = {
     "no column.json of images": ("images", without("column.json"), DamagedStoreError),
     "a table's data alone": ("images", without("column.json", "commits"), DamagedStoreError),
     "a link": (X, moved, StoreError),
-    "a link of the folder of columns": ("mask_embeddings", moved, StoreError),
+    "a link of the folder of columns": (X, lambda folder: moved(folder.parents[1]), StoreError),
     "a link to nothing": (X, dangling, StoreError),
 }
 
@@ -58,30 +62,30 @@ def store(tmp_path: Path) -> Path:
 def test_a_column_that_is_not_whole_is_not_left_out(store: Path, name: str) -> None:
     column, damage, error = PARTS[name]
     assert X in open_split(store, "d", "val").columns
-    damage(store / "d/val" / column)
+    damage(store / "d" / column / "val")
     with pytest.raises(error, match=column.split("/")[0]):
         open_split(store, "d", "val")
 
 
 def test_others_can_be_opened_by_name(store: Path) -> None:
-    moved(store / "d/val" / X)
+    moved(store / "d" / X / "val")
     assert list(open_split(store, "d", "val", columns="images").columns) == ["images"]
     with pytest.raises(StoreError, match="no column"):
         open_split(store, "d", "val", columns=X)
 
 
 def test_a_column_that_was_only_begun_stops_nobody(store: Path) -> None:
-    without("column.json", "c", "commits")(store / "d/val" / X)
-    (store / "d/val" / X / "commits").mkdir()
+    without("column.json", "c", "commits")(store / "d" / X / "val")
+    (store / "d" / X / "val" / "commits").mkdir()
     assert X not in open_split(store, "d", "val").columns
 
 
 def test_names_like_those_of_shards_are_columns(store: Path) -> None:
-    base = store / "d/val/mask_embeddings"
+    base = store / "d/mask_embeddings"
     for name in ("c", "00000", "commits"):
         shutil.copytree(base / "x", base / name)
         os.utime(base / name)
-    assert find_columns(store / "d/val") == [
+    assert find_columns(store, "d", "val") == [
         "images",
         *(f"mask_embeddings/{n}" for n in ("00000", "c", "commits", "x")),
     ]

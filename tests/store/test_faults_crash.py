@@ -81,7 +81,7 @@ def sweep(tmp_path: Path, work: Work, stride: int) -> None:
     """Killed after every step that changes a folder, and before every ``stride``-th."""
     base = tmp_path / "base"
     prepare(base, work)
-    images, old = tree(base / "d/val/images"), readable(base, work.kind)
+    images, old = tree(base / "d/images/val"), readable(base, work.kind)
     whole = shutil.copytree(base, tmp_path / "whole")
     steps, expected = uninterrupted(whole, work)
     assert len(readable(whole, work.kind)) == 8
@@ -91,7 +91,7 @@ def sweep(tmp_path: Path, work: Work, stride: int) -> None:
         lines = killed_before(number, store, work, tmp_path / "journal")
         acked = {int(line.split()[1]) for line in lines if line.startswith("acked")}
         assert wrong_content(store, work, acked) is None, what
-        assert tree(store / "d/val/images") == images, what
+        assert tree(store / "d/images/val") == images, what
         found, done = readable(store, work.kind), lines[:-1]
         if old and not any("rename" in line and line.endswith("column.json") for line in done):
             assert found.keys() == old.keys(), f"{what}: the column is still the old one, and whole"

@@ -30,7 +30,7 @@ class Whole:
         with steps_of(store.parent, lambda step: None):
             for seed, split in enumerate(splits):
                 full_store(store, images, split, seed, shard_images=2)
-        self.columns = columns_of(store / "d/val")
+        self.columns = columns_of(store)
         self.files = files_of(store)
         self.values = {
             (split, name): read(store, self.columns, name, split) for split in splits for name in self.columns
@@ -143,11 +143,11 @@ def test_any_two_files_swapped(tmp_path: Path, kind: str) -> None:
 def test_an_older_version_put_back_with_its_old_time(tmp_path: Path, names: list[str]) -> None:
     """A shard of other images (of other parameters) under the right name: stale, or damage, and never read."""
     small_store(tmp_path, [3] * 4)
-    folder, old = column_dir(tmp_path, "d/val/mask_embeddings/x"), tmp_path / "old"
+    folder, old = column_dir(tmp_path, "d/mask_embeddings/x/val"), tmp_path / "old"
     shutil.copytree(folder, old)
     images = write_images(tmp_path, 4, failed={1: "cannot be decoded"})
     write_array(folder, array_meta(4, points=2), [3] * 4, seed=5, upstream={"images": images[0].content})
-    open_column(tmp_path, "d/val/mask_embeddings/x").array(0)
+    open_column(tmp_path, "d/mask_embeddings/x/val").array(0)
     for name in names:
         shutil.copy2(old / name, folder / name)
     shutil.rmtree(old)
@@ -160,7 +160,7 @@ def test_an_older_version_put_back_with_its_old_time(tmp_path: Path, names: list
 
 def test_nothing_depends_on_times(tmp_path: Path) -> None:
     """A record that is overwritten by one as long, and then as old, is read anew; so is a source file."""
-    folder, place = column_dir(tmp_path, "d/val/mask_embeddings/x"), "d/val/mask_embeddings/x"
+    folder, place = column_dir(tmp_path, "d/mask_embeddings/x/val"), "d/mask_embeddings/x/val"
     write_array(folder, array_meta(4, points=1), [3] * 4)
     path = folder / "column.json"
     first = path.read_bytes()

@@ -136,7 +136,7 @@ class Histories(RuleBasedStateMachine):
     def upstream_is_now(self, kind: str, shard: int) -> bool:
         commit = read_commit(column_dir(self.store, PLACES[kind]), shard)
         ((name, digest),) = commit.upstream.items() if commit else [("", "")]
-        upstream = read_commit(column_dir(self.store, f"d/val/{name}"), shard)
+        upstream = read_commit(column_dir(self.store, f"d/{name}/val"), shard)
         return upstream is not None and upstream.content == digest
 
     @precondition(lambda self: self.done)
@@ -178,7 +178,7 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def what_is_current_is_readable_and_nothing_else(self) -> None:
         for kind in PLACES:
-            found = readable(self.store, kind) if (self.store / "d/val/images").exists() else {}
+            found = readable(self.store, kind) if (self.store / "d/images/val").exists() else {}
             current = [shard for shard in SHARDS if self.is_current(kind, shard)]
             assert sorted(found) == [image for shard in current for image in range(4 * shard, 4 * shard + 4)]
             for image, value in found.items():

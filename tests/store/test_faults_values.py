@@ -44,11 +44,11 @@ def split_of(store: Path, segmentations: list[list[str]], sizes: list[tuple[int,
         names = {"target_id": f"{image}/0", "image_index": image}
         targets.append([{**names, "instances": [], "texts": [text, ""], **answer}])
     with steps_of(store, lambda step: None):
-        upstream = {"images": write_table(store, "d/val/images", images, {})}
-        made = write_table(store, "d/val/masks", masks, upstream)
-        write_table(store, "d/val/targets", targets, upstream)
+        upstream = {"images": write_table(store, "d/images/val", images, {})}
+        made = write_table(store, "d/masks/val", masks, upstream)
+        write_table(store, "d/targets/val", targets, upstream)
         kept = vectors([min(len(own), LAYOUT.row_shape[0]) for own in segmentations])
-        write_vectors(store, "d/val/mask_embeddings/x", kept, {"masks": made})
+        write_vectors(store, "d/mask_embeddings/x/val", kept, {"masks": made})
     assert verify(store, ["d/val"], deep=True).problems == []
     return open_split(store, "d", "val")
 
@@ -156,7 +156,7 @@ def test_bombs_of_run_lengths(tmp_path: Path, what: str) -> None:
 
 def forge_table(store: Path, name: str, data: bytes) -> None:
     """Put other bytes under a table's commit, as somebody who knows the format can."""
-    folder = column_dir(store, f"d/val/{name}")
+    folder = column_dir(store, f"d/{name}/val")
     commit = read_commit(folder, 0)
     assert commit is not None
     path = folder / commit.file
@@ -189,7 +189,7 @@ def test_forged_tables(tmp_path: Path, what: str) -> None:
     with steps_of(tmp_path, lambda step: None):
         full_store(tmp_path, 4)
     for name in ("masks", "targets", "instances"):
-        folder = column_dir(tmp_path, f"d/val/{name}")
+        folder = column_dir(tmp_path, f"d/{name}/val")
         good = [(folder / file).read_bytes() for file in ("00000.parquet", "commits/00000.json")]
         forge_table(tmp_path, name, TABLES[what](pq.read_table(folder / "00000.parquet")))
         split = open_split(tmp_path, "d", "val", columns=[name])
@@ -201,15 +201,17 @@ def test_forged_tables(tmp_path: Path, what: str) -> None:
             (folder / file).write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["mask_embeddings/x", "mask_embeddings/x/c", "mask_embeddings/x/commits", "images"])
+@pytest.mark.parametrize(
+    "name", ["mask_embeddings/x/val", "mask_embeddings/x/val/c", "mask_embeddings/x/val/commits", "images/val"]
+)
 def test_links_of_folders(tmp_path: Path, name: str) -> None:
     """Read rightly or not at all; verify names the link, and a run removes nothing behind it."""
     store, outside = tmp_path / "store", tmp_path / "outside"
     with steps_of(tmp_path, lambda step: None):
         small_store(store, [3] * 12)
         want = vectors([3] * 12)
-        (store / "d/val" / name).rename(outside)
-        (store / "d/val" / name).symlink_to(outside)
+        (store / "d" / name).rename(outside)
+        (store / "d" / name).symlink_to(outside)
         before = sorted(outside.rglob("*"))
         assert verify(store, ["d/val"], deep=True).problems
         try:
@@ -217,8 +219,8 @@ def test_links_of_folders(tmp_path: Path, name: str) -> None:
             np.testing.assert_array_equal(got, want[0])
         except StoreError:
             pass
-        if name != "mask_embeddings/x":  # that is the folder that is asked for
-            begin_column(column_dir(store, "d/val/mask_embeddings/x"), array_meta(4, points=2))
+        if name != "mask_embeddings/x/val":  # that is the folder that is asked for
+            begin_column(column_dir(store, "d/mask_embeddings/x/val"), array_meta(4, points=2))
         assert sorted(outside.rglob("*")) == before
 
 
@@ -226,7 +228,7 @@ def test_links_of_folders(tmp_path: Path, name: str) -> None:
 def test_links_of_files(tmp_path: Path, name: str) -> None:
     with steps_of(tmp_path, lambda step: None):
         store = small_store(tmp_path / "store", [3] * 4)
-    path = store / "d/val/mask_embeddings/x" / name
+    path = store / "d/mask_embeddings/x/val" / name
     path.rename(tmp_path / "outside")
     path.symlink_to(tmp_path / "outside")
     assert verify(store, ["d/val"], deep=True).problems

@@ -25,7 +25,7 @@ from store.storage.files import TEMPORARY, is_being_written, sweep_temporaries, 
 from store.write.verify import verify
 from store.write.writer import ShardData, begin_column, is_begun, write_shard
 
-PLACE = "d/val/mask_embeddings/x"
+PLACE = "d/mask_embeddings/x/val"
 RACER = """
     import json, os, sys, warnings
     sys.path[:0] = [{root!r}, {here!r}]

@@ -14,12 +14,12 @@ from store import StoreError, open_split
 from store.storage.files import digest
 from store.write.verify import verify
 
-COLUMN, COMMIT = "mask_embeddings/x/column.json", "mask_embeddings/x/commits/00000.json"
+COLUMN, COMMIT = "mask_embeddings/x/val/column.json", "mask_embeddings/x/val/commits/00000.json"
 
 
 def forge(store: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change a record and seal it again, as somebody who knows the format can."""
-    path = store / "d/val" / name
+    path = store / "d" / name
     value = json.loads(path.read_text())
     value.pop("checksum")
     change(value)
@@ -46,10 +46,10 @@ FORGERIES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "checksums missing": (COMMIT, lambda v: v.update(crc32c=[1])),
     "upstream of another kind": (COMMIT, lambda v: v.update(upstream=["images"])),
     "upstream outside": (COMMIT, lambda v: v.update(upstream={"/../../etc#0": "x"})),
-    "upstream without end": (COMMIT, lambda v: v.update(upstream={"/d/val/images#" + "9" * 5000: "x"})),
+    "upstream without end": (COMMIT, lambda v: v.update(upstream={"/d/images/val#" + "9" * 5000: "x"})),
     "computed from itself": (COMMIT, lambda v: v.update(upstream={"mask_embeddings/x": v["sha256"]})),
     "a size that holds no index": (COMMIT, lambda v: v.update(size=3)),
-    "another place": (COMMIT, lambda v: v.update(place="d/train/mask_embeddings/x")),
+    "another place": (COMMIT, lambda v: v.update(place="d/mask_embeddings/x/train")),
     "a newer format": (COMMIT, lambda v: v.update(format_version=2)),
     "fields of its own": (COMMIT, lambda v: v.update(run_this="rm")),
 }
@@ -72,7 +72,7 @@ def test_forged_records_are_typed_errors(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize("name", [COLUMN, COMMIT])
 def test_what_is_no_record_is_a_typed_error(tmp_path: Path, name: str, text: str) -> None:
     small_store(tmp_path, [3] * 4)
-    (tmp_path / "d/val" / name).write_text(text, encoding="latin-1")
+    (tmp_path / "d" / name).write_text(text, encoding="latin-1")
     with pytest.raises(StoreError):
         open_split(tmp_path, "d", "val")
     assert verify(tmp_path, ["d/val"]).problems
@@ -80,8 +80,8 @@ def test_what_is_no_record_is_a_typed_error(tmp_path: Path, name: str, text: str
 
 def test_a_column_in_a_folder_with_a_forbidden_name_is_damage(tmp_path: Path) -> None:
     small_store(tmp_path, [3] * 4)
-    (tmp_path / "d/val/bad name").mkdir()
-    (tmp_path / "d/val/bad name/column.json").write_text("{}")
+    (tmp_path / "d/bad name/val").mkdir(parents=True)
+    (tmp_path / "d/bad name/val/column.json").write_text("{}")
     assert "no column can be here" in str(verify(tmp_path, ["d/val"]).problems[0])
 
 
@@ -90,4 +90,4 @@ def test_files_above_the_columns_are_seen(tmp_path: Path) -> None:
     for name in ("notes.txt", "d/notes.txt"):
         (tmp_path / name).touch()
     found = [str(problem) for problem in verify(tmp_path, ["d/val"]).problems]
-    assert found == ["notes.txt: unknown file; remove it", "d/notes.txt: unknown file; remove it"]
+    assert found == ["d/notes.txt: unknown file; remove it", "notes.txt: unknown file; remove it"]

@@ -37,14 +37,14 @@ def failing_scandir(patch: pytest.MonkeyPatch, folder: Path, number: int) -> Non
 
 
 LOOKS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "open_split": ("d/val", lambda store: open_split(store, "d", "val")),
-    "open_split, a folder of columns": ("d/val/mask_embeddings", lambda store: open_split(store, "d", "val")),
-    "find_columns": ("d/val/mask_embeddings", lambda store: find_columns(store / "d/val")),
-    "find_splits": ("d", find_splits),
-    "committed_shards": ("d/val/images/commits", lambda store: committed_shards(store / "d/val/images")),
-    "verify, the split": ("d/val", lambda store: verify(store, ["d/val"], deep=True)),
-    "verify, commits": ("d/val/images/commits", lambda store: verify(store, ["d/val"], deep=True)),
-    "verify, chunks": ("d/val/mask_embeddings/x/c", lambda store: verify(store, ["d/val"])),
+    "open_split": ("d", lambda store: open_split(store, "d", "val")),
+    "open_split, a folder of columns": ("d/mask_embeddings", lambda store: open_split(store, "d", "val")),
+    "find_columns": ("d/mask_embeddings", lambda store: find_columns(store, "d", "val")),
+    "find_splits": ("d/images", find_splits),
+    "committed_shards": ("d/images/val/commits", lambda store: committed_shards(store / "d/images/val")),
+    "verify, the data set": ("d", lambda store: verify(store, ["d/val"], deep=True)),
+    "verify, commits": ("d/images/val/commits", lambda store: verify(store, ["d/val"], deep=True)),
+    "verify, chunks": ("d/mask_embeddings/x/val/c", lambda store: verify(store, ["d/val"])),
     "verify, the store": (".", lambda store: verify(store, ["d/val"])),
 }
 
@@ -127,9 +127,9 @@ def test_a_check_of_nothing_is_an_error_that_says_what_there_is(tmp_path: Path) 
         with pytest.raises(StoreError) as caught:
             verify(wrong, [place], deep=True)
         assert words in str(caught.value)
-    (store / "d/empty").mkdir()
+    (store / "empty").mkdir()
     with pytest.raises(StoreError, match="nothing to check"):
-        verify(store, ["d/empty"])
+        verify(store, ["empty"])
 
 
 def test_open_split_says_what_exists(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_open_split_says_what_exists(tmp_path: Path) -> None:
 
 def test_no_message_of_the_store_names_the_command_line() -> None:
     """The wheel has none: the errors carry their place, and the pipeline adds what to type."""
-    for path in sorted((ROOT / "store").glob("*.py")):
+    for path in sorted((ROOT / "store").rglob("*.py")):
         assert "cli.py" not in path.read_text(), path
 
 

@@ -166,7 +166,7 @@ def test_a_killed_worker_is_a_named_error_and_nothing_is_lost(known: Known) -> N
 
 def test_damage_in_a_worker_is_the_store_s_own_error(tmp_path: Path) -> None:
     known = full_store(tmp_path, images=9)
-    path = tmp_path / "d/val/mask_embeddings/x/c/1/0/0"
+    path = tmp_path / "d/mask_embeddings/x/val/c/1/0/0"
     data = bytearray(path.read_bytes())
     data[5] ^= 1
     path.write_bytes(data)

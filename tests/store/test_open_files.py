@@ -131,7 +131,7 @@ def test_files_that_are_read_most_stay_open(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(open_files, "most_open", lambda: 3)
     rows = [np.zeros((1, 8), np.float16)] * 8
     images = write_images(tmp_path, 8, shard_images=1)
-    write_vectors(tmp_path, f"d/val/{X}", rows, {"images": images}, shard_images=1)
+    write_vectors(tmp_path, f"d/{X}/val", rows, {"images": images}, shard_images=1)
     split = open_split(tmp_path, "d", "val")
     real, opens = os.open, list[str]()
 

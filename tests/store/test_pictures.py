@@ -48,7 +48,7 @@ def index(folder: Path, digests: list[str]) -> None:
         ]
         for k, (path, digest) in enumerate(zip(PATHS, digests, strict=True))
     ]
-    write_table(folder / "store", "d/val/images", rows, {})
+    write_table(folder / "store", "d/images/val", rows, {})
 
 
 def opened(folder: Path, root: str | Path = "data", **how: Any) -> Any:

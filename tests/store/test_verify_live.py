@@ -21,22 +21,22 @@ from store.write.verify import repair, verify
 from store.write.writer import ShardData, begin_column, seen_commit, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACE = "d/val/mask_embeddings/x"
+PLACE = "d/mask_embeddings/x/val"
 WRITER = """
     import os, sys
     from dataclasses import replace
     sys.path[:0] = [{root!r}, {here!r}]
     from pathlib import Path
     from factory import array_meta, vectors, write_images
-    from store.format.layout import column_dir
+    from store.format.layout import column_dir, parts_of
     from store.format.schema import OK
     from store.write.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
     os.fsync = lambda descriptor: None  # more turns
     store = Path({store!r})
     print("ready", flush=True)
     for turn in range(100_000):
-        place = {place!r} + str(turn % 12)
-        folder, name = column_dir(store, place), place.split("/", 2)[2]
+        place = {place!r}.replace("/x/", f"/x{{turn % 12}}/")
+        folder, name = column_dir(store, place), parts_of(place)[1]
         # Grows, is replaced under the same and under other parameters, and comes to be.
         meta = replace(array_meta(24, points=turn // 36), column=name)
         if not is_begun(folder, meta):

@@ -333,7 +333,7 @@ def partly(tmp_path: Path) -> Split:
         [{"target_id": f"image{k}/0", "image_index": k, "instances": [0], **fields}] if k in (0, 3) else []
         for k in range(4)
     ]
-    write_table(tmp_path / "store", "d/val/targets", targets, {"images": images}, failed={1: "truncated"})
+    write_table(tmp_path / "store", "d/targets/val", targets, {"images": images}, failed={1: "truncated"})
     return open_split(tmp_path / "store", "d", "val", columns=["targets"])
 
 

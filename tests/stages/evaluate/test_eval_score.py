@@ -206,14 +206,14 @@ def test_images_that_failed(tmp_path: Path) -> None:
     more = {"predicted_iou": [1.0], "stability_score": [1.0], "point_coords": [[0.0, 0.0]], "crop_box": [[0, 0, 6, 4]]}
     made = {"images": images}
     above = {"images": images}
-    write_table(tmp_path, "d/val/targets", targets, above, failed={1: "truncated"})
+    write_table(tmp_path, "d/targets/val", targets, above, failed={1: "truncated"})
     made["instances"] = write_table(
-        tmp_path, "d/val/instances", rows({1}, **box, label=["target"]), above, failed={1: "x"}
+        tmp_path, "d/instances/val", rows({1}, **box, label=["target"]), above, failed={1: "x"}
     )
-    made["masks"] = write_table(tmp_path, "d/val/masks", rows({1, 2}, **box, **more), above, failed={1: "x", 2: "y"})
+    made["masks"] = write_table(tmp_path, "d/masks/val", rows({1, 2}, **box, **more), above, failed={1: "x", 2: "y"})
     both = {"masks": made["masks"], "instances": made["instances"]}
     pairs = rows({1, 2}, iou=[[1.0]], iop=[[1.0]])
-    write_table(tmp_path, "d/val/match/instances", pairs, both, failed={1: "x", 2: "y"})
+    write_table(tmp_path, "d/match/instances/val", pairs, both, failed={1: "x", 2: "y"})
     split = open_split(tmp_path, "d", "val")
     answers = [Prediction("0", 0, mask, False, (0,)), Prediction("2", 0, mask, False, ())]
     scores = score(split, answers, baselines=["oracle selector", "oracle best mask"])

@@ -143,10 +143,10 @@ def test_images_without_proposals_or_whose_masks_failed_are_missed_and_failed_im
 
     above = {"images": write_images(tmp_path, 4, failed={3: "broken"})}
     write_table(
-        tmp_path, "d/val/instances", rows({**one, "label": ["target"]}, {3: "broken"}), above, failed={3: "broken"}
+        tmp_path, "d/instances/val", rows({**one, "label": ["target"]}, {3: "broken"}), above, failed={3: "broken"}
     )
     masks = rows({**one, **scores}, {1: "", 2: "not finite", 3: "broken"})
-    write_table(tmp_path, "d/val/masks", masks, above, failed={2: "not finite", 3: "broken"})
+    write_table(tmp_path, "d/masks/val", masks, above, failed={2: "not finite", 3: "broken"})
     recall = proposal_recall(open_split(tmp_path, "d", "val", columns=["images", "instances", "masks"]))
     assert (recall.instances, recall.without, recall.most) == (3, 1, 1)
     assert recall.at("area", 1) == recall.at("predicted_iou", 7) == pytest.approx(1 / 3)

@@ -85,8 +85,8 @@ def seg_store(tmp_path_factory: pytest.TempPathFactory) -> Known:
     """Five images, the first without masks, and the features that LLaVA's tower and the demo SAM would have made of them."""
     known = full_store(tmp_path_factory.mktemp("seg"), images=5)
     for place, shape, dims in (
-        ("d/val/image_features/tiny", (PATCHES, VISION["hidden_size"]), ("token", "dim")),
-        ("d/val/sam_features/demo_sam", (64, 32, 32), ("channel", "y", "x")),
+        ("d/image_features/tiny/val", (PATCHES, VISION["hidden_size"]), ("token", "dim")),
+        ("d/sam_features/demo_sam/val", (64, 32, 32), ("channel", "y", "x")),
     ):
         layout = ArrayLayout(shape, shape[0], "float16", dimension_names=("image", *dims))
         write_vectors(known.store, place, vectors([shape[0]] * 5, layout), {"images": known.images}, layout=layout)

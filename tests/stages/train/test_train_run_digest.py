@@ -107,7 +107,7 @@ def test_other_data(params: TrainParams, seg_split: Split, about: dict[str, Any]
         column.meta = replace(column.meta, fingerprint="0" * 64)
     elif change == "no longer a column":
         del columns[name]
-    split = Split(seg_split.base, columns, None, seg_split.tables)
+    split = Split(seg_split.dataset, seg_split.split, columns, None, seg_split.tables)
     other = identity(params, "lisa", {"test" if change == "another split" else "val": split})
     found = told(about, other)
     assert all(line.startswith("data in ") for line in found)

@@ -187,7 +187,7 @@ def test_every_split_that_is_trained_on_is_compared(
     other = columns[name] = copy.copy(columns[name])
     assert other.meta.array is not None
     other.meta = replace(other.meta, array=replace(other.meta.array, row_shape=(25, 24)))
-    splits = {"val": seg_split, "more": Split(seg_split.base, columns, None, seg_split.tables)}
+    splits = {"val": seg_split, "more": Split(seg_split.dataset, seg_split.split, columns, None, seg_split.tables)}
     with pytest.raises(ValueError, match="patches: the model expects 16, the column has 25"):
         run.train(seg_params("llmseg"), "llmseg", splits, tmp_path, "cpu", sam_weights)
     assert not (tmp_path / "checkpoints").exists()
