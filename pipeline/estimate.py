@@ -39,8 +39,7 @@ def estimate(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int,
     wanted = {name for names in todo.values() for name in names}
     timed = _same_work(done, wanted)
     sizes = {
-        name: [commit for commits in done for commit in commits if parts_of(commit.place)[1] == name]
-        for name in wanted
+        name: [commit for commits in done for commit in commits if parts_of(commit.place)[1] == name] for name in wanted
     }
     if not timed or not all(sizes.values()):
         return None
