@@ -120,7 +120,7 @@ def test_a_read_that_fails_names_its_file(tmp_path: Path, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", broken)
-        with pytest.raises(OSError, match="masks/00000.parquet"):
+        with pytest.raises(OSError, match="masks/val/00000.parquet"):
             first.masks  # noqa: B018
         with pytest.raises(OSError, match="masks/column.json"):
             read_json(record)
@@ -137,6 +137,6 @@ def test_a_read_that_fails_names_file_and_byte(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", fail)
-    with pytest.raises(OSError, match=r"Input/output error at byte \d+: .*mask_embeddings/x/c/0/0/0") as found:
+    with pytest.raises(OSError, match=r"Input/output error at byte \d+: .*mask_embeddings/x/val/c/0/0/0") as found:
         column.array(1)
     assert found.value.errno == errno.EIO
