@@ -32,11 +32,11 @@ WHERE len(targets.instances) > 0
 """
 
 
-def connect(base: Path) -> duckdb.DuckDBPyConnection:
+def connect(dataset: Path, split: str) -> duckdb.DuckDBPyConnection:
     """A connection in memory where each table of the split is a view over its shards."""
     connection = duckdb.connect()
     for view, column in {"images": "images", "targets": "targets", "matches": "match/targets"}.items():
-        connection.read_parquet(str(base / column / "*.parquet")).create_view(view)
+        connection.read_parquet(str(dataset / column / split / "*.parquet")).create_view(view)
     return connection
 
 
@@ -48,12 +48,12 @@ def main() -> int:
     parser.add_argument("--split", default="val")
     parser.add_argument("--limit", type=int, default=5)
     arguments = parser.parse_args()
-    base = arguments.store / arguments.dataset / arguments.split
-    if not (base / "images" / "column.json").is_file():
-        print(f"error: {base} holds no indexed split; make the demo's with: make repro", file=sys.stderr)
+    dataset, split = arguments.store / arguments.dataset, arguments.split
+    if not (dataset / "images" / split / "column.json").is_file():
+        print(f"error: {dataset} holds no indexed split {split}; make the demo's with: make repro", file=sys.stderr)
         return 2
     try:
-        connection = connect(base)
+        connection = connect(dataset, split)
     except duckdb.IOException as error:
         print(f"error: {error}; see what is missing with: python cli.py info", file=sys.stderr)
         return 2

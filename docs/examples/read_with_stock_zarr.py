@@ -44,33 +44,33 @@ def read_rows(column: Path, shard: int, image: int) -> list[dict[str, Any]]:
     return [row for row in table.to_pylist() if row["image_index"] == image]
 
 
-def show(base: Path, image: int) -> None:
+def show(dataset: Path, split: str, image: int) -> None:
     """Print what the store holds of an image."""
-    meta = json.loads((base / "images" / "column.json").read_text())
+    meta = json.loads((dataset / "images" / split / "column.json").read_text())
     if not 0 <= image < meta["images"]:
         raise IndexError(f"image_index {image} is outside 0..{meta['images'] - 1}")
     shard, position = divmod(image, meta["shard_images"])
-    (row,) = read_rows(base / "images", shard, image)
+    (row,) = read_rows(dataset / "images" / split, shard, image)
     height, width = row["height_px"], row["width_px"]
     size = f"{width} x {height} px" if row["status"] == "ok" else f"{row['status']}: {row['error']}"
     print(f"image {image}, {row['image_id']}: {row['path']}, {size}")
     if row["status"] != "ok":
         return
-    (masks,) = read_rows(base / "masks", shard, image)
+    (masks,) = read_rows(dataset / "masks" / split, shard, image)
     print(f"{len(masks['area'])} masks, largest first")
     for k in range(min(3, len(masks["area"]))):
         pixels = decode_rle(masks["segmentation"][k], height, width)
         quality = masks["predicted_iou"][k]
         print(f"  area {masks['area'][k]} px, decoded {pixels.sum()} px, predicted_iou {quality:.3f}")
-    matches = {match["target_id"]: match for match in read_rows(base / "match/targets", shard, image)}
-    for target in read_rows(base / "targets", shard, image):
+    matches = {match["target_id"]: match for match in read_rows(dataset / "match/targets" / split, shard, image)}
+    for target in read_rows(dataset / "targets" / split, shard, image):
         iou, iop = (matches[target["target_id"]][name] for name in ("iou", "iop"))
         print(f"target {target['target_id']}: {target['texts'][0]!r}, {len(target['instances'])} instances")
         if iou:
             best = max(range(len(iou)), key=iou.__getitem__)
             print(f"  best mask {best}: iou {iou[best]:.3f}, iop {iop[best]:.3f}")
-    for folder in sorted(path.parent for path in base.rglob("zarr.json")):
-        name = folder.relative_to(base).as_posix()
+    for folder in sorted(path.parent for path in dataset.rglob(f"{split}/zarr.json")):
+        name = folder.parent.relative_to(dataset).as_posix()
         commit = json.loads((folder / "commits" / f"{shard:05d}.json").read_text())
         if commit["status"][position] != "ok":
             print(f"{name}: image {image}: {commit['errors'][str(position)]}")
@@ -89,12 +89,12 @@ def main() -> int:
     parser.add_argument("--split", default="val")
     parser.add_argument("--image", type=int, default=0, help="image_index")
     arguments = parser.parse_args()
-    base = arguments.store / arguments.dataset / arguments.split
-    if not (base / "images" / "column.json").is_file():
-        print(f"error: {base} holds no indexed split; make the demo's with: make repro", file=sys.stderr)
+    dataset, split = arguments.store / arguments.dataset, arguments.split
+    if not (dataset / "images" / split / "column.json").is_file():
+        print(f"error: {dataset} holds no indexed split {split}; make the demo's with: make repro", file=sys.stderr)
         return 2
     try:
-        show(base, arguments.image)
+        show(dataset, split, arguments.image)
     except (OSError, IndexError) as error:
         print(f"error: {error}; see what is missing with: python cli.py info", file=sys.stderr)
         return 2

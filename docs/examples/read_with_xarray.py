@@ -21,12 +21,13 @@ except ModuleNotFoundError as missing:
     raise SystemExit(2) from None
 
 
-def open_column(base: Path, column: str, images: slice) -> xr.DataArray:
-    """Images of an array column of the split in `base`; `image` is labelled with the image_id."""
-    if not (base / "images" / "column.json").is_file():
-        raise FileNotFoundError(f"{base} holds no indexed split; make the demo's with: make repro")
-    sources = json.loads((base / "images" / "column.json").read_text())["sources"]  # [image_id, path] of every image
-    array = zarr.open_array(base / column, mode="r")
+def open_column(dataset: Path, column: str, split: str, images: slice) -> xr.DataArray:
+    """Images of an array column of a split; `image` is labelled with the image_id."""
+    indexed = dataset / "images" / split / "column.json"
+    if not indexed.is_file():
+        raise FileNotFoundError(f"{dataset} holds no indexed split {split}; make the demo's with: make repro")
+    sources = json.loads(indexed.read_text())["sources"]  # [image_id, path] of every image
+    array = zarr.open_array(dataset / column / split, mode="r")
     names = [image_id for image_id, _ in sources][images]
     return xr.DataArray(array[images], dims=array.metadata.dimension_names, coords={"image": names}, name=column)
 
@@ -41,8 +42,8 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=8, help="how many, from the first one on")
     arguments = parser.parse_args()
     try:
-        base = arguments.store / arguments.dataset / arguments.split
-        vectors = open_column(base, arguments.column, slice(0, arguments.images))
+        dataset = arguments.store / arguments.dataset
+        vectors = open_column(dataset, arguments.column, arguments.split, slice(0, arguments.images))
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -154,7 +154,7 @@ def write_shard(
     Killed at any moment, it leaves the shard that was committed before, or this one.
 
     Args:
-        place: ``<dataset>/<split>/<column>``.
+        place: ``<dataset>/<column>/<split>``.
         upstream: what the data was computed from, see :class:`Commit`.
         before: the shard's commit when its inputs were read (:func:`seen_commit`): another one means another writer.
         begin: begins the column; called when the data is safe on the disk, so that work that fails changes nothing.
