@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.config import Settings
-from pipeline.graph import STAGES, identities, specs
+from pipeline.graph import STAGES, specs, wanted_fingerprint
 from pipeline.plan import place_of
 from store.errors import DamagedStoreError, StoreError
-from store.format.column import fingerprint
 from store.format.layout import parts_of
 from store.format.lineage import Lineage
 
@@ -41,7 +40,7 @@ def _gaps(settings: Settings, look: Lineage, split: str, column: str) -> Iterato
         meta = look.meta(place_of(settings, split, column))
         done = (
             meta is not None
-            and meta.fingerprint == fingerprint(identities(settings, lenient=True)[column])
+            and meta.fingerprint == wanted_fingerprint(settings, column, lenient=True)
             and not any(look.why_not_current(place_of(settings, split, column), shard) for shard in range(meta.shards))
         )
     except StoreError:
@@ -55,7 +54,7 @@ def _is_replaced(settings: Settings, split: str, column: str) -> bool:
     place, look = place_of(settings, split, column), Lineage(settings.store_path)
     try:
         meta = look.meta(place)
-        if meta is None or meta.fingerprint == fingerprint(identities(settings, lenient=True)[column]):
+        if meta is None or meta.fingerprint == wanted_fingerprint(settings, column, lenient=True):
             return False
         return any(look.why_not_current(place, shard) is None for shard in range(meta.shards))
     except StoreError:

@@ -13,12 +13,12 @@ import numpy as np
 from pipeline.advice import to_complete
 from pipeline.config import InputError, Settings
 from pipeline.executors import Executor
-from pipeline.graph import identities, specs
+from pipeline.graph import specs, wanted_fingerprint
 from pipeline.plan import expected_meta, place_of
 from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
 from stages.progress import progress
 from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
-from store.format.column import Commit, fingerprint, read_column, read_commit
+from store.format.column import Commit, read_column, read_commit
 from store.format.layout import column_dir
 from store.format.lineage import Lineage, upstream_place
 from store.format.schema import OK
@@ -48,7 +48,7 @@ def sum_shard(task: SumTask) -> tuple[Any, int, str]:
 
 
 def mean_state(settings: Settings, encoder: str, lenient: bool = False) -> str:
-    """``done``, ``missing``, or why the mean is stale; ``lenient`` as in :func:`pipeline.graph.identities`."""
+    """``done``, ``missing``, or why the mean is stale; ``lenient`` as in :func:`pipeline.graph.column_identity`."""
     name = mean_of(settings, encoder)
     place, look = name[1:], Lineage(settings.store_path)
     try:
@@ -57,7 +57,7 @@ def mean_state(settings: Settings, encoder: str, lenient: bool = False) -> str:
         return f"damaged: {error}"
     if commit is None:
         return "missing"
-    if commit.fingerprint != fingerprint(identities(settings, lenient)[name]):
+    if commit.fingerprint != wanted_fingerprint(settings, name, lenient):
         return "computed with other parameters"
     if commit.replacing or not is_begun(
         column_dir(settings.store_path, place), expected_meta(settings, specs(settings)[name], 1)
@@ -144,7 +144,7 @@ def _require_finished(settings: Settings, split: str, column: str) -> None:
         raise
     except StoreError as error:
         raise InputError(f"normalize: {error}; run: {to_complete(settings, split, column)}") from error
-    if found.meta.fingerprint != fingerprint(identities(settings)[column]):
+    if found.meta.fingerprint != wanted_fingerprint(settings, column):
         raise InputError(
             f"normalize: {place} was made with other parameters; run: {to_complete(settings, split, column)}"
         )
@@ -158,7 +158,7 @@ def open_mean(settings: Settings, encoder: str) -> Column:
     """
     name = mean_of(settings, encoder)
     column = open_column(settings.store_path, name[1:])
-    if column.meta.fingerprint != fingerprint(identities(settings)[name]):
+    if column.meta.fingerprint != wanted_fingerprint(settings, name):
         raise InputError(
             f"{name[1:]} is the mean of other embeddings ({column.meta.fingerprint[:12]}); run: python cli.py normalize"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.graph import STAGES, differences, identities, stage_specs
+from pipeline.graph import STAGES, column_identity, differences, stage_specs
 from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
@@ -103,7 +103,7 @@ def expected_meta(
     settings: Settings, spec: ColumnSpec, images: int, entries: Sequence[Entry] = (), lenient: bool = False
 ) -> ColumnMeta:
     """What ``column.json`` has to say."""
-    identity = identities(settings, lenient)[spec.name]
+    identity = column_identity(settings, spec.name, lenient)
     layout = None if spec.layout is None else replace(spec.layout, compression=settings.compression)
     sources = tuple((entry.source.image_id, entry.source.path) for entry in entries) if spec.name == "images" else None
     name = spec.name.lstrip("/")

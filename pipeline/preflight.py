@@ -10,11 +10,10 @@ from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.executors import Executor
-from pipeline.graph import identities, specs
+from pipeline.graph import specs, wanted_fingerprint
 from pipeline.plan import MISSING, STALE, ColumnPlan, place_of
 from pipeline.shard import require_device
 from stages.weights import locate, why_missing
-from store.format.column import fingerprint
 from store.format.lineage import Lineage
 from store.storage.listing import is_there
 
@@ -118,7 +117,7 @@ def upstream_gaps(settings: Settings, plan: ColumnPlan, split: str, shards: Sequ
         if name.startswith("/"):
             continue
         place, stage = place_of(settings, split, name), specs(settings)[name].stage
-        want = fingerprint(identities(settings)[name])
+        want = wanted_fingerprint(settings, name)
         for shard in shards:
             commit = look.commit(place, shard)
             if commit is None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipeline.begun import begin_once
 from pipeline.config import ROOT, InputError, Settings, VanishedError
-from pipeline.graph import STAGES, identities, specs
+from pipeline.graph import STAGES, specs, wanted_fingerprint
 from pipeline.plan import file_digests, place_of, upstream_digests
 from stages.base import Entry, Pixels, Runner, ShardInput
 from stages.images import ImageFailure, inside, read_image
@@ -26,7 +26,7 @@ from stages.index import source_sha256
 from stages.weights import expected_sha256, locate
 from store.errors import ConflictError, IncompleteColumnError
 from store.format.arrays import AnyArray
-from store.format.column import ColumnMeta, Commit, fingerprint, read_column, read_commit
+from store.format.column import ColumnMeta, Commit, read_column, read_commit
 from store.format.layout import column_dir
 from store.format.lineage import no_column
 from store.format.schema import OK
@@ -164,7 +164,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         for name, spec in wanted.items():
             place, folder = places[name], column_dir(settings.store_path, places[name])
             meta, found = task.begin.get(name, (read_column(folder), None))
-            if meta is None or meta.fingerprint != fingerprint(identities(settings)[name]):
+            if meta is None or meta.fingerprint != wanted_fingerprint(settings, name):
                 raise ConflictError(
                     f"{place}: another run began it with other parameters; stop it, then run this again"
                 )
@@ -216,7 +216,7 @@ class ShardSource:
                 raise IncompleteColumnError(
                     f"{place}: shard {self.shard} is not computed", place=place, shard=self.shard
                 )
-            if commit.place != place or commit.fingerprint != fingerprint(identities(self.settings)[column]):
+            if commit.place != place or commit.fingerprint != wanted_fingerprint(self.settings, column):
                 raise IncompleteColumnError(
                     f"{place}: shard {commit.shard} is of {commit.place} with fingerprint {commit.fingerprint[:12]}, not of the "
                     "parameters asked for",

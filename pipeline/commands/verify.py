@@ -12,7 +12,7 @@ from pipeline.compute import compute_stage
 from pipeline.config import InputError, Settings
 from pipeline.errors import DAMAGED
 from pipeline.executors import Executor, open_executor
-from pipeline.graph import STAGES, identities, specs
+from pipeline.graph import STAGES, column_identity, specs
 from pipeline.means import make_mean, mean_state
 from pipeline.plan import DONE, known_sources, place_of, plan_split, plan_stage
 from pipeline.preflight import require_needs, require_writable
@@ -38,7 +38,8 @@ def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Rep
 
 def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
     """A line for every column that the settings ask for and that is not done, with the reason."""
-    dict(identities(settings))  # unknown models and missing digests are the settings' fault, not the store's
+    for column in specs(settings):  # unknown models and missing digests are the settings' fault, not the store's
+        column_identity(settings, column)
     lines = []
     for split in splits:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Settings
-from pipeline.graph import _identities, specs
+from pipeline.graph import specs
 from stages.params import Sections
 from store.storage.files import write_json
 
@@ -163,13 +163,11 @@ def test_a_changed_version_is_stale(finished_once: Any, monkeypatch: pytest.Monk
     import stages.match
 
     monkeypatch.setattr(stages.match, "VERSION", 2)
-    for cache in (specs, _identities):
-        cache.cache_clear()
+    specs.cache_clear()
     try:
         found = stale_columns(finished_once.info())["val"]
     finally:
-        for cache in (specs, _identities):
-            cache.cache_clear()
+        specs.cache_clear()
     assert {name: reasons[0].removeprefix("stale: ") for name, reasons in found.items()} == dict.fromkeys(
         MATCH, "version: 1 -> 2"
     )
