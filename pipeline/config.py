@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
@@ -39,8 +39,6 @@ class Settings(Sections):
     """Splits of the data set."""
     shard_images: Annotated[int, Field(ge=1)]
     """S: images a shard."""
-    compression: Literal["none", "zstd"]
-    """Compression of arrays; features hardly shrink."""
     train: TrainParams
     """Section train."""
     runs: dict[Name, dict[str, Any]] = Field(default_factory=dict)

@@ -51,7 +51,7 @@ def column_identity(settings: Settings, column: str, lenient: bool = False) -> d
         "params": dict(spec.params),
         "weights": {name: _digest(settings, name, lenient) for name in spec.weights},
         "reads": {name: wanted_fingerprint(settings, name, lenient) for name in spec.reads},
-        "array": None if spec.layout is None else {**asdict(spec.layout), "compression": settings.compression},
+        "array": None if spec.layout is None else asdict(spec.layout),
     }
     return json.loads(canonical_json(found))  # type: ignore[no-any-return]
 

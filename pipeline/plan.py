@@ -104,10 +104,9 @@ def expected_meta(
 ) -> ColumnMeta:
     """What ``column.json`` has to say."""
     identity = column_identity(settings, spec.name, lenient)
-    layout = None if spec.layout is None else replace(spec.layout, compression=settings.compression)
     sources = tuple((entry.source.image_id, entry.source.path) for entry in entries) if spec.name == "images" else None
     name = spec.name.lstrip("/")
-    return ColumnMeta(name, identity, fingerprint(identity), images, settings.shard_images, layout, None, sources)
+    return ColumnMeta(name, identity, fingerprint(identity), images, settings.shard_images, spec.layout, None, sources)
 
 
 def plan_stage(settings: Settings, stage: str, split: str) -> list[ColumnPlan]:

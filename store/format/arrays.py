@@ -2,7 +2,7 @@
 
 Inner chunks of an image lie next to each other and in order, images in order, the index at the end, crc32c on every
 inner chunk and on the index; so an image is one ``preadv``. A chunk is absent exactly when it lies past its image's
-count. Source: the Zarr v3 specification, codecs sharding_indexed, bytes, zstd and crc32c.
+count. Source: the Zarr v3 specification, codecs sharding_indexed, bytes and crc32c.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from .column import ArrayLayout, ColumnMeta
 
@@ -31,10 +30,9 @@ def zarr_json(meta: ColumnMeta) -> bytes:
     rest = list(layout.row_shape[1:])
     crc: dict[str, Any] = {"name": "crc32c"}
     raw: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
-    zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
     sharding = {
         "chunk_shape": [1, layout.chunk_rows, *rest],
-        "codecs": [raw, *([zstd] if layout.compression == "zstd" else []), crc],
+        "codecs": [raw, crc],
         "index_codecs": [raw, crc],
         "index_location": "end",
     }
@@ -101,8 +99,6 @@ class ShardEncoder:
             part = row[start : start + layout.chunk_rows]
             chunk[: len(part)] = part
             data = chunk.tobytes()
-            if layout.compression == "zstd":
-                data = pa.Codec("zstd", compression_level=1).compress(data, asbytes=True)
             data += google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
             self.index[position, number] = offset, len(data)
             offset += len(data)

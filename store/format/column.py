@@ -37,7 +37,6 @@ class ArrayLayout:
     row_shape: tuple[int, ...]
     chunk_rows: int
     dtype: str
-    compression: str = "none"
     dimension_names: tuple[str, ...] = ()
 
 
@@ -173,7 +172,6 @@ def _parse_layout(array: Any, path: Path) -> ArrayLayout:
     _require(isinstance(shape, list) and 1 <= len(shape) <= 7, path, "array.row_shape", "1 to 7 sides")
     _require(all(_whole(side, 1) for side in shape), path, "array.row_shape", "positive sides")
     _require(array["dtype"] in _DTYPES, path, "array.dtype", " or ".join(_DTYPES))
-    _require(array["compression"] in ("none", "zstd"), path, "array.compression", "none or zstd")
     chunk_rows = array["chunk_rows"]
     _require(
         _whole(chunk_rows, 1) and shape[0] % chunk_rows == 0, path, "array.chunk_rows", "a divisor of the first side"

@@ -19,7 +19,6 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ..errors import DamagedStoreError
 from ..format.arrays import ABSENT, CRC_BYTES, AnyArray, layout_of
@@ -55,7 +54,7 @@ class ShardReader:
         self._chunk_bytes = self.row_bytes * layout.chunk_rows
         self._name = str(self.path)
         self._handle = handle(self)
-        self._offsets, self._sizes = self._read_index(meta.shard_images)
+        self._offsets = self._read_index(meta.shard_images)
         self._unchecked = bytearray(b"\1" * len(commit.counts)) if check == "first-touch" else None
         self._never = check == "never"
 
@@ -89,9 +88,6 @@ class ShardReader:
                 f"{self.path}: image {position} of the shard has {self.commit.counts[position]} vectors of {self.row_bytes} "
                 f"bytes; asked for {rows} into {len(out)} bytes"
             )
-        if self._sizes is not None:
-            self._read_compressed(position, out, rows)
-            return
         size, chunk_rows = self._chunk_bytes, self.layout.chunk_rows
         chunks = -(-rows // chunk_rows)
         seals = bytearray(CRC_BYTES * chunks)
@@ -112,30 +108,6 @@ class ShardReader:
             first = (chunks - 1) * size
             out[first : rows * self.row_bytes] = last.data[: rows * self.row_bytes - first]
 
-    def _read_compressed(self, position: int, out: memoryview, rows: int) -> None:
-        assert self._sizes is not None
-        sizes = self._sizes[position][: -(-rows // self.layout.chunk_rows)]
-        run = np.empty(int(sizes.sum()), np.uint8)
-        self._fill([run.data], self._offsets[position], len(run))
-        ends = np.cumsum(sizes)
-        chunks = [run[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-        if self._checks(position):
-            found = [crc32c_at(chunk.ctypes.data, len(chunk) - CRC_BYTES) for chunk in chunks]
-            self._compare(position, found, b"".join(chunk[-CRC_BYTES:].tobytes() for chunk in chunks))
-        codec, start, end = pa.Codec("zstd"), 0, rows * self.row_bytes
-        for chunk in chunks:
-            try:
-                data = codec.decompress(chunk[:-CRC_BYTES], self._chunk_bytes)
-            except (OSError, pa.ArrowException) as error:
-                raise self._damaged(
-                    f"image {position} of the shard: not the zstd frame it should be ({error})"
-                ) from error
-            if data.size != self._chunk_bytes:
-                raise self._damaged(f"image {position} of the shard: a chunk of {data.size} bytes")
-            part = out[start : min(start + self._chunk_bytes, end)]
-            part[:] = memoryview(data).cast("B")[: len(part)]
-            start += self._chunk_bytes
-
     def _checks(self, position: int) -> bool:
         return not self._never and (self._unchecked is None or bool(self._unchecked[position]))
 
@@ -153,22 +125,18 @@ class ShardReader:
 
     def _later_seals(self, position: int, first: int, total: int) -> bytes:
         """The checksums of the chunks that were not asked for: the commit holds one of all of them."""
-        sizes = (
-            [self._chunk_bytes + CRC_BYTES] * total if self._sizes is None else self._sizes[position][:total].tolist()
-        )
-        end, seals = self._offsets[position] + sum(sizes[:first]), b""
-        for size in sizes[first:]:
-            end += size
+        size, seals = self._chunk_bytes + CRC_BYTES, b""
+        for number in range(first, total):
             seal = bytearray(CRC_BYTES)
-            self._fill([memoryview(seal)], end - CRC_BYTES, CRC_BYTES)
+            self._fill([memoryview(seal)], self._offsets[position] + (number + 1) * size - CRC_BYTES, CRC_BYTES)
             seals += bytes(seal)
         return seals
 
-    def _read_index(self, shard_images: int) -> tuple[list[int], npt.NDArray[np.int64] | None]:
-        """Where each image begins and, if compressed, the sizes int64 [images, chunks] of its chunks.
+    def _read_index(self, shard_images: int) -> list[int]:
+        """Where each image begins.
 
-        Everything in the index follows from the commit's counts but the sizes of compressed chunks, so all of it is
-        checked here: chunks are there up to the count, adjacent, in order, and fill the file.
+        Everything in the index follows from the commit's counts, so all of it is checked here: chunks are there up to
+        the count, adjacent, in order, and fill the file.
         """
         per_image = self.layout.row_shape[0] // self.layout.chunk_rows
         length = shard_images * per_image * 16
@@ -179,22 +147,16 @@ class ShardReader:
         self._fill([raw.data], start, len(raw))
         if crc32c_at(raw.ctypes.data, length) != int.from_bytes(raw[length:].tobytes(), "little"):
             raise self._damaged("its index is not what was written")
-        index = raw[:length].view("<u8").reshape(shard_images, per_image, 2)
         counts = np.zeros(shard_images, np.int64)
         counts[: len(self.commit.counts)] = self.commit.counts
         there = np.arange(per_image) < -(-counts // self.layout.chunk_rows)[:, None]
-        sizes = np.where(there, index[..., 1], 0)
-        plain = self.layout.compression == "none"
-        wrong = [np.any(index[~there] != ABSENT), np.any(sizes > start)]
-        if plain:
-            wrong.append(np.any(sizes[there] != self._chunk_bytes + CRC_BYTES))
-        else:
-            wrong.append(np.any(sizes[there] <= CRC_BYTES))
-        ends = np.cumsum(sizes.astype(np.int64).reshape(-1))
-        begins = (ends - sizes.reshape(-1).astype(np.int64)).reshape(there.shape)
-        if any(wrong) or np.any(index[there][:, 0] != begins[there]) or (len(ends) and ends[-1] != start):
+        chunks, size = there.sum(axis=1), self._chunk_bytes + CRC_BYTES
+        wanted = np.full((shard_images, per_image, 2), ABSENT, "<u8")
+        wanted[there, 0] = size * np.arange(chunks.sum())
+        wanted[there, 1] = size
+        if wanted.tobytes() != raw[:length].tobytes() or chunks.sum() * size != start:
             raise self._damaged("its index is not that of the images in its commit")
-        return begins[:, 0].tolist(), None if plain else sizes.astype(np.int64)
+        return (size * (np.cumsum(chunks) - chunks)).tolist()  # type: ignore[no-any-return]
 
     def _fill(self, pieces: Sequence[memoryview], offset: int, length: int) -> None:
         """Fill the pieces, ``length`` bytes in all, with what stands in the file from ``offset`` on."""

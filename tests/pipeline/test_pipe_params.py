@@ -31,7 +31,6 @@ EVERYTHING = (*INDEX, *MASKS, *MATCH, *ARRAYS)
 
 STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "shard_images=3": ("shard_images: 2 -> 3", EVERYTHING),
-    "compression=zstd": ("compression: none -> zstd", ARRAYS),
     "index.root={copy}": ("", ()),
     "index.max_pixels=50000": (" -> 50000", EVERYTHING),
     "index.max_instances=32": ("limit: 16 -> 32", (*INSTANCE_VECTORS, *CENTERED)),

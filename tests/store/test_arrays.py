@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from store.read.column import open_column
 
 LAYOUTS = {
     "embeddings": LAYOUT,
-    "zstd": replace(LAYOUT, compression="zstd"),
     "one_chunk": ArrayLayout((5, 3), 5, "float16"),
     "image": ArrayLayout((4, 3, 2), 4, "float16"),
     "mean": ArrayLayout((7,), 7, "float64"),
