@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Pixels, RleMasks, Runner, ShardInput, row_trouble
-from stages.encoders import Encoder, Model, build, embed_all, encoder_line
+from stages.encoders import Encoder, EncoderInput, Model, build, encoder_line
 from stages.masks import features_column
 from stages.params import Sections
 from store.format.arrays import AnyArray
@@ -129,20 +129,22 @@ def _embed(
     limit, dim = spec.layout.row_shape
     stored = next((read for read in spec.reads if read.startswith("sam_features/")), None)
     troubles: list[tuple[str, str] | None] = []
-    items: list[tuple[Any, ...]] = []
+    items: list[EncoderInput] = []
     filled: list[list[int]] = []  # of each image, which of its masks have a pixel
     for position, _, image_row, image in group:
         row = rows[position]
         trouble = row_trouble(image_row, "image") or row_trouble(row, regions)
         troubles.append(trouble or (shard.trouble(stored, position) if stored else None))
         filled.append([] if regions == "images" else [k for k, area in enumerate(row["area"][:limit]) if area])
-        if troubles[-1] is None and regions == "images":
-            items.append((image,))
-        elif troubles[-1] is None and filled[-1]:
-            assert image is not None
+        if troubles[-1]:
+            continue
+        assert image is not None
+        if regions == "images":
+            items.append(EncoderInput(image))
+        elif filled[-1]:
             masks = RleMasks([row["segmentation"][k] for k in filled[-1]], *image.shape[:2])
-            items.append((image, masks, array(stored, position) if stored else None))
-    vectors = iter(embed_all(model, items))
+            items.append(EncoderInput(image, masks, array(stored, position) if stored else None))
+    vectors = iter(model(items))
     for (position, index, _, _), trouble, places in zip(group, troubles, filled, strict=True):
         if trouble:
             collector.failed(index, *trouble)

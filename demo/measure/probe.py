@@ -23,12 +23,11 @@ from tqdm import tqdm
 from demo.data.scenes import CLASSES, scene
 from demo.models.encoder_scenes import squashed_cells_of
 from stages.checkpoints import WeightsError
-from stages.encoders import ENCODERS, Model, alphaclip, build, clip, dinov2
+from stages.encoders import ENCODERS, EncoderInput, Model, alphaclip, build, clip, dinov2
 from stages.encoders.clip_vit import to_alphaclip, to_openai
 from stages.encoders.common import Mask, State
 from stages.encoders.dinov2_vit import to_official
 from stages.proposers.sam.model import new_sam
-from stages.transforms import ImageArray
 from stages.weights import locate
 
 PROBED = ("demo_alphaclip", "demo_alphaclip_mask_only", "demo_dinov2", "demo_sam", "demo_clip")
@@ -66,7 +65,7 @@ def embed(model: Model, seeds: Sequence[int], progress: str) -> Embedded:
     vectors, labels, owners = [], [], []
     for seed in tqdm(seeds, desc=progress, unit="scene", file=sys.stderr, disable=None, leave=False):
         drawn = scene(seed)
-        vectors.append(model(drawn.image, [thing.visible for thing in drawn.objects], None))
+        vectors += model([EncoderInput(drawn.image, [thing.visible for thing in drawn.objects])])
         labels += [CLASSES.index(thing.label) for thing in drawn.objects]
         owners += [seed] * len(drawn.objects)
     return Embedded(np.concatenate(vectors), np.array(labels), np.array(owners))
@@ -75,12 +74,12 @@ def embed(model: Model, seeds: Sequence[int], progress: str) -> Embedded:
 def under_masks(model: Model) -> Model:
     """A mask encoder made of demo_clip: patch tokens [64, C] weighted by the part of each patch a mask covers."""
 
-    def pooled(image: ImageArray, masks: Sequence[Mask], sam_features: None) -> Floats:
+    def pooled(tokens: Floats, masks: Sequence[Mask]) -> Floats:
         weights = torch.stack([squashed_cells_of(mask) for mask in masks]).float().numpy()
-        means: Floats = weights @ model(image) / (weights.sum(1, keepdims=True) + 1e-8)
+        means: Floats = weights @ tokens / (weights.sum(1, keepdims=True) + 1e-8)
         return means
 
-    return pooled
+    return lambda items: [pooled(tokens, item.masks) for item, tokens in zip(items, model(items), strict=True)]
 
 
 def probe(train: Embedded, test: Embedded) -> NDArray[np.bool_]:

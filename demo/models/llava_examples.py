@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from demo.data.scenes import scene
 from demo.models.dialogues import NOTHING, PLACES, READING, WORDS, Exchange, Talk, exchange, talk
-from stages.encoders import build, embed_all
+from stages.encoders import EncoderInput, build
 from stages.train.language.llava import IGNORED
 from stages.train.language.text import IMAGE, pad, render
 
@@ -83,7 +83,7 @@ def see(seeds: Sequence[int], clip: Path) -> list[Seen]:
     drawn = [scene(seed) for seed in seeds]
     return [
         Seen(talk(each, np.random.default_rng(each.seed)), features.astype(np.float16))
-        for each, features in zip(drawn, embed_all(model, [(each.image,) for each in drawn]), strict=True)
+        for each, features in zip(drawn, model([EncoderInput(each.image) for each in drawn]), strict=True)
     ]
 
 

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,48 +19,38 @@ from stages.names import did_you_mean
 from stages.params import Precision
 from stages.proposers.sam import SAM_MODELS
 
-Model = Callable[..., npt.NDArray[np.float32]]
+Vectors = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Together:
-    """A model that computes several images at once; called as the others are, it computes one."""
+class EncoderInput(NamedTuple):
+    """What an encoder gets of one image."""
 
-    embed: Callable[[Sequence[tuple[Any, ...]]], list[npt.NDArray[np.float32]]]
-    """Takes the arguments of each image."""
+    image: npt.NDArray[np.uint8]
+    """[H, W, 3], RGB."""
+    masks: Sequence[npt.NDArray[np.bool_]] = ()
+    """K bool [H, W], each decoded when it is asked for; for an encoder of kind "mask"."""
+    sam_features: npt.NDArray[np.float16] | None = None
+    """SAM's embedding of the image, [C, h, w], for an encoder that reads it and where the store has it."""
 
-    def __call__(self, *item: Any) -> npt.NDArray[np.float32]:
-        """The vectors of one image."""
-        return self.embed([item])[0]
 
-
-def embed_all(model: Model, items: Sequence[tuple[Any, ...]]) -> list[npt.NDArray[np.float32]]:
-    """What the model makes of each image's arguments, in order; at once where it can."""
-    if isinstance(model, Together):
-        return model.embed(items) if items else []
-    return [model(*item) for item in items]
+Model = Callable[[Sequence[EncoderInput]], list[Vectors]]
+"""The vectors of each image, in order: [K, dim] (kind "mask") or [tokens, dim] (kind "image")."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One line of :data:`ENCODERS`.
-
-    ``kind`` "mask": ``model(image, masks, sam_features) -> float32 [K, dim]``, where ``image`` is uint8 [H,
-    W, 3] RGB, ``masks`` a sequence of K bool [H, W] (each decoded when it is asked for) and ``sam_features``
-    SAM's embedding of the image, float16 [C, h, w], or None. ``kind`` "image": ``model(image) -> float32
-    [tokens, dim]``.
-    """
+    """One line of :data:`ENCODERS`."""
 
     module: str
     """File in stages/encoders that has ``build(encoder, paths, device, masks_per_batch)``."""
     kind: Literal["mask", "image"]
-    """A vector a mask, or patch tokens an image."""
+    """One vector per mask, or patch tokens per image."""
     dim: int
     """Length of a vector."""
     weights: tuple[str, ...]
     """Names in stages/weights.py of the files it needs."""
     tokens: int = 0
-    """Vectors an image (kind "image")."""
+    """Vectors per image (kind "image")."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Architecture and transform, read by the module."""
     reads_sam_features: bool = False
@@ -147,7 +137,7 @@ def encoder_line(name: str, kind: Literal["mask", "image"]) -> Encoder:
 def build(
     name: str, paths: Mapping[str, Path], device: str, masks_per_batch: int, precision: Precision = "float32"
 ) -> Model:
-    """Load an encoder and return the callable described in :class:`Encoder`.
+    """Load an encoder and return the function that embeds images.
 
     ``paths`` maps each name of ``ENCODERS[name].weights`` to a file whose digest was checked
     (``stages.weights.locate``); ``device`` is torch's; ``masks_per_batch`` bounds memory and changes no result
@@ -169,10 +159,8 @@ def build(
 def _sixteen_bit(model: Model, device: str, precision: str) -> Model:
     import torch
 
-    inner = model.embed if isinstance(model, Together) else model
-
-    def call(*args: Any) -> Any:
+    def call(items: Sequence[EncoderInput]) -> list[Vectors]:
         with torch.autocast(torch.device(device).type, getattr(torch, precision)):
-            return inner(*args)
+            return model(items)
 
-    return Together(call) if isinstance(model, Together) else call
+    return call

@@ -1,20 +1,20 @@
-"""AlphaCLIP: a vector a mask, of the whole image with the mask as alpha, or of the masked pixels alone."""
+"""AlphaCLIP: one vector per mask, of the whole image with the mask as alpha, or of the masked pixels alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from stages.batch_size import over
-from stages.encoders import Encoder, Model, Together
+from stages.encoders import Encoder, EncoderInput, Model, Vectors
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, make_alphaclip
-from stages.encoders.common import Vectors, check_keys, load_into
+from stages.encoders.common import check_keys, load_into
 
 
 def make_model(encoder: Encoder) -> AlphaVisionTransformer:
@@ -30,7 +30,7 @@ def check(encoder: Encoder, path: Path) -> None:
 
 
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
-    """Returns ``(image, masks, sam_features=None) -> float32 [K, dim]``, each row of length 1.
+    """Returns the function that embeds the masks of images: one vector of length 1 per mask.
 
     An empty mask is no special case: its alpha is "background" everywhere (mask_only: a black image).
     """
@@ -41,15 +41,15 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     stock = encoder.options.get("stock_transform", False)
 
     @torch.inference_mode()
-    def embed(items: Sequence[tuple[Any, ...]]) -> list[Vectors]:
-        whole = [] if mask_only else [image_pixels(image, side, stock, device) for image, *_ in items]
-        regions = [(n, masks, k) for n, (_, masks, *_) in enumerate(items) for k in range(len(masks))]
+    def embed(items: Sequence[EncoderInput]) -> list[Vectors]:
+        whole = [] if mask_only else [image_pixels(item.image, side, stock, device) for item in items]
+        regions = [(n, k) for n, item in enumerate(items) for k in range(len(item.masks))]
 
         def some(part: slice) -> Vectors:
-            cut = [(n, masks[k]) for n, masks, k in regions[part]]
+            cut = [(n, items[n].masks[k]) for n, k in regions[part]]
             alphas = torch.stack([alpha_map(mask, side, device) for _, mask in cut])
             if mask_only:
-                inputs = [image_pixels(items[n][0] * mask[:, :, None], side, stock, device) for n, mask in cut]
+                inputs = [image_pixels(items[n].image * mask[:, :, None], side, stock, device) for n, mask in cut]
                 of = list(range(len(cut)))
             else:
                 first = cut[0][0]
@@ -59,6 +59,7 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
 
         parts = over(len(regions), masks_per_batch, some)
         vectors = np.concatenate([np.empty((0, encoder.dim), np.float32), *parts])
-        return np.split(vectors, np.cumsum([len(masks) for _, masks, *_ in items])[:-1])
+        sizes = [len(item.masks) for item in items]
+        return [vectors[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
-    return Together(embed)
+    return embed

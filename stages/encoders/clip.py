@@ -10,10 +10,10 @@ import torch
 from open_clip.transformer import VisionTransformer
 
 from stages.batch_size import over
-from stages.encoders import Encoder, Model, Together
+from stages.encoders import Encoder, EncoderInput, Model, Vectors
 from stages.encoders.alpha_transforms import aligned_image
 from stages.encoders.clip_vit import load_clip_visual, make_clip
-from stages.encoders.common import Vectors, load_into
+from stages.encoders.common import load_into
 from stages.transforms import CLIP_STATS, ImageArray, normalise, resize_and_crop
 
 
@@ -23,7 +23,7 @@ def make_model(encoder: Encoder) -> VisionTransformer:
 
 
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
-    """Returns ``image -> float32 [tokens, dim]``.
+    """Returns the function that embeds whole images: float32 [tokens, dim] of each.
 
     Transform of Hugging Face's CLIPImageProcessor (shortest side bicubic, central square), or with the option
     ``whole_image`` AlphaCLIP's, which squashes everything into the square; features are
@@ -35,8 +35,8 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     layer = encoder.options["layers"] - 2
 
     @torch.inference_mode()
-    def embed(items: Sequence[tuple[ImageArray]]) -> list[Vectors]:
-        squares = [transform(image, encoder.options["input_px"]) for (image,) in items]
+    def embed(items: Sequence[EncoderInput]) -> list[Vectors]:
+        squares = [transform(item.image, encoder.options["input_px"]) for item in items]
 
         def some(part: slice) -> list[Vectors]:
             pixels = torch.cat([normalise(square, CLIP_STATS, device) for square in squares[part]])
@@ -47,7 +47,7 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
 
         return list(chain.from_iterable(over(len(squares), len(squares), some)))
 
-    return Together(embed)
+    return embed
 
 
 def central_square(image: ImageArray, side_px: int) -> ImageArray:

@@ -17,7 +17,6 @@ from stages.checkpoints import WeightsError, reading
 from stages.transforms import ImageArray
 
 Mask = npt.NDArray[np.bool_]
-Vectors = npt.NDArray[np.float32]
 State = dict[str, torch.Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 

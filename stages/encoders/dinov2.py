@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from stages.encoders import Encoder, Model
-from stages.encoders.common import Mask, Vectors, load_into, load_state, once_an_image
+from stages.encoders import Encoder, EncoderInput, Model, Vectors
+from stages.encoders.common import load_into, load_state, once_an_image
 from stages.encoders.dinov2_vit import PATCH_PX, DINOv2, from_official
 from stages.encoders.pooling import mask_weights, pool
 from stages.transforms import IMAGENET_STATS, ImageArray, padded_input
@@ -20,7 +20,7 @@ def make_model(encoder: Encoder) -> DINOv2:
 
 
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
-    """Returns ``(image, masks, sam_features=None) -> float32 [K, dim]``; an empty mask gives a zero vector.
+    """Returns the function that embeds the masks of images; an empty mask gives a zero vector.
 
     Input: ResizeLongestSide, normalised, padded with zeros to a square of ``input_px``; as in LLM-Seg, the
     padded cells take part in the pooling where the upsampling reaches them.
@@ -35,7 +35,8 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
         return features
 
     @torch.inference_mode()
-    def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
-        return pool(grid(image), mask_weights(masks, image.shape[:2], side // PATCH_PX, device))
+    def embed(items: Sequence[EncoderInput]) -> list[Vectors]:
+        cells = side // PATCH_PX
+        return [pool(grid(image), mask_weights(masks, image.shape[:2], cells, device)) for image, masks, _ in items]
 
     return embed

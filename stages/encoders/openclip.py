@@ -10,8 +10,8 @@ import open_clip
 import torch
 from open_clip.timm_model import TimmModel
 
-from stages.encoders import Encoder, Model
-from stages.encoders.common import Mask, Vectors, load_into, load_state, once_an_image
+from stages.encoders import Encoder, EncoderInput, Model, Vectors
+from stages.encoders.common import load_into, load_state, once_an_image
 from stages.encoders.pooling import mask_weights, pool
 from stages.transforms import CLIP_STATS, ImageArray, padded_input
 
@@ -26,7 +26,7 @@ def make_model(encoder: Encoder) -> TimmModel:
 
 
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
-    """Returns ``(image, masks, sam_features=None) -> float32 [K, dim]``; an empty mask gives a zero vector.
+    """Returns the function that embeds the masks of images; an empty mask gives a zero vector.
 
     Features are the trunk's last map, stride 32, before its final layer norm, which follows the pooling in CLIP
     too. Cells of padding alone do not count.
@@ -42,7 +42,8 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
         return features
 
     @torch.inference_mode()
-    def embed(image: ImageArray, masks: Sequence[Mask], sam_features: object = None) -> Vectors:
-        return pool(grid(image), mask_weights(masks, image.shape[:2], side // STRIDE_PX, device))
+    def embed(items: Sequence[EncoderInput]) -> list[Vectors]:
+        cells = side // STRIDE_PX
+        return [pool(grid(image), mask_weights(masks, image.shape[:2], cells, device)) for image, masks, _ in items]
 
     return embed

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 
 from stages.base import RleMasks
-from stages.encoders.common import Mask, Vectors
+from stages.encoders import Vectors
+from stages.encoders.common import Mask
 from store import rle
 
 Places = npt.NDArray[np.int64]

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stages.encoders import Encoder, Model
-from stages.encoders.common import Mask, Vectors, once_an_image
+from stages.encoders import Encoder, EncoderInput, Model, Vectors
+from stages.encoders.common import Mask, once_an_image
 from stages.encoders.pooling import mask_weights, pool
 from stages.proposers.sam import SAM_MODELS
 from stages.proposers.sam.encoder import FastEncoder
@@ -22,9 +22,9 @@ from stages.transforms import ImageArray, longest_side, resize_longest_side
 
 
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
-    """Returns ``(image, masks, sam_features) -> float32 [K, dim]``; an empty mask gives a zero vector.
+    """Returns the function that embeds the masks of images; an empty mask gives a zero vector.
 
-    ``sam_features`` [dim, grid, grid] is used if given; else SAM's encoder, loaded at its first use, makes it. Only
+    An image's ``sam_features`` [dim, grid, grid] are used if given; else SAM's encoder, loaded at its first use, makes them. Only
     cells that the resized image touches count: LLM-Seg's frame is the padded square, but padding is no content.
     """
     name, spec = encoder.options["model"], SAM_MODELS[encoder.options["model"]]
@@ -37,11 +37,14 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
         pixels = torch.tensor(resize_longest_side(image, spec.image_size), device=device).permute(2, 0, 1)
         return FastEncoder(load().image_encoder, dtype)(load().preprocess(pixels[None].float()))[0]
 
-    @torch.inference_mode()
-    def embed(image: ImageArray, masks: Sequence[Mask], sam_features: npt.NDArray[np.float16] | None) -> Vectors:
+    def pooled(image: ImageArray, masks: Sequence[Mask], sam_features: npt.NDArray[np.float16] | None) -> Vectors:
         features = grid(image) if sam_features is None else torch.tensor(sam_features, device=device)
         sides = longest_side(image.shape[:2], spec.image_size)
         rows, columns = (math.ceil(side * spec.grid / spec.image_size) for side in sides)
         return pool(features[:, :rows, :columns], mask_weights(masks, image.shape[:2], spec.grid, device))
+
+    @torch.inference_mode()
+    def embed(items: Sequence[EncoderInput]) -> list[Vectors]:
+        return [pooled(*item) for item in items]
 
     return embed

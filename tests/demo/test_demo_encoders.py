@@ -26,7 +26,7 @@ from demo.models.encoder_scenes import (
     squashed_cells_of,
 )
 from demo.models.naming import Centres
-from stages.encoders import ENCODERS, build
+from stages.encoders import ENCODERS, EncoderInput, build
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.weights import locate
 
@@ -149,7 +149,7 @@ def test_training_writes_official_checkpoints_that_load(tmp_path: Path) -> None:
         assert stored_keys(path) == official_keys(name)
         assert name in lock.read_text(encoding="utf-8")
         model, line = build(name, {name: path}, "cpu", 4), ENCODERS[name]
-        vectors = model(drawn.image) if line.kind == "image" else model(drawn.image, masks, None)
+        (vectors,) = model([EncoderInput(drawn.image, masks)])
         assert vectors.shape == (line.tokens or len(masks), line.dim)
         assert np.isfinite(vectors).all()
 
@@ -160,9 +160,8 @@ def test_sixteen_bits_change_little(name: str, precision: str) -> None:
     drawn, line = scene(SEEDS[0]), ENCODERS[name]
     masks = [thing.visible for thing in drawn.objects]
     path = {line.weights[0]: locate(line.weights[0], Path("unused"), Path("weights.lock"))}
-    want, found = (
-        model(drawn.image) if line.kind == "image" else model(drawn.image, masks, None)
-        for model in (build(name, path, "cpu", 4), build(name, path, "cpu", 4, precision))
+    (want,), (found,) = (
+        build(name, path, "cpu", 4, *how)([EncoderInput(drawn.image, masks)]) for how in ((), (precision,))
     )
     assert found.dtype == want.dtype == np.float32
     cosine = (want * found).sum(-1) / np.linalg.norm(want, axis=-1) / np.linalg.norm(found, axis=-1)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 from stages.checkpoints import WeightsError
-from stages.encoders import ENCODERS, Encoder
+from stages.encoders import ENCODERS, Encoder, EncoderInput
 from stages.encoders.alpha_transforms import aligned_image, alpha_map, stock_image
 from stages.encoders.alphaclip import build, make_model
 from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, to_alphaclip
@@ -82,7 +82,7 @@ def test_batched_masks_equal_a_plain_forward_a_mask(
     masks_per_batch: int,
 ) -> None:
     state = torch.load(files["alpha"], weights_only=True)
-    found = build(encoder(mask_only=mask_only), files, "cpu", masks_per_batch)(photo, regions, None)
+    found = build(encoder(mask_only=mask_only), files, "cpu", masks_per_batch)([EncoderInput(photo, regions)])[0]
     assert found.shape == (5, 12)
     assert found.dtype == np.float32
     for mask, vector in zip(regions, found, strict=True):
@@ -100,7 +100,9 @@ def test_without_alpha_weights_it_is_openai_s_clip(
     state = {k.removeprefix("visual."): v for k, v in clip.state_dict().items() if k.startswith("visual.")}
     official = {k.replace("in_proj_", "in_proj."): v.clone() for k, v in state.items()}
     torch.save(official | {"conv1_alpha.weight": torch.zeros(32, 1, 8, 8)}, tmp_path / "alpha.pth")
-    found = build(encoder(), {"clip": clip_path, "alpha": tmp_path / "alpha.pth"}, "cpu", 8)(photo, regions)
+    found = build(encoder(), {"clip": clip_path, "alpha": tmp_path / "alpha.pth"}, "cpu", 8)(
+        [EncoderInput(photo, regions)]
+    )[0]
     with torch.no_grad():
         expected = clip.encode_image(square(photo), normalize=True)[0].numpy()
     np.testing.assert_allclose(found, np.tile(expected, (5, 1)), atol=1e-5)
@@ -177,7 +179,7 @@ def test_image_and_alpha_share_a_frame_unless_the_stock_transform_is_asked_for()
 
 
 def test_stock_transform_is_used_by_name(files: dict[str, Path], photo: np.ndarray, regions: list[np.ndarray]) -> None:
-    stock = build(encoder(stock_transform=True), files, "cpu", 8)(photo, regions)
+    stock = build(encoder(stock_transform=True), files, "cpu", 8)([EncoderInput(photo, regions)])[0]
     state = torch.load(files["alpha"], weights_only=True)
     picture = Image.fromarray(stock_image(photo, 32))
     pixels = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])(picture)[None]
@@ -212,8 +214,8 @@ def test_no_mask_one_pixel_images_and_safetensors(tmp_path: Path) -> None:
     save_file(to_alphaclip(make_model(line).state_dict()), tmp_path / "alpha.safetensors")
     model = build(line, {"alpha": tmp_path / "alpha.safetensors"}, "cpu", 8)
     pixel = np.full((1, 1, 3), 9, np.uint8)
-    assert model(pixel, []).shape == (0, 12)
-    assert np.isfinite(model(pixel, [np.ones((1, 1), bool)])).all()
+    assert model([EncoderInput(pixel)])[0].shape == (0, 12)
+    assert np.isfinite(model([EncoderInput(pixel, [np.ones((1, 1), bool)])])[0]).all()
 
 
 class Lazy:
@@ -234,14 +236,14 @@ def test_masks_are_decoded_once_and_in_order(
     files: dict[str, Path], photo: np.ndarray, regions: list[np.ndarray]
 ) -> None:
     masks = Lazy(regions)
-    build(encoder(), files, "cpu", 2)(photo, masks, None)
+    build(encoder(), files, "cpu", 2)([EncoderInput(photo, masks)])
     assert masks.asked == [0, 1, 2, 3, 4]
 
 
 def test_no_mask_is_lost_when_memory_runs_out(
     files: dict[str, Path], photo: np.ndarray, regions: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    want = build(encoder(), files, "cpu", 8)(photo, regions)
+    want = build(encoder(), files, "cpu", 8)([EncoderInput(photo, regions)])[0]
     forward, tried = AlphaVisionTransformer.forward, []
 
     def crowded(self: AlphaVisionTransformer, image: torch.Tensor, alpha: torch.Tensor, of: list[int]) -> torch.Tensor:
@@ -251,7 +253,7 @@ def test_no_mask_is_lost_when_memory_runs_out(
         return forward(self, image, alpha, of)
 
     monkeypatch.setattr(AlphaVisionTransformer, "forward", crowded)
-    found = build(encoder(), files, "cpu", 8)(photo, regions)
+    found = build(encoder(), files, "cpu", 8)([EncoderInput(photo, regions)])[0]
     np.testing.assert_allclose(found, want, atol=1e-5)
     assert tried[0] == len(regions)
     assert tried[-1] == 1

@@ -14,7 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from stages.checkpoints import WeightsError
-from stages.encoders import Encoder
+from stages.encoders import Encoder, EncoderInput
 from stages.encoders.alpha_transforms import aligned_image
 from stages.encoders.clip import build, central_square, make_model
 from stages.encoders.clip_vit import to_openai
@@ -61,7 +61,7 @@ def hugging_face(state: dict[str, torch.Tensor]) -> CLIPVisionModel:
 def test_tokens_are_those_llava_takes(openai_clip: Callable[..., Any], size: tuple[int, int]) -> None:
     path, clip = openai_clip(**ARCHITECTURE)
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    found = build(LINE, {"clip": path}, "cpu", 1)(image)
+    found = build(LINE, {"clip": path}, "cpu", 1)([EncoderInput(image)])[0]
     assert found.shape == (16, 32)
     assert found.dtype == np.float32
     processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
@@ -89,16 +89,18 @@ def test_the_whole_image_is_squashed_where_asked(openai_clip: Callable[..., Any]
     path, _ = openai_clip(**ARCHITECTURE)
     image = np.random.default_rng(0).integers(0, 256, (90, 122, 3), np.uint8)
     whole = replace(LINE, options={**LINE.options, "whole_image": True})
-    found = build(whole, {"clip": path}, "cpu", 1)(image)
-    np.testing.assert_array_equal(found, build(LINE, {"clip": path}, "cpu", 1)(aligned_image(image, 32)))
+    found = build(whole, {"clip": path}, "cpu", 1)([EncoderInput(image)])[0]
+    np.testing.assert_array_equal(
+        found, build(LINE, {"clip": path}, "cpu", 1)([EncoderInput(aligned_image(image, 32))])[0]
+    )
 
 
 def test_safetensors_with_openai_s_keys_and_one_pixel(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file(to_openai(make_model(LINE).state_dict()), tmp_path / "clip.safetensors")
     model = build(LINE, {"clip": tmp_path / "clip.safetensors"}, "cpu", 1)
-    assert np.isfinite(model(np.zeros((1, 1, 3), np.uint8))).all()
-    assert model(np.zeros((1, 900, 3), np.uint8)).shape == (16, 32)
+    assert np.isfinite(model([EncoderInput(np.zeros((1, 1, 3), np.uint8))])[0]).all()
+    assert model([EncoderInput(np.zeros((1, 900, 3), np.uint8))])[0].shape == (16, 32)
 
 
 def test_a_smaller_tower_is_refused(openai_clip: Callable[..., Any]) -> None:

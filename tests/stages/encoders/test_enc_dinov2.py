@@ -14,7 +14,7 @@ from torchvision.transforms.functional import resize, to_pil_image
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from stages.checkpoints import WeightsError
-from stages.encoders import Encoder
+from stages.encoders import Encoder, EncoderInput
 from stages.encoders.dinov2 import build, make_model
 from stages.encoders.dinov2_vit import DINOv2, from_official, interpolate_pos_embed, to_official
 
@@ -185,7 +185,7 @@ def test_mask_vectors_are_llm_seg_s(
     state = tensors(shapes_of["dinov2"](24, 2, 3))
     (save_file if suffix == ".safetensors" else torch.save)(state, tmp_path / f"dinov2{suffix}")
     line = Encoder("dinov2", "mask", 24, ("dinov2",), options=options(0, False, input_px=112))
-    found = build(line, {"dinov2": tmp_path / f"dinov2{suffix}"}, "cpu", 8)(photo, regions, None)
+    found = build(line, {"dinov2": tmp_path / f"dinov2{suffix}"}, "cpu", 8)([EncoderInput(photo, regions)])[0]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, llm_seg(state, photo, regions, 112), atol=1e-4)
     assert not found[4].any()
@@ -197,9 +197,9 @@ def test_no_mask_and_one_pixel_images(tmp_path: Path) -> None:
     torch.save(to_official(make_model(line).state_dict()), tmp_path / "dinov2.pth")
     model = build(line, {"dinov2": tmp_path / "dinov2.pth"}, "cpu", 8)
     pixel = np.full((1, 1, 3), 9, np.uint8)
-    assert model(pixel, []).shape == (0, 24)
-    assert np.isfinite(model(pixel, [np.ones((1, 1), bool)])).all()
-    assert np.isfinite(model(np.zeros((1, 300, 3), np.uint8), [np.ones((1, 300), bool)])).all()
+    assert model([EncoderInput(pixel)])[0].shape == (0, 24)
+    assert np.isfinite(model([EncoderInput(pixel, [np.ones((1, 1), bool)])])[0]).all()
+    assert np.isfinite(model([EncoderInput(np.zeros((1, 300, 3), np.uint8), [np.ones((1, 300), bool)])])[0]).all()
 
 
 def test_registers_in_the_wrong_model_are_refused(

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 import stages.encoders
-from stages.encoders import ENCODERS, Encoder, build
+from stages.encoders import ENCODERS, Encoder, EncoderInput, build
 from stages.transforms import IMAGENET_STATS, padded_input
 
 PAGE = Path(__file__).parents[3] / "docs" / "add_an_encoder.md"
@@ -30,7 +30,7 @@ def test_the_page_s_example_works(
     network = resnet18().eval()
     save_file(network.state_dict(), tmp_path / "resnet18.safetensors")
     paths = {"resnet18": tmp_path / "resnet18.safetensors"}
-    found = build("resnet18", paths, "cpu", 8)(photo, regions, None)
+    found = build("resnet18", paths, "cpu", 8)([EncoderInput(photo, regions)])[0]
     assert found.shape == (5, 512)
     pixels = padded_input(photo, 512, 32, IMAGENET_STATS, "cpu")
     seen = {}

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stages.encoders import ENCODERS, Encoder, embed_all, openclip
+from stages.encoders import ENCODERS, Encoder, EncoderInput, openclip
 from stages.proposers.sam import SAM_MODELS
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="utf-8"))
@@ -70,12 +70,12 @@ def numbers(
         save_file(state, path)
     embed = build(encoder, {"file": path}, "cpu", 3)
     other = photo[::-1].copy()
-    items = [(other, regions[2:3], features), (photo, regions[:4], features), (other, regions[1:4], features)]
-    if encoder.kind == "image":
-        items = [item[:1] for item in items]
-    together = embed_all(embed, items)
+    places = ((other, regions[2:3]), (photo, regions[:4]), (other, regions[1:4]))
+    items = [EncoderInput(image, masks, features) for image, masks in places]
+    together = embed(items)
     for item, vectors in zip(items, together, strict=True):
-        np.testing.assert_allclose(vectors, embed(*item), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(vectors, embed([item])[0], rtol=1e-4, atol=1e-5)
+    assert embed([]) == []
     return [[round(float(value), 6) for value in row] for row in together[1][:4, :6]]
 
 

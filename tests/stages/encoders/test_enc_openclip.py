@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from stages.checkpoints import WeightsError
-from stages.encoders import Encoder
+from stages.encoders import Encoder, EncoderInput
 from stages.encoders.openclip import build
 from stages.transforms import CLIP_STATS, padded_input
 
@@ -44,7 +44,7 @@ def test_vectors_equal_upsample_then_pool_of_open_clip_s_trunk(
     clip: torch.nn.Module, tmp_path: Path, suffix: str, photo: np.ndarray, regions: list[np.ndarray]
 ) -> None:
     (save_file if suffix == ".safetensors" else torch.save)(clip.state_dict(), tmp_path / f"w{suffix}")
-    found = build(LINE, {"w": tmp_path / f"w{suffix}"}, "cpu", 8)(photo, regions, None)
+    found = build(LINE, {"w": tmp_path / f"w{suffix}"}, "cpu", 8)([EncoderInput(photo, regions)])[0]
     assert found.shape == (5, 320)
     assert found.dtype == np.float32
     pixels = padded_input(photo, 192, 32, CLIP_STATS, "cpu")

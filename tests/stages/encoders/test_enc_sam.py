@@ -12,7 +12,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch.nn import functional as F
 
-from stages.encoders import ENCODERS, Encoder, build
+from stages.encoders import ENCODERS, Encoder, EncoderInput, build
 from stages.encoders import sam as adapter
 from stages.proposers.sam.model import new_sam
 
@@ -61,13 +61,13 @@ def test_vectors_are_pooled_from_the_predictor_s_embedding(
     predictor.set_image(photo)
     features = predictor.get_image_embedding()
     model = adapter.build(LINE, {"w": Path("w.pth")}, "cpu", 8)
-    computed = model(photo, regions, None)
+    computed = model([EncoderInput(photo, regions)])[0]
     assert computed.shape == (5, 24)
     assert computed.dtype == np.float32
     for mask, vector in zip(regions, computed, strict=True):
         # 90 x 122 -> 94 x 128 px: the image touches 6 of the 8 rows of cells
         np.testing.assert_allclose(vector, upsample_then_pool(features, mask, rows=6), atol=1e-5)
-    stored = model(photo, regions, features[0].numpy().astype(np.float16))
+    stored = model([EncoderInput(photo, regions, features[0].numpy().astype(np.float16))])[0]
     np.testing.assert_allclose(stored, computed, atol=2e-3)
 
 
@@ -77,10 +77,10 @@ def test_stored_features_need_no_model(
     monkeypatch.setitem(adapter.SAM_MODELS, "tiny", SPEC)
     features = np.ones((24, 8, 8), np.float16)
     features[:, 6:] = 1000  # padding must not leak in
-    found = adapter.build(LINE, {}, "cpu", 8)(photo, regions, features)
+    found = adapter.build(LINE, {}, "cpu", 8)([EncoderInput(photo, regions, features)])[0]
     np.testing.assert_allclose(found[:4], 1, rtol=1e-4)
     assert not found[4].any()
-    assert adapter.build(LINE, {}, "cpu", 8)(photo, [], features).shape == (0, 24)
+    assert adapter.build(LINE, {}, "cpu", 8)([EncoderInput(photo, [], features)])[0].shape == (0, 24)
 
 
 def test_every_sam_model_is_an_encoder() -> None:
@@ -94,7 +94,9 @@ def test_demo_sam_through_build(tmp_path: Path, photo: np.ndarray, regions: list
     torch.manual_seed(0)
     sam = new_sam("demo_sam").eval()
     save_file(sam.state_dict(), tmp_path / "demo_sam.safetensors")
-    found = build("demo_sam", {"demo_sam": tmp_path / "demo_sam.safetensors"}, "cpu", 8)(photo, regions, None)
+    found = build("demo_sam", {"demo_sam": tmp_path / "demo_sam.safetensors"}, "cpu", 8)(
+        [EncoderInput(photo, regions)]
+    )[0]
     assert found.shape == (5, ENCODERS["demo_sam"].dim)
     predictor = SamPredictor(sam)
     predictor.set_image(photo)
