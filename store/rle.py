@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import RleError
 
@@ -115,6 +115,11 @@ def bbox(counts: str, height_px: int) -> tuple[int, int, int, int]:
     if np.array_equal(starts // height_px, last // height_px):
         top, bottom = int((starts % height_px).min()), int((last % height_px).max())
     return (left, top, right - left + 1, bottom - top + 1)
+
+
+def sam_bbox(boxes: ArrayLike) -> NDArray[np.int32]:
+    """Boxes of :func:`bbox`, [..., 4], as SAM gives them: W and H run from the first to the last pixel, so are one less."""
+    return np.maximum(np.asarray(boxes, np.int32) - np.array([0, 0, 1, 1], np.int32), 0)
 
 
 def intersections(a: Sequence[str], b: Sequence[str]) -> NDArray[np.int64]:

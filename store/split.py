@@ -13,10 +13,12 @@ from .read.array import CHECKS
 from .read.column import open_column
 from .read.forks import Lazy
 from .read.open_columns import OpenColumns
-from .read.options import index_of, listed, meant, whole
+from .read.options import flag, index_of, listed, meant, whole
 from .read.record import Record, Records
 from .read.table import DEFAULT_BYTES, TableCache
+from .stream.batches import Batch, BatchReader, Samples
 from .stream.candidates import Candidates
+from .stream.request import Request, named
 from .stream.stream import Stream, mix
 
 
@@ -59,6 +61,27 @@ class Split(OpenColumns):
     @Lazy
     def _numbers(self) -> dict[str, int]:
         return {image_id: number for number, image_id in enumerate(self.image_ids)}
+
+    def batch(
+        self,
+        images: Sequence[int | str],
+        columns: str | Sequence[str] | Mapping[str, str],
+        *,
+        ragged: bool = False,
+        candidates: Candidates | int | None = None,
+    ) -> Batch:
+        """One batch of the images asked for, by image_index or image_id, in that order. The rest is as in :meth:`stream`.
+
+        Raises:
+            FailedImageError: one of them failed in a column that is read.
+        """
+        request = Request([self], named(columns), False, Candidates.of(candidates))
+        numbers = [self[image].image_index for image in images]
+        for name in ("images", *request.needed):
+            for number in numbers:
+                self.column(name).require_ok(number)
+        samples = Samples([0] * len(numbers), numbers, [-1] * len(numbers))
+        return BatchReader(request, flag("ragged", ragged)).read(samples)
 
     def stream(
         self,

@@ -14,7 +14,7 @@ from pipeline.commands.report_runs import Found, commands, current_answers, curr
 from pipeline.commands.report_sections import answers_section, recall_section, similarity_section, training_section
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.summary import report_folder
-from stages.evaluate.cases import questions, table_rows
+from stages.evaluate.cases import questions
 from stages.evaluate.metrics import Samples
 from stages.evaluate.score import Scores, score
 from stages.predictions import Meta, Prediction, PredictionError
@@ -204,7 +204,7 @@ def _cases(
 
 
 def _pixels(settings: Settings, opened: Split, image_index: int) -> NDArray[np.uint8]:
-    row = table_rows(opened, "images", image_index)[0]
+    (row,) = opened[image_index].rows("images")
     return photograph(ROOT / settings.index.root, row, settings.index.max_pixels)
 
 
@@ -221,7 +221,7 @@ def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
     facts.append(("of them with nothing to be found", str(sum(not question.exists for question in asked))))
     for name, word in (("instances", "instances"), ("masks", "proposals")):
         if name in opened.columns:
-            rows = [table_rows(opened, name, image)[0]["segmentation"] for image in range(len(opened))]
+            rows = [record.rows(name)[0]["segmentation"] for record in opened]
             counts = [len(row) for row in rows if row is not None]
             mean = f" ({sum(counts) / len(counts):.1f} an image)" if counts else ""
             facts.append((word, f"{sum(counts)}{mean}"))

@@ -15,7 +15,7 @@ from stages.evaluate.partition import partition
 from store import Candidates, Split
 from store.errors import FailedImageError
 from store.format.schema import ABSENT, OK, REMOVED
-from store.overlap import among_instances
+from store.stream.candidates import number_of_instance
 
 POSITIVE_IOU = 0.5
 """A candidate is positive when its IoU with one of the target's instances is at least this."""
@@ -38,7 +38,7 @@ def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Q
         if record.status == REMOVED:
             continue
         try:
-            targets = table_rows(split, "targets", record.image_index)
+            targets = record.rows("targets")
         except FailedImageError as error:
             if skipped is not None:
                 skipped[record.image_id] = str(error)
@@ -68,23 +68,6 @@ def image_of(name: str, among: Mapping[str, Any]) -> str | None:
     """Which of the images ``among`` a target_id ``IMAGE/NUMBER``, or an image_id itself, names; None: none of them."""
     parent = name.rpartition("/")[0]
     return next((image_id for image_id in (name, parent) if image_id in among), None)
-
-
-def table_rows(split: Split, column: str, image_index: int) -> list[dict[str, Any]]:
-    """The rows of an image in a table: one, or in tables of targets one a target.
-
-    Raises:
-        FailedImageError: it has none, as it failed (tables of targets; elsewhere see the row's ``status``).
-    """
-    source = split.column(column)
-    shard, rows = source.rows(image_index)
-    return source.table(shard).slice(rows.start, len(rows)).to_pylist()  # type: ignore[no-any-return]
-
-
-def _is_positive(iou: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Of each row of IoUs with the target's instances [n, G], which may be none."""
-    positive: NDArray[np.bool_] = np.any(iou >= POSITIVE_IOU, axis=1)
-    return positive
 
 
 @dataclass(frozen=True)
@@ -118,14 +101,20 @@ class Question:
 class Offered:
     """The candidates of a question.
 
-    index: int64 [n], numbers of masks, -1 - j of instance j. segmentation: COCO RLE counts of each. positive: bool [n],
-    its IoU with one of the target's instances is at least ``POSITIVE_IOU``. truth: bool [n], it is one of these instances.
+    index: int64 [n], numbers of masks, or of instances as :func:`store.stream.candidates.number_of_instance` gives them.
+    segmentation: COCO RLE counts of each. positive: bool [n], its IoU with one of the target's instances is at least
+    ``POSITIVE_IOU``. truth: bool [n], it is one of these instances.
     """
 
     index: NDArray[np.int64]
     segmentation: tuple[str, ...]
     positive: NDArray[np.bool_]
     truth: NDArray[np.bool_]
+
+    @property
+    def by_number(self) -> dict[int, str]:
+        """Number of a candidate -> COCO RLE counts."""
+        return dict(zip(self.index.tolist(), self.segmentation, strict=True))
 
 
 @dataclass(frozen=True)
@@ -143,23 +132,20 @@ class Case:
 
         Needs the columns ``OF_CHOICES``.
         """
-        rows = [table_rows(self.split, name, self.question.image_index)[0] for name in OF_CHOICES]
-        if any(row["status"] != OK for row in rows):
+        wanted = {"segmentation": "masks.segmentation", "iou": "match/instances.iou"}
+        try:
+            found = self.split.batch([self.question.image_index], wanted, candidates=self.view)
+        except FailedImageError:
             return Offered(np.empty(0, np.int64), (), np.empty(0, bool), np.empty(0, bool))
-        masks, instances, match = rows
-        of_masks, of_instances = masks["segmentation"], instances["segmentation"]
-        asked = list(self.question.target["instances"])
-        iou = np.array(match["iou"], np.float32).reshape(len(of_masks), len(of_instances))
-        among, _ = among_instances(of_instances) if self.view.with_gt else (iou[:0], None)
-        chosen = self.view.choose(len(of_masks), list(iou), len(of_instances))
-        near = chosen.take(_is_positive(iou[:, asked]), _is_positive(among[:, asked]))
-        truth = np.isin(chosen.index, [-1 - j for j in asked])
-        return Offered(chosen.index, tuple(chosen.take(of_masks, of_instances)), near, truth)
+        asked = np.array(self.question.target["instances"], np.int64)
+        positive = [bool(np.any(iou[asked] >= POSITIVE_IOU)) for iou in found["iou"][0]]
+        truth = np.isin(found["candidates"], number_of_instance(asked))
+        return Offered(found["candidates"], tuple(found["segmentation"][0]), np.array(positive, bool), truth)
 
     @cached_property
     def instances(self) -> tuple[str, ...]:
         """COCO RLE counts of the target's instances. Needs the column ``instances``."""
-        (row,) = table_rows(self.split, "instances", self.question.image_index)
+        (row,) = self.split[self.question.image_index].rows("instances")
         return tuple(row["segmentation"][j] for j in self.question.target["instances"]) if row["status"] == OK else ()
 
     @cached_property

@@ -13,6 +13,7 @@ from stages.evaluate.shared_pixels import SharedPixels, shared_pixels
 from stages.predictions import Prediction, PredictionError
 from store import Split, rle
 from store.errors import RleError
+from store.stream.candidates import instance_of
 
 Row = dict[str, float]
 """Fields of ``metrics.Samples``; those that are not there are NaN."""
@@ -58,7 +59,7 @@ def measure_as_elisa(case: Case, prediction: Prediction) -> Row:
     size = question.height_px, question.width_px
     guesses = [] if prediction.segmentation is None else [prediction.segmentation]
     if prediction.chosen:
-        counts = dict(zip(case.offered.index.tolist(), case.offered.segmentation, strict=True))
+        counts = case.offered.by_number
         chosen = [counts[number] for number in prediction.chosen]
         guesses = chosen if rle.union(chosen, *size) == rle.union(guesses, *size) else guesses
     return elisa_areas(case.instances, guesses, *size)._asdict()
@@ -71,7 +72,11 @@ def has_choices(split: Split) -> bool:
 
 def counts_for_elisa(case: Case) -> bool:
     """Whether a target counts in ELISA's P, R and F1: instances are offered, it has one, and there are proposals."""
-    return case.view.with_gt and bool(case.offered.truth.any()) and bool((case.offered.index >= 0).any())
+    return (
+        case.view.with_gt
+        and bool(case.offered.truth.any())
+        and any(instance_of(number) is None for number in case.offered.by_number)
+    )
 
 
 def of_elisa(found: Selection) -> Row:

@@ -12,6 +12,7 @@ from stages.predictions import Prediction
 from stages.report import overlays
 from stages.report.overlays import Layer
 from store import rle
+from store.stream.candidates import instance_of, number_of_instance
 
 _ANSWER = (255, 60, 200)
 """RGB of a predicted mask that is no proposal."""
@@ -31,7 +32,7 @@ def truth_panel(case: Case, size: tuple[int, int], instances: Sequence[str]) -> 
     painted = _shown(case, target["segmentation"], size)
     numbers = list(target["instances"])
     regions = [_shown(case, instances[number], size) & painted for number in numbers]
-    names = [_name(-1 - number) for number in numbers]
+    names = [_name(number_of_instance(number)) for number in numbers]
     overlays.draw_masks(layer, regions, [overlays.TRUTH] * len(regions), names)
     facts = [f"{_count(len(numbers), 'instance')}: {', '.join(names)}" if numbers else "nothing in the image answers"]
     if ignored.any():
@@ -67,7 +68,9 @@ def answer_panel(case: Case, size: tuple[int, int], system: str, prediction: Pre
     elif prediction.rejected:
         fact = "refused: nothing of the kind is there"
     elif _is_union_of_chosen(case, prediction):
-        chosen = sorted(prediction.chosen or (), key=lambda number: (number < 0, number))  # largest first
+        chosen = sorted(
+            prediction.chosen or (), key=lambda number: (instance_of(number) is not None, number)
+        )  # largest first
         layer = _drawn(case, chosen, size)
         fact = f"chose {', '.join(_name(number) for number in chosen)}" if chosen else "chose nothing"
     elif prediction.segmentation is None:
@@ -83,7 +86,7 @@ def _is_union_of_chosen(case: Case, prediction: Prediction) -> bool:
     """What was scored is what it chose; else the choice would be the wrong picture."""
     if prediction.chosen is None:
         return False
-    question, counts = case.question, _counts(case)
+    question, counts = case.question, case.offered.by_number
     chosen = [counts[number] for number in prediction.chosen]
     scored = [] if prediction.segmentation is None else [prediction.segmentation]
     size = question.height_px, question.width_px
@@ -92,15 +95,10 @@ def _is_union_of_chosen(case: Case, prediction: Prediction) -> bool:
 
 def _drawn(case: Case, numbers: Sequence[int], size: tuple[int, int]) -> Layer:
     """Candidates by their numbers, in the order given."""
-    counts, layer = _counts(case), overlays.new_layer(size)
+    counts, layer = case.offered.by_number, overlays.new_layer(size)
     masks = [_shown(case, counts[number], size) for number in numbers]
     overlays.draw_masks(layer, masks, [overlays.colour_of(number) for number in numbers], [_name(n) for n in numbers])
     return layer
-
-
-def _counts(case: Case) -> dict[int, str]:
-    """Number of a candidate -> COCO RLE counts."""
-    return dict(zip(case.offered.index.tolist(), case.offered.segmentation, strict=True))
 
 
 def _shown(case: Case, counts: str, size: tuple[int, int]) -> overlays.Mask:
@@ -109,7 +107,8 @@ def _shown(case: Case, counts: str, size: tuple[int, int]) -> overlays.Mask:
 
 
 def _name(number: int) -> str:
-    return str(number) if number >= 0 else f"g{-1 - number}"
+    instance = instance_of(number)
+    return str(number) if instance is None else f"g{instance}"
 
 
 def _count(number: int, what: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.evaluate.cases import table_rows
 from store import Split
 from store.format.schema import OK
 from store.overlap import against_instances
@@ -78,16 +77,16 @@ def proposal_recall(split: Split) -> Recall:
 
 
 def _images(split: Split) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-    for image_index in range(len(split)):
-        masks, instances = (table_rows(split, name, image_index)[0] for name in ("masks", "instances"))
+    for record in split:
+        masks, instances = (record.rows(name)[0] for name in ("masks", "instances"))
         if instances["status"] == OK:
-            yield image_index, masks, instances
+            yield record.image_index, masks, instances
 
 
 def _iou(split: Split, image_index: int, masks: list[str], instances: list[str]) -> NDArray[np.float32]:
     if "match/instances" not in split.columns:
         return against_instances(masks, instances)[0]
-    stored = table_rows(split, "match/instances", image_index)[0]["iou"]
+    stored = split[image_index].rows("match/instances")[0]["iou"]
     return np.array(stored, np.float32).reshape(len(masks), len(instances))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.evaluate.cases import CANDIDATES, Case, Question, table_rows
+from stages.evaluate.cases import CANDIDATES, Case, Question
 from stages.evaluate.metrics import Samples
 from stages.predictions import Meta, Prediction
 from stages.report import overlays
@@ -80,14 +80,15 @@ def _case(split: Split, question: Question, text_index: int, setting: str, top_k
 
 
 def _proposals(split: Split, question: Question, text_index: int, size: tuple[int, int], top_k: int) -> Panel:
-    masks = table_rows(split, "masks", question.image_index)[0]
+    (masks,) = split[question.image_index].rows("masks")
     if masks["status"] != OK:
         return Panel("Proposals", overlays.new_layer(size), [f"failed: {masks['error'] or masks['status']}"])
     return proposals_panel(_case(split, question, text_index, "proposals", top_k), size, len(masks["segmentation"]))
 
 
 def _instances(split: Split, question: Question) -> list[str]:
-    return list(table_rows(split, "instances", question.image_index)[0]["segmentation"] or [])
+    (row,) = split[question.image_index].rows("instances")
+    return list(row["segmentation"] or [])
 
 
 def _text(question: Question, text_index: int) -> str:

@@ -95,6 +95,15 @@ class Column:
         first = self._firsts[commit.shard][position]
         return commit.shard, range(first, first + commit.counts[position])
 
+    def is_ok(self, image_index: int) -> bool:
+        """Whether the image has data in this column."""
+        commit, position = self.commit(image_index)
+        return commit.status[position] == OK
+
+    def require_ok(self, image_index: int) -> None:
+        """Raise FailedImageError, with the reason, unless the image has data in this column."""
+        self._require_ok(*self.commit(image_index), image_index)
+
     def reader(self, image_index: int) -> tuple[ShardReader, int]:
         """The reader of an image's shard of an array, and the image's position there. Raises as :meth:`rows`."""
         commit, position = self.commit(image_index)

@@ -83,7 +83,7 @@ class Record:
     def __init__(self, split: OpenColumns, image_index: int) -> None:
         self.split = split
         self.image_index = image_index
-        self._row = self._rows("images")[0]
+        self._row = self.rows("images")[0]
         self.image_id: str = self._row["image_id"]
         self.path: str = self._row["path"]
         self.height_px: int = self._row["height_px"]
@@ -117,14 +117,24 @@ class Record:
 
     @Lazy
     def targets(self) -> list[dict[str, Any]]:
-        """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open.
+        """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open and ok.
 
-        Raises FailedImageError when they could not be read, or not be matched because the masks failed.
+        Raises FailedImageError when they could not be read. An image whose masks failed has questions, without those lists.
         """
-        targets = self._rows("targets")
-        if "match/targets" not in self.split.columns:
+        targets = self.rows("targets")
+        match = self.split.columns.get("match/targets")
+        if match is None or not match.is_ok(self.image_index):
             return targets
-        return [{**match, **target} for target, match in zip(targets, self._rows("match/targets"), strict=True)]
+        return [{**match, **target} for target, match in zip(targets, self.rows("match/targets"), strict=True)]
+
+    def rows(self, column: str) -> list[dict[str, Any]]:
+        """The image's rows of a table as it is stored: one, or of ``targets`` and ``match/targets`` one per target.
+
+        A row of a failed image says so in ``status`` and ``error``. Tables of targets have none then: they raise FailedImageError.
+        """
+        source = self.split.column(column)
+        shard, rows = source.rows(self.image_index)
+        return source.table(shard).slice(rows.start, len(rows)).to_pylist()  # type: ignore[no-any-return]
 
     def image(self) -> npt.NDArray[np.uint8]:
         """The pixels, uint8 [H, W, 3] RGB, EXIF-oriented. Needs ``images_root`` and Pillow.
@@ -141,7 +151,7 @@ class Record:
         return pictures.read(self.path, self._row["sha256"])
 
     def _regions(self, column: str) -> list[Region]:
-        row = self._rows(column)[0]
+        row = self.rows(column)[0]
         if row["status"] != OK:
             raise FailedImageError(f"{column}: image {self.image_index}: {row['error'] or row['status']}")
         names = [name for name, value in row.items() if isinstance(value, list) and name != "segmentation"]
@@ -149,8 +159,3 @@ class Record:
             Region(counts, self.height_px, self.width_px, {name: row[name][k] for name in names})
             for k, counts in enumerate(row["segmentation"])
         ]
-
-    def _rows(self, column: str) -> list[dict[str, Any]]:
-        source = self.split.column(column)
-        shard, rows = source.rows(self.image_index)
-        return source.table(shard).slice(rows.start, len(rows)).to_pylist()  # type: ignore[no-any-return]

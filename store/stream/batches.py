@@ -17,6 +17,7 @@ from ..read.column import Column
 from ..read.open_columns import OpenColumns
 from ..read.open_files import keep_to_limit
 from ..read.table import Accessor
+from ..rle import sam_bbox
 from .buffers import Allocate, BufferPool
 from .candidates import Chosen
 from .request import Request, Wanted, companion
@@ -220,8 +221,8 @@ class BatchReader:
             return dict(zip(names, against_targets(segmentation, *of_target), strict=True))[field]
         if wanted.column == "match/instances":
             return list(dict(zip(("iou", "iop"), among_instances(every), strict=True))[field][:count])
-        if field == "bbox":  # SAM's boxes run from first to last pixel, those of instances count pixels
-            return self._field(split, "instances", field, image)[:count] - np.array([0, 0, 1, 1], np.int32)
+        if field == "bbox":
+            return sam_bbox(self._field(split, "instances", field, image)[:count])
         if field in TABLES["instances"].names:
             return self._field(split, "instances", field, image)[:count]
         raise StoreError(f"instances have no {field}: leave masks.{field} out, or with_gt")

@@ -14,6 +14,16 @@ from ..read.options import flag, share, whole
 I64 = npt.NDArray[np.int64]
 
 
+def number_of_instance(instance: Any) -> Any:
+    """The number by which an instance, or each of an array of instances, is known among candidates: -1 - j of instance j."""
+    return -1 - instance
+
+
+def instance_of(number: int) -> int | None:
+    """Which instance a candidate is, by its number; None for a mask, whose number is its position among the masks."""
+    return -1 - number if number < 0 else None
+
+
 @dataclass(frozen=True)
 class Candidates:
     """A candidate set, applied in the order of its fields (as ELISA's loader does it; DavidC001/ELISA).
@@ -72,9 +82,9 @@ class Chosen:
 
     @property
     def index(self) -> I64:
-        """Int64 [n]: position of a mask; of instance j it is -1 - j."""
+        """Int64 [n]: position of a mask; of an instance its :func:`number_of_instance`."""
         rows = np.arange(self.count) if self.rows is None else self.rows
-        return np.concatenate([rows, -1 - np.arange(self.instances)])
+        return np.concatenate([rows, number_of_instance(np.arange(self.instances))])
 
     def take(self, of_masks: Any, of_instances: Any) -> Any:
         """The candidates' values out of those of all masks and all instances (arrays or lists alike)."""

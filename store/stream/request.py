@@ -13,7 +13,7 @@ from ..format.schema import TABLES
 from ..read.column import Column
 from ..read.forks import Lazy
 from ..read.open_columns import OpenColumns
-from ..read.options import meant
+from ..read.options import listed, meant
 from .candidates import Candidates
 
 _MASKS, _INSTANCES = "mask_embeddings/", "instance_embeddings/"
@@ -32,6 +32,11 @@ class Wanted:
     def of_masks(self) -> bool:
         """Whether it has an entry a mask, which candidate sets choose from."""
         return _MASKS in self.column or self.column in ("masks", *_OVERLAPS)
+
+
+def named(columns: str | Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
+    """Key in the batch -> what to read, of what users may give: one name, several, or such a mapping."""
+    return columns if isinstance(columns, Mapping) else {name: name for name in listed(columns)}
 
 
 def resolve(split: OpenColumns, name: str) -> Wanted:

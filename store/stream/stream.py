@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..read.open_columns import OpenColumns
-from ..read.options import flag, listed, whole
+from ..read.options import flag, whole
 from .batches import Batch, BatchReader
 from .candidates import Candidates
-from .request import Request
+from .request import Request, named
 from .schedule import SampleSet, Schedule, Step, sample_set
 
 T = TypeVar("T")
@@ -162,9 +162,8 @@ def mix(
         raise ValueError(f"found level={level!r}, expected one of {', '.join(LEVELS)}")
     if not splits:
         raise ValueError("found no split to stream, expected one or more")
-    names = columns if isinstance(columns, Mapping) else {name: name for name in listed(columns)}
     per_target = level == "target"
-    request = Request(list(splits.values()), names, per_target, Candidates.of(candidates))
+    request = Request(list(splits.values()), named(columns), per_target, Candidates.of(candidates))
     sets: dict[str, SampleSet] = {
         name: sample_set(split, request.needed, per_target, failed) for name, split in splits.items()
     }

@@ -6,11 +6,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from pycocotools import mask as coco
+from segment_anything.utils.amg import batched_mask_to_box, box_xyxy_to_xywh
 
 from store import rle
 from store.errors import RleError
@@ -71,6 +73,9 @@ def check_one(mask: Mask) -> None:
     np.testing.assert_array_equal(decoded, coco.decode(expected) != 0)
     assert rle.area(counts) == coco.area(expected)
     assert rle.bbox(counts, height) == tuple(coco.toBbox(expected))
+    if mask.size:
+        last = rle.sam_bbox(rle.bbox(counts, height)).tolist()
+        assert last == box_xyxy_to_xywh(batched_mask_to_box(torch.from_numpy(mask))).tolist()
     assert rle.from_runs(rle.to_runs(counts)) == counts
     assert rle.to_runs(counts).sum() == mask.size
 

@@ -12,6 +12,7 @@ from factory import Known, full_store
 
 from store import Candidates, FailedImageError, StoreError, mix, open_split, rle
 from store.overlap import against_targets
+from store.stream.candidates import instance_of, number_of_instance
 from store.stream.schedule import permutation
 
 X, G = "mask_embeddings/x", "instance_embeddings/x"
@@ -277,3 +278,35 @@ def test_memory_that_is_held_is_not_used_again(known: Known) -> None:
     list(split.stream([X], batch_size=2, threads=2))
     for got, image in zip(kept, images, strict=True):
         np.testing.assert_array_equal(got[: len(known.embeddings[image])], known.embeddings[image])
+
+
+def test_a_batch_of_chosen_images_is_what_a_stream_gives_of_them(known: Known) -> None:
+    split, view = open_split(known.store, "d", "val"), Candidates(top_k=5, drop_near_gt=0.95, with_gt=True)
+    names = [X, "masks.segmentation", "match/instances.iou", "images.image_id"]
+    (whole,) = split.stream(names, batch_size=64, candidates=view, threads=0)
+    chosen = [7, 2, 7]
+    for batch in (split.batch(chosen, names, candidates=view), split.batch(["image7", -21, 7], names, candidates=view)):
+        assert batch.keys() == whole.keys()
+        for key, values in batch.items():
+            for slot, image in enumerate(chosen):
+                np.testing.assert_equal(values[slot], whole[key][image])
+    assert len(split.batch([], [X], ragged=True)[X]) == 0
+    with pytest.raises(IndexError, match="image_index 23 is outside"):
+        split.batch([23], [X])
+
+
+def test_numbers_of_candidates_name_masks_and_instances() -> None:
+    assert [instance_of(number) for number in (0, 5, -1, -4)] == [None, None, 0, 3]
+    assert [instance_of(number_of_instance(j)) for j in range(4)] == list(range(4))
+    assert number_of_instance(np.arange(3)).tolist() == [-1, -2, -3]
+
+
+def test_boxes_of_instances_among_candidates_are_as_those_of_masks(known: Known) -> None:
+    split, view = open_split(known.store, "d", "val"), Candidates(top_k=1, with_gt=True)
+    for batch in split.stream(["masks.bbox"], batch_size=1, candidates=view):
+        (image,), (boxes,) = batch["image_index"], batch["masks.bbox"]
+        for box, instance in zip(
+            boxes[len(boxes) - len(known.instances[image]) :], known.instances[image], strict=True
+        ):
+            rows, columns = np.nonzero(instance)
+            assert box.tolist() == [columns.min(), rows.min(), np.ptp(columns), np.ptp(rows)]

@@ -114,14 +114,13 @@ def _enlarge(record: dict[str, Any], small: tuple[int, ...], full: tuple[int, ..
     height, width = full
     mask = rle.decode(record["segmentation"], *small[:2]).astype(np.uint8)
     counts = rle.encode(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool))
-    left, top, wide, tall = rle.bbox(counts, height)
     x_scale, y_scale = width / small[1], height / small[0]
     x, y, w, h = record["crop_box"]
     crop_left, crop_top = round(x * x_scale), round(y * y_scale)
     return {
         **record,
         "segmentation": counts,
-        "bbox": [left, top, max(wide - 1, 0), max(tall - 1, 0)],  # SAM's: from the first to the last pixel
+        "bbox": rle.sam_bbox(rle.bbox(counts, height)).tolist(),
         "area": rle.area(counts),
         "point_coords": [[px * x_scale, py * y_scale] for px, py in record["point_coords"]],
         "crop_box": [

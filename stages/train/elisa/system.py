@@ -19,7 +19,7 @@ from stages.train.params import TrainParams
 from stages.train.places import GEOMETRY, with_places
 from stages.train.system import Batch, Mode, rng_of, sizes_of, union_of
 from store.split import Split
-from store.stream.candidates import Candidates
+from store.stream.candidates import Candidates, instance_of
 from store.stream.request import companion
 
 
@@ -122,9 +122,9 @@ class Elisa:
         for number, wanted in enumerate(batch["instances"]):
             found = []
             for k in torch.nonzero(there[number])[:, 0].tolist():
-                mask = int(chosen[number][k])
-                if mask < 0:
-                    right = -1 - mask in wanted
+                instance = instance_of(int(chosen[number][k]))
+                if instance is not None:
+                    right = instance in wanted
                 elif self.own.targets == "ground_truth":
                     right = False
                 else:

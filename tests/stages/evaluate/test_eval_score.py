@@ -13,7 +13,7 @@ from factory import Known, write_images, write_table
 from stages.evaluate import BASELINE_NAMES, Prediction, PredictionError, score, summarise
 from stages.evaluate.cases import questions
 from stages.evaluate.metrics import METRICS, value
-from store import Split, open_split, rle
+from store import FailedImageError, Split, open_split, rle
 
 SIZE = (4, 6)
 
@@ -214,7 +214,22 @@ def test_images_that_failed(tmp_path: Path) -> None:
     both = {"masks": made["masks"], "instances": made["instances"]}
     pairs = rows({1, 2}, iou=[[1.0]], iop=[[1.0]])
     write_table(tmp_path, "d/match/instances/val", pairs, both, failed={1: "x", 2: "y"})
+    lists = {name: [1.0] for name in ("iou", "iop", "iou_valid", "iop_valid")}
+    matched = [[{"target_id": "0", "image_index": 0, **lists}], [], []]
+    write_table(tmp_path, "d/match/targets/val", matched, {"masks": made["masks"]}, failed={1: "x", 2: "too large"})
     split = open_split(tmp_path, "d", "val")
+    (first,), (last,) = split[0].targets, split[2].targets
+    assert first.items() >= lists.items()
+    assert last["texts"] == ["?"]
+    assert not last.keys() & lists.keys()
+    assert split[2].rows("masks")[0]["error"] == "too large"
+    for read in (
+        lambda: split[1].targets,
+        lambda: split[2].rows("match/targets"),
+        lambda: split.batch([0, 2], ["masks"]),
+    ):
+        with pytest.raises(FailedImageError):
+            read()
     answers = [Prediction("0", 0, mask, False, (0,)), Prediction("2", 0, mask, False, ())]
     scores = score(split, answers, baselines=["oracle selector", "oracle best mask"])
     assert list(scores.skipped) == ["image1"]
