@@ -12,7 +12,6 @@ import errno
 import io
 import stat
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from stages.internals import refuse_decompression_bombs
 from stages.jpeg import every_pixel_is_there, without_end_marker
 from store.read.pixels import orientation_of, upright_rgb
 
@@ -49,8 +49,7 @@ DECODE_ERRORS = (
     Image.DecompressionBombWarning,
 )
 
-# Above MAX_IMAGE_PIXELS Pillow only warns, and above twice that it raises: one error for both.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+refuse_decompression_bombs()
 
 
 class ImageFailure(ValueError):  # noqa: N818

@@ -8,7 +8,8 @@ from typing import overload
 
 from .errors import IncompleteColumnError, StoreError
 from .format.layout import find_columns, find_links, missing_split, place_of, store_dir
-from .format.lineage import Lineage, collection_paused, is_unused
+from .format.lineage import Lineage, is_unused
+from .internals import collection_paused
 from .read.array import CHECKS
 from .read.column import open_column
 from .read.forks import Lazy

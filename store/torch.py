@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .errors import StoreError
+from .internals import signalled
 from .read.options import whole
 from .stream.batches import Batch, BatchReader
 from .stream.schedule import Schedule, Step
@@ -98,7 +98,7 @@ class Loader(DataLoader[dict[str, Any]]):
         try:
             yield from walk(schedule, self._read)
         except (RuntimeError, EOFError, ConnectionError) as error:  # the last two while it hands a tensor over
-            told = _signalled(error) if self.num_workers else error
+            told = signalled(error) if self.num_workers else error
             if "DataLoader worker" not in str(told):
                 raise
             raise StoreError(
@@ -125,17 +125,6 @@ class Loader(DataLoader[dict[str, Any]]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As :meth:`Stream.load_state_dict`."""
         self.stream.load_state_dict(state)
-
-
-def _signalled(error: Exception) -> Exception:
-    """What torch says of a dead worker: it raises when the signal comes, which may be after the worker's pipe is gone."""
-    if isinstance(error, RuntimeError):
-        return error
-    try:
-        time.sleep(5)  # the signal ends it
-    except RuntimeError as told:
-        return told
-    return error
 
 
 class _Batches(Dataset[dict[str, Any]]):

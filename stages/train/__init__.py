@@ -1,6 +1,5 @@
 """Training from the store alone: no vision backbone is built, run or read here."""
 
-from logging import ERROR, getLogger
+from stages.internals import hush_bitsandbytes
 
-# bitsandbytes, which peft and accelerate import, reports a kernel for processors that is fetched from a hub: none is needed here
-getLogger("bitsandbytes").setLevel(ERROR)
+hush_bitsandbytes()

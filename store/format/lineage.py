@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -101,18 +98,6 @@ class Lineage:
             if reason := self.why_not_current(upstream, number):
                 return f"{name} is not current: {reason}"
         return None
-
-
-@contextmanager
-def collection_paused() -> Iterator[None]:
-    """No search for garbage meanwhile: records are none, and each of the searches they set off goes through all of torch."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def own_meta(place: str, meta: ColumnMeta | None) -> ColumnMeta | None:

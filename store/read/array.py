@@ -7,11 +7,10 @@ interpreter lock, so threads overlap reading with checking.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ..errors import DamagedStoreError
 from ..format.arrays import ABSENT, CRC_BYTES, AnyArray, layout_of
 from ..format.column import ColumnMeta, Commit
 from ..format.layout import array_file
+from ..internals import crc32c_at
 from .open_files import OpenFile, handle, opened
 
 CHECKS = ("always", "first-touch", "never")
@@ -197,36 +197,3 @@ class ShardReader:
 def _words(count: int) -> struct.Struct:
     """This many checksums, as they stand in the file."""
     return struct.Struct(f"<{count}I")
-
-
-_LETS_OTHERS_RUN = 1 << 17
-"""Release the interpreter lock only from this many bytes on; below it, releasing costs more than the checksum."""
-
-
-def _find_crc32c() -> tuple[Callable[[int, int, int], int], Callable[[int, int, int], int]]:
-    """The C function that google-crc32c's extension is linked with: holding the interpreter lock, and without it.
-
-    Where it cannot be found (another build, no extension at all) google-crc32c itself does the same under the lock.
-    """
-    try:
-        from google_crc32c import _crc32c
-
-        functions = [library(_crc32c.__file__).crc32c_extend for library in (ctypes.PyDLL, ctypes.CDLL)]
-    except (ImportError, OSError, AttributeError):
-
-        def slower(crc: int, address: int, length: int) -> int:
-            return google_crc32c.extend(crc, ctypes.string_at(address, length))  # type: ignore[no-any-return]
-
-        return slower, slower
-    for function in functions:
-        function.restype = ctypes.c_uint32
-        function.argtypes = [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]
-    return functions[0], functions[1]
-
-
-_holding, _letting_go = _find_crc32c()
-
-
-def crc32c_at(address: int, length: int) -> int:
-    """Checksum of ``length`` bytes at ``address``."""
-    return (_letting_go if length >= _LETS_OTHERS_RUN else _holding)(0, address, length)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..internals import sendable
 from .open_files import with_room
 
 
@@ -46,9 +47,7 @@ class SharedFile:
         return self.read(start, size)
 
     def __getstate__(self) -> dict[str, Any]:
-        from multiprocessing import reduction
-
-        return {"descriptor": reduction.DupFd(self._descriptor)}
+        return {"descriptor": sendable(self._descriptor)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._descriptor, self._regions = state["descriptor"].detach(), []

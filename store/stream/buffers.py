@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..internals import unheld
 from ..read.forks import LOCK
 
 U8 = npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ class BufferPool:
             return np.empty(shape, kind)
         with LOCK:
             owners = self._owners.setdefault(size, [])
-            owner = _free(owners)
+            owner = unheld(owners)
             if owner is None:
                 owner = np.empty(size, np.uint8)
                 if len(owners) < self._keep:
@@ -52,19 +52,3 @@ class BufferPool:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         BufferPool.__init__(self, **state)
-
-
-def _free(owners: list[U8], held: int | None = None) -> U8 | None:
-    for owner in owners:
-        if sys.getrefcount(owner) == (_UNHELD if held is None else held):
-            return owner
-    return None
-
-
-def _count_when_unheld() -> int:
-    """What ``sys.getrefcount`` says in :func:`_free` of a buffer that only the pool holds; it differs between Pythons."""
-    owners = [np.empty(1, np.uint8)]
-    return next(count for count in range(1, 10) if _free(owners, count) is not None)
-
-
-_UNHELD = _count_when_unheld()

@@ -68,7 +68,7 @@ def compiled(folder: Path) -> Any:
     """What a small function says of 2, compiled as those of ``stages.proposers.sam.cells`` are, in a new module of ``folder``."""
     folder.mkdir(exist_ok=True)
     (folder / "small.py").write_text(
-        "from stages.proposers.sam.cells import _jit\n@_jit\ndef add_one(value):\n    return value + 1\n"
+        "from stages.internals import compiled\n@compiled\ndef add_one(value):\n    return value + 1\n"
     )
     spec = importlib.util.spec_from_file_location("small", folder / "small.py")
     assert spec is not None

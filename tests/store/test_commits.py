@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from store import ConflictError, FailedImageError, IncompleteColumnError, open_split
-from store.errors import DamagedStoreError, StoreError
+from store.errors import DamagedStoreError
 from store.format.column import read_commit
 from store.format.layout import column_dir
 from store.format.schema import OK
@@ -279,20 +278,3 @@ def test_a_table_asked_for_as_vectors_says_where_its_rows_are(tmp_path: Path) ->
     write_images(tmp_path, 4)
     with pytest.raises(ValueError, match=r"images is a table, expected an array column; .*record\.height_px"):
         open_split(tmp_path, "d", "val")[0]["images"]
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_opening_leaves_the_collector_of_garbage_as_it_was(tmp_path: Path, enabled: bool) -> None:
-    write_images(tmp_path, 4)
-    (gc.enable if enabled else gc.disable)()
-    try:
-        open_split(tmp_path, "d", "val")
-        assert gc.isenabled() == enabled
-        with pytest.raises(StoreError):
-            open_split(tmp_path, "d", "val", columns=["none"])
-        (tmp_path / "d/images/val/commits/00000.json").write_text("no commit")
-        with pytest.raises(StoreError):
-            open_split(tmp_path, "d", "val")
-        assert gc.isenabled() == enabled
-    finally:
-        gc.enable()

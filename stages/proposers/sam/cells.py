@@ -7,16 +7,12 @@ that a mask's border crosses are worked out pixel by pixel.
 
 from __future__ import annotations
 
-import contextlib
-import pickle
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core.caching import FunctionCache
 
+from stages.internals import compiled
 from stages.proposers.sam.upsampling import Axis
 
 F32 = npt.NDArray[np.float32]
@@ -26,23 +22,6 @@ GUARD = np.float32(1e-3)
 
 _NONE_SET, _ALL_SET = np.uint64(0), np.uint64(0x0101010101010101)
 """Eight pixels at a time."""
-
-
-class _Compiled(FunctionCache):  # type: ignore[misc]  # numba has no types
-    """What was compiled before, where it can be read and written; a file that cannot be, or is damaged, counts as missing."""
-
-    @contextlib.contextmanager
-    def _guard_against_spurious_io_errors(self) -> Iterator[None]:
-        with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
-            yield
-
-
-def _jit(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, and keep it in ``__pycache__`` or the user's cache folder if one of them can be written."""
-    compiled: Any = numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function)
-    with contextlib.suppress(RuntimeError):  # no folder can be written: every process compiles for itself
-        compiled._cache = _Compiled(function)  # type: ignore[no-untyped-call]
-    return compiled
 
 
 def measure(logits: F32, rows: Axis, columns: Axis, thresholds: tuple[float, float, float]) -> tuple[I64, I64]:
@@ -80,7 +59,7 @@ def _parts(axis: Axis) -> tuple[Any, ...]:
     return axis.base, axis.weights, axis.starts, axis.taps
 
 
-@_jit
+@compiled
 def _range_of_rows(logits, first, taps, lows, highs):  # type: ignore[no-untyped-def]
     """Least and greatest of some rows, column by column; the greatest of all."""
     top = np.float32(-np.inf)
@@ -95,7 +74,7 @@ def _range_of_rows(logits, first, taps, lows, highs):  # type: ignore[no-untyped
     return top
 
 
-@_jit
+@compiled
 def _range_of_cell(lows, highs, first, taps):  # type: ignore[no-untyped-def]
     """Least and greatest logit that a cell looks at."""
     least, most = lows[first], highs[first]
@@ -104,7 +83,7 @@ def _range_of_cell(lows, highs, first, taps):  # type: ignore[no-untyped-def]
     return least, most
 
 
-@_jit
+@compiled
 def _between(logits, y, x, row_base, row_weights, column_base, column_weights):  # type: ignore[no-untyped-def]
     """The logit of one pixel."""
     r, c = row_base[y], column_base[x]
@@ -119,7 +98,7 @@ def _between(logits, y, x, row_base, row_weights, column_base, column_weights): 
     return value
 
 
-@_jit
+@compiled
 def _measure(  # type: ignore[no-untyped-def]
     logits, row_base, row_weights, row_starts, row_taps, column_base, column_weights, column_starts, column_taps,
     low, mid, high, counts, boxes,
@@ -156,7 +135,7 @@ def _measure(  # type: ignore[no-untyped-def]
             boxes[n] = left, top, right, bottom
 
 
-@_jit
+@compiled
 def _paint(  # type: ignore[no-untyped-def]
     logits, row_base, row_weights, row_starts, row_taps, column_base, column_weights, column_starts, column_taps,
     threshold, out,
@@ -179,7 +158,7 @@ def _paint(  # type: ignore[no-untyped-def]
                     )
 
 
-@_jit
+@compiled
 def _edges(pixels, words, size):  # type: ignore[no-untyped-def]
     found = np.empty(64, np.int64)
     count, now = 0, 0

@@ -1,0 +1,108 @@
+"""What rests on how CPython, google-crc32c or torch work inside: each trick is one function here, with a test of its name.
+
+They save time or tell of errors; none decides what is read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+
+
+def unheld(buffers: Sequence[U8], held: int | None = None) -> U8 | None:
+    """The first of some arrays that nobody holds but the sequence; None where all are held.
+
+    Rests on CPython's counts of references, and on numpy's views holding the owner of the memory rather than each other.
+    ``held``: for :func:`_count_when_unheld` alone.
+    """
+    for buffer in buffers:
+        if sys.getrefcount(buffer) == (_UNHELD if held is None else held):
+            return buffer
+    return None
+
+
+def _count_when_unheld() -> int:
+    """What ``sys.getrefcount`` says in :func:`unheld` of an array that only the sequence holds; it differs between Pythons."""
+    buffers = [np.empty(1, np.uint8)]
+    return next(count for count in range(1, 10) if unheld(buffers, count) is not None)
+
+
+_UNHELD = _count_when_unheld()
+
+
+_LETS_OTHERS_RUN = 1 << 17
+"""Release the interpreter lock only from this many bytes on; below it, releasing costs more than the checksum."""
+
+
+def _find_crc32c() -> tuple[Callable[[int, int, int], int], Callable[[int, int, int], int]]:
+    """The C function that google-crc32c's extension is linked with: holding the interpreter lock, and without it.
+
+    Where it cannot be found (another build, no extension at all) google-crc32c itself does the same under the lock.
+    """
+    try:
+        from google_crc32c import _crc32c
+
+        functions = [library(_crc32c.__file__).crc32c_extend for library in (ctypes.PyDLL, ctypes.CDLL)]
+    except (ImportError, OSError, AttributeError):
+
+        def slower(crc: int, address: int, length: int) -> int:
+            return google_crc32c.extend(crc, ctypes.string_at(address, length))  # type: ignore[no-any-return]
+
+        return slower, slower
+    for function in functions:
+        function.restype = ctypes.c_uint32
+        function.argtypes = [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]
+    return functions[0], functions[1]
+
+
+_holding, _letting_go = _find_crc32c()
+
+
+def crc32c_at(address: int, length: int) -> int:
+    """Checksum of ``length`` bytes at ``address``, which are not copied."""
+    return (_letting_go if length >= _LETS_OTHERS_RUN else _holding)(0, address, length)
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """No search for garbage meanwhile: records are none, and each of the searches they set off goes through all of torch."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def sendable(descriptor: int) -> Any:
+    """A file descriptor as what can be pickled for another process, which gets its own by ``detach()``."""
+    from multiprocessing import reduction
+
+    return reduction.DupFd(descriptor)  # type: ignore[attr-defined]
+
+
+def signalled(error: Exception, wait_s: float = 5.0) -> Exception:
+    """What torch says of a loader worker that died: it raises when the signal comes, which may be after the worker's pipe is gone.
+
+    Args:
+        error: what reading from the pipe raised; given back where no signal says more within ``wait_s``.
+    """
+    if isinstance(error, RuntimeError):
+        return error
+    try:
+        time.sleep(wait_s)  # the signal ends it
+    except RuntimeError as told:
+        return told
+    return error

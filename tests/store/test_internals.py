@@ -1,0 +1,96 @@
+"""One test for each function of store.internals: what it rests on still holds in these versions of Python and libraries."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from pickle import loads
+
+import google_crc32c
+import numpy as np
+import pytest
+import torch
+from factory import write_images
+
+from store import StoreError, open_split
+from store.internals import _find_crc32c, crc32c_at, sendable, signalled, unheld
+
+
+def test_unheld() -> None:
+    buffers = [np.empty(8, np.uint8) for _ in range(3)]
+    assert unheld([]) is None
+    assert unheld(buffers) is not None
+    view = buffers[0].view(np.float32).reshape(2, 1)[1:]
+    tensor = torch.from_numpy(buffers[1].reshape(2, 4)).T
+    held = memoryview(buffers[2])
+    assert unheld(buffers) is None
+    del tensor
+    assert np.shares_memory(unheld(buffers), buffers[1])  # type: ignore[arg-type]
+    del view
+    assert np.shares_memory(unheld(buffers), buffers[0])  # type: ignore[arg-type]
+    del held
+    del buffers[:2]
+    assert unheld(buffers) is not None
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, (1 << 17) - 1, 1 << 17, 1 << 20])
+def test_crc32c_at(length: int) -> None:
+    data = np.random.default_rng(0).integers(0, 256, length + 1, np.uint8)[1:]  # not aligned
+    assert crc32c_at(data.ctypes.data, length) == google_crc32c.value(data.tobytes())
+
+
+def test_crc32c_at_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google_crc32c._crc32c", None)
+    data = np.arange(100, dtype=np.uint8)
+    for function in _find_crc32c():
+        assert function(0, data.ctypes.data, 100) == google_crc32c.value(data.tobytes())
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_collection_paused(tmp_path: Path, enabled: bool) -> None:
+    """Opening a split leaves the collector of garbage as it was, also where it fails."""
+    write_images(tmp_path, 4)
+    (gc.enable if enabled else gc.disable)()
+    try:
+        open_split(tmp_path, "d", "val")
+        assert gc.isenabled() == enabled
+        with pytest.raises(StoreError):
+            open_split(tmp_path, "d", "val", columns=["none"])
+        (tmp_path / "d/images/val/commits/00000.json").write_text("no commit")
+        with pytest.raises(StoreError):
+            open_split(tmp_path, "d", "val")
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+
+
+def test_sendable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"what is in it")
+    descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    pickled = ForkingPickler.dumps(sendable(descriptor))
+    own = loads(pickled).detach()
+    os.close(descriptor)
+    assert os.pread(own, 100, 0) == b"what is in it"
+    os.close(own)
+
+
+def test_signalled() -> None:
+    """As torch's handler of SIGCHLD does, a handler raises a moment after the pipe broke."""
+    assert isinstance(signalled(RuntimeError("at once")), RuntimeError)
+    broken = EOFError("the pipe is gone")
+    assert signalled(broken, wait_s=0) is broken
+
+    def told(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed")
+
+    before = signal.signal(signal.SIGUSR1, told)
+    try:
+        threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1]).start()
+        assert str(signalled(broken)) == "DataLoader worker (pid 7) is killed"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
