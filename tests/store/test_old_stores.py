@@ -20,7 +20,7 @@ def test_every_vector_of_an_old_store_reads_as_it_was_written(version: str) -> N
     split = open_split(DATA / version, "d", "val")
     assert split.image_ids == tuple(f"image{number}" for number in range(6))
     want = vectors([3, 0, 20, 1, 2, 32], LAYOUT)
-    stock = zarr.open_array(DATA / version / "d/mask_embeddings/val/x", mode="r")
+    stock = zarr.open_array(DATA / version / "d/mask_embeddings/x/val", mode="r")
     for number, record in enumerate(split):
         if number == 4:
             with pytest.raises(FailedImageError, match="cannot be decoded: a test"):
