@@ -57,7 +57,7 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
     if asked is None:
         known = ", ".join(settings.runs) or "none yet"
         raise InputError(f"expected --system ({', '.join(SYSTEMS)}) or --name (keys of section runs: {known})")
-    _check_name(settings, asked)
+    _check_name(asked)
     spec = settings.runs.get(asked)
     params = settings.train
     if spec is not None:
@@ -92,7 +92,7 @@ def runs_folder(settings: Settings) -> Path:
     return ROOT / settings.run.train_dir / settings.dataset
 
 
-def _check_name(settings: Settings, name: str) -> None:
+def _check_name(name: str) -> None:
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not (
         name[0].isalnum() and name.isascii()
     ):

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.datasets.base import Source
-from stages.images import ImageFailure
 from stages.params import Sections
 from store import rle
 from store.format.arrays import AnyArray
@@ -179,18 +178,3 @@ class RleMasks(Sequence[npt.NDArray[np.bool_]]):
         if isinstance(item, slice):
             return RleMasks(self.counts[item], self.height_px, self.width_px)
         return rle.decode(self.counts[item], self.height_px, self.width_px)
-
-
-__all__ = [
-    "VECTORS_PER_CHUNK",
-    "Collector",
-    "ColumnSpec",
-    "Entry",
-    "ImageFailure",
-    "Pixels",
-    "RleMasks",
-    "Runner",
-    "ShardInput",
-    "Stage",
-    "row_trouble",
-]

@@ -118,10 +118,6 @@ class EmbedParams(Params):
     """Of the encoders' matrix products. Vectors are stored in float16 whatever it is."""
 
 
-class MatchParams(Params):
-    """IoU and IoP of masks against targets and instances. It has nothing to choose."""
-
-
 class NormalizeParams(Params):
     """Train mean and centred embeddings."""
 
@@ -175,8 +171,6 @@ class Sections(Params):
     """Section masks."""
     embed: EmbedParams
     """Section embed."""
-    match: MatchParams
-    """Section match."""
     normalize: NormalizeParams
     """Section normalize."""
     run: RunParams

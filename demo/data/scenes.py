@@ -67,11 +67,6 @@ class SceneObject:
     visible: NDArray[np.bool_]
     amodal_area_px: int
 
-    @property
-    def occluded(self) -> float:
-        """The part of its area that other objects hide, 0 to 1."""
-        return 1.0 - float(self.visible.sum()) / self.amodal_area_px
-
 
 @dataclass(frozen=True)
 class Scene:

@@ -9,7 +9,7 @@ from pipeline.config import ROOT, InputError
 DEMO_ROOT = ROOT / "data" / "demo"
 
 
-def make_demo_data(root: Path = DEMO_ROOT) -> str:
+def make_demo_data() -> str:
     """Generate the data set; return what to print.
 
     Raises:
@@ -18,13 +18,12 @@ def make_demo_data(root: Path = DEMO_ROOT) -> str:
     from demo.data.dataset import DemoError, make_demo
 
     try:
-        kept = make_demo(root)
+        kept = make_demo(DEMO_ROOT)
     except DemoError as error:
         raise InputError(f"demo: {error}") from error
-    images = {split.name: len(list(split.glob("*.jpg"))) for split in sorted(root.iterdir()) if split.is_dir()}
+    images = {split.name: len(list(split.glob("*.jpg"))) for split in sorted(DEMO_ROOT.iterdir()) if split.is_dir()}
     counts = ", ".join(f"{count} {split}" for split, count in images.items() if count)
-    name = root.relative_to(ROOT) if root.is_relative_to(ROOT) else root
-    said = f"demo data set: {name} ({counts} images)"
+    said = f"demo data set: {DEMO_ROOT.relative_to(ROOT)} ({counts} images)"
     if kept:
         some = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
         said += f"\nkept, as the demo did not write it or it was changed since: {some}; to have the demo as it was, remove it"

@@ -55,7 +55,7 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
     if oracle is not None:
         named[ORACLE] = oracle.systems[ORACLE]
     place = f"pictures/{split}"
-    folders = current_curves(settings, runs, missing)
+    folders = current_curves(runs, missing)
     sections = [
         *runs_section(settings, runs),
         *answers_section(named, place, files),

@@ -126,7 +126,7 @@ def current_answers(
     return meta, predictions
 
 
-def current_curves(settings: Settings, found: Sequence[Found], missing: list[Missing]) -> dict[str, Path]:
+def current_curves(found: Sequence[Found], missing: list[Missing]) -> dict[str, Path]:
     """Name of a run -> its folder, where that has curves of this run."""
     folders = {}
     for one in found:

@@ -160,5 +160,5 @@ def missing_split(store: Path, dataset: str, split: str) -> StoreError:
     )
 
 
-def _few(names: list[str], most: int = 12) -> list[str]:
-    return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]
+def _few(names: list[str]) -> list[str]:
+    return names if len(names) <= 12 else [*names[:12], f"and {len(names) - 12} more"]
