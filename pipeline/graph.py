@@ -18,7 +18,7 @@ from store.format.layout import FORMAT_VERSION
 from store.storage.files import canonical_json
 
 STAGES: dict[str, Stage] = {"index": index, "masks": masks, "embed": embed, "match": match, "normalize": normalize}
-"""Stage name = section of params.yaml = DVC stage = value of --stage, in the order they run."""
+"""Stage name = DVC stage = value of --stage = section of the params where it has parameters, in the order they run."""
 
 
 @lru_cache(maxsize=8)

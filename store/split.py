@@ -20,7 +20,7 @@ from .read.table import DEFAULT_BYTES, TableCache
 from .stream.batches import Batch, BatchReader, Samples
 from .stream.candidates import Candidates
 from .stream.request import Request, named
-from .stream.stream import Stream, mix
+from .stream.stream import stream
 
 
 class Split(OpenColumns):
@@ -84,58 +84,7 @@ class Split(OpenColumns):
         samples = Samples([0] * len(numbers), numbers, [-1] * len(numbers))
         return BatchReader(request, flag("ragged", ragged)).read(samples)
 
-    def stream(
-        self,
-        columns: str | Sequence[str] | Mapping[str, str],
-        batch_size: int = 32,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        epoch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        level: str = "image",
-        ragged: bool = False,
-        candidates: Candidates | int | None = None,
-        tail: str = "keep",
-        failed: str = "raise",
-        threads: int | None = None,
-    ) -> Stream:
-        """Batches of numpy arrays.
-
-        Args:
-            columns: what to read, and nothing else is read: columns (``mask_embeddings/NAME``, ``masks``) and fields of
-                tables (``targets.texts``), one or several; or a mapping, key in the batch -> column.
-            shuffle: a true permutation of all samples, decided by ``seed`` and ``epoch`` alone.
-            rank, world_size: sample p of the epoch's order goes to rank p modulo world_size.
-            level: a sample is an ``image`` (with a list of its targets), or a ``target``.
-            ragged: vectors of all samples one after the other, with offsets, instead of padded with zeros.
-            candidates: which masks to offer, or how many of the largest; default: all that were embedded.
-            tail: ``keep``, ``drop`` or ``repeat`` what fills no batch on every rank; the last two give all ranks equally
-                many batches.
-            failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
-            threads: read ahead in so many; 0 reads when asked. Default: 2, or 1 where samples are small (below 256 kB), as
-                threads then mostly wait for the interpreter lock.
-
-        The keys of a batch: :meth:`store.stream.batches.BatchReader.read`. An array's memory is used again as soon as nobody
-        holds it, or anything made of it.
-        """
-        return mix(
-            {self.split: self},
-            columns,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            epoch=epoch,
-            rank=rank,
-            world_size=world_size,
-            level=level,
-            ragged=ragged,
-            candidates=candidates,
-            tail=tail,
-            failed=failed,
-            threads=threads,
-        )
+    stream = stream
 
 
 @collection_paused()

@@ -131,13 +131,11 @@ def _first(waiting: deque[tuple[Step, Future[Batch]]]) -> tuple[Step, Batch]:
     return step, future.result()
 
 
-def mix(
-    splits: Mapping[str, OpenColumns],
+def stream(
+    splits: OpenColumns | Mapping[str, OpenColumns],
     columns: str | Sequence[str] | Mapping[str, str],
     batch_size: int = 32,
     *,
-    weights: Mapping[str, float] | None = None,
-    length: int | None = None,
     shuffle: bool = False,
     seed: int = 0,
     epoch: int = 0,
@@ -149,25 +147,49 @@ def mix(
     tail: str = "keep",
     failed: str = "raise",
     threads: int | None = None,
+    weights: Mapping[str, float] | None = None,
+    length: int | None = None,
 ) -> Stream:
-    """Stream several splits by weight; see :meth:`Split.stream` for the rest.
+    """Batches of numpy arrays, of one split or of several by weight.
+
+    This is ``split.stream(columns, ...)`` as well as ``mix({"a": split, "b": other}, columns, ...)``.
 
     Args:
-        splits: name -> split. Array columns must have one shape in all of them.
+        splits: a split, or several by name. Array columns must have one shape in all of them.
+        columns: what to read, and nothing else is read: columns (``mask_embeddings/splits.split``, ``masks``) and fields of
+            tables (``targets.texts``), one or several; or a mapping, key in the batch -> column.
+        shuffle: a true permutation of all samples, decided by ``seed`` and ``epoch`` alone.
+        rank, world_size: sample p of the epoch's order goes to rank p modulo world_size.
+        level: a sample is an ``image`` (with a list of its targets), or a ``target``.
+        ragged: vectors of all samples one after the other, with offsets, instead of padded with zeros.
+        candidates: which masks to offer, or how many of the largest; default: all that were embedded.
+        tail: ``keep``, ``drop`` or ``repeat`` what fills no batch on every rank; the last two give all ranks equally
+            many batches.
+        failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
+        threads: how many read ahead; 0 reads when asked. Default: 2, or 1 where samples are small (below 256 kB), as
+            threads then mostly wait for the interpreter lock.
         weights: name -> share of the samples of an epoch; default: as many as each has.
         length: samples of an epoch over all ranks; default: all there are. With weights or a length the turns are random
             and each source goes through shuffled laps of its own, which go on over epochs.
+
+    The keys of a batch: :meth:`store.stream.batches.BatchReader.read`. An array's memory is used again as soon as nobody
+    holds it, or anything made of it.
     """
     if level not in LEVELS:
         raise ValueError(f"found level={level!r}, expected one of {', '.join(LEVELS)}")
-    if not splits:
+    sources = {splits.split: splits} if isinstance(splits, OpenColumns) else splits
+    if not sources:
         raise ValueError("found no split to stream, expected one or more")
     per_target = level == "target"
-    request = Request(list(splits.values()), named(columns), per_target, Candidates.of(candidates))
+    request = Request(list(sources.values()), named(columns), per_target, Candidates.of(candidates))
     sets: dict[str, SampleSet] = {
-        name: sample_set(split, request.needed, per_target, failed) for name, split in splits.items()
+        name: sample_set(split, request.needed, per_target, failed) for name, split in sources.items()
     }
     schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
     if threads is None:
         threads = 2 if request.sample_bytes >= LARGE_SAMPLE_BYTES else 1
     return Stream(BatchReader(request, flag("ragged", ragged)), schedule, threads)
+
+
+mix = stream
+"""The name of :func:`stream` for several splits."""
