@@ -293,7 +293,7 @@ def test_only_what_belongs_to_the_current_runs_is_shown(ready: tuple[Any, Settin
     assert "elisa: left out: run " in out
     assert "is not the current one (train.seed: 0 -> 5); run: python cli.py" in out
     about = json.loads((folder / "elisa/run.json").read_text())
-    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"masks/val": "0" * 64}}))
+    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"val/masks": "0" * 64}}))
     out = report_command(settings, "val", cases=1)
     assert "is not the current one (data in val/masks changed); run: " in out
     (folder / "elisa/checkpoints").mkdir()
