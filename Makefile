@@ -5,6 +5,7 @@
 # make soak    the exhaustive suites
 # make bench-read    reading beside other loaders, in an environment of their own (Python 3.12); bench-write: adding a column
 # make bench-extract    everything mode and embeddings beside the code they replace
+# make bench-scale    what index, info, verify and a dry run take on 100 000 images, and how fast two cores index
 # make bench-train    an epoch from the store, from JSONL, and with vision models in every step
 # make clean   remove the demo's data
 # make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
@@ -16,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all test check soak bench-read bench-write bench-extract bench-train lock bench-lock clean
+.PHONY: setup repro repro-all test check soak bench-read bench-write bench-extract bench-train bench-scale lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -70,6 +71,9 @@ bench-extract: $(INSTALLED)
 
 bench-train: $(INSTALLED)
 	python -m tests.benchmarks.train $(BENCH_OPTIONS)
+
+bench-scale: $(INSTALLED)
+	python -m tests.benchmarks.scale $(BENCH_OPTIONS)
 
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock

@@ -1,0 +1,228 @@
+"""``make bench-scale``: what the commands cost on a split of 100 000 small images, and how fast ``index`` reads large ones.
+
+Every command is a process of its own, with the files in the page cache. The data set is made in a temporary folder. Masks and
+embeddings are stand-ins, one for each image, that go through the real pipeline into the store: no model is run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from tests.benchmarks import machine
+from tests.benchmarks.report import table
+
+ROOT = Path(__file__).resolve().parents[2]
+SPLIT = "train"
+SIDE_PX = 20
+"""Noise of 20 x 20 pixels is a JPEG of about 1 kB."""
+LARGE = (640, 480)
+
+
+def main() -> None:
+    """Make the data sets, run the commands, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=100_000, help="small images (default 100 000)")
+    parser.add_argument("--large-images", type=int, default=2_000, help="images of 640 x 480 px (default 2 000)")
+    parser.add_argument("--folder", type=Path, help="work here, and keep it; default: a temporary folder")
+    parser.add_argument("--json", type=Path, help="all figures into this file")
+    parser.add_argument("--fill", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.fill:
+        fill(options.fill)
+    elif options.read:
+        print(json.dumps(read(options.read)))
+    else:
+        with tempfile.TemporaryDirectory(prefix="bench-scale-") as temporary:
+            folder = options.folder or Path(temporary)
+            document = measure(folder, options.images, options.large_images)
+        if options.json:
+            options.json.write_text(json.dumps(document, indent=1) + "\n")
+        print(report(document))
+
+
+def measure(folder: Path, images: int, large_images: int) -> dict[str, Any]:
+    """Seconds and memory of each command, and images a second of ``index`` on one core and on two."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    os.sched_setaffinity(0, cores)
+    params = make_data(folder / "small", images, (SIDE_PX, SIDE_PX))
+    cli = (str(ROOT / "cli.py"), "--params", str(params))
+    ours = ("-m", "tests.benchmarks.scale")
+    commands = {
+        "index, for the first time": (*cli, "index"),
+        "index again": (*cli, "index"),
+        "info, of an index alone": (*cli, "info"),
+        "extract --dry-run, of an index alone": (*cli, "extract", "--dry-run"),
+        "(stand-ins for masks and embeddings)": (*ours, "--fill", str(params)),
+        "normalize": (*cli, "normalize"),
+        "info": (*cli, "info"),
+        "extract --dry-run": (*cli, "extract", "--dry-run"),
+        "extract, with nothing to do": (*cli, "extract"),
+        "verify --complete": (*cli, "verify", "--complete"),
+        "open_split and a first batch": (*ours, "--read", str(params)),
+    }
+    rows, said = {}, ""
+    for name, command in commands.items():
+        seconds, memory_bytes, said = timed(command)
+        rows[name] = {"seconds": seconds, "memory_bytes": memory_bytes}
+        print(f"{name}: {seconds:.1f} s, {memory_bytes / 1e6:.0f} MB", file=sys.stderr)
+    reading = json.loads(said)
+    rates = {}
+    if large_images:
+        for count in range(1, len(cores) + 1):
+            params = make_data(folder / f"large-{count}", large_images, LARGE)
+            seconds, _, said = timed((str(ROOT / "cli.py"), "--params", str(params), "index"), cores[:count])
+            rates[count] = large_images / seconds
+    facts = {"machine": machine.describe(folder), "versions": machine.versions(["numpy", "pyarrow", "pillow"])}
+    return {
+        **facts,
+        "images": images,
+        "large_images": large_images,
+        "commands": rows,
+        "reading": reading,
+        "rates": rates,
+    }
+
+
+def timed(arguments: Sequence[str], cores: Sequence[int] = ()) -> tuple[float, int, str]:
+    """Run Python with these arguments: seconds, peak memory in bytes, and what it printed."""
+    pin = partial(os.sched_setaffinity, 0, cores) if cores else None
+    start = time.perf_counter()
+    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=pin) as process:
+        assert process.stdout is not None
+        said = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)}: exit code {process.returncode}\n{said}")
+    return seconds, usage.ru_maxrss * 1024, said
+
+
+def make_data(folder: Path, count: int, size_px: tuple[int, int]) -> Path:
+    """A data set of ``count`` JPEGs with one question each, and its params file; what is there already is kept."""
+    split = folder / "data" / SPLIT
+    params = folder / "params.yaml"
+    if not params.exists():
+        split.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(partial(make_image, split, size_px), range(count)))
+        values = yaml.safe_load((ROOT / "params.yaml").read_text())
+        values |= {"store": str(folder / "store"), "dataset": "bench", "splits": [SPLIT], "shard_images": 256}
+        values["index"]["root"] = str(folder / "data")
+        values["masks"]["save_features"] = False
+        values["embed"] |= {"mask_encoders": ["demo_sam"], "image_encoders": ["demo_clip"]}
+        values["normalize"] |= {"name": "bench", "train": [SPLIT]}
+        values["run"] |= {"report_dir": str(folder / "report"), "train_dir": str(folder / "trained")}
+        params.write_text(yaml.safe_dump(values, sort_keys=False))
+    return params
+
+
+def make_image(split: Path, size_px: tuple[int, int], number: int) -> None:
+    """``<number>.jpg`` of seeded noise, coarse where it is large, and ``<number>.json`` with a rectangle as its answer."""
+    width, height = size_px
+    rng = np.random.default_rng(number)
+    coarse = Image.fromarray(rng.integers(0, 256, (min(height, 60), min(width, 80), 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    coarse.resize(size_px).save(buffer, "JPEG", quality=90)
+    (split / f"{number:06d}.jpg").write_bytes(buffer.getvalue())
+    x, y = width // 4, height // 4
+    shape = {"label": "target", "points": [[x, y], [3 * x, y], [3 * x, 3 * y], [x, 3 * y]]}
+    answer = {"shapes": [shape], "text": [f"what is number {number}?"], "is_sentence": True}
+    (split / f"{number:06d}.json").write_text(json.dumps(answer))
+
+
+def fill(params: Path) -> None:
+    """Bring masks, embeddings and matches of the split up to date, with a mask and a vector for each image that no model made."""
+    from pipeline.compute import compute_stage
+    from pipeline.config import load_settings
+    from pipeline.executors import LocalExecutor
+    from pipeline.graph import STAGES
+    from stages.base import Collector, Runner, ShardInput
+    from store import rle
+    from store.write.writer import ShardData
+
+    mask = np.zeros((SIDE_PX, SIDE_PX), bool)
+    mask[5:15, 5:15] = True
+    region = {"segmentation": [rle.encode(mask)], "bbox": [[5, 5, 10, 10]], "area": [100], "crop_box": [[0, 0, 20, 20]]}
+    scores = {"predicted_iou": [0.9], "stability_score": [0.9], "point_coords": [[10.0, 10.0]]}
+
+    def start(stage: str, params: Any, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
+        specs = [spec for spec in STAGES[stage].columns(params) if spec.name in wanted]
+
+        def compute(shard: ShardInput) -> dict[str, ShardData]:
+            out = {spec.name: Collector(spec) for spec in specs}
+            for spec in specs:
+                for index in shard.indices:
+                    if spec.layout is None:
+                        out[spec.name].ok(index, {**region, **scores})
+                    else:
+                        shape = (1, *spec.layout.row_shape[1:])
+                        out[spec.name].array(index, np.full(shape, index % 100, np.float32))
+            shard.tick(len(shard.indices))
+            return {name: collector.data() for name, collector in out.items()}
+
+        return compute
+
+    settings = load_settings(params)
+    for stage in ("masks", "embed", "match"):
+        if stage != "match":
+            STAGES[stage].start = partial(start, stage)  # type: ignore[attr-defined]
+        compute_stage(settings, stage, SPLIT, LocalExecutor())
+
+
+def read(params: Path) -> dict[str, float]:
+    """Seconds to import the store, to open the split, and from there to a first shuffled batch of 32."""
+    values = yaml.safe_load(params.read_text())
+    at = [time.perf_counter()]
+    from store import open_split
+
+    at.append(time.perf_counter())
+    split = open_split(values["store"], values["dataset"], SPLIT)
+    at.append(time.perf_counter())
+    encoder = f"mask_embeddings/{values['embed']['mask_encoders'][0]}"
+    next(iter(split.stream([encoder, "targets.texts"], 32, shuffle=True)))
+    at.append(time.perf_counter())
+    return dict(zip(("import", "open", "first_batch"), np.diff(at).tolist(), strict=True))
+
+
+def report(document: dict[str, Any]) -> str:
+    """The tables, with what they depend on."""
+    facts = ", ".join(f"{key} {value}" for part in ("machine", "versions") for key, value in document[part].items())
+    rows = [
+        [name, f"{found['seconds']:.1f}", f"{found['memory_bytes'] / 1e6:.0f}"]
+        for name, found in document["commands"].items()
+    ]
+    reading = document["reading"]
+    parts = [
+        f"{facts}. {document['images']} images, 256 in a shard.",
+        table(("", "seconds", "memory, MB"), rows),
+        f"open_split: {reading['open']:.2f} s; from there to the first shuffled batch of 32: {reading['first_batch']:.2f} s; "
+        f"the import before: {reading['import']:.2f} s.",
+    ]
+    rates = document["rates"]
+    if rates:
+        lines = [[str(count), f"{rate:.0f}", f"{rate / rates[1]:.2f}"] for count, rate in rates.items()]
+        parts.append(table(("cores", f"images/s of 640 x 480 px ({document['large_images']})", "of one core"), lines))
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()
