@@ -21,7 +21,8 @@ from pipeline.config import ROOT, Settings, VanishedError
 from pipeline.estimate import estimate
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.graph import specs
-from pipeline.plan import DONE, ColumnPlan, listed_entries, place_of, plan_split, plan_stage, plan_stages
+from pipeline.look import Look
+from pipeline.plan import DONE, ColumnPlan, place_of, plan_split, plan_stage, plan_stages, seen_entries
 from pipeline.preflight import (
     missing_weights,
     replacement,
@@ -56,16 +57,21 @@ def compute_stages(
 
     Options and errors: :func:`compute_stage`.
     """
+    look = Look(settings)
     if not dry_run:
-        _look_ahead(settings, stages, splits, executor, only, limit, replace)
+        _look_ahead(look, stages, splits, executor, only, limit, replace)
     options: dict[str, Any] = {"only": only, "limit": limit, "retry_failed": retry_failed, "dry_run": dry_run}
-    return [
-        compute_stage(settings, stage, split, executor, **options, replace=True) for split in splits for stage in stages
-    ]
+    summaries = []
+    for split in splits:
+        for stage in stages:
+            summaries.append(compute_stage(settings, stage, split, executor, **options, replace=True, look=look))
+            if summaries[-1].computed and not dry_run:
+                look = Look(settings)
+    return summaries
 
 
 def _look_ahead(
-    settings: Settings,
+    look: Look,
     stages: Sequence[str],
     splits: Sequence[str],
     executor: Executor,
@@ -73,14 +79,15 @@ def _look_ahead(
     limit: int | None,
     replace: bool,
 ) -> None:
+    settings = look.settings
     require_writable(ROOT / settings.run.report_dir)
     if "index" in stages:
         for split in splits:
-            listed_entries(settings, split)
+            seen_entries(look, split)
         return
     columns = set()
     for split in splits:
-        plans = _chosen(plan_stages(settings, stages, split), only)
+        plans = _chosen(plan_stages(settings, stages, split, look), only)
         reach = math.inf if limit is None else -(-limit // settings.shard_images)
         plans = [plan for plan in plans if any(shard < reach for shard in plan.todo)]
         if not replace:
@@ -108,6 +115,7 @@ def compute_stage(
     dry_run: bool = False,
     shards: Collection[int] | None = None,
     replace: bool = False,
+    look: Look | None = None,
 ) -> StageSummary:
     """Bring a stage's columns of a split up to date. Nothing in the store is changed before a first shard is computed.
 
@@ -118,38 +126,40 @@ def compute_stage(
         dry_run: plan, write nothing.
         shards: these alone.
         replace: also where finished shards of other parameters are lost by it.
+        look: what was seen of the store by now, where nothing was computed since.
 
     Raises:
         InputError: an upstream column is not done for these shards, or finished shards would be replaced; the message
             names the command.
     """
+    look = look or Look(settings)
     if dry_run:  # a plan looks further than the stage: what it reads may be about to change
-        every = [plan for plan in plan_split(settings, split, lenient=True)[0] if plan.spec.stage == stage]
+        every = [plan for plan in plan_split(settings, split, lenient=True, look=look)[0] if plan.spec.stage == stage]
     else:
-        every = plan_stage(settings, stage, split)
+        every = plan_stage(settings, stage, split, look)
     plans = _chosen(every, only)
     count = plans[0].meta.shards if plans else 0
     reach = count if limit is None else min(count, -(-limit // settings.shard_images))
     todo: dict[int, list[str]] = defaultdict(list)
     for plan in plans:
-        retry = [shard for shard in range(reach) if retry_failed and has_failures(settings, plan, split, shard)]
+        retry = [shard for shard in range(reach) if retry_failed and has_failures(look, plan, split, shard)]
         for shard in sorted({*plan.todo, *retry}):
             if shard < reach and (shards is None or shard in shards):
                 todo[shard].append(plan.spec.name)
     wanted = {name for names in todo.values() for name in names}
     chosen = [plan for plan in plans if plan.spec.name in wanted]
     if dry_run:
-        summary = tally(settings, stage, split, every, reach, todo)
+        summary = tally(look, stage, split, every, reach, todo)
         return dataclasses.replace(
             summary,
-            estimate=estimate(settings, plans, todo) if todo else None,
+            estimate=estimate(look, plans, todo) if todo else None,
             replaces=tuple(replacement(plan) for plan in chosen if plan.replaces),
             missing=missing_weights(settings, wanted),
         )
     if not replace:
         require_consent(chosen, split, f"extract --split {split} --stage {stage}")
-    require_upstream(settings, plans, split, todo)
-    require_images(settings, stage, split, plans, todo)
+    require_upstream(look, plans, split, todo)
+    require_images(look, stage, split, plans, todo)
     require_writable(*(plan.folder for plan in chosen))
     _warn_of_a_full_disk(settings, plans, todo)
     require_needs(settings, wanted, executor)
@@ -163,7 +173,7 @@ def compute_stage(
             begin_column(plan.folder, plan.meta, plan.found)
     _make_outputs(settings, stage, split)
     mark_unused(settings, split)
-    return tally(settings, stage, split, every, reach, todo)
+    return tally(Look(settings) if todo else look, stage, split, every, reach, todo)
 
 
 def mark_unused(settings: Settings, split: str) -> None:

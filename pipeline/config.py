@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,7 @@ class Settings(Sections):
             ("run.weights_dir", self.run.weights_dir),
             ("run.train_dir", self.run.train_dir),
             ("run.report_dir", self.run.report_dir),
+            ("run.cache_dir", self.run.cache_dir),
         ):
             if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value):
                 raise ValueError(
@@ -85,7 +87,12 @@ class Settings(Sections):
         return self
 
     def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # a dict has no hash
+        return self.hash_of_values
+
+    @cached_property
+    def hash_of_values(self) -> int:
+        """Of all values; a dict among them has no hash. Settings are frozen, so it is worked out once."""
+        return hash(self.model_dump_json())
 
     def command(self, *words: str) -> str:
         """A command to type, with the params file and the values that this one was given."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Settings
+from pipeline.look import Look
 from pipeline.plan import ColumnPlan, place_of
 from store.errors import DamagedStoreError
-from store.format.column import Commit, committed_shards, read_commit
+from store.format.column import Commit, committed_shards
 from store.format.layout import column_dir, parts_of
 
 PLACE_OF_WORK = ("device", "threads", "points_per_batch", "masks_per_batch", "images_per_batch", "prefetch")
@@ -30,12 +30,12 @@ class Estimate:
     measured: int
 
 
-def estimate(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, Sequence[str]]) -> Estimate | None:
+def estimate(look: Look, plans: Sequence[ColumnPlan], todo: Mapping[int, Sequence[str]]) -> Estimate | None:
     """Time and bytes of the shards in ``todo`` (shard -> columns); None where nothing like it was computed yet.
 
     Evidence are shards of any split with the same fingerprints, computed under the same settings of work.
     """
-    done = _evidence(settings, plans)
+    done = _evidence(look, plans)
     wanted = {name for names in todo.values() for name in names}
     timed = _same_work(done, wanted)
     sizes = {
@@ -61,16 +61,17 @@ def estimate(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int,
     )
 
 
-def _evidence(settings: Settings, plans: Sequence[ColumnPlan]) -> list[list[Commit]]:
+def _evidence(look: Look, plans: Sequence[ColumnPlan]) -> list[list[Commit]]:
     """Commits of these columns, in any split, that were computed as it would be done now; a list a shard."""
+    settings = look.settings
     now = settings.run.model_dump(include=set(PLACE_OF_WORK))
     found: dict[tuple[str, int], list[Commit]] = {}
     for split in settings.splits:
         for plan in plans:
-            folder = column_dir(settings.store_path, place_of(settings, split, plan.spec.name))
-            for shard in committed_shards(folder):
+            place = place_of(settings, split, plan.spec.name)
+            for shard in committed_shards(column_dir(settings.store_path, place)):
                 try:
-                    commit = read_commit(folder, shard)
+                    commit = look.records.commit(place, shard)
                 except DamagedStoreError:  # verify names it; here it is no evidence
                     continue
                 if commit is None or commit.fingerprint != plan.meta.fingerprint:

@@ -47,10 +47,14 @@ def sum_shard(task: SumTask) -> tuple[Any, int, str]:
     return total, count, commit.content
 
 
-def mean_state(settings: Settings, encoder: str, lenient: bool = False) -> str:
-    """``done``, ``missing``, or why the mean is stale; ``lenient`` as in :func:`pipeline.graph.column_identity`."""
+def mean_state(settings: Settings, encoder: str, lenient: bool = False, records: Lineage | None = None) -> str:
+    """``done``, ``missing``, or why the mean is stale.
+
+    Args:
+        lenient: as in :func:`pipeline.graph.column_identity`. records: what was read of the store by now.
+    """
     name = mean_of(settings, encoder)
-    place, look = name[1:], Lineage(settings.store_path)
+    place, look = name[1:], records or Lineage(settings.store_path)
     try:
         commit = look.commit(place, 0)
     except DamagedStoreError as error:

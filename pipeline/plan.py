@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.graph import STAGES, column_identity, differences, stage_specs
+from pipeline.look import Look
 from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
-from stages.index import order, reading, source_files, source_sha256
+from stages.index import order, reading, source_files
 from stages.names import did_you_mean
 from store.errors import DamagedStoreError
 from store.format import layout
@@ -99,6 +100,13 @@ def listed_entries(settings: Settings, split: str) -> tuple[Entry, ...]:
     return tuple(order(known_sources(settings, split), listed))
 
 
+def seen_entries(look: Look, split: str) -> tuple[Entry, ...]:
+    """:func:`listed_entries`, listed once in a look."""
+    if split not in look.entries:
+        look.entries[split] = listed_entries(look.settings, split)
+    return look.entries[split]
+
+
 def expected_meta(
     settings: Settings, spec: ColumnSpec, images: int, entries: Sequence[Entry] = (), lenient: bool = False
 ) -> ColumnMeta:
@@ -109,7 +117,7 @@ def expected_meta(
     return ColumnMeta(name, identity, fingerprint(identity), images, settings.shard_images, spec.layout, None, sources)
 
 
-def plan_stage(settings: Settings, stage: str, split: str) -> list[ColumnPlan]:
+def plan_stage(settings: Settings, stage: str, split: str, look: Look | None = None) -> list[ColumnPlan]:
     """The plan of every column of a stage in a split, as a run of that stage alone sees it.
 
     Raises:
@@ -117,12 +125,13 @@ def plan_stage(settings: Settings, stage: str, split: str) -> list[ColumnPlan]:
         DatasetError: the data set cannot be listed (for the index).
     """
     if stage != "index":
-        return plan_stages(settings, (stage,), split)
-    entries = listed_entries(settings, split)
-    return _plan(settings, (stage,), split, len(entries), entries, files_matter=True)
+        return plan_stages(settings, (stage,), split, look)
+    look = look or Look(settings)
+    entries = seen_entries(look, split)
+    return _plan(look, (stage,), split, len(entries), entries, files_matter=True)
 
 
-def plan_stages(settings: Settings, stages: Sequence[str], split: str) -> list[ColumnPlan]:
+def plan_stages(settings: Settings, stages: Sequence[str], split: str, look: Look | None = None) -> list[ColumnPlan]:
     """The plan of stages after the index, a shard being stale with what it reads; source files are not looked at.
 
     Raises:
@@ -131,7 +140,7 @@ def plan_stages(settings: Settings, stages: Sequence[str], split: str) -> list[C
     count = len(known_sources(settings, split))
     if not count:
         raise not_indexed(settings, split)
-    return _plan(settings, stages, split, count, None, files_matter=False)
+    return _plan(look or Look(settings), stages, split, count, None, files_matter=False)
 
 
 def not_indexed(settings: Settings, split: str) -> InputError:
@@ -145,7 +154,9 @@ def not_indexed(settings: Settings, split: str) -> InputError:
     return InputError(f"split {split} is not indexed{there}; run: python cli.py index --split {split}")
 
 
-def plan_split(settings: Settings, split: str, lenient: bool = False) -> tuple[list[ColumnPlan], str]:
+def plan_split(
+    settings: Settings, split: str, lenient: bool = False, look: Look | None = None
+) -> tuple[list[ColumnPlan], str]:
     """The plan of every column of a split, a shard being stale with what it reads; and a remark for a person.
 
     A store without its pictures is planned as it is; then nothing is said about the source files.
@@ -156,10 +167,10 @@ def plan_split(settings: Settings, split: str, lenient: bool = False) -> tuple[l
     Raises:
         InputError: the split is not indexed.
     """
-    remark = ""
+    remark, look = "", look or Look(settings)
     entries: tuple[Entry, ...] | None
     try:
-        entries = listed_entries(settings, split)
+        entries = seen_entries(look, split)
     except DatasetError as error:
         sources = known_sources(settings, split)
         if not sources:
@@ -168,11 +179,11 @@ def plan_split(settings: Settings, split: str, lenient: bool = False) -> tuple[l
         remark = f"source files not checked: {error}"
     if not known_sources(settings, split):
         raise not_indexed(settings, split)
-    return _plan(settings, tuple(STAGES), split, len(entries), entries, not remark, lenient), remark
+    return _plan(look, tuple(STAGES), split, len(entries), entries, not remark, lenient), remark
 
 
 def _plan(
-    settings: Settings,
+    look: Look,
     stages: Sequence[str],
     split: str,
     images: int,
@@ -180,11 +191,10 @@ def _plan(
     files_matter: bool,
     lenient: bool = False,
 ) -> list[ColumnPlan]:
-    look = Lineage(settings.store_path)
     plans: dict[str, ColumnPlan] = {}
-    for spec in (spec for stage in stages for spec in stage_specs(settings, stage)):
+    for spec in (spec for stage in stages for spec in stage_specs(look.settings, stage)):
         if not spec.name.startswith("/"):
-            plan = _plan_column(settings, look, spec, split, images, entries, files_matter, lenient)
+            plan = _plan_column(look, spec, split, images, entries, files_matter, lenient)
             plans[spec.name] = _behind(plan, [plans[name] for name in spec.reads if name in plans])
     return list(plans.values())
 
@@ -200,8 +210,7 @@ def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
 
 
 def _plan_column(
-    settings: Settings,
-    look: Lineage,
+    look: Look,
     spec: ColumnSpec,
     split: str,
     images: int,
@@ -210,11 +219,12 @@ def _plan_column(
     lenient: bool,
 ) -> ColumnPlan:
     """Compare a column on disk with what the settings want; its commits count even where ``column.json`` is lost."""
+    settings, records = look.settings, look.records
     meta = expected_meta(settings, spec, images, entries or (), lenient)
     place = place_of(settings, split, spec.name)
     folder = column_dir(settings.store_path, place)
     try:
-        found = look.meta(place)
+        found = records.meta(place)
     except DamagedStoreError:
         found = None
     states = []
@@ -222,10 +232,10 @@ def _plan_column(
         files: Mapping[str, str] | None = {}
         if spec.files and entries is not None:
             own = [entries[number] for number in meta.shard_range(shard)]
-            files = file_digests(settings, spec, own) if files_matter else None
-        states.append(_shard_state(look, spec, place, folder, meta, found, shard, files))
-    begun = is_begun(folder, meta) and not _cut_short(look, place, meta.shards)
-    replaces = _readable(look, place, found) if found and found.fingerprint != meta.fingerprint else ()
+            files = look.file_digests(files_of(spec, own)) if files_matter else None
+        states.append(_shard_state(records, spec, place, folder, meta, found, shard, files))
+    begun = is_begun(folder, meta) and not _cut_short(records, place, meta.shards)
+    replaces = _readable(records, place, found) if found and found.fingerprint != meta.fingerprint else ()
     changes = tuple(differences(found.identity, meta.identity)) if found and replaces else ()
     known = None if found is None else found.fingerprint
     return ColumnPlan(spec, place, folder, meta, tuple(states), begun, entries or (), known, replaces, changes)
@@ -287,11 +297,9 @@ def _shard_state(
     return ShardState(DONE)
 
 
-def file_digests(settings: Settings, spec: ColumnSpec, entries: Sequence[Entry]) -> dict[str, str]:
-    """sha256 of the source files that a shard of the index is made from, as they are now."""
-    root = ROOT / settings.index.root
-    paths = dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files or ""))
-    return {path: source_sha256(root, path) for path in paths}
+def files_of(spec: ColumnSpec, entries: Sequence[Entry]) -> list[str]:
+    """The source files that a shard of the index is made from."""
+    return list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files or "")))
 
 
 def upstream_digests(spec: ColumnSpec, content_of: Callable[[str], str], files: Mapping[str, str]) -> dict[str, str]:

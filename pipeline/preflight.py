@@ -11,10 +11,10 @@ from pathlib import Path
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.executors import Executor
 from pipeline.graph import specs, wanted_fingerprint
+from pipeline.look import Look
 from pipeline.plan import MISSING, STALE, ColumnPlan, place_of
 from pipeline.shard import require_device
 from stages.weights import locate, why_missing
-from store.format.lineage import Lineage
 from store.storage.listing import is_there
 
 ON_A_DEVICE = ("masks", "embed")
@@ -91,37 +91,34 @@ def replacement(plan: ColumnPlan) -> str:
     return f"{plan.spec.name}: {len(plan.replaces)} finished shards ({why})"
 
 
-def require_upstream(
-    settings: Settings, plans: Sequence[ColumnPlan], split: str, todo: Mapping[int, Collection[str]]
-) -> None:
+def require_upstream(look: Look, plans: Sequence[ColumnPlan], split: str, todo: Mapping[int, Collection[str]]) -> None:
     """Raise InputError, naming the command, where an upstream column of another stage is not done for these shards."""
     gaps: list[str] = []
     for plan in plans:
         shards = [shard for shard, names in todo.items() if plan.spec.name in names]
         own = {other.spec.name for other in plans}
         if shards and not set(plan.spec.reads) <= own:
-            gaps += upstream_gaps(settings, plan, split, shards)
+            gaps += upstream_gaps(look, plan, split, shards)
     if gaps:
         from pipeline.advice import to_complete
 
         column = gaps[0].split(" ", 1)[0]
         more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
-        raise InputError(f"split {split}: {gaps[0]}{more}; run: {to_complete(settings, split, column)}")
+        raise InputError(f"split {split}: {gaps[0]}{more}; run: {to_complete(look.settings, split, column)}")
 
 
-def upstream_gaps(settings: Settings, plan: ColumnPlan, split: str, shards: Sequence[int]) -> list[str]:
+def upstream_gaps(look: Look, plan: ColumnPlan, split: str, shards: Sequence[int]) -> list[str]:
     """Upstream columns that are not done for the shards, as a reason each."""
-    look = Lineage(settings.store_path)
-    gaps = []
+    settings, records, gaps = look.settings, look.records, []
     for name in plan.spec.reads:
         if name.startswith("/"):
             continue
         place, stage = place_of(settings, split, name), specs(settings)[name].stage
         want = wanted_fingerprint(settings, name)
         for shard in shards:
-            commit = look.commit(place, shard)
+            commit = records.commit(place, shard)
             if commit is None:
                 gaps.append(f"{name} shard {shard} is {MISSING} (stage {stage})")
-            elif commit.fingerprint != want or look.why_not_current(place, shard):
+            elif commit.fingerprint != want or records.why_not_current(place, shard):
                 gaps.append(f"{name} shard {shard} is {STALE} (stage {stage})")
     return gaps

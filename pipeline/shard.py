@@ -6,9 +6,7 @@ import platform
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -19,10 +17,13 @@ import pyarrow as pa
 from pipeline.begun import begin_once
 from pipeline.config import ROOT, InputError, Settings, VanishedError
 from pipeline.graph import STAGES, specs, wanted_fingerprint
-from pipeline.plan import file_digests, place_of, upstream_digests
+from pipeline.look import digest_files
+from pipeline.plan import files_of, place_of, upstream_digests
 from stages.base import Entry, Pixels, Runner, ShardInput
+from stages.digests import digests_in
 from stages.images import ImageFailure, inside, read_image
 from stages.index import source_sha256
+from stages.threads import in_threads
 from stages.weights import expected_sha256, locate
 from store.errors import ConflictError, IncompleteColumnError
 from store.format.arrays import AnyArray
@@ -127,7 +128,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
     digests = {
         read: source.commit(read).content for spec in wanted.values() for read in spec.reads if read not in wanted
     }
-    files = {name: file_digests(settings, spec, task.entries) for name, spec in wanted.items()}
+    files = {name: digest_files(settings, files_of(spec, task.entries)) for name, spec in wanted.items()}
     places = {name: place_of(settings, task.split, name) for name in wanted}
     before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
     start = task.shard * settings.shard_images
@@ -148,7 +149,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         memory = peak_memory()
         results = work(shard)
     for name, spec in wanted.items():  # what was read must be what the commit will say
-        if changed := files[name].items() ^ file_digests(settings, spec, task.entries).items():
+        if changed := files[name].items() ^ digest_files(settings, files_of(spec, task.entries)).items():
             raise VanishedError(f"{min(path for path, _ in changed)} changed or went away while it was read")
     run = {
         **_environment(),
@@ -157,7 +158,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         "load_seconds": round(at[0] - loading, 3),
         "image_seconds": image_seconds,
         "seconds": round(time.perf_counter() - began, 3),
-        "run": settings.run.model_dump(exclude={"scheduler", "weights_dir", "train_dir", "report_dir"}),
+        "run": settings.run.model_dump(exclude={"scheduler", "weights_dir", "train_dir", "report_dir", "cache_dir"}),
     }
 
     def commit() -> ShardResult:
@@ -250,13 +251,13 @@ class ShardSource:
 
     def pixels(self) -> Iterator[Pixels | None]:
         """The shard's images, ``run.prefetch`` of them decoded ahead in threads; None where the index says not ok."""
-        root = ROOT / self.settings.index.root
+        root, digests = ROOT / self.settings.index.root, digests_in(ROOT / self.settings.run.cache_dir)
         rows = self.rows("images")
 
         def decode(row: dict[str, Any]) -> Pixels | None:
             if row["status"] != OK:
                 return None
-            found = source_sha256(root, row["path"])
+            found = source_sha256(root, row["path"], digests)
             if found == "missing":
                 raise VanishedError(f"{row['path']} is gone, and was there when this run began")
             if found != row["sha256"]:
@@ -268,17 +269,9 @@ class ShardSource:
             except ImageFailure as error:  # the same bytes were read when it was indexed
                 raise VanishedError(f"{row['path']} changed while it was read: {error}") from error
 
-        if not self.settings.run.prefetch:
-            yield from map(decode, rows)
-            return
-        with ThreadPoolExecutor(min(4, self.settings.run.prefetch)) as pool:
-            waiting: deque[Future[Pixels | None]] = deque()
-            for row in rows:
-                waiting.append(pool.submit(decode, row))
-                if len(waiting) > self.settings.run.prefetch:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        prefetch = self.settings.run.prefetch
+        yield from in_threads(decode, rows, min(4, prefetch), prefetch)
+        digests.keep()
 
 
 def peak_memory() -> Callable[[], int] | None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
+from pipeline.look import Look
 from pipeline.plan import DONE, ColumnPlan, known_sources, place_of
 from stages.base import Entry
-from store.format.column import read_commit
-from store.format.layout import column_dir
 from store.format.schema import OK
 
 
 def require_images(
-    settings: Settings, stage: str, split: str, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]
+    look: Look, stage: str, split: str, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]
 ) -> None:
     """Find image files that are not there, before any work begins; what goes away later is no error of the input.
 
@@ -23,13 +24,13 @@ def require_images(
     """
     if stage not in ("masks", "embed") or not todo:
         return
+    settings, place = look.settings, place_of(look.settings, split, "images")
     known, root = known_sources(settings, split), ROOT / settings.index.root
-    folder = column_dir(settings.store_path, place_of(settings, split, "images"))
     done = [
         shard for shard in range(plans[0].meta.shards) if shard not in todo and plans[0].shards[shard].state == DONE
     ]
     for shard in (*todo, *done[-1:]):  # with the one that is compared before others are added
-        commit = read_commit(folder, shard)
+        commit = look.records.commit(place, shard)
         for number, status in enumerate(commit.status if commit else ()):
             path = known[shard * settings.shard_images + number][1]
             if status == OK and not (root / path).is_file():
@@ -41,12 +42,11 @@ def require_images(
 
 def unread_files(settings: Settings, split: str, entries: Sequence[Entry]) -> dict[str, int]:
     """Kind of file (its suffix) in the split's folder that no entry is made from -> how many; hidden files are not counted."""
-    root = ROOT / settings.index.root
-    if not (root / split).is_dir():
+    folder = ROOT / settings.index.root / split
+    if not folder.is_dir():
         return {}
     read = {path for entry in entries for path in (entry.source.path, *entry.source.annotations)}
-    rest = [path for path in (root / split).iterdir() if path.relative_to(root).as_posix() not in read]
-    kinds = (
-        "folder" if path.is_dir() else path.suffix or "no suffix" for path in rest if not path.name.startswith(".")
-    )
+    with os.scandir(folder) as found:
+        rest = [file for file in found if not file.name.startswith(".") and f"{split}/{file.name}" not in read]
+    kinds = ("folder" if file.is_dir() else Path(file.name).suffix or "no suffix" for file in rest)
     return dict(sorted(Counter(kinds).items()))

@@ -6,12 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.config import Settings
 from pipeline.estimate import Estimate
+from pipeline.look import Look
 from pipeline.plan import DONE, ColumnPlan, place_of
 from pipeline.sources import unread_files
-from store.format.column import Commit, read_commit
-from store.format.layout import column_dir
+from store.format.column import Commit
 from store.format.schema import ABSENT, FAILED, OK
 
 
@@ -45,7 +44,7 @@ class StageSummary:
 
 
 def tally(
-    settings: Settings, stage: str, split: str, plans: Sequence[ColumnPlan], reach: int, todo: Mapping[int, list[str]]
+    look: Look, stage: str, split: str, plans: Sequence[ColumnPlan], reach: int, todo: Mapping[int, list[str]]
 ) -> StageSummary:
     """Sums over the commits of the first ``reach`` shards."""
     vectors: Counter[str] = Counter()
@@ -57,13 +56,13 @@ def tally(
     seconds: dict[int, float] = defaultdict(float)
     for plan in plans:
         for shard in range(reach):
-            commit = read_commit(plan.folder, shard)
+            commit = look.records.commit(plan.place, shard)
             if commit is None or commit.fingerprint != plan.meta.fingerprint:
                 continue
             vectors[plan.spec.name] += sum(commit.counts)
             omitted[plan.spec.name] += commit.omitted
             seconds[shard] = max(seconds[shard], float(commit.run.get("seconds", 0)))
-            own = own_failures(settings, plan, split, commit) if commit.errors else {}
+            own = own_failures(look, plan, split, commit) if commit.errors else {}
             failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
             images_failed |= {(shard, position) for position in own}
             if stage == "index":  # where it begins
@@ -86,18 +85,18 @@ def tally(
         round(sum(seconds.values()), 1),
         len(images_absent),
         dict(notes),
-        unread_files(settings, split, plans[0].entries) if stage == "index" and plans else {},
+        unread_files(look.settings, split, plans[0].entries) if stage == "index" and plans else {},
         todo={name: shards for name, shards in left.items() if shards},
     )
 
 
-def own_failures(settings: Settings, plan: ColumnPlan, split: str, commit: Commit) -> dict[int, str]:
+def own_failures(look: Look, plan: ColumnPlan, split: str, commit: Commit) -> dict[int, str]:
     """Position in the shard -> reason, of the images that failed in this column and in none that it reads."""
     upstream = set()
     for name in plan.spec.reads:
         read = None
         if not name.startswith("/"):
-            read = read_commit(column_dir(settings.store_path, place_of(settings, split, name)), commit.shard)
+            read = look.records.commit(place_of(look.settings, split, name), commit.shard)
         upstream |= {number for number, status in enumerate(read.status if read else ()) if status != OK}
     return {
         int(position): reason
@@ -106,9 +105,9 @@ def own_failures(settings: Settings, plan: ColumnPlan, split: str, commit: Commi
     }
 
 
-def has_failures(settings: Settings, plan: ColumnPlan, split: str, shard: int) -> bool:
+def has_failures(look: Look, plan: ColumnPlan, split: str, shard: int) -> bool:
     """Whether a done shard holds images that failed in this column itself."""
     if plan.shards[shard].state != DONE:
         return False
-    commit = read_commit(plan.folder, shard)
-    return commit is not None and bool(own_failures(settings, plan, split, commit))
+    commit = look.records.commit(plan.place, shard)
+    return commit is not None and bool(own_failures(look, plan, split, commit))

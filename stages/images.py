@@ -14,7 +14,7 @@ import stat
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,17 +64,23 @@ class ImageFailure(ValueError):  # noqa: N818
 
 
 def inside(root: Path, relative: str) -> Path:
-    """Give ``root / relative`` (POSIX), or raise ImageFailure where its words lead elsewhere: an absolute path, or ``..``.
+    """Give ``root / relative`` (POSIX), or raise ImageFailure as :func:`check_inside`."""
+    check_inside(relative)
+    return root / relative
+
+
+def check_inside(relative: str) -> None:
+    """Raise ImageFailure where the words of a relative path (POSIX) lead out of its root: an absolute path, or ``..``.
 
     The check looks at the words alone. Links are followed wherever they lead: who may place one in the data set may
     place the file as well, while the words may come out of an annotation file that anybody wrote.
     """
-    path = PurePosixPath(relative)
-    if "\0" in relative or not path.parts:
+    parts = set(relative.split("/"))
+    absolute = relative.startswith("/")
+    if "\0" in relative or (parts <= {"", "."} and not absolute):
         raise ImageFailure(f"{relative!r} is not a path: it is empty or has a NUL character")
-    if path.is_absolute() or ".." in path.parts:
+    if absolute or ".." in parts:
         raise ImageFailure(f"{relative!r} leads outside the data set's folder ('..' or an absolute path)")
-    return root / path
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:

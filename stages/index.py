@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,12 +14,14 @@ from typing import Any
 from stages.base import Collector, ColumnSpec, Entry, Runner, ShardInput
 from stages.datasets import DATASETS
 from stages.datasets.base import Annotation, DatasetError, Source
-from stages.images import LOST_LINK, ImageFailure, inside, read_picture
+from stages.digests import Digests, digests_in
+from stages.images import LOST_LINK, ImageFailure, check_inside, inside, read_picture
 from stages.params import Sections
+from stages.threads import in_threads
 from store import rle
 from store.format import schema
 from store.format.schema import ABSENT, FAILED, REMOVED
-from store.storage.files import cached_sha256
+from store.storage.files import file_sha256
 from store.write.writer import ShardData
 
 VERSION = 2
@@ -24,6 +29,9 @@ VERSION = 2
 
 CONTROL = re.compile(r"</?s>|<unk>|<pad>|<image>|<im_(?:start|end|patch)>|<\|\w+\|>|<SEG_MASK_\d+>|\[(?:SEG|REJ)\]")
 """What language models read as something else than words; ``train`` refuses questions that have it."""
+
+_Found = tuple[Annotation, dict[str, Any]]
+"""An annotation, and the row of ``instances``."""
 
 
 def columns(params: Sections) -> list[ColumnSpec]:
@@ -92,21 +100,30 @@ def source_files(entry: Entry, files: str) -> tuple[str, ...]:
     return (entry.source.path,) if files == "images" else entry.source.annotations
 
 
-def source_sha256(root: Path, path: str) -> str:
+def source_sha256(root: Path, path: str, digests: Digests | None = None) -> str:
     """sha256 of a source file; ``missing``, or ``outside`` for a path whose words lead out of ``root``.
+
+    Args:
+        digests: those that are known; None: the file is read.
 
     Raises:
         FileNotFoundError: its whole folder is gone, e.g. an unmounted disk; that is no fact about the data set.
     """
     try:
-        file = inside(root, path)
+        check_inside(path)
     except ImageFailure:
         return "outside"
-    if file.is_file():
-        return cached_sha256(file)
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder is not there")
-    return "missing"
+    file, state = f"{root}/{path}", None
+    try:
+        state = os.stat(file)  # noqa: PTH116 - a Path for each of 100 000 files takes longer than to ask for its state
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+    if state is None or not stat.S_ISREG(state.st_mode):
+        if not Path(file).parent.is_dir():
+            raise FileNotFoundError(f"{path}: its folder is not there")
+        return "missing"
+    return file_sha256(Path(file)) if digests is None else digests.sha256(file, state)
 
 
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
@@ -115,27 +132,37 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     loader = DATASETS[params.index.format]
     folder = root / params.index.root
     annotate = partial(loader.annotate, folder, **reading(params))
+    digests = digests_in(root / params.run.cache_dir)
+    questions = bool({"instances", "targets"} & specs.keys())
+    threads = min(len(os.sched_getaffinity(0)), params.run.prefetch)
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}
         upstream = [None] * len(shard.indices) if "images" in out else shard.rows("images")
-        for index, entry, row in zip(shard.indices, shard.entries, upstream, strict=True):
-            image = row or image_row(folder, entry, params.index.max_pixels)
+
+        def read(number: int) -> tuple[dict[str, Any], _Found | ImageFailure | None]:
+            entry = shard.entries[number]
+            image = upstream[number] or image_row(folder, entry, params.index.max_pixels, digests)
+            return image, _annotated(annotate, entry, image) if questions else None
+
+        done = in_threads(read, range(len(shard.indices)), threads, params.run.prefetch)
+        for index, entry, (image, annotation) in zip(shard.indices, shard.entries, done, strict=True):
             if "images" in out:
                 _add_image(out["images"], index, image)
-            _add_annotation(out, index, image, entry, annotate)
+            if questions:
+                _add_annotation(out, index, image, entry, annotation)
             shard.tick(1)
         return {name: collector.data() for name, collector in out.items()}
 
     return compute
 
 
-def image_row(root: Path, entry: Entry, max_pixels: int) -> dict[str, Any]:
+def image_row(root: Path, entry: Entry, max_pixels: int, digests: Digests | None = None) -> dict[str, Any]:
     """The row of ``images``: size after EXIF, digest, and the reason if it cannot be used, or what is odd about its file."""
     row: dict[str, Any] = {"image_id": entry.source.image_id, "path": entry.source.path, "height_px": 0, "width_px": 0}
     if entry.removed:
         return {**row, "sha256": "", "status": REMOVED, "error": REMOVED}
-    sha256 = source_sha256(root, entry.source.path)
+    sha256 = source_sha256(root, entry.source.path, digests)
     try:
         path = inside(root, entry.source.path)
         if sha256 == "missing":
@@ -157,35 +184,44 @@ def _add_image(images: Collector, index: int, row: dict[str, Any]) -> None:
         images.failed(index, row["status"], row["error"], row)
 
 
+def _annotated(
+    annotate: Callable[[Source, int, int], Annotation], entry: Entry, image: Mapping[str, Any]
+) -> _Found | ImageFailure | None:
+    """What an image is annotated with, or why it cannot be used; None for an image that is not ok."""
+    if image["status"] != schema.OK:
+        return None
+    height_px = image["height_px"]
+    try:
+        found = annotate(entry.source, height_px, image["width_px"])
+    except ImageFailure as error:
+        return error
+    counts = [instance.segmentation for instance in found.instances]
+    instances = {
+        "segmentation": counts,
+        "bbox": [list(rle.bbox(item, height_px)) for item in counts],
+        "area": [rle.area(item) for item in counts],
+        "label": [instance.label for instance in found.instances],
+    }
+    return found, instances
+
+
 def _add_annotation(
     out: Mapping[str, Collector],
     index: int,
     image: Mapping[str, Any],
     entry: Entry,
-    annotate: Callable[[Source, int, int], Annotation],
+    annotated: _Found | ImageFailure | None,
 ) -> None:
-    wanted = [out[name] for name in ("instances", "targets") if name in out]
-    if not wanted:
+    if annotated is None or isinstance(annotated, ImageFailure):
+        for name in out.keys() & {"instances", "targets"}:
+            if annotated is None:
+                out[name].failed(index, image["status"], f"image: {image['error']}")
+            else:
+                out[name].failed(index, FAILED if entry.source.annotations else ABSENT, str(annotated))
         return
-    if image["status"] != schema.OK:
-        for column in wanted:
-            column.failed(index, image["status"], f"image: {image['error']}")
-        return
-    try:
-        annotation = annotate(entry.source, image["height_px"], image["width_px"])
-    except ImageFailure as error:
-        for column in wanted:
-            column.failed(index, FAILED if entry.source.annotations else ABSENT, str(error))
-        return
+    annotation, instances = annotated
     if "instances" in out:
-        counts = [instance.segmentation for instance in annotation.instances]
-        row = {
-            "segmentation": counts,
-            "bbox": [list(rle.bbox(item, image["height_px"])) for item in counts],
-            "area": [rle.area(item) for item in counts],
-            "label": [instance.label for instance in annotation.instances],
-        }
-        out["instances"].ok(index, row)
+        out["instances"].ok(index, instances)
     if "targets" in out:
         out["targets"].ok(
             index, [{**vars(target), "instances": list(target.instances)} for target in annotation.targets]

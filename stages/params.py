@@ -158,6 +158,8 @@ class RunParams(Params):
     """Folder of trained systems and their predictions."""
     report_dir: str
     """Folder of metrics and pictures."""
+    cache_dir: str = "data/cache"
+    """Folder of what is known of source files, so that they are not read again. It may be removed at any time."""
     max_failures: Annotated[int, Field(ge=0)]
     """More failed images than this end a run with exit code 1."""
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pipeline.config import InputError, Settings
 from pipeline.graph import specs
+from pipeline.look import Look
 from pipeline.means import mean_state
 from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_split
 from pipeline.preflight import missing_weights
-from store.format.column import read_commit
 from store.format.layout import find_columns, find_splits, what_exists
 from store.format.schema import ABSENT
 from store.storage.listing import folders, is_folder
@@ -25,16 +25,17 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
             f"store: {what_exists(store)}; name one of them as the store in the params, or index into a new one"
         )
     found: dict[str, Any] = {"store": settings.store, "dataset": settings.dataset, "splits": {}, "means": {}}
+    look = Look(settings)
     for split in splits:
         entry: dict[str, Any] = {"columns": {}}
         found["splits"][split] = entry
         try:
-            plans, remark = plan_split(settings, split, lenient=True)
+            plans, remark = plan_split(settings, split, lenient=True, look=look)
         except InputError as error:
             entry["remark"] = str(error)
             continue
         entry["images"] = plans[0].meta.images
-        entry["columns"] = {plan.spec.name: _column(plan) for plan in plans}
+        entry["columns"] = {plan.spec.name: _column(look, plan) for plan in plans}
         entry["absent"] = entry["columns"]["targets"]["status"].get(ABSENT, 0)
         if remark:
             entry["remark"] = remark
@@ -42,19 +43,19 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
         if others:
             entry["not_in_params"] = sorted(others)
     for encoder in settings.embed.mask_encoders:
-        found["means"][f"{settings.normalize.name}/{encoder}"] = mean_state(settings, encoder, lenient=True)
+        found["means"][f"{settings.normalize.name}/{encoder}"] = mean_state(settings, encoder, True, look.records)
     found["weights_missing"] = list(missing_weights(settings, known))
     return found
 
 
-def _column(plan: ColumnPlan) -> dict[str, Any]:
+def _column(look: Look, plan: ColumnPlan) -> dict[str, Any]:
     states = Counter(shard.state for shard in plan.shards)
     status: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     size = entries = omitted = 0
     for number, shard in enumerate(plan.shards):
-        commit = read_commit(plan.folder, number) if shard.state in (DONE, STALE) else None
+        commit = look.records.commit(plan.place, number) if shard.state in (DONE, STALE) else None
         if commit is not None:
             status.update(commit.status)
             errors.update(why for at, why in commit.errors.items() if commit.status[int(at)] != ABSENT)

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.compute import compute_stage
 from pipeline.config import Settings
 from pipeline.executors import Executor
+from pipeline.look import Look
 from pipeline.means import make_mean, mean_state, open_mean, require_embeddings
 from pipeline.plan import DONE, ColumnPlan, place_of, plan_stages
 from pipeline.preflight import require_upstream, require_writable
@@ -49,11 +50,10 @@ def _look_ahead(settings: Settings) -> None:
     for encoder in settings.embed.mask_encoders:
         require_embeddings(settings, encoder)
     made = all(mean_state(settings, encoder) == DONE for encoder in settings.embed.mask_encoders)
+    look = Look(settings)
     for split in settings.splits:
-        plans = plan_stages(settings, ("normalize",), split)
-        require_upstream(
-            settings, plans, split, {shard: [p.spec.name for p in plans] for shard in range(_shards(plans))}
-        )
+        plans = plan_stages(settings, ("normalize",), split, look)
+        require_upstream(look, plans, split, {shard: [p.spec.name for p in plans] for shard in range(_shards(plans))})
         require_writable(*(plan.folder for plan in plans if plan.todo or not plan.begun or not made))
     require_writable(*(() if made else (settings.store_path / "means",)), report_folder(settings))
 

@@ -13,6 +13,7 @@ from pipeline.config import InputError, Settings
 from pipeline.errors import DAMAGED
 from pipeline.executors import Executor, open_executor
 from pipeline.graph import STAGES, column_identity, specs
+from pipeline.look import Look
 from pipeline.means import make_mean, mean_state
 from pipeline.plan import DONE, known_sources, place_of, plan_split, plan_stage
 from pipeline.preflight import require_needs, require_writable
@@ -40,10 +41,10 @@ def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
     """A line for every column that the settings ask for and that is not done, with the reason."""
     for column in specs(settings):  # unknown models and missing digests are the settings' fault, not the store's
         column_identity(settings, column)
-    lines = []
+    lines, look = [], Look(settings)
     for split in splits:
         try:
-            plans, _ = plan_split(settings, split)
+            plans, _ = plan_split(settings, split, look=look)
         except InputError as error:
             lines.append(str(error))
             continue
@@ -57,7 +58,7 @@ def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
                     f"{plan.place}: column.json or zarr.json is not what it has to be, or a killed run left files"
                 )
     for encoder in settings.embed.mask_encoders:
-        state = mean_state(settings, encoder)
+        state = mean_state(settings, encoder, records=look.records)
         if state != DONE:
             lines.append(f"means/{settings.normalize.name}/{encoder}: {state}")
     return lines

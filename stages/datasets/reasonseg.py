@@ -19,6 +19,7 @@ region, and is no instance. A region that an earlier question about the image ha
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -59,8 +60,10 @@ def list_sources(root: Path, split: str, encoding: str | None = None) -> list[So
             f"no folder {split!r} in {root}{link} (folders there: {', '.join(there) or 'none'}); expected "
             f"{split}/*.jpg, each with a .json of the same name: set index.root or splits in params.yaml"
         )
-    images = _by_stem(folder, SUFFIXES)
-    jsons = _by_stem(folder, (".json",))
+    with os.scandir(folder) as files:
+        names = sorted(file.name for file in files)
+    images = _by_stem(folder.name, names, SUFFIXES)
+    jsons = _by_stem(folder.name, names, (".json",))
     if not images and not jsons:
         kinds = Counter("folders" if path.is_dir() else path.suffix or "no suffix" for path in folder.iterdir())
         found = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())) or "nothing at all"
@@ -175,18 +178,19 @@ def _further(images: Mapping[str, str], jsons: Mapping[str, str]) -> dict[str, l
     return {name: [stem for _, stem in sorted(numbered)] for name, numbered in found.items()}
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """File names of these suffixes, in any case, by stem."""
+def _by_stem(folder: str, names: Sequence[str], suffixes: tuple[str, ...]) -> dict[str, str]:
+    """Those of a folder's file names that have these suffixes, in any case, by stem. Strings: a Path for each takes seconds."""
     found: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        if f".{suffix.lower()}" not in suffixes or name.startswith("."):
             continue
-        if path.name != path.name.encode("utf-8", "replace").decode("utf-8"):
-            raise DatasetError(f"{folder.name}/{path.name!a}: expected a file name in UTF-8, rename it")
-        other = found.setdefault(path.stem, path.name)
-        if other != path.name:
+        if not name.isascii() and name != name.encode("utf-8", "replace").decode("utf-8"):
+            raise DatasetError(f"{folder}/{name!a}: expected a file name in UTF-8, rename it")
+        other = found.setdefault(stem, name)
+        if other != name:
             raise DatasetError(
-                f"{folder.name}/{other} and {folder.name}/{path.name} have the same stem, so one annotation "
+                f"{folder}/{other} and {folder}/{name} have the same stem, so one annotation "
                 "would belong to both: rename or remove one"
             )
     return found

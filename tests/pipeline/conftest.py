@@ -72,6 +72,7 @@ class Project:
         values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
         values["normalize"] |= {"name": "tiny", "train": ["train"], "report_vectors": 8}
         values["run"] |= {"report_dir": str(self.folder / "report"), "train_dir": str(self.folder / "trained")}
+        values["run"] |= {"cache_dir": str(self.folder / "cache")}
         values["run"] |= {"device": "cpu", "threads": 1, "max_failures": 0}
         for name, value in changes.items():
             section, _, key = name.partition("__")

@@ -151,8 +151,8 @@ def test_what_vanishes_during_the_run_is_to_be_run_again(
     real, images = pipeline.shard.source_sha256, alone.data / "val"
     away = alone.folder / "away"
 
-    def vanish(root: Path, path: str) -> str:
-        found = real(root, path) if what == "broken" else ""
+    def vanish(root: Path, path: str, digests: Any) -> str:
+        found = real(root, path, digests) if what == "broken" else ""
         if path == "val/hen.jpg":
             if what == "image":
                 (images / "hen.jpg").rename(away)
@@ -160,7 +160,7 @@ def test_what_vanishes_during_the_run_is_to_be_run_again(
                 images.rename(away)
             else:
                 (images / "hen.jpg").write_bytes(b"no picture")
-        return found or real(root, path)
+        return found or real(root, path, digests)
 
     monkeypatch.setattr(pipeline.shard, "source_sha256", vanish)
     done = alone.run("extract", "--split", "val", "--stage", "masks", before=("--set", f"run.prefetch={prefetch}"))
@@ -180,11 +180,11 @@ def test_what_changes_while_it_is_indexed_is_not_committed(alone: Any, monkeypat
 
     real, path = stages.index.image_row, alone.data / "val/fox.jpg"
 
-    def gone_for_a_moment(root: Path, entry: Any, max_pixels: int) -> dict[str, Any]:
+    def gone_for_a_moment(root: Path, entry: Any, max_pixels: int, digests: Any) -> dict[str, Any]:
         if entry.source.image_id != "fox":
-            return real(root, entry, max_pixels)
+            return real(root, entry, max_pixels, digests)
         path.rename(alone.folder / "away")
-        return real(root, entry, max_pixels)
+        return real(root, entry, max_pixels, digests)
 
     monkeypatch.setattr(stages.index, "image_row", gone_for_a_moment)
     done = alone.run("index", "--split", "val")
@@ -201,7 +201,7 @@ def test_a_data_set_that_went_away_while_it_is_indexed_is_to_be_run_again(
 ) -> None:
     import stages.index
 
-    def unmounted(root: Path, entry: Any, max_pixels: int) -> dict[str, Any]:
+    def unmounted(root: Path, entry: Any, max_pixels: int, digests: Any) -> dict[str, Any]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "val/fox.jpg")
 
     monkeypatch.setattr(stages.index, "image_row", unmounted)

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config import load_settings
 from pipeline.estimate import estimate
+from pipeline.look import Look
 from pipeline.plan import plan_split
 
 
@@ -48,10 +49,10 @@ def test_other_parameters_and_other_work_are_no_evidence(finished: Any) -> None:
     settings = load_settings(finished.params)
     plans = [plan for plan in plan_split(settings, "val")[0] if plan.spec.stage == "match"]
     todo = {0: ["match/targets", "match/instances"]}
-    found = estimate(settings, plans, todo)
+    found = estimate(Look(settings), plans, todo)
     assert found is not None
     assert found.gpu_bytes is None
     assert found.bytes > 0
-    assert estimate(settings, plans, {0: ["match/targets"]}) is None  # it was never computed alone
+    assert estimate(Look(settings), plans, {0: ["match/targets"]}) is None  # it was never computed alone
     other = load_settings(finished.params, ["run.threads=7"])
-    assert estimate(other, plans, todo) is None
+    assert estimate(Look(other), plans, todo) is None

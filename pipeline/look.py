@@ -1,0 +1,40 @@
+"""One look at the store and at the data set, for all that a command does before it changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.config import ROOT, Settings
+from stages.base import Entry
+from stages.digests import digests_in
+from stages.index import source_sha256
+from store.format.lineage import Lineage
+
+
+class Look:
+    """What a command has seen: each record is read, and each source file looked at, at most once.
+
+    What changes later is not seen, so a new look is taken after anything was computed.
+
+    entries: split -> its images in their order (:func:`pipeline.plan.listed_entries`).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.records = Lineage(settings.store_path)
+        self.entries: dict[str, tuple[Entry, ...]] = {}
+        self._files: dict[str, str] = {}
+
+    def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
+        """sha256 of source files as they were when first asked for; see :func:`stages.index.source_sha256`."""
+        paths = dict.fromkeys(paths)
+        self._files |= digest_files(self.settings, [path for path in paths if path not in self._files])
+        return {path: self._files[path] for path in paths}
+
+
+def digest_files(settings: Settings, paths: Iterable[str]) -> dict[str, str]:
+    """sha256 of source files as they are now; see :func:`stages.index.source_sha256`."""
+    root, digests = ROOT / settings.index.root, digests_in(ROOT / settings.run.cache_dir)
+    found = {path: source_sha256(root, path, digests) for path in paths}
+    digests.keep()
+    return found

@@ -1,0 +1,123 @@
+"""sha256 of source files, known from one command to the next, so that a picture is not read again to see whether it changed.
+
+A digest is kept with the file's size, times and inode, and counts for as long as these stay. Of a folder of source files
+there is one log below the cache folder, a line for each file, to which every process appends. It needs no lock: a line that a
+kill, a full disk or another writer tore does not fit its checksum, and a line that is lost means that one file is read again.
+The cache is no part of a store, and may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+import zlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from store.storage.files import file_sha256
+
+SETTLED_NS = 2_000_000_000
+"""A file that changed less than this before it was read may change again without another time: its digest is not kept."""
+_SPARE_LINES = 1000
+
+
+@dataclass
+class _Log:
+    """Digests of the files of one folder. known: name -> version and sha256, as they are in a line; fresh: lines to append."""
+
+    path: Path
+    known: dict[str, str]
+    fresh: list[bytes] = field(default_factory=list)
+
+
+class Digests:
+    """Digests of files, kept below ``folder``. Threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._logs: dict[str, _Log] = {}
+        self._one_at_a_time = threading.Lock()
+
+    def sha256(self, path: str, state: os.stat_result) -> str:
+        """sha256 (hex) of a file. It is read only if no digest of this version is known.
+
+        Args:
+            path: an absolute path. state: what :func:`os.stat` says of it now.
+        """
+        folder, _, name = path.rpartition("/")
+        version = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
+        log = self._logs.get(folder) or self._open(folder)
+        known = log.known.get(name)
+        if known is not None and known.startswith(version):
+            return known[len(version) :]
+        began_ns = time.time_ns()
+        found = file_sha256(Path(path))
+        if began_ns - state.st_ctime_ns > SETTLED_NS and _is_version(path, version):
+            log.known[name] = version + found
+            if "\n" not in name:
+                log.fresh.append(_line(f"{version}{found}\t{name}"))
+        return found
+
+    def keep(self) -> None:
+        """Append what was found since the last call to the logs. Where the cache cannot be written, nothing is kept."""
+        for log in [*self._logs.values()]:
+            with self._one_at_a_time:
+                lines, log.fresh = log.fresh, []
+            if lines:
+                with contextlib.suppress(OSError):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    with log.path.open("ab", buffering=0) as file:
+                        file.write(b"\n" + b"\n".join(lines) + b"\n")  # the first ends a line that was torn
+
+    def _open(self, folder: str) -> _Log:
+        with self._one_at_a_time:
+            if folder not in self._logs:
+                name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+                path = self.folder / f"{name}.log"
+                self._logs[folder] = _Log(path, _read(path))
+            return self._logs[folder]
+
+
+@lru_cache(maxsize=8)
+def digests_in(folder: Path) -> Digests:
+    """The digests that are kept below a folder; one instance for each folder in a process."""
+    return Digests(folder)
+
+
+def _is_version(path: str, version: str) -> bool:
+    """Whether a file is still of the version it was before it was read."""
+    with contextlib.suppress(OSError):
+        state = Path(path).stat()
+        return version == f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
+    return False
+
+
+def _line(entry: str) -> bytes:
+    data = entry.encode("utf-8", "surrogateescape")
+    return b"%08x %s" % (zlib.crc32(data), data)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """What a log says; of a file that is in it more than once, the last line counts. A log of mostly old lines is written again."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        return {}
+    known = {}
+    for line in lines:
+        check, _, data = line.partition(b" ")
+        if check == b"%08x" % zlib.crc32(data):
+            entry, tab, name = data.decode("utf-8", "surrogateescape").partition("\t")
+            if tab:
+                known[name] = entry
+    if len(lines) > 2 * len(known) + _SPARE_LINES:
+        again = b"\n".join(_line(f"{entry}\t{name}") for name, entry in known.items()) + b"\n"
+        temporary = path.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):
+            temporary.write_bytes(again)
+            temporary.replace(path)
+    return known
