@@ -40,6 +40,7 @@ def check_stored(task: ShardTask) -> None:
         lambda column, _: source.trouble(column, position),
         lambda: islice(source.pixels(), position, position + 1),
         lambda images: None,
+        columns=task.columns,
     )
     for column, data in runner(task)(shard).items():
         if commits[column].status[position] != OK:

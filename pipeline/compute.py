@@ -248,9 +248,15 @@ def _compare_with_stored(
     shard = max((shard for shard, columns in done.items() if columns), default=None)
     if shard is not None:
         count = len(plans[0].meta.shard_range(shard))
-        task = ShardTask(settings.model_dump_json(), stage, split, shard, count, done[shard])
+        task = ShardTask(settings.model_dump_json(), stage, split, shard, count, done[shard], _started(plans, todo))
         for _ in executor.map(check_stored, [task]):
             pass
+
+
+def _started(plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> tuple[str, ...]:
+    """Every column of the stage that any shard needs: a shard that lacks fewer is computed with the same models."""
+    wanted = {name for names in todo.values() for name in names}
+    return tuple(plan.spec.name for plan in plans if plan.spec.name in wanted)
 
 
 def _compute(
@@ -265,6 +271,7 @@ def _compute(
     if not todo:
         return
     meta, entries = plans[0].meta, plans[0].entries
+    started = _started(plans, todo)
     text, token = settings.model_dump_json(), uuid.uuid4().hex
     begin = {plan.spec.name: (plan.meta, plan.found) for plan in plans if not plan.begun}
     if stage == "index" and not isinstance(executor, LocalExecutor):
@@ -277,7 +284,7 @@ def _compute(
         span = meta.shard_range(shard)
         own = entries[span.start : span.stop]
         to_begin = {name: begin[name] for name in names if name in begin}
-        tasks.append(ShardTask(text, stage, split, shard, len(span), tuple(names), own, anew, to_begin, token))
+        tasks.append(ShardTask(text, stage, split, shard, len(span), tuple(names), started, own, anew, to_begin, token))
     with progress(f"{stage} {split}", sum(task.count for task in tasks), "image") as advance:
         if isinstance(executor, LocalExecutor):
             executor.finish_behind(partial(compute_shard, tick=advance), tasks)

@@ -41,6 +41,8 @@ class ShardTask:
     """What travels to a worker.
 
     Args:
+        columns: those of this shard that are to be computed.
+        started: columns that the stage is started for, the same for every shard of a run: its models are loaded once.
         entries: for the index alone.
         anew: compute also a shard that is done.
         begin: column -> its meta and the fingerprint that its ``column.json`` had, where the column is still to be begun.
@@ -53,6 +55,7 @@ class ShardTask:
     shard: int
     count: int
     columns: tuple[str, ...]
+    started: tuple[str, ...]
     entries: tuple[Entry, ...] = ()
     anew: bool = False
     begin: Mapping[str, tuple[ColumnMeta, str | None]] = field(default_factory=dict)
@@ -82,14 +85,14 @@ _one_at_a_time = threading.Lock()
 def runner(task: ShardTask) -> Runner:
     """A stage with its models loaded, kept from shard to shard; the models of another stage are let go first."""
     params = settings_of(task.settings)
-    names = {name for column in task.columns for name in specs(params)[column].weights}
+    names = {name for column in task.started for name in specs(params)[column].weights}
     digests = tuple((name, expected_sha256(name, params.weights_lock)) for name in sorted(names))
-    key = (task.settings, task.stage, task.columns, digests)
+    key = (task.settings, task.stage, task.started, digests)
     if key not in _loaded:
         _loaded.clear()
         weights = {name: locate(name, ROOT / params.run.weights_dir, params.weights_lock) for name in sorted(names)}
         try:
-            _loaded[key] = STAGES[task.stage].start(params, task.columns, weights, ROOT)
+            _loaded[key] = STAGES[task.stage].start(params, task.started, weights, ROOT)
         except ValueError as error:  # no work began: a device or a model that the settings name cannot be had
             raise InputError(str(error)) from error
     return _loaded[key]
@@ -141,7 +144,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         at.append(now)
         tick(images)
 
-    shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tock, task.entries)
+    shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tock, task.entries, task.columns)
     with _one_at_a_time:
         loading = time.perf_counter()
         work = runner(task)

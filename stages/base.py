@@ -68,6 +68,7 @@ class ShardInput:
         pixels: uint8 [H, W, 3] RGB of every image in turn, decoded ahead; None where ``images`` has another status than ok.
         entries: for the index alone.
         tick: called once an image, with 1, or after a few images with their number.
+        columns: those that this shard needs, of the ones that the stage was started for; None: all of them.
     """
 
     indices: range
@@ -77,6 +78,11 @@ class ShardInput:
     pixels: Callable[[], Iterator[Pixels | None]]
     tick: Callable[[int], None]
     entries: tuple[Entry, ...] = ()
+    columns: tuple[str, ...] | None = None
+
+    def collectors(self, specs: Mapping[str, ColumnSpec]) -> dict[str, Collector]:
+        """An empty :class:`Collector` for each column that this shard needs."""
+        return {name: Collector(spec) for name, spec in specs.items() if self.columns is None or name in self.columns}
 
 
 Runner = Callable[[ShardInput], dict[str, ShardData]]
@@ -89,7 +95,7 @@ class Stage(Protocol):
         """What it writes. Imports no torch."""
 
     def start(self, params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
-        """Load models; return the function that computes the ``wanted`` columns of a shard."""
+        """Load models; return the function that computes columns of a shard: those of the ``wanted`` ones that it needs."""
 
 
 def row_trouble(row: Mapping[str, Any], what: str) -> tuple[str, str] | None:

@@ -86,8 +86,8 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     size = params.run.images_per_batch or IMAGES_PER_BATCH[device]
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
-        out = {name: Collector(spec) for name, spec in specs.items()}
-        rows = {table: shard.rows(table) for table in dict.fromkeys(_regions(spec) for spec in specs.values())}
+        out = shard.collectors(specs)
+        rows = {table: shard.rows(table) for table in dict.fromkeys(_regions(column.spec) for column in out.values())}
         places = zip(itertools.count(), shard.indices, shard.rows("images"), shard.pixels(), strict=False)
         for group in ahead(groups(places, size)):
             array = cache(shard.array)  # SAM's embedding of an image serves its proposals and its instances

@@ -133,11 +133,11 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     folder = root / params.index.root
     annotate = partial(loader.annotate, folder, **reading(params))
     digests = digests_in(root / params.run.cache_dir)
-    questions = bool({"instances", "targets"} & specs.keys())
     threads = min(len(os.sched_getaffinity(0)), params.run.prefetch)
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
-        out = {name: Collector(spec) for name, spec in specs.items()}
+        out = shard.collectors(specs)
+        questions = bool({"instances", "targets"} & out.keys())
         upstream = [None] * len(shard.indices) if "images" in out else shard.rows("images")
 
         def read(number: int) -> tuple[dict[str, Any], _Found | ImageFailure | None]:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
+from stages.base import ColumnSpec, Runner, ShardInput, row_trouble
 from stages.names import did_you_mean
 from stages.params import Sections
 from stages.proposers.sam import SAM_MODELS, SamModel
@@ -73,7 +73,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
             return segment(shard, background)
 
     def segment(shard: ShardInput, background: Executor) -> dict[str, ShardData]:
-        out = {name: Collector(spec) for name, spec in specs.items()}
+        out = shard.collectors(specs)
         behind: list[tuple[int, Future[list[dict[str, Any]]]]] = []  # at most one image
 
         def collect() -> None:

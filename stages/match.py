@@ -27,7 +27,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
-        out = {name: Collector(spec) for name, spec in specs.items()}
+        out = shard.collectors(specs)
         instances = shard.rows("instances") if "match/instances" in out else [None] * len(shard.indices)
         targets = shard.rows("targets") if "match/targets" in out else []
         for position, (index, masks, annotated) in enumerate(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Runner, ShardInput
+from stages.base import VECTORS_PER_CHUNK, ColumnSpec, Runner, ShardInput
 from stages.encoders import encoder_line
 from stages.params import Sections
 from store.format.arrays import AnyArray
@@ -86,7 +86,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
-        out = {name: Collector(spec) for name, spec in specs.items()}
+        out = shard.collectors(specs)
         for column in out.values():
             source, mean = column.spec.reads
             vector = shard.array(mean, 0)

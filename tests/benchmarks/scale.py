@@ -79,16 +79,15 @@ def measure(folder: Path, images: int, large_images: int) -> dict[str, Any]:
     }
     rows, said = {}, ""
     for name, command in commands.items():
-        seconds, memory_bytes, said = timed(command)
-        rows[name] = {"seconds": seconds, "memory_bytes": memory_bytes}
-        print(f"{name}: {seconds:.1f} s, {memory_bytes / 1e6:.0f} MB", file=sys.stderr)
+        rows[name], said = timed(command)
+        print(f"{name}: {rows[name]}", file=sys.stderr)
     reading = json.loads(said)
     rates = {}
     if large_images:
         for count in range(1, len(cores) + 1):
             params = make_data(folder / f"large-{count}", large_images, LARGE)
-            seconds, _, said = timed((str(ROOT / "cli.py"), "--params", str(params), "index"), cores[:count])
-            rates[count] = large_images / seconds
+            found, _ = timed((str(ROOT / "cli.py"), "--params", str(params), "index"), cores[:count])
+            rates[count] = large_images / found["seconds"]
     facts = {"machine": machine.describe(folder), "versions": machine.versions(["numpy", "pyarrow", "pillow"])}
     return {
         **facts,
@@ -100,8 +99,8 @@ def measure(folder: Path, images: int, large_images: int) -> dict[str, Any]:
     }
 
 
-def timed(arguments: Sequence[str], cores: Sequence[int] = ()) -> tuple[float, int, str]:
-    """Run Python with these arguments: seconds, peak memory in bytes, and what it printed."""
+def timed(arguments: Sequence[str], cores: Sequence[int] = ()) -> tuple[dict[str, float], str]:
+    """Run Python with these arguments: seconds, those of them at work on a core, peak memory; and what it printed."""
     pin = partial(os.sched_setaffinity, 0, cores) if cores else None
     start = time.perf_counter()
     with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=pin) as process:
@@ -112,7 +111,8 @@ def timed(arguments: Sequence[str], cores: Sequence[int] = ()) -> tuple[float, i
     seconds = time.perf_counter() - start
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)}: exit code {process.returncode}\n{said}")
-    return seconds, usage.ru_maxrss * 1024, said
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "memory_mb": usage.ru_maxrss * 1024 / 1e6}, said
 
 
 def make_data(folder: Path, count: int, size_px: tuple[int, int]) -> Path:
@@ -129,7 +129,7 @@ def make_data(folder: Path, count: int, size_px: tuple[int, int]) -> Path:
         values["masks"]["save_features"] = False
         values["embed"] |= {"mask_encoders": ["demo_sam"], "image_encoders": ["demo_clip"]}
         values["normalize"] |= {"name": "bench", "train": [SPLIT]}
-        values["run"] |= {"report_dir": str(folder / "report"), "train_dir": str(folder / "trained")}
+        values["run"] |= {f"{name}_dir": str(folder / name) for name in ("report", "train", "cache")}
         params.write_text(yaml.safe_dump(values, sort_keys=False))
     return params
 
@@ -206,13 +206,13 @@ def report(document: dict[str, Any]) -> str:
     """The tables, with what they depend on."""
     facts = ", ".join(f"{key} {value}" for part in ("machine", "versions") for key, value in document[part].items())
     rows = [
-        [name, f"{found['seconds']:.1f}", f"{found['memory_bytes'] / 1e6:.0f}"]
+        [name, f"{found['seconds']:.1f}", f"{found['cpu_seconds']:.1f}", f"{found['memory_mb']:.0f}"]
         for name, found in document["commands"].items()
     ]
     reading = document["reading"]
     parts = [
         f"{facts}. {document['images']} images, 256 in a shard.",
-        table(("", "seconds", "memory, MB"), rows),
+        table(("", "seconds", "at work on a core, s", "memory, MB"), rows),
         f"open_split: {reading['open']:.2f} s; from there to the first shuffled batch of 32: {reading['first_batch']:.2f} s; "
         f"the import before: {reading['import']:.2f} s.",
     ]

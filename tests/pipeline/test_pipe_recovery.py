@@ -169,7 +169,7 @@ def test_threads_of_one_worker_do_not_share_a_model_at_work(finished: Any, tmp_p
 
     begin_column(finished.store / "tiny/masks/train", expected_meta(settings, spec, 5))
     tasks = [
-        ShardTask(settings.model_dump_json(), "masks", "train", shard, count, ("masks",))
+        ShardTask(settings.model_dump_json(), "masks", "train", shard, count, ("masks",), ("masks",))
         for shard, count in enumerate((2, 2, 1))
     ]
     threads = [threading.Thread(target=run_shard, args=(task,)) for task in tasks]
