@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from pipeline.config import ROOT, Settings
 from stages.base import Entry
 from stages.digests import digests_in
 from stages.index import source_sha256
+from store.format.column import ColumnMeta
 from store.format.lineage import Lineage
+from store.write.writer import is_begun
 
 
 class Look:
@@ -24,6 +27,14 @@ class Look:
         self.records = Lineage(settings.store_path)
         self.entries: dict[str, tuple[Entry, ...]] = {}
         self._files: dict[str, str] = {}
+        self._begun: dict[tuple[Path, str, int], bool] = {}
+
+    def is_begun(self, folder: Path, meta: ColumnMeta) -> bool:
+        """:func:`store.write.writer.is_begun`, asked once."""
+        key = (folder, meta.fingerprint, meta.images)
+        if key not in self._begun:
+            self._begun[key] = is_begun(folder, meta)
+        return self._begun[key]
 
     def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
         """sha256 of source files as they were when first asked for; see :func:`stages.index.source_sha256`."""

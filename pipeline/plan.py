@@ -23,7 +23,6 @@ from store.format.layout import column_dir, find_splits, what_exists
 from store.format.lineage import FILE, Lineage, upstream_place
 from store.format.tables import read_table
 from store.storage.listing import folders, is_folder, state_of
-from store.write.writer import is_begun
 
 DONE, MISSING, STALE, DAMAGED = "done", "missing", "stale", "damaged"
 
@@ -234,7 +233,7 @@ def _plan_column(
             own = [entries[number] for number in meta.shard_range(shard)]
             files = look.file_digests(files_of(spec, own)) if files_matter else None
         states.append(_shard_state(records, spec, place, folder, meta, found, shard, files))
-    begun = is_begun(folder, meta) and not _cut_short(records, place, meta.shards)
+    begun = look.is_begun(folder, meta) and not _cut_short(records, place, meta.shards)
     replaces = _readable(records, place, found) if found and found.fingerprint != meta.fingerprint else ()
     changes = tuple(differences(found.identity, meta.identity)) if found and replaces else ()
     known = None if found is None else found.fingerprint

@@ -69,6 +69,7 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "run.weights_dir=elsewhere": ("", ()),
     "run.train_dir=elsewhere": ("", ()),
     "run.report_dir=elsewhere": ("", ()),
+    "run.cache_dir=/dev/null/nowhere": ("", ()),
     "run.max_failures=3": ("", ()),
 }
 SPECIAL = {
