@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.config import ROOT, Settings
 from stages.base import Entry
 from stages.digests import digests_in
-from stages.index import source_sha256
+from stages.index import source_digests
 from store.format.column import ColumnMeta
 from store.format.lineage import Lineage
 from store.write.writer import is_begun
@@ -37,15 +37,13 @@ class Look:
         return self._begun[key]
 
     def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
-        """sha256 of source files as they were when first asked for; see :func:`stages.index.source_sha256`."""
+        """sha256 of source files as they were when first asked for; see :func:`stages.index.source_digests`."""
         paths = dict.fromkeys(paths)
         self._files |= digest_files(self.settings, [path for path in paths if path not in self._files])
         return {path: self._files[path] for path in paths}
 
 
 def digest_files(settings: Settings, paths: Iterable[str]) -> dict[str, str]:
-    """sha256 of source files as they are now; see :func:`stages.index.source_sha256`."""
+    """sha256 of source files as they are now; see :func:`stages.index.source_digests`."""
     root, digests = ROOT / settings.index.root, digests_in(ROOT / settings.run.cache_dir)
-    found = {path: source_sha256(root, path, digests) for path in paths}
-    digests.keep()
-    return found
+    return source_digests(root, paths, digests)

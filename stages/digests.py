@@ -42,21 +42,27 @@ class Digests:
         self._logs: dict[str, _Log] = {}
         self._one_at_a_time = threading.Lock()
 
-    def sha256(self, path: str, state: os.stat_result) -> str:
-        """sha256 (hex) of a file. It is read only if no digest of this version is known.
+    def known(self, path: str, state: os.stat_result) -> str | None:
+        """sha256 (hex) of a file, if its digest is known.
 
         Args:
             path: an absolute path. state: what :func:`os.stat` says of it now.
         """
         folder, _, name = path.rpartition("/")
-        version = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
-        log = self._logs.get(folder) or self._open(folder)
-        known = log.known.get(name)
-        if known is not None and known.startswith(version):
-            return known[len(version) :]
+        version = _version(state)
+        entry = (self._logs.get(folder) or self._open(folder)).known.get(name)
+        return entry[len(version) :] if entry is not None and entry.startswith(version) else None
+
+    def sha256(self, path: str, state: os.stat_result) -> str:
+        """:meth:`known`, or else that of the file as it is read now."""
+        known = self.known(path, state)
+        if known is not None:
+            return known
         began_ns = time.time_ns()
         found = file_sha256(Path(path))
-        if began_ns - state.st_ctime_ns > SETTLED_NS and _is_version(path, version):
+        if began_ns - state.st_ctime_ns > SETTLED_NS and _is_still(path, state):
+            folder, _, name = path.rpartition("/")
+            log, version = self._open(folder), _version(state)
             log.known[name] = version + found
             if "\n" not in name:
                 log.fresh.append(_line(f"{version}{found}\t{name}"))
@@ -88,11 +94,14 @@ def digests_in(folder: Path) -> Digests:
     return Digests(folder)
 
 
-def _is_version(path: str, version: str) -> bool:
-    """Whether a file is still of the version it was before it was read."""
+def _version(state: os.stat_result) -> str:
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
+
+
+def _is_still(path: str, state: os.stat_result) -> bool:
+    """Whether a file is of the version that it was of before it was read."""
     with contextlib.suppress(OSError):
-        state = Path(path).stat()
-        return version == f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
+        return _version(Path(path).stat()) == _version(state)
     return False
 
 

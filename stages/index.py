@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from stages.base import Collector, ColumnSpec, Entry, Runner, ShardInput
 from stages.datasets import DATASETS
 from stages.datasets.base import Annotation, DatasetError, Source
 from stages.digests import Digests, digests_in
-from stages.images import LOST_LINK, ImageFailure, check_inside, inside, read_picture
+from stages.images import LOST_LINK, ImageFailure, check_inside, inside, picture_size
 from stages.params import Sections
-from stages.threads import in_threads
+from stages.threads import cores, in_threads
 from store import rle
 from store.format import schema
 from store.format.schema import ABSENT, FAILED, REMOVED
@@ -101,10 +101,36 @@ def source_files(entry: Entry, files: str) -> tuple[str, ...]:
 
 
 def source_sha256(root: Path, path: str, digests: Digests | None = None) -> str:
-    """sha256 of a source file; ``missing``, or ``outside`` for a path whose words lead out of ``root``.
+    """sha256 of a source file, or what :func:`_source` says instead of its state. Raises as that does.
 
-    Args:
-        digests: those that are known; None: the file is read.
+    ``digests``: those that are known; None: the file is read.
+    """
+    file, state = f"{root}/{path}", _source(root, path)
+    if isinstance(state, str):
+        return state
+    return file_sha256(Path(file)) if digests is None else digests.sha256(file, state)
+
+
+def source_digests(root: Path, paths: Iterable[str], digests: Digests) -> dict[str, str]:
+    """:func:`source_sha256` of several files; those that have to be read are read in threads."""
+    found: dict[str, str] = {}
+    unknown: dict[str, os.stat_result] = {}
+    for path in paths:
+        state = _source(root, path)
+        known = state if isinstance(state, str) else digests.known(f"{root}/{path}", state)
+        if isinstance(known, str):
+            found[path] = known
+        elif not isinstance(state, str):
+            unknown[path] = state
+    threads = cores() if len(unknown) > 1 else 0
+    read = in_threads(lambda path: digests.sha256(f"{root}/{path}", unknown[path]), unknown, threads, 4 * threads)
+    found |= zip(unknown, read, strict=True)
+    digests.keep()
+    return found
+
+
+def _source(root: Path, path: str) -> os.stat_result | str:
+    """The state of a source file; ``missing``, or ``outside`` for a path whose words lead out of ``root``.
 
     Raises:
         FileNotFoundError: its whole folder is gone, e.g. an unmounted disk; that is no fact about the data set.
@@ -123,7 +149,7 @@ def source_sha256(root: Path, path: str, digests: Digests | None = None) -> str:
         if not Path(file).parent.is_dir():
             raise FileNotFoundError(f"{path}: its folder is not there")
         return "missing"
-    return file_sha256(Path(file)) if digests is None else digests.sha256(file, state)
+    return state
 
 
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
@@ -133,7 +159,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     folder = root / params.index.root
     annotate = partial(loader.annotate, folder, **reading(params))
     digests = digests_in(root / params.run.cache_dir)
-    threads = min(len(os.sched_getaffinity(0)), params.run.prefetch)
+    threads = min(cores(), params.run.prefetch)
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
         out = shard.collectors(specs)
@@ -168,12 +194,11 @@ def image_row(root: Path, entry: Entry, max_pixels: int, digests: Digests | None
         if sha256 == "missing":
             reason = f"{LOST_LINK}:" if path.is_symlink() else "no image file"
             return {**row, "sha256": "", "status": FAILED, "error": f"{reason} {entry.source.path}"}
-        picture = read_picture(path, max_pixels)
+        height_px, width_px, note = picture_size(path, max_pixels)
     except ImageFailure as error:
         return {**row, "sha256": "" if sha256 == "outside" else sha256, "status": FAILED, "error": str(error)}
-    height, width, _ = picture.pixels.shape
-    size = {"height_px": height, "width_px": width}
-    return {**row, **size, "sha256": sha256, "status": schema.OK, "error": picture.note}
+    size = {"height_px": height_px, "width_px": width_px}
+    return {**row, **size, "sha256": sha256, "status": schema.OK, "error": note}
 
 
 def _add_image(images: Collector, index: int, row: dict[str, Any]) -> None:

@@ -151,7 +151,7 @@ class RunParams(Params):
     images_per_batch: AtOnce = None
     """Images whose masks are embedded together; null: 1 on a processor, 8 on a GPU."""
     prefetch: Annotated[int, Field(ge=0)]
-    """Images decoded ahead, in threads."""
+    """Images decoded ahead, in threads; 0: none. ``index`` also reads annotations in them, on every core it may use."""
     weights_dir: str
     """Folder of fetched checkpoints."""
     train_dir: str
