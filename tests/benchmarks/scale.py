@@ -149,7 +149,7 @@ def make_image(split: Path, size_px: tuple[int, int], number: int) -> None:
 
 
 def fill(params: Path) -> None:
-    """Bring masks, embeddings and matches of the split up to date, with a mask and a vector for each image that no model made."""
+    """Bring masks, embeddings and matches of the split up to date, with one of each for an image, which nothing computed."""
     from pipeline.compute import compute_stage
     from pipeline.config import load_settings
     from pipeline.executors import LocalExecutor
@@ -160,6 +160,7 @@ def fill(params: Path) -> None:
 
     mask = np.zeros((SIDE_PX, SIDE_PX), bool)
     mask[5:15, 5:15] = True
+    matched = {"iou": [0.5], "iop": [0.5], "iou_valid": [0.5], "iop_valid": [0.5]}
     region = {"segmentation": [rle.encode(mask)], "bbox": [[5, 5, 10, 10]], "area": [100], "crop_box": [[0, 0, 20, 20]]}
     scores = {"predicted_iou": [0.9], "stability_score": [0.9], "point_coords": [[10.0, 10.0]]}
 
@@ -170,7 +171,11 @@ def fill(params: Path) -> None:
             out = {spec.name: Collector(spec) for spec in specs}
             for spec in specs:
                 for index in shard.indices:
-                    if spec.layout is None:
+                    if spec.name == "match/targets":
+                        out[spec.name].ok(index, [{"target_id": f"{index:06d}/0", **matched}])
+                    elif spec.name == "match/instances":
+                        out[spec.name].ok(index, {"iou": [[0.5]], "iop": [[0.5]]})
+                    elif spec.layout is None:
                         out[spec.name].ok(index, {**region, **scores})
                     else:
                         shape = (1, *spec.layout.row_shape[1:])
@@ -182,8 +187,7 @@ def fill(params: Path) -> None:
 
     settings = load_settings(params)
     for stage in ("masks", "embed", "match"):
-        if stage != "match":
-            STAGES[stage].start = partial(start, stage)  # type: ignore[attr-defined]
+        STAGES[stage].start = partial(start, stage)  # type: ignore[attr-defined]
         compute_stage(settings, stage, SPLIT, LocalExecutor())
 
 

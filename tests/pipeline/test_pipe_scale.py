@@ -99,7 +99,7 @@ def test_models_are_loaded_once_whichever_columns_lack(finished: Any, monkeypatc
     }  # fmt: skip
     want, since = finished.content(), finished.times()
     for column, shard in lost:
-        (finished.store / f"tiny/train/{column}/commits/{shard:05d}.json").unlink()
+        (finished.store / f"tiny/{column}/train/commits/{shard:05d}.json").unlink()
     started, real = [], stages.embed.start
 
     def counted(params: Any, wanted: Any, *rest: Any) -> Any:
@@ -111,5 +111,5 @@ def test_models_are_loaded_once_whichever_columns_lack(finished: Any, monkeypatc
     assert done.code == 0, done.err
     assert len(started) == 1
     assert set(started[0]) == {column for column, _ in lost}
-    assert finished.recomputed(since) == {f"train/{column}#{shard}" for column, shard in lost}
+    assert finished.recomputed(since) == {f"{column}/train#{shard}" for column, shard in lost}
     assert finished.content() == want
