@@ -61,13 +61,11 @@ def compute_stages(
     if not dry_run:
         _look_ahead(look, stages, splits, executor, only, limit, replace)
     options: dict[str, Any] = {"only": only, "limit": limit, "retry_failed": retry_failed, "dry_run": dry_run}
-    summaries = []
-    for split in splits:
-        for stage in stages:
-            summaries.append(compute_stage(settings, stage, split, executor, **options, replace=True, look=look))
-            if summaries[-1].computed and not dry_run:
-                look = Look(settings)
-    return summaries
+    return [
+        compute_stage(settings, stage, split, executor, **options, replace=True, look=look)
+        for split in splits
+        for stage in stages
+    ]
 
 
 def _look_ahead(
@@ -126,7 +124,7 @@ def compute_stage(
         dry_run: plan, write nothing.
         shards: these alone.
         replace: also where finished shards of other parameters are lost by it.
-        look: what was seen of the store by now, where nothing was computed since.
+        look: what was seen by now; renewed where this changes the store.
 
     Raises:
         InputError: an upstream column is not done for these shards, or finished shards would be replaced; the message
@@ -168,12 +166,14 @@ def compute_stage(
         _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
     except FileNotFoundError as error:  # at the beginning it was there
         raise VanishedError(f"{error.filename or error} went away during the run") from error
-    for plan in plans:
-        if not plan.begun and plan.spec.name not in wanted and plan.meta.shards > len(plan.todo):
-            begin_column(plan.folder, plan.meta, plan.found)
+    lost = [p for p in plans if not p.begun and p.spec.name not in wanted and p.meta.shards > len(p.todo)]
+    for plan in lost:
+        begin_column(plan.folder, plan.meta, plan.found)
+    if todo or lost:
+        look.renew()
     _make_outputs(settings, stage, split)
     mark_unused(settings, split)
-    return tally(Look(settings) if todo else look, stage, split, every, reach, todo)
+    return tally(look, stage, split, every, reach, todo)
 
 
 def mark_unused(settings: Settings, split: str) -> None:

@@ -17,14 +17,18 @@ from store.write.writer import is_begun
 class Look:
     """What a command has seen: each record is read, and each source file looked at, at most once.
 
-    What changes later is not seen, so a new look is taken after anything was computed.
+    What changes later is not seen until :meth:`renew`.
 
     entries: split -> its images in their order (:func:`pipeline.plan.listed_entries`).
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.records = Lineage(settings.store_path)
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget what was seen, as the command has changed the store since."""
+        self.records = Lineage(self.settings.store_path)
         self.entries: dict[str, tuple[Entry, ...]] = {}
         self._files: dict[str, str] = {}
         self._begun: dict[tuple[Path, str, int], bool] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -89,6 +90,17 @@ def test_the_store_holds_nothing_of_the_cache(finished: Any, settled: None) -> N
     new = {path for path in finished.folder.rglob("*") if path.is_file()} - before
     assert {path.parent for path in new} == {finished.folder / "cache"}
     assert len(new) == 3  # one for each folder of source files: train, val, explanatory
+
+
+def test_what_a_stage_mends_the_next_one_sees(finished: Any) -> None:
+    (finished.store / "tiny/masks/val/column.json").unlink()
+    shutil.rmtree(finished.store / "tiny/mask_embeddings/demo_sam/val")
+    want = {name for name in finished.content() if name.startswith("masks/val")}
+    done = finished.run("extract", "--split", "val")
+    assert done.code == 0, done.err
+    assert "masks val: up to date" in done.out
+    assert want <= finished.content().keys()
+    assert finished.run("verify", "--split", "val").code == 0
 
 
 def test_models_are_loaded_once_whichever_columns_lack(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
