@@ -166,7 +166,7 @@ def test_an_index_that_fails_changes_nothing(finished: Any, monkeypatch: pytest.
     finished.add("val", "yak", 5)
     before = everything(finished.store)
     with monkeypatch.context() as patch:
-        patch.setattr(stages.index, "read_picture", broken)
+        patch.setattr(stages.index, "picture_size", broken)
         done = finished.run("index", "--split", "val")
     assert (done.code, "input or output failed" in done.err) == (75, True), done.err
     assert everything(finished.store) == before
