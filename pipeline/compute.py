@@ -38,7 +38,7 @@ from store.errors import StoreError
 from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
 from store.storage.files import make_folder
-from store.write.writer import begin_column
+from store.write.writer import begin_column, finish_column
 
 
 def compute_stages(
@@ -161,6 +161,7 @@ def compute_stage(
     for plan in plans:
         if not plan.begun and plan.spec.name not in wanted and plan.meta.shards > len(plan.todo):
             begin_column(plan.folder, plan.meta, plan.found)
+        finish_column(plan.folder, plan.place)
     _make_outputs(settings, stage, split)
     mark_unused(settings, split)
     return tally(settings, stage, split, every, reach, todo)

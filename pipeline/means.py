@@ -18,13 +18,14 @@ from pipeline.plan import expected_meta, place_of
 from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
 from stages.progress import progress
 from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
-from store.format.column import Commit, read_column, read_commit
+from store.format.column import Commit, read_column
 from store.format.layout import column_dir
-from store.format.lineage import Lineage, upstream_place
+from store.format.lineage import Lineage, require_current, upstream_place
 from store.format.schema import OK
+from store.format.shard import read_commit
 from store.read.array import ShardReader
 from store.read.column import Column, open_column
-from store.write.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
+from store.write.writer import ShardData, begin_column, finish_column, is_begun, seen_commit, write_shard
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ def mean_state(settings: Settings, encoder: str, lenient: bool = False) -> str:
         return "missing"
     if commit.fingerprint != wanted_fingerprint(settings, name, lenient):
         return "computed with other parameters"
-    if commit.replacing or not is_begun(
-        column_dir(settings.store_path, place), expected_meta(settings, specs(settings)[name], 1)
-    ):
+    if not is_begun(column_dir(settings.store_path, place), expected_meta(settings, specs(settings)[name], 1)):
         return "column.json or zarr.json is not what it has to be"
     now = [f"/{task.place}#{task.shard}" for task in _tasks(settings, encoder)]
     if sorted(now) != sorted(commit.upstream):
@@ -118,7 +117,9 @@ def make_mean(settings: Settings, encoder: str, executor: Executor) -> Commit | 
     extra = {"count": count, "norm": float(np.linalg.norm(mean))}
     data = ShardData([mean], [len(mean)], [OK], extra=extra)
     begin = partial(begin_column, folder, meta, found)
-    return write_shard(folder, meta, name[1:], 0, data, upstream, None, {}, before, begin=begin)
+    commit = write_shard(folder, meta, name[1:], 0, data, upstream, None, {}, before, begin=begin)
+    finish_column(folder, name[1:])
+    return commit
 
 
 def _found(folder: Path) -> str | None:
@@ -139,12 +140,12 @@ def require_embeddings(settings: Settings, encoder: str) -> None:
 def _require_finished(settings: Settings, split: str, column: str) -> None:
     place = place_of(settings, split, column)
     try:
-        found = open_column(settings.store_path, place)
+        found = require_current(Lineage(settings.store_path), place)
     except DamagedStoreError:
         raise
     except StoreError as error:
         raise InputError(f"normalize: {error}; run: {to_complete(settings, split, column)}") from error
-    if found.meta.fingerprint != wanted_fingerprint(settings, column):
+    if found.fingerprint != wanted_fingerprint(settings, column):
         raise InputError(
             f"normalize: {place} was made with other parameters; run: {to_complete(settings, split, column)}"
         )

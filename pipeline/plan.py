@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,12 @@ from stages.index import order, reading, source_files, source_sha256
 from stages.names import did_you_mean
 from store.errors import DamagedStoreError
 from store.format import layout
-from store.format.column import ColumnMeta, committed_shards, fingerprint, read_column, read_commit
+from store.format.column import ColumnMeta, fingerprint, read_column
 from store.format.layout import column_dir, find_splits, what_exists
 from store.format.lineage import FILE, Lineage, upstream_place
+from store.format.shard import committed_shards, read_commit
 from store.format.tables import read_table
-from store.storage.listing import folders, is_folder, state_of
+from store.storage.listing import folders, is_folder
 from store.write.writer import is_begun
 
 DONE, MISSING, STALE, DAMAGED = "done", "missing", "stale", "damaged"
@@ -223,22 +223,12 @@ def _plan_column(
         if spec.files and entries is not None:
             own = [entries[number] for number in meta.shard_range(shard)]
             files = file_digests(settings, spec, own) if files_matter else None
-        states.append(_shard_state(look, spec, place, folder, meta, found, shard, files))
-    begun = is_begun(folder, meta) and not _cut_short(look, place, meta.shards)
+        states.append(_shard_state(look, spec, place, meta, found, shard, files))
+    begun = is_begun(folder, meta)
     replaces = _readable(look, place, found) if found and found.fingerprint != meta.fingerprint else ()
     changes = tuple(differences(found.identity, meta.identity)) if found and replaces else ()
     known = None if found is None else found.fingerprint
     return ColumnPlan(spec, place, folder, meta, tuple(states), begun, entries or (), known, replaces, changes)
-
-
-def _cut_short(look: Lineage, place: str, shards: int) -> bool:
-    """Whether a kill left a shard in the middle of being replaced."""
-    for shard in range(shards):
-        with contextlib.suppress(DamagedStoreError):
-            commit = look.commit(place, shard)
-            if commit is not None and commit.replacing:
-                return True
-    return False
 
 
 def _readable(look: Lineage, place: str, meta: ColumnMeta) -> tuple[int, ...]:
@@ -255,7 +245,6 @@ def _shard_state(
     look: Lineage,
     spec: ColumnSpec,
     place: str,
-    folder: Path,
     meta: ColumnMeta,
     found: ColumnMeta | None,
     shard: int,
@@ -269,15 +258,12 @@ def _shard_state(
     if commit is None:
         return ShardState(MISSING)
     if commit.place != place:
-        return ShardState(DAMAGED, f"the commit is that of {commit.place}")
+        return ShardState(DAMAGED, f"its file is that of {commit.place}")
     if commit.fingerprint != meta.fingerprint:
         changes = differences(found.identity, meta.identity) if found else []
         return ShardState(STALE, "; ".join(changes) or "computed with other parameters")
     if len(commit.counts) != len(meta.shard_range(shard)):
         return ShardState(STALE, f"{len(meta.shard_range(shard)) - len(commit.counts)} images were added")
-    data = state_of(folder / commit.file)
-    if data is None or not stat.S_ISREG(data.st_mode) or data.st_size != commit.size:
-        return ShardState(DAMAGED, f"{commit.file} is missing or has another size")
     had = {name: value for name, value in commit.upstream.items() if files is not None or not name.startswith(FILE)}
     now = upstream_digests(spec, lambda name: look.content(*upstream_place(place, name, shard)), files or {})
     changed = [name for name in dict.fromkeys([*now, *had]) if now.get(name) != had.get(name)]

@@ -26,10 +26,11 @@ from stages.index import source_sha256
 from stages.weights import expected_sha256, locate
 from store.errors import ConflictError, IncompleteColumnError
 from store.format.arrays import AnyArray
-from store.format.column import ColumnMeta, Commit, read_column, read_commit
+from store.format.column import ColumnMeta, Commit, read_column
 from store.format.layout import column_dir
 from store.format.lineage import no_column
 from store.format.schema import OK
+from store.format.shard import read_commit
 from store.format.tables import read_table
 from store.read.array import ShardReader
 from store.write.writer import seen_commit, write_shard

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.plan import DONE, ColumnPlan, known_sources, place_of
 from stages.base import Entry
-from store.format.column import read_commit
 from store.format.layout import column_dir
 from store.format.schema import OK
+from store.format.shard import read_commit
 
 
 def require_images(

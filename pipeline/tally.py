@@ -10,9 +10,10 @@ from pipeline.config import Settings
 from pipeline.estimate import Estimate
 from pipeline.plan import DONE, ColumnPlan, place_of
 from pipeline.sources import unread_files
-from store.format.column import Commit, read_commit
+from store.format.column import Commit
 from store.format.layout import column_dir
 from store.format.schema import ABSENT, FAILED, OK
+from store.format.shard import read_commit, read_log
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def tally(
                 continue
             vectors[plan.spec.name] += sum(commit.counts)
             omitted[plan.spec.name] += commit.omitted
-            seconds[shard] = max(seconds[shard], float(commit.run.get("seconds", 0)))
+            seconds[shard] = max(seconds[shard], float(read_log(plan.folder, commit).get("seconds", 0)))
             own = own_failures(settings, plan, split, commit) if commit.errors else {}
             failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
             images_failed |= {(shard, position) for position in own}

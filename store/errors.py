@@ -36,6 +36,10 @@ class ConflictError(StoreError):
     """Another writer committed the same shard from different inputs."""
 
 
+class ChangedError(StoreError):
+    """A shard was computed again while it was read: what was read before and what comes now do not belong together."""
+
+
 class FailedImageError(StoreError):
     """Of an image that failed, was removed, or has no annotation, something was asked for; the message holds the reason."""
 

@@ -10,9 +10,9 @@ from pipeline.graph import specs
 from pipeline.means import mean_state
 from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_split
 from pipeline.preflight import missing_weights
-from store.format.column import read_commit
 from store.format.layout import find_columns, find_splits, what_exists
 from store.format.schema import ABSENT
+from store.format.shard import read_commit
 from store.storage.listing import folders, is_folder
 
 

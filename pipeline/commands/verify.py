@@ -90,7 +90,7 @@ def verify_command(
     lines += [f"damage: {problem}" for problem in report.problems]
     lines += [f"not done: {gap}" for gap in gaps]
     lines += [f"not there: {place}" for place in report.absent if place != "means"]
-    checked = "every byte digested" if deep else "sizes, commits and identities"
+    checked = "every byte digested" if deep else "records and identities"
     lines.append(
         f"{settings.store}/{settings.dataset}: {report.columns} columns, {report.done} shards done, {report.missing} missing, "
         f"{report.stale} stale; {report.files} files, {report.bytes / 1e6:.1f} MB checked ({checked})"
@@ -103,7 +103,7 @@ def verify_command(
 
 def is_mendable(settings: Settings, problem: Problem) -> bool:
     """Whether repair deals with a problem: it is of a column that these params make, or what a kill left."""
-    if problem.unfinished or (problem.files and all(path.name.startswith(TEMPORARY) for path in problem.files)):
+    if problem.files and all(path.name.startswith(TEMPORARY) for path in problem.files):
         return True
     return bool(problem.files) and _column_of(settings, problem) is not None
 

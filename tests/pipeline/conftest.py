@@ -22,6 +22,9 @@ import torch
 import yaml
 from PIL import Image
 
+from store.errors import StoreError
+from store.format.shard import committed_shards, read_commit, shard_path
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ("ant", "bee", "cat", "dog", "elk")
 VAL = ("fox", "gnu", "hen")
@@ -137,23 +140,25 @@ class Project:
     def commits(self) -> dict[str, dict[str, Any]]:
         """``train/masks#0`` -> commit, of everything in the store (means: ``means/NAME/ENCODER#0``)."""
         found = {}
-        for path in sorted(self.store.rglob("commits/*.json")):
-            place = path.parent.parent.relative_to(self.store).as_posix().removeprefix("tiny/")
-            found[f"{place}#{int(path.stem)}"] = json.loads(path.read_text())
+        for path in sorted(self.store.rglob("column.json")):
+            place = path.parent.relative_to(self.store).as_posix().removeprefix("tiny/")
+            for shard in committed_shards(path.parent):
+                with contextlib.suppress(StoreError):
+                    found[f"{place}#{shard}"] = vars(read_commit(path.parent, shard))
         return found
 
     def content(self) -> dict[str, str]:
-        """Shard -> sha256 of its data file."""
-        return {name: commit["sha256"] for name, commit in self.commits().items()}
+        """Shard -> digest of what it holds."""
+        return {name: commit["content"] for name, commit in self.commits().items()}
 
     def times(self) -> dict[str, int]:
-        """Shard -> when its commit was written: what was computed again since."""
-        return {name: (self._commit_path(name)).stat().st_mtime_ns for name in self.commits()}
+        """Shard -> when it was written: what was computed again since."""
+        return {name: self.shard_path(name).stat().st_mtime_ns for name in self.commits()}
 
-    def _commit_path(self, name: str) -> Path:
+    def shard_path(self, name: str) -> Path:
         place, _, shard = name.partition("#")
         base = self.store if place.startswith("means/") else self.store / "tiny"
-        return base / place / "commits" / f"{int(shard):05d}.json"
+        return shard_path(base / place, int(shard), None)
 
     def recomputed(self, since: dict[str, int]) -> set[str]:
         return {name for name, time in self.times().items() if since.get(name) != time}

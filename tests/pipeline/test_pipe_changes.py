@@ -169,13 +169,15 @@ def test_larger_shards_leave_nothing_behind(finished: Any) -> None:
     assert done.code == 0, done.out
 
 
-@pytest.mark.parametrize("name", ["masks/commits/00000.json", "masks/column.json", "images/commits/00000.json"])
+@pytest.mark.parametrize("name", ["masks/val/00000.parquet", "masks/val/column.json", "images/val/00000.parquet"])
 def test_info_and_extract_go_on_beside_a_damaged_record(finished: Any, name: str) -> None:
-    path = finished.store / "tiny" / name / "val"
-    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    path = finished.store / "tiny" / name
+    data = path.read_bytes()
+    at = data.index(b'"counts"') if path.suffix == ".parquet" else data.index(b"0")
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     done = finished.run("verify", "--split", "val")
     assert done.code == 4
-    assert f"damage: tiny/val/{name.split('/')[0]}" in done.out
+    assert f"damage: tiny/{name.split('/')[0]}/val" in done.out
     info = finished.run("info")
     assert info.code == 0, info.err
     assert "damaged" in info.out or "column.json or zarr.json is not what it has to be" in info.out

@@ -70,7 +70,8 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def commits(folder: Path) -> dict[str, int]:
-    found = (folder / "data/store").rglob("commits/*.json")
+    store = folder / "data/store"
+    found = [path for path in store.rglob("*") if path.suffix == ".parquet" or (path.is_file() and path.name == "0")]
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in found}
 
 
@@ -122,13 +123,13 @@ def killed_in_masks(folder: Path) -> None:
         ["dvc", "repro", "verify"], cwd=folder, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 400
-    while not list((folder / "data/store/tiny").glob("*/masks/commits/00000.json")):
+    while not list((folder / "data/store/tiny").glob("*/masks/00000.parquet")):
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert not (folder / "data/store/tiny/masks/test/commits/00001.json").exists()
+    assert not (folder / "data/store/tiny/masks/test/00001.parquet").exists()
 
 
 def test_it_is_whole_and_a_second_run_is_a_no_op(project: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import Settings
 from pipeline.graph import specs
 from stages.params import Sections
-from store.storage.files import write_json
+from store.storage.objects import write_json
 
 INDEX = ("images", "instances", "targets")
 MASKS = ("masks",)
