@@ -196,7 +196,7 @@ OUTPUTS = {
     "masks": ("masks", "sam_features"),
     "embed": ("mask_embeddings", "instance_embeddings", "image_features"),
     "match": ("match",),
-    "normalize": ("centered",),
+    "center": ("centered",),
 }
 """Folders of a split that belong to a stage (the outs of dvc.yaml)."""
 

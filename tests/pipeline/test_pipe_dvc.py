@@ -236,7 +236,7 @@ def test_back_to_an_older_revision_and_forth(project: Path) -> None:
     assert "0 missing, 0 stale" in run(project, *complete)
     run(project, "git", "checkout", "--quiet", "-")
     assert "data/store/means/tiny" in run(project, "dvc", "checkout", code=255)
-    assert "train/centered/mask_embeddings/demo_sam: 2 of 2 shards not done (missing)" in run(
+    assert "train/centered/tiny/mask_embeddings/demo_sam: 2 of 2 shards not done (missing)" in run(
         project, *complete, code=4
     )
     ran = re.findall("Running stage '(.*)'", dvc(project, "repro", "verify"))

@@ -44,7 +44,8 @@ def test_it_verifies_and_info_says_done(built: Any) -> None:
         for name, column in entry["columns"].items():
             assert column["shards"]["done"] == -(-entry["images"] // built.values["shard_images"]), name
             assert (column["shards"]["missing"], column["shards"]["stale"], column["why"]) == (0, 0, [])
-    assert set(info["means"].values()) == {"done"}
+    assert set(info["means"]) == {f"means/tiny/{encoder}" for encoder in ("demo_alphaclip", "demo_sam")}
+    assert all(column["shards"]["done"] == 1 and not column["why"] for column in info["means"].values())
 
 
 def test_the_stock_readers_read_every_file(built: Any) -> None:
@@ -75,7 +76,7 @@ def test_padding_is_nan_and_centred_is_embedding_minus_mean(built: Any) -> None:
             assert mean.dtype == np.float64
             for kind, table in (("mask_embeddings", "masks"), ("instance_embeddings", "instances")):
                 raw = zarr.open_array(base / kind / encoder, mode="r")[:]
-                centered = zarr.open_array(base / "centered" / kind / encoder, mode="r")[:]
+                centered = zarr.open_array(base / "centered/tiny" / kind / encoder, mode="r")[:]
                 for record, vectors, moved in zip(opened, raw, centered, strict=True):
                     count = min(len(getattr(record, table)), raw.shape[1])
                     assert np.isfinite(vectors[:count]).all()

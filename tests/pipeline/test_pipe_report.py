@@ -58,7 +58,7 @@ def predictions(project: Any, system: str, split: str, answers: list[Prediction]
 @pytest.fixture
 def ready(empty: Any) -> tuple[Any, Settings, Known]:
     """A project whose store holds ``d/val``: several targets an image, empty ones, ignored pixels; and no image file."""
-    empty.configure(dataset="d", splits=["val"], normalize__train=["val"], masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
     return empty, load_settings(empty.params), full_store(empty.store)
 
 
@@ -349,7 +349,7 @@ def test_two_data_sets_share_no_file(finished: Any) -> None:
     before = contents()
     assert before
     assert all(name.startswith("tiny/") for name in before)
-    finished.configure(dataset="other", normalize__name="other", masks__points_per_side=1)
+    finished.configure(dataset="other", means={"other": {"train": ["train"]}}, masks__points_per_side=1)
     finished.build("index", "extract", "normalize")
     assert finished.run("report", "--split", "val").code == 0
     after = contents()
