@@ -232,7 +232,7 @@ def test_before_the_masks_there_are_the_questions(tiny: Any) -> None:
 def test_usage(finished: Any, empty: Any) -> None:
     assert finished.run("report", "--split", "dev").code == 2
     assert finished.run("report", "--split", "val", "--cases", "0").code == 2
-    (finished.folder / "report/tiny/similarity/val-demo_sam.png").unlink()
+    (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").unlink()
     out = finished.run("report", "--split", "val", "--cases", "1").out
     assert "not there: similarity of demo_sam: not drawn; run: python cli.py --params " in out
 
@@ -355,12 +355,12 @@ def test_two_data_sets_share_no_file(finished: Any) -> None:
     after = contents()
     assert {name: data for name, data in after.items() if name in before} == before
     assert {name.partition("/")[2] for name in after if name.startswith("other/")} >= {
-        "val.html", "normalize.json", "metrics/masks-val.json", "similarity/val-demo_sam.png",
+        "val.html", "normalize.json", "metrics/masks-val.json", "similarity/other/val-demo_sam.png",
     }  # fmt: skip
 
 
 def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
-    kept = (finished.folder / "report/tiny/similarity/val-demo_sam.png").read_bytes()
+    kept = (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").read_bytes()
     finished.build("index --split val")
     finished.configure(masks__points_per_side=1)
     finished.build("extract --replace")
@@ -370,7 +370,7 @@ def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
             f"similarity of {encoder}: left out: drawn of other embeddings or another mean than the store has now"
             in out
         )
-    assert (finished.folder / "report/tiny/similarity/val-demo_sam.png").read_bytes() == kept
+    assert (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").read_bytes() == kept
     finished.build("normalize")
     assert "similarity of" not in finished.run("report", "--split", "val", "--cases", "1").out
 
