@@ -169,7 +169,7 @@ RERUN = {
     "embed.precision=bfloat16": stages("embed"),
     "embed.mask_encoders=[demo_alphaclip]": stages("embed", "normalize"),
     "embed.image_encoders=[demo_clip]": stages("embed"),
-    "normalize.report_vectors=4": stages("normalize"),
+    "report.similarity_vectors=4": stages("normalize"),
     "run.prefetch=0": set(),
     "run.max_failures=4": set(),
 }
@@ -208,7 +208,7 @@ def edit(project: Path, section: str, key: str, value: object) -> None:
 
 
 def test_an_edited_parameter_updates_the_outputs(project: Path) -> None:
-    edit(project, "normalize", "train", ["train", "val"])
+    edit(project, "means", "tiny", {"train": ["train", "val"]})
     before, lock = commits(project), (project / "dvc.lock").read_text()
     out = dvc(project, "repro", "verify")
     assert re.findall("Running stage '(.*)'", out) == ["normalize", "verify"]
