@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def upstream_shards(
     reads = upstream_columns(settings, column, split)
     if not is_reduced(settings, column):
         return [(read, where, 0 if where is None else shard) for read, where in reads]
-    counts = {where: shard_count(settings, where) for _, where in reads if where is not None}
+    counts = {where: shard_count(settings, where) for where in {where for _, where in reads if where is not None}}
     return [(read, where, number) for read, where in reads for number in range(1 if where is None else counts[where])]
 
 
@@ -264,22 +264,34 @@ def _plan_column(
         found = look.meta(place)
     except DamagedStoreError:
         found = None
-    states = []
+    states, now_of = [], _upstream_digests(settings, look, spec, split)
     for shard in range(meta.shards):
         files: Mapping[str, str] | None = {}
         if spec.files and entries is not None:
             own = [entries[number] for number in meta.shard_range(shard)]
             files = file_digests(settings, spec, own) if files_matter else None
-        now = {
-            upstream_name(settings, spec.name, *read): look.content(place_of(settings, read[1], read[0]), read[2])
-            for read in upstream_shards(settings, spec.name, split, shard)
-        }
-        states.append(_shard_state(look, place, folder, meta, found, shard, now, files))
+        states.append(_shard_state(look, place, folder, meta, found, shard, now_of(shard), files))
     begun = is_begun(folder, meta) and not _cut_short(look, place, meta.shards)
     replaces = _readable(look, place, found) if found and found.fingerprint != meta.fingerprint else ()
     changes = tuple(differences(found.identity, meta.identity)) if found and replaces else ()
     known = None if found is None else found.fingerprint
     return ColumnPlan(spec, place, folder, meta, tuple(states), begun, entries or (), known, replaces, changes)
+
+
+def _upstream_digests(
+    settings: Settings, look: Lineage, spec: ColumnSpec, split: str | None
+) -> Callable[[int], dict[str, str]]:
+    """A function that gives the digests of what a shard is computed from, as they are now, by their names in a record."""
+    if spec.over is None:
+        reads = [
+            (upstream_name(settings, spec.name, read, where, 0), place_of(settings, where, read), where is None)
+            for read, where in upstream_columns(settings, spec.name, split)
+        ]
+        return lambda shard: {name: look.content(place, 0 if alone else shard) for name, place, alone in reads}
+    return lambda shard: {
+        upstream_name(settings, spec.name, read, where, number): look.content(place_of(settings, where, read), number)
+        for read, where, number in upstream_shards(settings, spec.name, split, shard)
+    }
 
 
 def _cut_short(look: Lineage, place: str, shards: int) -> bool:
