@@ -161,7 +161,7 @@ def compute_stage(
     for plan in plans:
         if not plan.begun and plan.spec.name not in wanted and plan.meta.shards > len(plan.todo):
             begin_column(plan.folder, plan.meta, plan.found)
-    _make_outputs(settings, stage, split)
+    _make_outputs(settings, stage)
     mark_unused(settings, split)
     return tally(settings, stage, split, every, reach, todo)
 
@@ -184,11 +184,10 @@ def _is_current(look: Lineage, place: str) -> bool:
         return True  # damaged: verify reports it
 
 
-def _make_outputs(settings: Settings, stage: str, split: str) -> None:
+def _make_outputs(settings: Settings, stage: str) -> None:
     """DVC wants every output folder of a stage to exist, also one that these parameters leave empty."""
-    base = settings.store_path / settings.dataset / split
     for name in OUTPUTS[stage]:
-        make_folder(base / name)
+        make_folder(settings.store_path / settings.dataset / name)
 
 
 OUTPUTS = {
@@ -198,7 +197,7 @@ OUTPUTS = {
     "match": ("match",),
     "center": ("centered",),
 }
-"""Folders of a split that belong to a stage (the outs of dvc.yaml)."""
+"""Folders of a data set that belong to a stage (the outs of dvc.yaml)."""
 
 
 def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
