@@ -162,7 +162,7 @@ def compute_stage(
         if not plan.begun and plan.spec.name not in wanted and plan.meta.shards > len(plan.todo):
             begin_column(plan.folder, plan.meta, plan.found)
         finish_column(plan.folder, plan.place)
-    _make_outputs(settings, stage, split)
+    _make_outputs(settings, stage)
     mark_unused(settings, split)
     return tally(settings, stage, split, every, reach, todo)
 
@@ -185,11 +185,10 @@ def _is_current(look: Lineage, place: str) -> bool:
         return True  # damaged: verify reports it
 
 
-def _make_outputs(settings: Settings, stage: str, split: str) -> None:
+def _make_outputs(settings: Settings, stage: str) -> None:
     """DVC wants every output folder of a stage to exist, also one that these parameters leave empty."""
-    base = settings.store_path / settings.dataset / split
     for name in OUTPUTS[stage]:
-        make_folder(base / name)
+        make_folder(settings.store_path / settings.dataset / name)
 
 
 OUTPUTS = {
@@ -197,9 +196,9 @@ OUTPUTS = {
     "masks": ("masks", "sam_features"),
     "embed": ("mask_embeddings", "instance_embeddings", "image_features"),
     "match": ("match",),
-    "normalize": ("centered",),
+    "center": ("centered",),
 }
-"""Folders of a split that belong to a stage (the outs of dvc.yaml)."""
+"""Folders of a data set that belong to a stage (the outs of dvc.yaml)."""
 
 
 def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:

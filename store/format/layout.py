@@ -67,11 +67,6 @@ def log_file(shard: int) -> str:
     return f"{LOG}/{shard:05d}.json"
 
 
-def mean_column(name: str, encoder: str) -> str:
-    """Column of a train mean, relative to the store."""
-    return f"means/{check_name(name)}/{check_name(encoder)}"
-
-
 def store_dir(store: str | Path) -> Path:
     """The folder of a store; StoreError for an address such as ``s3://bucket/store``, which would become a local folder."""
     if _ADDRESS.match(str(store)):

@@ -73,13 +73,13 @@ class Project:
         values["index"]["root"] = str(self.data)
         values["masks"] |= {"max_masks": 16, "save_features": True, **ANY_MASK}
         values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
-        values["normalize"] |= {"name": "tiny", "train": ["train"], "report_vectors": 8}
+        values |= {"means": {"tiny": {"train": ["train"]}}, "report": {"similarity_vectors": 8}}
         values["run"] |= {"report_dir": str(self.folder / "report"), "train_dir": str(self.folder / "trained")}
         values["run"] |= {"device": "cpu", "threads": 1, "max_failures": 0}
         for name, value in changes.items():
             section, _, key = name.partition("__")
             if key:
-                values[section][key] = value
+                values[section] = {**(values[section] or {}), key: value}
             else:
                 values[section] = value
         self.values = values

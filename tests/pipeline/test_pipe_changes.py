@@ -61,7 +61,7 @@ def test_an_added_image_goes_to_the_end_and_recomputes_the_last_shard_alone(fini
     every += ARRAYS + INSTANCES + FEATURES
     assert finished.recomputed(before) == shards("train", every, 2)
     finished.build("normalize")  # a new train image: another mean, so every split is centred anew
-    centered = tuple(f"centered/{name}" for name in (*ARRAYS[:2], *INSTANCES))
+    centered = tuple(f"centered/tiny/{name}" for name in (*ARRAYS[:2], *INSTANCES))
     assert finished.recomputed(before) == shards("train", every, 2) | shards("train", centered, 0, 1, 2) | shards(
         "val", centered, 0, 1
     ) | {f"means/tiny/{name}#0" for name in ENCODERS}
@@ -150,7 +150,7 @@ def test_an_annotation_that_comes_later_heals_its_image_down_to_the_last_column(
     path.unlink()
     finished.build("index --split train")
     finished.build("index", "extract", "normalize")
-    last = "centered/instance_embeddings/demo_sam/val#0"
+    last = "centered/tiny/instance_embeddings/demo_sam/val#0"
     assert finished.commits()[last]["status"] == ["ok", "absent"]
     assert finished.commits()["match/targets/val#0"]["status"] == ["ok", "absent"]
     # No region at all: the bytes of the embeddings stay the same, and still the image has an annotation now.

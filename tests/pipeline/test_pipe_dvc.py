@@ -170,7 +170,7 @@ RERUN = {
     "embed.precision=bfloat16": stages("embed"),
     "embed.mask_encoders=[demo_alphaclip]": stages("embed", "normalize"),
     "embed.image_encoders=[demo_clip]": stages("embed"),
-    "normalize.report_vectors=4": stages("normalize"),
+    "report.similarity_vectors=4": stages("normalize"),
     "run.prefetch=0": set(),
     "run.max_failures=4": set(),
 }
@@ -209,7 +209,7 @@ def edit(project: Path, section: str, key: str, value: object) -> None:
 
 
 def test_an_edited_parameter_updates_the_outputs(project: Path) -> None:
-    edit(project, "normalize", "train", ["train", "val"])
+    edit(project, "means", "tiny", {"train": ["train", "val"]})
     before, lock = commits(project), (project / "dvc.lock").read_text()
     out = dvc(project, "repro", "verify")
     assert re.findall("Running stage '(.*)'", out) == ["normalize", "verify"]
@@ -237,7 +237,7 @@ def test_back_to_an_older_revision_and_forth(project: Path) -> None:
     assert "0 missing, 0 stale" in run(project, *complete)
     run(project, "git", "checkout", "--quiet", "-")
     assert "data/store/means/tiny" in run(project, "dvc", "checkout", code=255)
-    assert "train/centered/mask_embeddings/demo_sam: 2 of 2 shards not done (missing)" in run(
+    assert "train/centered/tiny/mask_embeddings/demo_sam: 2 of 2 shards not done (missing)" in run(
         project, *complete, code=4
     )
     ran = re.findall("Running stage '(.*)'", dvc(project, "repro", "verify"))

@@ -45,7 +45,8 @@ def test_it_verifies_and_info_says_done(built: Any) -> None:
         for name, column in entry["columns"].items():
             assert column["shards"]["done"] == -(-entry["images"] // built.values["shard_images"]), name
             assert (column["shards"]["missing"], column["shards"]["stale"], column["why"]) == (0, 0, [])
-    assert set(info["means"].values()) == {"done"}
+    assert set(info["means"]) == {f"means/tiny/{encoder}" for encoder in built.values["embed"]["mask_encoders"]}
+    assert all(column["shards"]["done"] == 1 and not column["why"] for column in info["means"].values())
 
 
 def test_the_stock_readers_read_every_file(built: Any) -> None:
@@ -57,7 +58,7 @@ def test_the_stock_readers_read_every_file(built: Any) -> None:
         seen |= {path, *(file for file in (path.parent / "c").rglob("*") if file.is_file())}
     for path in built.store.rglob("*.parquet"):
         table = pq.read_table(path, page_checksum_verification=True)
-        column = path.parent.relative_to(built.store / "tiny").as_posix().rsplit("/", 1)[0]
+        column = path.parent.relative_to(built.store / "tiny").parent.as_posix()
         assert table.schema.equals(TABLES[column])
         assert pq.ParquetFile(path).metadata.num_row_groups == max(1, -(-table.num_rows // 16))
         seen.add(path)
@@ -76,7 +77,7 @@ def test_padding_is_nan_and_centred_is_embedding_minus_mean(built: Any) -> None:
             assert mean.dtype == np.float64
             for kind, table in (("mask_embeddings", "masks"), ("instance_embeddings", "instances")):
                 raw = zarr.open_array(base / kind / encoder / split, mode="r")[:]
-                centered = zarr.open_array(base / "centered" / kind / encoder / split, mode="r")[:]
+                centered = zarr.open_array(base / "centered/tiny" / kind / encoder / split, mode="r")[:]
                 for record, vectors, moved in zip(opened, raw, centered, strict=True):
                     count = min(len(getattr(record, table)), raw.shape[1])
                     assert np.isfinite(vectors[:count]).all()
@@ -101,9 +102,9 @@ def test_the_mean_is_the_plain_mean_over_every_train_vector(built: Any) -> None:
         assert commit is not None
         assert commit.extra == {"count": len(vectors), "norm": pytest.approx(np.linalg.norm(mean))}
     report = json.loads((built.folder / "report/tiny/normalize.json").read_text())
-    assert set(report) == set(built.values["embed"]["mask_encoders"])
+    assert set(report["tiny"]) == set(built.values["embed"]["mask_encoders"])
     for split in ("train", "val"):
-        assert (built.folder / f"report/tiny/similarity/{split}-demo_sam.png").read_bytes().startswith(b"\x89PNG")
+        assert (built.folder / f"report/tiny/similarity/tiny/{split}-demo_sam.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with numpy 2

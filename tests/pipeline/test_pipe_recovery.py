@@ -44,7 +44,7 @@ def test_new_masks_make_everything_behind_them_unreadable(finished: Any) -> None
     """Centred vectors read mask_embeddings, not masks: row k would belong to another mask."""
     finished.configure(masks__points_per_side=3)
     finished.build("extract --split val --stage masks --replace")
-    columns = ["masks", "centered/mask_embeddings/demo_sam"]
+    columns = ["masks", "centered/tiny/mask_embeddings/demo_sam"]
     with pytest.raises(
         IncompleteColumnError,
         match="does not fit what it was computed from: masks changed since",
@@ -85,13 +85,13 @@ def test_repair_computes_just_the_damaged_shards(finished: Any) -> None:
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    vectors = finished.store / "tiny/centered/mask_embeddings/demo_sam/val/c/0/0/0"
+    vectors = finished.store / "tiny/centered/tiny/mask_embeddings/demo_sam/val/c/0/0/0"
     vectors.write_bytes(b"")
     mean = finished.store / "means/tiny/demo_sam/c/0/0"
     mean.write_bytes(b"{}")
     done = finished.run("verify", "--deep", "--repair")
     assert done.code == 0, done.out
-    expected = {"masks/train#1", "centered/mask_embeddings/demo_sam/val#0", "means/tiny/demo_sam#0"}
+    expected = {"masks/train#1", "centered/tiny/mask_embeddings/demo_sam/val#0", "means/tiny/demo_sam#0"}
     assert finished.recomputed(before) == expected
     assert finished.content() == content
     assert whole(finished)
@@ -106,12 +106,12 @@ def test_repair_computes_what_damaged_shards_are_computed_from(finished: Any) ->
     damaged = (
         "masks/val/00000.parquet",
         "masks/train/00001.parquet",
-        "centered/mask_embeddings/demo_sam/train/c/0/0/0",
+        "centered/tiny/mask_embeddings/demo_sam/train/c/0/0/0",
     )
     for name in damaged:
         path = finished.store / "tiny" / name
         path.write_bytes(bytes(len(path.read_bytes())))
-    vectors = finished.store / "tiny/centered/mask_embeddings/demo_sam/val/c/0/0/0"
+    vectors = finished.store / "tiny/centered/tiny/mask_embeddings/demo_sam/val/c/0/0/0"
     vectors.write_bytes(bytes(len(vectors.read_bytes())))
     done = finished.run("verify", "--repair", "--complete")
     assert done.code == 0, done.out + done.err

@@ -27,7 +27,7 @@ IMAGES = 8
 PLACES = {
     "array": "d/mask_embeddings/x/val",
     "table": "d/instances/val",
-    "downstream": "d/centered/mask_embeddings/x/val",
+    "downstream": "d/centered/m/mask_embeddings/x/val",
 }
 """Kind of column -> where one is. ``downstream`` is an array too, and is computed from ``array``; those from ``images``."""
 
