@@ -10,7 +10,7 @@ class StoreError(Exception):
     """Base of every error that the store raises on purpose.
 
     Args:
-        place: what it is about: ``<dataset>/<column>/<split>``, ``means/<name>/<encoder>``, or ``<dataset>/<split>``.
+        place: what it is about: ``<dataset>/<column>/<split>``, ``means/<mean>/<encoder>``, or ``<dataset>/<split>``.
         shard: the number of the (first) shard it is about.
         reason: why, in a few words, where the message says more than that.
     """

@@ -26,7 +26,7 @@ MISSING, DAMAGED = "missing", "damaged"
 class Lineage:
     """Reads every ``column.json`` and commit of a store at most once, so one instance is one look at the store.
 
-    A place is ``<dataset>/<column>/<split>`` or ``means/<name>/<encoder>``.
+    A place is ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
 
     Args:
         summaries: take the commits of finished columns from their ``summary.json``, where there is one. It may be older than

@@ -147,7 +147,7 @@ def open_column(
     tables: TableCache | None = None,
     coherence: str = "error",
 ) -> Column:
-    """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<name>/<encoder>``.
+    """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
 
     ``lineage`` is the look at the store that several columns share. Raises as :func:`store.open_split`.
     """
