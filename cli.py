@@ -173,19 +173,36 @@ def extract(
 
 
 @app.command()
-def normalize(context: typer.Context, executor: ExecutorOption = None, scheduler: SchedulerOption = None) -> None:
-    """Train means, centred embeddings of every split, and the similarity report.
+def normalize(
+    context: typer.Context,
+    stage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--stage", help="means, or center (with the report); default: both."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed.")] = False,
+    executor: ExecutorOption = None,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Train means (section means), the embeddings of every split minus each of them, and the similarity report.
 
-    Example: `python cli.py normalize`
+    Examples:
+
+    `python cli.py normalize`
+
+    `python cli.py normalize --stage means --dry-run`
     """
-    from pipeline.commands.normalize import run_normalize
+    from pipeline.commands.normalize import STAGES, run_normalize
+    from pipeline.config import InputError
     from pipeline.executors import open_executor
     from pipeline.summary import finish
+    from stages.names import did_you_mean
 
+    if stage not in (None, *STAGES):
+        raise InputError(f"--stage: found {stage!r}, expected {' or '.join(STAGES)}{did_you_mean(stage, STAGES)}")
     settings = _settings(context, executor=executor, scheduler=scheduler)
     with open_executor(settings) as chosen:
-        summaries = run_normalize(settings, chosen)
-    raise typer.Exit(finish(settings, summaries))
+        summaries = run_normalize(settings, chosen, (stage,) if stage else STAGES, dry_run)
+    raise typer.Exit(finish(settings, summaries, dry_run))
 
 
 @app.command()

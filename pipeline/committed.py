@@ -9,8 +9,9 @@ from pipeline.config import InputError, Settings
 from pipeline.plan import place_of
 from pipeline.shard import ShardResult, ShardTask
 from store.errors import ConflictError
-from store.format.column import read_commit
-from store.format.layout import COMMITS, column_dir
+from store.format.layout import column_dir
+from store.format.shard import read_commit
+from store.storage.listing import files_below
 
 SEEN_WITHIN_S = 60.0
 """A file that another host wrote to a network file system may take this long to be seen here (NFS: acdirmax)."""
@@ -31,11 +32,11 @@ def require_commits(settings: Settings, task: ShardTask, result: ShardResult) ->
         while commit is None and time.monotonic() < until:
             time.sleep(0.5)
             with contextlib.suppress(OSError):
-                list((folder / COMMITS).iterdir())  # makes a network file system look again
+                files_below(folder)  # makes a network file system look again
             commit = read_commit(folder, task.shard)
         if commit is None:
             raise InputError(
-                f"a Dask worker says that it committed shard {task.shard} of {place}, but {folder} has no such commit: the workers "
+                f"a Dask worker says that it committed shard {task.shard} of {place}, but {folder} has no such shard: the workers "
                 "write elsewhere. Start them where the store and the data set of the params file are these same folders"
             )
         if commit.content != content:

@@ -39,7 +39,7 @@ from store.errors import StoreError
 from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
 from store.storage.files import make_folder
-from store.write.writer import begin_column
+from store.write.writer import begin_column, finish_column
 
 
 def compute_stages(
@@ -169,9 +169,11 @@ def compute_stage(
     lost = [p for p in plans if not p.begun and p.spec.name not in wanted and p.meta.shards > len(p.todo)]
     for plan in lost:
         begin_column(plan.folder, plan.meta, plan.found)
+    for plan in plans:
+        finish_column(plan.folder, plan.place)
     if todo or lost:
         look.renew()
-    _make_outputs(settings, stage, split)
+    _make_outputs(settings, stage)
     mark_unused(settings, split)
     return tally(look, stage, split, every, reach, todo)
 
@@ -194,11 +196,10 @@ def _is_current(look: Lineage, place: str) -> bool:
         return True  # damaged: verify reports it
 
 
-def _make_outputs(settings: Settings, stage: str, split: str) -> None:
+def _make_outputs(settings: Settings, stage: str) -> None:
     """DVC wants every output folder of a stage to exist, also one that these parameters leave empty."""
-    base = settings.store_path / settings.dataset / split
     for name in OUTPUTS[stage]:
-        make_folder(base / name)
+        make_folder(settings.store_path / settings.dataset / name)
 
 
 OUTPUTS = {
@@ -206,9 +207,9 @@ OUTPUTS = {
     "masks": ("masks", "sam_features"),
     "embed": ("mask_embeddings", "instance_embeddings", "image_features"),
     "match": ("match",),
-    "normalize": ("centered",),
+    "center": ("centered",),
 }
-"""Folders of a split that belong to a stage (the outs of dvc.yaml)."""
+"""Folders of a data set that belong to a stage (the outs of dvc.yaml)."""
 
 
 def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:

@@ -63,12 +63,45 @@ class Settings(Sections):
                 )
         if self.dataset == "means":
             raise ValueError("dataset: found means, which is the store's folder of train means; choose another name")
-        for name, splits in (("splits", self.splits), ("normalize.train", self.normalize.train)):
+        trains = {f"means.{name}.train": mean.train for name, mean in self.means.items()}
+        for name, splits in {"splits": self.splits, **trains}.items():
             if len(set(splits)) != len(splits):
                 raise ValueError(f"{name}: a split stands twice in {list(splits)}")
-        if unknown := sorted(set(self.normalize.train) - set(self.splits)):
-            raise ValueError(f"normalize.train: {', '.join(unknown)} not in splits")
+            if unknown := sorted(set(splits) - set(self.splits)):
+                raise ValueError(f"{name}: {', '.join(unknown)} not in splits")
         return self
+
+    @model_validator(mode="after")
+    def _training_knows_its_mean(self) -> Settings:
+        """The only mean is the one that trainings take, unless they say it."""
+        if self.train.mean is None and len(self.means) == 1:
+            self.__dict__["train"] = self.train.model_copy(update={"mean": next(iter(self.means))})
+        asked = {"train.mean": self.train.mean} | {
+            f"runs.{name}.mean": run.get("mean") for name, run in self.runs.items()
+        }
+        for name, mean in asked.items():
+            if mean is not None and mean not in self.means:
+                raise ValueError(
+                    f"{name}: found {mean!r}, expected the name of a mean: {', '.join(self.means) or 'there is none yet'}"
+                    f"{did_you_mean(str(mean), self.means)}"
+                )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _splits_of_this_data_set(cls, values: Any) -> Any:
+        """Let ``means.NAME.train`` name a split ``demo/train`` as well as ``train``."""
+        means = values.get("means") if isinstance(values, dict) else None
+        if not isinstance(means, dict):
+            return values
+        before = f"{values.get('dataset')}/"
+        bare = {
+            name: {**mean, "train": [str(split).removeprefix(before) for split in mean["train"]]}
+            if isinstance(mean, dict) and isinstance(mean.get("train"), list)
+            else mean
+            for name, mean in means.items()
+        }
+        return {**values, "means": bare}
 
     @model_validator(mode="after")
     def _runs_are_trainings(self) -> Settings:

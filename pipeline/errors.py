@@ -68,7 +68,7 @@ def _code_of(error: BaseException) -> tuple[int, str]:
     from pipeline.config import InputError
     from stages.checkpoints import WeightsError
     from stages.datasets.base import DatasetError
-    from store.errors import ConflictError, DamagedStoreError, StoreError
+    from store.errors import ChangedError, ConflictError, DamagedStoreError, StoreError
 
     if isinstance(error, StoppedError):
         return error.code, str(error)
@@ -89,6 +89,8 @@ def _code_of(error: BaseException) -> tuple[int, str]:
         return DAMAGED, f"damaged store: {error}{_advice(error)}"
     if isinstance(error, ConflictError):
         return INTERRUPTED, f"conflict: {error}"
+    if isinstance(error, ChangedError):
+        return INTERRUPTED, f"changed: {error}; {_AGAIN}"
     if isinstance(error, StoreError):
         return INPUT, f"error: {error}{_advice(error)}"
     if isinstance(error, InputError | WeightsError | DatasetError):

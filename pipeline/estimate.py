@@ -1,4 +1,4 @@
-"""What the shards that are left will take, from what the store's commits say of those that are done."""
+"""What the shards that are left will take, from what the store says of those that are done, and its logs of how."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from pipeline.look import Look
 from pipeline.plan import ColumnPlan, place_of
 from store.errors import DamagedStoreError
-from store.format.column import Commit, committed_shards
-from store.format.layout import column_dir, parts_of
+from store.format.column import Commit
+from store.format.layout import column_dir
+from store.format.shard import committed_shards, read_log
 
 PLACE_OF_WORK = ("device", "threads", "points_per_batch", "masks_per_batch", "images_per_batch", "prefetch")
 """Fields of section run that decide how fast one worker is."""
@@ -38,20 +39,18 @@ def estimate(look: Look, plans: Sequence[ColumnPlan], todo: Mapping[int, Sequenc
     done = _evidence(look, plans)
     wanted = {name for names in todo.values() for name in names}
     timed = _same_work(done, wanted)
-    sizes = {
-        name: [commit for commits in done for commit in commits if parts_of(commit.place)[1] == name] for name in wanted
-    }
+    sizes = {name: [made.commit for shard in done for made in shard if made.column == name] for name in wanted}
     if not timed or not all(sizes.values()):
         return None
-    rates = [second for commit in timed for second in commit.run["image_seconds"][1:] or commit.run["image_seconds"]]
+    rates = [second for run in timed for second in run["image_seconds"][1:] or run["image_seconds"]]
     rate = sum(rates) / len(rates)
-    start = max(commit.run["load_seconds"] + commit.run["image_seconds"][0] for commit in timed)  # once a worker
+    start = max(run["load_seconds"] + run["image_seconds"][0] for run in timed)  # once a worker
     spans = {shard: len(plans[0].meta.shard_range(shard)) for shard in todo}
     size = 0.0
     for name, commits in sizes.items():
         images = sum(spans[shard] for shard, names in todo.items() if name in names)
         size += images * sum(commit.size for commit in commits) / sum(len(commit.counts) for commit in commits)
-    memory = [int(commit.run["gpu_peak_bytes"]) for commit in timed if "gpu_peak_bytes" in commit.run]
+    memory = [int(run["gpu_peak_bytes"]) for run in timed if "gpu_peak_bytes" in run]
     return Estimate(
         seconds=start + rate * sum(spans.values()),
         seconds_per_image=rate,
@@ -61,33 +60,44 @@ def estimate(look: Look, plans: Sequence[ColumnPlan], todo: Mapping[int, Sequenc
     )
 
 
-def _evidence(look: Look, plans: Sequence[ColumnPlan]) -> list[list[Commit]]:
-    """Commits of these columns, in any split, that were computed as it would be done now; a list a shard."""
+@dataclass(frozen=True)
+class Made:
+    """A shard of a column, and the log of how it was made."""
+
+    column: str
+    commit: Commit
+    run: Mapping[str, Any]
+
+
+def _evidence(look: Look, plans: Sequence[ColumnPlan]) -> list[list[Made]]:
+    """Shards of these columns, in any split, that were computed as it would be done now; a list for each number of a shard."""
     settings = look.settings
     now = settings.run.model_dump(include=set(PLACE_OF_WORK))
-    found: dict[tuple[str, int], list[Commit]] = {}
+    found: dict[tuple[str, int], list[Made]] = {}
     for split in settings.splits:
         for plan in plans:
             place = place_of(settings, split, plan.spec.name)
-            for shard in committed_shards(column_dir(settings.store_path, place)):
+            folder = column_dir(settings.store_path, place)
+            for shard in committed_shards(folder):
                 try:
                     commit = look.records.commit(place, shard)
                 except DamagedStoreError:  # verify names it; here it is no evidence
                     continue
                 if commit is None or commit.fingerprint != plan.meta.fingerprint:
                     continue
-                how: Mapping[str, Any] = commit.run.get("run", {})
+                run = read_log(folder, commit)
+                how: Mapping[str, Any] = run.get("run", {})
                 if commit.counts and {name: how.get(name) for name in PLACE_OF_WORK} == now:
-                    found.setdefault((split, commit.shard), []).append(commit)
+                    found.setdefault((split, shard), []).append(Made(plan.spec.name, commit, run))
     return list(found.values())
 
 
-def _same_work(done: Sequence[Sequence[Commit]], wanted: set[str]) -> list[Commit]:
-    """A commit a shard whose columns were computed in one go, just those that are wanted."""
+def _same_work(done: Sequence[Sequence[Made]], wanted: set[str]) -> list[Mapping[str, Any]]:
+    """The log of each shard whose columns were computed in one go, just those that are wanted."""
     return [
-        commits[0]
-        for commits in done
-        if wanted == set(commits[0].run.get("columns", ()))
-        and commits[0].run.get("image_seconds")
-        and all(commit.run.get("seconds") == commits[0].run["seconds"] for commit in commits)
+        shard[0].run
+        for shard in done
+        if wanted == set(shard[0].run.get("columns", ()))
+        and shard[0].run.get("image_seconds")
+        and all(made.run.get("seconds") == shard[0].run["seconds"] for made in shard)
     ]

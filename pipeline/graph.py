@@ -9,21 +9,29 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline.config import InputError, Settings
-from stages import embed, index, masks, match, normalize
-from stages.base import ColumnSpec, Stage
+from stages import center, embed, index, masks, match, means
+from stages.base import ColumnSpec, Reduction, Stage
 from stages.checkpoints import WeightsError
 from stages.weights import WEIGHTS, expected_sha256
 from store.format.column import fingerprint
 from store.format.layout import FORMAT_VERSION
 from store.storage.files import canonical_json
 
-STAGES: dict[str, Stage] = {"index": index, "masks": masks, "embed": embed, "match": match, "normalize": normalize}
-"""Stage name = DVC stage = value of --stage = section of the params where it has parameters, in the order they run."""
+MAPS: dict[str, Stage] = {"index": index, "masks": masks, "embed": embed, "match": match, "center": center}
+"""Stages that compute a shard from the same shard of what they read."""
+REDUCTIONS: dict[str, Reduction] = {"means": means}
+"""Stages that compute one shard from all shards of several splits."""
+STAGES: dict[str, Stage | Reduction] = {
+    name: (MAPS | REDUCTIONS)[name] for name in ("index", "masks", "embed", "match", "means", "center")
+}
+"""Every stage in the order they run. Name = DVC stage = value of --stage = section of the params where it has parameters."""
+EXTRACTED = ("masks", "embed", "match")
+"""Stages of the verb ``extract``."""
 
 
 @lru_cache(maxsize=8)
 def specs(settings: Settings) -> Mapping[str, ColumnSpec]:
-    """Every column of a split by name, upstream first; means are ``/means/...``."""
+    """Every column by name, upstream first: those of each split, and those that are reduced over splits."""
     try:
         return {spec.name: spec for stage in STAGES.values() for spec in stage.columns(settings)}
     except ValueError as error:
@@ -68,6 +76,20 @@ def _digest(settings: Settings, weights: str, lenient: bool) -> str:
         if not lenient or weights not in WEIGHTS:
             raise
         return UNKNOWN
+
+
+def is_reduced(settings: Settings, column: str) -> bool:
+    """Whether a column is reduced over splits: it belongs to none of them, and has one shard."""
+    spec = specs(settings).get(column)
+    return spec is not None and spec.over is not None
+
+
+def upstream_columns(settings: Settings, column: str, split: str | None) -> list[tuple[str, str | None]]:
+    """(column, split) of what a column of a split is computed from. The split of a reduced column is None, here and there."""
+    spec = specs(settings)[column]
+    if spec.over is not None:
+        return [(read, where) for where in spec.over for read in spec.reads]
+    return [(read, None if is_reduced(settings, read) else split) for read in spec.reads]
 
 
 def stage_specs(settings: Settings, stage: str) -> list[ColumnSpec]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.graph import STAGES, column_identity, differences, stage_specs
+from pipeline.graph import STAGES, column_identity, differences, is_reduced, specs, stage_specs, upstream_columns
 from pipeline.look import Look
 from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
@@ -18,11 +17,12 @@ from stages.index import order, reading, source_files
 from stages.names import did_you_mean
 from store.errors import DamagedStoreError
 from store.format import layout
-from store.format.column import ColumnMeta, committed_shards, fingerprint, read_column, read_commit
+from store.format.column import ColumnMeta, fingerprint, read_column
 from store.format.layout import column_dir, find_splits, what_exists
-from store.format.lineage import FILE, Lineage, upstream_place
+from store.format.lineage import FILE, Lineage
+from store.format.shard import committed_shards, read_commit
 from store.format.tables import read_table
-from store.storage.listing import folders, is_folder, state_of
+from store.storage.listing import folders, is_folder
 
 DONE, MISSING, STALE, DAMAGED = "done", "missing", "stale", "damaged"
 
@@ -61,9 +61,47 @@ class ColumnPlan:
         return [number for number, shard in enumerate(self.shards) if shard.state != DONE]
 
 
-def place_of(settings: Settings, split: str, column: str) -> str:
-    """``<dataset>/<column>/<split>``; a column ``/means/...`` is a place already."""
-    return column[1:] if column.startswith("/") else layout.place_of(settings.dataset, column, split)
+def place_of(settings: Settings, split: str | None, column: str) -> str:
+    """``<dataset>/<column>/<split>``; for a column that is reduced over splits, its name alone."""
+    if split is None or is_reduced(settings, column):
+        return column
+    return layout.place_of(settings.dataset, column, split)
+
+
+def wanted_columns(settings: Settings) -> dict[str, tuple[str, str | None]]:
+    """Place -> (column, split) of every column that the settings ask for; the split of a reduced column is None."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for column, spec in specs(settings).items():
+        for split in settings.splits if spec.over is None else (None,):
+            found[place_of(settings, split, column)] = (column, split)
+    return found
+
+
+def upstream_shards(
+    settings: Settings, column: str, split: str | None, shard: int
+) -> list[tuple[str, str | None, int]]:
+    """(column, split, shard) of all that a shard is computed from, in the order in which a reduction takes them.
+
+    That of a column of a split: the same shard of each column that it reads, or the only one of a reduced column. That of a
+    reduced column: every shard of the columns that it reads, split by split.
+    """
+    reads = upstream_columns(settings, column, split)
+    if not is_reduced(settings, column):
+        return [(read, where, 0 if where is None else shard) for read, where in reads]
+    counts = {where: shard_count(settings, where) for where in {where for _, where in reads if where is not None}}
+    return [(read, where, number) for read, where in reads for number in range(1 if where is None else counts[where])]
+
+
+def shard_count(settings: Settings, split: str) -> int:
+    """How many shards the columns of a split have."""
+    return -(-len(known_sources(settings, split)) // settings.shard_images)
+
+
+def upstream_name(settings: Settings, column: str, read: str, split: str | None, shard: int) -> str:
+    """What a record of ``column`` calls a shard that it was computed from."""
+    if is_reduced(settings, column):
+        return f"/{place_of(settings, split, read)}#{shard}"
+    return f"/{read}" if split is None else read
 
 
 def known_sources(settings: Settings, split: str) -> tuple[tuple[str, str], ...]:
@@ -112,8 +150,9 @@ def expected_meta(
     """What ``column.json`` has to say."""
     identity = column_identity(settings, spec.name, lenient)
     sources = tuple((entry.source.image_id, entry.source.path) for entry in entries) if spec.name == "images" else None
-    name = spec.name.lstrip("/")
-    return ColumnMeta(name, identity, fingerprint(identity), images, settings.shard_images, spec.layout, None, sources)
+    return ColumnMeta(
+        spec.name, identity, fingerprint(identity), images, settings.shard_images, spec.layout, None, sources
+    )
 
 
 def plan_stage(settings: Settings, stage: str, split: str, look: Look | None = None) -> list[ColumnPlan]:
@@ -192,17 +231,25 @@ def _plan(
 ) -> list[ColumnPlan]:
     plans: dict[str, ColumnPlan] = {}
     for spec in (spec for stage in stages for spec in stage_specs(look.settings, stage)):
-        if not spec.name.startswith("/"):
+        if spec.over is None:
             plan = _plan_column(look, spec, split, images, entries, files_matter, lenient)
             plans[spec.name] = _behind(plan, [plans[name] for name in spec.reads if name in plans])
-    return list(plans.values())
+        else:
+            plans[spec.name] = _plan_column(look, spec, None, 1, None, False, lenient)
+    return [plan for plan in plans.values() if plan.spec.over is None]
+
+
+def plan_reduction(settings: Settings, stage: str, lenient: bool = False, look: Look | None = None) -> list[ColumnPlan]:
+    """The plan of every column of a stage that reduces, each of one shard; ``lenient`` as in :func:`plan_split`."""
+    look = look or Look(settings)
+    return [_plan_column(look, spec, None, 1, None, False, lenient) for spec in stage_specs(settings, stage)]
 
 
 def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
-    """A shard that reads a column which is about to be computed again is stale with it."""
+    """A shard that reads what is about to be computed again is stale with it."""
     shards = list(plan.shards)
     for other in upstream:
-        for number in other.todo:
+        for number in range(len(shards)) if other.spec.over is not None and other.todo else other.todo:
             if shards[number].state == DONE:
                 shards[number] = ShardState(STALE, f"{other.spec.name} changed")
     return replace(plan, shards=tuple(shards))
@@ -211,7 +258,7 @@ def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
 def _plan_column(
     look: Look,
     spec: ColumnSpec,
-    split: str,
+    split: str | None,
     images: int,
     entries: tuple[Entry, ...] | None,
     files_matter: bool,
@@ -226,28 +273,34 @@ def _plan_column(
         found = records.meta(place)
     except DamagedStoreError:
         found = None
-    states = []
+    states, now_of = [], _upstream_digests(settings, records, spec, split)
     for shard in range(meta.shards):
         files: Mapping[str, str] | None = {}
         if spec.files and entries is not None:
             own = [entries[number] for number in meta.shard_range(shard)]
             files = look.file_digests(files_of(spec, own)) if files_matter else None
-        states.append(_shard_state(records, spec, place, folder, meta, found, shard, files))
-    begun = look.is_begun(folder, meta) and not _cut_short(records, place, meta.shards)
+        states.append(_shard_state(records, place, meta, found, shard, now_of(shard), files))
+    begun = look.is_begun(folder, meta)
     replaces = _readable(records, place, found) if found and found.fingerprint != meta.fingerprint else ()
     changes = tuple(differences(found.identity, meta.identity)) if found and replaces else ()
     known = None if found is None else found.fingerprint
     return ColumnPlan(spec, place, folder, meta, tuple(states), begun, entries or (), known, replaces, changes)
 
 
-def _cut_short(look: Lineage, place: str, shards: int) -> bool:
-    """Whether a kill left a shard in the middle of being replaced."""
-    for shard in range(shards):
-        with contextlib.suppress(DamagedStoreError):
-            commit = look.commit(place, shard)
-            if commit is not None and commit.replacing:
-                return True
-    return False
+def _upstream_digests(
+    settings: Settings, look: Lineage, spec: ColumnSpec, split: str | None
+) -> Callable[[int], dict[str, str]]:
+    """A function that gives the digests of what a shard is computed from, as they are now, by their names in a record."""
+    if spec.over is None:
+        reads = [
+            (upstream_name(settings, spec.name, read, where, 0), place_of(settings, where, read), where is None)
+            for read, where in upstream_columns(settings, spec.name, split)
+        ]
+        return lambda shard: {name: look.content(place, 0 if alone else shard) for name, place, alone in reads}
+    return lambda shard: {
+        upstream_name(settings, spec.name, read, where, number): look.content(place_of(settings, where, read), number)
+        for read, where, number in upstream_shards(settings, spec.name, split, shard)
+    }
 
 
 def _readable(look: Lineage, place: str, meta: ColumnMeta) -> tuple[int, ...]:
@@ -262,15 +315,14 @@ def _readable(look: Lineage, place: str, meta: ColumnMeta) -> tuple[int, ...]:
 
 def _shard_state(
     look: Lineage,
-    spec: ColumnSpec,
     place: str,
-    folder: Path,
     meta: ColumnMeta,
     found: ColumnMeta | None,
     shard: int,
+    upstream: Mapping[str, str],
     files: Mapping[str, str] | None,
 ) -> ShardState:
-    """``files``: digests of the source files as they are now; None: they are not looked at."""
+    """``upstream``, ``files``: digests of shards and of source files as they are now; None: files are not looked at."""
     try:
         commit = look.commit(place, shard)
     except DamagedStoreError as error:
@@ -278,17 +330,14 @@ def _shard_state(
     if commit is None:
         return ShardState(MISSING)
     if commit.place != place:
-        return ShardState(DAMAGED, f"the commit is that of {commit.place}")
+        return ShardState(DAMAGED, f"its file is that of {commit.place}")
     if commit.fingerprint != meta.fingerprint:
         changes = differences(found.identity, meta.identity) if found else []
         return ShardState(STALE, "; ".join(changes) or "computed with other parameters")
     if len(commit.counts) != len(meta.shard_range(shard)):
         return ShardState(STALE, f"{len(meta.shard_range(shard)) - len(commit.counts)} images were added")
-    data = state_of(folder / commit.file)
-    if data is None or not stat.S_ISREG(data.st_mode) or data.st_size != commit.size:
-        return ShardState(DAMAGED, f"{commit.file} is missing or has another size")
     had = {name: value for name, value in commit.upstream.items() if files is not None or not name.startswith(FILE)}
-    now = upstream_digests(spec, lambda name: look.content(*upstream_place(place, name, shard)), files or {})
+    now = {**upstream, **of_files(files or {})}
     changed = [name for name in dict.fromkeys([*now, *had]) if now.get(name) != had.get(name)]
     if changed:
         names = [name.removeprefix(FILE) for name in changed]
@@ -301,9 +350,6 @@ def files_of(spec: ColumnSpec, entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files or "")))
 
 
-def upstream_digests(spec: ColumnSpec, content_of: Callable[[str], str], files: Mapping[str, str]) -> dict[str, str]:
-    """Digests of everything a shard is computed from: upstream shards and source files."""
-    return {
-        **{name: content_of(name) for name in spec.reads},
-        **{f"{FILE}{path}": sha256 for path, sha256 in files.items()},
-    }
+def of_files(files: Mapping[str, str]) -> dict[str, str]:
+    """Digests of source files, by the names that they have in a record."""
+    return {f"{FILE}{path}": sha256 for path, sha256 in files.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pipeline.config import ROOT, InputError, Settings
 from pipeline.executors import Executor
 from pipeline.graph import specs, wanted_fingerprint
 from pipeline.look import Look
-from pipeline.plan import MISSING, STALE, ColumnPlan, place_of
+from pipeline.plan import MISSING, STALE, ColumnPlan, known_sources, not_indexed, place_of, upstream_shards
 from pipeline.shard import require_device
 from stages.weights import locate, why_missing
 from store.storage.listing import is_there
@@ -91,34 +91,54 @@ def replacement(plan: ColumnPlan) -> str:
     return f"{plan.spec.name}: {len(plan.replaces)} finished shards ({why})"
 
 
-def require_upstream(look: Look, plans: Sequence[ColumnPlan], split: str, todo: Mapping[int, Collection[str]]) -> None:
-    """Raise InputError, naming the command, where an upstream column of another stage is not done for these shards."""
-    gaps: list[str] = []
-    for plan in plans:
-        shards = [shard for shard, names in todo.items() if plan.spec.name in names]
-        own = {other.spec.name for other in plans}
-        if shards and not set(plan.spec.reads) <= own:
-            gaps += upstream_gaps(look, plan, split, shards)
+def require_upstream(
+    look: Look,
+    plans: Sequence[ColumnPlan],
+    split: str | None,
+    todo: Mapping[int, Collection[str]],
+    meanwhile: Collection[str] = (),
+) -> None:
+    """Raise InputError, naming the command, where an upstream column of another stage is not done for these shards.
+
+    Args:
+        split: None where the plans are of columns that are reduced over splits.
+        meanwhile: columns of other stages that the same command computes before.
+    """
+    settings, own = look.settings, {*meanwhile, *(plan.spec.name for plan in plans)}
+    gaps = [
+        gap
+        for plan in plans
+        for gap in _gaps(look, plan, split, [n for n, names in todo.items() if plan.spec.name in names], own)
+    ]
     if gaps:
         from pipeline.advice import to_complete
 
-        column = gaps[0].split(" ", 1)[0]
+        column, where, reason = gaps[0]
         more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
-        raise InputError(f"split {split}: {gaps[0]}{more}; run: {to_complete(look.settings, split, column)}")
+        of = "" if where is None else f"split {where}: "
+        raise InputError(f"{of}{column} {reason}{more}; run: {to_complete(settings, where, column)}")
 
 
-def upstream_gaps(look: Look, plan: ColumnPlan, split: str, shards: Sequence[int]) -> list[str]:
-    """Upstream columns that are not done for the shards, as a reason each."""
-    settings, records, gaps = look.settings, look.records, []
-    for name in plan.spec.reads:
-        if name.startswith("/"):
+def _gaps(
+    look: Look,
+    plan: ColumnPlan,
+    split: str | None,
+    shards: Sequence[int],
+    own: Collection[str],
+) -> Iterator[tuple[str, str | None, str]]:
+    """(column, split, what is wrong) of what the shards read, is not one of the columns ``own``, and is not done."""
+    settings, records = look.settings, look.records
+    want = {name: wanted_fingerprint(settings, name) for name in plan.spec.reads if shards and name not in own}
+    for train in plan.spec.over or () if shards else ():
+        if not known_sources(settings, train):
+            raise not_indexed(settings, train)
+    read = [one for shard in shards for one in upstream_shards(settings, plan.spec.name, split, shard)]
+    for name, where, number in dict.fromkeys(read):
+        if name in own:
             continue
-        place, stage = place_of(settings, split, name), specs(settings)[name].stage
-        want = wanted_fingerprint(settings, name)
-        for shard in shards:
-            commit = records.commit(place, shard)
-            if commit is None:
-                gaps.append(f"{name} shard {shard} is {MISSING} (stage {stage})")
-            elif commit.fingerprint != want or records.why_not_current(place, shard):
-                gaps.append(f"{name} shard {shard} is {STALE} (stage {stage})")
-    return gaps
+        place, stage = place_of(settings, where, name), specs(settings)[name].stage
+        commit = records.commit(place, number)
+        if commit is None:
+            yield name, where, f"shard {number} is {MISSING} (stage {stage})"
+        elif commit.fingerprint != want[name] or records.why_not_current(place, number):
+            yield name, where, f"shard {number} is {STALE} (stage {stage})"

@@ -11,7 +11,7 @@ from pipeline.config import ROOT, InputError, Settings
 from stages.names import did_you_mean
 from stages.predictions import MODES
 from stages.train.folder import Held, held
-from stages.train.params import ANSWERING, TrainParams, overridden
+from stages.train.params import ANSWERING, CENTERED, TrainParams, overridden
 from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
 
 SYSTEMS = tuple(ANSWERING)
@@ -78,6 +78,11 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
         raise InputError(f"--name: found {asked!r}, expected one of {known}; or say of which system it is: --system")
     if system is not None and system != wanted:
         raise InputError(f"--system: found {system}, but the run {asked} is of {wanted}")
+    if wanted in CENTERED and params.mean is None:
+        raise InputError(
+            f"train.mean: found null, expected the train mean that {wanted} is to learn with; section means has "
+            f"{', '.join(settings.means) or 'none yet'}"
+        )
     return Run(folder.name, asked, wanted, params, folder, spec is not None)
 
 

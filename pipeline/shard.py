@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from pipeline.begun import begin_once
 from pipeline.config import ROOT, InputError, Settings, VanishedError
-from pipeline.graph import STAGES, specs, wanted_fingerprint
+from pipeline.graph import MAPS, is_reduced, specs, wanted_fingerprint
 from pipeline.look import digest_files
-from pipeline.plan import files_of, place_of, upstream_digests
+from pipeline.plan import files_of, of_files, place_of, upstream_name, upstream_shards
 from stages.base import Entry, Pixels, Runner, ShardInput
 from stages.digests import digests_in
 from stages.images import ImageFailure, inside, read_image
@@ -27,10 +27,11 @@ from stages.threads import in_threads
 from stages.weights import expected_sha256, locate
 from store.errors import ConflictError, IncompleteColumnError
 from store.format.arrays import AnyArray
-from store.format.column import ColumnMeta, Commit, read_column, read_commit
+from store.format.column import ColumnMeta, Commit, read_column
 from store.format.layout import column_dir
 from store.format.lineage import no_column
 from store.format.schema import OK
+from store.format.shard import read_commit
 from store.format.tables import read_table
 from store.read.array import ShardReader
 from store.write.writer import seen_commit, write_shard
@@ -92,7 +93,7 @@ def runner(task: ShardTask) -> Runner:
         _loaded.clear()
         weights = {name: locate(name, ROOT / params.run.weights_dir, params.weights_lock) for name in sorted(names)}
         try:
-            _loaded[key] = STAGES[task.stage].start(params, task.started, weights, ROOT)
+            _loaded[key] = MAPS[task.stage].start(params, task.started, weights, ROOT)
         except ValueError as error:  # no work began: a device or a model that the settings name cannot be had
             raise InputError(str(error)) from error
     return _loaded[key]
@@ -155,7 +156,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         if changed := files[name].items() ^ digest_files(settings, files_of(spec, task.entries)).items():
             raise VanishedError(f"{min(path for path, _ in changed)} changed or went away while it was read")
     run = {
-        **_environment(),
+        **environment(),
         **({} if memory is None else {"gpu_peak_bytes": memory()}),
         "columns": sorted(wanted),
         "load_seconds": round(at[0] - loading, 3),
@@ -175,14 +176,15 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
             begin = partial(begin_once, task.token, folder, meta, found) if name in task.begin else lambda: None
             if len(meta.shard_range(task.shard)) != task.count:
                 raise ConflictError(f"{place}: another run added images to the split; run this again")
-            upstream = upstream_digests(spec, digests.__getitem__, files[name])
+            reads = upstream_shards(settings, name, task.split, task.shard)
+            upstream = {upstream_name(settings, name, *read): digests[read[0]] for read in reads}
             done = write_shard(
                 folder,
                 meta,
                 place,
                 task.shard,
                 results[name],
-                upstream,
+                upstream | of_files(files[name]),
                 spec.schema,
                 run,
                 before[name],
@@ -206,20 +208,17 @@ class ShardSource:
         self._readers: dict[str, ShardReader] = {}
 
     def commit(self, column: str) -> Commit:
-        """The commit of an upstream shard (of a mean: its only one).
+        """The commit of an upstream shard (of a reduced column: its only one).
 
         Raises:
             IncompleteColumnError: there is none, or it is of another column or of other parameters.
         """
         if column not in self._commits:
             place = place_of(self.settings, self.split, column)
-            commit = read_commit(
-                column_dir(self.settings.store_path, place), 0 if column.startswith("/") else self.shard
-            )
+            shard = 0 if is_reduced(self.settings, column) else self.shard
+            commit = read_commit(column_dir(self.settings.store_path, place), shard)
             if commit is None:
-                raise IncompleteColumnError(
-                    f"{place}: shard {self.shard} is not computed", place=place, shard=self.shard
-                )
+                raise IncompleteColumnError(f"{place}: shard {shard} is not computed", place=place, shard=shard)
             if commit.place != place or commit.fingerprint != wanted_fingerprint(self.settings, column):
                 raise IncompleteColumnError(
                     f"{place}: shard {commit.shard} is of {commit.place} with fingerprint {commit.fingerprint[:12]}, not of the "
@@ -286,7 +285,7 @@ def peak_memory() -> Callable[[], int] | None:
     return lambda: int(torch.cuda.max_memory_allocated())
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Versions that a person asks for when two shards differ."""
     torch = sys.modules.get("torch")
     found = {"python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.config import ROOT, Settings
 from pipeline.errors import DONE, FAILURES, as_given
+from pipeline.graph import EXTRACTED
 from pipeline.tally import StageSummary
 from store.storage.files import make_folder
 
@@ -28,7 +29,7 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
             write_metrics(settings, summary)
             if summary.failed_images > settings.run.max_failures:
                 print(
-                    f"{summary.stage} {summary.split}: {summary.failed_images} images failed, more than run.max_failures "
+                    f"{_what(summary)}: {summary.failed_images} images failed, more than run.max_failures "
                     f"({settings.run.max_failures})",
                     file=sys.stderr,
                 )
@@ -54,11 +55,19 @@ NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing")
 
 
 def write_metrics(settings: Settings, summary: StageSummary) -> None:
-    """``<report_dir>/<dataset>/metrics/<stage>-<split>.json``: what went in, what came out, what failed and why."""
+    """Write what went in, what came out, what failed and why.
+
+    The file is ``<report_dir>/<dataset>/metrics/<stage>-<split>.json``; of a stage that reduces splits, ``<stage>.json`` there.
+    """
     folder = report_folder(settings) / "metrics"
     make_folder(folder)
     values = {key: value for key, value in asdict(summary).items() if key not in NO_METRICS}
-    write_report_file(folder / f"{summary.stage}-{summary.split}.json", values)
+    write_report_file(folder / f"{_what(summary).replace(' ', '-')}.json", values)
+
+
+def _what(summary: StageSummary) -> str:
+    """Stage and split."""
+    return summary.stage if summary.split is None else f"{summary.stage} {summary.split}"
 
 
 def report_folder(settings: Settings) -> Path:
@@ -74,17 +83,22 @@ def write_report_file(path: Path, values: Any) -> None:
 
 def _line(summary: StageSummary) -> str:
     entries = ", ".join(f"{count} {name}" for name, count in summary.vectors.items())
-    work = f"{summary.computed} of {summary.shards} shards computed" if summary.computed else "up to date"
-    return f"{summary.stage} {summary.split}: {work}; {summary.images} images; {entries}"
+    parts = "columns" if summary.split is None else "shards"
+    work = f"{summary.computed} of {summary.shards} {parts} computed" if summary.computed else "up to date"
+    images = "" if summary.split is None else f"{summary.images} images; "
+    return f"{_what(summary)}: {work}; {images}{entries}"
 
 
 def _plan_line(summary: StageSummary) -> str:
     if not summary.todo:
-        return f"{summary.stage} {summary.split}: up to date"
+        return f"{_what(summary)}: up to date"
     lines = [
-        f"{summary.stage} {summary.split}: would compute {len(shards)} of {summary.shards} shards of {name}"
+        f"{_what(summary)}: would compute "
+        + (name if summary.split is None else f"{len(shards)} of {summary.shards} shards of {name}")
         for name, shards in summary.todo.items()
     ]
+    if summary.stage not in EXTRACTED:
+        return "\n".join(lines if summary.estimate is None else [*lines, f"  {_cost(summary)}"])
     lines += [
         f"  would replace {line}; this takes --replace: python cli.py extract --split {summary.split} --stage {summary.stage} "
         "--replace"

@@ -7,25 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.estimate import Estimate
+from pipeline.graph import is_reduced
 from pipeline.look import Look
 from pipeline.plan import DONE, ColumnPlan, place_of
 from pipeline.sources import unread_files
 from store.format.column import Commit
 from store.format.schema import ABSENT, FAILED, OK
+from store.format.shard import read_log
 
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a stage did in a split, and what it holds now.
+    """What a stage did in a split (None: it reduces splits), and what it holds now.
 
-    ``failed``: ``column: reason`` -> images, and ``failed_images`` how many images that is, each counted once. Images that
-    failed in an upstream column were counted there. ``absent``: images without annotation. ``notes``: ``column: note`` -> how
-    often. ``unread``: of the index, kind of file in the split's folder that it does not read -> how many. ``replaces`` and
+    ``vectors``: column -> vectors or entries; of a reduced column, those that were reduced. ``failed``: ``column: reason`` ->
+    images, and ``failed_images`` how many images that is, each counted once. Images that failed in an upstream column were
+    counted there. ``absent``: images without annotation. ``notes``: ``column: note`` -> how often. ``unread``: of the
+    index, kind of file in the split's folder that it does not read -> how many. ``replaces`` and
     ``missing``: of a dry run, which finished shards would be replaced, and which weights are not here.
     """
 
     stage: str
-    split: str
+    split: str | None
     images: int
     shards: int
     computed: int
@@ -44,7 +47,12 @@ class StageSummary:
 
 
 def tally(
-    look: Look, stage: str, split: str, plans: Sequence[ColumnPlan], reach: int, todo: Mapping[int, list[str]]
+    look: Look,
+    stage: str,
+    split: str | None,
+    plans: Sequence[ColumnPlan],
+    reach: int,
+    todo: Mapping[int, list[str]],
 ) -> StageSummary:
     """Sums over the commits of the first ``reach`` shards."""
     vectors: Counter[str] = Counter()
@@ -59,9 +67,9 @@ def tally(
             commit = look.records.commit(plan.place, shard)
             if commit is None or commit.fingerprint != plan.meta.fingerprint:
                 continue
-            vectors[plan.spec.name] += sum(commit.counts)
+            vectors[plan.spec.name] += vectors_of(plan, commit)
             omitted[plan.spec.name] += commit.omitted
-            seconds[shard] = max(seconds[shard], float(commit.run.get("seconds", 0)))
+            seconds[shard] = max(seconds[shard], float(read_log(plan.folder, commit).get("seconds", 0)))
             own = own_failures(look, plan, split, commit) if commit.errors else {}
             failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
             images_failed |= {(shard, position) for position in own}
@@ -85,19 +93,23 @@ def tally(
         round(sum(seconds.values()), 1),
         len(images_absent),
         dict(notes),
-        unread_files(look.settings, split, plans[0].entries) if stage == "index" and plans else {},
+        unread_files(look.settings, split, plans[0].entries) if stage == "index" and split and plans else {},
         todo={name: shards for name, shards in left.items() if shards},
     )
 
 
-def own_failures(look: Look, plan: ColumnPlan, split: str, commit: Commit) -> dict[int, str]:
+def vectors_of(plan: ColumnPlan, commit: Commit) -> int:
+    """Vectors or entries of a shard; of a reduced column, those that were reduced to it."""
+    return sum(commit.counts) if plan.spec.over is None else int(commit.extra["count"])
+
+
+def own_failures(look: Look, plan: ColumnPlan, split: str | None, commit: Commit) -> dict[int, str]:
     """Position in the shard -> reason, of the images that failed in this column and in none that it reads."""
     upstream = set()
     for name in plan.spec.reads:
-        read = None
-        if not name.startswith("/"):
+        if not is_reduced(look.settings, name):
             read = look.records.commit(place_of(look.settings, split, name), commit.shard)
-        upstream |= {number for number, status in enumerate(read.status if read else ()) if status != OK}
+            upstream |= {number for number, status in enumerate(read.status if read else ()) if status != OK}
     return {
         int(position): reason
         for position, reason in commit.errors.items()

@@ -14,9 +14,10 @@ _EVERYWHERE = {"--set": True, "--params": True, "--debug": False}
 _SECTIONS = {
     "index": ("index",),
     "extract": ("masks", "embed", "match"),
-    "normalize": ("normalize",),
+    "normalize": ("means", "report"),
     "train": ("train",),
     "evaluate": ("train",),
+    "report": ("report",),
 }
 """Verb -> sections of its parameters."""
 

@@ -6,7 +6,7 @@ A stage never opens a shard, never reads ``params.yaml`` and does not know its s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,9 +32,11 @@ class ColumnSpec:
     """A column that a stage promises to write.
 
     Args:
-        reads: upstream columns: of the same split, or ``/means/...`` of the store.
+        reads: upstream columns: of the same split, or, where they are reduced over splits, of the store.
         params, weights, version: with the fingerprints of ``reads``, all that decides the bytes.
         files: for the index, which source files: ``images`` or ``annotations``.
+        over: splits whose shards are reduced to the one shard of this column, which then belongs to no split. None: the
+            column of a split, computed shard by shard.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ColumnSpec:
     schema: pa.Schema | None = None
     layout: ArrayLayout | None = None
     files: str | None = None
+    over: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,26 @@ Runner = Callable[[ShardInput], dict[str, ShardData]]
 
 
 class Stage(Protocol):
-    """The two functions of a stage module."""
+    """The two functions of a stage module that computes a shard from the same shard of what it reads."""
 
     def columns(self, params: Sections) -> list[ColumnSpec]:
         """What it writes. Imports no torch."""
 
     def start(self, params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
         """Load models; return the function that computes columns of a shard: those of the ``wanted`` ones that it needs."""
+
+
+class Reduction(Protocol):
+    """The three functions of a stage module that computes one shard from all shards of several splits."""
+
+    def columns(self, params: Sections) -> list[ColumnSpec]:
+        """What it writes; every spec has ``over``."""
+
+    def part(self, images: Iterable[AnyArray]) -> Any:
+        """What one shard contributes: a small value that travels between processes."""
+
+    def whole(self, parts: Iterable[Any]) -> ShardData:
+        """The shard, of one row, from all contributions in their order."""
 
 
 def row_trouble(row: Mapping[str, Any], what: str) -> tuple[str, str] | None:

@@ -118,15 +118,18 @@ class EmbedParams(Params):
     """Of the encoders' matrix products. Vectors are stored in float16 whatever it is."""
 
 
-class NormalizeParams(Params):
-    """Train mean and centred embeddings."""
+class MeanParams(Params):
+    """One train mean and what is centred on it; its name stands in their columns."""
 
-    name: Name
-    """Name of the mean: <store>/means/<name>/<encoder>."""
-    train: tuple[Name, ...]
+    train: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Splits whose masks and instances make the mean."""
-    report_vectors: Annotated[int, Field(ge=2)]
-    """Mask embeddings a split, spread evenly, in the similarity report."""
+
+
+class ReportParams(Params):
+    """What pictures show. Belongs to no fingerprint."""
+
+    similarity_vectors: Annotated[int, Field(ge=2)] = 256
+    """Mask embeddings per split, spread evenly, in the similarity report of ``normalize``."""
 
 
 class RunParams(Params):
@@ -173,8 +176,10 @@ class Sections(Params):
     """Section masks."""
     embed: EmbedParams
     """Section embed."""
-    normalize: NormalizeParams
-    """Section normalize."""
+    means: dict[Name, MeanParams]
+    """Train means by name. Embeddings are centred on each of them."""
+    report: ReportParams = ReportParams()
+    """Section report."""
     run: RunParams
     """Section run."""
 

@@ -7,7 +7,15 @@ record.masks[0].decode()                     # bool [H, W]
 record["mask_embeddings/demo_alphaclip"]     # float16 [count, D]
 """
 
-from .errors import ConflictError, DamagedStoreError, FailedImageError, IncompleteColumnError, RleError, StoreError
+from .errors import (
+    ChangedError,
+    ConflictError,
+    DamagedStoreError,
+    FailedImageError,
+    IncompleteColumnError,
+    RleError,
+    StoreError,
+)
 from .format.layout import FORMAT_VERSION
 from .read.record import Record, Records, Region
 from .split import Split, open_split
@@ -17,6 +25,7 @@ from .stream.stream import Stream, mix
 __all__ = [
     "FORMAT_VERSION",
     "Candidates",
+    "ChangedError",
     "ConflictError",
     "DamagedStoreError",
     "FailedImageError",

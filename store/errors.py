@@ -10,7 +10,7 @@ class StoreError(Exception):
     """Base of every error that the store raises on purpose.
 
     Args:
-        place: what it is about: ``<dataset>/<column>/<split>``, ``means/<name>/<encoder>``, or ``<dataset>/<split>``.
+        place: what it is about: ``<dataset>/<column>/<split>``, ``means/<mean>/<encoder>``, or ``<dataset>/<split>``.
         shard: the number of the (first) shard it is about.
         reason: why, in a few words, where the message says more than that.
     """
@@ -34,6 +34,10 @@ class IncompleteColumnError(StoreError):
 
 class ConflictError(StoreError):
     """Another writer committed the same shard from different inputs."""
+
+
+class ChangedError(StoreError):
+    """A shard was computed again while it was read: what was read before and what comes now do not belong together."""
 
 
 class FailedImageError(StoreError):

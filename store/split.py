@@ -97,6 +97,7 @@ def open_split(
     allow_incomplete: bool = False,
     check: str = "always",
     table_cache_bytes: int = DEFAULT_BYTES,
+    coherence: str = "error",
 ) -> Split:
     """Open a split for reading.
 
@@ -108,19 +109,24 @@ def open_split(
             which nothing was computed, and for unfinished ones that the parameters no longer name.
         allow_incomplete: give the shards that are there instead of raising.
         check: when the bytes of an image (its vectors, its pixels) are held against their checksums: ``always``, at
-            ``first-touch`` in a process, or ``never``. Identity, sizes and indices of files are always checked, and tables
+            ``first-touch`` in a process, or ``never``. Identity, records and indices of files are always checked, and tables
             whenever they are decoded.
-        table_cache_bytes: so much memory may decoded tables take in a process.
+        table_cache_bytes: this much memory may decoded tables take in a process.
+        coherence: a column was computed from others. Where one of those is in the store and is not the one it was computed
+            from: ``error``, or ``warn``. What is not in the store is not compared.
 
     Raises:
         StoreError: there is no such split or column, or a link where a column would be.
-        IncompleteColumnError: a column is unfinished or stale; names the shards and the reason.
+        IncompleteColumnError: a column is unfinished, or does not belong to one that it was computed from; names the shards
+            and the reason.
         DamagedStoreError: bytes are not what was committed, or a column lost its ``column.json``.
     """
     import pyarrow.parquet  # noqa: F401  # here, as no thread may be in the middle of importing it when a fork comes
 
     if check not in CHECKS:
         raise ValueError(f"found check={check!r}, expected one of {', '.join(CHECKS)}")
+    if coherence not in ("error", "warn"):
+        raise ValueError(f"found coherence={coherence!r}, expected error or warn")
     store = store_dir(store)
     names = find_columns(store, dataset, split)
     if "images" not in names:
@@ -130,7 +136,7 @@ def open_split(
             f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left out; "
             "put the folder itself there, or name the columns to open with columns=[...]"
         )
-    lineage = Lineage(store)
+    lineage = Lineage(store, summaries=True)
     if columns is None and not allow_incomplete:
         used = (name for name in names if not is_unused(lineage, place_of(dataset, name, split)))
         wanted = list(dict.fromkeys(["images", *used]))
@@ -144,7 +150,7 @@ def open_split(
         )
     tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
     opened = {
-        name: open_column(store, place_of(dataset, name, split), allow_incomplete, lineage, check, tables)
+        name: open_column(store, place_of(dataset, name, split), allow_incomplete, lineage, check, tables, coherence)
         for name in wanted
     }
     images = opened["images"].meta

@@ -250,7 +250,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     masks = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
     values["masks"] |= {"max_masks": 16, **masks}
     values["embed"] |= {"mask_encoders": ["demo_alphaclip"], "image_encoders": ["demo_clip"]}
-    values["normalize"]["train"] = ["val"]
+    values["means"]["demo"]["train"] = ["val"]
     values["run"] |= {"device": "cpu", "threads": 1, "report_dir": str(folder / "report"), "max_failures": 9}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     for verb in ("index", "extract", "normalize"):

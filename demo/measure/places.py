@@ -18,6 +18,8 @@ from store import Split, open_split
 
 F64 = npt.NDArray[np.float64]
 RIDGE = 10.0
+MEAN = "demo"
+"""The train mean of the demo's params."""
 
 
 def tokens(split: Split, encoder: str) -> tuple[F64, F64]:
@@ -31,7 +33,7 @@ def masks(split: Split, encoder: str) -> tuple[F64, F64]:
     """Centred mask embeddings [n, D], and the middle of each mask's box in parts of the image, x and y, [n, 2]."""
     vectors, middles = [], []
     for record in split:
-        own = record[f"centered/mask_embeddings/{encoder}"]
+        own = record[f"centered/{MEAN}/mask_embeddings/{encoder}"]
         vectors.append(own.astype(np.float64))
         for mask in record.masks[: len(own)]:
             x, y, w, h = mask["bbox"]

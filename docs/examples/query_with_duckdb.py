@@ -1,7 +1,7 @@
 """Asks the Parquet tables with SQL: the questions whose best mask has the lowest IoU, so which no selector could answer.
 
 Needs duckdb (`pip install duckdb`); nothing of this project is imported. It trusts the files: whether a table is finished
-and of which inputs stands in its commits, which our own reader checks. Run from the repository root, after `make repro`:
+and of which inputs stands in its shards themselves, which our own reader checks. Run from the repository root, after `make repro`:
 
     .venv/bin/python docs/examples/query_with_duckdb.py --store data/store --dataset demo --split val
 """

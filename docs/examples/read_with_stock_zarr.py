@@ -44,6 +44,13 @@ def read_rows(column: Path, shard: int, image: int) -> list[dict[str, Any]]:
     return [row for row in table.to_pylist() if row["image_index"] == image]
 
 
+def read_commit(column: Path, shard: int) -> dict[str, Any]:
+    """The record in an array's shard: before the index, found from the end of the file, by the bytes that end it."""
+    data = next(path for path in (column / "c" / str(shard)).rglob("*") if path.is_file()).read_bytes()
+    end = data.rindex(b"\x97elisa\x02\x8b") - 8
+    return json.loads(data[end - int.from_bytes(data[end : end + 8], "little") : end])
+
+
 def show(dataset: Path, split: str, image: int) -> None:
     """Print what the store holds of an image."""
     meta = json.loads((dataset / "images" / split / "column.json").read_text())
@@ -71,7 +78,7 @@ def show(dataset: Path, split: str, image: int) -> None:
             print(f"  best mask {best}: iou {iou[best]:.3f}, iop {iop[best]:.3f}")
     for folder in sorted(path.parent for path in dataset.rglob(f"{split}/zarr.json")):
         name = folder.parent.relative_to(dataset).as_posix()
-        commit = json.loads((folder / "commits" / f"{shard:05d}.json").read_text())
+        commit = read_commit(folder, shard)
         if commit["status"][position] != "ok":
             print(f"{name}: image {image}: {commit['errors'][str(position)]}")
             continue

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.config import InputError, Settings
 from pipeline.graph import specs
 from pipeline.look import Look
-from pipeline.means import mean_state
-from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_split
+from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_reduction, plan_split
 from pipeline.preflight import missing_weights
+from pipeline.tally import vectors_of
 from store.format.layout import find_columns, find_splits, what_exists
 from store.format.schema import ABSENT
 from store.storage.listing import folders, is_folder
@@ -42,8 +43,8 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
         others = set(find_columns(settings.store_path, settings.dataset, split)) - set(entry["columns"])
         if others:
             entry["not_in_params"] = sorted(others)
-    for encoder in settings.embed.mask_encoders:
-        found["means"][f"{settings.normalize.name}/{encoder}"] = mean_state(settings, encoder, True, look.records)
+    means = plan_reduction(settings, "means", lenient=True, look=look)
+    found["means"] = {plan.spec.name: _column(look, plan) for plan in means}
     found["weights_missing"] = list(missing_weights(settings, known))
     return found
 
@@ -61,7 +62,7 @@ def _column(look: Look, plan: ColumnPlan) -> dict[str, Any]:
             errors.update(why for at, why in commit.errors.items() if commit.status[int(at)] != ABSENT)
             notes.update(commit.extra.get("notes", {}))
             size += commit.size
-            entries += sum(commit.counts)
+            entries += vectors_of(plan, commit)
             omitted += commit.omitted
     reasons = {f"{shard.state}: {shard.reason}" for shard in plan.shards if shard.reason}
     if states[DONE] and not plan.begun:
@@ -87,25 +88,30 @@ def as_text(found: dict[str, Any]) -> str:
         without = f", {entry['absent']} of them without annotation" if entry.get("absent") else ""
         lines += ["", f"{split}: {entry.get('images', 0)} images{without}"]
         lines += [f"  {entry['remark']}"] if "remark" in entry else []
-        width = max((len(name) for name in entry["columns"]), default=0)
-        for name, column in entry["columns"].items():
-            lines.append(f"  {name:<{width}}  {_states(column)}")
-            lines += [f"  {'':<{width}}    {reason}" for reason in column["why"]]
-            lines += [
-                f"  {'':<{width}}    failed: {count} x {reason}" for reason, count in sorted(column["errors"].items())
-            ]
-            lines += [f"  {'':<{width}}    noted: {count} x {note}" for note, count in sorted(column["notes"].items())]
+        lines += _lines(entry["columns"])
         if "not_in_params" in entry:
             lines.append(
                 f"  not asked for by the params (remove the folder to be rid of it): {', '.join(entry['not_in_params'])}"
             )
     if found["means"]:
-        lines += ["", "means"]
-        lines += [f"  {name}: {state}" for name, state in found["means"].items()]
+        lines += ["", "means", *_lines(found["means"])]
     if found["weights_missing"]:
         lines += ["", "weights that are not here yet"]
         lines += [f"  {line}" for line in found["weights_missing"]]
     return "\n".join(lines)
+
+
+def _lines(columns: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """A line per column, with one for each reason, failure and note."""
+    width = max((len(name) for name in columns), default=0)
+    for name, column in columns.items():
+        yield f"  {name:<{width}}  {_states(column)}"
+        remarks = [
+            *column["why"],
+            *(f"failed: {count} x {reason}" for reason, count in sorted(column["errors"].items())),
+            *(f"noted: {count} x {note}" for note, count in sorted(column["notes"].items())),
+        ]
+        yield from (f"  {'':<{width}}    {remark}" for remark in remarks)
 
 
 def _states(column: dict[str, Any]) -> str:

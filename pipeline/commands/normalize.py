@@ -1,4 +1,4 @@
-"""The stage ``normalize``: means, centred columns of every split, and the similarity report."""
+"""The verb ``normalize``: the train means, the centred columns of every split, and the similarity report."""
 
 from __future__ import annotations
 
@@ -8,105 +8,142 @@ from typing import Any
 import numpy as np
 
 from pipeline.compute import compute_stage
-from pipeline.config import Settings
+from pipeline.config import InputError, Settings
 from pipeline.executors import Executor
+from pipeline.graph import wanted_fingerprint
 from pipeline.look import Look
-from pipeline.means import make_mean, mean_state, open_mean, require_embeddings
-from pipeline.plan import DONE, ColumnPlan, place_of, plan_stages
+from pipeline.plan import place_of, plan_reduction, plan_stages
 from pipeline.preflight import require_upstream, require_writable
+from pipeline.reduce import reduce_stage
 from pipeline.summary import report_folder, write_report_file
 from pipeline.tally import StageSummary
-from stages.normalize import center
+from stages.center import center
+from stages.means import Embedded, embedded, mean_column
 from stages.report.choose import spread
 from stages.report.similarity import cosines, draw_heat_maps, mean_pairwise
 from stages.train.run_digest import column_digest
 from store.format.schema import OK
-from store.read.column import open_column
+from store.read.column import Column, open_column
 from store.storage.files import make_folder
 
+STAGES = ("means", "center")
+"""Values of ``normalize --stage``, in the order they run."""
 
-def run_normalize(settings: Settings, executor: Executor, dry_run: bool = False) -> list[StageSummary]:
-    """Bring means and centred columns up to date, then write the report.
+
+def run_normalize(
+    settings: Settings, executor: Executor, stages: Sequence[str] = STAGES, dry_run: bool = False
+) -> list[StageSummary]:
+    """Bring means and centred columns up to date, then write the report (with stage ``center``).
 
     Raises:
-        InputError: embeddings of a train split are not finished; the message names the command.
+        InputError: embeddings of a split are not finished; the message names the command.
     """
     if not dry_run:
-        _look_ahead(settings)
-        for encoder in settings.embed.mask_encoders:
-            make_mean(settings, encoder, executor)
-        make_folder(settings.store_path / "means")
-    summaries = [
-        compute_stage(settings, "normalize", split, executor, dry_run=dry_run, replace=True)
-        for split in settings.splits
-    ]
-    if not dry_run:
-        write_report(settings)
+        _look_ahead(settings, stages)
+    summaries = []
+    if "means" in stages:
+        summaries.append(reduce_stage(settings, "means", executor, dry_run=dry_run))
+    if "center" in stages:
+        summaries += [
+            compute_stage(settings, "center", split, executor, dry_run=dry_run, replace=True)
+            for split in settings.splits
+        ]
+        if not dry_run:
+            write_report(settings)
     return summaries
 
 
-def _look_ahead(settings: Settings) -> None:
-    """Before the first mean is written: embeddings of every split, of the train splits all of them, and permissions."""
-    for encoder in settings.embed.mask_encoders:
-        require_embeddings(settings, encoder)
-    made = all(mean_state(settings, encoder) == DONE for encoder in settings.embed.mask_encoders)
+def _look_ahead(settings: Settings, stages: Sequence[str]) -> None:
+    """Before the first mean is written: the embeddings that it is taken over, those of every split, and permissions."""
     look = Look(settings)
-    for split in settings.splits:
-        plans = plan_stages(settings, ("normalize",), split, look)
-        require_upstream(look, plans, split, {shard: [p.spec.name for p in plans] for shard in range(_shards(plans))})
-        require_writable(*(plan.folder for plan in plans if plan.todo or not plan.begun or not made))
-    require_writable(*(() if made else (settings.store_path / "means",)), report_folder(settings))
-
-
-def _shards(plans: Sequence[ColumnPlan]) -> int:
-    return max((plan.meta.shards for plan in plans), default=0)
+    means = plan_reduction(settings, "means", look=look) if "means" in stages else []
+    missing = [plan for plan in means if plan.todo]
+    require_upstream(look, means, None, {0: [plan.spec.name for plan in means]})
+    require_writable(*(plan.folder for plan in missing))
+    for split in settings.splits if "center" in stages else ():
+        plans = plan_stages(settings, ("center",), split, look)
+        names = [plan.spec.name for plan in plans]
+        shards = range(max((plan.meta.shards for plan in plans), default=0))
+        require_upstream(look, plans, split, dict.fromkeys(shards, names), [plan.spec.name for plan in means])
+        require_writable(*(plan.folder for plan in plans if plan.todo or not plan.begun or missing))
+    if "center" in stages:
+        require_writable(report_folder(settings))
 
 
 def write_report(settings: Settings) -> dict[str, Any]:
-    """Write ``normalize.json`` and ``similarity/<split>-<encoder>.png`` below the report's folder of the data set.
+    """Write ``normalize.json`` and ``similarity/<mean>/<split>-<encoder>.png`` below the report's folder of the data set.
 
     Returns:
-        The figures, with digests of the mean and the embeddings that they are of (:func:`pictured`).
+        The figures by mean, encoder and split, with digests of the mean and the embeddings that they are of
+        (:func:`pictured`).
     """
-    folder = report_folder(settings)
     figures: dict[str, Any] = {}
-    make_folder(folder / "similarity")
-    for encoder in settings.embed.mask_encoders:
-        mean = open_mean(settings, encoder)
-        commit = mean.commits[0]
-        assert commit is not None
-        entry: dict[str, Any] = {"vectors": commit.extra["count"], "norm": round(commit.extra["norm"], 6)}
-        for split in settings.splits:
-            vectors = sampled_vectors(settings, split, encoder)
-            if len(vectors) < 2:
-                entry[split] = {"vectors": len(vectors)}
-                continue
-            before, after = cosines(vectors), cosines(center(vectors, mean.array(0)))
-            entry[split] = {"before": round(mean_pairwise(before), 4), "after": round(mean_pairwise(after), 4)}
-            title = f"{settings.dataset} {split}, {encoder}: {len(vectors)} mask embeddings"
-            entry[split]["of"] = pictured(settings, split, encoder)
-            draw_heat_maps(before, after, title, folder / "similarity" / f"{split}-{encoder}.png")
-        figures[encoder] = entry
-    write_report_file(folder / "normalize.json", figures)
+    for mean in settings.means:
+        for own in embedded(settings):
+            figures.setdefault(mean, {})[own.name] = _figures(settings, mean, own)
+    make_folder(report_folder(settings) / "similarity")
+    write_report_file(report_folder(settings) / "normalize.json", figures)
     return figures
 
 
-def pictured(settings: Settings, split: str, encoder: str) -> list[str]:
+def _figures(settings: Settings, mean: str, own: Embedded) -> dict[str, Any]:
+    """The mean's figures and those of each split; draws the heat maps."""
+    column = open_mean(settings, mean_column(mean, own.name))
+    (commit,) = column.commits
+    assert commit is not None
+    found: dict[str, Any] = {"vectors": commit.extra["count"], "norm": round(commit.extra["norm"], 6)}
+    for split in settings.splits:
+        vectors = sampled_vectors(settings, split, own.masks.name)
+        if len(vectors) < 2:
+            found[split] = {"vectors": len(vectors)}
+            continue
+        before, after = cosines(vectors), cosines(center(vectors, column.array(0)))
+        found[split] = {
+            "before": round(mean_pairwise(before), 4),
+            "after": round(mean_pairwise(after), 4),
+            "of": pictured(settings, split, mean, own),
+        }
+        title = f"{settings.dataset} {split}, {own.name}, mean {mean}: {len(vectors)} mask embeddings"
+        draw_heat_maps(before, after, title, report_folder(settings) / heat_map(mean, split, own.name))
+    return found
+
+
+def heat_map(mean: str, split: str, encoder: str) -> str:
+    """The picture of a split's similarity, below the report's folder of the data set."""
+    return f"similarity/{mean}/{split}-{encoder.replace('/', '-')}.png"
+
+
+def open_mean(settings: Settings, column: str) -> Column:
+    """A train mean, open for reading.
+
+    Raises:
+        StoreError: there is none.
+        InputError: it is the mean of embeddings with another fingerprint than the settings'.
+    """
+    found = open_column(settings.store_path, place_of(settings, None, column))
+    if found.meta.fingerprint != wanted_fingerprint(settings, column):
+        raise InputError(
+            f"{column} is the mean of other embeddings ({found.meta.fingerprint[:12]}); run: python cli.py normalize"
+        )
+    return found
+
+
+def pictured(settings: Settings, split: str, mean: str, own: Embedded) -> list[str]:
     """Digests of the embeddings and the mean that a heat map is of."""
-    place = place_of(settings, split, f"mask_embeddings/{encoder}")
-    return [column_digest(open_column(settings.store_path, place)), column_digest(open_mean(settings, encoder))]
+    vectors = open_column(settings.store_path, place_of(settings, split, own.masks.name))
+    return [column_digest(vectors), column_digest(open_mean(settings, mean_column(mean, own.name)))]
 
 
-def sampled_vectors(settings: Settings, split: str, encoder: str) -> Any:
-    """At most ``normalize.report_vectors`` mask embeddings of a split, evenly spread: float64 [n, D]."""
-    column = open_column(settings.store_path, place_of(settings, split, f"mask_embeddings/{encoder}"))
+def sampled_vectors(settings: Settings, split: str, name: str) -> Any:
+    """At most ``report.similarity_vectors`` mask embeddings of a split's column, evenly spread: float64 [n, D]."""
+    column = open_column(settings.store_path, place_of(settings, split, name))
     counts = np.concatenate(
         [np.where(np.array(commit.status) == OK, commit.counts, 0) for commit in column.commits if commit is not None]
     )
     ends = np.cumsum(counts)
     if not len(ends) or not ends[-1]:
         return np.empty((0, 1))
-    chosen = spread(int(ends[-1]), settings.normalize.report_vectors)
+    chosen = spread(int(ends[-1]), settings.report.similarity_vectors)
     images = np.searchsorted(ends, chosen, side="right")
     read = {image: column.array(int(image)) for image in np.unique(images)}
     rows = chosen - (ends - counts)[images]

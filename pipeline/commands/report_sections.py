@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.commands.evaluate import RESAMPLES, SEED
-from pipeline.commands.normalize import pictured
+from pipeline.commands.normalize import heat_map, pictured
 from pipeline.config import InputError, Settings
 from pipeline.summary import report_folder
 from stages.evaluate.metrics import Samples
 from stages.evaluate.tables import TITLES, summarise
+from stages.means import Embedded, embedded
 from stages.report.page import Missing, Plot, Section, Table, data_uri
 from stages.report.plots import Curve, iou_histograms, recall_curves, training_curves
 from stages.report.recall import ORDERS, proposal_recall
@@ -75,19 +76,20 @@ def similarity_section(settings: Settings, split: str, missing: list[Missing]) -
     figures = folder / "normalize.json"
     known = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
     plots = []
-    for encoder in settings.embed.mask_encoders:
-        file = f"similarity/{split}-{encoder}.png"
-        means = known.get(encoder, {}).get(split, {})
+    for mean, own in ((mean, own) for mean in settings.means for own in embedded(settings)):
+        file = heat_map(mean, split, own.name)
+        found = known.get(mean, {}).get(own.name, {}).get(split, {})
         why = "" if (folder / file).is_file() else "not drawn"
-        if not why and means.get("of") != _pictured(settings, split, encoder):
+        if not why and found.get("of") != _pictured(settings, split, mean, own):
             why = "left out: drawn of other embeddings or another mean than the store has now"
         if why:
-            missing.append(Missing(f"similarity of {encoder}", f"{why}; run: {settings.command('normalize')}"))
+            which = own.name if len(settings.means) == 1 else f"{own.name}, mean {mean}"
+            missing.append(Missing(f"similarity of {which}", f"{why}; run: {settings.command('normalize')}"))
             continue
         told = ", ".join(
-            f"mean pairwise cosine {means[when]:.3f} {when} centring" for when in ("before", "after") if when in means
+            f"mean pairwise cosine {found[when]:.3f} {when} centring" for when in ("before", "after") if when in found
         )
-        alt = f"Cosines of the mask embeddings of {encoder} as embedded and minus the train mean. {told}"
+        alt = f"Cosines of the mask embeddings of {own.name} as embedded and minus the train mean {mean}. {told}"
         plots.append(Plot(data_uri("png", (folder / file).read_bytes()), alt, file))
     if plots:
         text = [
@@ -96,9 +98,9 @@ def similarity_section(settings: Settings, split: str, missing: list[Missing]) -
         yield Section("similarity", "Similarity of the masks", text, plots=plots)
 
 
-def _pictured(settings: Settings, split: str, encoder: str) -> list[str] | None:
+def _pictured(settings: Settings, split: str, mean: str, own: Embedded) -> list[str] | None:
     try:
-        return pictured(settings, split, encoder)
+        return pictured(settings, split, mean, own)
     except (StoreError, InputError):
         return None
 

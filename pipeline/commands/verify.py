@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,15 +14,26 @@ from pipeline.errors import DAMAGED
 from pipeline.executors import Executor, open_executor
 from pipeline.graph import STAGES, column_identity, specs
 from pipeline.look import Look
-from pipeline.means import make_mean, mean_state
-from pipeline.plan import DONE, known_sources, place_of, plan_split, plan_stage
+from pipeline.plan import (
+    ColumnPlan,
+    place_of,
+    plan_reduction,
+    plan_split,
+    plan_stage,
+    upstream_shards,
+    wanted_columns,
+)
 from pipeline.preflight import require_needs, require_writable
+from pipeline.reduce import reduce_stage
 from store.errors import StoreError
-from store.format.layout import column_dir, parts_of, what_exists
+from store.format.layout import column_dir, what_exists
 from store.format.lineage import Lineage
 from store.storage.files import TEMPORARY
 from store.storage.listing import is_folder
 from store.write.verify import Problem, Report, repair, verify
+
+Column = tuple[str, str | None]
+"""Name and split of a column; the split of one that is reduced over splits is None."""
 
 
 def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Report:
@@ -41,27 +52,26 @@ def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
     """A line for every column that the settings ask for and that is not done, with the reason."""
     for column in specs(settings):  # unknown models and missing digests are the settings' fault, not the store's
         column_identity(settings, column)
-    lines, look = [], Look(settings)
+    lines: list[str] = []
+    look = Look(settings)
     for split in splits:
         try:
             plans, _ = plan_split(settings, split, look=look)
         except InputError as error:
             lines.append(str(error))
             continue
-        for plan in plans:
-            if plan.todo:
-                first = plan.shards[plan.todo[0]]
-                reason = first.state + (f": {first.reason}" if first.reason else "")
-                lines.append(f"{plan.place}: {len(plan.todo)} of {plan.meta.shards} shards not done ({reason})")
-            elif not plan.begun:
-                lines.append(
-                    f"{plan.place}: column.json or zarr.json is not what it has to be, or a killed run left files"
-                )
-    for encoder in settings.embed.mask_encoders:
-        state = mean_state(settings, encoder, records=look.records)
-        if state != DONE:
-            lines.append(f"means/{settings.normalize.name}/{encoder}: {state}")
-    return lines
+        lines += _not_done(plans)
+    return [*lines, *_not_done(plan_reduction(settings, "means", look=look))]
+
+
+def _not_done(plans: Sequence[ColumnPlan]) -> Iterator[str]:
+    for plan in plans:
+        if plan.todo:
+            first = plan.shards[plan.todo[0]]
+            reason = first.state + (f": {first.reason}" if first.reason else "")
+            yield f"{plan.place}: {len(plan.todo)} of {plan.meta.shards} shards not done ({reason})"
+        elif not plan.begun:
+            yield f"{plan.place}: column.json or zarr.json is not what it has to be, or a killed run left files"
 
 
 def verify_command(
@@ -91,7 +101,7 @@ def verify_command(
     lines += [f"damage: {problem}" for problem in report.problems]
     lines += [f"not done: {gap}" for gap in gaps]
     lines += [f"not there: {place}" for place in report.absent if place != "means"]
-    checked = "every byte digested" if deep else "sizes, commits and identities"
+    checked = "every byte digested" if deep else "records and identities"
     lines.append(
         f"{settings.store}/{settings.dataset}: {report.columns} columns, {report.done} shards done, {report.missing} missing, "
         f"{report.stale} stale; {report.files} files, {report.bytes / 1e6:.1f} MB checked ({checked})"
@@ -104,17 +114,9 @@ def verify_command(
 
 def is_mendable(settings: Settings, problem: Problem) -> bool:
     """Whether repair deals with a problem: it is of a column that these params make, or what a kill left."""
-    if problem.unfinished or (problem.files and all(path.name.startswith(TEMPORARY) for path in problem.files)):
+    if problem.files and all(path.name.startswith(TEMPORARY) for path in problem.files):
         return True
-    return bool(problem.files) and _column_of(settings, problem) is not None
-
-
-def _column_of(settings: Settings, problem: Problem) -> tuple[str, str] | None:
-    """(split, column) of a problem; ("", "/means/...") of a mean; None where it is of no column of the params."""
-    dataset, column, split = parts_of(problem.place) if problem.place.count("/") > 1 else ("", "", "")
-    if dataset != settings.dataset or split not in settings.splits:
-        split, column = "", f"/{problem.place}"
-    return (split, column) if column in specs(settings) else None
+    return bool(problem.files) and problem.place in wanted_columns(settings)
 
 
 def mend(settings: Settings, report: Report) -> list[Path]:
@@ -126,9 +128,9 @@ def mend(settings: Settings, report: Report) -> list[Path]:
         InputError: the parameters are not those that made a damaged column, or one that it is computed from.
         WeightsError, DatasetError: weights or source files are missing. Nothing was changed then.
     """
-    damaged: dict[tuple[str, str], set[int]] = defaultdict(set)
+    damaged: dict[Column, set[int]] = defaultdict(set)
     for problem in report.problems:
-        column = _column_of(settings, problem)
+        column = wanted_columns(settings).get(problem.place)
         if column is not None and problem.files:
             damaged[column] |= set() if problem.shard is None else {problem.shard}
     _add_upstream(settings, damaged)
@@ -136,47 +138,34 @@ def mend(settings: Settings, report: Report) -> list[Path]:
         _look_ahead(settings, damaged, executor)
         removed = repair(report, partial(is_mendable, settings))
         for stage in STAGES:
-            if stage == "normalize" and any(not split for split, _ in damaged):
-                for encoder in settings.embed.mask_encoders:
-                    make_mean(settings, encoder, executor)
+            mine = {column: shards for column, shards in damaged.items() if specs(settings)[column[0]].stage == stage}
+            if names := [name for name, split in mine if split is None]:
+                reduce_stage(settings, stage, executor, only=names)
             for split in settings.splits:
-                mine = {name: shards for (where, name), shards in damaged.items() if where == split}
-                own = [shards for name, shards in mine.items() if specs(settings)[name].stage == stage]
+                own = [shards for (_, where), shards in mine.items() if where == split]
                 if own:
                     compute_stage(settings, stage, split, executor, shards=set().union(*own))
     return removed
 
 
-def _add_upstream(settings: Settings, damaged: dict[tuple[str, str], set[int]]) -> None:
+def _add_upstream(settings: Settings, damaged: dict[Column, set[int]]) -> None:
     """Add what the damaged shards are computed from and is not done: a run was killed, or never came so far."""
-    look, known = Lineage(settings.store_path), specs(settings)
+    look = Lineage(settings.store_path)
     waiting = [(*column, shard) for column, shards in damaged.items() for shard in shards or {0}]
     while waiting:
-        split, name, shard = waiting.pop()
-        for read in known[name].reads:
-            if read.startswith("/"):
-                needed = [("", read, 0)]
-            elif split:
-                needed = [(split, read, shard)]
-            else:
-                trains = settings.normalize.train
-                needed = [(where, read, number) for where in trains for number in range(_shards(settings, where))]
-            for where, column, number in needed:
-                todo = damaged.get((where, column), set())
-                if number not in todo and look.why_not_current(place_of(settings, where, column), number):
-                    damaged[where, column] = todo | {number}
-                    waiting.append((where, column, number))
+        for name, split, shard in upstream_shards(settings, *waiting.pop()):
+            todo = damaged.get((name, split), set())
+            if shard not in todo and look.why_not_current(place_of(settings, split, name), shard):
+                damaged[name, split] = todo | {shard}
+                waiting.append((name, split, shard))
 
 
-def _shards(settings: Settings, split: str) -> int:
-    return -(-len(known_sources(settings, split)) // settings.shard_images)
-
-
-def _look_ahead(settings: Settings, damaged: Mapping[tuple[str, str], Collection[int]], executor: Executor) -> None:
+def _look_ahead(settings: Settings, damaged: Mapping[Column, Collection[int]], executor: Executor) -> None:
     known = specs(settings)
-    for split, stage in dict.fromkeys((split, known[name].stage) for split, name in damaged if split):
-        for plan in plan_stage(settings, stage, split):
-            if (split, plan.spec.name) not in damaged:
+    for split, stage in dict.fromkeys((split, known[name].stage) for name, split in damaged):
+        plans = plan_reduction(settings, stage) if split is None else plan_stage(settings, stage, split)
+        for plan in plans:
+            if (plan.spec.name, split) not in damaged:
                 continue
             if plan.found not in (None, plan.meta.fingerprint):
                 why = "; ".join(plan.changes) or "it was computed with other parameters"
@@ -185,4 +174,4 @@ def _look_ahead(settings: Settings, damaged: Mapping[tuple[str, str], Collection
                     "params file that made it"
                 )
             require_writable(plan.folder)
-    require_needs(settings, [name for split, name in damaged if split], executor)
+    require_needs(settings, [name for name, _ in damaged], executor)

@@ -18,6 +18,8 @@ ANSWERING = {
     "lisa": ("max_new_tokens",),
 }
 """System -> those of its parameters that only decide how a trained model answers. They belong to predictions, not to a run."""
+CENTERED = ("elisa",)
+"""Systems that learn from centred embeddings: ``mean`` belongs to their runs, and to no other's."""
 HOW = ("report_to", "save_steps")
 """Parameters that decide neither what a run becomes nor what it answers."""
 
@@ -63,7 +65,7 @@ class ElisaParams(Params):
     """ELISA: masks are words of the language model's vocabulary."""
 
     mask_encoder: Name
-    """The column centered/mask_embeddings/NAME."""
+    """The column centered/MEAN/mask_embeddings/NAME, of the mean ``train.mean``."""
     top_k: Annotated[int, Field(ge=1)]
     """The largest so many proposals are offered."""
     drop_near_gt: Fraction | None
@@ -202,6 +204,8 @@ class TrainParams(Params):
     """The column image_features/NAME: what LLaVA's vision tower would give."""
     train: tuple[Name, ...]
     """Splits to train on."""
+    mean: Name | None = None
+    """The train mean that centred embeddings are minus, by its name in section means; null, the default: the only one there is."""
     epochs: Annotated[int, Field(ge=1)]
     """Passes over their targets."""
     batch_size: Annotated[int, Field(ge=1)]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from stages.train.language.base_model import locate_llava
-from stages.train.params import ANSWERING, HOW, TrainParams
+from stages.train.params import ANSWERING, CENTERED, HOW, TrainParams
 from store.read.column import Column
 from store.split import Split
 from store.storage.files import cached_sha256, digest
@@ -32,10 +32,11 @@ SHORT = 12
 def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> dict[str, Any]:
     """``system``, its ``version``, ``params`` less those of the other systems, digest ``llava`` of the language model and one of
     each column."""
+    others = VERSIONS.keys() - {system} | (set() if system in CENTERED else {"mean"})
     return {
         "system": system,
         "version": VERSIONS[system],
-        "params": params.model_dump(mode="json", exclude=VERSIONS.keys() - {system}),
+        "params": params.model_dump(mode="json", exclude=others),
         "llava": llava_digest(params.llava),
         "columns": {
             f"{name}/{column}": column_digest(opened)

@@ -1,21 +1,25 @@
 """One shard of an array: a standard Zarr v3 sharding_indexed file, encoded here and read by :mod:`store.read.array`.
 
-Inner chunks of an image lie next to each other and in order, images in order, the index at the end, crc32c on every
-inner chunk and on the index; so an image is one ``preadv``. A chunk is absent exactly when it lies past its image's
-count. Source: the Zarr v3 specification, codecs sharding_indexed, bytes and crc32c.
+Inner chunks of an image lie next to each other and in order, images in order, then the shard's record
+(:mod:`store.format.shard`), the index at the end, crc32c on every inner chunk and on the index; so an image is one
+``preadv``. A chunk is absent exactly when it lies past its image's count. Zarr's readers go by the index and never meet the record.
+Source: the Zarr v3 specification, codecs sharding_indexed, bytes and crc32c.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from .column import ArrayLayout, ColumnMeta
+from .column import ArrayLayout, ColumnMeta, Commit
+from .shard import LENGTH_BYTES, MAGIC, content_of, record_text, without_seal
 
 ABSENT = np.iinfo(np.uint64).max
 """Offset and size, in the index, of a chunk that is not there."""
@@ -53,21 +57,30 @@ def zarr_json(meta: ColumnMeta) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-class ShardEncoder:
-    """Turns the rows of a shard into the blocks of its file.
+def record_frame(text: bytes) -> bytes:
+    """A record as it stands before the index."""
+    return text + len(text).to_bytes(LENGTH_BYTES, "little") + MAGIC
 
-    After :meth:`blocks` is exhausted, ``crc32c`` holds one checksum an image: that of its chunks' checksums. (Taken
-    over the bytes as they stand it would say nothing: the crc of any data followed by its own crc is a constant.)
+
+class ShardEncoder:
+    """Turns the rows of a shard into the blocks of its file, and its commit into the one that stands there.
+
+    Args:
+        commit: of the shard, as far as it is known before its values are: without crc32c, content and seal.
     """
 
-    def __init__(self, meta: ColumnMeta) -> None:
+    def __init__(self, meta: ColumnMeta, commit: Commit) -> None:
         self.layout = layout_of(meta)
         self.chunks_per_image = self.layout.row_shape[0] // self.layout.chunk_rows
         self.index = np.full((meta.shard_images, self.chunks_per_image, 2), ABSENT, dtype="<u8")
-        self.crc32c: list[int] = []
+        self.commit = commit
+        self._record_at = 0
 
     def blocks(self, rows: Iterable[AnyArray]) -> Iterator[bytes]:
-        """Yield the file's blocks.
+        """Yield the file's blocks, with a record that is not sealed yet.
+
+        An image's crc32c in the commit is that of its chunks' checksums. (Taken over the bytes as they stand it would say
+        nothing: the crc of any data followed by its own crc is a constant.)
 
         Args:
             rows: one array ``[count, *row_shape[1:]]`` an image, of the layout's dtype; count 0 for a failed image.
@@ -75,16 +88,25 @@ class ShardEncoder:
         Raises:
             ValueError: a row does not fit the layout.
         """
-        offset = 0
+        offset, crc32c, state = 0, [], hashlib.sha256()
         for position, row in enumerate(rows):
             chunks = list(self._chunks(position, row, offset))
-            self.crc32c.append(google_crc32c.value(b"".join(chunk[-CRC_BYTES:] for chunk in chunks)))
+            crc32c.append(google_crc32c.value(b"".join(chunk[-CRC_BYTES:] for chunk in chunks)))
             block = b"".join(chunks)
             offset += len(block)
             if block:
+                state.update(block)
                 yield block
+        self._record_at = offset
+        self.commit = replace(self.commit, crc32c=tuple(crc32c))
+        self.commit = replace(self.commit, content=content_of(state.hexdigest(), self.commit))
         index = self.index.tobytes()
-        yield index + google_crc32c.value(index).to_bytes(CRC_BYTES, "little")
+        yield record_frame(without_seal(self.commit)) + index + google_crc32c.value(index).to_bytes(CRC_BYTES, "little")
+
+    def seal(self, sha256: str) -> tuple[int, bytes]:
+        """When all blocks are written: where in the file the sealed record goes, and the record."""
+        self.commit = replace(self.commit, seal=sha256)
+        return self._record_at, record_text(self.commit)
 
     def _chunks(self, position: int, row: AnyArray, offset: int) -> Iterator[bytes]:
         layout = self.layout

@@ -1,23 +1,22 @@
-"""The two records of a column: ``column.json`` says what it is, ``commits/*.json`` which of its shards are done.
+"""The two records of a column: ``column.json`` says what it is, and each shard's file holds the commit that says it is done.
 
-What they hold, the checks on what is read back, and how they are read and written.
+What they hold, the checks on what is read back, and how ``column.json`` is read. :mod:`store.format.shard` reads commits.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 from ..errors import DamagedStoreError, StoreError
-from ..storage.files import cached_sha256, canonical_json, digest, read_json, write_json
-from ..storage.listing import entries, files_below, is_plain_file, is_there
-from .layout import COLUMN_JSON, COMMITS, FORMAT_VERSION, array_file, commit_file, table_file
+from ..storage.files import digest
+from ..storage.listing import is_there, state_of
+from ..storage.objects import read_json
+from .layout import COLUMN_JSON, FORMAT_VERSION
 from .schema import ABSENT, FAILED, OK, REMOVED
 
 MAX_IMAGES = 2**33
@@ -45,7 +44,7 @@ class ColumnMeta:
     """Content of ``column.json``.
 
     ``identity`` is, in clear, all that decides the column's bytes; ``fingerprint`` is its digest. ``sources`` is the
-    order of the split's images for life, as (image_id, path), in the column ``images`` alone.
+    permanent order of the split's images, as (image_id, path), in the column ``images`` alone.
     """
 
     column: str
@@ -70,26 +69,22 @@ class ColumnMeta:
 
 @dataclass(frozen=True)
 class Commit:
-    """The record, written last, that says: this shard of this column is done.
+    """The record in a shard's file that says: this shard of this column is done.
 
     Args:
-        place: ``<dataset>/<column>/<split>`` (``means/<name>/<encoder>`` for a mean), so that a commit cannot be moved.
-        file: data file relative to the column; size in bytes and sha256 of it follow.
+        place: ``<dataset>/<column>/<split>`` (``means/<mean>/<encoder>`` for a mean), so that a shard cannot be moved.
         upstream: column -> :attr:`content` of the shard (for the index: source file -> sha256) it was computed from.
         counts, status: one entry an image. Arrays also have crc32c: that of the image's chunk checksums.
         errors: position in the shard (as text) -> reason.
         omitted: vectors left out by K_max or G_max, over the shard.
-        run: how it was computed (device, versions, seconds); no part of the content.
-
-    ``replacing`` is not stored: a writer is replacing the shard, or was when it was killed, and this record fits the file.
+        content: digest of what downstream shards are computed from: the values, counts, status and errors.
+        seal: sha256 of the file, with the digits of this field and of the record's own checksum zeroed.
+        file, size, token: where it was read, how large the file is, and what tells that version from others; not stored.
     """
 
     place: str
     shard: int
     fingerprint: str
-    file: str
-    size: int
-    sha256: str
     upstream: Mapping[str, str]
     counts: tuple[int, ...]
     status: tuple[str, ...]
@@ -97,20 +92,20 @@ class Commit:
     errors: Mapping[str, str] = field(default_factory=dict)
     omitted: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
-    run: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
-    replacing: ClassVar[bool] = False
-
-    @property
-    def content(self) -> str:
-        """Digest of what downstream shards are computed from: the file and, as an array's file cannot hold them, failures."""
-        if not self.errors:
-            return self.sha256
-        return digest([self.sha256, list(self.status), dict(self.errors)])
+    content: str = ""
+    seal: str = ""
+    file: str = field(default="", compare=False)
+    size: int = field(default=0, compare=False)
+    token: str = field(default="", compare=False)
 
     def same_inputs(self, other: Commit) -> bool:
         """Whether both were computed from the same parameters and the same upstream bytes."""
         return self.fingerprint == other.fingerprint and dict(self.upstream) == dict(other.upstream)
+
+
+NOT_STORED = ("file", "size", "token")
+"""Fields of a commit that are of the file it was read from."""
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -155,14 +150,8 @@ def parse_commit(value: dict[str, Any], path: Path, shard: int) -> Commit:
         _wrong(path, "crc32c", "one an image")
     if errors and not errors.keys() <= {str(position) for position in range(len(counts))}:
         _wrong(path, "errors", "positions in the shard")
-    if not _is_file_of(value["file"], shard):
-        _wrong(path, "file", f"{table_file(shard)} or c/{shard}/0...")
     lists = {"counts": tuple(counts), "status": tuple(status), "crc32c": None if crc32c is None else tuple(crc32c)}
     return Commit(**{**value, **lists})
-
-
-def _is_file_of(name: str, shard: int) -> bool:
-    return name == table_file(shard) or any(name == array_file(shard, ndim) for ndim in range(2, 9))
 
 
 def _parse_layout(array: Any, path: Path) -> ArrayLayout:
@@ -198,7 +187,7 @@ def _known(kind: type, value: dict[str, Any], path: Path) -> None:
 
 @cache
 def _names_of(kind: type) -> frozenset[str]:
-    return frozenset(item.name for item in fields(kind))
+    return frozenset(item.name for item in fields(kind)) - set(NOT_STORED)
 
 
 def _whole(value: Any, least: int = 0, most: int = 2**63) -> bool:
@@ -224,10 +213,10 @@ def _all_text(values: Any) -> bool:
 
 
 _OF_COMMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("place", "fingerprint", "file", "sha256"), (_is_text, "a string")),
-    **dict.fromkeys(("errors", "extra", "run"), (_is_object, "an object")),
+    **dict.fromkeys(("place", "fingerprint", "content", "seal"), (_is_text, "a string")),
+    **dict.fromkeys(("errors", "extra"), (_is_object, "an object")),
     "upstream": (lambda value: isinstance(value, dict) and _all_text([*value.values()]), "an object of digests"),
-    **dict.fromkeys(("shard", "size", "omitted"), (_whole, "a whole number")),
+    **dict.fromkeys(("shard", "omitted"), (_whole, "a whole number")),
     "counts": (_all_whole, "a list of whole numbers"),
     "crc32c": (lambda value: value is None or _all_whole(value), "a list of whole numbers, or null"),
     "status": (_all_text, "a list of strings"),
@@ -259,110 +248,10 @@ def load_column(folder: Path) -> ColumnMeta | None:
 
 def read_column(folder: Path) -> ColumnMeta | None:
     """:func:`load_column`, parsed once for as long as the file is not replaced: that of ``images`` has a line an image."""
-    try:
-        state = (folder / COLUMN_JSON).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return _column_of_version(folder, state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+    state = state_of(folder / COLUMN_JSON)
+    return None if state is None else _column_of_version(folder, state.token)
 
 
 @lru_cache(maxsize=256)
-def _column_of_version(folder: Path, inode: int, mtime_ns: int, ctime_ns: int, size: int) -> ColumnMeta | None:
+def _column_of_version(folder: Path, token: str) -> ColumnMeta | None:
     return load_column(folder)
-
-
-def write_commit(folder: Path, commit: Commit) -> None:
-    """Write a shard's commit; from now on the shard is done.
-
-    Where :func:`announce_commit` has named it already, a power loss that undoes the rename loses nothing.
-    """
-    path = folder / commit_file(commit.shard)
-    write_json(path, asdict(commit), durable=not _is_announced(path, commit))
-
-
-def _is_announced(path: Path, commit: Commit) -> bool:
-    try:
-        return bool(read_json(path).get(NEXT) == json.loads(canonical_json(asdict(commit))))
-    except (FileNotFoundError, DamagedStoreError):
-        return False
-
-
-def announce_commit(folder: Path, old: Commit, new: Commit) -> None:
-    """Before the data file of a committed shard is replaced: let its commit name both versions.
-
-    Whichever the data file holds is the shard's from now on, so a kill at any moment leaves the old shard or the new one.
-    """
-    write_json(folder / commit_file(old.shard), {**asdict(old), NEXT: asdict(new)})
-
-
-NEXT = "next"
-"""Field of a commit whose shard is being replaced: the commit that comes."""
-
-
-def read_commit(folder: Path, shard: int) -> Commit | None:
-    """Read a shard's commit; None when the shard is not computed. Raises as :func:`read_column`.
-
-    Where a writer is replacing the shard (or was killed in the middle of it), the commit that fits the data file.
-    """
-    path = folder / commit_file(shard)
-    try:
-        value = read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    following = value.pop(NEXT, None)
-    commit = parse_commit(value, path, shard)
-    if following is None:
-        return commit
-    new = parse_commit(following if isinstance(following, dict) else {}, path, shard)
-    true = new if _is_data_of(folder, new) else commit
-    object.__setattr__(true, "replacing", True)  # about the disk, not about the shard: no field of the record
-    return true
-
-
-def _is_data_of(folder: Path, commit: Commit) -> bool:
-    path = folder / commit.file
-    if not is_plain_file(path):
-        return False
-    try:
-        return path.stat().st_size == commit.size and cached_sha256(path) == commit.sha256
-    except FileNotFoundError:
-        return False
-
-
-def settle(folder: Path) -> None:
-    """Under the column's lock: give every shard whose replacing was cut short the one commit that fits its file."""
-    for shard in committed_shards(folder):
-        with contextlib.suppress(StoreError):  # a damaged one is found by whoever reads it
-            commit = read_commit(folder, shard)
-            if commit is not None and commit.replacing:
-                write_commit(folder, commit)
-
-
-def committed_shards(folder: Path) -> list[int]:
-    """The numbers of the shards that have a commit, sorted.
-
-    Raises:
-        OSError: the folder of the commits cannot be listed.
-    """
-    names = [Path(entry.name) for entry in entries(folder / COMMITS)]
-    return sorted(int(name.stem) for name in names if name.suffix == ".json" and _is_number(name.stem))
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 12
-
-
-def left_beyond(folder: Path, shards: int) -> list[Path]:
-    """Commits and data files of shards past the last one, commits first: shards were smaller under other parameters.
-
-    What is reached only through the link of a folder is not ours.
-    """
-    numbers = {folder / COMMITS / name: Path(name).stem for name in _names(folder / COMMITS, ".json")}
-    numbers |= {folder / name: Path(name).stem for name in _names(folder, ".parquet")}
-    numbers |= {path: path.relative_to(folder).parts[1] for path in files_below(folder / "c") if is_plain_file(path)}
-    beyond = [path for path, number in numbers.items() if _is_number(number) and int(number) >= shards]
-    return [path for path in beyond if path.parent.resolve().is_relative_to(folder.resolve())]
-
-
-def _names(folder: Path, ending: str) -> list[str]:
-    return [entry.name for entry in entries(folder) if entry.name.endswith(ending)]

@@ -8,17 +8,19 @@ from pathlib import Path
 from ..errors import StoreError
 from ..storage.listing import entries, is_folder, is_plain_file, is_there, walk
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the format on disk (docs/format.md)."""
 
 COLUMN_JSON = "column.json"
 ZARR_JSON = "zarr.json"
-COMMITS = "commits"
+SUMMARY_JSON = "summary.json"
+LOG = "log"
+"""Folder of a column: how each shard was made. No part of what it holds."""
 UNUSED = "unused"
 """Empty file in the folder of a column that is not current, and that the parameters last used no longer name."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_TABLE, _COMMIT, _CHUNK = (re.compile(rf"[0-9]+{ending}") for ending in (r"\.parquet", r"\.json", ""))
+_TABLE, _CHUNK = (re.compile(rf"[0-9]+{ending}") for ending in (r"\.parquet", ""))
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also as pathlib leaves it, with one slash; C:/ is a drive
 
 
@@ -60,14 +62,9 @@ def array_file(shard: int, ndim: int) -> str:
     return "/".join(["c", str(shard)] + ["0"] * (ndim - 1))
 
 
-def commit_file(shard: int) -> str:
-    """Commit of a shard, relative to its column."""
-    return f"{COMMITS}/{shard:05d}.json"
-
-
-def mean_column(name: str, encoder: str) -> str:
-    """Column of a train mean, relative to the store."""
-    return f"means/{check_name(name)}/{check_name(encoder)}"
+def log_file(shard: int) -> str:
+    """How a shard was made, relative to its column."""
+    return f"{LOG}/{shard:05d}.json"
 
 
 def store_dir(store: str | Path) -> Path:
@@ -97,10 +94,10 @@ def find_columns(store: Path, dataset: str, split: str) -> list[str]:
 
 
 def holds_shards(folder: Path) -> bool:
-    """Whether a folder itself holds data or commits of shards, under their final names. Raises as :func:`find_columns`."""
+    """Whether a folder itself holds shards, under their final names. Raises as :func:`find_columns`."""
     return any(
         pattern.fullmatch(entry.name)
-        for place, pattern in ((folder, _TABLE), (folder / COMMITS, _COMMIT), (folder / "c", _CHUNK))
+        for place, pattern in ((folder, _TABLE), (folder / "c", _CHUNK))
         for entry in entries(place)
     )
 
@@ -127,7 +124,7 @@ def find_splits(store: Path) -> dict[str, list[str]]:
     for dataset in entries(store):
         images = store / dataset.name / "images"
         for split in entries(images) if is_folder(images) else ():
-            if is_there(images / split.name / COLUMN_JSON) or is_there(images / split.name / COMMITS):
+            if is_there(images / split.name / COLUMN_JSON) or holds_shards(images / split.name):
                 found.setdefault(dataset.name, []).append(split.name)
     return found
 

@@ -1,31 +1,45 @@
-"""Says whether a shard is current: computed from the right parameters, from shards that are themselves current."""
+"""Whether a shard may be read, whether it belongs to what else is in the store, and whether it is current.
+
+Readable: its record is that of the column. Coherent: what it was computed from is what lies in the store now, if it does. Current:
+all of it is there, and current itself, all the way up. Readers ask for the first two, the pipeline for the last.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 from ..errors import DamagedStoreError, IncompleteColumnError, StoreError
 from ..storage.listing import is_there
-from .column import ColumnMeta, Commit, read_column, read_commit
+from .column import ColumnMeta, Commit, read_column
 from .layout import UNUSED, column_dir, holds_shards, parts_of, place_of
 from .schema import REMOVED
+from .shard import read_commit
+from .summary import read_summary
 
 FILE = "file:"
 """Prefix of an upstream name that is a source file, which only the index looks at."""
+MISSING, DAMAGED = "missing", "damaged"
 
 
 class Lineage:
     """Reads every ``column.json`` and commit of a store at most once, so one instance is one look at the store.
 
-    A place is ``<dataset>/<column>/<split>`` or ``means/<name>/<encoder>``.
+    A place is ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
+
+    Args:
+        summaries: take the commits of finished columns from their ``summary.json``, where there is one. It may be older than
+            a shard: whoever reads that shard compares them then.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, summaries: bool = False) -> None:
         self.store = store
+        self.summaries = summaries
         self._metas: dict[str, ColumnMeta | DamagedStoreError | None] = {}
         self._commits: dict[tuple[str, int], Commit | DamagedStoreError | None] = {}
-        self._reasons: dict[tuple[str, int], str | None] = {}
+        self._summarised: dict[str, Sequence[Commit]] = {}
+        self._reasons: dict[tuple[str, int, bool], str | None] = {}
         self._folder = cache(partial(column_dir, store))
 
     def meta(self, place: str) -> ColumnMeta | None:
@@ -43,10 +57,15 @@ class Lineage:
 
     def commit(self, place: str, shard: int) -> Commit | None:
         """The shard's commit; None when it is not computed. Raises DamagedStoreError."""
+        if self.summaries and place not in self._summarised:
+            meta = self.meta(place)
+            self._summarised[place] = () if meta is None else read_summary(self._folder(place), place, meta)
+        if shard < len(self._summarised.get(place, ())):
+            return self._summarised[place][shard]
         key = (place, shard)
         if key not in self._commits:
             try:
-                self._commits[key] = read_commit(self._folder(place), shard)
+                self._commits[key] = read_commit(self._folder(place), shard, self._meta_or_none(place))
             except DamagedStoreError as error:
                 error.place, error.shard = place, shard
                 self._commits[key] = error
@@ -55,49 +74,97 @@ class Lineage:
             raise found
         return found
 
+    def _meta_or_none(self, place: str) -> ColumnMeta | None:
+        try:
+            return self.meta(place)
+        except DamagedStoreError:
+            return None
+
     def content(self, place: str, shard: int) -> str:
-        """:attr:`Commit.content` of a shard as it is now, ``missing`` or ``damaged``."""
+        """:attr:`Commit.content` of a shard as it is now, :data:`MISSING` or :data:`DAMAGED`."""
         try:
             commit = self.commit(place, shard)
         except DamagedStoreError:
-            return "damaged"
-        return "missing" if commit is None else commit.content
+            return DAMAGED
+        return MISSING if commit is None else commit.content
 
     def why_not_current(self, place: str, shard: int) -> str | None:
-        """Why a shard must not be read, or None when it may: all the way up to the index."""
-        key = (place, shard)
+        """Why a shard has to be computed again, or None when it need not: all the way up to the index, whose files count not."""
+        return self._remembered(place, shard, fresh=True)
+
+    def why_not_readable(self, place: str, shard: int) -> str | None:
+        """Why a shard must not be read as what the column holds, or None when it may: its own record does not fit the column."""
+        return why_not_of_column(self.meta(place), self.commit(place, shard), place, shard)
+
+    def why_not_coherent(self, place: str, shard: int) -> str | None:
+        """Which shard in the store is not the one that a shard was computed from; None: none of those that are there.
+
+        What they were computed from themselves is looked at in the same way, up to a mean: all vectors minus one mean
+        belong together, whatever that was made of.
+        """
+        return self._remembered(place, shard, fresh=False)
+
+    def _remembered(self, place: str, shard: int, fresh: bool) -> str | None:
+        key = (place, shard, fresh)
         if key not in self._reasons:
             self._reasons[key] = "it is computed from itself"  # stands while its upstream is looked at
-            self._reasons[key] = self._why(place, shard)
+            why = self._why_not_current if fresh else self._why_not_coherent
+            self._reasons[key] = why(place, shard)
         return self._reasons[key]
 
-    def _why(self, place: str, shard: int) -> str | None:
-        meta, commit = self.meta(place), self.commit(place, shard)
-        if meta is None or commit is None:
-            return "not computed"
-        if commit.place != place:
-            return f"its commit is that of {commit.place}"
-        if commit.fingerprint != meta.fingerprint:
-            return "computed with other parameters"
-        if len(commit.counts) != len(meta.shard_range(shard)):
-            return "images were added since"
-        if meta.array is not None and max(commit.counts, default=0) > meta.array.row_shape[0]:
-            raise DamagedStoreError(
-                f"{place}: the commit of shard {shard} counts more vectors than the column holds",
-                place=place,
-                shard=shard,
-            )
-        if meta.sources is not None and not _holds_sources(meta, commit):
-            return "column.json names other images than it holds"
-        for name, content in commit.upstream.items():
-            if name.startswith(FILE):
-                continue
-            upstream, number = upstream_place(place, name, shard)
-            if self.content(upstream, number) != content:
+    def _upstream(self, place: str, shard: int) -> Iterator[tuple[str, str, int, str]]:
+        """Of every upstream shard: how it is named, its place and number, and the content that was read."""
+        commit = self.commit(place, shard)
+        for name, content in commit.upstream.items() if commit is not None else ():
+            if not name.startswith(FILE):
+                yield (name, *upstream_place(place, name, shard), content)
+
+    def _why_not_current(self, place: str, shard: int) -> str | None:
+        if reason := self.why_not_readable(place, shard):
+            return reason
+        for name, upstream, number, content in self._upstream(place, shard):
+            now = self.content(upstream, number)
+            if now in (MISSING, DAMAGED):
+                return f"{name} is {now}"
+            if now != content:
                 return f"{name} changed since"
             if reason := self.why_not_current(upstream, number):
                 return f"{name} is not current: {reason}"
         return None
+
+    def _why_not_coherent(self, place: str, shard: int) -> str | None:
+        for name, upstream, number, content in self._upstream(place, shard):
+            now = self.commit(upstream, number)
+            if now is None:
+                continue
+            if now.content != content:
+                return f"{name} changed since: it was computed from another {upstream} than the one in the store (shard {number})"
+            if not upstream.startswith("means/") and (reason := self.why_not_coherent(upstream, number)):
+                return f"{name} does not fit what it was computed from: {reason}"
+        return None
+
+
+def why_not_of_column(meta: ColumnMeta | None, commit: Commit | None, place: str, shard: int) -> str | None:
+    """Why a shard's record is not that of a finished shard of the column as it is now; None when it is.
+
+    Raises:
+        DamagedStoreError: it claims what cannot be.
+    """
+    if meta is None or commit is None:
+        return "not computed"
+    if commit.place != place:
+        return f"its file is that of {commit.place}"
+    if commit.fingerprint != meta.fingerprint:
+        return "computed with other parameters"
+    if len(commit.counts) != len(meta.shard_range(shard)):
+        return "images were added since"
+    if meta.array is not None and max(commit.counts, default=0) > meta.array.row_shape[0]:
+        raise DamagedStoreError(
+            f"{place}: the record of shard {shard} counts more vectors than the column holds", place=place, shard=shard
+        )
+    if meta.sources is not None and not _holds_sources(meta, commit):
+        return "column.json names other images than it holds"
+    return None
 
 
 def own_meta(place: str, meta: ColumnMeta | None) -> ColumnMeta | None:
@@ -130,16 +197,34 @@ def upstream_place(place: str, name: str, shard: int) -> tuple[str, int]:
 
 
 def require_current(lineage: Lineage, place: str) -> ColumnMeta:
-    """The meta of a finished column.
+    """The meta of a finished column that is current.
 
     Raises:
         StoreError: there is no such column.
-        IncompleteColumnError: shards are not done; names them and the reason.
+        IncompleteColumnError: shards are not done or not current; names them and the reason.
     """
+    return _require(lineage, place, lineage.why_not_current)
+
+
+def require_readable(lineage: Lineage, place: str) -> ColumnMeta:
+    """The meta of a finished column. Raises as :func:`require_current`, whatever its shards were computed from."""
+    return _require(lineage, place, lineage.why_not_readable)
+
+
+def incoherence(lineage: Lineage, place: str) -> IncompleteColumnError | None:
+    """The error for a column that does not belong to what it was computed from, as that lies in the store; it names both."""
+    try:
+        _require(lineage, place, lineage.why_not_coherent)
+    except IncompleteColumnError as error:
+        return error
+    return None
+
+
+def _require(lineage: Lineage, place: str, why_not: Callable[[str, int], str | None]) -> ColumnMeta:
     meta = lineage.meta(place)
     if meta is None:
         raise no_column(lineage.store, place)
-    wrong = {shard: reason for shard in range(meta.shards) if (reason := lineage.why_not_current(place, shard))}
+    wrong = {shard: reason for shard in range(meta.shards) if (reason := why_not(place, shard))}
     if wrong:
         shards = ", ".join(str(shard) for shard in list(wrong)[:8]) + (", ..." if len(wrong) > 8 else "")
         first, reason = next(iter(wrong.items()))
@@ -164,7 +249,7 @@ def no_column(store: Path, place: str) -> StoreError:
 def is_unused(lineage: Lineage, place: str) -> bool:
     """Whether a column is a leftover that must not stop those who open a whole split.
 
-    Nothing of it was ever computed, or it is not current and the pipeline has marked it: its parameters no longer name it.
+    Nothing of it was ever computed, or it cannot be read and the pipeline has marked it: its parameters no longer name it.
     """
     meta = lineage.meta(place)
     folder = column_dir(lineage.store, place)
@@ -172,4 +257,6 @@ def is_unused(lineage: Lineage, place: str) -> bool:
         return is_there(folder / UNUSED) or not holds_shards(folder)
     if not holds_shards(folder):
         return meta.shards > 0
-    return is_there(folder / UNUSED) and any(lineage.why_not_current(place, shard) for shard in range(meta.shards))
+    return is_there(folder / UNUSED) and any(
+        lineage.why_not_readable(place, shard) or lineage.why_not_coherent(place, shard) for shard in range(meta.shards)
+    )

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ..errors import DamagedStoreError
-from ..storage.listing import is_plain_file, named
+from ..storage.objects import read_range
 from .column import Commit
-from .layout import parts_of
+from .layout import parts_of, table_file
 from .schema import PER_TARGET, TABLES
+from .shard import KEY, content_of, open_shard, overlay, raise_changed, record_text, unsealed, without_seal
 
 ROW_GROUP_ROWS = 16
 
 
-def encode_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:
-    """Parquet bytes of a shard's rows."""
+def encode_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, commit: Commit) -> tuple[bytes, Commit]:
+    """Parquet bytes of a shard's rows with its commit in them, and that commit, sealed.
+
+    Args:
+        commit: of the shard, as far as it is known before its values are: without content and seal.
+    """
     import pyarrow.parquet as pq  # takes 50 ms, which `import store` shall not
 
     table = pa.Table.from_pylist(list(rows), schema=schema)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    sink, text = pa.BufferOutputStream(), without_seal(commit)
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        writer.add_key_value_metadata({KEY: text.decode()})
+    data = sink.getvalue().to_pybytes()
+    at, footer = data.rindex(text), len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    commit = replace(commit, content=content_of(hashlib.sha256(data[:footer]).hexdigest(), commit))
+    data = overlay(data, at, without_seal(commit))
+    commit = replace(commit, seal=hashlib.sha256(data).hexdigest())
+    return overlay(data, at, record_text(commit)), commit
 
 
 def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None) -> pa.Table:
@@ -33,21 +46,20 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
 
     Raises:
         DamagedStoreError: the file is missing or is not the one that was committed.
+        ChangedError: it was computed again since the commit was read.
     """
     import pyarrow.parquet as pq  # open_split has loaded it: an import that a fork cuts short is never finished
 
-    path = folder / commit.file
+    path = folder / table_file(commit.shard)
 
     def damaged(what: str) -> DamagedStoreError:
         return DamagedStoreError(f"{path}: shard {commit.shard}: {what}", place=commit.place, shard=commit.shard)
 
-    if not is_plain_file(path):
-        raise damaged("the file is missing")
-    if path.stat().st_size != commit.size:
-        raise damaged(f"found {path.stat().st_size} bytes, expected {commit.size}")
-    with named(path):
-        data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != commit.sha256:
+    opened = open_shard(path, commit)
+    data, text = read_range(opened, 0, opened.size, path), record_text(commit)
+    at = data.rfind(text)
+    if at < 0 or hashlib.sha256(overlay(data, at, unsealed(text))).hexdigest() != commit.seal:
+        raise_changed(path, folder, commit, opened)
         raise damaged("the bytes are not the committed ones")
     try:
         # Not read_table: that imports pyarrow.dataset and pandas, which takes a second.

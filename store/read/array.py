@@ -1,14 +1,12 @@
 """Reads images out of one committed shard of an array, straight into the caller's buffer.
 
-The file is a standard Zarr v3 shard (:mod:`store.format.arrays`). Its index is read and judged once; then an image is one
-``preadv`` whose pieces are the vectors and, beside them, their checksums. ``preadv`` and the checksum run without the
+The file is a standard Zarr v3 shard (:mod:`store.format.arrays`). Its record and index are read and judged once; then an image is
+one ``preadv`` whose pieces are the vectors and, between them, their checksums. ``preadv`` and the checksum run without the
 interpreter lock, so threads overlap reading with checking.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,11 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DamagedStoreError
-from ..format.arrays import ABSENT, CRC_BYTES, AnyArray, layout_of
+from ..format.arrays import ABSENT, CRC_BYTES, AnyArray, layout_of, record_frame
 from ..format.column import ColumnMeta, Commit
 from ..format.layout import array_file
+from ..format.shard import open_shard, raise_changed, record_text
 from ..internals import crc32c_at
-from .open_files import OpenFile, handle, opened
+from ..storage.mounts import storage_of
+from ..storage.protocol import Opened
+from .open_files import handle, opened, shut, with_room
 
 CHECKS = ("always", "first-touch", "never")
 """When the bytes of an image are checked: at every read, at its first in this process, or not at all."""
@@ -39,22 +40,26 @@ class ShardReader:
 
     Args:
         folder: of the column.
-        check: one of :data:`CHECKS`. Size, index and the layout of the file are checked whatever it says.
+        check: one of :data:`CHECKS`. Record, index and the layout of the file are checked whatever it says.
 
     Raises:
-        DamagedStoreError: the file is missing, has another size, or its index is not that of the commit.
+        DamagedStoreError: the file is missing, holds no such commit, or its index is not that of the commit.
+        ChangedError: it was computed again since the commit was read.
     """
 
     def __init__(self, folder: Path, meta: ColumnMeta, commit: Commit, check: str = "always") -> None:
         layout = layout_of(meta)
-        self.layout, self.commit = layout, commit
+        self.layout, self.commit, self.folder = layout, commit, folder
         self.path = folder / array_file(commit.shard, 1 + len(layout.row_shape))
         self.dtype = np.dtype(layout.dtype).newbyteorder("<")
         self.row_bytes = int(np.prod(layout.row_shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._chunk_bytes = self.row_bytes * layout.chunk_rows
         self._name = str(self.path)
         self._handle = handle(self)
-        self._offsets = self._read_index(meta.shard_images)
+        self._index_rows = meta.shard_images
+        self._token = ""
+        self._offsets: list[int] = []
+        opened(self._handle, self._open)
         self._unchecked = bytearray(b"\1" * len(commit.counts)) if check == "first-touch" else None
         self._never = check == "never"
 
@@ -76,11 +81,22 @@ class ShardReader:
     def read_into(self, position: int, out: memoryview, address: int, rows: int) -> None:
         """Write the first ``rows`` vectors of an image to ``out``, bytes that begin at ``address``.
 
-        Where ``out`` has room for it, the rest of the last vector's chunk is written behind them.
+        Where ``out`` has room for it, the rest of the last vector's chunk is written after them.
 
         Raises:
             DamagedStoreError: the bytes are not the committed ones. ``out`` then holds anything.
+            ChangedError: they are not as the shard was computed again. ``out`` then holds anything.
         """
+        try:
+            self._read_into(position, out, address, rows)
+        except DamagedStoreError:
+            now = storage_of(self.path).stat(self.path)
+            if now is None or now.token == self._token:
+                raise
+            shut(self._handle)  # it was replaced: the same shard again, or another version of it
+            self._read_into(position, out, address, rows)
+
+    def _read_into(self, position: int, out: memoryview, address: int, rows: int) -> None:
         if rows == 0:
             return
         if not 0 < rows <= self.commit.counts[position] or len(out) < rows * self.row_bytes:
@@ -132,26 +148,27 @@ class ShardReader:
             seals += bytes(seal)
         return seals
 
-    def _read_index(self, shard_images: int) -> list[int]:
+    def _settle(self, file: Opened) -> list[int]:
         """Where each image begins.
 
-        Everything in the index follows from the commit's counts, so all of it is checked here: chunks are there up to
-        the count, adjacent, in order, and fill the file.
+        The record in the file has to be the commit. Everything in the index follows from its counts, so all of it is checked
+        here: chunks are there up to the count, adjacent, in order, and fill the file up to the record.
         """
         per_image = self.layout.row_shape[0] // self.layout.chunk_rows
-        length = shard_images * per_image * 16
-        if self.commit.size < length + CRC_BYTES:
-            raise self._damaged(f"{self.commit.size} bytes cannot hold its index")
-        raw = np.empty(length + CRC_BYTES, np.uint8)
-        start = self.commit.size - len(raw)
-        self._fill([raw.data], start, len(raw))
+        length, record = self._index_rows * per_image * 16, record_frame(record_text(self.commit))
+        start = file.size - (len(record) + length + CRC_BYTES)
+        raw = np.empty(file.size - start if start >= 0 else 0, np.uint8)
+        if start < 0 or self._read_at(file, [raw.data], start, len(raw)) or raw[: len(record)].tobytes() != record:
+            raise_changed(self.path, self.folder, self.commit, file)
+            raise self._damaged("its record is not where the index says")
+        raw = raw[len(record) :]
         if crc32c_at(raw.ctypes.data, length) != int.from_bytes(raw[length:].tobytes(), "little"):
             raise self._damaged("its index is not what was written")
-        counts = np.zeros(shard_images, np.int64)
+        counts = np.zeros(self._index_rows, np.int64)
         counts[: len(self.commit.counts)] = self.commit.counts
         there = np.arange(per_image) < -(-counts // self.layout.chunk_rows)[:, None]
         chunks, size = there.sum(axis=1), self._chunk_bytes + CRC_BYTES
-        wanted = np.full((shard_images, per_image, 2), ABSENT, "<u8")
+        wanted = np.full((self._index_rows, per_image, 2), ABSENT, "<u8")
         wanted[there, 0] = size * np.arange(chunks.sum())
         wanted[there, 1] = size
         if wanted.tobytes() != raw[:length].tobytes() or chunks.sum() * size != start:
@@ -160,32 +177,32 @@ class ShardReader:
 
     def _fill(self, pieces: Sequence[memoryview], offset: int, length: int) -> None:
         """Fill the pieces, ``length`` bytes in all, with what stands in the file from ``offset`` on."""
-        file = opened(self._handle, self._open)
+        if self._read_at(opened(self._handle, self._open), pieces, offset, length):
+            raise self._damaged(f"the file ends within a read, at byte {offset}")
+
+    def _read_at(self, file: Opened, pieces: Sequence[memoryview], offset: int, length: int) -> bool:
+        """Fill the pieces; whether the file ended before that."""
         try:
-            if len(pieces) <= _PIECES and os.preadv(file.descriptor, pieces, offset) == length:
-                return
+            if len(pieces) <= _PIECES and file.readv(pieces, offset) == length:
+                return False
             for piece in pieces:  # more pieces than one call takes, or a call that stopped early
                 done = 0
                 while done < len(piece):
-                    got = os.preadv(file.descriptor, [piece[done:]], offset)
+                    got = file.readv([piece[done:]], offset)
                     if not got:
-                        raise self._damaged(f"the file ends within a read, at byte {offset}")
+                        return True
                     done, offset = done + got, offset + got
         except OSError as error:  # the system does not say which file failed
             raise OSError(error.errno, f"{error.strerror} at byte {offset}", self._name) from error
+        return False
 
-    def _open(self) -> OpenFile:
-        try:
-            file = OpenFile(self._name)
-        except FileNotFoundError as error:
-            raise self._damaged("the file is missing") from error
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise self._damaged("found a link, expected a file (DVC: cache.type must not be symlink)") from error
-            raise
-        size = os.fstat(file.descriptor).st_size
-        if size != self.commit.size:
-            raise self._damaged(f"found {size} bytes, expected {self.commit.size}")
+    def _open(self) -> Opened:
+        file = with_room(lambda: open_shard(self.path, self.commit))
+        if (
+            file.token != self._token
+        ):  # the first time, or it was replaced since: by itself, as by a copy, or it was computed again
+            self._offsets = self._settle(file)
+            self._token = file.token
         return file
 
     def _damaged(self, what: str) -> DamagedStoreError:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
-from ..errors import FailedImageError, IncompleteColumnError
+from ..errors import ChangedError, FailedImageError, IncompleteColumnError
 from ..format.arrays import AnyArray
 from ..format.column import ColumnMeta, Commit
 from ..format.layout import column_dir
-from ..format.lineage import Lineage, no_column, require_current
+from ..format.lineage import Lineage, incoherence, no_column, require_readable
 from ..format.schema import OK, PER_TARGET
+from ..format.summary import distrust_summary
 from ..format.tables import read_table
 from .array import ShardReader
 from .open_files import with_room
 from .table import Accessor, DecodedShard, TableCache
+
+T = TypeVar("T")
 
 
 class Column:
@@ -74,7 +79,15 @@ class Column:
 
     def _read_table(self, shard: int, fields: tuple[str, ...] | None) -> pa.Table:
         commit, _ = self.commit(shard * self.meta.shard_images)
-        return with_room(partial(read_table, self.folder, commit, fields))
+        return self._looked_up(partial(with_room, partial(read_table, self.folder, commit, fields)))
+
+    def _looked_up(self, read: Callable[[], T]) -> T:
+        """Read a shard; where it is another version than its commit, the summary that the commit was taken from is out of date."""
+        try:
+            return read()
+        except ChangedError:
+            distrust_summary(self.folder)
+            raise
 
     def close(self) -> None:
         """Close the files of shards that nobody reads just now; they are opened again when they are needed."""
@@ -110,7 +123,8 @@ class Column:
         self._require_ok(commit, position, image_index)
         found = self._shards.get(commit.shard)
         if found is None:
-            found = self._shards[commit.shard] = ShardReader(self.folder, self.meta, commit, self.check)
+            found = self._looked_up(partial(ShardReader, self.folder, self.meta, commit, self.check))
+            self._shards[commit.shard] = found
         return found, position
 
     def array(self, image_index: int, rows: int | None = None) -> AnyArray:
@@ -131,19 +145,24 @@ def open_column(
     lineage: Lineage | None = None,
     check: str = "always",
     tables: TableCache | None = None,
+    coherence: str = "error",
 ) -> Column:
-    """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<name>/<encoder>``.
+    """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
 
     ``lineage`` is the look at the store that several columns share. Raises as :func:`store.open_split`.
     """
-    lineage = lineage or Lineage(store)
-    if allow_incomplete:
-        meta = lineage.meta(place)
-        if meta is None:
-            raise no_column(store, place)
-        current = [lineage.why_not_current(place, shard) is None for shard in range(meta.shards)]
-    else:
-        meta = require_current(lineage, place)
-        current = [True] * meta.shards
-    commits = [lineage.commit(place, shard) if good else None for shard, good in enumerate(current)]
+    lineage = lineage or Lineage(store, summaries=True)
+    meta = lineage.meta(place)
+    if meta is None:
+        raise no_column(store, place)
+    if not allow_incomplete:
+        require_readable(lineage, place)
+    readable = [lineage.why_not_readable(place, shard) is None for shard in range(meta.shards)]
+    if coherence == "error" and allow_incomplete:
+        readable = [good and not lineage.why_not_coherent(place, shard) for shard, good in enumerate(readable)]
+    elif (error := incoherence(lineage, place)) is not None:
+        if coherence == "error":
+            raise error
+        warnings.warn(str(error), stacklevel=3)
+    commits = [lineage.commit(place, shard) if good else None for shard, good in enumerate(readable)]
     return Column(column_dir(store, place), place, meta, commits, check, tables)

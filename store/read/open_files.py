@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..storage.protocol import Opened
 from .forks import LOCK
 
 try:
@@ -32,19 +32,7 @@ def most_open() -> int:
     return MOST if soft == resource.RLIM_INFINITY else max(1, min(MOST, soft // SHARE))
 
 
-class OpenFile:
-    """A descriptor that is closed when nobody uses it any more. Never moved, so forks and threads may share it."""
-
-    def __init__(self, path: str) -> None:
-        self.descriptor = -1
-        self.descriptor = with_room(lambda: os.open(path, os.O_RDONLY | os.O_NOFOLLOW))
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
-_open: OrderedDict[weakref.ref[Any], OpenFile] = OrderedDict()
+_open: OrderedDict[weakref.ref[Any], Opened] = OrderedDict()
 """Of each reader, by when it was used last. One that is no more takes its file along."""
 
 
@@ -55,7 +43,7 @@ def handle(reader: Any) -> weakref.ref[Any]:
     return key
 
 
-def opened(key: weakref.ref[Any], opens: Callable[[], OpenFile]) -> OpenFile:
+def opened(key: weakref.ref[Any], opens: Callable[[], Opened]) -> Opened:
     """The open file of a reader, by its :func:`handle`; the ones that were used longest ago are closed for it."""
     file = _open.get(key)
     if file is not None:
@@ -69,6 +57,12 @@ def opened(key: weakref.ref[Any], opens: Callable[[], OpenFile]) -> OpenFile:
         _open[key] = file
     keep_to_limit()
     return file
+
+
+def shut(key: weakref.ref[Any]) -> None:
+    """Let go of a reader's file: it is opened again when it is read again."""
+    with LOCK:
+        _open.pop(key, None)
 
 
 def keep_to_limit() -> None:

@@ -1,4 +1,4 @@
-"""Durable files: temporary file, fsync, rename, fsync of the folder."""
+"""Durable files on a local or network file system: temporary file, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,35 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from ..errors import DamagedStoreError, StoreError
-from .listing import files_below, is_there, named, state_of
+from ..errors import StoreError
 
 TEMPORARY = ".tmp-"
 """Prefix of files that are being written; never part of the store."""
 STARTING_S = 60
 """For this many seconds an empty temporary file that nobody holds may be one whose writer is about to take its lock."""
+ABANDONED_S = 24 * 3600
+"""A temporary file that nobody has written to for this long is left over, where locks do not tell."""
+LOCK_FILE = "column.json"
+"""The file of a column whose lock is taken: every column has one, and NFS locks files alone, and those open for writing."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+"""What a file system says that cannot lock a file (NFSv4: EBADF, where the file may not be written)."""
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an OSError say which file it is about: of a write, an fsync or a read that fails the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def canonical_json(value: Any) -> bytes:
@@ -60,7 +76,7 @@ def sync_folder(folder: Path) -> None:
 
 def make_folder(folder: Path) -> list[Path]:
     """Create a folder and its parents, durably; give those that were not there, the innermost first."""
-    missing = [path for path in (folder, *folder.parents) if not is_there(path)]
+    missing = [path for path in (folder, *folder.parents) if _lstat(path) is None]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in missing:
@@ -79,24 +95,38 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def temporary_file(folder: Path, blocks: Iterable[bytes]) -> Iterator[tuple[Path, int, str]]:
+def temporary_file(
+    folder: Path, blocks: Iterable[bytes], seal: Callable[[str], tuple[int, bytes]] | None = None
+) -> Iterator[tuple[Path, int, str]]:
     """Write and fsync a temporary file in ``folder``; give its path, size in bytes and sha256.
 
     It is locked while the block runs, so that others can tell it from what a dead process left, on any machine. What
     was not published when the block ends is removed.
+
+    Args:
+        seal: from the sha256 of all blocks, where in the file to put which bytes before the fsync.
     """
     state, size = hashlib.sha256(), 0
     with _new_file(folder) as (path, file):
         for block in blocks:
-            rest = memoryview(block)
-            while rest:  # a write may stop early
-                with named(path):
-                    rest = rest[file.write(rest) :]
+            _write(file, block, path)
             state.update(block)
             size += len(block)
+        if seal is not None:
+            offset, data = seal(state.hexdigest())
+            with named(path):
+                file.seek(offset)
+            _write(file, data, path)
         with named(path):
             os.fsync(file.fileno())
         yield path, size, state.hexdigest()
+
+
+def _write(file: FileIO, data: bytes, path: Path) -> None:
+    rest = memoryview(data)
+    while rest:  # a write may stop early
+        with named(path):
+            rest = rest[file.write(rest) :]
 
 
 @contextlib.contextmanager
@@ -105,8 +135,9 @@ def _new_file(folder: Path) -> Iterator[tuple[Path, FileIO]]:
     path = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
     with path.open("xb", buffering=0) as file:
         try:
-            _flock(file.fileno(), path)
-            if is_there(path):
+            with contextlib.suppress(_LocksUnknownError):  # then its age tells
+                flock(file.fileno(), path)
+            if _lstat(path) is not None:
                 yield path, file
                 return
         finally:
@@ -121,85 +152,28 @@ def publish(temporary: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-def sealed(value: dict[str, Any]) -> bytes:
-    """The bytes of a JSON object in canonical form, with its own checksum in the field ``checksum``, and a newline."""
-    return canonical_json({**value, "checksum": digest(value)}) + b"\n"
+class _LocksUnknownError(OSError):
+    """The file system does not lock this file."""
 
 
-def write_json(path: Path, value: dict[str, Any], durable: bool = True) -> None:
-    """Write a JSON object as :func:`sealed` has it.
-
-    ``durable``: survive a power loss; else what the name led to before may come back.
-    """
-    make_folder(path.parent)
-    with temporary_file(path.parent, [sealed(value)]) as (temporary, _, _):
-        temporary.replace(path)
-        if durable:
-            sync_folder(path.parent)
-
-
-def read_json(path: Path, max_bytes: int = 1 << 28) -> dict[str, Any]:
-    """Read a JSON object written by :func:`write_json`.
+def flock(descriptor: int, path: Path, wait: bool = True) -> None:
+    """Take the exclusive lock of an open file, which ends with its process.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DamagedStoreError: its bytes are not what was written.
+        BlockingIOError: another process has it, and ``wait`` is False.
+        OSError: with an errno of :data:`NO_LOCKS` where the file system has no locks.
     """
-    state = path.lstat()
-    if stat.S_ISLNK(state.st_mode) or state.st_size > max_bytes:
-        raise DamagedStoreError(f"{path}: found a link or more than {max_bytes} bytes, expected a small JSON file")
-    try:
-        with named(path):
-            text = path.read_bytes()
-        value = json.loads(text)
-        stated = value.pop("checksum")
-        # As we write it, the file has the canonical form in it (a large split has thousands to check); as others do, not.
-        written = hashlib.sha256(_without_checksum(text, stated)).hexdigest() == stated
-        actual = stated if written else digest(value)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedStoreError(f"{path}: found something else than a JSON object with a checksum ({error})") from error
-    if stated != actual:
-        raise DamagedStoreError(f"{path}: found checksum {actual}, expected {stated}")
-    return value  # type: ignore[no-any-return]
-
-
-def _without_checksum(text: bytes, stated: object) -> bytes:
-    """What :func:`write_json` wrote, without the field ``checksum`` and the newline."""
-    field = f'"checksum":"{stated}"'.encode()
-    text = text.rstrip(b"\n")
-    return text.replace(field + b",", b"", 1) if field + b"," in text else text.replace(b"," + field, b"", 1)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a folder. It ends with its process: nothing is left behind by a kill."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _flock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _flock(descriptor: int, path: Path, wait: bool = True) -> None:
-    """Take the exclusive lock of an open file; BlockingIOError when another has it and ``wait`` is False."""
     try:
         import fcntl  # where nothing is written it is not needed; Windows has none
     except ModuleNotFoundError as error:
         raise StoreError(f"{path}: a store can be written on Linux and macOS; this system can only read it") from error
-    with named(path):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-
-
-def temporaries(folder: Path) -> list[Path]:
-    """The temporary files below ``folder``, of living and of dead writers."""
-    return [path for path in files_below(folder) if path.name.startswith(TEMPORARY)]
-
-
-def sweep_temporaries(folder: Path) -> None:
-    """Remove the temporary files below ``folder`` whose writers are dead."""
-    for path in temporaries(folder):
-        remove_if_dead(path)
+    try:
+        with named(path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise _LocksUnknownError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def remove_if_dead(path: Path) -> bool:
@@ -222,7 +196,7 @@ def is_being_written(path: Path) -> bool:
 
 def may_be_starting(path: Path) -> bool:
     """Whether a temporary file that nobody holds may be one whose writer is about to take its lock: empty, and just made."""
-    state = state_of(path)
+    state = _lstat(path)
     if state is None or not stat.S_ISREG(state.st_mode) or state.st_size:
         return False
     return abs(time.time() - state.st_mtime) < STARTING_S
@@ -232,10 +206,11 @@ def may_be_starting(path: Path) -> bool:
 def _lock_of_the_dead(path: Path) -> Iterator[bool]:
     """Hold the lock of a temporary file, so that its writer cannot begin; False when a living one has it.
 
-    Another user's file that may not be opened counts as living. Any other trouble is raised: only "gone" means gone.
+    Another user's file that may not be opened counts as living, and one that cannot be locked until it is a day old. Any other
+    trouble is raised: only "gone" means gone.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = _open_to_lock(path)
     except OSError as error:
         if error.errno not in _NO_WRITERS and not isinstance(error, PermissionError):
             raise
@@ -244,16 +219,71 @@ def _lock_of_the_dead(path: Path) -> Iterator[bool]:
     dead = True
     try:
         try:
-            _flock(descriptor, path, wait=False)
+            flock(descriptor, path, wait=False)
         except BlockingIOError:
-            dead = False
+            dead = _is_lock_of_its_folder(descriptor, path)
+        except _LocksUnknownError:
+            dead = time.time() - os.fstat(descriptor).st_mtime > ABANDONED_S
         yield dead
     finally:
         os.close(descriptor)
 
 
+def _is_lock_of_its_folder(descriptor: int, path: Path) -> bool:
+    """Whether it is the first ``column.json`` under its temporary name, which a kill left, and its lock that of the column."""
+    mine, other = os.fstat(descriptor), _lstat(path.parent / LOCK_FILE)
+    return other is not None and (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _open_to_lock(path: Path) -> int:
+    """A descriptor of a file to lock: open for writing where that is allowed, as NFSv4 locks no other."""
+    how = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, os.O_RDWR | how)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ETXTBSY):
+            raise
+        return os.open(path, os.O_RDONLY | how)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the exclusive lock of a column: that of its ``column.json``, or of the folder itself where that is not there.
+
+    It ends with its process: nothing is left by a kill. Where the file system has no locks nothing is held: whoever works under
+    this lock must be right without it.
+    """
+    path = folder / LOCK_FILE
+    while True:
+        try:
+            descriptor = _open_to_lock(path)
+        except OSError as error:
+            if error.errno not in _NO_WRITERS:
+                raise
+            path, descriptor = folder, os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(_LocksUnknownError):
+                flock(descriptor, path)
+            mine, there = os.fstat(descriptor), _lstat(path)
+            if there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+                yield
+                return
+            if there is None and path == folder:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+        finally:
+            os.close(descriptor)
+        path = folder / LOCK_FILE  # it was replaced while this process waited
+
+
 _NO_WRITERS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO)
 """What opening says of a file that is gone, of a link, and of a socket: none is a writer's temporary file."""
+
+
+def _lstat(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 @lru_cache(maxsize=1 << 16)

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-
-@contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Let an OSError say which file it is about: of a write, an fsync or a read that fails the system names none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+from .mounts import storage_of
+from .protocol import FILE, FOLDER, Entry, Stat
 
 
-def state_of(path: Path) -> os.stat_result | None:
-    """The state of a file, folder or link itself; None when it is not there.
+def state_of(path: Path) -> Stat | None:
+    """What a file, folder or link itself is; None when it is not there.
 
     Raises:
         OSError: it cannot be told, e.g. permission denied, a stale handle or an input/output error.
     """
-    try:
-        return path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return storage_of(path).stat(path)
 
 
 def is_there(path: Path) -> bool:
@@ -41,37 +26,27 @@ def is_there(path: Path) -> bool:
 def is_plain_file(path: Path) -> bool:
     """Whether it is a regular file, and no link to one. Raises as :func:`state_of`."""
     state = state_of(path)
-    return state is not None and stat.S_ISREG(state.st_mode)
+    return state is not None and state.kind == FILE
 
 
 def is_folder(path: Path) -> bool:
     """Whether it is a folder, or a link to one. Raises as :func:`state_of`."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # a link that leads to itself
-            return False
-        raise
+    state = storage_of(path).stat(path, follow=True)
+    return state is not None and state.kind == FOLDER
 
 
-def entries(folder: Path) -> list[os.DirEntry[str]]:
+def entries(folder: Path) -> list[Entry]:
     """What a folder holds, sorted by name; nothing when it is gone.
 
     Raises:
         OSError: it cannot be listed; the error names it.
     """
-    try:
-        with named(folder), os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return storage_of(folder).list(folder)
 
 
 def folders(folder: Path) -> list[Path]:
     """The folders (or links to folders) in a folder, sorted. Raises as :func:`entries`."""
-    return [folder / entry.name for entry in entries(folder) if is_folder(folder / entry.name)]
+    return [folder / entry.name for entry in entries(folder) if entry.folder or is_folder(folder / entry.name)]
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -83,7 +58,7 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     below: list[str] = []
     others: list[str] = []
     for entry in entries(folder):
-        (below if entry.is_dir(follow_symlinks=False) else others).append(entry.name)
+        (below if entry.folder else others).append(entry.name)
     yield folder, below, others
     for name in below:
         yield from walk(folder / name)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DamagedStoreError, StoreError
-from ..format.column import ColumnMeta, Commit, committed_shards, left_beyond, load_column, read_commit
-from ..format.layout import COLUMN_JSON, COMMITS, UNUSED, ZARR_JSON, array_file, column_dir, commit_file, table_file
+from ..format.column import ColumnMeta, Commit, load_column
+from ..format.layout import COLUMN_JSON, SUMMARY_JSON, UNUSED, ZARR_JSON, column_dir, holds_shards, log_file
 from ..format.lineage import Lineage, own_meta
-from ..storage.files import TEMPORARY, file_sha256, is_being_written, may_be_starting
-from ..storage.listing import entries, files_below, is_plain_file, is_there, walk
+from ..format.shard import is_whole, left_beyond, read_commit, shard_path
+from ..format.summary import parse_summary
+from ..storage.files import TEMPORARY, is_being_written, may_be_starting
+from ..storage.listing import entries, files_below, is_plain_file, is_there, state_of, walk
+from ..storage.objects import read_json, read_object
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Damage: where, what was found, and the files that repair may remove so that the shard is computed again.
-
-    ``unfinished``: a killed run was replacing the shard; nothing is lost, and repair finishes it.
-    """
+    """Damage: where, what was found, and the files that repair may remove so that the shard is computed again."""
 
     place: str
     shard: int | None
     what: str
     files: tuple[Path, ...] = ()
-    unfinished: bool = False
 
     def __str__(self) -> str:
         shard = "" if self.shard is None else f" shard {self.shard}"
@@ -62,14 +60,14 @@ def is_column(folder: Path) -> bool:
 
 
 def _is_column(folder: Path, names: set[str]) -> bool:
-    return COLUMN_JSON in names or ZARR_JSON in names or (COMMITS in names and bool(committed_shards(folder)))
+    return COLUMN_JSON in names or ZARR_JSON in names or holds_shards(folder)
 
 
 def judge(lineage: Lineage, place: str, report: Report) -> list[Problem]:
     """Everything that is wrong in a column at this moment."""
     folder = column_dir(lineage.store, place)
     report.columns = 1
-    known = {folder / COLUMN_JSON, folder / ZARR_JSON, folder / UNUSED}
+    known = {folder / name for name in (COLUMN_JSON, ZARR_JSON, UNUSED, SUMMARY_JSON)}
     try:
         meta = own_meta(place, load_column(folder))
     except StoreError as error:
@@ -78,15 +76,19 @@ def judge(lineage: Lineage, place: str, report: Report) -> list[Problem]:
         return [Problem(place, None, str(error), files)]
     except FileNotFoundError:
         meta = None
-    if meta is None:  # the commits are judged by themselves as soon as the next run has written it again
+    if meta is None:  # the shards are judged by themselves as soon as the next run has written it again
         lost = Problem(place, None, "column.json is missing", (folder / COLUMN_JSON, folder / ZARR_JSON))
         left = [path for path in files_below(folder) if path.name.startswith(TEMPORARY)]
         return [lost, *(problem for path in left for problem in unknown_file(lineage.store, path))]
     report.files += 1
     report.bytes += _size(folder / COLUMN_JSON)
     problems = _judge_zarr_json(folder, place, meta, report)
+    commits: list[Commit | None] = []
     for shard in range(meta.shards):
-        problems += _judge_shard(lineage, place, folder, meta, shard, report, known)
+        found, commit = _judge_shard(lineage, place, folder, meta, shard, report, known)
+        problems += found
+        commits.append(commit)
+    problems += _judge_summary(folder, place, meta, commits, report)
     beyond = left_beyond(folder, meta.shards)
     known |= set(beyond)
     problems += [
@@ -123,25 +125,23 @@ def _judge_zarr_json(folder: Path, place: str, meta: ColumnMeta, report: Report)
 
 def _judge_shard(
     lineage: Lineage, place: str, folder: Path, meta: ColumnMeta, shard: int, report: Report, known: set[Path]
-) -> list[Problem]:
-    file = table_file(shard) if meta.array is None else array_file(shard, 1 + len(meta.array.row_shape))
-    data, receipt = folder / file, folder / commit_file(shard)
-    known |= {data, receipt}
+) -> tuple[list[Problem], Commit | None]:
+    path = shard_path(folder, shard, meta)
+    known |= {path, folder / log_file(shard)}
     try:
-        commit = read_commit(folder, shard)
+        commit = read_commit(folder, shard, meta)
+        trouble = None if commit is None else _trouble(place, folder, commit, report.deep)
+    except FileNotFoundError:  # gone since it was looked at
+        commit, trouble = None, None
     except StoreError as error:
-        files = (receipt, data) if isinstance(error, DamagedStoreError) else ()
-        return [Problem(place, shard, str(error), files)]
+        return [Problem(place, shard, str(error), (path,) if isinstance(error, DamagedStoreError) else ())], None
     if commit is None:
         report.missing += 1
-        if not is_there(data):
-            return []
-        return [Problem(place, shard, f"{file} has no commit (a run was killed, or the commit was lost)", (data,))]
-    trouble = _trouble(place, data, file, commit, report.deep or commit.replacing)
+        return [], None
     if trouble:
-        return [Problem(place, shard, trouble, (receipt, data))]
-    report.files += 2
-    report.bytes += commit.size + _size(receipt)
+        return [Problem(place, shard, trouble, (path,))], None
+    report.files += 1
+    report.bytes += commit.size
     try:
         current = lineage.why_not_current(place, shard) is None
     except StoreError:  # upstream is damaged, and is reported where it is
@@ -150,35 +150,47 @@ def _judge_shard(
         report.done += 1
     else:
         report.stale += 1
-    half = "its commit names two versions (left by a killed run, which was replacing it)"
-    return [Problem(place, shard, half, unfinished=True)] if commit.replacing else []
+    return [], commit
 
 
-def _trouble(place: str, data: Path, file: str, commit: Commit, deep: bool) -> str | None:
-    if commit.place != place or commit.file != file:
-        return f"the commit is that of {commit.place}, file {commit.file}"
-    try:
-        if not is_plain_file(data):
-            return f"{file} is missing"
-        if data.stat().st_size != commit.size:
-            return f"{file} has {data.stat().st_size} bytes, expected {commit.size}"
-        if deep and file_sha256(data) != commit.sha256:
-            return f"{file} has other bytes than were committed"
-    except FileNotFoundError:
-        return f"{file} is missing"
+def _trouble(place: str, folder: Path, commit: Commit, deep: bool) -> str | None:
+    if commit.place != place:
+        return f"{commit.file} is that of {commit.place}"
+    if deep and not is_whole(folder, commit):
+        return f"{commit.file} has other bytes than were committed"
     return None
 
 
+def _judge_summary(
+    folder: Path, place: str, meta: ColumnMeta, commits: Sequence[Commit | None], report: Report
+) -> list[Problem]:
+    """Every entry of a summary is its shard's commit; one of other parameters or fewer images says nothing."""
+    path = folder / SUMMARY_JSON
+    if not is_there(path):
+        return []
+    try:
+        summarised = parse_summary(read_json(path), path, meta)
+    except FileNotFoundError:
+        return []
+    except StoreError as error:
+        return [Problem(place, None, str(error), (path,))]
+    if summarised and list(commits) != summarised:
+        return [Problem(place, None, "summary.json is not that of its shards (left by a killed run)", (path,))]
+    report.files += 1
+    report.bytes += _size(path)
+    return []
+
+
 def _size(path: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat().st_size
-    return 0
+    state = state_of(path)
+    return 0 if state is None else state.size
 
 
 def _sha256(path: Path) -> str:
-    with contextlib.suppress(FileNotFoundError):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return ""
+    try:
+        return hashlib.sha256(read_object(path)).hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 def unknown_file(store: Path, path: Path) -> Sequence[Problem]:

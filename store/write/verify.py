@@ -1,4 +1,4 @@
-"""Checks that every byte below a split (or the means) is what a commit or ``column.json`` says it is.
+"""Checks that every byte below a split (or the means) is what a shard's seal or ``column.json`` says it is.
 
 Writers may be at work meanwhile. Whatever looks damaged is looked at again under the column's lock, when nothing is half
 done: only what is wrong then is damage, and only that is ever removed.
@@ -7,29 +7,26 @@ done: only what is wrong then is damage, and only that is ever removed.
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import StoreError
-from ..format.column import settle
 from ..format.layout import COLUMN_JSON, column_dir, parts_of, what_exists
 from ..format.lineage import Lineage
-from ..storage.files import TEMPORARY, locked, remove_if_dead
+from ..format.summary import remove_summary
+from ..storage.files import TEMPORARY, remove_if_dead
 from ..storage.listing import entries, files_below, is_folder, is_there, walk
+from ..storage.mounts import storage_of
 from .judge import Problem, Report, columns_below, is_column, judge, unknown_file
 
 __all__ = ["Problem", "Report", "repair", "verify"]
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
-"""What a file system says that cannot lock a folder."""
 
 
 def verify(store: Path, places: list[str], deep: bool = False) -> Report:
     """Check parts of a store: data sets (``demo``), splits of them (``demo/val``), or ``means``.
 
     Args:
-        deep: digest every byte; else sizes, commits and identities alone.
+        deep: digest every byte; else records and identities alone.
 
     Raises:
         StoreError: none of them is there, or they hold no column: nothing was checked.
@@ -42,9 +39,7 @@ def verify(store: Path, places: list[str], deep: bool = False) -> Report:
     if not report.columns and not report.problems:
         raise StoreError(f"nothing to check in {', '.join(places)}: {what_exists(store)}")
     report.problems += [
-        Problem(entry.name, None, "unknown file; remove it")
-        for entry in entries(store)
-        if not entry.is_dir(follow_symlinks=False)
+        Problem(entry.name, None, "unknown file; remove it") for entry in entries(store) if not entry.folder
     ]
     return report
 
@@ -58,15 +53,16 @@ def repair(report: Report, wanted: Callable[[Problem], bool] = lambda problem: T
         wanted: which problems to deal with.
     """
     removed: list[Path] = []
-    columns = dict.fromkeys(problem.place for problem in report.problems if problem.files or problem.unfinished)
+    columns = dict.fromkeys(problem.place for problem in report.problems if problem.files)
     for place in columns:
         folder = column_dir(report.store, place) if _is_a_place(report.store, place) else None
         if folder is not None and is_folder(folder) and is_column(folder):
-            with locked(folder):
+            with storage_of(folder).lock(folder):
                 problems = judge(Lineage(report.store), place, Report(report.store, deep=report.deep))
-                if any(wanted(problem) for problem in problems):
-                    settle(folder)
-                removed += _remove(report.store, filter(wanted, problems))
+                mine = [problem for problem in problems if problem.files and wanted(problem)]
+                if any(problem.shard is not None for problem in mine):
+                    remove_summary(folder)
+                removed += _remove(report.store, mine)
         else:
             removed += _remove(report.store, (item for item in report.problems if item.place == place and wanted(item)))
     return removed
@@ -86,8 +82,7 @@ def _remove(store: Path, problems: Iterable[Problem]) -> list[Path]:
             continue  # reached through the link of a folder: not ours
         if path.name.startswith(TEMPORARY):
             removed += [path] if is_there(path) and remove_if_dead(path) else []
-        elif is_there(path):
-            path.unlink()
+        elif storage_of(path).delete(path):
             removed.append(path)
     return removed
 
@@ -132,21 +127,11 @@ def _verify_column(lineage: Lineage, place: str, report: Report) -> list[Problem
     counted = Report(store, deep=report.deep)
     problems = judge(lineage, place, counted)
     if problems:
-        with _excluded(folder):
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(StoreError):  # where there are no locks, nobody writes either
+                stack.enter_context(storage_of(folder).lock(folder))
             counted = Report(store, deep=report.deep)
             problems = judge(Lineage(store), place, counted)
     for name in ("columns", "done", "missing", "stale", "files", "bytes"):
         setattr(report, name, getattr(report, name) + getattr(counted, name))
     return problems
-
-
-@contextlib.contextmanager
-def _excluded(folder: Path) -> Iterator[None]:
-    """Hold the column's lock; where the file system has none, nobody writes either."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder))
-        except (OSError, StoreError) as error:
-            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-                raise
-        yield

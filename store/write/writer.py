@@ -1,11 +1,11 @@
-"""Writes columns by the commit protocol: data file durable under its final name first, then its commit.
+"""Writes columns. A shard is one object, put under its name when it is whole and only over the version that its writer saw.
 
 Under the fingerprint in ``column.json``, nothing committed is ever lost or changed, and nothing uncommitted is visible.
+That rests on :meth:`store.storage.protocol.Storage.put` alone; locks only keep writers from doing the same work twice.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,34 +17,22 @@ import pyarrow as pa
 
 from ..errors import ConflictError, DamagedStoreError
 from ..format.arrays import AnyArray, ShardEncoder, zarr_json
-from ..format.column import (
-    ColumnMeta,
-    Commit,
-    announce_commit,
-    left_beyond,
-    read_column,
-    read_commit,
-    settle,
-    write_commit,
-)
-from ..format.layout import COLUMN_JSON, COMMITS, UNUSED, ZARR_JSON, array_file, commit_file, table_file
+from ..format.column import ColumnMeta, Commit, read_column
+from ..format.layout import COLUMN_JSON, UNUSED, ZARR_JSON
+from ..format.lineage import FILE, Lineage, upstream_place
+from ..format.shard import left_beyond, read_commit, shard_path, write_log
+from ..format.summary import remove_summary, write_summary
 from ..format.tables import encode_table
-from ..storage.files import (
-    is_being_written,
-    locked,
-    make_folder,
-    publish,
-    remove_empty,
-    sealed,
-    sweep_temporaries,
-    sync_folder,
-    temporaries,
-    temporary_file,
-)
-from ..storage.listing import is_plain_file, is_there
+from ..storage.files import TEMPORARY, is_being_written
+from ..storage.listing import files_below, is_plain_file, is_there
+from ..storage.mounts import storage_of
+from ..storage.objects import read_object, replace_object, sealed
+from ..storage.protocol import LostAnswerError, RefusedError, Staged
 
 ANY = "any"
 """For :func:`begin_column`: whatever the column was before."""
+_TRIES = 8
+"""So often another writer may come between a look and what is done about it."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +53,30 @@ class ShardData:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a shard was when its inputs were read: the token of its file, and its commit unless that is damaged."""
+
+    token: str
+    commit: Commit | None
+
+
+def seen_commit(folder: Path, shard: int, meta: ColumnMeta | None = None) -> Seen | None:
+    """What a shard is now, for ``before`` of :func:`write_shard`; None when there is none."""
+    meta = meta or _current(folder)
+    path = shard_path(folder, shard, meta)
+    try:
+        commit = read_commit(folder, shard, meta)
+        return None if commit is None else Seen(commit.token, commit)
+    except DamagedStoreError:
+        state = storage_of(path).stat(path)
+        return None if state is None else Seen(state.token, None)
+
+
 def begin_column(folder: Path, meta: ColumnMeta, instead_of: str | None = ANY) -> ColumnMeta:
     """Make ``column.json`` (and ``zarr.json``) say ``meta`` before the first new shard; sweep what a kill left.
 
-    Commits of another fingerprint become stale by this; their files stay until replaced.
+    Shards of another fingerprint become stale by this; their files stay until replaced.
 
     Args:
         instead_of: the only other fingerprint that ``column.json`` may have now (None: there is none); default: any.
@@ -79,42 +87,43 @@ def begin_column(folder: Path, meta: ColumnMeta, instead_of: str | None = ANY) -
     Raises:
         ConflictError: another run began the column with other parameters, or with more images, meanwhile.
     """
-    text = b"" if meta.array is None else zarr_json(meta)
+    text = None if meta.array is None else zarr_json(meta)
     meta = _sealed(meta)
-    made = make_folder(folder / COMMITS)
-    try:
-        with locked(folder):
-            current = _current(folder)
-            found = None if current is None else current.fingerprint
-            if found not in (meta.fingerprint, instead_of) and instead_of is not ANY:
-                raise ConflictError(
-                    f"{folder.name}: another run began it with other parameters; stop it, then run this again"
-                )
-            if current is not None and current.fingerprint == meta.fingerprint and current.images > meta.images:
-                raise ConflictError(
-                    f"{folder.name}: another run made it grow from {meta.images} to {current.images} images; run this again"
-                )
-            settle(folder)
-            sweep_temporaries(folder)
-            if current != meta or not _zarr_intact(folder, meta):
-                records = {ZARR_JSON: text} if text else {}
-                _publish_together(folder, records | {COLUMN_JSON: sealed(asdict(meta))})
-            for path in [*left_beyond(folder, meta.shards), folder / UNUSED]:
-                path.unlink(missing_ok=True)
-    except BaseException:
-        remove_empty(made)
-        raise
+    storage, path = storage_of(folder), folder / COLUMN_JSON
+    with storage.stage(path, [sealed(asdict(meta))]) as staged, storage.lock(folder):
+        for _ in range(_TRIES):
+            now, current = storage.stat(path), _current(folder)
+            _require_ours_to_begin(folder, meta, current, instead_of)
+            if current == meta and _zarr_intact(folder, meta):
+                break
+            if text is not None and not _zarr_intact(folder, meta):
+                replace_object(folder / ZARR_JSON, text)
+            if current == meta:
+                break
+            try:
+                storage.put(staged, path, None if now is None else now.token)
+                break
+            except RefusedError:
+                continue
+        else:
+            raise ConflictError(f"{folder.name}: other runs begin it all the time; stop them, then run this again")
+        storage.sweep(folder)
+        beyond = left_beyond(folder, meta.shards)
+        if beyond or current != meta:
+            remove_summary(folder)
+        for left in [*beyond, folder / UNUSED]:
+            storage.delete(left)
     return meta
 
 
-def _publish_together(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Replace files in this order, when all of them are safe on the disk."""
-    with contextlib.ExitStack() as stack:
-        ready = [
-            (stack.enter_context(temporary_file(folder, [data]))[0], folder / name) for name, data in files.items()
-        ]
-        for temporary, final in ready:
-            publish(temporary, final)
+def _require_ours_to_begin(folder: Path, meta: ColumnMeta, current: ColumnMeta | None, instead_of: str | None) -> None:
+    found = None if current is None else current.fingerprint
+    if found not in (meta.fingerprint, instead_of) and instead_of is not ANY:
+        raise ConflictError(f"{folder.name}: another run began it with other parameters; stop it, then run this again")
+    if current is not None and current.fingerprint == meta.fingerprint and current.images > meta.images:
+        raise ConflictError(
+            f"{folder.name}: another run made it grow from {meta.images} to {current.images} images; run this again"
+        )
 
 
 def is_begun(folder: Path, meta: ColumnMeta) -> bool:
@@ -125,7 +134,7 @@ def is_begun(folder: Path, meta: ColumnMeta) -> bool:
         and _zarr_intact(folder, meta)
         and not left_beyond(folder, meta.shards)
         and not is_there(folder / UNUSED)
-        and all(is_being_written(path) for path in temporaries(folder))
+        and all(is_being_written(path) for path in files_below(folder) if path.name.startswith(TEMPORARY))
     )
 
 
@@ -145,121 +154,155 @@ def write_shard(
     upstream: Mapping[str, str],
     schema: pa.Schema | None,
     run: Mapping[str, Any],
-    before: Commit | None = None,
+    before: Seen | None = None,
     anew: bool = False,
     begin: Callable[[], object] = lambda: None,
 ) -> Commit:
-    """Write one shard and commit it; an intact one from the same inputs is kept unless ``anew``.
+    """Write one shard; an intact one from the same inputs is kept unless ``anew``.
 
-    Killed at any moment, it leaves the shard that was committed before, or this one.
+    Killed at any moment, it leaves the shard that was there before, or this one.
 
     Args:
         place: ``<dataset>/<column>/<split>``.
         upstream: what the data was computed from, see :class:`Commit`.
-        before: the shard's commit when its inputs were read (:func:`seen_commit`): another one means another writer.
-        begin: begins the column; called when the data is safe on the disk, so that work that fails changes nothing.
+        run: how it was made, for the log.
+        before: what the shard was when its inputs were read (:func:`seen_commit`): anything else means another writer.
+        begin: begins the column; called when the data is safe in the storage, so that work that fails changes nothing.
 
     Raises:
-        ConflictError: the column was begun with other parameters meanwhile, or another writer committed this
-            shard from other inputs while ours was computed.
+        ConflictError: the column was begun with other parameters meanwhile, what the data was computed from was computed
+            again, or another writer finished this shard from other inputs while ours was computed.
     """
     count = len(meta.shard_range(shard))
     if len(data.counts) != count or len(data.status) != count:
         raise ValueError(
             f"{place}: shard {shard} has {count} images, found {len(data.counts)} counts, {len(data.status)} status"
         )
-    encoder = ShardEncoder(meta) if meta.array is not None else None
+    path, storage = shard_path(folder, shard, meta), storage_of(folder)
+    commit = Commit(
+        place=place,
+        shard=shard,
+        fingerprint=meta.fingerprint,
+        upstream=dict(upstream),
+        counts=tuple(int(value) for value in data.counts),
+        status=tuple(data.status),
+        errors={str(position): reason for position, reason in sorted(data.errors.items())},
+        omitted=data.omitted,
+        extra=dict(data.extra),
+        file=path.relative_to(folder).as_posix(),
+    )
     blocks: Iterable[bytes]
-    if encoder is not None:
-        file = array_file(shard, 1 + len(encoder.layout.row_shape))
+    encoder = None
+    if meta.array is not None:
+        encoder = ShardEncoder(meta, commit)
         blocks = encoder.blocks(data.rows)  # type: ignore[arg-type]
     else:
-        file = table_file(shard)
-        blocks = [encode_table(data.rows, schema)]  # type: ignore[arg-type]
-    made = make_folder((folder / file).parent)
-    try:
-        with temporary_file((folder / file).parent, blocks) as (temporary, size, sha256):
-            commit = Commit(
-                place=place,
-                shard=shard,
-                fingerprint=meta.fingerprint,
-                file=file,
-                size=size,
-                sha256=sha256,
-                upstream=dict(upstream),
-                counts=tuple(int(value) for value in data.counts),
-                status=tuple(data.status),
-                crc32c=None if encoder is None else tuple(encoder.crc32c),
-                errors={str(position): reason for position, reason in sorted(data.errors.items())},
-                omitted=data.omitted,
-                extra=dict(data.extra),
-                run=dict(run),
-            )
-            begin()
-            with locked(folder):
-                winner = _settle(folder, meta, commit, before, anew)
-                if winner is not None:
-                    if winner.replacing:  # a kill left it so
-                        write_commit(folder, winner)
-                    return winner
-                _make_room(folder, commit)
-                publish(temporary, folder / file)
-                write_commit(folder, commit)
-    except BaseException:
-        remove_empty(made)
-        raise
-    return commit
+        text, commit = encode_table(data.rows, schema, commit)  # type: ignore[arg-type]
+        blocks = [text]
+    with storage.stage(path, blocks, None if encoder is None else encoder.seal) as staged:
+        commit = replace(commit if encoder is None else encoder.commit, size=staged.size)
+        begin()
+        with storage.lock(folder):
+            done = _publish(folder, meta, commit, staged, before, anew)
+            if done is commit:
+                write_log(folder, done, dict(run))
+    return done
 
 
-def seen_commit(folder: Path, shard: int) -> Commit | None:
-    """The commit that a shard has now, for ``before`` of :func:`write_shard`; None also for a damaged one, to be replaced."""
-    try:
-        return read_commit(folder, shard)
-    except DamagedStoreError:
+def _publish(folder: Path, meta: ColumnMeta, ours: Commit, staged: Staged, before: Seen | None, anew: bool) -> Commit:
+    """Put a shard over what its writer saw; the commit there is then: ours, or another writer's that stands for ours."""
+    storage, path = storage_of(folder), folder / ours.file
+    _require_same_inputs(folder, ours)
+    for _ in range(_TRIES):
+        now = seen_commit(folder, ours.shard, meta)
+        if now is not None and (theirs := _theirs(now, ours, before, anew)) is not None:
+            return theirs
+        try:
+            if now is not None:
+                remove_summary(folder)
+            storage.put(staged, path, None if now is None else now.token)
+        except RefusedError:  # somebody came between: look again
+            continue
+        except LostAnswerError:
+            if not _is_ours(folder, ours, meta):
+                raise
+        remove_summary(folder)  # written meanwhile by who read the shard that was there before
+        return ours
+    raise _conflict(ours, "other writers replace it all the time")
+
+
+def _theirs(now: Seen, ours: Commit, before: Seen | None, anew: bool) -> Commit | None:
+    """The commit there is if it stays, None if it is ours to replace."""
+    theirs = now.commit
+    if theirs is None or theirs.seal == ours.seal:
+        return theirs
+    known = before is not None and (
+        now.token == before.token or (before.commit is not None and before.commit.seal == theirs.seal)
+    )
+    same = theirs.same_inputs(ours)
+    if known and (anew or not same):
         return None
+    if not same:
+        raise _conflict(ours, f"another writer committed {theirs.seal} from other inputs, ours is {ours.seal}")
+    warnings.warn(
+        f"{ours.place}: shard {ours.shard}: another writer committed {theirs.seal} from the same inputs, ours would be "
+        f"{ours.seal}; theirs is kept",
+        stacklevel=5,
+    )
+    return theirs
 
 
-def _make_room(folder: Path, commit: Commit) -> None:
-    """Before a data file is replaced: its commit is made to name both versions, or goes if it is damaged."""
-    old = seen_commit(folder, commit.shard)
-    if old is not None:
-        announce_commit(folder, old, commit)
-        return
-    receipt = folder / commit_file(commit.shard)
-    if is_there(receipt):
-        receipt.unlink()
-        sync_folder(receipt.parent)
+def _conflict(ours: Commit, why: str) -> ConflictError:
+    return ConflictError(
+        f"{ours.place}: shard {ours.shard}: {why}; stop the other run, then run it again",
+        place=ours.place,
+        shard=ours.shard,
+    )
 
 
-def _settle(folder: Path, meta: ColumnMeta, ours: Commit, before: Commit | None, anew: bool) -> Commit | None:
-    """Under the lock: the commit another writer made if it stands for ours, else None."""
+def _is_ours(folder: Path, ours: Commit, meta: ColumnMeta) -> bool:
+    now = seen_commit(folder, ours.shard, meta)
+    return now is not None and now.commit is not None and now.commit.seal == ours.seal
+
+
+def _require_same_inputs(folder: Path, ours: Commit) -> None:
+    """Raise ConflictError where the column's parameters, or what the shard was computed from, are not what they were."""
     current = _current(folder)
-    if current is None or current.fingerprint != meta.fingerprint:
+    if current is None or current.fingerprint != ours.fingerprint:
         raise ConflictError(
             f"{ours.place}: begun with other parameters while shard {ours.shard} was computed; run it again",
             place=ours.place,
             shard=ours.shard,
         )
-    theirs = seen_commit(folder, ours.shard)
-    if theirs is None:
-        return None
-    same = theirs.same_inputs(ours)
-    if theirs == before and (anew or not same or not _intact(folder / theirs.file, theirs.size)):
-        return None
-    if not same:
-        raise ConflictError(
-            f"{ours.place}: shard {ours.shard}: another writer committed {theirs.sha256} from other inputs, ours is {ours.sha256}; "
-            "stop the other run, then run it again",
-            place=ours.place,
-            shard=ours.shard,
-        )
-    if theirs.sha256 != ours.sha256:
-        warnings.warn(
-            f"{ours.place}: shard {ours.shard}: another writer committed {theirs.sha256} from the same inputs, ours would be "
-            f"{ours.sha256}; theirs is kept",
-            stacklevel=3,
-        )
-    return theirs
+    store = folder.parents[ours.place.count("/")]
+    look = Lineage(store)
+    for name, content in ours.upstream.items():
+        if name.startswith(FILE):
+            continue
+        upstream, number = upstream_place(ours.place, name, ours.shard)
+        try:
+            now = look.commit(upstream, number)
+        except DamagedStoreError:
+            continue  # it is reported where it is; ours is what it was computed from
+        if now is not None and now.content != content:
+            raise ConflictError(
+                f"{ours.place}: shard {ours.shard}: {upstream} was computed again meanwhile; run it again",
+                place=ours.place,
+                shard=ours.shard,
+            )
+
+
+def finish_column(folder: Path, place: str) -> bool:
+    """Write the summary of a column that is finished, so that opening it takes two reads; whether it is there now."""
+    look = Lineage(folder.parents[place.count("/")])
+    try:
+        meta = look.meta(place)
+        if meta is None or any(look.why_not_readable(place, shard) for shard in range(meta.shards)):
+            return False
+        commits = [commit for shard in range(meta.shards) if (commit := look.commit(place, shard)) is not None]
+        return write_summary(folder, meta, commits)
+    except DamagedStoreError:
+        return False
 
 
 def _current(folder: Path) -> ColumnMeta | None:
@@ -269,12 +312,8 @@ def _current(folder: Path) -> ColumnMeta | None:
         return None  # it is replaced, which repairs it
 
 
-def _intact(path: Path, size: int) -> bool:
-    return is_plain_file(path) and path.stat().st_size == size
-
-
 def _zarr_intact(folder: Path, meta: ColumnMeta) -> bool:
     path = folder / ZARR_JSON
     if meta.array is None:
         return True
-    return is_plain_file(path) and hashlib.sha256(path.read_bytes()).hexdigest() == meta.zarr_sha256
+    return is_plain_file(path) and hashlib.sha256(read_object(path)).hexdigest() == meta.zarr_sha256

@@ -22,6 +22,9 @@ import torch
 import yaml
 from PIL import Image
 
+from store.errors import StoreError
+from store.format.shard import committed_shards, read_commit, shard_path
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ("ant", "bee", "cat", "dog", "elk")
 VAL = ("fox", "gnu", "hen")
@@ -70,14 +73,14 @@ class Project:
         values["index"]["root"] = str(self.data)
         values["masks"] |= {"max_masks": 16, "save_features": True, **ANY_MASK}
         values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
-        values["normalize"] |= {"name": "tiny", "train": ["train"], "report_vectors": 8}
+        values |= {"means": {"tiny": {"train": ["train"]}}, "report": {"similarity_vectors": 8}}
         values["run"] |= {"report_dir": str(self.folder / "report"), "train_dir": str(self.folder / "trained")}
         values["run"] |= {"cache_dir": str(self.folder / "cache")}
         values["run"] |= {"device": "cpu", "threads": 1, "max_failures": 0}
         for name, value in changes.items():
             section, _, key = name.partition("__")
             if key:
-                values[section][key] = value
+                values[section] = {**(values[section] or {}), key: value}
             else:
                 values[section] = value
         self.values = values
@@ -138,23 +141,25 @@ class Project:
     def commits(self) -> dict[str, dict[str, Any]]:
         """``train/masks#0`` -> commit, of everything in the store (means: ``means/NAME/ENCODER#0``)."""
         found = {}
-        for path in sorted(self.store.rglob("commits/*.json")):
-            place = path.parent.parent.relative_to(self.store).as_posix().removeprefix("tiny/")
-            found[f"{place}#{int(path.stem)}"] = json.loads(path.read_text())
+        for path in sorted(self.store.rglob("column.json")):
+            place = path.parent.relative_to(self.store).as_posix().removeprefix("tiny/")
+            for shard in committed_shards(path.parent):
+                with contextlib.suppress(StoreError):
+                    found[f"{place}#{shard}"] = vars(read_commit(path.parent, shard))
         return found
 
     def content(self) -> dict[str, str]:
-        """Shard -> sha256 of its data file."""
-        return {name: commit["sha256"] for name, commit in self.commits().items()}
+        """Shard -> digest of what it holds."""
+        return {name: commit["content"] for name, commit in self.commits().items()}
 
     def times(self) -> dict[str, int]:
-        """Shard -> when its commit was written: what was computed again since."""
-        return {name: (self._commit_path(name)).stat().st_mtime_ns for name in self.commits()}
+        """Shard -> when it was written: what was computed again since."""
+        return {name: self.shard_path(name).stat().st_mtime_ns for name in self.commits()}
 
-    def _commit_path(self, name: str) -> Path:
+    def shard_path(self, name: str) -> Path:
         place, _, shard = name.partition("#")
         base = self.store if place.startswith("means/") else self.store / "tiny"
-        return base / place / "commits" / f"{int(shard):05d}.json"
+        return shard_path(base / place, int(shard), None)
 
     def recomputed(self, since: dict[str, int]) -> set[str]:
         return {name for name, time in self.times().items() if since.get(name) != time}

@@ -14,7 +14,9 @@ from store import FailedImageError, open_split, rle
 
 
 def made_of_annotations(name: str) -> bool:
-    return name in ("instances", "targets") or name.startswith(("instance_embeddings", "match", "centered/instance"))
+    return name in ("instances", "targets") or name.startswith(
+        ("instance_embeddings", "match", "centered/tiny/instance")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_what_a_store_of_pictures_holds(pictures: Any) -> None:
     for read in (
         lambda record: record.instances,
         lambda record: record.targets,
-        lambda record: record["centered/instance_embeddings/demo_sam"],
+        lambda record: record["centered/tiny/instance_embeddings/demo_sam"],
     ):
         with pytest.raises(FailedImageError, match=r"no annotation: expected val/one.json"):
             read(split["one"])

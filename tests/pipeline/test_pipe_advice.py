@@ -102,7 +102,7 @@ def a_flipped_bit(project: Any) -> Any:
 
 def a_flipped_bit_that_a_stage_reads(project: Any) -> Any:
     flip(project.store / "tiny/masks/val/00001.parquet")
-    (project.store / "tiny/match/targets/val/commits/00001.json").unlink()
+    (project.store / "tiny/match/targets/val/00001.parquet").unlink()
     return project.run("extract", "--split", "val")
 
 

@@ -61,7 +61,7 @@ def test_an_added_image_goes_to_the_end_and_recomputes_the_last_shard_alone(fini
     every += ARRAYS + INSTANCES + FEATURES
     assert finished.recomputed(before) == shards("train", every, 2)
     finished.build("normalize")  # a new train image: another mean, so every split is centred anew
-    centered = tuple(f"centered/{name}" for name in (*ARRAYS[:2], *INSTANCES))
+    centered = tuple(f"centered/tiny/{name}" for name in (*ARRAYS[:2], *INSTANCES))
     assert finished.recomputed(before) == shards("train", every, 2) | shards("train", centered, 0, 1, 2) | shards(
         "val", centered, 0, 1
     ) | {f"means/tiny/{name}#0" for name in ENCODERS}
@@ -150,7 +150,7 @@ def test_an_annotation_that_comes_later_heals_its_image_down_to_the_last_column(
     path.unlink()
     finished.build("index --split train")
     finished.build("index", "extract", "normalize")
-    last = "centered/instance_embeddings/demo_sam/val#0"
+    last = "centered/tiny/instance_embeddings/demo_sam/val#0"
     assert finished.commits()[last]["status"] == ["ok", "absent"]
     assert finished.commits()["match/targets/val#0"]["status"] == ["ok", "absent"]
     # No region at all: the bytes of the embeddings stay the same, and still the image has an annotation now.
@@ -169,13 +169,15 @@ def test_larger_shards_leave_nothing_behind(finished: Any) -> None:
     assert done.code == 0, done.out
 
 
-@pytest.mark.parametrize("name", ["masks/commits/00000.json", "masks/column.json", "images/commits/00000.json"])
+@pytest.mark.parametrize("name", ["masks/val/00000.parquet", "masks/val/column.json", "images/val/00000.parquet"])
 def test_info_and_extract_go_on_beside_a_damaged_record(finished: Any, name: str) -> None:
-    path = finished.store / "tiny" / name / "val"
-    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    path = finished.store / "tiny" / name
+    data = path.read_bytes()
+    at = data.index(b'"counts"') if path.suffix == ".parquet" else data.index(b"0")
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     done = finished.run("verify", "--split", "val")
     assert done.code == 4
-    assert f"damage: tiny/val/{name.split('/')[0]}" in done.out
+    assert f"damage: tiny/{name.split('/')[0]}/val" in done.out
     info = finished.run("info")
     assert info.code == 0, info.err
     assert "damaged" in info.out or "column.json or zarr.json is not what it has to be" in info.out

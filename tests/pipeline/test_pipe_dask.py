@@ -145,7 +145,7 @@ def test_a_worker_of_another_checkout_is_refused_with_both_values(tiny: Any, sta
     assert f"started in {other}" in done.err
     assert f"store: found {other / store}" in done.err
     assert f"expected {ROOT / store}" in done.err
-    assert not list(tmp_path.glob("**/commits/*.json"))
+    assert not list(tmp_path.glob("**/*.parquet"))
     os.killpg(child.pid, signal.SIGKILL)
 
     # The same store, and another version of the code; then other digests of weights.

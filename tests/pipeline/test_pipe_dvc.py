@@ -70,7 +70,8 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def commits(folder: Path) -> dict[str, int]:
-    found = (folder / "data/store").rglob("commits/*.json")
+    store = folder / "data/store"
+    found = [path for path in store.rglob("*") if path.suffix == ".parquet" or (path.is_file() and path.name == "0")]
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in found}
 
 
@@ -122,13 +123,13 @@ def killed_in_masks(folder: Path) -> None:
         ["dvc", "repro", "verify"], cwd=folder, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 400
-    while not list((folder / "data/store/tiny").glob("*/masks/commits/00000.json")):
+    while not list((folder / "data/store/tiny").glob("*/masks/00000.parquet")):
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert not (folder / "data/store/tiny/masks/test/commits/00001.json").exists()
+    assert not (folder / "data/store/tiny/masks/test/00001.parquet").exists()
 
 
 def test_it_is_whole_and_a_second_run_is_a_no_op(project: Path) -> None:
@@ -169,7 +170,7 @@ RERUN = {
     "embed.precision=bfloat16": stages("embed"),
     "embed.mask_encoders=[demo_alphaclip]": stages("embed", "normalize"),
     "embed.image_encoders=[demo_clip]": stages("embed"),
-    "normalize.report_vectors=4": stages("normalize"),
+    "report.similarity_vectors=4": stages("normalize"),
     "run.prefetch=0": set(),
     "run.max_failures=4": set(),
 }
@@ -208,7 +209,7 @@ def edit(project: Path, section: str, key: str, value: object) -> None:
 
 
 def test_an_edited_parameter_updates_the_outputs(project: Path) -> None:
-    edit(project, "normalize", "train", ["train", "val"])
+    edit(project, "means", "tiny", {"train": ["train", "val"]})
     before, lock = commits(project), (project / "dvc.lock").read_text()
     out = dvc(project, "repro", "verify")
     assert re.findall("Running stage '(.*)'", out) == ["normalize", "verify"]
@@ -236,7 +237,7 @@ def test_back_to_an_older_revision_and_forth(project: Path) -> None:
     assert "0 missing, 0 stale" in run(project, *complete)
     run(project, "git", "checkout", "--quiet", "-")
     assert "data/store/means/tiny" in run(project, "dvc", "checkout", code=255)
-    assert "train/centered/mask_embeddings/demo_sam: 2 of 2 shards not done (missing)" in run(
+    assert "train/centered/tiny/mask_embeddings/demo_sam: 2 of 2 shards not done (missing)" in run(
         project, *complete, code=4
     )
     ran = re.findall("Running stage '(.*)'", dvc(project, "repro", "verify"))

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def ready(empty: Any) -> tuple[Settings, Known]:
     """Settings of a store that holds ``d/val``."""
-    empty.configure(dataset="d", splits=["val", "other"], normalize__train=["val"], masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val", "other"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
     return load_settings(empty.params), full_store(empty.store)
 
 
@@ -228,7 +228,7 @@ def test_what_a_file_or_folder_is_called(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_predictions_for_images_that_are_not_asked_about(empty: Any, tmp_path: Path) -> None:
     """In ours and in theirs alike: counted, named and not scored."""
-    empty.configure(dataset="d", splits=["val", "other"], normalize__train=["val"], masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val", "other"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
     settings = load_settings(empty.params)
     mask, nothing = rle.encode(np.ones((4, 6), bool)), rle.encode(np.zeros((4, 6), bool))
     images = {"images": write_images(empty.store, 3, failed={1: "truncated"})}
@@ -311,7 +311,7 @@ def test_what_cannot_be_evaluated(ready: tuple[Settings, Known], tmp_path: Path)
 
 
 def test_the_command_line(empty: Any, tmp_path: Path) -> None:
-    empty.configure(dataset="d", splits=["val"], normalize__train=["val"], masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
     known = full_store(empty.store)
     path = tmp_path / "theirs.json"
     coco = [{"size": [4, 6], "counts": answer.segmentation} for answer in answers(known)]

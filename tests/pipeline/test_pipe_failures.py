@@ -49,7 +49,7 @@ def failing(empty: Any) -> Any:
     (folder / "lonely.jpg").unlink()
     (folder / "unasked.json").unlink()
     empty.configure(
-        splits=["val"], normalize__train=["val"], embed__mask_encoders=["demo_sam"], embed__image_encoders=[]
+        splits=["val"], means={"tiny": {"train": ["val"]}}, embed__mask_encoders=["demo_sam"], embed__image_encoders=[]
     )
     return empty
 
@@ -82,11 +82,15 @@ def test_failed_images_are_rows_with_reasons_and_the_rest_goes_on(failing: Any) 
         assert split[name]["mask_embeddings/demo_sam"].shape == (min(16, len(split[name].masks)), 64)
     for name in REASONS:
         assert split[name].status == "failed"
-        for column in ("mask_embeddings/demo_sam", "centered/instance_embeddings/demo_sam", "sam_features/demo_sam"):
+        for column in (
+            "mask_embeddings/demo_sam",
+            "centered/tiny/instance_embeddings/demo_sam",
+            "sam_features/demo_sam",
+        ):
             with pytest.raises(FailedImageError, match="image: "):
                 split[name][column]
     with pytest.raises(FailedImageError, match="no annotation: expected val/unasked.json"):
-        split["unasked"]["centered/instance_embeddings/demo_sam"]
+        split["unasked"]["centered/tiny/instance_embeddings/demo_sam"]
     info = failing.run("info").out
     assert "failed: 1 x no image file val/lonely.jpg" in info
 

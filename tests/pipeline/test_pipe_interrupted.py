@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def stopped(
     project: Any, at: int, name: str, *arguments: str, again_after_s: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command line in a child that sends itself a signal in its ``at``-th write, after the file and before the commit.
+    """The command line in a child that sends itself a signal before it puts its ``at``-th shard in its place.
 
     ``again_after_s`` sends it a second time, so much later.
     """
@@ -28,14 +28,14 @@ def stopped(
         import itertools, os, signal, sys, threading
         import store.write.writer as writer
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
-        real, calls = writer.write_commit, itertools.count()
-        def stopping(folder, commit):
+        real, calls = writer._publish, itertools.count()
+        def stopping(*given):
             if next(calls) == {at}:
                 if {again_after_s} is not None:
                     threading.Timer({again_after_s}, os.kill, (os.getpid(), signal.{name})).start()
                 os.kill(os.getpid(), signal.{name})
-            real(folder, commit)
-        writer.write_commit = stopping
+            return real(*given)
+        writer._publish = stopping
         sys.argv = {argv!r}
         import cli
         sys.exit(cli.main())

@@ -50,7 +50,9 @@ def cli(project: Any, *arguments: str) -> list[str]:
 def test_a_whole_run_without_home_and_with_a_read_only_checkout(empty: Any) -> None:
     """numba finds no folder for what it compiles; Matplotlib, Dask and Hugging Face look for theirs, too."""
     empty.add("val", "fox", 1)
-    empty.configure(splits=["val"], normalize__train=["val"], embed__mask_encoders=["demo_dinov2", "demo_sam"])
+    empty.configure(
+        splits=["val"], means={"tiny": {"train": ["val"]}}, embed__mask_encoders=["demo_dinov2", "demo_sam"]
+    )
     verbs = (["index"], ["extract", "--split", "val"], ["normalize"], ["verify", "--deep", "--complete"])
     script = f"""
 import cli, sys
@@ -120,7 +122,10 @@ def test_kernels_that_cannot_be_kept_go_into_a_temporary_folder() -> None:
 
 @pytest.mark.parametrize("verb", ["extract", "normalize"])
 def test_a_read_only_store_is_named(finished: Any, verb: str) -> None:
-    changed = {"extract": ["--set", "masks.box_nms_thresh=0.9"], "normalize": ["--set", "normalize.name=other"]}[verb]
+    changed = {
+        "extract": ["--set", "masks.box_nms_thresh=0.9"],
+        "normalize": ["--set", "means={other: {train: [train]}}"],
+    }[verb]
     rest = ["extract", "--split", "val", "--replace"] if verb == "extract" else ["normalize"]
     done = read_only([finished.store], cli(finished, *changed, *rest))
     assert done.returncode == INPUT, done.stderr

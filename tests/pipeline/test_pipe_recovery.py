@@ -44,8 +44,11 @@ def test_new_masks_make_everything_behind_them_unreadable(finished: Any) -> None
     """Centred vectors read mask_embeddings, not masks: row k would belong to another mask."""
     finished.configure(masks__points_per_side=3)
     finished.build("extract --split val --stage masks --replace")
-    columns = ["masks", "centered/mask_embeddings/demo_sam"]
-    with pytest.raises(IncompleteColumnError, match="mask_embeddings/demo_sam is not current: masks changed since"):
+    columns = ["masks", "centered/tiny/mask_embeddings/demo_sam"]
+    with pytest.raises(
+        IncompleteColumnError,
+        match="does not fit what it was computed from: masks changed since",
+    ):
         open_split(finished.store, "tiny", "val", columns=columns)
     open_split(finished.store, "tiny", "val", columns=["masks", "image_features/demo_clip"])
 
@@ -70,7 +73,7 @@ def test_a_lost_record_costs_no_shard(finished: Any, column: str, name: str) -> 
 def test_an_order_that_cannot_be_known_again_is_never_guessed(finished: Any) -> None:
     folder = finished.store / "tiny/images/train"
     (folder / "column.json").unlink()
-    (folder / "commits/00001.json").unlink()
+    (folder / "00001.parquet").unlink()
     done = finished.run("index", "--split", "train")
     assert done.code == 4
     assert "do not hold every image: found 3 of 5" in done.err
@@ -82,13 +85,13 @@ def test_repair_computes_just_the_damaged_shards(finished: Any) -> None:
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    vectors = finished.store / "tiny/centered/mask_embeddings/demo_sam/val/c/0/0/0"
+    vectors = finished.store / "tiny/centered/tiny/mask_embeddings/demo_sam/val/c/0/0/0"
     vectors.write_bytes(b"")
-    mean = finished.store / "means/tiny/demo_sam/commits/00000.json"
+    mean = finished.store / "means/tiny/demo_sam/c/0/0"
     mean.write_bytes(b"{}")
     done = finished.run("verify", "--deep", "--repair")
     assert done.code == 0, done.out
-    expected = {"masks/train#1", "centered/mask_embeddings/demo_sam/val#0", "means/tiny/demo_sam#0"}
+    expected = {"masks/train#1", "centered/tiny/mask_embeddings/demo_sam/val#0", "means/tiny/demo_sam#0"}
     assert finished.recomputed(before) == expected
     assert finished.content() == content
     assert whole(finished)
@@ -98,18 +101,17 @@ def test_repair_computes_what_damaged_shards_are_computed_from(finished: Any) ->
     """As after a repair that was killed: shards are lost between the damage, and in front of it. No command waits for another."""
     content = finished.content()
     for place, number in (("tiny/mask_embeddings/demo_sam/val", 0), ("tiny/mask_embeddings/demo_sam/train", 1)):
-        (finished.store / place / f"commits/{number:05d}.json").unlink()
         (finished.store / place / f"c/{number}/0/0").unlink()
     shutil.rmtree(finished.store / "means/tiny/demo_sam")
     damaged = (
         "masks/val/00000.parquet",
         "masks/train/00001.parquet",
-        "centered/mask_embeddings/demo_sam/train/c/0/0/0",
+        "centered/tiny/mask_embeddings/demo_sam/train/c/0/0/0",
     )
     for name in damaged:
         path = finished.store / "tiny" / name
         path.write_bytes(bytes(len(path.read_bytes())))
-    vectors = finished.store / "tiny/centered/mask_embeddings/demo_sam/val/c/0/0/0"
+    vectors = finished.store / "tiny/centered/tiny/mask_embeddings/demo_sam/val/c/0/0/0"
     vectors.write_bytes(bytes(len(vectors.read_bytes())))
     done = finished.run("verify", "--repair", "--complete")
     assert done.code == 0, done.out + done.err
@@ -228,7 +230,6 @@ def test_a_column_computed_alone_has_the_same_bytes(finished: Any, kind: str) ->
     """A kill between two columns of a shard leaves one of them to be computed without the other."""
     before = finished.content()
     for encoder in ("demo_alphaclip", "demo_sam"):
-        for commit in (finished.store / f"tiny/{kind}/{encoder}/train/commits").iterdir():
-            commit.unlink()
+        shutil.rmtree(finished.store / f"tiny/{kind}/{encoder}/train/c")
     finished.build("extract --split train")
     assert finished.content() == before

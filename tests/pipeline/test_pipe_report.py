@@ -58,7 +58,7 @@ def predictions(project: Any, system: str, split: str, answers: list[Prediction]
 @pytest.fixture
 def ready(empty: Any) -> tuple[Any, Settings, Known]:
     """A project whose store holds ``d/val``: several targets an image, empty ones, ignored pixels; and no image file."""
-    empty.configure(dataset="d", splits=["val"], normalize__train=["val"], masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
     return empty, load_settings(empty.params), full_store(empty.store)
 
 
@@ -232,7 +232,7 @@ def test_before_the_masks_there_are_the_questions(tiny: Any) -> None:
 def test_usage(finished: Any, empty: Any) -> None:
     assert finished.run("report", "--split", "dev").code == 2
     assert finished.run("report", "--split", "val", "--cases", "0").code == 2
-    (finished.folder / "report/tiny/similarity/val-demo_sam.png").unlink()
+    (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").unlink()
     out = finished.run("report", "--split", "val", "--cases", "1").out
     assert "not there: similarity of demo_sam: not drawn; run: python cli.py --params " in out
 
@@ -349,18 +349,18 @@ def test_two_data_sets_share_no_file(finished: Any) -> None:
     before = contents()
     assert before
     assert all(name.startswith("tiny/") for name in before)
-    finished.configure(dataset="other", normalize__name="other", masks__points_per_side=1)
+    finished.configure(dataset="other", means={"other": {"train": ["train"]}}, masks__points_per_side=1)
     finished.build("index", "extract", "normalize")
     assert finished.run("report", "--split", "val").code == 0
     after = contents()
     assert {name: data for name, data in after.items() if name in before} == before
     assert {name.partition("/")[2] for name in after if name.startswith("other/")} >= {
-        "val.html", "normalize.json", "metrics/masks-val.json", "similarity/val-demo_sam.png",
+        "val.html", "normalize.json", "metrics/masks-val.json", "similarity/other/val-demo_sam.png",
     }  # fmt: skip
 
 
 def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
-    kept = (finished.folder / "report/tiny/similarity/val-demo_sam.png").read_bytes()
+    kept = (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").read_bytes()
     finished.build("index --split val")
     finished.configure(masks__points_per_side=1)
     finished.build("extract --replace")
@@ -370,7 +370,7 @@ def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
             f"similarity of {encoder}: left out: drawn of other embeddings or another mean than the store has now"
             in out
         )
-    assert (finished.folder / "report/tiny/similarity/val-demo_sam.png").read_bytes() == kept
+    assert (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").read_bytes() == kept
     finished.build("normalize")
     assert "similarity of" not in finished.run("report", "--split", "val", "--cases", "1").out
 

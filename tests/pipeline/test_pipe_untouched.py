@@ -135,12 +135,12 @@ FAILING = {
     "an index without data": (("--set", "index.root=/nowhere"), ("index",), "no folder"),
     "an index of one split without data": (("--set", "splits=[train,val,test]"), ("index",), "no folder 'test'"),
     "a mean without embeddings": (
-        ("--set", "normalize.name=other", "--set", "embed.mask_encoders=[demo_sam,demo_dinov2]"),
+        ("--set", "means={other: {train: [train]}}", "--set", "embed.mask_encoders=[demo_sam,demo_dinov2]"),
         ("normalize",),
         "mask_embeddings/demo_dinov2",
     ),
     "a split without embeddings": (
-        ("--set", "normalize.name=other", "--set", "splits=[train,val,test]"),
+        ("--set", "means={other: {train: [train]}}", "--set", "splits=[train,val,test]"),
         ("normalize",),
         "split test is not indexed",
     ),
@@ -179,7 +179,7 @@ def test_a_normalize_that_fails_changes_nothing(finished: Any, monkeypatch: pyte
     before = everything(finished.store)
     with monkeypatch.context() as patch:
         with_a_full_disk(finished, patch)
-        done = finished.run("normalize", before=("--set", f"normalize.name={name}"))
+        done = finished.run("normalize", before=("--set", f"means={{{name}: {{train: [train]}}}}"))
     assert (done.code, "the disk is full" in done.err) == (75, True), done.err
     assert everything(finished.store) == before
 

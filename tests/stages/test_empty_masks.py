@@ -15,7 +15,8 @@ from segment_anything.modeling import Sam
 from pipeline.config import ROOT, load_settings
 from stages import masks
 from stages.base import ShardInput
-from stages.normalize import center, partial_sum, reduce_sums
+from stages.center import center
+from stages.means import part, whole
 from stages.proposers.sam.decoder import Decoded, PointDecoder
 from stages.proposers.sam.encoder import FastEncoder
 from stages.proposers.sam.generator import AutomaticMaskGenerator
@@ -245,9 +246,9 @@ def test_a_zero_vector_has_no_vote_and_stays_zero() -> None:
         np.zeros((2, 6), np.float16),
         np.empty((0, 6), np.float16),
     ]
-    mean, count = reduce_sums([partial_sum(with_zeros), partial_sum([np.insert(instances, 1, 0, axis=0)])])
-    assert count == 8
-    plain, _ = reduce_sums([partial_sum([proposals]), partial_sum([instances])])
+    found = whole([part(with_zeros), part([np.insert(instances, 1, 0, axis=0)])])
+    assert found.extra["count"] == 8
+    (mean,), (plain,) = found.rows, whole([part([proposals]), part([instances])]).rows
     assert mean.tobytes() == plain.tobytes()
     moved = center(with_zeros[0], mean)
     assert moved.any(axis=1).tolist() == with_zeros[0].any(axis=1).tolist()
@@ -257,7 +258,7 @@ def test_a_zero_vector_has_no_vote_and_stays_zero() -> None:
 
 def test_a_mean_of_zero_vectors_alone_is_an_error() -> None:
     with pytest.raises(ValueError, match="other than zero"):
-        reduce_sums([partial_sum([np.zeros((4, 3), np.float16)])])
+        whole([part([np.zeros((4, 3), np.float16)])])
 
 
 def test_an_image_of_one_colour_as_it_was_found() -> None:

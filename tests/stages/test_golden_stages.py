@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pipeline.config import ROOT, load_settings
-from stages import embed, index, masks, match, normalize
+from stages import center, embed, index, masks, match, means
 from stages.base import Entry, ShardInput
 from stages.datasets import DATASETS
 from stages.images import read_image
@@ -74,19 +74,19 @@ def run(weights: Mapping[str, Path]) -> Callable[[], dict[str, ShardData]]:
         for stage in (index, masks, embed, match):
             names = [spec.name for spec in stage.columns(SETTINGS)]
             done |= stage.start(SETTINGS, names, weights, ROOT)(shard)
-        sums = [normalize.partial_sum(done[f"{kind}/demo_sam"].rows) for kind in normalize.KINDS]  # type: ignore[arg-type]
-        mean, _ = normalize.reduce_sums(sums)
-        done[normalize.mean_of(SETTINGS, "demo_sam")] = ShardData([mean], [len(mean)], ["ok"])
-        names = [spec.name for spec in normalize.columns(SETTINGS) if not spec.name.startswith("/")]
+        reduced = {spec.name: spec.reads for spec in means.columns(SETTINGS)}
+        for name, reads in reduced.items():
+            done[name] = means.whole(means.part(done[read].rows) for read in reads)  # type: ignore[arg-type]
+        names = [spec.name for spec in center.columns(SETTINGS)]
         mean_shard = ShardInput(
             shard.indices,
             shard.rows,
-            lambda name, position: done[name].rows[0 if name.startswith("/") else position],  # type: ignore[return-value]
+            lambda name, position: done[name].rows[0 if name in reduced else position],  # type: ignore[return-value]
             shard.trouble,
             shard.pixels,
             shard.tick,
         )
-        return done | normalize.start(SETTINGS, names, {}, ROOT)(mean_shard)
+        return done | center.start(SETTINGS, names, {}, ROOT)(mean_shard)
 
     return run_all
 
@@ -112,15 +112,20 @@ def numbers(done: Mapping[str, ShardData]) -> dict[str, Any]:
             "stability_score": [round(row["stability_score"][0], 3) for row in proposals],
             "point_coords": [row["point_coords"][0] for row in proposals],
         },
-        "embed": {"version": embed.VERSION, **{name: stats(vectors[f"{name}/demo_sam"]) for name in normalize.KINDS}},
+        "embed": {"version": embed.VERSION, **{name: stats(vectors[f"{name}/demo_sam"]) for name in means.KINDS}},
         "match": {
             "version": match.VERSION,
             "iou": [round(max(row["iou"]), 3) for row in done["match/targets"].rows],
             "iop_valid": [round(max(row["iop_valid"]), 3) for row in done["match/targets"].rows],
         },
-        "normalize": {
-            "version": normalize.VERSION,
-            **{name: stats(vectors[f"centered/{name}/demo_sam"]) for name in normalize.KINDS},
+        "means": {
+            "version": means.VERSION,
+            "mean": [round(float(item), 3) for item in done["means/demo/demo_sam"].rows[0][:4]],
+            "count": done["means/demo/demo_sam"].extra["count"],
+        },
+        "center": {
+            "version": center.VERSION,
+            **{name: stats(vectors[f"centered/demo/{name}/demo_sam"]) for name in means.KINDS},
         },
     }
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.base import Collector, ColumnSpec, RleMasks, row_trouble
+from stages.center import center
 from stages.datasets.base import Source
 from stages.index import order
-from stages.normalize import center, partial_sum, reduce_sums
+from stages.means import part, whole
 from stages.report.choose import spread
 from stages.report.similarity import cosines, draw_heat_maps, mean_pairwise
 from store import rle
@@ -88,15 +89,16 @@ def test_an_image_keeps_its_number_for_life(known: list[str], now: list[str]) ->
 def test_the_mean_has_one_vote_a_vector() -> None:
     rng = np.random.default_rng(0)
     images = [rng.standard_normal((count, 5)).astype(np.float16) for count in (3, 0, 1, 7)]
-    mean, count = reduce_sums([partial_sum(images[:2]), partial_sum([]), partial_sum(images[2:])])
-    assert count == 11
+    found = whole([part(images[:2]), part([]), part(images[2:])])
+    (mean,) = found.rows
+    assert found.extra == {"count": 11, "norm": float(np.linalg.norm(mean))}
     np.testing.assert_allclose(mean, np.concatenate(images).astype(np.float64).mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(center(images[3], mean), images[3].astype(np.float64) - mean)
 
 
 def test_a_mean_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to take the mean of"):
-        reduce_sums([partial_sum([np.empty((0, 4), np.float16)])])
+        whole([part([np.empty((0, 4), np.float16)])])
 
 
 def test_mean_pairwise_cosine_equals_the_plain_loop() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from store import rle
 from store.format.column import ArrayLayout, ColumnMeta, Commit, fingerprint
-from store.format.layout import column_dir, parts_of
+from store.format.layout import column_dir, find_columns, parts_of, place_of
 from store.format.schema import IMAGES, OK, PER_TARGET, TABLES
 from store.overlap import against_instances, against_targets
-from store.write.writer import ShardData, begin_column, seen_commit, write_shard
+from store.write.writer import ShardData, begin_column, finish_column, seen_commit, write_shard
 
 LAYOUT = ArrayLayout((32, 8), 16, "float16", dimension_names=("image", "mask", "dim"))
 
@@ -212,4 +212,6 @@ def full_store(store: Path, images: int = 11, split: str = "val", seed: int = 0,
     of_gt = vectors([len(own) for own in instances], seed=seed + 1)
     write_vectors(store, f"d/mask_embeddings/x/{split}", embeddings, {"masks": made["masks"]}, shard_images)
     write_vectors(store, f"d/instance_embeddings/x/{split}", of_gt, {"instances": made["instances"]}, shard_images)
+    for column in find_columns(store, "d", split):
+        finish_column(column_dir(store, place_of("d", column, split)), place_of("d", column, split))
     return Known(store, made["images"], masks, instances, targets, embeddings, of_gt)

@@ -15,32 +15,34 @@ import pytest
 from factory import LAYOUT, write_images
 
 from store import StoreError
-from store.format.column import ColumnMeta, Commit, fingerprint, read_commit
+from store.format.column import ColumnMeta, Commit, fingerprint
 from store.format.layout import column_dir, parts_of
 from store.format.schema import INSTANCES, OK
+from store.format.shard import read_commit
 from store.read.column import open_column
 from store.write.verify import Report
-from store.write.writer import ShardData, begin_column, is_begun, seen_commit, write_shard
+from store.write.writer import ShardData, begin_column, finish_column, is_begun, seen_commit, write_shard
 
 IMAGES = 8
 PLACES = {
     "array": "d/mask_embeddings/x/val",
     "table": "d/instances/val",
-    "downstream": "d/centered/mask_embeddings/x/val",
+    "downstream": "d/centered/m/mask_embeddings/x/val",
 }
 """Kind of column -> where one is. ``downstream`` is an array too, and is computed from ``array``; those from ``images``."""
 
-LEFT_BY_A_KILL = ("left by a killed run", "has no commit", "zarr.json is ", "column.json is missing")
+LEFT_BY_A_KILL = ("left by a killed run", "zarr.json is ", "column.json is missing")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One system call of the writer, about to be made: open, create, write, fsync, rename, unlink or mkdir."""
+    """One system call of the writer, about to be made: open, create, write, fsync, link, rename, unlink or mkdir."""
 
     kind: str
     path: Path
     to: Path | None = None
     data: bytes = b""
+    offset: int = 0
 
     def __str__(self) -> str:
         return f"{self.kind} {self.path if self.to is None else self.to}"
@@ -51,11 +53,12 @@ def steps_of(root: Path, before: Callable[[Step], None]) -> Iterator[None]:
     """Call ``before`` with every step below ``root``. Every write stops early; fsync does nothing."""
     paths: dict[int, Path] = {}
     make_open, make_descriptor, replace_file, unlink, mkdir = io.open, os.open, os.replace, os.unlink, os.mkdir
+    link = os.link
 
     class SteppedFile(io.FileIO):
         def write(self, data: Any) -> int:
             part = bytes(data)[: max(64, len(data) // 2)]
-            before(Step("write", Path(str(self.name)), data=part))
+            before(Step("write", Path(str(self.name)), data=part, offset=self.tell()))
             return super().write(part)
 
     def ours(path: Any) -> bool:
@@ -80,7 +83,7 @@ def steps_of(root: Path, before: Callable[[Step], None]) -> Iterator[None]:
         def change(path: Any, *args: Any, **kwargs: Any) -> None:
             there = os.path.lexists(path)
             if ours(path) and (not there and Path(path).parent.is_dir() if kind == "mkdir" else there):
-                before(Step(kind, Path(path), Path(args[0]) if kind == "rename" else None))
+                before(Step(kind, Path(path), Path(args[0]) if kind in ("rename", "link") else None))
             real(path, *args, **kwargs)
 
         return change
@@ -90,6 +93,7 @@ def steps_of(root: Path, before: Callable[[Step], None]) -> Iterator[None]:
         patch.setattr(os, "open", open_descriptor)
         patch.setattr(os, "fsync", lambda descriptor: before(Step("fsync", paths[descriptor])))
         patch.setattr(os, "replace", changing("rename", replace_file))
+        patch.setattr(os, "link", changing("link", link))
         patch.setattr(os, "unlink", changing("unlink", unlink))
         patch.setattr(os, "mkdir", changing("mkdir", mkdir))
         yield
@@ -152,6 +156,7 @@ def write(store: Path, kind: str, how: dict[str, Any], acked: Callable[[int], No
     for shard in range(meta.shards):
         write_one(store, kind, how, shard)
         acked(shard)
+    finish_column(folder, PLACES[kind])
 
 
 def write_one(store: Path, kind: str, how: dict[str, Any], shard: int, again: bool = False) -> Commit:

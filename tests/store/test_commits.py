@@ -19,21 +19,23 @@ from hypothesis import strategies as st
 
 from store import ConflictError, FailedImageError, IncompleteColumnError, open_split
 from store.errors import DamagedStoreError
-from store.format.column import read_commit
 from store.format.layout import column_dir
 from store.format.schema import OK
+from store.format.shard import read_commit
 from store.read.array import ShardReader
 from store.read.column import open_column
-from store.storage.files import TEMPORARY, read_json, temporary_file, write_json
+from store.storage.files import TEMPORARY, temporary_file
+from store.storage.objects import read_json, write_json
 from store.write.verify import repair, verify
-from store.write.writer import ShardData, begin_column, write_shard
+from store.write.writer import ShardData, begin_column, finish_column, seen_commit, write_shard
 
 PLACE = "d/mask_embeddings/x/val"
-STEPS = ("_make_room", "publish", "write_commit")
+STEPS = ("_publish", "remove_summary", "write_log")
+"""Functions of the writer, in this order; a summary is removed before a shard is replaced, and when one was put."""
 
 
 def killed_writer(store: Path, step: str, when: str, upstream: dict[str, str] | None = None) -> None:
-    """Write shard 1 in a child that kills itself before or after a step; prove that the kill landed."""
+    """Write shard 1 in a child that kills itself before or after a step; prove that the kill landed. The summary is there."""
     marker = store.parent / f"{step}-{when}"
     code = textwrap.dedent(f"""
         import os, signal, sys
@@ -72,7 +74,7 @@ def test_killed_at_any_step_and_run_again(tmp_path: Path, step: str, when: str) 
     before = write_shard(folder, meta, PLACE, 0, first, {}, None, {})
     killed_writer(store, step, when)
     assert read_commit(folder, 0) == before
-    committed = step == "write_commit" and when == "after"
+    committed = (step, when) != ("_publish", "before")
     assert (read_commit(folder, 1) is not None) == committed
     if not committed:
         with pytest.raises(IncompleteColumnError, match="shards 1 of 2: not computed; compute them") as caught:
@@ -87,15 +89,16 @@ def test_killed_at_any_step_and_run_again(tmp_path: Path, step: str, when: str) 
     assert report.done == 2
 
 
-def test_data_without_commit_is_damage_that_repair_sweeps(tmp_path: Path) -> None:
+def test_what_a_killed_writer_had_staged_is_damage_that_repair_sweeps(tmp_path: Path) -> None:
     store = tmp_path / "store"
     column = column_dir(store, PLACE)
     begin_column(column, array_meta(8))
-    killed_writer(store, "publish", "after")
+    killed_writer(store, "_publish", "before")
     report = verify(store, ["d/val"])
-    assert [problem.shard for problem in report.problems] == [1]
-    assert "has no commit" in str(report.problems[0])
-    assert repair(report) == [column / "c/1/0/0"]
+    (problem,) = report.problems
+    assert "left by a killed run" in str(problem)
+    assert repair(report) == [*problem.files]
+    assert problem.files[0].parent == column / "c/1/0"
     assert verify(store, ["d/val"]).problems == []
 
 
@@ -104,7 +107,7 @@ def test_a_new_parameter_makes_every_shard_stale_and_never_a_mixture(tmp_path: P
     write_array(folder, array_meta(8, points=1), [5] * 8)
     meta = begin_column(folder, array_meta(8, points=2))
     rows = vectors([5] * 8, seed=1)
-    write_shard(folder, meta, PLACE, 0, ShardData(rows[:4], [5] * 4, [OK] * 4), {}, None, {}, read_commit(folder, 0))
+    write_shard(folder, meta, PLACE, 0, ShardData(rows[:4], [5] * 4, [OK] * 4), {}, None, {}, seen_commit(folder, 0))
     with pytest.raises(IncompleteColumnError, match="shards 1 of 2: computed with other parameters"):
         open_column(tmp_path, PLACE)
     part = open_column(tmp_path, PLACE, allow_incomplete=True)
@@ -138,11 +141,11 @@ def test_two_writers_of_the_same_shard(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="theirs is kept"):
         racing(ours, {})
     np.testing.assert_array_equal(open_column(tmp_path, PLACE).array(0), theirs[0])
-    (folder / "commits/00000.json").unlink()
+    (folder / "c/0/0/0").unlink()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         racing(theirs, {})
-    (folder / "commits/00000.json").unlink()
+    (folder / "c/0/0/0").unlink()
     with pytest.raises(ConflictError, match="other inputs"):
         racing(ours, {"images": "another"})
     assert verify(tmp_path, ["d/val"], deep=True).problems == []
@@ -176,13 +179,14 @@ def test_a_shard_that_is_replaced_stays_until_the_new_one_is_there(tmp_path: Pat
     store = tmp_path / "store"
     folder = column_dir(store, PLACE)
     write_array(folder, array_meta(8), [5] * 8, seed=1)
+    assert finish_column(folder, PLACE)
     old, new = vectors([5] * 8, seed=1), vectors([5] * 8)
     other = write_array(column_dir(tmp_path / "whole", PLACE), array_meta(8), [5] * 8)
     killed_writer(store, step, when, upstream={"images": "new"})
     commit = read_commit(folder, 1)
     assert commit is not None
-    replaced = step == "write_commit" or (step, when) == ("publish", "after")
-    assert (commit.sha256 == other[1].sha256) == replaced
+    replaced = step == "write_log" or (step, when) == ("_publish", "after")
+    assert (commit.content == other[1].content) == replaced
     for image in range(4, 8):
         column = open_column(store, PLACE, allow_incomplete=True)
         np.testing.assert_array_equal(
@@ -193,14 +197,13 @@ def test_a_shard_that_is_replaced_stays_until_the_new_one_is_there(tmp_path: Pat
     assert all(path.name.startswith(TEMPORARY) for path in repair(report))
     assert verify(store, ["d/val"], deep=True).problems == []
     assert read_commit(folder, 1) == commit
-    stored = json.loads((folder / "commits/00001.json").read_text())
-    assert "next" not in stored
 
 
-@pytest.mark.parametrize("name", ["column.json", "commits/00000.json", "zarr.json"])
+@pytest.mark.parametrize("name", ["column.json", "summary.json", "zarr.json"])
 def test_every_flipped_byte_of_the_records_is_noticed(tmp_path: Path, name: str) -> None:
     folder = column_dir(tmp_path, PLACE)
     write_array(folder, array_meta(2), [1, 2])
+    assert finish_column(folder, PLACE)
     path = folder / name
     good = path.read_bytes()
     for position in range(len(good)):
@@ -246,7 +249,7 @@ def test_unknown_files_and_links_are_damage(tmp_path: Path) -> None:
     data = column_dir(tmp_path, PLACE) / "c/0/0/0"
     data.rename(tmp_path / "elsewhere")
     data.symlink_to(tmp_path / "elsewhere")
-    assert "missing" in str(verify(tmp_path, ["d/val"]).problems[0])
+    assert "found a link" in str(verify(tmp_path, ["d/val"]).problems[0])
     with pytest.raises((DamagedStoreError, OSError)):
         open_split(tmp_path, "d", "val")[0]["mask_embeddings/x"]
 

@@ -42,11 +42,9 @@ def dangling(folder: Path) -> None:
 
 PARTS: dict[str, tuple[str, Callable[[Path], None], type[StoreError]]] = {
     "no column.json": (X, without("column.json"), DamagedStoreError),
-    "data alone": (X, without("column.json", "zarr.json", "commits"), DamagedStoreError),
-    "commits alone": (X, without("column.json", "zarr.json", "c"), DamagedStoreError),
-    "no commits": (X, without("commits"), IncompleteColumnError),
+    "data alone": (X, without("column.json", "zarr.json"), DamagedStoreError),
+    "a shard less": (X, without("c/1"), IncompleteColumnError),
     "no column.json of images": ("images", without("column.json"), DamagedStoreError),
-    "a table's data alone": ("images", without("column.json", "commits"), DamagedStoreError),
     "a link": (X, moved, StoreError),
     "a link of the folder of columns": (X, lambda folder: moved(folder.parents[1]), StoreError),
     "a link to nothing": (X, dangling, StoreError),
@@ -75,17 +73,17 @@ def test_others_can_be_opened_by_name(store: Path) -> None:
 
 
 def test_a_column_that_was_only_begun_stops_nobody(store: Path) -> None:
-    without("column.json", "c", "commits")(store / "d" / X / "val")
-    (store / "d" / X / "val" / "commits").mkdir()
+    without("column.json", "c")(store / "d" / X / "val")
+    (store / "d" / X / "val/c").mkdir()
     assert X not in open_split(store, "d", "val").columns
 
 
 def test_names_like_those_of_shards_are_columns(store: Path) -> None:
     base = store / "d/mask_embeddings"
-    for name in ("c", "00000", "commits"):
+    for name in ("c", "00000"):
         shutil.copytree(base / "x", base / name)
         os.utime(base / name)
     assert find_columns(store, "d", "val") == [
         "images",
-        *(f"mask_embeddings/{n}" for n in ("00000", "c", "commits", "x")),
+        *(f"mask_embeddings/{n}" for n in ("00000", "c", "x")),
     ]

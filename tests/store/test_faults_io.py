@@ -15,7 +15,8 @@ from faults import WORKS, Step, Work, prepare, steps_of, tree, uninterrupted, wr
 
 from store import DamagedStoreError, StoreError, open_split
 from store.read.column import open_column
-from store.storage.files import TEMPORARY, file_sha256, read_json
+from store.storage.files import TEMPORARY, file_sha256
+from store.storage.objects import read_json
 
 NAMELESS = ("write", "fsync")
 """Steps on an open file: the system's error holds no path."""
@@ -106,7 +107,7 @@ def test_a_read_that_ends_early_is_damage_and_never_a_short_record(
     path = tmp_path / "d/mask_embeddings/x/val" / commits[0].file
     os.truncate(path, commits[0].size // 2)
     column.array(1)
-    with pytest.raises(DamagedStoreError, match="the file ends within a read"):
+    with pytest.raises(DamagedStoreError, match="found no record of the shard"):
         column.array(3)
 
 
@@ -115,14 +116,14 @@ def test_a_read_that_fails_names_its_file(tmp_path: Path, monkeypatch: pytest.Mo
     first = open_split(known.store, "d", "val")[0]
     table, record = tmp_path / "d/masks/val/00000.parquet", tmp_path / "d/masks/val/column.json"
 
-    def broken(path: Path) -> bytes:
+    def broken(*given: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", broken)
+        patch.setattr(os, "preadv", broken)
         with pytest.raises(OSError, match="masks/val/00000.parquet"):
             first.masks  # noqa: B018
-        with pytest.raises(OSError, match="masks/column.json"):
+        with pytest.raises(OSError, match="masks/val/column.json"):
             read_json(record)
     assert len(first.masks) == len(known.masks[0])
     with pytest.raises(IsADirectoryError, match="masks"):

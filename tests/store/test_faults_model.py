@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from store.format.column import load_column, read_commit
+from store.format.column import load_column
 from store.format.layout import column_dir
+from store.format.shard import read_commit, record_text
+from store.storage.listing import is_folder
+from store.storage.objects import read_object
 from store.write.verify import repair, verify
 from store.write.writer import begin_column, is_begun
 
@@ -73,7 +77,7 @@ class Histories(RuleBasedStateMachine):
         self.write("array", 0, None)
 
     def index(self) -> None:
-        with steps_of(self.root, killed_at(None)):
+        with self.until(None):
             failed = {4 * shard: f"version {version}" for shard, version in enumerate(self.versions)}
             write_images(self.store, IMAGES, failed=failed)
 
@@ -96,12 +100,22 @@ class Histories(RuleBasedStateMachine):
     def was_killed(self, kill: int | None, work: Callable[[], object]) -> bool:
         """Work until a step; False if it got to its end before."""
         try:
-            with steps_of(self.root, killed_at(kill)):
+            with self.until(kill):
                 work()
         except Killed:
             self.swept = False
             return True
         return False
+
+    def until(self, number: int | None) -> AbstractContextManager[None]:
+        """Work that is killed before a step."""
+        return steps_of(self.root, killed_at(number))
+
+    def change(self, path: Path, change: Callable[[bytearray], None]) -> None:
+        """Damage a file."""
+        data = bytearray(path.read_bytes())
+        change(data)
+        path.write_bytes(data)
 
     def made_from(self, kind: str, shard: int) -> Made | None:
         """What a shard would be made from now; None: what it reads is not there."""
@@ -142,17 +156,19 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.done)
     @rule(pick=st.randoms(use_true_random=False), record=st.booleans())
     def damage_and_repair(self, pick, record: bool) -> None:  # type: ignore[no-untyped-def]
-        """One byte of a shard or its commit is flipped: verify says which shard, and repair costs that one alone."""
+        """One byte of a shard, or of its record, is flipped: verify says which shard, and repair costs that one alone."""
         kind, shard = pick.choice(sorted(self.done))
         folder = column_dir(self.store, PLACES[kind])
         commit = read_commit(folder, shard)
         assert commit is not None
         if self.wanted[kind] is None:
             return
-        path = folder / (f"commits/{shard:05d}.json" if record else commit.file)
-        data = bytearray(path.read_bytes())
-        data[pick.randrange(len(data))] ^= 1 << pick.randrange(8)
-        path.write_bytes(data)
+        at, length = 0, commit.size
+        if record:
+            text = record_text(commit)
+            at, length = read_object(folder / commit.file).rindex(text), len(text)
+        place, bit = at + pick.randrange(length), 1 << pick.randrange(8)
+        self.change(folder / commit.file, lambda data: data.__setitem__(place, data[place] ^ bit))
         report = verify(self.store, ["d/val"], deep=True)
         assert [(found.place, found.shard) for found in report.problems if found.shard is not None].count(
             (PLACES[kind], shard)
@@ -178,7 +194,7 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def what_is_current_is_readable_and_nothing_else(self) -> None:
         for kind in PLACES:
-            found = readable(self.store, kind) if (self.store / "d/images/val").exists() else {}
+            found = readable(self.store, kind) if is_folder(self.store / "d/images/val") else {}
             current = [shard for shard in SHARDS if self.is_current(kind, shard)]
             assert sorted(found) == [image for shard in current for image in range(4 * shard, 4 * shard + 4)]
             for image, value in found.items():

@@ -56,7 +56,12 @@ class Disk:
                 self.written.append(b"")
                 self.synced.append(b"")
         elif step.kind == "write":
-            self.written[self.live[name]] += step.data
+            old = self.written[self.live[name]]
+            self.written[self.live[name]] = old[: step.offset] + step.data + old[step.offset + len(step.data) :]
+        elif step.kind == "link" and step.to is not None:
+            to = _name(step.to, root)
+            self.live[to] = self.live[name]
+            self.pending[_name(step.to.parent, root)].append({to: self.live[to]})
         elif step.kind == "rename" and step.to is not None:
             to = _name(step.to, root)
             self.live[to] = self.live.pop(name)

@@ -17,11 +17,12 @@ from factory import array_meta, vectors, write_array
 from faults import WORKS, prepare, steps_of, tree, uninterrupted, write
 
 from store import ConflictError
-from store.format.column import read_commit
 from store.format.layout import column_dir
 from store.format.schema import OK
+from store.format.shard import read_commit, read_log
 from store.read.column import open_column
-from store.storage.files import TEMPORARY, is_being_written, sweep_temporaries, temporary_file
+from store.storage.files import TEMPORARY, is_being_written, temporary_file
+from store.storage.local import LocalStorage
 from store.write.verify import verify
 from store.write.writer import ShardData, begin_column, is_begun, write_shard
 
@@ -34,6 +35,7 @@ RACER = """
     from store import ConflictError
     from store.format.layout import column_dir
     from store.format.schema import OK
+    from store.format.shard import read_log
     from store.write.writer import ShardData, begin_column, seen_commit, write_shard
     os.fsync = lambda descriptor: None  # more turns
     place, seed, upstream, shards = {place!r}, {seed}, {upstream!r}, {shards}
@@ -49,7 +51,8 @@ RACER = """
             warnings.simplefilter("always")
             try:
                 commit = write_shard(folder, meta, place, shard, data, upstream, None, {{"writer": seed}})
-                outcome.append(["kept", commit.run["writer"], commit.sha256, [str(item.message) for item in said]])
+                writer = read_log(folder, commit)["writer"]
+                outcome.append(["kept", writer, commit.seal, [str(item.message) for item in said]])
             except ConflictError as error:
                 outcome.append(["conflict", None, None, [str(error)]])
     print(json.dumps(outcome))
@@ -88,7 +91,7 @@ def winners(store: Path, shards: int) -> list[int]:
     for shard in range(shards):
         commit = read_commit(column_dir(store, PLACE), shard)
         assert commit is not None
-        found.append(commit.run["writer"])
+        found.append(read_log(column_dir(store, PLACE), commit)["writer"])
         for position, want in enumerate(vectors([2] * 4, seed=found[-1] + shard)):
             np.testing.assert_array_equal(column.array(4 * shard + position), want)
     assert verify(store, ["d/val"], deep=True).problems == []
@@ -129,11 +132,11 @@ def test_writers_from_other_inputs_are_told_both_digests(tmp_path: Path) -> None
     for shard in range(50):
         commit = read_commit(folder, shard)
         assert commit is not None
-        who = commit.run["writer"] // 7
-        assert outcomes[who][shard][:3] == ["kept", commit.run["writer"], commit.sha256]
+        who = read_log(folder, commit)["writer"] // 7
+        assert outcomes[who][shard][:3] == ["kept", 7 * who, commit.seal]
         kind, _, _, said = outcomes[1 - who][shard]
         assert kind == "conflict"
-        assert commit.sha256 in said[0]
+        assert commit.seal in said[0]
         assert "ours is " in said[0]
     assert verify(tmp_path, ["d/val"], deep=True).problems == []
 
@@ -183,7 +186,7 @@ def test_a_sweep_never_takes_a_living_writers_file(tmp_path: Path, monkeypatch: 
     def flock(file: object, how: int) -> None:
         if how == fcntl.LOCK_EX and not swept:
             swept.append(True)
-            sweep_temporaries(tmp_path)
+            LocalStorage().sweep(tmp_path)
         real(file, how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fcntl, "flock", flock)
@@ -191,7 +194,7 @@ def test_a_sweep_never_takes_a_living_writers_file(tmp_path: Path, monkeypatch: 
         assert swept
         assert path.read_bytes() == b"whole"
         assert size == 5
-        sweep_temporaries(tmp_path)
+        LocalStorage().sweep(tmp_path)
         assert path.exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -202,7 +205,7 @@ def test_a_sweep_and_writers_in_turns(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def sweeping() -> None:
         while not done.is_set():
-            sweep_temporaries(tmp_path)
+            LocalStorage().sweep(tmp_path)
 
     sweeper = threading.Thread(target=sweeping)
     sweeper.start()

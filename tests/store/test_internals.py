@@ -61,7 +61,7 @@ def test_collection_paused(tmp_path: Path, enabled: bool) -> None:
         assert gc.isenabled() == enabled
         with pytest.raises(StoreError):
             open_split(tmp_path, "d", "val", columns=["none"])
-        (tmp_path / "d/images/val/commits/00000.json").write_text("no commit")
+        (tmp_path / "d/images/val/00000.parquet").write_text("no table")
         with pytest.raises(StoreError):
             open_split(tmp_path, "d", "val")
         assert gc.isenabled() == enabled

@@ -16,9 +16,10 @@ import pytest
 from factory import full_store, small_store
 
 from store import StoreError, open_split
-from store.format.column import committed_shards
 from store.format.layout import find_columns, find_splits
-from store.storage.files import TEMPORARY, is_being_written, sweep_temporaries, temporary_file
+from store.format.shard import committed_shards
+from store.storage.files import TEMPORARY, is_being_written, temporary_file
+from store.storage.local import LocalStorage
 from store.write.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +42,9 @@ LOOKS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "open_split, a folder of columns": ("d/mask_embeddings", lambda store: open_split(store, "d", "val")),
     "find_columns": ("d/mask_embeddings", lambda store: find_columns(store, "d", "val")),
     "find_splits": ("d/images", find_splits),
-    "committed_shards": ("d/images/val/commits", lambda store: committed_shards(store / "d/images/val")),
+    "committed_shards": ("d/images/val", lambda store: committed_shards(store / "d/images/val")),
     "verify, the data set": ("d", lambda store: verify(store, ["d/val"], deep=True)),
-    "verify, commits": ("d/images/val/commits", lambda store: verify(store, ["d/val"], deep=True)),
+    "verify, a column": ("d/images/val", lambda store: verify(store, ["d/val"], deep=True)),
     "verify, chunks": ("d/mask_embeddings/x/val/c", lambda store: verify(store, ["d/val"])),
     "verify, the store": (".", lambda store: verify(store, ["d/val"])),
 }
@@ -66,14 +67,14 @@ def test_what_cannot_be_listed_is_an_error(
 
 def test_a_file_that_cannot_be_looked_at_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = small_store(tmp_path / "store", [1] * 8)
-    real = Path.lstat
+    real = os.open
 
-    def lstat(path: Path) -> os.stat_result:
-        if path.name == "00000.parquet":
+    def opening(path: Any, *how: Any) -> int:
+        if Path(path).name == "00000.parquet":
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return real(path)
+        return real(path, *how)
 
-    monkeypatch.setattr(Path, "lstat", lstat)
+    monkeypatch.setattr(os, "open", opening)
     for look in (
         lambda: verify(store, ["d/val"]),
         lambda: open_split(store, "d", "val").column("images").table(0),
@@ -92,7 +93,7 @@ def test_a_living_writer_is_not_dead_because_this_one_is_in_trouble(
 
     with temporary_file(tmp_path, [b"at work"]) as (path, _, _), monkeypatch.context() as patch:
         patch.setattr(os if what == "open" else fcntl, what, broken)
-        for look in (is_being_written, lambda found: sweep_temporaries(found.parent)):
+        for look in (is_being_written, lambda found: LocalStorage().sweep(found.parent)):
             with pytest.raises(OSError, match=os.strerror(number)):
                 look(path)
         assert path.exists()
@@ -108,10 +109,10 @@ def test_another_users_temporary_file_counts_as_living(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refused)
         assert is_being_written(path)
-        sweep_temporaries(tmp_path)
+        LocalStorage().sweep(tmp_path)
     assert path.exists()
     assert not is_being_written(path)
-    sweep_temporaries(tmp_path)
+    LocalStorage().sweep(tmp_path)
     assert not path.exists()
 
 
@@ -159,7 +160,7 @@ def test_a_store_is_read_where_the_system_has_no_fcntl(tmp_path: Path) -> None:
         import sys
         sys.modules["fcntl"] = None  # as on Windows
         from store import open_split, StoreError
-        from store.storage.files import locked
+        from store.storage.local import LocalStorage
         from pathlib import Path
         split = open_split({str(tmp_path / "store")!r}, "d", "val")
         record = split[0]
@@ -167,7 +168,7 @@ def test_a_store_is_read_where_the_system_has_no_fcntl(tmp_path: Path) -> None:
         from store.write.verify import verify
         assert verify(Path({str(tmp_path / "store")!r}), ["d/val"], deep=True).problems == []
         try:
-            with locked(Path({str(tmp_path)!r})):
+            with LocalStorage().lock(Path({str(tmp_path)!r})):
                 raise SystemExit("locked")
         except StoreError as error:
             assert "can only read it" in str(error)

@@ -228,7 +228,7 @@ def test_failed_images_stop_a_stream_or_are_skipped_and_listed(tmp_path: Path) -
 
 def test_a_stream_of_an_unfinished_column_says_so(tmp_path: Path) -> None:
     factory.small_store(tmp_path, [3] * 9)
-    (tmp_path / "d/mask_embeddings/x/val/commits/00001.json").unlink()
+    (tmp_path / "d/mask_embeddings/x/val/c/1/0/0").unlink()
     with pytest.raises(StoreError, match="shard 1 is not there"):
         open_split(tmp_path, "d", "val", allow_incomplete=True).stream([X])
 

@@ -8,15 +8,18 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factory import array_meta, small_store, vectors, write_array
 from faults import tree
 
 import store.write.judge
-from store.format.column import read_commit
+from store import DamagedStoreError
 from store.format.layout import column_dir
 from store.format.schema import OK
+from store.format.shard import read_commit
+from store.storage.local import LocalStorage
 from store.write.verify import repair, verify
 from store.write.writer import ShardData, begin_column, seen_commit, write_shard
 
@@ -69,23 +72,27 @@ def test_verify_next_to_a_writer_at_work(tmp_path: Path) -> None:
 
 
 def test_what_looks_damaged_is_judged_again_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer commits a shard right after verify looked: whatever verify thought then, it says and removes nothing."""
+    """A writer replaces a damaged shard right after verify looked: whatever verify thought then, it says and removes nothing."""
     folder = column_dir(tmp_path, PLACE)
     meta = begin_column(folder, array_meta(8))
     own = vectors([2] * 4)
     real, looked = store.write.judge.read_commit, []
 
-    def late(where: Path, shard: int) -> object:
-        found = real(where, shard)
-        if shard == 1 and not looked:  # nothing there yet; then it comes
-            looked.append(found)
-            write_shard(folder, meta, PLACE, 1, ShardData(own, [2] * 4, [OK] * 4), {}, None, {})
-        return found
+    def late(where: Path, shard: int, *rest: Any) -> object:
+        try:
+            return real(where, shard, *rest)
+        except DamagedStoreError as error:
+            looked.append(error)
+            seen = seen_commit(folder, 1)
+            write_shard(folder, meta, PLACE, 1, ShardData(own, [2] * 4, [OK] * 4), {}, None, {}, seen)
+            raise
 
-    write_shard(folder, meta, PLACE, 0, ShardData(own, [2] * 4, [OK] * 4), {}, None, {})
+    for shard in (0, 1):
+        write_shard(folder, meta, PLACE, shard, ShardData(own, [2] * 4, [OK] * 4), {}, None, {})
+    (folder / "c/1/0/0").write_bytes(b"damaged")
     monkeypatch.setattr(store.write.judge, "read_commit", late)
     report = verify(tmp_path, ["d/val"], deep=True)
-    assert looked == [None]
+    assert len(looked) == 1
     assert report.problems == []
     assert report.done == 2
 
@@ -110,19 +117,17 @@ def test_repair_removes_nothing_that_was_committed_since_verify_looked(tmp_path:
 
 
 def test_repair_waits_for_the_columns_lock(tmp_path: Path) -> None:
-    from store.storage.files import locked
-
     folder = column_dir(tmp_path, PLACE)
     write_array(folder, array_meta(8), [2] * 8)
     (folder / "c/1/0/0").write_bytes(b"damaged")
     report = verify(tmp_path, ["d/val"])
     removed: list[Path] = []
     repairing = threading.Thread(target=lambda: removed.extend(repair(report)))
-    with locked(folder):
+    with LocalStorage().lock(folder):
         repairing.start()
         repairing.join(0.2)
         assert removed == []
         assert (folder / "c/1/0/0").exists()
     repairing.join()
-    assert {path.name for path in removed} == {"0", "00001.json"}
-    assert os.path.lexists(folder / "commits/00000.json")
+    assert removed == [folder / "c/1/0/0"]
+    assert os.path.lexists(folder / "c/0/0/0")

@@ -57,9 +57,13 @@ class Elisa:
     @staticmethod
     def columns(params: TrainParams, training: bool) -> dict[str, str]:
         """Keys of a batch -> what is read."""
+        if params.mean is None:
+            raise ValueError(
+                "train.mean: found null, expected the name of a train mean: ELISA learns from centred embeddings"
+            )
         shared = {
             "features": f"image_features/{params.image_encoder}",
-            "masks": f"centered/mask_embeddings/{params.elisa.mask_encoder}",
+            "masks": f"centered/{params.mean}/mask_embeddings/{params.elisa.mask_encoder}",
             **({"bbox": "masks.bbox"} if params.elisa.geometry else {}),
         }
         if not training:

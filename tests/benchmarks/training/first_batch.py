@@ -31,7 +31,7 @@ _VECTORS = ("mask_embeddings", "instance_embeddings")
 ARRAYS = {
     f"image_features/{NAME}": ArrayLayout((4, 8), 4, "float16"),
     **{f"{kind}/{NAME}": ArrayLayout((16, 16), 16, "float16") for kind in _VECTORS},
-    **{f"centered/{kind}/{NAME}": ArrayLayout((16, 16), 16, "float16") for kind in _VECTORS},
+    **{f"centered/bench/{kind}/{NAME}": ArrayLayout((16, 16), 16, "float16") for kind in _VECTORS},
 }
 UPSTREAM: dict[str, tuple[str, ...]] = {
     "images": (),
@@ -42,7 +42,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     f"image_features/{NAME}": ("images",),
     f"mask_embeddings/{NAME}": ("images", "masks"),
     f"instance_embeddings/{NAME}": ("images", "instances"),
-    **{f"centered/{kind}/{NAME}": (f"{kind}/{NAME}", f"/{_MEAN}") for kind in _VECTORS},
+    **{f"centered/bench/{kind}/{NAME}": (f"{kind}/{NAME}", f"/{_MEAN}") for kind in _VECTORS},
 }
 """Column -> those it is computed from, in the order of making."""
 
@@ -50,7 +50,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
 def params_of(settings: Settings) -> TrainParams:
     """Section train with the columns of this store."""
     elisa = settings.train.elisa.model_copy(update={"mask_encoder": NAME})
-    return settings.train.model_copy(update={"image_encoder": NAME, "elisa": elisa})
+    return settings.train.model_copy(update={"image_encoder": NAME, "mean": "bench", "elisa": elisa})
 
 
 def make(folder: str, images: int, shard_images: int) -> dict[str, Any]:
@@ -114,7 +114,9 @@ def _fields() -> dict[str, Any]:
 def _rows(name: str, numbers: range, fields: Mapping[str, Any]) -> tuple[list[Any], list[int]]:
     """Rows and counts of a shard."""
     if layout := ARRAYS.get(name):
-        count = {"image": layout.row_shape[0], "instance": 1}.get(name.removeprefix("centered/").split("_")[0], MASKS)
+        count = {"image": layout.row_shape[0], "instance": 1}.get(
+            name.removeprefix("centered/bench/").split("_")[0], MASKS
+        )
         vectors = np.random.default_rng(numbers.start).standard_normal((count, layout.row_shape[1])).astype(np.float16)
         return [vectors] * len(numbers), [count] * len(numbers)
     ids: dict[str, Callable[[int], dict[str, Any]]] = {

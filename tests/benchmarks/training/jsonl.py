@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 import torch
 
+from pipeline.graph import is_reduced, specs
 from store import Record
 from store.read.column import open_column
 from store.stream.request import companion
-from tests.benchmarks.training.setting import Setting, vector_columns
-
-CENTERED = "centered/"
+from tests.benchmarks.training.setting import Setting, as_embedded, vector_columns
 
 
 def write_jsonl(setting: Setting, system: str, path: str) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def write_jsonl(setting: Setting, system: str, path: str) -> dict[str, Any]:
 def _line(record: Record, columns: dict[str, str], system: str) -> dict[str, Any]:
     line: dict[str, Any] = {"img": record.path}
     if "masks" in columns:
-        name = columns["masks"].removeprefix(CENTERED)
+        name = as_embedded(columns["masks"])
         line |= {"sam_embs": record[name].tolist(), "gt_embs": record[companion(name)].tolist()}
         line |= {"sam_shapes": [shapes(mask.decode()) for mask in record.masks[: len(line["sam_embs"])]]}
         line |= {"gt_shapes": [shapes(instance.decode()) for instance in record.instances]}
@@ -72,7 +71,9 @@ class Lines:
 
 def _mean(setting: Setting, column: str) -> torch.Tensor:
     """The train mean float32 [D] of a centred column, as ELISA's model subtracts it; 0 for any other."""
-    if not column.startswith(CENTERED):
+    read = specs(setting.settings)[column].reads if column else ()
+    means = [name for name in read if is_reduced(setting.settings, name)]
+    if not means:
         return torch.zeros(1)
-    place = f"means/{setting.settings.normalize.name}/{column.rpartition('/')[2]}"
+    (place,) = means
     return torch.from_numpy(np.asarray(open_column(setting.settings.store_path, place).array(0), np.float32))

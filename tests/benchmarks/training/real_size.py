@@ -129,7 +129,7 @@ def settings_of(
         "index.root": folder / "data", "masks.model": sizes.sam, "masks.precision": sizes.precision,
         **{f"masks.{key}": value for key, value in options.items()},
         "embed.mask_encoders": f"[{sizes.alphaclip}, {sizes.dinov2}]", "embed.image_encoders": f"[{sizes.clip}]",
-        "embed.precision": sizes.precision, "normalize.name": "bench",
+        "embed.precision": sizes.precision, "means": "{bench: {train: [train]}}",
         "train.llava": folder / "llava", "train.base": sizes.precision, "train.image_encoder": sizes.clip,
         "train.batch_size": BATCH_SIZE, "train.gradient_checkpointing": "false", "train.optimizer": "adamw_torch_fused",
         "train.elisa.mask_encoder": sizes.alphaclip, "train.llmseg.mask_encoder": sizes.dinov2,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import ROOT
-from stages import embed, masks, match, normalize
+from pipeline.graph import is_reduced
+from stages import center, embed, masks, match
 from stages.base import ShardInput
 from stages.proposers.sam import generator
 from store.format.schema import OK
@@ -18,7 +19,7 @@ from store.read.column import open_column
 from store.write.writer import ShardData
 from tests.benchmarks.training.setting import Setting
 
-STAGES: tuple[Any, ...] = (masks, embed, match, normalize)
+STAGES: tuple[Any, ...] = (masks, embed, match, center)
 """In the order they run."""
 
 
@@ -34,8 +35,8 @@ class Rerun:
         settings = setting.settings
         found = [(stage, [spec for spec in stage.columns(settings) if spec.name in wanted]) for stage in STAGES]
         specs = [spec for _, own in found for spec in own]
-        means = {read for spec in specs for read in spec.reads if read.startswith("/means/")}
-        self.means = {name: open_column(settings.store_path, name[1:]).array(0) for name in means}
+        means = {read for spec in specs for read in spec.reads if is_reduced(settings, read)}
+        self.means = {name: open_column(settings.store_path, name).array(0) for name in means}
         weights = {name: setting.weights(name) for spec in specs for name in spec.weights}
         with _official_encoder() if official else nullcontext():
             self.runners = [

@@ -82,6 +82,12 @@ def vector_columns(setting: Setting, system: str) -> dict[str, str]:
     return {key: names[key] for key in ("features", "masks", "sam") if key in names}
 
 
+def as_embedded(column: str) -> str:
+    """The column of the same vectors without a mean taken away."""
+    parts = column.split("/")
+    return "/".join(parts[2:] if parts[0] == "centered" else parts)
+
+
 def rerun_columns(setting: Setting, system: str, side: str) -> set[str]:
     """The columns that a side computes again in each step."""
     from stages.masks import features_column
@@ -95,7 +101,7 @@ def rerun_columns(setting: Setting, system: str, side: str) -> set[str]:
     if setting.settings.masks.save_features:
         wanted.add(features_column(setting.settings.masks.model))
     if "masks" in vectors:
-        stored = vectors["masks"].removeprefix("centered/")
+        stored = as_embedded(vectors["masks"])
         wanted |= {stored, companion(stored), vectors["masks"], companion(vectors["masks"])}
     return wanted
 

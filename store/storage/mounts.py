@@ -1,0 +1,31 @@
+"""Which storage a path lies in: files, unless another one is mounted at one of its folders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from .local import LocalStorage
+from .protocol import Storage
+
+_local = LocalStorage()
+_mounted: dict[Path, Storage] = {}
+
+
+def storage_of(path: Path) -> Storage:
+    """The storage that a path lies in."""
+    for root, storage in _mounted.items():
+        if path == root or root in path.parents:
+            return storage
+    return _local
+
+
+@contextlib.contextmanager
+def mounted(root: Path, storage: Storage) -> Iterator[None]:
+    """Let a storage be what there is below ``root``, in this process and while the block runs."""
+    _mounted[root] = storage
+    try:
+        yield
+    finally:
+        del _mounted[root]
