@@ -277,7 +277,9 @@ def test_both_examples_print_the_same_record(tiny: Path, tmp_path: Path, image: 
     areas = re.findall(r"area (\d+) px, decoded (\d+) px", ours.stdout)
     assert len(areas) == 3
     assert all(stated == decoded and int(stated) > 0 for stated, decoded in areas)
-    assert re.search(r"^mask_embeddings/demo_alphaclip: float16 \[16, 64\], mean -?0\.\d+$", ours.stdout, re.MULTILINE)
+    assert re.search(
+        r"^mask_embeddings/sam/demo_alphaclip: float16 \[16, 64\], mean -?0\.\d+$", ours.stdout, re.MULTILINE
+    )
     assert re.search(r"^  best mask \d+: iou [01]\.\d+, iop [01]\.\d+$", ours.stdout, re.MULTILINE)
 
 
