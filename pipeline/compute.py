@@ -37,6 +37,7 @@ from stages.progress import progress
 from store.errors import StoreError
 from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
+from store.format.names import proposer_of
 from store.storage.files import make_folder
 from store.write.writer import begin_column, finish_column
 
@@ -51,14 +52,16 @@ def compute_stages(
     retry_failed: bool = False,
     dry_run: bool = False,
     replace: bool = False,
+    proposers: Sequence[str] = (),
 ) -> list[StageSummary]:
     """Bring stages up to date, split by split. What any of them needs is looked for before the first one begins.
 
     Options and errors: :func:`compute_stage`.
     """
     if not dry_run:
-        _look_ahead(settings, stages, splits, executor, only, limit, replace)
-    options: dict[str, Any] = {"only": only, "limit": limit, "retry_failed": retry_failed, "dry_run": dry_run}
+        _look_ahead(settings, stages, splits, executor, only, proposers, limit, replace)
+    options: dict[str, Any] = {"only": only, "proposers": proposers, "limit": limit, "retry_failed": retry_failed}
+    options["dry_run"] = dry_run
     return [
         compute_stage(settings, stage, split, executor, **options, replace=True) for split in splits for stage in stages
     ]
@@ -70,6 +73,7 @@ def _look_ahead(
     splits: Sequence[str],
     executor: Executor,
     only: Sequence[str],
+    proposers: Sequence[str],
     limit: int | None,
     replace: bool,
 ) -> None:
@@ -80,21 +84,28 @@ def _look_ahead(
         return
     columns = set()
     for split in splits:
-        plans = _chosen(plan_stages(settings, stages, split), only)
+        plans = _chosen(plan_stages(settings, stages, split), only, proposers)
         reach = math.inf if limit is None else -(-limit // settings.shard_images)
         plans = [plan for plan in plans if any(shard < reach for shard in plan.todo)]
         if not replace:
             stage = f" --stage {stages[0]}" if len(stages) == 1 else ""
-            encoders = "".join(f" --encoder {name}" for name in only)
-            require_consent(plans, split, f"extract --split {split}{stage}{encoders}")
+            names = "".join(f" --proposer {name}" for name in proposers) + "".join(
+                f" --encoder {name}" for name in only
+            )
+            require_consent(plans, split, f"extract --split {split}{stage}{names}")
         require_writable(*(plan.folder for plan in plans))
         columns |= {plan.spec.name for plan in plans}
     require_needs(settings, columns, executor)
 
 
-def _chosen(plans: Sequence[ColumnPlan], only: Sequence[str]) -> list[ColumnPlan]:
-    """The plans of these encoders, and of the stages that have none."""
-    return [plan for plan in plans if plan.spec.stage != "embed" or not only or plan.spec.name.split("/")[-1] in only]
+def _chosen(plans: Sequence[ColumnPlan], only: Sequence[str], proposers: Sequence[str]) -> list[ColumnPlan]:
+    """The plans of these encoders and of the stages that have none; of them those of these proposers, and those of none."""
+    return [
+        plan
+        for plan in plans
+        if (plan.spec.stage != "embed" or not only or plan.spec.name.split("/")[-1] in only)
+        and (not proposers or proposer_of(plan.spec.name) in (None, *proposers))
+    ]
 
 
 def compute_stage(
@@ -103,6 +114,7 @@ def compute_stage(
     split: str,
     executor: Executor,
     only: Sequence[str] = (),
+    proposers: Sequence[str] = (),
     limit: int | None = None,
     retry_failed: bool = False,
     dry_run: bool = False,
@@ -113,6 +125,7 @@ def compute_stage(
 
     Args:
         only: encoder names; stage embed leaves the columns of other encoders alone.
+        proposers: the columns of other proposers are left alone.
         limit: work on the first ceil(limit / shard_images) whole shards.
         retry_failed: compute shards that hold failed images again.
         dry_run: plan, write nothing.
@@ -127,7 +140,7 @@ def compute_stage(
         every = [plan for plan in plan_split(settings, split, lenient=True)[0] if plan.spec.stage == stage]
     else:
         every = plan_stage(settings, stage, split)
-    plans = _chosen(every, only)
+    plans = _chosen(every, only, proposers)
     count = plans[0].meta.shards if plans else 0
     reach = count if limit is None else min(count, -(-limit // settings.shard_images))
     todo: dict[int, list[str]] = defaultdict(list)
