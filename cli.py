@@ -46,7 +46,7 @@ def main_options(
     context: typer.Context,
     params: Annotated[Path, typer.Option("--params", help="Another params file.")] = Path("params.yaml"),
     override: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a value: --set masks.points_per_side=8")
+        list[str] | None, typer.Option("--set", help="Override a value: --set embed.max_masks=32")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
@@ -123,6 +123,9 @@ def extract(
     context: typer.Context,
     split: SplitOption = None,
     stage: Annotated[Optional[str], typer.Option("--stage", help="masks, embed or match; default: all three.")] = None,  # noqa: UP045
+    proposer: Annotated[
+        list[str] | None, typer.Option("--proposer", help="Only the columns of these proposers, and those of none.")
+    ] = None,
     encoder: Annotated[
         list[str] | None, typer.Option("--encoder", help="Only these encoders (with stage embed).")
     ] = None,
@@ -148,6 +151,8 @@ def extract(
 
     `python cli.py extract --split val`
 
+    `python cli.py extract --split val --proposer demo_sam`
+
     `python cli.py extract --split val --stage embed --encoder demo_dinov2`
 
     `python cli.py extract --split train --limit 100 --executor dask`
@@ -161,15 +166,19 @@ def extract(
     settings = _settings(context, device=device, executor=executor, scheduler=scheduler)
     if stage not in (None, *(every := ("masks", "embed", "match"))):
         raise InputError(f"--stage: found {stage!r}, expected masks, embed or match{did_you_mean(stage, every)}")
-    known = (*settings.embed.mask_encoders, *settings.embed.image_encoders)
-    if unknown := sorted(set(encoder or ()) - set(known)):
-        raise InputError(
-            f"--encoder: {', '.join(unknown)} not in section embed of the params; expected {', '.join(known)}"
-            f"{did_you_mean(unknown[0], known)}"
-        )
+    encoders = (*settings.embed.mask_encoders, *settings.embed.image_encoders)
+    for option, given, section, known in (
+        ("--proposer", proposer, "proposers", tuple(settings.proposers)),
+        ("--encoder", encoder, "embed", encoders),
+    ):
+        if unknown := sorted(set(given or ()) - set(known)):
+            raise InputError(
+                f"{option}: {', '.join(unknown)} not in section {section} of the params; expected {', '.join(known) or 'nothing'}"
+                f"{did_you_mean(unknown[0], known)}"
+            )
     stages = (stage,) if stage else every
     how = {"limit": limit, "retry_failed": retry_failed, "dry_run": dry_run, "replace": replace}
-    _compute_stages(settings, stages, split, only=encoder or (), **how)
+    _compute_stages(settings, stages, split, only=encoder or (), proposers=proposer or (), **how)
 
 
 @app.command()

@@ -38,6 +38,7 @@ from stages.progress import progress
 from store.errors import StoreError
 from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
+from store.format.names import proposer_of
 from store.storage.files import make_folder
 from store.write.writer import begin_column, finish_column
 
@@ -52,6 +53,7 @@ def compute_stages(
     retry_failed: bool = False,
     dry_run: bool = False,
     replace: bool = False,
+    proposers: Sequence[str] = (),
 ) -> list[StageSummary]:
     """Bring stages up to date, split by split. What any of them needs is looked for before the first one begins.
 
@@ -59,8 +61,9 @@ def compute_stages(
     """
     look = Look(settings)
     if not dry_run:
-        _look_ahead(look, stages, splits, executor, only, limit, replace)
-    options: dict[str, Any] = {"only": only, "limit": limit, "retry_failed": retry_failed, "dry_run": dry_run}
+        _look_ahead(look, stages, splits, executor, only, proposers, limit, replace)
+    options: dict[str, Any] = {"only": only, "proposers": proposers, "limit": limit, "retry_failed": retry_failed}
+    options["dry_run"] = dry_run
     return [
         compute_stage(settings, stage, split, executor, **options, replace=True, look=look)
         for split in splits
@@ -74,6 +77,7 @@ def _look_ahead(
     splits: Sequence[str],
     executor: Executor,
     only: Sequence[str],
+    proposers: Sequence[str],
     limit: int | None,
     replace: bool,
 ) -> None:
@@ -85,21 +89,28 @@ def _look_ahead(
         return
     columns = set()
     for split in splits:
-        plans = _chosen(plan_stages(settings, stages, split, look), only)
+        plans = _chosen(plan_stages(settings, stages, split, look), only, proposers)
         reach = math.inf if limit is None else -(-limit // settings.shard_images)
         plans = [plan for plan in plans if any(shard < reach for shard in plan.todo)]
         if not replace:
             stage = f" --stage {stages[0]}" if len(stages) == 1 else ""
-            encoders = "".join(f" --encoder {name}" for name in only)
-            require_consent(plans, split, f"extract --split {split}{stage}{encoders}")
+            names = "".join(f" --proposer {name}" for name in proposers) + "".join(
+                f" --encoder {name}" for name in only
+            )
+            require_consent(plans, split, f"extract --split {split}{stage}{names}")
         require_writable(*(plan.folder for plan in plans))
         columns |= {plan.spec.name for plan in plans}
     require_needs(settings, columns, executor)
 
 
-def _chosen(plans: Sequence[ColumnPlan], only: Sequence[str]) -> list[ColumnPlan]:
-    """The plans of these encoders, and of the stages that have none."""
-    return [plan for plan in plans if plan.spec.stage != "embed" or not only or plan.spec.name.split("/")[-1] in only]
+def _chosen(plans: Sequence[ColumnPlan], only: Sequence[str], proposers: Sequence[str]) -> list[ColumnPlan]:
+    """The plans of these encoders and of the stages that have none; of them those of these proposers, and those of none."""
+    return [
+        plan
+        for plan in plans
+        if (plan.spec.stage != "embed" or not only or plan.spec.name.split("/")[-1] in only)
+        and (not proposers or proposer_of(plan.spec.name) in (None, *proposers))
+    ]
 
 
 def compute_stage(
@@ -108,6 +119,7 @@ def compute_stage(
     split: str,
     executor: Executor,
     only: Sequence[str] = (),
+    proposers: Sequence[str] = (),
     limit: int | None = None,
     retry_failed: bool = False,
     dry_run: bool = False,
@@ -119,6 +131,7 @@ def compute_stage(
 
     Args:
         only: encoder names; stage embed leaves the columns of other encoders alone.
+        proposers: the columns of other proposers are left alone.
         limit: work on the first ceil(limit / shard_images) whole shards.
         retry_failed: compute shards that hold failed images again.
         dry_run: plan, write nothing.
@@ -135,7 +148,7 @@ def compute_stage(
         every = [plan for plan in plan_split(settings, split, lenient=True, look=look)[0] if plan.spec.stage == stage]
     else:
         every = plan_stage(settings, stage, split, look)
-    plans = _chosen(every, only)
+    plans = _chosen(every, only, proposers)
     count = plans[0].meta.shards if plans else 0
     reach = count if limit is None else min(count, -(-limit // settings.shard_images))
     todo: dict[int, list[str]] = defaultdict(list)

@@ -13,8 +13,9 @@ import yaml
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from pipeline.parameters import children, dotted, explain, unknown
+from stages.fields import Name
 from stages.names import did_you_mean
-from stages.params import Name, Sections
+from stages.params import Sections
 from stages.train.params import ANSWERING, TrainParams, overridden
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +47,11 @@ class Settings(Sections):
     """Trainings by name: ``system``, and what differs from section train. A system's own name without an entry here is a run of it
     with section train as it stands."""
     _given: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def proposer(self) -> str | None:
+        """Whose masks are chosen from where nothing else says it: ``train.proposer``, or the first; None without proposers."""
+        return self.train.proposer or next(iter(self.proposers), None)
 
     @model_validator(mode="after")
     def _names_are_of_use(self) -> Settings:
@@ -105,6 +111,13 @@ class Settings(Sections):
 
     @model_validator(mode="after")
     def _runs_are_trainings(self) -> Settings:
+        runs = {f"runs.{name}": run.get("proposer") for name, run in self.runs.items()}
+        for where, proposer in {"train": self.train.proposer, **runs}.items():
+            if proposer is not None and proposer not in self.proposers:
+                raise ValueError(
+                    f"{where}.proposer: found {proposer!r}, expected one of {', '.join(self.proposers) or 'section proposers'}"
+                    f"{did_you_mean(str(proposer), self.proposers)}"
+                )
         for name, run in self.runs.items():
             if run.get("system") not in ANSWERING:
                 raise ValueError(
@@ -216,7 +229,7 @@ def _told(path: Path, origins: Mapping[tuple[str, ...], str], error: ValidationE
 def _apply(values: dict[str, Any], override: str, path: Path) -> tuple[str, ...]:
     name, separator, text = override.partition("=")
     if not separator:
-        raise InputError(f"--set: found {override!r}, expected key=value, e.g. --set masks.points_per_side=16")
+        raise InputError(f"--set: found {override!r}, expected key=value, e.g. --set embed.max_masks=32")
     location = tuple(name.strip().split("."))
     place = _place(values, location, f"--set {override}", path)
     try:

@@ -98,7 +98,7 @@ def stage_specs(settings: Settings, stage: str) -> list[ColumnSpec]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two identities, as ``masks.points_per_side: 16 -> 32``."""
+    """What differs between two identities, as ``params.points_per_side: 16 -> 32``."""
     lines = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -34,6 +34,8 @@ _BOUND_WORDS = {"ge": "{} or more", "gt": "more than {}", "le": "at most {}", "l
 
 def _inner(annotation: Any) -> Any:
     """What is there when it is not null."""
+    if get_origin(annotation) is Annotated:
+        return _inner(get_args(annotation)[0])
     inner = [part for part in get_args(annotation) if part is not type(None)]
     return _inner(inner[0]) if get_origin(annotation) in (Union, UnionType) and len(inner) == 1 else annotation
 
@@ -50,19 +52,26 @@ def children(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, 
     for key in path:
         section = model_of(found)
         if section is not None:
-            field = section.model_fields.get(str(key))
-            found = None if field is None else field.annotation
+            found = _fields(section).get(str(key))
         else:  # a section whose keys are free
             found = get_args(_inner(found))[1] if get_origin(_inner(found)) in (dict, Mapping) else None
     section = model_of(found)
-    return None if section is None else {name: field.annotation for name, field in section.model_fields.items()}
+    return None if section is None else _fields(section)
+
+
+def _fields(section: type[BaseModel]) -> dict[str, Any]:
+    """Field -> annotation; of a section that is of one of several kinds (models derived from its own), those of all kinds."""
+    models = [section, *section.__subclasses__()]
+    return {name: field.annotation for model in models for name, field in model.model_fields.items()}
 
 
 def names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every parameter as ``section.key``, sections among them."""
-    for name, field in model.model_fields.items():
+    """Every parameter as ``section.key``, sections among them; NAME stands for a key that is free."""
+    for name, annotation in _fields(model).items():
         yield prefix + name
-        section = model_of(field.annotation)
+        inner, section = _inner(annotation), model_of(annotation)
+        if get_origin(inner) in (dict, Mapping):
+            section, name = model_of(get_args(inner)[1]), f"{name}.NAME"
         if section is not None:
             yield from names(section, f"{prefix}{name}.")
 
@@ -89,6 +98,8 @@ def unknown(model: type[BaseModel], location: Location, depth: int = -1) -> str:
     """``; did you mean x?`` where the key number ``depth`` of a location is no parameter; nothing where none is much like it."""
     before, key, rest = location[:depth], str(location[depth]), location[depth:][1:]
     siblings = children(model, before) or {}
+    if key in siblings:
+        return f"; it belongs to another kind of {dotted(before)}"
     close = get_close_matches(key, siblings, n=1, cutoff=0.6) or [
         name for name in siblings if name.startswith(f"{key}_")
     ]
@@ -97,7 +108,7 @@ def unknown(model: type[BaseModel], location: Location, depth: int = -1) -> str:
 
 
 def dotted(location: Location) -> str:
-    """``masks.points_per_side`` of its parts."""
+    """``embed.max_masks`` of its parts."""
     return ".".join(str(part) for part in location)
 
 

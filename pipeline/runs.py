@@ -62,6 +62,7 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
     params = settings.train
     if spec is not None:
         params = overridden(params, {key: value for key, value in spec.items() if key != "system"})
+    params = params.model_copy(update={"proposer": params.proposer or settings.proposer})
     control = next((one for one in ("image", "question") if asked.endswith(f"-without-{one}")), params.without)
     if control != params.without:  # it would take the place of the other run's control
         raise InputError(

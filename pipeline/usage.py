@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -13,7 +14,7 @@ _EVERYWHERE = {"--set": True, "--params": True, "--debug": False}
 """Options of every verb -> whether they take a value."""
 _SECTIONS = {
     "index": ("index",),
-    "extract": ("masks", "embed", "match"),
+    "extract": ("proposers", "embed", "match"),
     "normalize": ("means", "report"),
     "train": ("train",),
     "evaluate": ("train",),
@@ -106,11 +107,25 @@ def of_a_parameter(option: str, arguments: Sequence[str]) -> str:
         return parts[0] not in _SECTIONS.get(verb, ()), len(parts), not set(parts[1:-1]) & set(arguments)
 
     name = min(found, key=distance)
+    if ".NAME." in name:
+        name = name.replace(".NAME.", f".{_first_key(name.partition('.')[0], arguments)}.")
     *section, last = name.split(".")
     value = _value(option, arguments)
     if get_origin((children(Settings, section) or {})[last]) is tuple:
         value = f"[{value}]"
     return f"; {name} is a parameter: --set {shlex.quote(f'{name}={value}')}"
+
+
+def _first_key(section: str, arguments: Sequence[str]) -> str:
+    """The first key of a section of the params file, whose keys are free; NAME where it cannot be read."""
+    import yaml
+
+    front = in_front(arguments)
+    path = next((value for name, value in pairwise(front) if name == "--params"), "params.yaml")
+    try:
+        return str(next(iter(yaml.safe_load(Path(path).read_text(encoding="utf-8"))[section])))
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError):
+        return "NAME"
 
 
 def _is_section(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Encoders -> mask_embeddings, instance_embeddings, image_features. An image is decoded once for all of them."""
+"""Encoders -> mask_embeddings/<proposer>, instance_embeddings, image_features. An image is decoded once for all of them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Pixels, RleMasks, Runner, ShardInput, row_trouble
 from stages.encoders import Encoder, EncoderInput, Model, build, encoder_line
-from stages.masks import features_column
+from stages.masks import masks_column
 from stages.params import Sections
+from stages.proposers.sam import features_column
 from store.format.arrays import AnyArray
 from store.format.column import ArrayLayout
+from store.format.names import without_proposer
 from store.write.writer import ShardData
 
 VERSION = 2
@@ -26,30 +28,21 @@ IMAGES_PER_BATCH = {"cpu": 1, "cuda": 8}
 
 
 def columns(params: Sections) -> list[ColumnSpec]:
-    """Two columns a mask encoder, one an image encoder."""
+    """For every mask encoder a column per proposer and one of the instances; one for every image encoder."""
     specs = []
     for name in params.embed.mask_encoders:
         encoder = encoder_line(name, "mask")
         features = _features(params, name, encoder)
-        for kind, reads, limit in (
-            ("mask_embeddings", "masks", params.masks.max_masks),
-            ("instance_embeddings", "instances", params.index.max_instances),
-        ):
+        proposed = {f"mask_embeddings/{proposer}/{name}": masks_column(proposer) for proposer in params.proposers}
+        for column, reads in {**proposed, f"instance_embeddings/{name}": "instances"}.items():
+            limit = params.embed.max_instances if reads == "instances" else params.embed.max_masks
+            what = "instance" if reads == "instances" else "mask"
             layout = ArrayLayout(
-                (limit, encoder.dim), VECTORS_PER_CHUNK, "float16", dimension_names=("image", reads[:-1], "dim")
+                (limit, encoder.dim), VECTORS_PER_CHUNK, "float16", dimension_names=("image", what, "dim")
             )
             options = {"encoder": _options(encoder), "limit": limit, "precision": params.embed.precision}
-            specs.append(
-                ColumnSpec(
-                    f"{kind}/{name}",
-                    "embed",
-                    ("images", reads, *features),
-                    options,
-                    VERSION,
-                    encoder.weights,
-                    layout=layout,
-                )
-            )
+            inputs = ("images", reads, *features)
+            specs.append(ColumnSpec(column, "embed", inputs, options, VERSION, encoder.weights, layout=layout))
     for name in params.embed.image_encoders:
         encoder = encoder_line(name, "image")
         layout = ArrayLayout(
@@ -67,8 +60,8 @@ def _options(encoder: Encoder) -> dict[str, Any]:
 
 
 def _features(params: Sections, name: str, encoder: Encoder) -> tuple[str, ...]:
-    """SAM pooling takes the stored image embedding of the same model, where the masks stage writes it."""
-    if encoder.reads_sam_features and params.masks.save_features and params.masks.model == name:
+    """SAM pooling takes the stored image embedding of the same model, where it is stored."""
+    if encoder.reads_sam_features and name in params.embed.sam_features:
         return (features_column(name),)
     return ()
 
@@ -80,7 +73,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
-    names = dict.fromkeys(name.split("/", 1)[1] for name in specs)
+    names = dict.fromkeys(name.rpartition("/")[2] for name in specs)
     at_once = params.run.masks_per_batch or MASKS_PER_BATCH
     models = {name: build(name, weights, device, at_once, params.embed.precision) for name in names}
     size = params.run.images_per_batch or IMAGES_PER_BATCH[device]
@@ -92,9 +85,9 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
         for group in ahead(groups(places, size)):
             array = cache(shard.array)  # SAM's embedding of an image serves its proposals and its instances
             for name, model in models.items():
-                for column in (f"mask_embeddings/{name}", f"instance_embeddings/{name}", f"image_features/{name}"):
-                    if column in out:
-                        _embed(model, out[column], group, shard, rows[_regions(specs[column])], array)
+                for column, collector in out.items():
+                    if column.rpartition("/")[2] == name:
+                        _embed(model, collector, group, shard, rows[_regions(specs[column])], array)
             shard.tick(len(group))
         return {name: collector.data() for name, collector in out.items()}
 
@@ -107,7 +100,7 @@ Place = tuple[int, int, dict[str, Any], Pixels | None]
 
 def _regions(spec: ColumnSpec) -> str:
     """The table whose rows a column has vectors of: masks, instances, or images where it is of whole images."""
-    return next((table for table in ("masks", "instances") if table in spec.reads), "images")
+    return next((read for read in spec.reads if without_proposer(read) in ("masks", "instances")), "images")
 
 
 def _embed(
@@ -133,7 +126,7 @@ def _embed(
     filled: list[list[int]] = []  # of each image, which of its masks have a pixel
     for position, _, image_row, image in group:
         row = rows[position]
-        trouble = row_trouble(image_row, "image") or row_trouble(row, regions)
+        trouble = row_trouble(image_row, "image") or row_trouble(row, without_proposer(regions))
         troubles.append(trouble or (shard.trouble(stored, position) if stored else None))
         filled.append([] if regions == "images" else [k for k, area in enumerate(row["area"][:limit]) if area])
         if troubles[-1]:

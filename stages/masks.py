@@ -1,72 +1,77 @@
-"""SAM everything mode -> masks, sam_features."""
+"""Proposers -> masks/<proposer>; SAM's image encoder -> sam_features/<model>. An image is decoded once for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from stages.base import ColumnSpec, Runner, ShardInput, row_trouble
-from stages.names import did_you_mean
+from stages.base import Collector, ColumnSpec, Pixels, Runner, ShardInput, row_trouble
 from stages.params import Sections
-from stages.proposers.sam import SAM_MODELS, SamModel
+from stages.proposers import Found, Memo, Proposer, build, identity, largest_first
+from stages.proposers.sam import features_column, sam_model
 from store.format import schema
 from store.format.column import ArrayLayout
 from store.format.schema import FAILED
 from store.write.writer import ShardData
 
-if TYPE_CHECKING:
-    from stages.proposers.sam.proposals import Prepared
-
 VERSION = 2
 RECORD_FIELDS = ("segmentation", "bbox", "area", "predicted_iou", "stability_score", "point_coords", "crop_box")
+Group = Sequence[tuple[int, tuple[str, str] | None, Future[dict[Any, Any]] | None]]
+"""image_index, (status, reason) where there are no pixels, and what prepares the image: function -> what it made."""
+
+
+def masks_column(proposer: str) -> str:
+    """Column of a proposer's masks."""
+    return f"masks/{proposer}"
 
 
 def columns(params: Sections) -> list[ColumnSpec]:
-    """The table of masks and, when asked for, SAM's image embedding."""
-    model = sam_model(params.masks.model)
-    options = params.masks.model_dump(exclude={"max_masks", "save_features"})
-    specs = [ColumnSpec("masks", "masks", ("images",), options, VERSION, (model.weights,), schema=schema.MASKS)]
-    if params.masks.save_features:
+    """A table of masks per proposer, and SAM's image embeddings where they are asked for."""
+    specs = []
+    for name, proposer in params.proposers.items():
+        options, column = identity(proposer), masks_column(name)
+        specs.append(ColumnSpec(column, "masks", ("images",), options, VERSION, proposer.weights, schema=schema.MASKS))
+    for name in params.embed.sam_features:
+        model = sam_model(name)
         layout = ArrayLayout(
             (model.embed_dim, model.grid, model.grid),
             model.embed_dim,
             "float16",
             dimension_names=("image", "channel", "y", "x"),
         )
-        name = features_column(params.masks.model)
-        options = {"model": params.masks.model, "precision": params.masks.precision}
-        specs.append(ColumnSpec(name, "masks", ("images",), options, VERSION, (model.weights,), layout=layout))
+        options = {"model": name, "precision": params.embed.precision}
+        column = features_column(name)
+        specs.append(ColumnSpec(column, "masks", ("images",), options, VERSION, (model.weights,), layout=layout))
     return specs
 
 
-def sam_model(name: str) -> SamModel:
-    """The line of a SAM model; ValueError, naming the choices, for an unknown one."""
-    if name not in SAM_MODELS:
-        raise ValueError(
-            f"unknown SAM model {name!r}; choose one of: {', '.join(SAM_MODELS)}{did_you_mean(name, SAM_MODELS)}"
-        )
-    return SAM_MODELS[name]
-
-
-def features_column(model: str) -> str:
-    """Column of a SAM model's image embeddings."""
-    return f"sam_features/{model}"
-
-
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
-    """Load SAM; return the function that segments a shard."""
+    """Load the proposers and SAMs of the ``wanted`` columns, each SAM once; return the function that segments a shard."""
     from stages.batch_size import ahead, groups
     from stages.device import resolve_device
-    from stages.proposers.sam.generator import POINTS_PER_BATCH
-    from stages.proposers.sam.proposals import MaskGenerator
+    from stages.proposers.sam import generator
+    from stages.proposers.sam.proposals import Features
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
-    path = weights[SAM_MODELS[params.masks.model].weights]
-    generate = MaskGenerator(params.masks, path, device, params.run.points_per_batch or POINTS_PER_BATCH)
-    features = features_column(params.masks.model)
+    shared: Memo = {}
+    proposers: dict[str, Proposer] = {
+        masks_column(name): build(proposer, weights, device, params.run.points_per_batch, shared)
+        for name, proposer in params.proposers.items()
+        if masks_column(name) in specs
+    }
+    features = {
+        features_column(name): Features(name, params.embed.precision, weights, device, shared)
+        for name in params.embed.sam_features
+        if features_column(name) in specs
+    }
+    every = [proposer.prepare for proposer in proposers.values()] + [each.prepare for each in features.values()]
+    prepares = tuple(dict.fromkeys(every))
+
+    def prepare(image: Pixels) -> dict[Any, Any]:
+        return {each: each(image) for each in prepares}
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
         with ThreadPoolExecutor(1, thread_name_prefix="masks") as background:
@@ -74,38 +79,67 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
 
     def segment(shard: ShardInput, background: Executor) -> dict[str, ShardData]:
         out = shard.collectors(specs)
-        behind: list[tuple[int, Future[list[dict[str, Any]]]]] = []  # at most one image
+        later = Later(background)
 
-        def collect() -> None:
-            while behind:
-                index, records = behind.pop()
-                found = records.result()
-                out["masks"].ok(index, {name: [_field(record, name) for record in found] for name in RECORD_FIELDS})
-
-        def prepared() -> Iterator[tuple[int, tuple[str, str] | None, Future[Prepared] | None]]:
+        def prepared() -> Iterator[tuple[int, tuple[str, str] | None, Future[dict[Any, Any]] | None]]:
             for index, row, image in zip(shard.indices, shard.rows("images"), shard.pixels(), strict=True):
-                job = None if image is None else background.submit(generate.prepare, image)
+                job = None if image is None else background.submit(prepare, image)
                 yield index, row_trouble(row, "image"), job
 
-        for group in ahead(groups(prepared(), generate.generator.images_per_batch)):
-            found = generate([job.result() for _, _, job in group if job], "masks" in out)
-            for index, trouble, _ in group:
-                made = None if trouble else next(found)
-                collect()  # while this image was at work, the one before it was encoded
-                if trouble:
-                    for column in out.values():
-                        column.failed(index, *trouble)
-                if made and made.trouble and "masks" in out:
-                    out["masks"].failed(index, FAILED, made.trouble)
-                elif made and "masks" in out:
-                    behind.append((index, background.submit(made.records)))
-                if made and features in out:
-                    out[features].array(index, made.embedding)
+        for group in ahead(groups(prepared(), generator.IMAGES_PER_BATCH[device])):
+            ready, memo = [job.result() for _, _, job in group if job], Memo()
+            for name, proposer in proposers.items():
+                if name not in out:
+                    continue
+                found = proposer.propose([each[proposer.prepare] for each in ready], memo)
+                _add_masks(out[name], group, found, later)
+            for name, embed in features.items():
+                if name not in out:
+                    continue
+                vectors = iter(embed([each[embed.prepare] for each in ready], memo))
+                for index, trouble, _ in group:
+                    if trouble:
+                        out[name].failed(index, *trouble)
+                    else:
+                        out[name].array(index, next(vectors))
             shard.tick(len(group))
-        collect()
+        later.finish()
         return {name: collector.data() for name, collector in out.items()}
 
     return compute
+
+
+class Later:
+    """Turns one image's records into a row in another thread, while the next image is at work."""
+
+    def __init__(self, background: Executor) -> None:
+        self.background = background
+        self._waiting: list[tuple[Collector, int, Future[list[dict[str, Any]]]]] = []  # at most one
+
+    def add(self, column: Collector, index: int, records: Callable[[], Sequence[dict[str, Any]]]) -> None:
+        """Add a row when its records are made; those before it are added first."""
+        self.finish()
+        self._waiting.append((column, index, self.background.submit(lambda: largest_first(records()))))
+
+    def finish(self) -> None:
+        """Add what is still to be added."""
+        while self._waiting:
+            column, index, job = self._waiting.pop()
+            found = job.result()
+            column.ok(index, {name: [_field(record, name) for record in found] for name in RECORD_FIELDS})
+
+
+def _add_masks(column: Collector, group: Group, found: Iterator[Found], later: Later) -> None:
+    for index, trouble, _ in group:
+        made = None if trouble else next(found)
+        if made is not None and made.trouble is None:
+            later.add(column, index, made.records)  # while this image was at work, the one before it was encoded
+            continue
+        later.finish()
+        if trouble:
+            column.failed(index, *trouble)
+        elif made is not None:
+            column.failed(index, FAILED, str(made.trouble))
 
 
 def _field(record: Mapping[str, Any], name: str) -> Any:

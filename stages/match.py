@@ -1,4 +1,4 @@
-"""Masks x targets and masks x instances -> iou, iop. From run lengths: no image is decoded."""
+"""Masks of each proposer x targets, and x instances -> iou, iop. From run lengths: no image is decoded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.base import Collector, ColumnSpec, Runner, ShardInput, row_trouble
+from stages.masks import masks_column
 from stages.params import Sections
 from store.format import schema
 from store.overlap import against_instances, against_targets
@@ -15,11 +16,17 @@ VERSION = 1
 
 
 def columns(params: Sections) -> list[ColumnSpec]:
-    """One table a target, one an image."""
+    """For every proposer a table with a row per target, and one with a row per image."""
+    schemas = {"targets": schema.MATCH_TARGETS, "instances": schema.MATCH_INSTANCES}
     return [
-        ColumnSpec("match/targets", "match", ("masks", "targets"), {}, VERSION, schema=schema.MATCH_TARGETS),
-        ColumnSpec("match/instances", "match", ("masks", "instances"), {}, VERSION, schema=schema.MATCH_INSTANCES),
+        ColumnSpec(_column(proposer, table), "match", (masks_column(proposer), table), {}, VERSION, schema=rows)
+        for proposer in params.proposers
+        for table, rows in schemas.items()
     ]
+
+
+def _column(proposer: str, table: str) -> str:
+    return f"match/{proposer}/{table}"
 
 
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
@@ -28,23 +35,29 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
         out = shard.collectors(specs)
-        instances = shard.rows("instances") if "match/instances" in out else [None] * len(shard.indices)
-        targets = shard.rows("targets") if "match/targets" in out else []
-        for position, (index, masks, annotated) in enumerate(
-            zip(shard.indices, shard.rows("masks"), instances, strict=True)
-        ):
-            trouble = row_trouble(masks, "masks")
-            if "match/targets" in out:
-                asked = [target for target in targets if target["image_index"] == index]
-                unasked = trouble or shard.trouble("targets", position)
-                _match_targets(out["match/targets"], index, unasked, masks["segmentation"], asked)
-            if annotated is not None:
-                trouble = trouble or row_trouble(annotated, "instances")
-                if trouble:
-                    out["match/instances"].failed(index, *trouble)
-                else:
-                    iou, iop = against_instances(masks["segmentation"], annotated["segmentation"])
-                    out["match/instances"].ok(index, {"iou": iou.tolist(), "iop": iop.tolist()})
+        read = {read for name in out for read in specs[name].reads}
+        instances = shard.rows("instances") if "instances" in read else []
+        targets = shard.rows("targets") if "targets" in read else []
+        proposed = {
+            proposer: shard.rows(masks_column(proposer))
+            for proposer in params.proposers
+            if masks_column(proposer) in read
+        }
+        for position, index in enumerate(shard.indices):
+            asked = [target for target in targets if target["image_index"] == index]
+            for proposer, rows in proposed.items():
+                masks, trouble = rows[position], row_trouble(rows[position], "masks")
+                if of_targets := out.get(_column(proposer, "targets")):
+                    unasked = trouble or shard.trouble("targets", position)
+                    _match_targets(of_targets, index, unasked, masks["segmentation"], asked)
+                if of_instances := out.get(_column(proposer, "instances")):
+                    annotated = instances[position]
+                    trouble = trouble or row_trouble(annotated, "instances")
+                    if trouble:
+                        of_instances.failed(index, *trouble)
+                    else:
+                        iou, iop = against_instances(masks["segmentation"], annotated["segmentation"])
+                        of_instances.ok(index, {"iou": iou.tolist(), "iop": iop.tolist()})
             shard.tick(1)
         return {name: collector.data() for name, collector in out.items()}
 

@@ -8,19 +8,10 @@ from __future__ import annotations
 import codecs
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["float32", "float16", "bfloat16"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-AtOnce = Annotated[int | None, Field(ge=1), BeforeValidator(lambda value: None if value == 0 else value)]
-"""A size of batches, or null for the one that is fixed for the kind of device; 0, as older files have it, is null."""
-
-
-class Params(BaseModel):
-    """Base of every section: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from stages.fields import AtOnce, Key, Name, Params, Precision
+from stages.proposers import AnyProposer
 
 
 def _multiple_of_16(value: int) -> int:
@@ -38,13 +29,9 @@ class IndexParams(Params):
     """Folder of the data set. Belongs to no fingerprint: the files' checksums do."""
     max_pixels: Annotated[int, Field(ge=1, le=89_478_485)]
     """Images with more pixels than this are failed rows, before anything is decoded. Pillow's own guard is the most."""
-    max_instances: Annotated[int, Field(ge=16)]
-    """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
     encoding: str | None = None
     """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, for files whose every byte beyond ASCII
     stands alone."""
-
-    _check = field_validator("max_instances")(_multiple_of_16)
 
     @field_validator("encoding")
     @classmethod
@@ -58,55 +45,6 @@ class IndexParams(Params):
             raise ValueError(f"found {value!r}, expected the name of a text encoding in Python, such as gbk") from error
 
 
-class MasksParams(Params):
-    """SAM everything mode. Field names and meanings are ``SamAutomaticMaskGenerator``'s."""
-
-    model: Name
-    """SAM model: sam_vit_b, sam_vit_l, sam_vit_h or demo_sam."""
-    max_masks: Annotated[int, Field(ge=16)]
-    """K_max: the largest masks of an image that get an embedding (a multiple of 16); all are kept."""
-    max_side_px: Annotated[int, Field(ge=0)]
-    """Longest side SAM works at; a larger image is reduced first (INTER_AREA). 0: no limit."""
-    save_features: bool
-    """Write sam_features, so that SAM's encoder runs once an image (not with crops or max_side_px)."""
-    precision: Precision
-    """float32: the official arithmetic but for rounding. 16 bit: faster on a GPU; a few masks at the thresholds differ."""
-    points_per_side: Annotated[int, Field(ge=1)]
-    """Points along one side of the grid: points_per_side**2 prompts an image."""
-    pred_iou_thresh: Fraction
-    """Masks with a smaller predicted_iou are dropped."""
-    stability_score_thresh: Fraction
-    """Masks with a smaller stability_score are dropped."""
-    stability_score_offset: Annotated[float, Field(ge=0)]
-    """Shift of the cutoff, in logits, when the stability score is computed."""
-    box_nms_thresh: Fraction
-    """Box IoU above which the less confident of two masks is dropped."""
-    crop_n_layers: Annotated[int, Field(ge=0)]
-    """Layers of crops; layer i has 2**i x 2**i crops."""
-    crop_nms_thresh: Fraction
-    """Box IoU above which masks of different crops are duplicates."""
-    crop_overlap_ratio: Fraction
-    """Overlap of crops as a fraction of the image's length, in the first layer."""
-    crop_n_points_downscale_factor: Annotated[int, Field(ge=1)]
-    """points_per_side in layer n is divided by this to the power n."""
-    min_mask_region_area: Annotated[int, Field(ge=0)]
-    """Disconnected regions and holes smaller than this, in px, are removed. 0: none."""
-
-    _check = field_validator("max_masks")(_multiple_of_16)
-
-    @model_validator(mode="after")
-    def _every_layer_has_points(self) -> MasksParams:
-        layers, factor = self.crop_n_layers, self.crop_n_points_downscale_factor
-        empty = next((layer for layer in range(layers + 1) if self.points_per_side < factor**layer), None)
-        if empty is not None:
-            raise ValueError(
-                f"found points_per_side {self.points_per_side} and crop_n_points_downscale_factor {factor}, which leave the "
-                f"crops of layer {empty} without a point ({self.points_per_side} / {factor}**{empty} is less than 1); with "
-                f"crop_n_layers {layers}, set masks.points_per_side to {factor**layers} or more, or lower one of the other two"
-            )
-        return self
-
-
 class EmbedParams(Params):
     """Encoders, by name (stages/encoders)."""
 
@@ -115,7 +53,17 @@ class EmbedParams(Params):
     image_encoders: tuple[Name, ...]
     """Encoders that give patch tokens an image."""
     precision: Precision
-    """Of the encoders' matrix products. Vectors are stored in float16 whatever it is."""
+    """Of the encoders' matrix products, SAM's image encoder for ``sam_features`` among them. Vectors are stored in float16
+    whatever it is."""
+    max_masks: Annotated[int, Field(ge=16)]
+    """K_max: the largest masks of an image that get an embedding (a multiple of 16); all are kept in the table."""
+    max_instances: Annotated[int, Field(ge=16)]
+    """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
+    sam_features: tuple[Name, ...] = ()
+    """SAM models whose embedding of the whole image is stored, which LISA and SAM pooling read. A proposer of the same model and
+    precision shares the run of the encoder."""
+
+    _check = field_validator("max_masks", "max_instances")(_multiple_of_16)
 
 
 class MeanParams(Params):
@@ -172,8 +120,8 @@ class Sections(Params):
 
     index: IndexParams
     """Section index."""
-    masks: MasksParams
-    """Section masks."""
+    proposers: dict[Key, AnyProposer] = Field(default_factory=dict)
+    """Generators of masks by name: ``{kind: ..., its own options}``, and without ``kind`` SAM's everything mode."""
     embed: EmbedParams
     """Section embed."""
     means: dict[Name, MeanParams]
@@ -182,13 +130,3 @@ class Sections(Params):
     """Section report."""
     run: RunParams
     """Section run."""
-
-    @model_validator(mode="after")
-    def _features_fit_the_masks(self) -> Sections:
-        masks = self.masks
-        if masks.save_features and (masks.crop_n_layers or masks.max_side_px):
-            raise ValueError(
-                "masks.save_features: found true together with crops or max_side_px, where SAM's encoder sees something else "
-                "than the whole image; set masks.save_features to false"
-            )
-        return self

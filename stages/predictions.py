@@ -16,7 +16,7 @@ from store.storage.files import make_folder, publish, temporary_file
 FORMAT = 1
 MODES = ("generated", "teacher_forced")
 SETTINGS = ("proposals", "proposals+gt")
-"""What a system chose from: SAM's proposals, or these and the annotated instances (ELISA's two settings)."""
+"""What a system chose from: a proposer's masks, or these and the annotated instances (ELISA's two settings)."""
 
 _OURS = ("run", "answering", "columns")
 """Metadata of what this project's ``evaluate`` made; no one else need have them."""

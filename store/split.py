@@ -9,6 +9,7 @@ from typing import overload
 from .errors import IncompleteColumnError, StoreError
 from .format.layout import find_columns, find_links, missing_split, place_of, store_dir
 from .format.lineage import Lineage, is_unused
+from .format.names import both_names, find_name, proposer_of, proposers_of, with_proposer
 from .internals import collection_paused
 from .read.array import CHECKS
 from .read.column import open_column
@@ -63,6 +64,15 @@ class Split(OpenColumns):
     def _numbers(self) -> dict[str, int]:
         return {image_id: number for number, image_id in enumerate(self.image_ids)}
 
+    def of_proposer(self, name: str) -> Split:
+        """The same open columns, with that proposer's for names that leave the proposer out; its files are shared.
+
+        Raises:
+            StoreError: no column of such a proposer is open; the message names those that are.
+        """
+        _check_proposer(name, self.proposers, self.dataset, self.split)
+        return Split(self.dataset, self.split, self.columns, self.images_root, self.tables, name)
+
     def batch(
         self,
         images: Sequence[int | str],
@@ -98,6 +108,7 @@ def open_split(
     check: str = "always",
     table_cache_bytes: int = DEFAULT_BYTES,
     coherence: str = "error",
+    proposer: str | None = None,
 ) -> Split:
     """Open a split for reading.
 
@@ -114,9 +125,12 @@ def open_split(
         table_cache_bytes: this much memory may decoded tables take in a process.
         coherence: a column was computed from others. Where one of those is in the store and is not the one it was computed
             from: ``error``, or ``warn``. What is not in the store is not compared.
+        proposer: whose masks ``masks``, ``mask_embeddings/NAME`` and other names without a proposer stand for. Without
+            ``columns``, those of other proposers are not opened. Not needed where the split has one proposer.
 
     Raises:
-        StoreError: there is no such split or column, or a link where a column would be.
+        StoreError: there is no such split, column or proposer, several proposers have the column, or there is a link where a
+            column would be.
         IncompleteColumnError: a column is unfinished, or does not belong to one that it was computed from; names the shards
             and the reason.
         DamagedStoreError: bytes are not what was committed, or a column lost its ``column.json``.
@@ -136,14 +150,19 @@ def open_split(
             f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left out; "
             "put the folder itself there, or name the columns to open with columns=[...]"
         )
+    if proposer is not None:
+        _check_proposer(proposer, proposers_of(names), dataset, split)
     lineage = Lineage(store, summaries=True)
-    if columns is None and not allow_incomplete:
-        used = (name for name in names if not is_unused(lineage, place_of(dataset, name, split)))
-        wanted = list(dict.fromkeys(["images", *used]))
-    else:
-        wanted = list(dict.fromkeys(["images", *(names if columns is None else listed(columns))]))
+    asked = ["images", *([] if columns is None else listed(columns))]
+    whole_names = asked if proposer is None else [with_proposer(name, proposer) for name in asked]
+    found = (find_name(name, names, proposer) or full for name, full in zip(asked, whole_names, strict=True))
+    wanted = list(dict.fromkeys(found))
+    if columns is None:
+        own = [name for name in names if proposer is None or proposer_of(name) in (None, proposer)]
+        used = (name for name in own if allow_incomplete or not is_unused(lineage, place_of(dataset, name, split)))
+        wanted = list(dict.fromkeys([*wanted, *used]))
     if unknown := sorted(set(wanted) - set(names)):
-        hints = "".join(meant(name, names) for name in unknown)
+        hints = "".join(meant(name, both_names(names)) for name in unknown)
         place = place_of(dataset, unknown[0], split)
         raise StoreError(
             f"{dataset}/{split}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}", place=place
@@ -162,4 +181,14 @@ def open_split(
                 f"of {images.shard_images}",
                 place=place_of(dataset, name, split),
             )
-    return Split(dataset, split, opened, None if images_root is None else Path(images_root), tables)
+    return Split(dataset, split, opened, None if images_root is None else Path(images_root), tables, proposer)
+
+
+def _check_proposer(name: str, known: Sequence[str], dataset: str, split: str) -> None:
+    if name not in known:
+        there = ", ".join(known) or "none of any proposer"
+        raise StoreError(
+            f"{dataset}/{split}: no column of a proposer {name!r}; {meant(name, known)}found {there}",
+            place=place_of(dataset, with_proposer("masks", name), split),
+            reason="not computed",
+        )

@@ -23,6 +23,7 @@ import yaml
 from stages.train.run_digest import VERSIONS, differences, identity
 from store.format.column import ArrayLayout, ColumnMeta, Commit
 from store.format.layout import FORMAT_VERSION
+from store.format.names import with_proposer, without_proposer
 from store.format.schema import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +107,7 @@ def test_the_readme_gives_the_shapes_and_sizes_of_the_demo() -> None:
     text = section(ROOT / "README.md", "What you get")
     arrays = {name: spec.layout for name, spec in specs(load_settings(ROOT / "params.yaml")).items() if spec.layout}
     for name, layout in arrays.items():
-        kind, _, encoder = name.partition("/")
+        kind, _, encoder = without_proposer(name).partition("/")
         if kind not in ("sam_features", "image_features", "mask_embeddings"):
             continue
         (line,) = [line for line in text.splitlines() if re.search(rf"\b{encoder}/", line) and kind in line]
@@ -142,7 +143,7 @@ def arrow_type(text: str) -> pa.DataType:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_format_page_has_the_fields_and_types_of_every_table(name: str) -> None:
-    rows = table_rows(section(ROOT / "docs/format.md", name))
+    rows = table_rows(section(ROOT / "docs/format.md", with_proposer(name, "<proposer>")))
     assert [(row[0].strip("`"), arrow_type(row[1])) for row in rows] == [
         (field.name, field.type) for field in TABLES[name]
     ]
@@ -168,7 +169,10 @@ def test_the_wheel_in_the_readme_has_the_version_of_pyproject() -> None:
 
 REAL = ("reasonseg", *VERSIONS)
 """Params files for real data."""
-ADDED = {"train": {"max_steps", "warmup_steps", "schedule_options", "adam_betas", "weight_decay", "save_steps"}}
+ADDED = {
+    "train": {"max_steps", "warmup_steps", "schedule_options", "adam_betas", "weight_decay", "save_steps", "proposer"},
+    "embed": {"sam_features"},
+}
 """Parameters with a default, which stand only where they say something else."""
 
 
@@ -176,8 +180,9 @@ ADDED = {"train": {"max_steps", "warmup_steps", "schedule_options", "adam_betas"
 def test_params_for_real_data_have_the_keys_of_the_demo(name: str) -> None:
     mine, demo = (yaml.safe_load((ROOT / path).read_text()) for path in (f"params/{name}.yaml", "params.yaml"))
     assert mine.keys() == demo.keys()
-    sections = [key for key in demo if isinstance(demo[key], dict) and key != "runs"]
-    assert all(mine[key].keys() - ADDED.get(key, set()) == demo[key].keys() for key in sections)
+    sections = [key for key in demo if isinstance(demo[key], dict) and key not in ("runs", "proposers")]
+    for key in sections:
+        assert mine[key].keys() - ADDED.get(key, set()) == demo[key].keys() - ADDED.get(key, set())
 
 
 # The papers' and the released code's values: docs/training.md has the sources.
@@ -208,9 +213,11 @@ def test_recipes(system: str) -> None:
     assert {name: found[name] for name in RECIPES[system]} == RECIPES[system]
     assert params.lora.targets == ("q_proj", "v_proj")
     assert params.elisa.targets == ("ground_truth" if system == "elisa" else "proposals")
-    assert settings.masks.points_per_side == (50 if system == "elisa" else 32)
+    (proposer,) = settings.proposers.values()
+    assert proposer.points_per_side == (50 if system == "elisa" else 32)
     one_store = resolve(load_settings(ROOT / "params/reasonseg.yaml"), system, None).params
-    assert [str(one) for one in differences(identity(params, system, {}), identity(one_store, system, {}))] == []
+    told = (identity(each.model_copy(update={"proposer": None}), system, {}) for each in (params, one_store))
+    assert [str(one) for one in differences(*told)] == []  # ELISA's own recipe has masks of a smaller SAM
     lines = (
         (ROOT / f"params/{system}.yaml").read_text().partition("\ntrain:")[2].partition("\n  without:")[0].splitlines()
     )
@@ -266,7 +273,18 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("image", [0, 1, 2])
 def test_both_examples_print_the_same_record(tiny: Path, tmp_path: Path, image: int) -> None:
-    where = ("--store", str(tiny / "store"), "--dataset", "demo", "--split", "val", "--image", str(image))
+    where = (
+        "--store",
+        str(tiny / "store"),
+        "--dataset",
+        "demo",
+        "--split",
+        "val",
+        "--image",
+        str(image),
+        "--proposer",
+        "sam",
+    )
     alone = shutil.copy(EXAMPLES[1], tmp_path)  # where nothing of ours can be imported
     ours, stock = run(str(EXAMPLES[0]), *where, cwd=ROOT), run(str(alone), *where, cwd=tmp_path)
     assert (ours.returncode, ours.stderr, stock.returncode, stock.stderr) == (0, "", 0, "")
@@ -277,7 +295,9 @@ def test_both_examples_print_the_same_record(tiny: Path, tmp_path: Path, image: 
     areas = re.findall(r"area (\d+) px, decoded (\d+) px", ours.stdout)
     assert len(areas) == 3
     assert all(stated == decoded and int(stated) > 0 for stated, decoded in areas)
-    assert re.search(r"^mask_embeddings/demo_alphaclip: float16 \[16, 64\], mean -?0\.\d+$", ours.stdout, re.MULTILINE)
+    assert re.search(
+        r"^mask_embeddings/sam/demo_alphaclip: float16 \[16, 64\], mean -?0\.\d+$", ours.stdout, re.MULTILINE
+    )
     assert re.search(r"^  best mask \d+: iou [01]\.\d+, iop [01]\.\d+$", ours.stdout, re.MULTILINE)
 
 

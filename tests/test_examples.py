@@ -41,7 +41,7 @@ def run(name: str, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess
 def output(name: str, known: Known, cwd: Path, *more: str | Path) -> str:
     """What an example prints about the store; skips where its package is missing, once that is said properly."""
     where = ["--store", known.store, "--dataset", "d", "--split", "val"]
-    where += [] if name == "query_with_duckdb" else ["--column", "mask_embeddings/x"]
+    where += [] if name == "query_with_duckdb" else ["--column", "mask_embeddings/sam/x"]
     done = run(name, *where, *more, cwd=cwd)
     package = EXAMPLES[name]
     if package is not None and importlib.util.find_spec(package) is None:
@@ -103,7 +103,7 @@ def test_xarray_gives_the_values_of_our_reader(known: Known, tmp_path: Path) -> 
     assert text.startswith("image 23, mask 32, dim 8\n")
     found = [(int(k), float(mean)) for k, mean in re.findall(r": (\d+) vectors, mean length ([\d.]+)", text)]
     for record, (count, mean) in zip(open_split(known.store, "d", "val"), found, strict=True):
-        vectors = record["mask_embeddings/x"].astype(np.float64)
+        vectors = record["mask_embeddings/sam/x"].astype(np.float64)
         assert count == len(vectors)
         assert mean == pytest.approx(np.linalg.norm(vectors, axis=1).mean() if count else 0, abs=1e-4)
     example = importlib.util.spec_from_file_location("example", ROOT / "docs/examples/read_with_xarray.py")
@@ -111,9 +111,9 @@ def test_xarray_gives_the_values_of_our_reader(known: Known, tmp_path: Path) -> 
     assert example.loader is not None
     module = importlib.util.module_from_spec(example)
     example.loader.exec_module(module)
-    column = module.open_column(known.store / "d", "mask_embeddings/x", "val", slice(3, 9))
+    column = module.open_column(known.store / "d", "mask_embeddings/sam/x", "val", slice(3, 9))
     for image in column:
-        want = open_split(known.store, "d", "val")[image.image.item()]["mask_embeddings/x"]
+        want = open_split(known.store, "d", "val")[image.image.item()]["mask_embeddings/sam/x"]
         np.testing.assert_array_equal(image.dropna("mask"), want)
 
 

@@ -37,7 +37,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
 def here(block: str, known: Known) -> str:
     """A block with the names of the small store in place of the demo's."""
     names = {"elisa_store": "store", '"data/store"': repr(str(known.store)), 'dataset="demo"': 'dataset="d"'}
-    for there, value in (names | {"demo_alphaclip": "x", "Linear(64, 1)": "Linear(8, 1)"}).items():
+    for there, value in (names | {"demo_alphaclip": "x", "demo_sam": "sam", "Linear(64, 1)": "Linear(8, 1)"}).items():
         block = block.replace(there, value)
     return block
 
@@ -48,7 +48,8 @@ def test_the_blocks_run_one_after_the_other(known: Known) -> None:
     for block in NOTEBOOK:
         exec(here(block, known), names)
         found.append(dict(names))
-    opened, record, stream, view, mixed, resumed, torch = found
+    opened, proposers, record, stream, view, mixed, resumed, torch = found
+    assert proposers["found"] == {"sam": len(known.masks[3])}
     assert repr(opened["split"]).startswith("Split(d/val, 23 images")
     np.testing.assert_array_equal(record["vectors"], known.embeddings[3])
     assert [mask.tolist() for mask in record["pixels"]] == [mask.tolist() for mask in known.masks[3]]
@@ -94,7 +95,7 @@ def test_the_trainer_resumes_within_an_epoch(known: Known, tmp_path: Path) -> No
     from store.torch import loader
 
     split = store.open_split(known.store, "d", "val")
-    wanted = {"vectors": "mask_embeddings/x", "iou": "match/targets.iou"}
+    wanted = {"vectors": "mask_embeddings/sam/x", "iou": "match/sam/targets.iou"}
     names: dict[str, Any] = {"split": split, "wanted": wanted, "loader": loader}
     names["model"] = torch.nn.Linear(8, 1)
     names["optimizer"] = torch.optim.SGD(names["model"].parameters(), lr=0.1)

@@ -36,15 +36,15 @@ def plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 split = open_split(sys.argv[1], "d", "val")
-arrays = ["mask_embeddings/x", "instance_embeddings/x"]
+arrays = ["mask_embeddings/sam/x", "instance_embeddings/x"]
 fields = [f"{table}.{name}" for table, schema in TABLES.items() for name in schema.names]
-vectors = [plain(record["mask_embeddings/x"])[1] for record in split]
+vectors = [plain(record["mask_embeddings/sam/x"])[1] for record in split]
 found = [[[plain(r[name]) for name in arrays], r.targets, [m.decode().tolist() for m in r.masks]] for r in split]
 for ragged in (False, True):
     for level in ("image", "target"):
         how = {"batch_size": 5, "shuffle": True, "ragged": ragged, "level": level}
         found += map(plain, split.stream([*arrays, *fields, *TABLES], **how))
-        found += map(plain, split.stream([arrays[0], "match/targets.iou"], candidates=Candidates(4, 0.9, True), **how))
+        found += map(plain, split.stream([arrays[0], "match/sam/targets.iou"], candidates=Candidates(4, 0.9, True), **how))
 print(json.dumps({
     "python": list(sys.version_info[:2]),
     "numpy": np.__version__,
@@ -62,7 +62,7 @@ from elisa_store.torch import loader
 
 torch.manual_seed(0)
 split = open_split(sys.argv[1], "d", "val")
-stream = split.stream({"v": "mask_embeddings/x", "iou": "match/targets.iou"}, 8, shuffle=True, level="target")
+stream = split.stream({"v": "mask_embeddings/sam/x", "iou": "match/sam/targets.iou"}, 8, shuffle=True, level="target")
 batches = loader(stream, num_workers=int(sys.argv[2]))
 head = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
 optimizer = torch.optim.Adam(head.parameters(), 0.01)
@@ -134,7 +134,7 @@ def test_it_reads_a_store_where_the_repository_is_not(wheel: Path, tmp_path: Pat
     code = (
         "import sys; from elisa_store import open_split\n"
         f"split = open_split({str(tmp_path / 'store')!r}, 'd', 'val')\n"
-        "print([len(record['mask_embeddings/x']) for record in split])\n"
+        "print([len(record['mask_embeddings/sam/x']) for record in split])\n"
         "print(sorted({'torch', 'zarr', 'dask', 'store', 'pydantic'} & set(sys.modules)))\n"
     )
     script = tmp_path / "read.py"

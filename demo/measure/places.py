@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.measure.places", description=__doc__)
     parser.add_argument("--store", type=Path, default=Path("data/store"))
     arguments = parser.parse_args()
-    train, val = (open_split(arguments.store, "demo", split) for split in ("train", "val"))
+    train, val = (open_split(arguments.store, "demo", split, proposer="demo_sam") for split in ("train", "val"))
     right, chance = cells_right(tokens(train, "demo_clip"), tokens(val, "demo_clip"))
     side = math.isqrt(ENCODERS["demo_clip"].tokens)
     print(

@@ -32,10 +32,11 @@ WHERE len(targets.instances) > 0
 """
 
 
-def connect(dataset: Path, split: str) -> duckdb.DuckDBPyConnection:
+def connect(dataset: Path, split: str, proposer: str) -> duckdb.DuckDBPyConnection:
     """A connection in memory where each table of the split is a view over its shards."""
     connection = duckdb.connect()
-    for view, column in {"images": "images", "targets": "targets", "matches": "match/targets"}.items():
+    tables = {"images": "images", "targets": "targets", "matches": f"match/{proposer}/targets"}
+    for view, column in tables.items():
         connection.read_parquet(str(dataset / column / split / "*.parquet")).create_view(view)
     return connection
 
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("data/store"))
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--proposer", default="demo_sam", help="whose masks")
     parser.add_argument("--limit", type=int, default=5)
     arguments = parser.parse_args()
     dataset, split = arguments.store / arguments.dataset, arguments.split
@@ -53,7 +55,7 @@ def main() -> int:
         print(f"error: {dataset} holds no indexed split {split}; make the demo's with: make repro", file=sys.stderr)
         return 2
     try:
-        connection = connect(dataset, split)
+        connection = connect(dataset, split, arguments.proposer)
     except duckdb.IOException as error:
         print(f"error: {error}; see what is missing with: python cli.py info", file=sys.stderr)
         return 2

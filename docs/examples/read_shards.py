@@ -2,7 +2,7 @@
 
 Run from the repository root, after `make repro`:
 
-    .venv/bin/python docs/examples/read_shards.py --store data/store --dataset demo --split val --image 0
+    .venv/bin/python docs/examples/read_shards.py --store data/store --dataset demo --split val --image 0 --proposer demo_sam
 
 `read_with_stock_zarr.py` prints the same lines without any of our code.
 """
@@ -50,10 +50,12 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("data/store"))
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--proposer", default="demo_sam", help="whose masks")
     parser.add_argument("--image", type=int, default=0, help="image_index")
     arguments = parser.parse_args()
     try:
-        split = open_split(arguments.store, dataset=arguments.dataset, split=arguments.split)
+        split = open_split(arguments.store, arguments.dataset, arguments.split)
+        split = split.of_proposer(arguments.proposer)
         show(split[arguments.image])
     except (StoreError, LookupError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -51,7 +51,7 @@ def read_commit(column: Path, shard: int) -> dict[str, Any]:
     return json.loads(data[end - int.from_bytes(data[end : end + 8], "little") : end])
 
 
-def show(dataset: Path, split: str, image: int) -> None:
+def show(dataset: Path, split: str, proposer: str, image: int) -> None:
     """Print what the store holds of an image."""
     meta = json.loads((dataset / "images" / split / "column.json").read_text())
     if not 0 <= image < meta["images"]:
@@ -63,13 +63,15 @@ def show(dataset: Path, split: str, image: int) -> None:
     print(f"image {image}, {row['image_id']}: {row['path']}, {size}")
     if row["status"] != "ok":
         return
-    (masks,) = read_rows(dataset / "masks" / split, shard, image)
+    (masks,) = read_rows(dataset / "masks" / proposer / split, shard, image)
     print(f"{len(masks['area'])} masks, largest first")
     for k in range(min(3, len(masks["area"]))):
         pixels = decode_rle(masks["segmentation"][k], height, width)
         quality = masks["predicted_iou"][k]
         print(f"  area {masks['area'][k]} px, decoded {pixels.sum()} px, predicted_iou {quality:.3f}")
-    matches = {match["target_id"]: match for match in read_rows(dataset / "match/targets" / split, shard, image)}
+    matches = {
+        match["target_id"]: match for match in read_rows(dataset / "match" / proposer / "targets" / split, shard, image)
+    }
     for target in read_rows(dataset / "targets" / split, shard, image):
         iou, iop = (matches[target["target_id"]][name] for name in ("iou", "iop"))
         print(f"target {target['target_id']}: {target['texts'][0]!r}, {len(target['instances'])} instances")
@@ -94,6 +96,7 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("data/store"))
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--proposer", default="demo_sam", help="whose masks")
     parser.add_argument("--image", type=int, default=0, help="image_index")
     arguments = parser.parse_args()
     dataset, split = arguments.store / arguments.dataset, arguments.split
@@ -101,7 +104,7 @@ def main() -> int:
         print(f"error: {dataset} holds no indexed split {split}; make the demo's with: make repro", file=sys.stderr)
         return 2
     try:
-        show(dataset, split, arguments.image)
+        show(dataset, split, arguments.proposer, arguments.image)
     except (OSError, IndexError) as error:
         print(f"error: {error}; see what is missing with: python cli.py info", file=sys.stderr)
         return 2

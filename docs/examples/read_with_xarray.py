@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("data/store"))
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--column", default="mask_embeddings/demo_alphaclip")
+    parser.add_argument("--column", default="mask_embeddings/demo_sam/demo_alphaclip")
     parser.add_argument("--images", type=int, default=8, help="how many, from the first one on")
     arguments = parser.parse_args()
     try:

@@ -41,7 +41,7 @@ def step(weights: jax.Array, *batch: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def fit(arguments: argparse.Namespace) -> None:
     """Go through the epochs and print the mean loss of each."""
-    split = open_split(arguments.store, dataset=arguments.dataset, split=arguments.split)
+    split = open_split(arguments.store, arguments.dataset, arguments.split, proposer=arguments.proposer)
     names = {"vectors": arguments.column, "iou": "match/targets.iou"}
     how = {"shuffle": True, "seed": 0, "level": "target", "tail": "drop", "failed": "skip"}
     stream = split.stream(names, batch_size=arguments.batch_size, **how)
@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("data/store"))
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--proposer", default="demo_sam", help="whose masks")
     parser.add_argument("--column", default="mask_embeddings/demo_alphaclip")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=5)

@@ -49,10 +49,11 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("data/store"))
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--proposer", default="demo_sam", help="whose masks")
     parser.add_argument("--column", default="mask_embeddings/demo_alphaclip")
     arguments = parser.parse_args()
     try:
-        split = open_split(arguments.store, dataset=arguments.dataset, split=arguments.split)
+        split = open_split(arguments.store, arguments.dataset, arguments.split, proposer=arguments.proposer)
         stream = make_stream(split, arguments.column, batch_size=4)
         print(f"the first half of {stream.schedule.samples} questions, 4 a batch")
         came = take(stream, max(1, len(stream) // 2))

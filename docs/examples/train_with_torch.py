@@ -29,7 +29,7 @@ def loss_of(head: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tens
 
 def train(arguments: argparse.Namespace) -> None:
     """Train from the checkpoint, if there is one, to the end or up to `--stop-after`."""
-    split = open_split(arguments.store, dataset=arguments.dataset, split=arguments.split)
+    split = open_split(arguments.store, arguments.dataset, arguments.split, proposer=arguments.proposer)
     names = {"vectors": arguments.column, "iou": "match/targets.iou"}
     batches = loader(split.stream(names, 4, shuffle=True, seed=0, level="target", failed="skip"))
     torch.manual_seed(0)
@@ -63,6 +63,7 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("data/store"))
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--proposer", default="demo_sam", help="whose masks")
     parser.add_argument("--column", default="mask_embeddings/demo_alphaclip")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--checkpoint", type=Path)

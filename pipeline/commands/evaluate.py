@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from stages.evaluate.tables import as_json, as_markdown, as_text, summarise
 from stages.predictions import Meta, Prediction, PredictionError, read
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
+from store.format.names import proposers_of
 from store.storage.files import make_folder
 
 COLUMNS = ("images", "instances", "targets")
@@ -39,7 +41,7 @@ def evaluate_command(
 ) -> tuple[str, dict[str, Any]]:
     """Score predictions: ours (``.parquet``) or anyone's (``.json``, ``.jsonl``, or a folder of PNGs).
 
-    Candidates are the largest ``masks.max_masks`` proposals of an image, those that are embedded. Where there are no proposals,
+    Candidates are the largest ``embed.max_masks`` proposals of an image, those that are embedded. Where there are no proposals,
     what needs them is left out and named: baselines, oracles, and how well a system chose.
 
     Args:
@@ -60,7 +62,8 @@ def evaluate_command(
     check_options(missing, protocol, threshold)
     if not predictions_path.exists():
         raise InputError(f"--predictions: no such file or folder: {predictions_path}")
-    opened, without_masks = _open(settings, split)
+    proposer = _proposer(settings, (predictions_path, *beside))
+    opened, without_masks = _open(settings, split, proposer)
     unasked: dict[str, int] = {}
     how: dict[str, Any] = {"threshold": threshold, "protocol": protocol, "unasked": unasked}
     try:
@@ -74,7 +77,7 @@ def evaluate_command(
             predictions,
             system=system,
             setting=meta.setting,
-            top_k=settings.masks.max_masks,
+            top_k=settings.embed.max_masks,
             missing=missing,
             baselines=WITHOUT_MASKS if without_masks else BASELINE_NAMES,
             beside={name: found for name, _, found in others},
@@ -92,11 +95,12 @@ def evaluate_command(
             f"{settings.dataset}/{split} has no questions to score: its {len(opened)} images failed or have no annotation; "
             f"{settings.command('info', '--split', split)} says which"
         )
+    of_proposer = "" if without_masks or proposer is None else f" of {proposer}"
     lines = [
         f"# {as_text(system)} on {as_text(settings.dataset)}, {split}" + f", protocol {protocol}" * bool(protocol),
         "",
-        f"{count} questions, {meta.mode.replace('_', '-')}, candidates: {meta.setting}. In percent, with 95 % bootstrap intervals "
-        "over images. Oracles know the answer; what a system does not say is left blank.",
+        f"{count} questions, {meta.mode.replace('_', '-')}, candidates: {meta.setting}{of_proposer}. In percent, "
+        "with 95 % bootstrap intervals over images. Oracles know the answer; what a system does not say is left blank.",
         "",
     ]
     lines += [_about_gsva(settings.dataset)] * (protocol == PROTOCOL)
@@ -129,6 +133,7 @@ def evaluate_command(
         "split": split,
         "mode": meta.mode,
         "setting": meta.setting,
+        "proposer": None if without_masks else proposer,
         "protocol": protocol,
         "questions": count,
         "missing": scores.missing,
@@ -191,11 +196,28 @@ def check_options(missing: str, protocol: str | None, threshold: int | None) -> 
         )
 
 
-def _open(settings: Settings, split: str) -> tuple[Split, str]:
+def _proposer(settings: Settings, paths: Sequence[Path]) -> str | None:
+    """Whose masks are the candidates: that of the masks that ours say they chose from, else the params'.
+
+    Raises:
+        InputError: they chose from masks of several.
+    """
+    found: set[str] = set()
+    for path in paths:
+        with contextlib.suppress(PredictionError, ValueError):  # said when they are loaded
+            found |= set(proposers_of(json.loads(read(path)[0].columns) if path.suffix.lower() == ".parquet" else ()))
+    if len(found) > 1:
+        raise InputError(
+            f"--predictions: they chose from masks of several proposers, {', '.join(sorted(found))}; score them one by one"
+        )
+    return next(iter(found), settings.proposer)
+
+
+def _open(settings: Settings, split: str, proposer: str | None) -> tuple[Split, str]:
     """The split, with the columns of choices where they can be had, or why they cannot."""
     place = settings.store_path, settings.dataset, split
     try:
-        return open_split(*place, columns=[*COLUMNS, *OF_CHOICES]), ""
+        return open_split(*place, columns=[*COLUMNS, *OF_CHOICES], proposer=proposer), ""
     except DamagedStoreError:
         raise
     except StoreError as error:

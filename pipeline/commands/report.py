@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from stages.report.page import Missing, Page, Shown, render
 from stages.report.photographs import photograph
 from stages.report.shown import Answers, show
 from stages.report.written import write_page
+from stages.train.run_digest import CHOOSING
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
+from store.format.names import with_proposer
 from store.format.schema import ABSENT, FAILED, REMOVED
 from store.storage.files import make_folder
 
@@ -49,21 +52,20 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
     opened = _open(settings, split, missing)
     runs = current_runs(settings, split, missing)
     systems = _systems(settings, split, runs, opened, missing)
-    oracle = _oracle(settings, opened)
+    oracles = _oracles(settings, opened)
     files: dict[str, bytes] = {}
     named = {name: answers.samples for name, answers in systems.items()}
-    if oracle is not None:
-        named[ORACLE] = oracle.systems[ORACLE]
+    named |= {f"{ORACLE}, {proposer}": found.systems[ORACLE] for proposer, found in oracles.items()}
     place = f"pictures/{split}"
     folders = current_curves(runs, missing)
     sections = [
         *runs_section(settings, runs),
         *answers_section(named, place, files),
-        *recall_section(opened, settings.masks.max_masks, place, files),
+        *recall_section(opened, settings.embed.max_masks, place, files),
         *similarity_section(settings, split, missing),
         *training_section(folders, place, files),
     ]
-    keys, chosen = _chosen(opened, systems, oracle, cases)
+    keys, chosen = _chosen(opened, systems, next(iter(oracles.values()), None), cases)
     shown = _cases(settings, opened, keys, systems, files)
     failures = _failures(opened)
     page = Page(
@@ -88,24 +90,29 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
 
 
 def _open(settings: Settings, split: str, missing: list[Missing]) -> Split:
-    """The split with its tables, proposals and their match where they are done."""
+    """The split with its tables, and each proposer's masks and their match where they are done.
+
+    Names without a proposer stand for columns of the params' proposer, or the first one that is there.
+    """
     columns = ["images", "instances", "targets"]
     opened = open_split(settings.store_path, settings.dataset, split, columns=columns)
-    for name in NAMES:
+    for proposer, name in product(settings.proposers, NAMES):
+        column = with_proposer(name, proposer)
         try:
-            opened = open_split(settings.store_path, settings.dataset, split, columns=[*columns, name])
+            opened = open_split(settings.store_path, settings.dataset, split, columns=[*columns, column])
         except DamagedStoreError:
             raise
         except StoreError as error:
             command = "" if "run: " in str(error) else f"; run: python cli.py extract --split {split}"
-            missing.append(Missing(NAMES[name], f"{error}{command}"))
+            missing.append(Missing(f"{NAMES[name]} of {proposer}", f"{error}{command}"))
         else:
-            columns.append(name)
-    return opened
+            columns.append(column)
+    there = sorted(opened.proposers, key=lambda name: name != settings.proposer)
+    return opened.of_proposer(there[0]) if there else opened
 
 
 def _scorable(opened: Split) -> bool:
-    return all(name in opened.columns for name in NAMES)
+    return all(opened.has(name) for name in NAMES)
 
 
 def _systems(
@@ -117,13 +124,17 @@ def _systems(
         if not run.held.finished:
             continue
         found = current_answers(settings, run, opened, split)
+        proposer = run.run.params.proposer
+        own = opened.of_proposer(proposer) if proposer in opened.proposers else opened
         if isinstance(found, Missing):
             missing.append(found)
-        elif not _scorable(opened):
-            missing.append(Missing(run.name, "its answers cannot be scored without proposals and their match"))
+        elif not _scorable(own) or (run.run.system in CHOOSING and own.proposer != proposer):
+            missing.append(
+                Missing(run.name, f"its answers cannot be scored without {proposer}'s proposals and their match")
+            )
         else:
             try:
-                systems[run.name] = _scored(settings, *found, opened)
+                systems[run.name] = _scored(settings, *found, own)
             except PredictionError as error:
                 _, command = commands(settings, run.run, run.held, split, run.free)
                 missing.append(Missing(run.name, f"its answers do not fit the store: {error}; run: {command}"))
@@ -140,21 +151,25 @@ def _scored(settings: Settings, meta: Meta, predictions: Sequence[Prediction], o
         predictions,
         system="answers",
         setting=meta.setting,
-        top_k=settings.masks.max_masks,
+        top_k=settings.embed.max_masks,
         missing="empty",
         progress=True,
     )
     samples = scores.systems["answers"]
     by_key = {(prediction.target_id, prediction.text_index): prediction for prediction in predictions}
-    return Answers(meta, by_key, _by_key(scores, samples), samples, scores.missing)
+    return Answers(meta, by_key, _by_key(scores, samples), samples, scores.missing, opened)
 
 
-def _oracle(settings: Settings, opened: Split) -> Scores | None:
-    """What the best single proposal would reach; None without proposals."""
-    if not _scorable(opened):
-        return None
-    how: dict[str, Any] = {"top_k": settings.masks.max_masks, "missing": "empty", "progress": True}
-    return score(opened, (), system="no answers", baselines=[ORACLE], **how)
+def _oracles(settings: Settings, opened: Split) -> dict[str, Scores]:
+    """What the best single mask of each proposer would reach, first the one that names without a proposer stand for."""
+    how: dict[str, Any] = {"top_k": settings.embed.max_masks, "missing": "empty", "progress": True}
+    names = sorted(opened.proposers, key=lambda name: name != opened.proposer)
+    splits = {name: opened.of_proposer(name) for name in names}
+    return {
+        name: score(split, (), system="no answers", baselines=[ORACLE], **how)
+        for name, split in splits.items()
+        if _scorable(split)
+    }
 
 
 def _by_key(scores: Scores, samples: Samples) -> dict[Key, float]:
@@ -197,7 +212,7 @@ def _cases(
     shown = []
     pixels_of = partial(_pixels, settings, opened)
     for number, ((target_id, text_index), why) in enumerate(keys.items(), start=1):
-        case, pictures = show(opened, by_id[target_id], text_index, why, systems, settings.masks.max_masks, pixels_of)
+        case, pictures = show(opened, by_id[target_id], text_index, why, systems, settings.embed.max_masks, pixels_of)
         files |= {f"{number:03d}-{name}": data for name, data in pictures.items()}
         shown.append(case)
     return shown
@@ -219,7 +234,8 @@ def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
         facts.append(("of them left out, in whole or part", str(failed)))
     facts.append(("questions", str(len(asked))))
     facts.append(("of them with nothing to be found", str(sum(not question.exists for question in asked))))
-    for name, word in (("instances", "instances"), ("masks", "proposals")):
+    proposed = {f"masks/{name}": f"proposals of {name}" for name in opened.proposers}
+    for name, word in {"instances": "instances", **proposed}.items():
         if name in opened.columns:
             rows = [record.rows(name)[0]["segmentation"] for record in opened]
             counts = [len(row) for row in rows if row is not None]

@@ -47,27 +47,38 @@ def answers_section(systems: Mapping[str, Samples], place: str, files: dict[str,
 
 
 def recall_section(split: Split, embedded: int, place: str, files: dict[str, bytes]) -> Iterator[Section]:
-    """AR@K of the proposals, where the split has them. ``embedded``: so many of the largest are candidates."""
-    if "masks" not in split.columns:
+    """AR@K of each proposer whose masks are open. ``embedded``: this many of the largest are candidates."""
+    opened = {name: split.of_proposer(name) for name in split.proposers}
+    recalls = {name: proposal_recall(each) for name, each in opened.items() if each.has("masks")}
+    if not recalls:
         return
-    recall = proposal_recall(split)
-    if not recall.instances:
+    instances, most = (max(getattr(recall, name) for recall in recalls.values()) for name in ("instances", "most"))
+    if not instances:
         yield Section("proposals", "Proposals", ["The split has no annotated instances that proposals could find."])
         return
-    kept = sorted({number for number in (*KEPT, embedded) if number < recall.most} | {recall.most})
-    rows = [[name, *(f"{100 * recall.at(order, number):.1f}" for number in kept)] for order, name in ORDERS.items()]
-    text = [
-        f"How many of the {recall.instances} instances are found when each image keeps K proposals: recall, mean over the IoU "
-        "thresholds 0.50:0.05:0.95 (COCO's AR@K), in percent. "
-        f"No image has more than {recall.most} proposals; "
-        + (f"the {embedded} largest are embedded." if embedded < recall.most else "all are embedded.")
+    kept = sorted({number for number in (*KEPT, embedded) if number < most} | {most})
+    rows = [
+        [proposer, name, *(f"{100 * recall.at(order, number):.1f}" for number in kept)]
+        for proposer, recall in recalls.items()
+        for order, name in ORDERS.items()
     ]
-    if recall.without:
-        text.append(f"{recall.without} instances are in images whose masks failed, and count as not found.")
-    files["recall"] = recall_curves(recall, embedded)
-    alt = "AR@K against K: " + "; ".join(f"{row[0]}: {row[-1]} % with all proposals" for row in rows)
+    text = [
+        f"How many of the {instances} instances are found when each image keeps K proposals: recall, mean over the IoU "
+        "thresholds 0.50:0.05:0.95 (COCO's AR@K), in percent. "
+        f"No image has more than {most} proposals; "
+        + (f"the {embedded} largest are embedded." if embedded < most else "all are embedded.")
+    ]
+    text += [
+        f"{recall.without} instances are in images whose masks by {proposer} failed, and count as not found."
+        for proposer, recall in recalls.items()
+        if recall.without
+    ]
+    files["recall"] = recall_curves(recalls, embedded)
+    alt = "AR@K against K: " + "; ".join(f"{row[0]}, {row[1]}: {row[-1]} % with all proposals" for row in rows)
     plot = Plot(data_uri("png", files["recall"]), alt, f"{place}/recall.png")
-    yield Section("proposals", "Proposals", text, Table(["order", *(f"AR@{k}" for k in kept)], rows), [plot])
+    yield Section(
+        "proposals", "Proposals", text, Table(["proposer", "order", *(f"AR@{k}" for k in kept)], rows), [plot]
+    )
 
 
 def similarity_section(settings: Settings, split: str, missing: list[Missing]) -> Iterator[Section]:

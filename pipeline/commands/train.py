@@ -16,7 +16,7 @@ from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
 from pipeline.runs import Run, not_the_same, not_trained, resolve
 from pipeline.shard import require_device
 from stages.train.folder import held, kept
-from stages.train.run_digest import answering, column_digest, differences, identity, run_digest
+from stages.train.run_digest import CHOOSING, answering, column_digest, differences, identity, run_digest
 from stages.weights import locate
 from store import Split, open_split
 
@@ -201,7 +201,13 @@ def _interruption(error: BaseException) -> tuple[int, str] | None:
 def _open(settings: Settings, run: Run, split: str) -> Split:
     from stages.train.run import columns
 
-    return open_split(settings.store_path, settings.dataset, split, columns=sorted(columns(run.params, run.system)))
+    names = sorted(columns(run.params, run.system))
+    return open_split(settings.store_path, settings.dataset, split, columns=names, proposer=_proposer(run))
+
+
+def _proposer(run: Run) -> str | None:
+    """Whose masks a run chooses from; None where it chooses none."""
+    return run.params.proposer if run.system in CHOOSING else None
 
 
 def _weights(settings: Settings) -> Any:

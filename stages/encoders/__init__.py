@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stages.fields import Precision
 from stages.names import did_you_mean
-from stages.params import Precision
 from stages.proposers.sam import SAM_MODELS
 
 Vectors = npt.NDArray[np.float32]

@@ -54,7 +54,7 @@ def measure(case: Case, prediction: Prediction) -> Row:
 def measure_as_elisa(case: Case, prediction: Prediction) -> Row:
     """ELISA's released segmentation figures; the masks of an answer are those it chose, if it is their union, or the one it is."""
     question = case.question
-    if "instances" not in case.split.columns or (prediction.chosen and not has_choices(case.split)):
+    if not case.split.has("instances") or (prediction.chosen and not has_choices(case.split)):
         return {}
     size = question.height_px, question.width_px
     guesses = [] if prediction.segmentation is None else [prediction.segmentation]
@@ -67,7 +67,7 @@ def measure_as_elisa(case: Case, prediction: Prediction) -> Row:
 
 def has_choices(split: Split) -> bool:
     """Whether choices among candidates can be scored."""
-    return split.columns.keys() >= set(OF_CHOICES)
+    return all(split.has(name) for name in OF_CHOICES)
 
 
 def counts_for_elisa(case: Case) -> bool:

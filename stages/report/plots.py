@@ -42,17 +42,22 @@ def iou_histograms(systems: Mapping[str, Samples]) -> bytes:
     return _png(figure)
 
 
-def recall_curves(recall: Recall, embedded: int) -> bytes:
-    """AR@K against K, in both orders of the proposals. ``embedded``: so many of the largest are embedded."""
+def recall_curves(recalls: Mapping[str, Recall], embedded: int) -> bytes:
+    """AR@K against K of each proposer, in both orders of its masks. ``embedded``: this many of the largest are embedded."""
     figure = _figure(6.4, 3.8)
     axis = figure.subplots()
-    kept = np.arange(1, recall.most + 1)
-    for (order, name), style in zip(ORDERS.items(), ("-", "--"), strict=True):
-        axis.plot(kept, recall.average[order], style, marker="." if recall.most < 3 else None, label=name)
-    if embedded < recall.most:
+    most = max(recall.most for recall in recalls.values())
+    for number, (proposer, recall) in enumerate(recalls.items()):
+        kept = np.arange(1, recall.most + 1)
+        for (order, name), style in zip(ORDERS.items(), ("-", "--"), strict=True):
+            label = f"{proposer}, {name}"
+            axis.plot(
+                kept, recall.average[order], style, color=f"C{number}", marker="." if most < 3 else None, label=label
+            )
+    if embedded < most:
         axis.axvline(embedded, color="gray", linewidth=1, label=f"embedded: the {embedded} largest")
-    axis.set(xlabel="K, proposals kept of each image", ylabel="AR@K", ylim=(0, 1), xlim=(1, max(2, recall.most)))
-    if recall.most > 10:
+    axis.set(xlabel="K, proposals kept of each image", ylabel="AR@K", ylim=(0, 1), xlim=(1, max(2, most)))
+    if most > 10:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
     axis.set_title("Average recall of the instances, IoU 0.50:0.05:0.95", size="medium")

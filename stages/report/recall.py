@@ -53,7 +53,7 @@ def proposal_recall(split: Split) -> Recall:
     IoUs are those of ``match/instances`` where that column is open, else they are computed.
 
     Args:
-        split: with the columns ``images``, ``instances`` and ``masks``.
+        split: with the columns ``images``, ``instances`` and ``masks``, of several proposers with a choice of one.
     """
     found: dict[str, list[NDArray[np.int64]]] = {order: [] for order in ORDERS}
     most = without = 0
@@ -84,7 +84,7 @@ def _images(split: Split) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]
 
 
 def _iou(split: Split, image_index: int, masks: list[str], instances: list[str]) -> NDArray[np.float32]:
-    if "match/instances" not in split.columns:
+    if not split.has("match/instances"):
         return against_instances(masks, instances)[0]
     stored = split[image_index].rows("match/instances")[0]["iou"]
     return np.array(stored, np.float32).reshape(len(masks), len(instances))

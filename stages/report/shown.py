@@ -54,12 +54,12 @@ def show(
     panels = {
         "truth": truth_panel(_case(split, question, text_index, "proposals", top_k), size, _instances(split, question))
     }
-    if "masks" in split.columns:
+    if split.has("masks"):
         panels["proposals"] = _proposals(split, question, text_index, size, top_k)
     for name, answers in systems.items():
         key = (question.target_id, text_index)
         if key in answers.iou:
-            case = _case(split, question, text_index, answers.meta.setting, top_k)
+            case = _case(answers.split, question, text_index, answers.meta.setting, top_k)
             panels[name] = answer_panel(case, size, name, answers.predictions.get(key), answers.iou[key])
     shown = Shown(
         question.target_id,
@@ -111,10 +111,14 @@ def _picture(panel: Panel) -> Picture:
 
 @dataclass(frozen=True)
 class Answers:
-    """A system's predictions of a split and their IoU, as the evaluation counts it. samples: in the order of ``iou``."""
+    """A system's predictions of a split and their IoU, as the evaluation counts it.
+
+    samples: in the order of ``iou``. split: with the proposer that it chose from.
+    """
 
     meta: Meta
     predictions: Mapping[Key, Prediction]
     iou: Mapping[Key, float]
     samples: Samples
     missing: int
+    split: Split

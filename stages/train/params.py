@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.params import Fraction, Name, Params
+from stages.fields import Fraction, Name, Params
 
 Positive = Annotated[float, Field(gt=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
@@ -206,6 +206,8 @@ class TrainParams(Params):
     """Splits to train on."""
     mean: Name | None = None
     """The train mean that centred embeddings are minus, by its name in section means; null, the default: the only one there is."""
+    proposer: Name | None = None
+    """Whose masks elisa and llmseg choose from, a key of section proposers; null, the default: the first one's."""
     epochs: Annotated[int, Field(ge=1)]
     """Passes over their targets."""
     batch_size: Annotated[int, Field(ge=1)]

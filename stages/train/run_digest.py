@@ -25,6 +25,8 @@ VERSIONS = {"elisa": 3, "llmseg": 2, "lisa": 3}
 """System -> version of its training. One higher when the same parameters and data are to be trained again, as what they become
 has changed. Last: without a chat template, sequences begin with ``<s>``; elisa's ``loss_over: positions`` divides by the
 positions of the answers."""
+CHOOSING = ("elisa", "llmseg")
+"""Systems that choose among a proposer's masks; to the others ``proposer`` makes no difference."""
 SHORT = 12
 """Digits of a digest that names and messages show."""
 
@@ -123,6 +125,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool 
 def _deciding(values: Mapping[str, Any], system: str, prefix: str = "") -> dict[str, Any]:
     """Parameters without those that do not decide what a run becomes, and without new ones that mean what there was before."""
     left = {*HOW, *(f"{system}.{name}" for name in ANSWERING.get(system, ()))}
+    left |= set() if system in CHOOSING else {"proposer"}
     kept = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

@@ -14,6 +14,7 @@ from ..errors import DamagedStoreError
 from ..storage.objects import read_range
 from .column import Commit
 from .layout import parts_of, table_file
+from .names import without_proposer
 from .schema import PER_TARGET, TABLES
 from .shard import KEY, content_of, open_shard, overlay, raise_changed, record_text, unsealed, without_seal
 
@@ -66,7 +67,7 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
         table = pq.ParquetFile(_owned_by_arrow(data)).read(columns=None if fields is None else list(fields))
     except (pa.ArrowException, OSError) as error:  # OSError is what Arrow raises for a broken footer
         raise damaged(f"found no table: {error}") from error
-    _, name, _ = parts_of(commit.place)
+    name = without_proposer(parts_of(commit.place)[1])
     rows = sum(commit.counts) if name in PER_TARGET else len(commit.counts)
     if table.num_rows != rows:
         raise damaged(f"found {table.num_rows} rows, expected {rows}")

@@ -16,6 +16,7 @@ from ..format.arrays import AnyArray
 from ..format.column import ColumnMeta, Commit
 from ..format.layout import column_dir
 from ..format.lineage import Lineage, incoherence, no_column, require_readable
+from ..format.names import without_proposer
 from ..format.schema import OK, PER_TARGET
 from ..format.summary import distrust_summary
 from ..format.tables import read_table
@@ -43,6 +44,7 @@ class Column:
         self.meta = meta
         self.commits = commits
         self.check = check
+        self._per_target = without_proposer(meta.column) in PER_TARGET
         self._tables = tables or TableCache()
         self._shards: dict[int, ShardReader] = {}
         self._firsts: dict[int, list[int]] = {}
@@ -100,7 +102,7 @@ class Column:
             FailedImageError: the image has none because it failed; the message holds the reason.
         """
         commit, position = self.commit(image_index)
-        if self.meta.column not in PER_TARGET:
+        if not self._per_target:
             return commit.shard, range(position, position + 1)
         self._require_ok(commit, position, image_index)
         if commit.shard not in self._firsts:

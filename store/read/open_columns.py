@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..format.names import both_names, find_name, proposers_of
 from .column import Column
 from .forks import Lazy
 from .options import meant
@@ -15,13 +16,21 @@ class OpenColumns:
     """Open columns of one split, ``images`` always among them. :class:`store.split.Split` adds records and streams."""
 
     def __init__(
-        self, dataset: str, split: str, columns: dict[str, Column], images_root: Path | None, tables: TableCache
+        self,
+        dataset: str,
+        split: str,
+        columns: dict[str, Column],
+        images_root: Path | None,
+        tables: TableCache,
+        proposer: str | None = None,
     ) -> None:
         self.dataset, self.split = dataset, split
         self.columns = columns
+        self.proposer = proposer
         self.images_root = images_root
         self.tables = tables
         self._pictures: Pictures | None = None
+        self._names: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name}, {len(self)} images, columns: {', '.join(self.columns)})"
@@ -34,13 +43,33 @@ class OpenColumns:
     def __len__(self) -> int:
         return self.columns["images"].meta.images
 
+    @property
+    def proposers(self) -> tuple[str, ...]:
+        """The proposers whose columns are open."""
+        return proposers_of(self.columns)
+
+    def name_of(self, name: str) -> str | None:
+        """The column that a name stands for, which may leave the proposer out (:func:`find_name`); None: it is not open.
+
+        Raises:
+            StoreError: several proposers have such a column, and none was chosen.
+        """
+        if name not in self._names:
+            self._names[name] = find_name(name, self.columns, self.proposer)
+        return self._names[name]
+
+    def has(self, name: str) -> bool:
+        """Whether a column is open. Raises as :meth:`name_of`."""
+        return self.name_of(name) is not None
+
     def column(self, name: str) -> Column:
-        """A column by name; an unknown one raises KeyError with the choices."""
-        if name not in self.columns:
+        """A column by name; an unknown one raises KeyError with the choices. Raises as :meth:`name_of`."""
+        found = self.name_of(name)
+        if found is None:
             raise KeyError(
-                f"no column {name!r}; {meant(name, self.columns)}this split was opened with {', '.join(self.columns)}"
+                f"no column {name!r}; {meant(name, both_names(self.columns))}this split was opened with {', '.join(self.columns)}"
             )
-        return self.columns[name]
+        return self.columns[found]
 
     @Lazy
     def image_ids(self) -> tuple[str, ...]:

@@ -107,7 +107,12 @@ class Record:
 
     @Lazy
     def masks(self) -> list[Region]:
-        """SAM's proposals, largest first. Raises FailedImageError when the image has none because it failed."""
+        """The proposals, largest first.
+
+        Raises:
+            FailedImageError: the image has none because it failed.
+            StoreError: there are those of several proposers, and the split does not say which (:meth:`store.Split.of_proposer`).
+        """
         return self._regions("masks")
 
     @Lazy
@@ -119,11 +124,11 @@ class Record:
     def targets(self) -> list[dict[str, Any]]:
         """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open and ok.
 
-        Raises FailedImageError when they could not be read. An image whose masks failed has questions, without those lists.
+        Raises FailedImageError when they could not be read, StoreError as :attr:`masks` does. An image whose masks failed has
+        questions, without those lists.
         """
         targets = self.rows("targets")
-        match = self.split.columns.get("match/targets")
-        if match is None or not match.is_ok(self.image_index):
+        if not self.split.has("match/targets") or not self.split.column("match/targets").is_ok(self.image_index):
             return targets
         return [{**match, **target} for target, match in zip(targets, self.rows("match/targets"), strict=True)]
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import StoreError
 from ..format.arrays import AnyArray
+from ..format.names import without_proposer
 from ..format.schema import PER_TARGET, TABLES
 from ..overlap import against_targets, among_instances
 from ..read.column import Column
@@ -153,10 +154,12 @@ class BatchReader:
         if arrays:
             masks = min(_count(split.column(name), image) for name in arrays)
         else:
-            masks = len(self._field(split, "masks", "area", image))
+            masks = len(self._field(split, self.request.column_of("masks"), "area", image))
         if view is None:
             return Chosen(masks)
-        near = self._field(split, "match/instances", "iou", image) if view.drop_near_gt is not None else None
+        near = None
+        if view.drop_near_gt is not None:
+            near = self._field(split, self.request.column_of("match/instances"), "iou", image)
         instances = 0
         if view.with_gt:
             counts = [_count(split.column(companion(name)), image) for name in arrays]
@@ -167,9 +170,9 @@ class BatchReader:
         self, wanted: Wanted, places: list[tuple[int, int, int]], chosen: dict[tuple[int, int], Chosen]
     ) -> list[Any]:
         """A field (or whole rows) of each sample: of its image, of its target, or a list of all targets of its image."""
-        nested = wanted.column in PER_TARGET and not self.per_target
+        nested = wanted.table in PER_TARGET and not self.per_target
         if wanted.field is None:
-            names = [name for name in TABLES[wanted.column].names if name not in ("status", "error")]
+            names = [name for name in TABLES[wanted.table].names if name not in ("status", "error")]
             parts = [self._values(Wanted(wanted.column, name), places, chosen) for name in names]
             if nested:
                 return [
@@ -180,7 +183,7 @@ class BatchReader:
         columns = [split.column(wanted.column) for split in self.splits]
         readers: dict[tuple[int, int], Accessor] = {}
         picks = wanted.of_masks and bool(chosen)
-        per_target = wanted.column in PER_TARGET
+        per_target = wanted.table in PER_TARGET
         values = []
         for source, image, target in places:
             shard, rows = columns[source].rows(image)
@@ -215,11 +218,11 @@ class BatchReader:
         field = str(wanted.field)
         every = self._field(split, "instances", "segmentation", image)
         segmentation = every[:count]
-        if wanted.column == "match/targets":
+        if wanted.table == "match/targets":
             of_target = [self._field(split, "targets", name, image, target) for name in ("segmentation", "ignore")]
             names = ("iou", "iop", "iou_valid", "iop_valid")
             return dict(zip(names, against_targets(segmentation, *of_target), strict=True))[field]
-        if wanted.column == "match/instances":
+        if wanted.table == "match/instances":
             return list(dict(zip(("iou", "iop"), among_instances(every), strict=True))[field][:count])
         if field == "bbox":
             return sam_bbox(self._field(split, "instances", field, image)[:count])
@@ -231,7 +234,7 @@ class BatchReader:
         column = split.column(table)
         shard, rows = column.rows(image)
         return column.field(shard, field, self.request.fields.get(table, (field,)))(
-            rows[target] if table in PER_TARGET else rows.start
+            rows[target] if without_proposer(table) in PER_TARGET else rows.start
         )
 
     def _stack(self, batch: Batch, key: str, values: list[AnyArray]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import StoreError
+from ..format.names import both_names, proposers_of, with_proposer, without_proposer
 from ..format.schema import TABLES
 from ..read.column import Column
 from ..read.forks import Lazy
@@ -17,7 +18,7 @@ from ..read.options import listed, meant
 from .candidates import Candidates
 
 _MASKS, _INSTANCES = "mask_embeddings/", "instance_embeddings/"
-_OVERLAPS = ("match/targets", "match/instances")
+_OF_MASKS = ("masks", "match/targets", "match/instances")
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,13 @@ class Wanted:
 
     @property
     def of_masks(self) -> bool:
-        """Whether it has an entry a mask, which candidate sets choose from."""
-        return _MASKS in self.column or self.column in ("masks", *_OVERLAPS)
+        """Whether it has an entry per mask, which candidate sets choose from."""
+        return _MASKS in self.column or self.table in _OF_MASKS
+
+    @property
+    def table(self) -> str:
+        """Its column without the proposer: a key of ``TABLES`` where it is a table."""
+        return without_proposer(self.column)
 
 
 def named(columns: str | Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
@@ -44,20 +50,23 @@ def resolve(split: OpenColumns, name: str) -> Wanted:
 
     Raises:
         KeyError: it is neither; the message names what there is.
+        StoreError: several proposers have such a column, and none was chosen.
     """
-    if name in split.columns:
-        return Wanted(name, None, split.columns[name].meta.array is not None)
+    if column := split.name_of(name):
+        return Wanted(column, None, split.columns[column].meta.array is not None)
     table, _, field = name.rpartition(".")
-    if table in split.columns and table in TABLES:
-        if field not in TABLES[table].names:
-            names = TABLES[table].names
+    if (column := split.name_of(table)) and (schema := TABLES.get(without_proposer(column))):
+        if field not in schema.names:
+            names = schema.names
             raise KeyError(
                 f"the table {table} has no field {field!r}; {meant(field, names)}its fields are {', '.join(names)}"
             )
-        return Wanted(table, field)
-    fields = [f"{table}.{field}" for table in split.columns if table in TABLES for field in TABLES[table].names]
+        return Wanted(column, field)
+    known = both_names(split.columns)
+    tables = {column: TABLES.get(without_proposer(column), ()) for column in known}
+    fields = [f"{column}.{field.name}" for column, schema in tables.items() for field in schema]
     raise KeyError(
-        f"no column {name!r}; {meant(name, [*split.columns, *fields])}this split was opened with "
+        f"no column {name!r}; {meant(name, [*known, *fields])}this split was opened with "
         f"{', '.join(split.columns)}; fields are <table>.<field>"
     )
 
@@ -82,9 +91,23 @@ class Request:
         self.wanted = {key: resolve(splits[0], name) for key, name in names.items()}
         for split in splits[1:]:
             for key, name in names.items():
-                if resolve(split, name) != self.wanted[key]:
-                    raise StoreError(f"{name} is not the same thing in {split.name} and {splits[0].name}")
+                if (found := resolve(split, name)) != self.wanted[key]:
+                    raise StoreError(
+                        f"{name} is not the same thing in {split.name} ({found.column}) and {splits[0].name} "
+                        f"({self.wanted[key].column})"
+                    )
+        proposers = proposers_of(wanted.column for wanted in self.wanted.values() if wanted.of_masks)
+        if len(proposers) > 1:
+            raise StoreError(
+                f"found columns of the masks of several proposers, {', '.join(proposers)}: mask k of one is not mask k of another; "
+                "make a stream of each"
+            )
+        self.proposer = next(iter(proposers), None)
         self._check_shapes()
+
+    def column_of(self, table: str) -> str:
+        """The column of a table, of the masks' proposer where it has one: ``masks``, ``match/instances``."""
+        return table if self.proposer is None else with_proposer(table, self.proposer)
 
     @Lazy
     def needed(self) -> tuple[str, ...]:
@@ -92,12 +115,12 @@ class Request:
         names = [wanted.column for wanted in self.wanted.values()]
         view, arrays = self.candidates, self.mask_arrays
         if any(wanted.of_masks for wanted in self.wanted.values()):
-            names += [] if arrays else ["masks"]
+            names += [] if arrays else [self.column_of("masks")]
             if view is not None and view.drop_near_gt is not None:
-                names.append("match/instances")
+                names.append(self.column_of("match/instances"))
             if view is not None and view.with_gt:
                 names += [companion(name) for name in arrays]
-                tables = {wanted.column for wanted in self.wanted.values() if wanted.of_masks and not wanted.is_array}
+                tables = {wanted.table for wanted in self.wanted.values() if wanted.of_masks and not wanted.is_array}
                 names += ["instances"] if tables or not arrays else []
                 names += ["targets"] if "match/targets" in tables else []
         names += ["targets"] if self.per_target else []
@@ -115,8 +138,8 @@ class Request:
         found: dict[str, tuple[str, ...] | None] = {}
         for name in self.needed:
             asked = [wanted.field for wanted in self.wanted.values() if wanted.column == name and not wanted.is_array]
-            if name in TABLES:
-                more = also.get(name, set()) if self.candidates is not None or name == "masks" else set()
+            if (table := without_proposer(name)) in TABLES:
+                more = also.get(table, set()) if self.candidates is not None or table == "masks" else set()
                 found[name] = None if None in asked else tuple(sorted({str(field) for field in asked} | more))
         return found
 
@@ -163,8 +186,8 @@ class Request:
 
 
 def companion(name: str) -> str:
-    """The column with the instances' vectors of the encoder that made a column of masks."""
-    return name.replace(_MASKS, _INSTANCES)
+    """The column with the instances' vectors of the encoder that made a column of masks; centred, it has the same proposer."""
+    return (name if name.startswith("centered/") else without_proposer(name)).replace(_MASKS, _INSTANCES)
 
 
 def _rows(column: Column) -> int:

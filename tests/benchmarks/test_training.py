@@ -102,12 +102,18 @@ def flat(values: Any) -> np.ndarray:
 
 
 def test_what_is_rerun_is_what_the_originals_run(setting: Setting) -> None:
-    clip, dino, sam = "image_features/demo_clip", "mask_embeddings/demo_dinov2", "sam_features/demo_sam"
+    clip, dino, sam = "image_features/demo_clip", "mask_embeddings/sam/demo_dinov2", "sam_features/demo_sam"
     assert rerun_columns(setting, "elisa", "c1") == {clip} == rerun_columns(setting, "elisa", "b")
     assert rerun_columns(setting, "llmseg", "c1") == {clip, dino}
     assert rerun_columns(setting, "lisa", "c1") == {clip, sam}
     everything = rerun_columns(setting, "elisa", "c2")
-    assert {"masks", "match/instances", sam, clip, "centered/demo/instance_embeddings/demo_alphaclip"} <= everything
+    assert {
+        "masks/sam",
+        "match/sam/instances",
+        sam,
+        clip,
+        "centered/demo/instance_embeddings/sam/demo_alphaclip",
+    } <= everything
 
 
 def test_the_original_s_encoder_of_sam_is_segment_anything_s(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +137,7 @@ def test_json_holds_what_the_store_holds(setting: Setting, tmp_path: Path) -> No
     lines = Lines(setting, "elisa", tmp_path / "lines")
     for record in setting.open():
         masks, instances = lines.masks(record.path)
-        centered = "centered/demo/{}_embeddings/demo_alphaclip"
+        centered = "centered/demo/{}_embeddings/sam/demo_alphaclip"
         np.testing.assert_allclose(masks, record[centered.format("mask")], atol=2e-3)
         np.testing.assert_allclose(instances, record[centered.format("instance")], atol=2e-3)
         assert len(lines.lines[record.path]["gt_shapes"]) == len(record.instances)

@@ -71,18 +71,24 @@ class Project:
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
         values |= {"store": str(self.store), "dataset": "tiny", "splits": ["train", "val"], "shard_images": 2}
         values["index"]["root"] = str(self.data)
-        values["masks"] |= {"max_masks": 16, "save_features": True, **ANY_MASK}
-        values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
+        values["proposers"] = {"sam": {"model": "demo_sam", **ANY_MASK}}
+        values["train"]["proposer"] = "sam"
+        values["embed"] |= {
+            "max_masks": 16,
+            "mask_encoders": ["demo_alphaclip", "demo_sam"],
+            "image_encoders": ["demo_clip"],
+        }
         values |= {"means": {"tiny": {"train": ["train"]}}, "report": {"similarity_vectors": 8}}
         values["run"] |= {"report_dir": str(self.folder / "report"), "train_dir": str(self.folder / "trained")}
         values["run"] |= {"cache_dir": str(self.folder / "cache")}
         values["run"] |= {"device": "cpu", "threads": 1, "max_failures": 0}
         for name, value in changes.items():
-            section, _, key = name.partition("__")
-            if key:
-                values[section] = {**(values[section] or {}), key: value}
-            else:
-                values[section] = value
+            *sections, key = name.split("__")
+            place = values
+            for section in sections:
+                place[section] = {**(place[section] or {})}
+                place = place[section]
+            place[key] = value
         self.values = values
         self.params.write_text(yaml.safe_dump(values, sort_keys=False))
 

@@ -55,11 +55,11 @@ def test_what_a_store_of_pictures_holds(pictures: Any) -> None:
     assert "val: 3 images, 3 of them without annotation" in text
     assert "failed" not in text
     split = open_split(pictures.store, "tiny", "val")
-    assert len(split["one"]["mask_embeddings/demo_sam"]) == min(16, len(split["one"].masks))
+    assert len(split["one"]["mask_embeddings/sam/demo_sam"]) == min(16, len(split["one"].masks))
     for read in (
         lambda record: record.instances,
         lambda record: record.targets,
-        lambda record: record["centered/tiny/instance_embeddings/demo_sam"],
+        lambda record: record["centered/tiny/instance_embeddings/sam/demo_sam"],
     ):
         with pytest.raises(FailedImageError, match=r"no annotation: expected val/one.json"):
             read(split["one"])
@@ -93,8 +93,8 @@ def test_a_lost_annotation_is_seen_and_comes_back(mixed: Any) -> None:
 def test_streams_leave_out_what_has_no_annotation_and_say_so(mixed: Any) -> None:
     mixed.build("index", "extract", "normalize")
     split = open_split(mixed.store, "tiny", "val")
-    assert len(split.stream(["mask_embeddings/demo_sam"]).schedule.sets["val"].image) == 5
-    for columns in (["targets.texts"], ["instance_embeddings/demo_sam"], ["match/instances"]):
+    assert len(split.stream(["mask_embeddings/sam/demo_sam"]).schedule.sets["val"].image) == 5
+    for columns in (["targets.texts"], ["instance_embeddings/demo_sam"], ["match/sam/instances"]):
         stream = split.stream(columns)  # failed="raise": nothing failed
         seen = np.concatenate([batch["image_index"] for batch in stream])
         assert [split.image_ids[number] for number in seen] == ["fox", "hen"], columns
@@ -143,5 +143,5 @@ def test_an_image_that_failed_is_not_absent(tiny: Any) -> None:
 
 def test_time_is_estimated_with_absent_images(pictures: Any) -> None:
     pictures.build("index", "extract --split train")
-    done = pictures.run("extract", "--split", "train", "--dry-run", before=("--set", "masks.points_per_side=3"))
+    done = pictures.run("extract", "--split", "train", "--dry-run", before=("--set", "proposers.sam.points_per_side=3"))
     assert done.code == 0, done.err

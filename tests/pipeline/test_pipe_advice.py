@@ -16,7 +16,7 @@ import typer
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"python cli\.py ([^;,\n()`\"]*[^;,\n()`\". ])")
 OPTIONS = re.compile(r"these go right after cli\.py: (.*)\)")
-OTHER_MASKS = ("--set", "masks.points_per_side=3")
+OTHER_MASKS = ("--set", "proposers.sam.points_per_side=3")
 
 
 def _text(node: ast.AST) -> str | None:
@@ -96,13 +96,13 @@ def flip(path: Path) -> None:
 
 
 def a_flipped_bit(project: Any) -> Any:
-    flip(project.store / "tiny/masks/val/00001.parquet")
+    flip(project.store / "tiny/masks/sam/val/00001.parquet")
     return project.run("verify", "--deep", "--split", "val")
 
 
 def a_flipped_bit_that_a_stage_reads(project: Any) -> Any:
-    flip(project.store / "tiny/masks/val/00001.parquet")
-    (project.store / "tiny/match/targets/val/00001.parquet").unlink()
+    flip(project.store / "tiny/masks/sam/val/00001.parquet")
+    (project.store / "tiny/match/sam/targets/val/00001.parquet").unlink()
     return project.run("extract", "--split", "val")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-ARRAYS = ("mask_embeddings/demo_alphaclip", "mask_embeddings/demo_sam", "image_features/demo_clip")
+ARRAYS = ("mask_embeddings/sam/demo_alphaclip", "mask_embeddings/sam/demo_sam", "image_features/demo_clip")
 INSTANCES = ("instance_embeddings/demo_alphaclip", "instance_embeddings/demo_sam")
 FEATURES = ("sam_features/demo_sam",)
 ENCODERS = ("demo_alphaclip", "demo_sam")
@@ -57,14 +57,16 @@ def test_an_added_image_goes_to_the_end_and_recomputes_the_last_shard_alone(fini
     assert "masks val: up to date" in plan
     assert finished.recomputed(before) == shards("train", ("images", "instances", "targets"), 2)
     finished.build("extract --split train")
-    every = ("images", "instances", "targets", "masks", "match/targets", "match/instances")
+    every = ("images", "instances", "targets", "masks/sam", "match/sam/targets", "match/sam/instances")
     every += ARRAYS + INSTANCES + FEATURES
     assert finished.recomputed(before) == shards("train", every, 2)
     finished.build("normalize")  # a new train image: another mean, so every split is centred anew
-    centered = tuple(f"centered/tiny/{name}" for name in (*ARRAYS[:2], *INSTANCES))
+    centered = tuple(
+        f"centered/tiny/{kind}_embeddings/sam/{name}" for kind in ("mask", "instance") for name in ENCODERS
+    )
     assert finished.recomputed(before) == shards("train", every, 2) | shards("train", centered, 0, 1, 2) | shards(
         "val", centered, 0, 1
-    ) | {f"means/tiny/{name}#0" for name in ENCODERS}
+    ) | {f"means/tiny/sam/{name}#0" for name in ENCODERS}
     assert finished.run("verify", "--deep", "--complete").code == 0
 
 
@@ -76,14 +78,14 @@ def test_an_edited_image_recomputes_its_shard_alone(finished: Any) -> None:
     assert any("val/gnu.png" in reason and "changed" in reason for reason in reasons)
     finished.build("index")
     columns = finished.info()["splits"]["val"]["columns"]
-    assert why(columns["masks"]) == ["images changed"]
-    assert columns["masks"]["shards"].items() >= {"done": 1, "missing": 0, "stale": 1}.items()
+    assert why(columns["masks/sam"]) == ["images changed"]
+    assert columns["masks/sam"]["shards"].items() >= {"done": 1, "missing": 0, "stale": 1}.items()
     done = finished.run("extract", "--split", "val", "--stage", "embed")
     assert done.code == 2  # masks of the old picture, pixels of the new one
-    assert "masks shard 0 is stale" in done.err
+    assert "masks/sam shard 0 is stale" in done.err
     assert "extract --split val --stage masks" in done.err
     finished.build("extract")
-    every = ("images", "instances", "targets", "masks", "match/targets", "match/instances")
+    every = ("images", "instances", "targets", "masks/sam", "match/sam/targets", "match/sam/instances")
     assert finished.recomputed(old) == shards("val", every + ARRAYS + INSTANCES + FEATURES, 0)
     finished.build("normalize")
     assert not {name for name in finished.recomputed(old) if name.startswith(("train", "means"))}
@@ -104,11 +106,11 @@ def test_a_removed_image_keeps_its_number_and_comes_back_to_it(finished: Any, tm
     assert "failed" not in done.err
     assert image_rows(finished, "train") == before | {"bee": (1, "removed")}
     finished.build("extract", "normalize")
-    assert {name for name in finished.recomputed(old) if name.startswith("masks/train")} == {"masks/train#0"}
+    assert {name for name in finished.recomputed(old) if name.startswith("masks/sam/train")} == {"masks/sam/train#0"}
     for name, commit in finished.commits().items():
         if name.startswith("train/") and name.endswith("#0"):
             assert commit["status"] == ["ok", "removed"], name
-    assert finished.info()["splits"]["train"]["columns"]["masks"]["status"] == {"ok": 4, "removed": 1}
+    assert finished.info()["splits"]["train"]["columns"]["masks/sam"]["status"] == {"ok": 4, "removed": 1}
     assert finished.run("verify", "--deep", "--complete").code == 0
     for path, data in zip(files, kept, strict=True):
         path.write_bytes(data)
@@ -124,7 +126,7 @@ def test_an_edited_annotation_leaves_masks_and_pictures_alone(finished: Any) -> 
     assert why(columns["targets"]) == ["val/hen.json changed"]
     assert columns["images"]["why"] == []
     finished.build("index", "extract")
-    changed = ("instances", "targets", "match/targets", "match/instances", *INSTANCES)
+    changed = ("instances", "targets", "match/sam/targets", "match/sam/instances", *INSTANCES)
     assert finished.recomputed(old) == shards("val", changed, 1)
 
 
@@ -150,26 +152,28 @@ def test_an_annotation_that_comes_later_heals_its_image_down_to_the_last_column(
     path.unlink()
     finished.build("index --split train")
     finished.build("index", "extract", "normalize")
-    last = "centered/tiny/instance_embeddings/demo_sam/val#0"
+    last = "centered/tiny/instance_embeddings/sam/demo_sam/val#0"
     assert finished.commits()[last]["status"] == ["ok", "absent"]
-    assert finished.commits()["match/targets/val#0"]["status"] == ["ok", "absent"]
+    assert finished.commits()["match/sam/targets/val#0"]["status"] == ["ok", "absent"]
     # No region at all: the bytes of the embeddings stay the same, and still the image has an annotation now.
     path.write_text(json.dumps({**json.loads(kept), "shapes": []}))
     finished.build()
     assert finished.commits()[last]["status"] == ["ok", "ok"]
-    assert finished.commits()["match/targets/val#0"]["status"] == ["ok", "ok"]
+    assert finished.commits()["match/sam/targets/val#0"]["status"] == ["ok", "ok"]
 
 
 def test_larger_shards_leave_nothing_behind(finished: Any) -> None:
     finished.configure(shard_images=4)
-    reasons = finished.info()["splits"]["train"]["columns"]["masks"]["why"]
+    reasons = finished.info()["splits"]["train"]["columns"]["masks/sam"]["why"]
     assert any("shard_images: 2 -> 4" in reason for reason in reasons)
     finished.build("index --split val", "extract --split val")
     done = finished.run("verify", "--deep", "--split", "val")
     assert done.code == 0, done.out
 
 
-@pytest.mark.parametrize("name", ["masks/val/00000.parquet", "masks/val/column.json", "images/val/00000.parquet"])
+@pytest.mark.parametrize(
+    "name", ["masks/sam/val/00000.parquet", "masks/sam/val/column.json", "images/val/00000.parquet"]
+)
 def test_info_and_extract_go_on_beside_a_damaged_record(finished: Any, name: str) -> None:
     path = finished.store / "tiny" / name
     data = path.read_bytes()

@@ -129,7 +129,7 @@ def killed_in_masks(folder: Path) -> None:
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert not (folder / "data/store/tiny/masks/test/00001.parquet").exists()
+    assert not (folder / "data/store/tiny/masks/sam/test/00001.parquet").exists()
 
 
 def test_it_is_whole_and_a_second_run_is_a_no_op(project: Path) -> None:
@@ -161,12 +161,12 @@ def stages(*names: str) -> set[str]:
 RERUN = {
     "shard_images=2": EVERY,
     "index.max_pixels=5000": stages("index"),
-    "index.max_instances=32": stages("index", "embed"),
+    "embed.max_instances=32": stages("masks", "embed", "normalize"),
     "index.encoding=gbk": stages("index"),
-    "masks.max_masks=32": stages("embed"),
-    "masks.points_per_side=3": stages("masks"),
-    "masks.min_mask_region_area=4": stages("masks"),
-    "masks.precision=bfloat16": stages("masks"),
+    "embed.max_masks=32": stages("embed"),
+    "proposers.sam.points_per_side=3": stages("masks"),
+    "proposers.sam.min_mask_region_area=4": stages("masks"),
+    "proposers.sam.precision=bfloat16": stages("masks"),
     "embed.precision=bfloat16": stages("embed"),
     "embed.mask_encoders=[demo_alphaclip]": stages("embed", "normalize"),
     "embed.image_encoders=[demo_clip]": stages("embed"),
@@ -237,7 +237,7 @@ def test_back_to_an_older_revision_and_forth(project: Path) -> None:
     assert "0 missing, 0 stale" in run(project, *complete)
     run(project, "git", "checkout", "--quiet", "-")
     assert "data/store/means/tiny" in run(project, "dvc", "checkout", code=255)
-    assert "train/centered/tiny/mask_embeddings/demo_sam: 2 of 2 shards not done (missing)" in run(
+    assert "train/centered/tiny/mask_embeddings/sam/demo_sam: 2 of 2 shards not done (missing)" in run(
         project, *complete, code=4
     )
     ran = re.findall("Running stage '(.*)'", dvc(project, "repro", "verify"))

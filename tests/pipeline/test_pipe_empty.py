@@ -40,7 +40,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory, finished_once: Any) -> Any
         add(project, split, "drawn", drawn, INSIDE)
         add(project, split, "line", grey[:1], [[0, 0], [9, 0], [9, 1]])
         add(project, split, "point", grey[:1, :1], [[0, 0], [1, 0], [1, 1]])
-    project.configure(embed__mask_encoders=list(ENCODERS), masks__points_per_side=4)
+    project.configure(embed__mask_encoders=list(ENCODERS), proposers__sam__points_per_side=4)
     project.build()
     return project
 
@@ -56,7 +56,7 @@ def vectors(project: Any, place: str) -> np.ndarray:
 
 
 def test_every_proposal_has_pixels_and_finite_scores(nothing: Any) -> None:
-    rows = table(nothing, "masks/train")
+    rows = table(nothing, "masks/sam/train")
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert len(rows[0]["area"]) == 0, "of one colour the demo's model makes empty masks alone"
     assert len(rows[1]["area"]) > 0
@@ -70,16 +70,20 @@ def test_every_proposal_has_pixels_and_finite_scores(nothing: Any) -> None:
 def test_zero_vectors_have_no_vote_and_stay_zero(nothing: Any, encoder: str) -> None:
     voting = []
     for split in ("train", "val"):
-        for kind, name in (("mask_embeddings", "masks"), ("instance_embeddings", "instances")):
-            raw, moved = (vectors(nothing, f"{base}{kind}/{encoder}/{split}") for base in ("", "centered/tiny/"))
+        for column, name in (
+            (f"mask_embeddings/sam/{encoder}", "masks/sam"),
+            (f"instance_embeddings/{encoder}", "instances"),
+        ):
+            moved_to = f"centered/tiny/{column.partition('/')[0]}/sam/{encoder}"
+            raw, moved = (vectors(nothing, f"{each}/{split}") for each in (column, moved_to))
             for row, before, after in zip(table(nothing, f"{name}/{split}"), raw, moved, strict=True):
                 count = min(len(row["area"]), len(before))
                 assert before[:count].any(axis=1).tolist() == [area > 0 for area in row["area"][:count]]
                 assert after[:count].any(axis=1).tolist() == [area > 0 for area in row["area"][:count]]
                 if split == "train":
                     voting.append(before[:count][before[:count].any(axis=1)].astype(np.float64))
-    commit = read_commit(nothing.store / "means/tiny" / encoder, 0)
-    mean = zarr.open_array(nothing.store / "means/tiny" / encoder, mode="r")[0]
+    commit = read_commit(nothing.store / "means/tiny/sam" / encoder, 0)
+    mean = zarr.open_array(nothing.store / "means/tiny/sam" / encoder, mode="r")[0]
     together = np.concatenate(voting)
     assert commit.extra["count"] == len(together)
     np.testing.assert_allclose(mean, together.mean(axis=0), rtol=1e-9, atol=1e-12)
@@ -90,4 +94,4 @@ def test_the_rest_of_the_pipeline_goes_on(nothing: Any) -> None:
     report = json.loads(
         (Path(nothing.values["run"]["report_dir"]) / nothing.values["dataset"] / "normalize.json").read_text()
     )
-    assert set(report["tiny"]) == set(ENCODERS)
+    assert set(report["tiny"]) == {f"sam/{encoder}" for encoder in ENCODERS}

@@ -68,43 +68,48 @@ def test_the_stock_readers_read_every_file(built: Any) -> None:
     assert {path for path in files if path.parent.name != "log"} == seen
 
 
+def vector_columns(encoder: str) -> dict[str, str]:
+    """Column of vectors -> table of what they are of."""
+    return {f"mask_embeddings/sam/{encoder}": "masks", f"instance_embeddings/{encoder}": "instances"}
+
+
 def test_padding_is_nan_and_centred_is_embedding_minus_mean(built: Any) -> None:
     for split in ("train", "val"):
-        base = built.store / "tiny"
         opened = open_split(built.store, "tiny", split)
         for encoder in built.values["embed"]["mask_encoders"]:
-            mean = zarr.open_array(built.store / "means/tiny" / encoder, mode="r")[0]
+            mean = zarr.open_array(built.store / "means/tiny/sam" / encoder, mode="r")[0]
             assert mean.dtype == np.float64
-            for kind, table in (("mask_embeddings", "masks"), ("instance_embeddings", "instances")):
-                raw = zarr.open_array(base / kind / encoder / split, mode="r")[:]
-                centered = zarr.open_array(base / "centered/tiny" / kind / encoder / split, mode="r")[:]
+            for column, table in vector_columns(encoder).items():
+                moved_to = f"centered/tiny/{column.partition('/')[0]}/sam/{encoder}"
+                raw, centered = (
+                    zarr.open_array(built.store / "tiny" / name / split, mode="r")[:] for name in (column, moved_to)
+                )
                 for record, vectors, moved in zip(opened, raw, centered, strict=True):
                     count = min(len(getattr(record, table)), raw.shape[1])
                     assert np.isfinite(vectors[:count]).all()
                     assert np.isnan(vectors[count:]).all()
                     expected = (vectors.astype(np.float64) - mean).astype(np.float16)
                     np.testing.assert_array_equal(moved, expected)  # padding stays NaN
-                    np.testing.assert_array_equal(record[f"{kind}/{encoder}"], vectors[:count])
+                    np.testing.assert_array_equal(record[column], vectors[:count])
 
 
 def test_the_mean_is_the_plain_mean_over_every_train_vector(built: Any) -> None:
     for encoder in built.values["embed"]["mask_encoders"]:
-        base = built.store / "tiny"
-        rows = [
-            zarr.open_array(base / kind / encoder / "train", mode="r")[:]
-            for kind in ("mask_embeddings", "instance_embeddings")
-        ]
+        columns = vector_columns(encoder)
+        rows = [zarr.open_array(built.store / "tiny" / column / "train", mode="r")[:] for column in columns]
         vectors = np.concatenate([part.reshape(-1, part.shape[-1]) for part in rows]).astype(np.float64)
         vectors = vectors[np.isfinite(vectors).all(axis=1)]
-        mean = zarr.open_array(built.store / "means/tiny" / encoder, mode="r")[0]
+        mean = zarr.open_array(built.store / "means/tiny/sam" / encoder, mode="r")[0]
         np.testing.assert_allclose(mean, vectors.mean(axis=0), rtol=1e-12, atol=1e-12)
-        commit = read_commit(built.store / "means/tiny" / encoder, 0)
+        commit = read_commit(built.store / "means/tiny/sam" / encoder, 0)
         assert commit is not None
         assert commit.extra == {"count": len(vectors), "norm": pytest.approx(np.linalg.norm(mean))}
     report = json.loads((built.folder / "report/tiny/normalize.json").read_text())
-    assert set(report["tiny"]) == set(built.values["embed"]["mask_encoders"])
+    assert set(report["tiny"]) == {f"sam/{encoder}" for encoder in built.values["embed"]["mask_encoders"]}
     for split in ("train", "val"):
-        assert (built.folder / f"report/tiny/similarity/tiny/{split}-demo_sam.png").read_bytes().startswith(b"\x89PNG")
+        assert (
+            (built.folder / f"report/tiny/similarity/tiny/{split}-sam-demo_sam.png").read_bytes().startswith(b"\x89PNG")
+        )
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with numpy 2
@@ -116,7 +121,7 @@ def test_match_equals_pycocotools(built: Any) -> None:
             size = masks[0]["size"]
             assert [region["area"] for region in record.masks] == sorted((coco.area(m) for m in masks), reverse=True)
             shard, position = divmod(record.image_index, built.values["shard_images"])
-            row = record.split.column("match/instances").table(shard).to_pylist()[position]
+            row = record.split.column("match/sam/instances").table(shard).to_pylist()[position]
             instances = [region.coco() for region in record.instances]
             assert [list(region["bbox"]) for region in record.instances] == [coco.toBbox(m).tolist() for m in instances]
             if instances:

@@ -50,11 +50,11 @@ def test_other_parameters_and_other_work_are_no_evidence(finished: Any) -> None:
         shutil.rmtree(folder)
     settings = load_settings(finished.params)
     plans = [plan for plan in plan_split(settings, "val")[0] if plan.spec.stage == "match"]
-    todo = {0: ["match/targets", "match/instances"]}
+    todo = {0: ["match/sam/targets", "match/sam/instances"]}
     found = estimate(Look(settings), plans, todo)
     assert found is not None
     assert found.gpu_bytes is None
     assert found.bytes > 0
-    assert estimate(Look(settings), plans, {0: ["match/targets"]}) is None  # it was never computed alone
+    assert estimate(Look(settings), plans, {0: ["match/sam/targets"]}) is None  # it was never computed alone
     other = load_settings(finished.params, ["run.threads=7"])
     assert estimate(Look(other), plans, todo) is None

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def ready(empty: Any) -> tuple[Settings, Known]:
     """Settings of a store that holds ``d/val``."""
-    empty.configure(dataset="d", splits=["val", "other"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val", "other"], means={"tiny": {"train": ["val"]}}, embed__max_masks=16)
     return load_settings(empty.params), full_store(empty.store)
 
 
@@ -124,12 +124,12 @@ def test_the_protocol_has_a_table_of_its_own(
         evaluate_command(settings, "val", path, protocol="gres")
 
 
-@pytest.mark.parametrize("gone", ["masks", "match/instances"])
+@pytest.mark.parametrize("gone", ["masks/sam", "match/sam/instances"])
 def test_predictions_are_scored_before_there_are_proposals(
     ready: tuple[Settings, Known], tmp_path: Path, gone: str
 ) -> None:
     settings, known = ready
-    shutil.rmtree(settings.store_path / "d" / "val" / gone)
+    shutil.rmtree(settings.store_path / "d" / gone / "val")
     path = tmp_path / "theirs.parquet"
     write(path, Meta("theirs", "d", "val"), answers(known))
     text, figures = evaluate_command(settings, "val", path)
@@ -149,7 +149,7 @@ def test_a_damaged_table_is_no_table_that_is_not_there(ready: tuple[Settings, Kn
     settings, known = ready
     path = tmp_path / "theirs.parquet"
     write(path, Meta("theirs", "d", "val"), answers(known))
-    (settings.store_path / "d/masks/val/column.json").write_text("{")
+    (settings.store_path / "d/masks/sam/val/column.json").write_text("{")
     with pytest.raises(DamagedStoreError, match="masks"):
         evaluate_command(settings, "val", path)
 
@@ -228,7 +228,7 @@ def test_what_a_file_or_folder_is_called(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_predictions_for_images_that_are_not_asked_about(empty: Any, tmp_path: Path) -> None:
     """In ours and in theirs alike: counted, named and not scored."""
-    empty.configure(dataset="d", splits=["val", "other"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val", "other"], means={"tiny": {"train": ["val"]}}, embed__max_masks=16)
     settings = load_settings(empty.params)
     mask, nothing = rle.encode(np.ones((4, 6), bool)), rle.encode(np.zeros((4, 6), bool))
     images = {"images": write_images(empty.store, 3, failed={1: "truncated"})}
@@ -311,7 +311,7 @@ def test_what_cannot_be_evaluated(ready: tuple[Settings, Known], tmp_path: Path)
 
 
 def test_the_command_line(empty: Any, tmp_path: Path) -> None:
-    empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, embed__max_masks=16)
     known = full_store(empty.store)
     path = tmp_path / "theirs.json"
     coco = [{"size": [4, 6], "counts": answer.segmentation} for answer in answers(known)]

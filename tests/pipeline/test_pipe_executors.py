@@ -39,7 +39,7 @@ SIZES = {"train": (2, 2, 1), "val": (2, 1)}
 
 
 def of_stage(values: dict[str, Any], stage: str) -> dict[str, Any]:
-    """The shards of a stage's columns; a mean is ``means/tiny/ENCODER#0``."""
+    """The shards of a stage's columns; a mean is ``means/tiny/sam/ENCODER#0``."""
     return {name: value for name, value in values.items() if name.split("/")[0] in FOLDERS[stage]}
 
 
@@ -110,7 +110,7 @@ class TestConformance:
 
 
 def test_an_error_in_a_worker_is_the_callers(tiny: Any, scheduler: str, tmp_path: Path) -> None:
-    tiny.configure(masks__model="sam_vit_b", embed__mask_encoders=[], run__weights_dir=str(tmp_path / "none"))
+    tiny.configure(proposers__sam__model="sam_vit_b", embed__mask_encoders=[], run__weights_dir=str(tmp_path / "none"))
     tiny.build("index --split val")
     done = tiny.run("extract", "--split", "val", "--stage", "masks", "--scheduler", scheduler)
     assert done.code == 2
@@ -126,9 +126,9 @@ def test_a_local_cluster_starts_and_ends_with_the_command(tiny: Any, finished_on
 
 
 def test_a_done_shard_is_replaced_only_when_asked(tmp_path: Path) -> None:
-    folder = column_dir(tmp_path, "d/mask_embeddings/x/val")
+    folder = column_dir(tmp_path, "d/mask_embeddings/sam/x/val")
     meta = begin_column(folder, array_meta(4))
-    place = "d/mask_embeddings/x/val"
+    place = "d/mask_embeddings/sam/x/val"
     first, second = (ShardData(vectors([2] * 4, seed=seed), [2] * 4, [OK] * 4) for seed in (1, 2))
     kept = write_shard(folder, meta, place, 0, first, {}, None, {})
     with pytest.warns(UserWarning, match="theirs is kept"):

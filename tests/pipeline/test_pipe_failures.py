@@ -79,18 +79,18 @@ def test_failed_images_are_rows_with_reasons_and_the_rest_goes_on(failing: Any) 
     assert failing.run("verify", "--deep", "--complete").code == 0
     split = open_split(failing.store, "tiny", "val")
     for name in ("fine", "unasked"):
-        assert split[name]["mask_embeddings/demo_sam"].shape == (min(16, len(split[name].masks)), 64)
+        assert split[name]["mask_embeddings/sam/demo_sam"].shape == (min(16, len(split[name].masks)), 64)
     for name in REASONS:
         assert split[name].status == "failed"
         for column in (
-            "mask_embeddings/demo_sam",
-            "centered/tiny/instance_embeddings/demo_sam",
+            "mask_embeddings/sam/demo_sam",
+            "centered/tiny/instance_embeddings/sam/demo_sam",
             "sam_features/demo_sam",
         ):
             with pytest.raises(FailedImageError, match="image: "):
                 split[name][column]
     with pytest.raises(FailedImageError, match="no annotation: expected val/unasked.json"):
-        split["unasked"]["centered/tiny/instance_embeddings/demo_sam"]
+        split["unasked"]["centered/tiny/instance_embeddings/sam/demo_sam"]
     info = failing.run("info").out
     assert "failed: 1 x no image file val/lonely.jpg" in info
 
@@ -131,22 +131,22 @@ def test_features_that_are_not_finite_fail_their_image_alone(tiny: Any, monkeypa
     done = tiny.run("extract", "--split", "val")
     assert done.code == 1
     assert "1 images failed, more than run.max_failures (0)" in done.err
-    assert "1 x mask_embeddings/demo_sam: non-finite features: values outside float16 from float32" in done.err
-    assert tiny.commits()["mask_embeddings/demo_sam/val#0"]["status"] == ["ok", "failed"]
+    assert "1 x mask_embeddings/sam/demo_sam: non-finite features: values outside float16 from float32" in done.err
+    assert tiny.commits()["mask_embeddings/sam/demo_sam/val#0"]["status"] == ["ok", "failed"]
     monkeypatch.undo()
     from pipeline.shard import _loaded
 
     _loaded.clear()
     assert tiny.run("extract", "--split", "val").code == 1  # it stays failed until somebody asks
     tiny.build("extract --split val --retry-failed")
-    assert tiny.commits()["mask_embeddings/demo_sam/val#0"]["status"] == ["ok", "ok"]
+    assert tiny.commits()["mask_embeddings/sam/demo_sam/val#0"]["status"] == ["ok", "ok"]
 
 
 def test_limit_works_on_whole_shards_and_is_final(tiny: Any) -> None:
     tiny.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
     tiny.build("index --split train", "extract --split train --limit 3")
     columns = tiny.info()["splits"]["train"]["columns"]
-    for name in ("masks", "mask_embeddings/demo_sam", "match/targets"):
+    for name in ("masks/sam", "mask_embeddings/sam/demo_sam", "match/sam/targets"):
         assert columns[name]["shards"].items() >= {"done": 2, "missing": 1, "stale": 0}.items(), name
     before = tiny.times()
     tiny.build("extract --split train --limit 4")
@@ -159,14 +159,16 @@ def test_limit_works_on_whole_shards_and_is_final(tiny: Any) -> None:
 def test_encoder_leaves_the_others_alone(tiny: Any) -> None:
     tiny.build("index --split val", "extract --split val --encoder demo_sam")
     columns = tiny.info()["splits"]["val"]["columns"]
-    assert columns["masks"]["shards"]["done"] == columns["match/targets"]["shards"]["done"] == 2
-    assert columns["mask_embeddings/demo_sam"]["shards"]["done"] == 2
-    assert columns["mask_embeddings/demo_alphaclip"]["shards"]["missing"] == 2
+    assert columns["masks/sam"]["shards"]["done"] == columns["match/sam/targets"]["shards"]["done"] == 2
+    assert columns["mask_embeddings/sam/demo_sam"]["shards"]["done"] == 2
+    assert columns["mask_embeddings/sam/demo_alphaclip"]["shards"]["missing"] == 2
     assert columns["image_features/demo_clip"]["shards"]["missing"] == 2
 
 
 def test_missing_or_other_weights_name_the_command(tiny: Any, tmp_path: Path) -> None:
-    tiny.configure(masks__model="sam_vit_b", embed__mask_encoders=[], run__weights_dir=str(tmp_path / "weights"))
+    tiny.configure(
+        proposers__sam__model="sam_vit_b", embed__mask_encoders=[], run__weights_dir=str(tmp_path / "weights")
+    )
     tiny.build("index --split val")
     done = tiny.run("extract", "--split", "val", "--stage", "masks")
     assert done.code == 2
@@ -184,8 +186,8 @@ def test_missing_or_other_weights_name_the_command(tiny: Any, tmp_path: Path) ->
 
 def test_what_there_is_can_be_looked_at_before_the_weights_are_there(tiny: Any, tmp_path: Path) -> None:
     tiny.configure(
-        masks__model="sam_vit_b",
-        masks__save_features=False,
+        proposers__sam__model="sam_vit_b",
+        embed__sam_features=[],
         embed__mask_encoders=["alphaclip_vit_b16"],
         run__weights_dir=str(tmp_path / "weights"),
     )
@@ -208,7 +210,7 @@ def test_a_stage_without_its_upstream_says_what_to_type(tiny: Any) -> None:
     tiny.build("index --split val")
     done = tiny.run("extract", "--split", "val", "--stage", "match")
     assert done.code == 2
-    assert "masks shard 0 is missing" in done.err
+    assert "masks/sam shard 0 is missing" in done.err
     assert "run: python cli.py extract --split val --stage masks" in done.err
     done = tiny.run("normalize")
     assert done.code == 2
@@ -260,7 +262,7 @@ def test_a_column_does_not_grow_by_other_numbers(tiny: Any, monkeypatch: pytest.
     assert done.code == 0, done.err
     done = tiny.run("extract", "--split", "train", "--stage", "embed")
     assert done.code == 2
-    assert "train/mask_embeddings/demo_sam: image 1 embedded now is not what is stored (cosine" in done.err
+    assert "train/mask_embeddings/sam/demo_sam: image 1 embedded now is not what is stored (cosine" in done.err
     assert "raise VERSION" in done.err
     assert not [name for name in tiny.recomputed(before) if "embeddings" in name]
     monkeypatch.undo()

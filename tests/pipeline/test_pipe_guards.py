@@ -73,35 +73,53 @@ BAD = {
     "misspelt weights": (["weights", "sam_vith"], "(did you mean 'sam_vit_h'?)"),
     "misspelt encoder of the params": (["extract", "--encoder", "demo_alphclip"], "(did you mean 'demo_alphaclip'?)"),
     "misspelt encoder": (["info", "--set", "embed.mask_encoders=[demo_dino]"], "(did you mean 'demo_dinov2'?)"),
-    "misspelt model": (["info", "--set", "masks.model=demo_sma"], "(did you mean 'demo_sam'?)"),
+    "misspelt model": (["info", "--set", "proposers.sam.model=demo_sma"], "(did you mean 'demo_sam'?)"),
     "misspelt format": (["info", "--set", "index.format=reason_seg"], "(did you mean 'reasonseg'?)"),
     "misspelt data set": (
         ["extract", "--set", "dataset=tinny"],
         "for data set tinny, found tiny (did you mean 'tiny'?)",
     ),
-    "misspelt key": (["info", "--set", "masks.point_per_side=8"], "; did you mean masks.points_per_side?"),
-    "misspelt section": (["info", "--set", "mask.points_per_side=8"], "; did you mean masks.points_per_side?"),
-    "key without its section": (["info", "--set", "points_per_side=8"], "; did you mean masks.points_per_side?"),
-    "set of an inner key of a value": (["info", "--set", "masks.model.x=8"], "masks.model is a value in "),
+    "misspelt key": (
+        ["info", "--set", "proposers.sam.point_per_side=8"],
+        "; did you mean proposers.sam.points_per_side?",
+    ),
+    "misspelt section": (
+        ["info", "--set", "proposer.sam.points_per_side=8"],
+        "; did you mean proposers.sam.points_per_side?",
+    ),
+    "key without its section": (
+        ["info", "--set", "points_per_side=8"],
+        "; did you mean proposers.NAME.points_per_side?",
+    ),
+    "set of an inner key of a value": (
+        ["info", "--set", "proposers.sam.model.x=8"],
+        "proposers.sam.model is a value in ",
+    ),
     "set of a half section": (
         ["info", "--set", "train.elisa.align.epochs=1"],
         "train.elisa.align.temperature: not there",
     ),
     "set to a wrong value": (
-        ["info", "--set", "masks.points_per_side=eight"],
-        'error: --set masks.points_per_side=eight: masks.points_per_side: found "eight", expected a whole number\n',
+        ["info", "--set", "proposers.sam.points_per_side=eight"],
+        'error: --set proposers.sam.points_per_side=eight: proposers.sam.points_per_side: found "eight", expected a whole number\n',
     ),
     "set to no list": (
         ["info", "--set", "embed.mask_encoders=demo_sam"],
         'embed.mask_encoders: found "demo_sam", expected a list: [demo_sam]',
     ),
     "set of what does not fit the file": (
-        ["info", "--set", "masks.crop_n_layers=1"],
-        "with --set masks.crop_n_layers=1: ",
+        ["info", "--set", "proposers={}"],
+        "with --set proposers={}: train.proposer: found 'sam', expected one of section proposers",
     ),
     "set of what does not fit its section": (
-        ["info", "--set=run.threads=1", "--set=masks.crop_n_layers=1", "--set=masks.crop_n_points_downscale_factor=13"],
-        "params.yaml with --set masks.crop_n_layers=1, --set masks.crop_n_points_downscale_factor=13: masks: found points",
+        [
+            "info",
+            "--set=run.threads=1",
+            "--set=proposers.sam.crop_n_layers=1",
+            "--set=proposers.sam.crop_n_points_downscale_factor=13",
+        ],
+        "params.yaml with --set proposers.sam.crop_n_layers=1, --set proposers.sam.crop_n_points_downscale_factor=13: "
+        "proposers.sam: found points",
     ),
     "set without anything": (["info", "--set"], "Option '--set' requires an argument."),
     "option of a device": (
@@ -124,15 +142,38 @@ BAD = {
     "limit of zero": (["extract", "--limit", "0"], "--limit"),
     "executor": (["index", "--executor", "ray"], "run.executor"),
     "device": (["extract", "--device", "tpu"], "run.device"),
-    "set without value": (["--set", "masks.max_masks", "info"], "expected key=value"),
-    "set of an unknown key": (["--set", "masks.point=3", "info"], "no parameter 'masks.point'"),
+    "set without value": (["--set", "embed.max_masks", "info"], "expected key=value"),
+    "set of an unknown key": (["--set", "proposers.sam.point=3", "info"], "no parameter 'proposers.sam.point'"),
     "set of an unknown section": (["--set", "nope.point=3", "info"], "no parameter 'nope.point'"),
-    "set to no YAML": (["--set", "masks.max_masks=[", "info"], "expected a value in YAML"),
-    "set to a wrong type": (["--set", "masks.max_masks=many", "info"], "masks.max_masks"),
-    "set out of range": (["--set", "masks.pred_iou_thresh=1.5", "info"], "found 1.5, expected at most 1"),
-    "not a multiple": (["--set", "masks.max_masks=17", "info"], "expected a multiple of 16"),
-    "features with crops": (["--set", "masks.crop_n_layers=1", "info"], "set masks.save_features to false"),
-    "unknown model": (["--set", "masks.model=sam_vit_x", "info"], "unknown SAM model 'sam_vit_x'; choose one of"),
+    "set to no YAML": (["--set", "embed.max_masks=[", "info"], "expected a value in YAML"),
+    "set to a wrong type": (["--set", "embed.max_masks=many", "info"], "embed.max_masks"),
+    "set out of range": (["--set", "proposers.sam.pred_iou_thresh=1.5", "info"], "found 1.5, expected at most 1"),
+    "not a multiple": (["--set", "embed.max_masks=17", "info"], "expected a multiple of 16"),
+    "unknown kind": (["--set", "proposers.sam.kind=gird", "info"], "expected one of sam, grid (did you mean 'grid'?)"),
+    "option of another kind": (
+        ["--set", "proposers.sam.cells_per_side=[2]", "info"],
+        "proposers.sam.cells_per_side: unknown parameter; it belongs to another kind of proposers.sam",
+    ),
+    "no section": (
+        ["--set", "proposers.sam=demo_sam", "info"],
+        "proposers.sam: found 'demo_sam', expected a section such as",
+    ),
+    "unknown proposer": (
+        ["extract", "--proposer", "sma"],
+        "--proposer: sma not in section proposers of the params; expected sam",
+    ),
+    "unknown proposer of a training": (
+        ["--set", "train.proposer=sma", "info"],
+        "train.proposer: found 'sma', expected one of sam",
+    ),
+    "option of a proposer": (
+        ["extract", "--points-per-side", "8"],
+        "proposers.sam.points_per_side is a parameter: --set proposers.sam.points_per_side=8\n",
+    ),
+    "unknown model": (
+        ["--set", "proposers.sam.model=sam_vit_x", "info"],
+        "unknown SAM model 'sam_vit_x'; choose one of",
+    ),
     "unknown mask encoder": (["--set", "embed.mask_encoders=[x]", "info"], "unknown mask encoder 'x'; choose one of"),
     "image encoder for masks": (
         ["--set", "embed.mask_encoders=[demo_clip]", "info"],
@@ -163,7 +204,7 @@ def test_errors_say_what_was_expected(finished_once: Any, name: str) -> None:
         ("", "found NoneType"),
         ("store: a\nstore: b\n", "the key 'store' stands twice"),
         ("masks:\n  model: a\n  model: b\n", "the key 'model' stands twice"),
-        ("store: data/store\n", "masks: not there"),
+        ("store: data/store\n", "embed: not there"),
         ("store: !!python/object:os.system {}\n", "not YAML"),
         (b"store: \xff\n", "not YAML in UTF-8"),
     ],
@@ -177,12 +218,12 @@ def test_bad_params_files(cli: Callable[..., Any], tmp_path: Path, text: str | b
 
 
 def test_unknown_and_missing_parameters(empty: Any, cli: Callable[..., Any]) -> None:
-    empty.configure(colour="red", masks__points=3)
+    empty.configure(colour="red", proposers__sam__points=3)
     done = empty.run("info")
     assert done.code == 2
     assert f"{empty.params}: 2 values are wrong" in done.err
     assert "colour: unknown parameter" in done.err
-    assert "masks.points: unknown parameter; did you mean masks.points_per_side?" in done.err
+    assert "proposers.sam.points: unknown parameter; did you mean proposers.sam.points_per_side?" in done.err
     done = cli("--params", "nowhere.yaml", "info")
     assert (done.code, "name one with --params FILE" in done.err) == (2, True)
 
@@ -247,11 +288,11 @@ def test_the_device_is_said_once_a_command_that_computes(tiny: Any, monkeypatch:
     tiny.configure(run__device="auto", embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
     assert "device:" not in tiny.run("index", "--split", "val").err
     for again in (False, True):
-        done = tiny.run("extract", "--split", "val", *(["--replace", "--set", "masks.max_masks=32"] if again else []))
+        done = tiny.run("extract", "--split", "val", *(["--replace", "--set", "embed.max_masks=32"] if again else []))
         assert done.code == 0, done.err
         assert done.err.count("device: ") == 1
         assert "device: cpu, chosen by run.device auto (torch sees no GPU" in done.err
-    assert "device:" not in tiny.run("extract", "--split", "val", "--set", "masks.max_masks=32").err  # nothing to do
+    assert "device:" not in tiny.run("extract", "--split", "val", "--set", "embed.max_masks=32").err  # nothing to do
     assert "device:" not in tiny.run("extract", "--split", "val", "--device", "cpu").err
 
 
@@ -315,7 +356,7 @@ def test_weights_are_listed_with_what_the_params_need(finished_once: Any, tmp_pa
     assert lines[-1] == "the params need 3 of them; not here: none"
 
     (tmp_path / "sam_vit_h_4b8939.pth").write_bytes(b"<html>")
-    wanted = ("--set", "embed.mask_encoders=[alphaclip_vit_b16]", "--set", "masks.model=sam_vit_h")
+    wanted = ("--set", "embed.mask_encoders=[alphaclip_vit_b16]", "--set", "proposers.sam.model=sam_vit_h")
     lines = finished_once.run("weights", "--set", f"run.weights_dir={tmp_path}", *wanted).out.splitlines()
     assert any(line.startswith("sam_vit_h ") and " masks  " in line and " wrong  " in line for line in lines)
     assert "not here: sam_vit_h, clip_vit_b16, alphaclip_vit_b16" in lines[-3]

@@ -65,7 +65,7 @@ def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
     )  # a shard that was being written is finished, one being computed is not
     before = finished.times()
     finished.build("extract --split train --stage match")
-    assert finished.recomputed(before) == {"match/targets/train#2", "match/instances/train#2"}
+    assert finished.recomputed(before) == {"match/sam/targets/train#2", "match/sam/instances/train#2"}
     assert finished.content() == content
     assert finished.run("verify", "--deep", "--complete").code == 0
 
@@ -123,8 +123,8 @@ def test_killed_in_embed_after_masks(tiny: Any, finished_once: Any) -> None:
     done = stopped(tiny, 6 + 5 + 2, "SIGKILL", "extract", "--split", "train")
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = tiny.times()
-    assert "masks/train#2" in before
-    assert "mask_embeddings/demo_alphaclip/train#0" in before
+    assert "masks/sam/train#2" in before
+    assert "mask_embeddings/sam/demo_alphaclip/train#0" in before
     assert "image_features/demo_clip/train#1" not in before
     tiny.build("extract", "normalize")
     assert not {name for name in before if name in tiny.recomputed(before)}

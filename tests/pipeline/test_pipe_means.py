@@ -21,7 +21,7 @@ from stages.train.run_digest import differences, identity
 from store import open_split
 
 BOTH = {"tiny": {"train": ["train"]}, "both": {"train": ["val", "tiny/train"]}}
-COLUMN = "means/tiny/demo_sam"
+COLUMN = "means/tiny/sam/demo_sam"
 
 
 def vectors(project: Any, split: str, encoder: str) -> np.ndarray:
@@ -35,9 +35,9 @@ def test_means_stand_next_to_each_other(finished: Any) -> None:
     finished.configure(means=BOTH)
     plan = finished.run("normalize", "--dry-run")
     assert plan.code == 0, plan.err
-    assert "means: would compute means/both/demo_sam\n" in plan.out
-    assert "center train: would compute 3 of 3 shards of centered/both/mask_embeddings/demo_sam\n" in plan.out
-    assert "tiny/demo_sam" not in plan.out
+    assert "means: would compute means/both/sam/demo_sam\n" in plan.out
+    assert "center train: would compute 3 of 3 shards of centered/both/mask_embeddings/sam/demo_sam\n" in plan.out
+    assert "tiny/sam/demo_sam" not in plan.out
     assert finished.recomputed(before) == set()
     done = finished.run("normalize")
     assert done.code == 0, done.err
@@ -48,12 +48,12 @@ def test_means_stand_next_to_each_other(finished: Any) -> None:
     assert {name: sha for name, sha in finished.content().items() if name in bytes_before} == bytes_before
 
     voted = np.concatenate([vectors(finished, split, "demo_sam") for split in ("val", "train")])
-    mean = zarr.open_array(finished.store / "means/both/demo_sam", mode="r")[0]
+    mean = zarr.open_array(finished.store / "means/both/sam/demo_sam", mode="r")[0]
     np.testing.assert_allclose(mean, voted.mean(axis=0), rtol=1e-12, atol=1e-12)
     record = open_split(finished.store, "tiny", "val")["gnu"]
     for kind in KINDS:
-        expected = (record[f"{kind}/demo_sam"].astype(np.float64) - mean).astype(np.float16)
-        np.testing.assert_array_equal(record[f"centered/both/{kind}/demo_sam"], expected)
+        expected = (record[f"{kind}/sam/demo_sam"].astype(np.float64) - mean).astype(np.float16)
+        np.testing.assert_array_equal(record[f"centered/both/{kind}/sam/demo_sam"], expected)
     figures = json.loads((finished.folder / "report/tiny/normalize.json").read_text())
     assert figures["both"]["demo_sam"]["vectors"] == len(voted)
     assert figures["tiny"]["demo_sam"]["val"]["after"] != figures["both"]["demo_sam"]["val"]["after"]
@@ -69,16 +69,19 @@ def test_a_mean_is_missing_stale_and_damaged_as_any_other_column(finished: Any) 
     assert shown() == ({"done": 1}, [])
     finished.configure(means={"tiny": {"train": ["train", "val"]}})
     assert shown() == ({"stale": 1}, ["stale: params.train: ['train'] -> ['train', 'val']"])
-    assert finished.info()["splits"]["val"]["columns"]["centered/tiny/mask_embeddings/demo_sam"]["shards"]["stale"] == 2
+    assert (
+        finished.info()["splits"]["val"]["columns"]["centered/tiny/mask_embeddings/sam/demo_sam"]["shards"]["stale"]
+        == 2
+    )
     finished.configure()
-    commit = finished.store / "tiny/mask_embeddings/demo_sam/train/commits/00001.json"
+    commit = finished.store / "tiny/mask_embeddings/sam/demo_sam/train/commits/00001.json"
     kept = commit.read_bytes()
     commit.unlink()
-    assert shown() == ({"stale": 1}, ["stale: /tiny/mask_embeddings/demo_sam/train#1 changed"])
+    assert shown() == ({"stale": 1}, ["stale: /tiny/mask_embeddings/sam/demo_sam/train#1 changed"])
     assert f"{COLUMN}: 1 of 1 shards not done (stale: " in finished.run("verify", "--complete").out
     done = finished.run("normalize")
     assert done.code == 2
-    assert "split train: mask_embeddings/demo_sam shard 1 is missing (stage embed)" in done.err
+    assert "split train: mask_embeddings/sam/demo_sam shard 1 is missing (stage embed)" in done.err
     assert "run: python cli.py extract --split train --stage embed" in done.err
     commit.write_bytes(kept)
     (finished.store / COLUMN / "commits/00000.json").unlink()
@@ -109,7 +112,7 @@ def test_only_the_images_that_vote_count(finished_once: Any) -> None:
     tasks = votes(settings, plan)
     assert [(task.place.split("/")[1], task.shard) for task in tasks] == [(kind, n) for kind in KINDS for n in range(3)]
     opened = open_split(finished_once.store, "tiny", "train")
-    masks = [record["mask_embeddings/demo_sam"].astype(np.float64) for record in opened]
+    masks = [record["mask_embeddings/sam/demo_sam"].astype(np.float64) for record in opened]
     data = whole(compute_part(replace(task, positions=(1,))).value for task in tasks[:2])
     np.testing.assert_allclose(data.rows[0], np.concatenate([masks[1], masks[3]]).mean(axis=0), rtol=1e-12)
     assert data.extra["count"] == len(masks[1]) + len(masks[3])

@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
     real = os.scandir
 
     def scandir(path: Any = ".") -> Any:
-        if Path(path) == finished.store / "tiny/masks/val/commits":
+        if Path(path) == finished.store / "tiny/masks/sam/val/commits":
             raise OSError(number, os.strerror(number), str(path))
         return real(path)
 
@@ -78,4 +78,4 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
         patch.setattr(os, "scandir", scandir)
         done = finished.run(command, *(["--deep"] if command == "verify" else []))
     assert done.code == (2 if number == errno.EACCES else 75), done.out
-    assert "tiny/masks/val/commits" in done.err
+    assert "tiny/masks/sam/val/commits" in done.err

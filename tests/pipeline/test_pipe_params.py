@@ -14,15 +14,15 @@ from stages.params import Sections
 from store.storage.objects import write_json
 
 INDEX = ("images", "instances", "targets")
-MASKS = ("masks",)
+MASKS = ("masks/sam",)
 FEATURES = ("sam_features/demo_sam",)
 ENCODERS = ("demo_alphaclip", "demo_sam")
-MASK_VECTORS = tuple(f"mask_embeddings/{name}" for name in ENCODERS)
+MASK_VECTORS = tuple(f"mask_embeddings/sam/{name}" for name in ENCODERS)
 INSTANCE_VECTORS = tuple(f"instance_embeddings/{name}" for name in ENCODERS)
 CLIP = ("image_features/demo_clip",)
-MATCH = ("match/targets", "match/instances")
+MATCH = ("match/sam/targets", "match/sam/instances")
 CENTERED_MASKS = tuple(f"centered/tiny/{name}" for name in MASK_VECTORS)
-CENTERED_INSTANCES = tuple(f"centered/tiny/{name}" for name in INSTANCE_VECTORS)
+CENTERED_INSTANCES = tuple(f"centered/tiny/instance_embeddings/sam/{name}" for name in ENCODERS)
 CENTERED = CENTERED_MASKS + CENTERED_INSTANCES
 VECTORS = MASK_VECTORS + INSTANCE_VECTORS
 ARRAYS = FEATURES + VECTORS + CLIP + CENTERED
@@ -33,28 +33,28 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "shard_images=3": ("shard_images: 2 -> 3", EVERYTHING),
     "index.root={copy}": ("", ()),
     "index.max_pixels=50000": (" -> 50000", EVERYTHING),
-    "index.max_instances=32": ("limit: 16 -> 32", (*INSTANCE_VECTORS, *CENTERED)),
-    "masks.max_masks=32": ("limit: 16 -> 32", (*MASK_VECTORS, *CENTERED)),
-    "masks.max_side_px=40": ("max_side_px: 0 -> 40", BEHIND_MASKS),  # with save_features=false
-    "masks.save_features=false": ("sam_features/demo_sam changed", ()),
-    "masks.precision=bfloat16": (
+    "embed.max_instances=32": ("limit: 16 -> 32", (*INSTANCE_VECTORS, *CENTERED)),
+    "embed.max_masks=32": ("limit: 16 -> 32", (*MASK_VECTORS, *CENTERED)),
+    "proposers.sam.max_side_px=40": ("max_side_px: 0 -> 40", BEHIND_MASKS),
+    "embed.sam_features=[]": ("sam_features/demo_sam changed", ()),
+    "proposers.sam.precision=bfloat16": (
         "precision: float32 -> bfloat16",
-        (*FEATURES, *BEHIND_MASKS, "instance_embeddings/demo_sam", "centered/tiny/instance_embeddings/demo_sam"),
+        BEHIND_MASKS,
     ),
-    "masks.points_per_side=4": ("points_per_side: 2 -> 4", BEHIND_MASKS),
-    "masks.pred_iou_thresh=0.5": ("pred_iou_thresh: 0.0 -> 0.5", BEHIND_MASKS),
-    "masks.stability_score_thresh=0.5": ("stability_score_thresh: 0.0 -> 0.5", BEHIND_MASKS),
-    "masks.stability_score_offset=0.5": ("stability_score_offset: 1.0 -> 0.5", BEHIND_MASKS),
-    "masks.box_nms_thresh=0.5": ("box_nms_thresh: 1.0 -> 0.5", BEHIND_MASKS),
-    "masks.crop_n_layers=1": ("crop_n_layers: 0 -> 1", BEHIND_MASKS),  # with save_features=false
-    "masks.crop_nms_thresh=0.5": ("crop_nms_thresh: 0.7 -> 0.5", BEHIND_MASKS),
-    "masks.crop_overlap_ratio=0.5": ("crop_overlap_ratio: 0.34", BEHIND_MASKS),
-    "masks.crop_n_points_downscale_factor=2": ("crop_n_points_downscale_factor: 1 -> 2", BEHIND_MASKS),
-    "masks.min_mask_region_area=9": ("min_mask_region_area: 0 -> 9", BEHIND_MASKS),
+    "proposers.sam.points_per_side=4": ("points_per_side: 2 -> 4", BEHIND_MASKS),
+    "proposers.sam.pred_iou_thresh=0.5": ("pred_iou_thresh: 0.0 -> 0.5", BEHIND_MASKS),
+    "proposers.sam.stability_score_thresh=0.5": ("stability_score_thresh: 0.0 -> 0.5", BEHIND_MASKS),
+    "proposers.sam.stability_score_offset=0.5": ("stability_score_offset: 1.0 -> 0.5", BEHIND_MASKS),
+    "proposers.sam.box_nms_thresh=0.5": ("box_nms_thresh: 1.0 -> 0.5", BEHIND_MASKS),
+    "proposers.sam.crop_n_layers=1": ("crop_n_layers: 0 -> 1", BEHIND_MASKS),
+    "proposers.sam.crop_nms_thresh=0.5": ("crop_nms_thresh: 0.7 -> 0.5", BEHIND_MASKS),
+    "proposers.sam.crop_overlap_ratio=0.5": ("crop_overlap_ratio: 0.34", BEHIND_MASKS),
+    "proposers.sam.crop_n_points_downscale_factor=2": ("crop_n_points_downscale_factor: 1 -> 2", BEHIND_MASKS),
+    "proposers.sam.min_mask_region_area=9": ("min_mask_region_area: 0 -> 9", BEHIND_MASKS),
     "embed.mask_encoders=[demo_sam]": ("", ()),
     "embed.image_encoders=[]": ("", ()),
     "embed.precision=bfloat16": ("precision: float32 -> bfloat16", (*VECTORS, *CLIP, *CENTERED)),
-    "means.tiny.train=[train, val]": ("means/tiny/demo_sam changed", CENTERED),
+    "means.tiny.train=[train, val]": ("means/tiny/sam/demo_sam changed", CENTERED),
     "train.mean=tiny": ("", ()),
     "report.similarity_vectors=9": ("", ()),
     "run.device=auto": ("", ()),
@@ -79,12 +79,11 @@ SPECIAL = {
     "splits",
     "index.format",  # one choice
     "index.encoding",  # in test_pipe_data: it stands in no params file, and then decides nothing
-    "masks.model",  # in the weights' table: another model has other weights
+    "proposers.sam.model",  # in the weights' table: another model has other weights
     "means",  # one is a line of its own; another name is missing, not stale
     "train",  # decides no column
     "runs",
 }
-WITHOUT_FEATURES = ("masks.max_side_px", "masks.crop_n_layers")
 
 
 def stale_columns(info: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
@@ -112,10 +111,7 @@ def test_a_parameter_makes_just_what_depends_on_it_stale(finished_once: Any, cha
         (tmp_path / "copy").symlink_to(finished_once.data)
         change = change.format(copy=tmp_path / "copy")
     options = ["--set", change]
-    if change.startswith(WITHOUT_FEATURES):
-        options = ["--set", "masks.save_features=false", *options]
-        expected |= {name for name in VECTORS if name.endswith("demo_sam")}  # SAM pooling encodes by itself then
-    elif change == "masks.save_features=false":
+    if change == "embed.sam_features=[]":
         expected = {name for name in (*VECTORS, *CENTERED) if name.endswith("demo_sam")}
     found = stale_columns(finished_once.info(*options))
     for split in ("train", "val"):
@@ -145,18 +141,18 @@ def test_other_weights_make_just_their_columns_stale(
     for name, reasons in found["val"].items():
         if not name.startswith(("match", "centered")):
             words = f"weights.{weights}: {digests[weights][:12]}... -> 555555555555..."
-            assert any(word in reasons[0] for word in (words, "masks changed"))
+            assert any(word in reasons[0] for word in (words, "masks/sam changed"))
 
 
 def test_a_changed_parameter_is_computed_column_by_column(finished: Any) -> None:
     before = finished.times()
-    finished.configure(masks__max_masks=32)
+    finished.configure(embed__max_masks=32)
     assert finished.run("extract", "--split", "val", "--replace").code == 0
     again = {name.split("#")[0] for name in finished.recomputed(before)}
     assert again == {f"{name}/val" for name in MASK_VECTORS}
     done = finished.run("normalize")  # the train split is not done: no mean of a mixture
     assert done.code == 2
-    assert "split train: mask_embeddings/demo_alphaclip shard 0 is stale (stage embed) and 5 more" in done.err
+    assert "split train: mask_embeddings/sam/demo_alphaclip shard 0 is stale (stage embed) and 5 more" in done.err
     assert "run: python cli.py extract --split train --stage embed --replace" in done.err
     finished.build("extract --replace", "normalize")
     assert finished.run("verify", "--deep", "--complete").code == 0
@@ -180,11 +176,11 @@ def test_a_mean_of_another_fingerprint_is_refused(finished: Any) -> None:
     from pipeline.commands.normalize import open_mean
     from pipeline.config import InputError, load_settings
 
-    column = "means/tiny/demo_sam"
+    column = "means/tiny/sam/demo_sam"
     open_mean(load_settings(finished.params), column)
-    with pytest.raises(InputError, match=r"means/tiny/demo_sam is the mean of other embeddings .*cli.py normalize"):
-        open_mean(load_settings(finished.params, ["masks.max_masks=32"]), column)
-    path = finished.store / "means/tiny/demo_sam/column.json"
+    with pytest.raises(InputError, match=r"means/tiny/sam/demo_sam is the mean of other embeddings .*cli.py normalize"):
+        open_mean(load_settings(finished.params, ["embed.max_masks=32"]), column)
+    path = finished.store / "means/tiny/sam/demo_sam/column.json"
     value = json.loads(path.read_text())
     value.pop("checksum")
     write_json(path, value)  # as it was: the refusal above is not for damage

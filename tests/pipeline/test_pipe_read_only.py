@@ -123,7 +123,7 @@ def test_kernels_that_cannot_be_kept_go_into_a_temporary_folder() -> None:
 @pytest.mark.parametrize("verb", ["extract", "normalize"])
 def test_a_read_only_store_is_named(finished: Any, verb: str) -> None:
     changed = {
-        "extract": ["--set", "masks.box_nms_thresh=0.9"],
+        "extract": ["--set", "proposers.sam.box_nms_thresh=0.9"],
         "normalize": ["--set", "means={other: {train: [train]}}"],
     }[verb]
     rest = ["extract", "--split", "val", "--replace"] if verb == "extract" else ["normalize"]

@@ -25,16 +25,16 @@ def whole(project: Any) -> bool:
 
 def test_parameters_changed_and_changed_back_before_a_shard_was_made(finished: Any) -> None:
     before = finished.content()
-    settings = load_settings(finished.params, ["masks.pred_iou_thresh=0.5"])
+    settings = load_settings(finished.params, ["proposers.sam.pred_iou_thresh=0.5"])
     spec = stage_specs(settings, "masks")[0]
-    folder = finished.store / "tiny/masks/val"
+    folder = finished.store / "tiny/masks/sam/val"
     from pipeline.plan import expected_meta
 
     begin_column(folder, expected_meta(settings, spec, 3))
     with pytest.raises(IncompleteColumnError, match="other parameters"):
         open_split(finished.store, "tiny", "val")
     assert not whole(finished)
-    assert "column.json" in str(finished.info()["splits"]["val"]["columns"]["masks"]["why"])
+    assert "column.json" in str(finished.info()["splits"]["val"]["columns"]["masks/sam"]["why"])
     finished.build("extract --split val --stage masks")
     assert whole(finished)
     assert finished.content() == before
@@ -42,19 +42,19 @@ def test_parameters_changed_and_changed_back_before_a_shard_was_made(finished: A
 
 def test_new_masks_make_everything_behind_them_unreadable(finished: Any) -> None:
     """Centred vectors read mask_embeddings, not masks: row k would belong to another mask."""
-    finished.configure(masks__points_per_side=3)
+    finished.configure(proposers__sam__points_per_side=3)
     finished.build("extract --split val --stage masks --replace")
-    columns = ["masks", "centered/tiny/mask_embeddings/demo_sam"]
+    columns = ["masks", "centered/tiny/mask_embeddings/sam/demo_sam"]
     with pytest.raises(
         IncompleteColumnError,
-        match="does not fit what it was computed from: masks changed since",
+        match="does not fit what it was computed from: masks/sam changed since",
     ):
         open_split(finished.store, "tiny", "val", columns=columns)
     open_split(finished.store, "tiny", "val", columns=["masks", "image_features/demo_clip"])
 
 
 @pytest.mark.parametrize("name", ["column.json", "zarr.json"])
-@pytest.mark.parametrize("column", ["images/val", "mask_embeddings/demo_sam/val"])
+@pytest.mark.parametrize("column", ["images/val", "mask_embeddings/sam/demo_sam/val"])
 def test_a_lost_record_costs_no_shard(finished: Any, column: str, name: str) -> None:
     path = finished.store / "tiny" / column / name
     if not path.exists():
@@ -81,17 +81,17 @@ def test_an_order_that_cannot_be_known_again_is_never_guessed(finished: Any) -> 
 
 def test_repair_computes_just_the_damaged_shards(finished: Any) -> None:
     before, content = finished.times(), finished.content()
-    shard = finished.store / "tiny/masks/train/00001.parquet"
+    shard = finished.store / "tiny/masks/sam/train/00001.parquet"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    vectors = finished.store / "tiny/centered/tiny/mask_embeddings/demo_sam/val/c/0/0/0"
+    vectors = finished.store / "tiny/centered/tiny/mask_embeddings/sam/demo_sam/val/c/0/0/0"
     vectors.write_bytes(b"")
-    mean = finished.store / "means/tiny/demo_sam/c/0/0"
+    mean = finished.store / "means/tiny/sam/demo_sam/c/0/0"
     mean.write_bytes(b"{}")
     done = finished.run("verify", "--deep", "--repair")
     assert done.code == 0, done.out
-    expected = {"masks/train#1", "centered/tiny/mask_embeddings/demo_sam/val#0", "means/tiny/demo_sam#0"}
+    expected = {"masks/sam/train#1", "centered/tiny/mask_embeddings/sam/demo_sam/val#0", "means/tiny/sam/demo_sam#0"}
     assert finished.recomputed(before) == expected
     assert finished.content() == content
     assert whole(finished)
@@ -100,18 +100,18 @@ def test_repair_computes_just_the_damaged_shards(finished: Any) -> None:
 def test_repair_computes_what_damaged_shards_are_computed_from(finished: Any) -> None:
     """As after a repair that was killed: shards are lost between the damage, and in front of it. No command waits for another."""
     content = finished.content()
-    for place, number in (("tiny/mask_embeddings/demo_sam/val", 0), ("tiny/mask_embeddings/demo_sam/train", 1)):
+    for place, number in (("tiny/mask_embeddings/sam/demo_sam/val", 0), ("tiny/mask_embeddings/sam/demo_sam/train", 1)):
         (finished.store / place / f"c/{number}/0/0").unlink()
-    shutil.rmtree(finished.store / "means/tiny/demo_sam")
+    shutil.rmtree(finished.store / "means/tiny/sam/demo_sam")
     damaged = (
-        "masks/val/00000.parquet",
-        "masks/train/00001.parquet",
-        "centered/tiny/mask_embeddings/demo_sam/train/c/0/0/0",
+        "masks/sam/val/00000.parquet",
+        "masks/sam/train/00001.parquet",
+        "centered/tiny/mask_embeddings/sam/demo_sam/train/c/0/0/0",
     )
     for name in damaged:
         path = finished.store / "tiny" / name
         path.write_bytes(bytes(len(path.read_bytes())))
-    vectors = finished.store / "tiny/centered/tiny/mask_embeddings/demo_sam/val/c/0/0/0"
+    vectors = finished.store / "tiny/centered/tiny/mask_embeddings/sam/demo_sam/val/c/0/0/0"
     vectors.write_bytes(bytes(len(vectors.read_bytes())))
     done = finished.run("verify", "--repair", "--complete")
     assert done.code == 0, done.out + done.err
@@ -120,9 +120,9 @@ def test_repair_computes_what_damaged_shards_are_computed_from(finished: Any) ->
 
 def test_repair_does_not_start_what_was_never_computed(tiny: Any) -> None:
     tiny.build("index", "extract --split train --stage masks --limit 2")
-    (tiny.store / "tiny/masks/train/00000.parquet").write_bytes(b"")
+    (tiny.store / "tiny/masks/sam/train/00000.parquet").write_bytes(b"")
     assert tiny.run("verify", "--repair").code == 0
-    assert {name for name in tiny.commits() if "masks" in name} == {"masks/train#0"}
+    assert {name for name in tiny.commits() if "masks" in name} == {"masks/sam/train#0"}
 
 
 def test_links_in_a_data_set_are_followed(finished: Any, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_links_in_a_data_set_are_followed(finished: Any, tmp_path: Path) -> None
     done = finished.run("index", "--split", "val")
     assert done.code == 0, done.err
     finished.build("extract", "normalize", "verify --complete", "report --split val")
-    assert finished.content()["masks/val#0"] == before["masks/val#0"]  # where the bytes lie makes no difference
+    assert finished.content()["masks/sam/val#0"] == before["masks/sam/val#0"]  # where the bytes lie makes no difference
     split = open_split(finished.store, "tiny", "val", images_root=finished.data)
     np.testing.assert_array_equal(split["zebra"].image(), split["fox"].image())
     (tmp_path / "blob").unlink()
@@ -158,20 +158,20 @@ def test_a_column_that_the_params_no_longer_name_is_shown_and_blocks_nobody(fini
     assert "image_features/demo_clip" not in open_split(finished.store, "tiny", "val").columns
     with pytest.raises(IncompleteColumnError, match=r"leave the column out with columns=\[...\]"):
         open_split(finished.store, "tiny", "val", columns=["image_features/demo_clip"])
-    assert len(open_split(finished.store, "tiny", "val", columns=["masks", "mask_embeddings/demo_sam"])) == 4
+    assert len(open_split(finished.store, "tiny", "val", columns=["masks", "mask_embeddings/sam/demo_sam"])) == 4
 
 
 def test_threads_of_one_worker_do_not_share_a_model_at_work(finished: Any, tmp_path: Path) -> None:
     """A Dask worker may have several threads: the masks must be those of one thread."""
-    want = {name: sha for name, sha in finished.content().items() if name.startswith("masks/train#")}
-    shutil.rmtree(finished.store / "tiny/masks/train")
+    want = {name: sha for name, sha in finished.content().items() if name.startswith("masks/sam/train#")}
+    shutil.rmtree(finished.store / "tiny/masks/sam/train")
     settings = load_settings(finished.params)
     spec = stage_specs(settings, "masks")[0]
     from pipeline.plan import expected_meta
 
-    begin_column(finished.store / "tiny/masks/train", expected_meta(settings, spec, 5))
+    begin_column(finished.store / "tiny/masks/sam/train", expected_meta(settings, spec, 5))
     tasks = [
-        ShardTask(settings.model_dump_json(), "masks", "train", shard, count, ("masks",), ("masks",))
+        ShardTask(settings.model_dump_json(), "masks", "train", shard, count, ("masks/sam",), ("masks/sam",))
         for shard, count in enumerate((2, 2, 1))
     ]
     threads = [threading.Thread(target=run_shard, args=(task,)) for task in tasks]
@@ -179,7 +179,7 @@ def test_threads_of_one_worker_do_not_share_a_model_at_work(finished: Any, tmp_p
         thread.start()
     for thread in threads:
         thread.join()
-    got = {name: sha for name, sha in finished.content().items() if name.startswith("masks/train#")}
+    got = {name: sha for name, sha in finished.content().items() if name.startswith("masks/sam/train#")}
     assert got == want
 
 
@@ -209,17 +209,17 @@ def test_pixels_are_those_that_were_indexed(finished: Any) -> None:
 
 
 def test_column_json_says_what_was_asked_for(finished_once: Any) -> None:
-    meta = load_column(finished_once.store / "tiny/masks/val")
+    meta = load_column(finished_once.store / "tiny/masks/sam/val")
     assert meta is not None
     assert meta.fingerprint == fingerprint(meta.identity)
     assert meta.identity["params"]["points_per_side"] == 2
 
 
 def test_a_dry_run_counts_what_follows_from_what_is_stale(finished: Any) -> None:
-    finished.configure(masks__points_per_side=3)
+    finished.configure(proposers__sam__points_per_side=3)
     before = finished.times()
     plan = finished.run("extract", "--split", "val", "--dry-run").out
-    for name in ("masks", "mask_embeddings/demo_sam", "match/targets"):
+    for name in ("masks/sam", "mask_embeddings/sam/demo_sam", "match/sam/targets"):
         assert f"would compute 2 of 2 shards of {name}\n" in plan
     assert "instance_embeddings" not in plan
     assert finished.recomputed(before) == set()

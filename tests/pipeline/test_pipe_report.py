@@ -58,7 +58,7 @@ def predictions(project: Any, system: str, split: str, answers: list[Prediction]
 @pytest.fixture
 def ready(empty: Any) -> tuple[Any, Settings, Known]:
     """A project whose store holds ``d/val``: several targets an image, empty ones, ignored pixels; and no image file."""
-    empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, masks__max_masks=16)
+    empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, embed__max_masks=16)
     return empty, load_settings(empty.params), full_store(empty.store)
 
 
@@ -232,9 +232,9 @@ def test_before_the_masks_there_are_the_questions(tiny: Any) -> None:
 def test_usage(finished: Any, empty: Any) -> None:
     assert finished.run("report", "--split", "dev").code == 2
     assert finished.run("report", "--split", "val", "--cases", "0").code == 2
-    (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").unlink()
+    (finished.folder / "report/tiny/similarity/tiny/val-sam-demo_sam.png").unlink()
     out = finished.run("report", "--split", "val", "--cases", "1").out
-    assert "not there: similarity of demo_sam: not drawn; run: python cli.py --params " in out
+    assert "not there: similarity of sam/demo_sam: not drawn; run: python cli.py --params " in out
 
 
 def curves(folder: Path, digest: str) -> None:
@@ -277,8 +277,8 @@ def test_only_what_belongs_to_the_current_runs_is_shown(ready: tuple[Any, Settin
         ({"run": ""}, "its answers are left out (answers of run unknown, the model is "),
         ({"answering": "{}"}, "its answers are left out (train.elisa.max_new_tokens: None -> "),
         (
-            {"columns": json.dumps({"masks": "0" * 64})},
-            "its answers are left out (val/masks changed since); run: python",
+            {"columns": json.dumps({"masks/sam": "0" * 64})},
+            "its answers are left out (val/masks/sam changed since); run: python",
         ),
     ):
         predictions(project, "elisa", "val", refusals(known), **meta)
@@ -293,9 +293,9 @@ def test_only_what_belongs_to_the_current_runs_is_shown(ready: tuple[Any, Settin
     assert "elisa: left out: run " in out
     assert "is not the current one (train.seed: 0 -> 5); run: python cli.py" in out
     about = json.loads((folder / "elisa/run.json").read_text())
-    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"val/masks": "0" * 64}}))
+    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"val/masks/sam": "0" * 64}}))
     out = report_command(settings, "val", cases=1)
-    assert "is not the current one (data in val/masks changed); run: " in out
+    assert "is not the current one (data in val/masks/sam changed); run: " in out
     (folder / "elisa/checkpoints").mkdir()
     (folder / "elisa/run.json").rename(folder / "elisa/checkpoints/run.json")
     (folder / "elisa/checkpoints/run.json").write_text(json.dumps(about))
@@ -349,28 +349,28 @@ def test_two_data_sets_share_no_file(finished: Any) -> None:
     before = contents()
     assert before
     assert all(name.startswith("tiny/") for name in before)
-    finished.configure(dataset="other", means={"other": {"train": ["train"]}}, masks__points_per_side=1)
+    finished.configure(dataset="other", means={"other": {"train": ["train"]}}, proposers__sam__points_per_side=1)
     finished.build("index", "extract", "normalize")
     assert finished.run("report", "--split", "val").code == 0
     after = contents()
     assert {name: data for name, data in after.items() if name in before} == before
     assert {name.partition("/")[2] for name in after if name.startswith("other/")} >= {
-        "val.html", "normalize.json", "metrics/masks-val.json", "similarity/other/val-demo_sam.png",
+        "val.html", "normalize.json", "metrics/masks-val.json", "similarity/other/val-sam-demo_sam.png",
     }  # fmt: skip
 
 
 def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
-    kept = (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").read_bytes()
+    kept = (finished.folder / "report/tiny/similarity/tiny/val-sam-demo_sam.png").read_bytes()
     finished.build("index --split val")
-    finished.configure(masks__points_per_side=1)
+    finished.configure(proposers__sam__points_per_side=1)
     finished.build("extract --replace")
     out = finished.run("report", "--split", "val", "--cases", "1").out
     for encoder in ("demo_sam", "demo_alphaclip"):
         assert (
-            f"similarity of {encoder}: left out: drawn of other embeddings or another mean than the store has now"
+            f"similarity of sam/{encoder}: left out: drawn of other embeddings or another mean than the store has now"
             in out
         )
-    assert (finished.folder / "report/tiny/similarity/tiny/val-demo_sam.png").read_bytes() == kept
+    assert (finished.folder / "report/tiny/similarity/tiny/val-sam-demo_sam.png").read_bytes() == kept
     finished.build("normalize")
     assert "similarity of" not in finished.run("report", "--split", "val", "--cases", "1").out
 
@@ -384,7 +384,7 @@ def test_it_knows_the_systems_that_train_knows_and_imports_no_torch() -> None:
 
 
 def test_a_damaged_store_is_no_page(finished: Any) -> None:
-    (shard, *_) = sorted((finished.store / "tiny/masks/val").glob("*.parquet"))
+    (shard, *_) = sorted((finished.store / "tiny/masks/sam/val").glob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-9])
     assert finished.run("report", "--split", "val").code == 4
     assert not (finished.folder / "report/tiny/val.html").exists()

@@ -14,7 +14,7 @@ import pytest
 
 from store import IncompleteColumnError, open_split
 
-OTHER_MASKS = ("--set", "masks.points_per_side=3")
+OTHER_MASKS = ("--set", "proposers.sam.points_per_side=3")
 
 
 def everything(folder: Path) -> dict[str, str]:
@@ -26,14 +26,14 @@ def everything(folder: Path) -> dict[str, str]:
 
 
 def without_weights(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    return ("--set", "masks.model=sam_vit_h", "--set", "masks.save_features=false")
+    return ("--set", "proposers.sam.model=sam_vit_h", "--set", "embed.sam_features=[]")
 
 
 def with_other_weights(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
     folder = project.folder / "weights"
     folder.mkdir()
     (folder / "sam_vit_b_01ec64.pth").write_bytes(b"a page that says: not found")
-    return ("--set", "masks.model=sam_vit_b", "--set", f"run.weights_dir={folder}")
+    return ("--set", "proposers.sam.model=sam_vit_b", "--set", f"run.weights_dir={folder}")
 
 
 def without_gpu(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def out_of_memory(project: Any, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
     def full(*_: Any, **__: Any) -> None:
         raise MemoryError("12 GB")
 
-    patch.setattr(stages.proposers.sam.proposals.MaskGenerator, "__call__", full)
+    patch.setattr(stages.proposers.sam.proposals.MaskGenerator, "propose", full)
     return OTHER_MASKS
 
 
@@ -120,7 +120,7 @@ def test_an_extract_that_fails_changes_nothing(finished: Any, monkeypatch: pytes
 
 FAILING = {
     "another split is not indexed": (
-        ("--set", "splits=[train,val,test]", "--set", "masks.points_per_side=3"),
+        ("--set", "splits=[train,val,test]", "--set", "proposers.sam.points_per_side=3"),
         ("extract", "--replace"),
         "split test is not indexed",
     ),
@@ -130,14 +130,14 @@ FAILING = {
         "python cli.py weights dinov2_vits14",
     ),
     "an encoder that is not in the params": ((), ("extract", "--encoder", "dinov2_vits14"), "not in section embed"),
-    "upstream is missing": (OTHER_MASKS, ("extract", "--stage", "embed", "--replace"), "masks shard 0 is stale"),
+    "upstream is missing": (OTHER_MASKS, ("extract", "--stage", "embed", "--replace"), "masks/sam shard 0 is stale"),
     "finished shards, no --replace": (OTHER_MASKS, ("extract",), "points_per_side: 2 -> 3"),
     "an index without data": (("--set", "index.root=/nowhere"), ("index",), "no folder"),
     "an index of one split without data": (("--set", "splits=[train,val,test]"), ("index",), "no folder 'test'"),
     "a mean without embeddings": (
         ("--set", "means={other: {train: [train]}}", "--set", "embed.mask_encoders=[demo_sam,demo_dinov2]"),
         ("normalize",),
-        "mask_embeddings/demo_dinov2",
+        "mask_embeddings/sam/demo_dinov2",
     ),
     "a split without embeddings": (
         ("--set", "means={other: {train: [train]}}", "--set", "splits=[train,val,test]"),
@@ -175,7 +175,7 @@ def test_an_index_that_fails_changes_nothing(finished: Any, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["other", "tiny"])
 def test_a_normalize_that_fails_changes_nothing(finished: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     if name == "tiny":  # one mean is to be computed again
-        shutil.rmtree(finished.store / "means/tiny/demo_sam")
+        shutil.rmtree(finished.store / "means/tiny/sam/demo_sam")
     before = everything(finished.store)
     with monkeypatch.context() as patch:
         with_a_full_disk(finished, patch)
@@ -188,11 +188,11 @@ def test_finished_shards_of_other_parameters_are_replaced_when_that_is_asked_for
     old = finished.content()
     done = finished.run("extract", "--split", "val", before=OTHER_MASKS)
     assert done.code == 2
-    for words in ("masks: 2 finished shards", "points_per_side: 2 -> 3", "extract --split val --replace"):
+    for words in ("masks/sam: 2 finished shards", "points_per_side: 2 -> 3", "extract --split val --replace"):
         assert words in done.err
     plan = finished.run("extract", "--split", "val", "--stage", "masks", "--dry-run", before=OTHER_MASKS)
     assert plan.code == 0
-    assert "would replace masks: 2 finished shards (params.points_per_side: 2 -> 3)" in plan.out
+    assert "would replace masks/sam: 2 finished shards (params.points_per_side: 2 -> 3)" in plan.out
     done = finished.run("extract", "--split", "val", "--replace", before=OTHER_MASKS)
     assert done.code == 0, done.err
     assert finished.content() != old
@@ -201,7 +201,7 @@ def test_finished_shards_of_other_parameters_are_replaced_when_that_is_asked_for
 
 
 def test_repair_asks_for_what_it_needs_before_it_removes(finished: Any) -> None:
-    shard = finished.store / "tiny/masks/val/00001.parquet"
+    shard = finished.store / "tiny/masks/sam/val/00001.parquet"
     shard.write_bytes(bytes(len(shard.read_bytes())))
     before = everything(finished.store)
     done = finished.run("verify", "--repair", before=OTHER_MASKS)
@@ -232,10 +232,10 @@ def test_columns_that_nobody_asked_for_block_nobody(finished: Any) -> None:
     from pipeline.plan import expected_meta
     from store.write.writer import begin_column
 
-    settings = load_settings(finished.params, ["masks.model=sam_vit_h"])
+    settings = load_settings(finished.params, ["embed.sam_features=[sam_vit_h]"])
     features = next(spec for spec in stage_specs(settings, "masks") if spec.name == "sam_features/sam_vit_h")
     begin_column(finished.store / "tiny/sam_features/sam_vit_h/val", expected_meta(settings, features, 3))
-    (finished.store / "tiny/mask_embeddings/empty/val/commits").mkdir(parents=True)
+    (finished.store / "tiny/mask_embeddings/sam/empty/val/commits").mkdir(parents=True)
     assert len(open_split(finished.store, "tiny", "val")) == 3
     with pytest.raises(IncompleteColumnError, match="not computed"):
         open_split(finished.store, "tiny", "val", columns=["sam_features/sam_vit_h"])

@@ -25,6 +25,7 @@ from stages.params import Sections
 from stages.proposers.sam import SAM_MODELS
 from stages.proposers.sam.encoder import FastEncoder
 from store import rle
+from store.format.names import proposer_of
 from store.write.writer import ShardData
 
 MODELS = ROOT / "demo/models"
@@ -39,8 +40,10 @@ def settings(*changes: str) -> Sections:
         [
             "run.device=cpu",
             "run.masks_per_batch=3",
-            "masks.points_per_side=2",
-            "masks.max_masks=16",
+            "proposers={sam: {model: demo_sam, points_per_side: 2, pred_iou_thresh: 0.4, stability_score_thresh: 0}}",
+            "proposers.grid={kind: grid}",
+            "train.proposer=sam",
+            "embed.max_masks=16",
             f"embed.mask_encoders=[{', '.join(ENCODERS)}]",
             "embed.image_encoders=[demo_clip]",
             *changes,
@@ -96,7 +99,11 @@ def rows() -> dict[str, list[dict[str, Any]]]:
     ok = {"status": "ok", "error": None}
     failed = {"status": "failed", "error": "truncated"}
     tables: dict[str, list[dict[str, Any]]] = {"images": [ok, ok, ok, failed, ok]}
-    for name, counts in (("masks", (2, 0, 3, 0, 1)), ("instances", (1, 2, 0, 0, 3))):
+    for name, counts in (
+        ("masks/sam", (2, 0, 3, 0, 1)),
+        ("masks/grid", (1, 1, 2, 0, 4)),
+        ("instances", (1, 2, 0, 0, 3)),
+    ):
         tables[name] = []
         for place, (count, size) in enumerate(zip(counts, SIZES, strict=True)):
             found = regions(10 * place + len(name), count, size)
@@ -137,27 +144,28 @@ def compute(stage: Any, params: Sections, names: list[str], rows: Mapping[str, l
 
 
 @pytest.mark.usefixtures("batches_matter")
-@pytest.mark.parametrize(("images", "features"), [(1, "true"), (2, "true"), (5, "true"), (5, "false")])
+@pytest.mark.parametrize(("images", "features"), [(1, "[demo_sam]"), (2, "[demo_sam]"), (5, "[demo_sam]"), (5, "[]")])
 def test_a_column_of_vectors_alone_and_with_all_others(
     rows: dict[str, list[dict[str, Any]]], images: int, features: str
 ) -> None:
-    params = settings(f"run.images_per_batch={images}", f"masks.save_features={features}")
+    params = settings(f"run.images_per_batch={images}", f"embed.sam_features={features}")
     names = [spec.name for spec in embed.columns(params)]
-    assert len(names) == 2 * len(ENCODERS) + 1
+    assert len(names) == 3 * len(ENCODERS) + 1
     together = compute(embed, params, names, rows)
     for name in names:
         assert compute(embed, params, [name], rows)[name] == together[name], name
 
 
 @pytest.mark.usefixtures("batches_matter")
-def test_a_network_that_two_columns_share_runs_once_an_image(
+def test_a_network_that_columns_share_runs_once_an_image(
     rows: dict[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
     forward = DINOv2.forward
     monkeypatch.setattr(DINOv2, "forward", lambda self, pixels: (seen.append(len(pixels)), forward(self, pixels))[1])
     params = settings("run.images_per_batch=5")
-    compute(embed, params, ["mask_embeddings/demo_dinov2", "instance_embeddings/demo_dinov2"], rows)
+    names = ["mask_embeddings/sam/demo_dinov2", "mask_embeddings/grid/demo_dinov2", "instance_embeddings/demo_dinov2"]
+    compute(embed, params, names, rows)
     assert seen == [1] * 4  # the failed image is not seen
 
 
@@ -167,10 +175,10 @@ def test_masks_and_features_alone_and_together(
     rows: dict[str, list[dict[str, Any]]], images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.proposers.sam.generator.IMAGES_PER_BATCH", {"cpu": images})
-    params = settings("masks.pred_iou_thresh=0.0")
-    names = ["masks", "sam_features/demo_sam"]
+    params = settings("proposers.sam.pred_iou_thresh=0.0")
+    names = ["masks/sam", "masks/grid", "sam_features/demo_sam"]
     together = compute(masks, params, names, rows)
-    assert any(row["segmentation"] for row in together["masks"][0])
+    assert any(row["segmentation"] for row in together["masks/sam"][0])
     for name in names:
         assert compute(masks, params, [name], rows)[name] == together[name], name
 
@@ -189,7 +197,7 @@ def test_memory_that_runs_out_for_one_column_decides_no_other(
 
     monkeypatch.setattr(AlphaVisionTransformer, "forward", crowded)
     params = settings("run.images_per_batch=5")
-    names = ["mask_embeddings/demo_alphaclip", "instance_embeddings/demo_alphaclip"]
+    names = ["mask_embeddings/sam/demo_alphaclip", "instance_embeddings/demo_alphaclip"]
     together = compute(embed, params, names, rows)
     for name in names:
         assert compute(embed, params, [name], rows)[name] == together[name], name
@@ -202,8 +210,8 @@ def test_a_mask_without_a_pixel_has_a_zero_vector_whatever_the_encoder(rows: dic
     params = settings("run.images_per_batch=2")
     names = [spec.name for spec in embed.columns(params) if not spec.name.startswith("image")]
     for name, data in embed.start(params, names, WEIGHTS, ROOT)(shard_of(rows)).items():
-        areas = [area for row in rows[name.split("_")[0].replace("mask", "masks").replace("instance", "instances")]
-                 for area in row["area"]]  # fmt: skip
+        proposer = proposer_of(name)
+        areas = [area for row in rows[f"masks/{proposer}" if proposer else "instances"] for area in row["area"]]
         vectors = np.concatenate([np.asarray(row) for row in data.rows])
         assert vectors.any(axis=1).tolist() == [area > 0 for area in areas], name
         assert 0 in areas, name

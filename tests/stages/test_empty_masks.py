@@ -138,10 +138,9 @@ def segment(weights: dict[str, Path], images: list[np.ndarray], *changes: str) -
         ROOT / "params.yaml",
         [
             "run.device=cpu",
-            "masks.points_per_side=4",
-            "masks.pred_iou_thresh=0.0",
-            "masks.stability_score_thresh=0.0",
-            "masks.box_nms_thresh=1.0",
+            "train.proposer=sam",
+            "proposers={sam: {model: demo_sam, points_per_side: 4, pred_iou_thresh: 0, stability_score_thresh: 0}}",
+            "proposers.sam.box_nms_thresh=1",
             *changes,
         ],
     )
@@ -157,13 +156,15 @@ def segment(weights: dict[str, Path], images: list[np.ndarray], *changes: str) -
     return masks.start(params, names, weights, ROOT)(shard)
 
 
-@pytest.mark.parametrize("changes", [(), ("masks.max_side_px=16", "masks.save_features=false")], ids=["", "reduced"])
+@pytest.mark.parametrize(
+    "changes", [(), ("proposers.sam.max_side_px=16", "embed.sam_features=[]")], ids=["", "reduced"]
+)
 def test_stored_proposals_have_pixels_and_scores(
     weights: dict[str, Path], changes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     negative(monkeypatch, 0.7)
     images = [one_colour(60, 80), one_colour(1, 1), one_colour(40, 1), one_colour(33, 90)]
-    found = segment(weights, images, *changes)["masks"]
+    found = segment(weights, images, *changes)["masks/sam"]
     assert found.status == ["ok"] * 4
     assert sum(found.counts) > 0
     for row, image in zip(found.rows, images, strict=True):
@@ -178,7 +179,7 @@ def test_an_image_of_which_every_mask_is_empty_has_no_proposal(
     weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     negative(monkeypatch, 1.0)
-    found = segment(weights, [one_colour(30, 40)])["masks"]
+    found = segment(weights, [one_colour(30, 40)])["masks/sam"]
     assert (found.status, found.counts) == (["ok"], [0])
 
 
@@ -221,9 +222,9 @@ def test_predictions_that_are_no_numbers_fail_the_image_with_the_reason(
     weights: dict[str, Path], value: float, spoil: Any, thresholds: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(*spoil(value))
-    found = segment(weights, [one_colour(30, 40), one_colour(40, 30)], f"masks.pred_iou_thresh={thresholds}")
-    assert found["masks"].status == ["failed", "failed"]
-    assert "NaN or infinite" in found["masks"].errors[0]
+    found = segment(weights, [one_colour(30, 40), one_colour(40, 30)], f"proposers.sam.pred_iou_thresh={thresholds}")
+    assert found["masks/sam"].status == ["failed", "failed"]
+    assert "NaN or infinite" in found["masks/sam"].errors[0]
     assert found["sam_features/demo_sam"].status == ["ok", "ok"]
 
 
@@ -233,9 +234,9 @@ def test_one_image_that_fails_leaves_the_others(weights: dict[str, Path], monkey
     bright, dark = np.full((30, 40, 3), 255, np.uint8), one_colour(30, 40)
     bright[5:9, 5:9] = 0
     found = segment(weights, [bright, dark, bright])
-    assert found["masks"].status == ["ok", "failed", "ok"]
+    assert found["masks/sam"].status == ["ok", "failed", "ok"]
     assert found["sam_features/demo_sam"].status == ["ok", "failed", "ok"]
-    assert "predicted_iou" in found["masks"].errors[1]
+    assert "predicted_iou" in found["masks/sam"].errors[1]
 
 
 def test_a_zero_vector_has_no_vote_and_stays_zero() -> None:

@@ -12,16 +12,15 @@ import torch
 from pycocotools import mask as coco
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
-from stages.params import MasksParams
+from stages.proposers import largest_first
+from stages.proposers.params import SamParams
 from stages.proposers.sam.model import build_sam, new_sam
-from stages.proposers.sam.proposals import MaskGenerator
+from stages.proposers.sam.proposals import Features, MaskGenerator
 from store import rle
 
 DEFAULTS: dict[str, Any] = {
     "model": "demo_sam",
-    "max_masks": 16,
     "max_side_px": 0,
-    "save_features": False,
     "precision": "float32",
     "points_per_side": 4,
     "pred_iou_thresh": 0.0,
@@ -58,7 +57,7 @@ def image() -> np.ndarray:
 
 def reference(checkpoint: Path, image: np.ndarray, **changes: Any) -> list[dict[str, Any]]:
     """The unmodified generator's records, binary masks, without those that have no pixel."""
-    ours = {"model", "max_masks", "max_side_px", "save_features", "precision"}
+    ours = {"model", "max_side_px", "precision"}
     options = {key: value for key, value in {**DEFAULTS, **changes}.items() if key not in ours}
     sam = build_sam("demo_sam", checkpoint, "cpu")
     records = SamAutomaticMaskGenerator(sam, points_per_batch=16, **options).generate(image)
@@ -91,29 +90,38 @@ def test_records_are_the_official_ones(checkpoint: Path, image: np.ndarray, chan
 
 
 def segment(checkpoint: Path, image: np.ndarray, **changes: Any) -> list[dict[str, Any]]:
-    generator = MaskGenerator(MasksParams(**{**DEFAULTS, **changes}), checkpoint, "cpu", 16)
-    (found,) = generator([generator.prepare(image)])
-    return found.records()
+    generator = made(checkpoint, **changes)
+    (found,) = generator.propose([generator.prepare(image)], {})
+    return largest_first(found.records())
 
 
-def test_the_embedding_is_sams_with_and_without_records(checkpoint: Path, image: np.ndarray) -> None:
-    generator = MaskGenerator(MasksParams(**DEFAULTS), checkpoint, "cpu", 16)
+def made(checkpoint: Path, **changes: Any) -> MaskGenerator:
+    return MaskGenerator(SamParams(**{**DEFAULTS, **changes}), build_sam("demo_sam", checkpoint, "cpu"), 16)
+
+
+def test_the_embedding_is_sams_with_and_without_masks(checkpoint: Path, image: np.ndarray) -> None:
+    features = Features("demo_sam", "float32", {"demo_sam": checkpoint}, "cpu", {})
     predictor = SamPredictor(build_sam("demo_sam", checkpoint, "cpu"))
     predictor.set_image(image)
     want = predictor.get_image_embedding()[0].numpy()
-    for want_records in (True, False):
-        (found,) = generator([generator.prepare(image)], want_records)
-        np.testing.assert_allclose(found.embedding, want, atol=1e-5)
-        assert bool(found.records()) == want_records
+    for side in (None, 0, 64):  # 64: the proposer sees another image than the features are of
+        memo: dict[Any, Any] = {}
+        if side is not None:
+            generator = made(checkpoint, max_side_px=side)
+            (found,) = generator.propose([generator.prepare(image)], memo)
+            assert found.records()
+        (embedding,) = features([features.prepare(image)], memo)
+        np.testing.assert_allclose(embedding, want, atol=1e-5)
 
 
 def test_images_that_go_together_give_what_each_gives_alone(checkpoint: Path, image: np.ndarray) -> None:
-    generator = MaskGenerator(MasksParams(**DEFAULTS), checkpoint, "cpu", 16)
-    generator.generator.images_per_batch = 2
+    generator = made(checkpoint)
+    generator.generator.images.images_per_batch = 2
     images = [image, image[::-1].copy(), image[:40]]
-    for found, alone in zip(generator([generator.prepare(each) for each in images]), images, strict=True):
+    prepared = [generator.prepare(each) for each in images]
+    for found, alone in zip(generator.propose(prepared, {}), images, strict=True):
         want = segment(checkpoint, alone)
-        records = found.records()
+        records = largest_first(found.records())
         assert [record["segmentation"] for record in records] == [record["segmentation"] for record in want]
 
 

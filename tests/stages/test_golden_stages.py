@@ -31,14 +31,16 @@ SETTINGS = load_settings(
     [
         f"index.root={PHOTOS}",
         "index.max_pixels=89478485",
-        "index.max_instances=16",
-        "masks={model: demo_sam, max_masks: 16, max_side_px: 96, save_features: false, precision: float32, points_per_side: 3,"
-        " pred_iou_thresh: 0, stability_score_thresh: 0, stability_score_offset: 1.0, box_nms_thresh: 1.0, crop_n_layers: 0,"
-        " crop_nms_thresh: 0.7, crop_overlap_ratio: 0.3, crop_n_points_downscale_factor: 1, min_mask_region_area: 0}",
-        "embed={mask_encoders: [demo_sam], image_encoders: [], precision: float32}",
+        "proposers={sam: {model: demo_sam, max_side_px: 96, points_per_side: 3, pred_iou_thresh: 0, stability_score_thresh: 0,"
+        " box_nms_thresh: 1.0}}",
+        "train.proposer=sam",
+        "embed={mask_encoders: [demo_sam], image_encoders: [], precision: float32, max_masks: 16, max_instances: 16}",
         "run.device=cpu",
     ],
 )
+
+
+COLUMNS = {"mask_embeddings": "mask_embeddings/sam/demo_sam", "instance_embeddings": "instance_embeddings/demo_sam"}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def digest(value: Any) -> str:
 
 def numbers(done: Mapping[str, ShardData]) -> dict[str, Any]:
     """Exact digests of what integers decide, a few rounded figures of what floats do."""
-    proposals = done["masks"].rows
+    proposals = done["masks/sam"].rows
     vectors = {name: np.concatenate(list(data.rows)) for name, data in done.items() if "embeddings" in name}
     return {
         "index": {
@@ -106,26 +108,26 @@ def numbers(done: Mapping[str, ShardData]) -> dict[str, Any]:
         },
         "masks": {
             "version": masks.VERSION,
-            "counts": list(done["masks"].counts),
+            "counts": list(done["masks/sam"].counts),
             "area": [row["area"][:2] for row in proposals],
             "predicted_iou": [round(row["predicted_iou"][0], 3) for row in proposals],
             "stability_score": [round(row["stability_score"][0], 3) for row in proposals],
             "point_coords": [row["point_coords"][0] for row in proposals],
         },
-        "embed": {"version": embed.VERSION, **{name: stats(vectors[f"{name}/demo_sam"]) for name in means.KINDS}},
+        "embed": {"version": embed.VERSION, **{name: stats(vectors[column]) for name, column in COLUMNS.items()}},
         "match": {
             "version": match.VERSION,
-            "iou": [round(max(row["iou"]), 3) for row in done["match/targets"].rows],
-            "iop_valid": [round(max(row["iop_valid"]), 3) for row in done["match/targets"].rows],
+            "iou": [round(max(row["iou"]), 3) for row in done["match/sam/targets"].rows],
+            "iop_valid": [round(max(row["iop_valid"]), 3) for row in done["match/sam/targets"].rows],
         },
         "means": {
             "version": means.VERSION,
-            "mean": [round(float(item), 3) for item in done["means/demo/demo_sam"].rows[0][:4]],
-            "count": done["means/demo/demo_sam"].extra["count"],
+            "mean": [round(float(item), 3) for item in done["means/demo/sam/demo_sam"].rows[0][:4]],
+            "count": done["means/demo/sam/demo_sam"].extra["count"],
         },
         "center": {
             "version": center.VERSION,
-            **{name: stats(vectors[f"centered/demo/{name}/demo_sam"]) for name in means.KINDS},
+            **{name: stats(vectors[f"centered/demo/{name}/sam/demo_sam"]) for name in means.KINDS},
         },
     }
 

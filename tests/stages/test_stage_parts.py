@@ -20,7 +20,7 @@ from store import rle
 from store.format.column import ArrayLayout
 from store.format.schema import MASKS, MATCH_TARGETS
 
-ARRAY = ColumnSpec("mask_embeddings/x", "embed", (), {}, 1, layout=ArrayLayout((16, 2), 16, "float16"))
+ARRAY = ColumnSpec("mask_embeddings/sam/x", "embed", (), {}, 1, layout=ArrayLayout((16, 2), 16, "float16"))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_failed_row_of_a_table_has_empty_lists_and_its_reason() -> None:
 
 
 def test_a_failed_image_has_no_rows_in_a_table_of_targets() -> None:
-    column = Collector(ColumnSpec("match/targets", "match", (), {}, 1, schema=MATCH_TARGETS))
+    column = Collector(ColumnSpec("match/sam/targets", "match", (), {}, 1, schema=MATCH_TARGETS))
     column.ok(0, [{"target_id": "a/0"}, {"target_id": "a/1"}])
     column.failed(1, "removed", "removed")
     assert [row["target_id"] for row in column.rows] == ["a/0", "a/1"]

@@ -17,6 +17,7 @@ import numpy as np
 from store import StoreError, open_split
 from store.format.arrays import record_frame
 from store.format.layout import find_columns
+from store.format.names import without_proposer
 from store.format.shard import read_commit, record_text
 from store.storage.files import canonical_json
 
@@ -52,8 +53,8 @@ def read(store: Path, columns: list[str], only: str | None = None, split: str = 
 
 
 def _of_record(record: Any, name: str) -> Any:
-    if name in ("masks", "instances"):
-        return [vars(region) for region in getattr(record, name)]
+    if without_proposer(name) in ("masks", "instances"):
+        return [vars(region) for region in getattr(record, without_proposer(name))]
     if name == "targets" or name.startswith("match/"):
         return record.targets
     return record.path if name == "images" else record[name]
@@ -98,12 +99,6 @@ def damaged(path: Path, data: bytes | None) -> Iterator[None]:
 
 def files_of(store: Path) -> list[Path]:
     return sorted(path for path in store.rglob("*") if path.is_file())
-
-
-def column_of(store: Path, path: Path) -> str:
-    """The column that a file belongs to: ``masks``, ``match/targets``, ``mask_embeddings/x``."""
-    parts = path.relative_to(store).parts[2:]
-    return "/".join(parts[:2]) if parts[0] in ("match", "mask_embeddings", "instance_embeddings") else parts[0]
 
 
 def swap(left: Path, right: Path) -> None:

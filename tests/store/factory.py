@@ -11,6 +11,7 @@ import numpy as np
 from store import rle
 from store.format.column import ArrayLayout, ColumnMeta, Commit, fingerprint
 from store.format.layout import column_dir, find_columns, parts_of, place_of
+from store.format.names import without_proposer
 from store.format.schema import IMAGES, OK, PER_TARGET, TABLES
 from store.overlap import against_instances, against_targets
 from store.write.writer import ShardData, begin_column, finish_column, seen_commit, write_shard
@@ -20,7 +21,7 @@ LAYOUT = ArrayLayout((32, 8), 16, "float16", dimension_names=("image", "mask", "
 
 def array_meta(images: int, shard_images: int = 4, layout: ArrayLayout = LAYOUT, **identity: Any) -> ColumnMeta:
     identity = {"stage": "embed", **identity}
-    return ColumnMeta("mask_embeddings/x", identity, fingerprint(identity), images, shard_images, layout)
+    return ColumnMeta("mask_embeddings/sam/x", identity, fingerprint(identity), images, shard_images, layout)
 
 
 def vectors(counts: list[int], layout: ArrayLayout = LAYOUT, seed: int = 0) -> list[np.ndarray]:
@@ -29,7 +30,12 @@ def vectors(counts: list[int], layout: ArrayLayout = LAYOUT, seed: int = 0) -> l
 
 
 def write_array(
-    folder: Path, meta: ColumnMeta, counts: list[int], place: str = "d/mask_embeddings/x/val", seed: int = 0, **how: Any
+    folder: Path,
+    meta: ColumnMeta,
+    counts: list[int],
+    place: str = "d/mask_embeddings/sam/x/val",
+    seed: int = 0,
+    **how: Any,
 ) -> list[Commit]:
     meta = begin_column(folder, meta)
     rows = vectors(counts, meta.array or LAYOUT, seed)
@@ -83,14 +89,14 @@ def write_images(
 def small_store(store: Path, counts: list[int]) -> Path:
     """``d/val`` with images and one array that was computed from them."""
     images = write_images(store, len(counts))
-    folder = column_dir(store, "d/mask_embeddings/x/val")
+    folder = column_dir(store, "d/mask_embeddings/sam/x/val")
     meta = begin_column(folder, array_meta(len(counts)))
     rows = vectors(counts)
     for shard, upstream in enumerate(images):
         span = meta.shard_range(shard)
         own = rows[span.start : span.stop]
         data = ShardData(own, [len(row) for row in own], [OK] * len(own))
-        write_shard(folder, meta, "d/mask_embeddings/x/val", shard, data, {"images": upstream.content}, None, {})
+        write_shard(folder, meta, "d/mask_embeddings/sam/x/val", shard, data, {"images": upstream.content}, None, {})
     return store
 
 
@@ -111,12 +117,12 @@ def write_table(
         span = meta.shard_range(shard)
         data = ShardData(
             [row for image in span for row in rows[image]],
-            [len(rows[image]) if name in PER_TARGET else 1 for image in span],
+            [len(rows[image]) if without_proposer(name) in PER_TARGET else 1 for image in span],
             ["failed" if image in failed else OK for image in span],
             {image - span.start: failed[image] for image in span if image in failed},
         )
         above = {column: made[shard].content for column, made in upstream.items()}
-        commits.append(write_shard(folder, meta, place, shard, data, above, TABLES[name], {}))
+        commits.append(write_shard(folder, meta, place, shard, data, above, TABLES[without_proposer(name)], {}))
     return commits
 
 
@@ -190,7 +196,7 @@ def full_store(store: Path, images: int = 11, split: str = "val", seed: int = 0,
         scores = {"predicted_iou": rng.random(len(own)).tolist(), "stability_score": rng.random(len(own)).tolist()}
         frames = {"point_coords": rng.random((len(own), 2)).tolist(), "crop_box": [[0, 0, 6, 4]] * len(own)}
         of_masks.append(row(k, **regions(own, **scores, **frames)))
-    made["masks"] = write_table(store, f"d/masks/{split}", of_masks, {"images": made["images"]}, shard_images)
+    made["masks/sam"] = write_table(store, f"d/masks/sam/{split}", of_masks, {"images": made["images"]}, shard_images)
     matches, pairs = [], []
     for k in range(images):
         found = of_masks[k][0]["segmentation"]
@@ -204,13 +210,13 @@ def full_store(store: Path, images: int = 11, split: str = "val", seed: int = 0,
             matches[-1].append({**names, **lists})
         iou, iop = against_instances(found, of_instances[k][0]["segmentation"])
         pairs.append(row(k, iou=iou.tolist(), iop=iop.tolist()))
-    above = {"masks": made["masks"], "targets": made["targets"]}
-    made["match/targets"] = write_table(store, f"d/match/targets/{split}", matches, above, shard_images)
-    above = {"masks": made["masks"], "instances": made["instances"]}
-    made["match/instances"] = write_table(store, f"d/match/instances/{split}", pairs, above, shard_images)
+    above = {"masks/sam": made["masks/sam"], "targets": made["targets"]}
+    made["match/sam/targets"] = write_table(store, f"d/match/sam/targets/{split}", matches, above, shard_images)
+    above = {"masks/sam": made["masks/sam"], "instances": made["instances"]}
+    made["match/sam/instances"] = write_table(store, f"d/match/sam/instances/{split}", pairs, above, shard_images)
     embeddings = vectors([len(own) for own in masks], seed=seed)
     of_gt = vectors([len(own) for own in instances], seed=seed + 1)
-    write_vectors(store, f"d/mask_embeddings/x/{split}", embeddings, {"masks": made["masks"]}, shard_images)
+    write_vectors(store, f"d/mask_embeddings/sam/x/{split}", embeddings, {"masks/sam": made["masks/sam"]}, shard_images)
     write_vectors(store, f"d/instance_embeddings/x/{split}", of_gt, {"instances": made["instances"]}, shard_images)
     for column in find_columns(store, "d", split):
         finish_column(column_dir(store, place_of("d", column, split)), place_of("d", column, split))

@@ -25,9 +25,9 @@ from store.write.writer import ShardData, begin_column, finish_column, is_begun,
 
 IMAGES = 8
 PLACES = {
-    "array": "d/mask_embeddings/x/val",
+    "array": "d/mask_embeddings/sam/x/val",
     "table": "d/instances/val",
-    "downstream": "d/centered/m/mask_embeddings/x/val",
+    "downstream": "d/centered/m/mask_embeddings/sam/x/val",
 }
 """Kind of column -> where one is. ``downstream`` is an array too, and is computed from ``array``; those from ``images``."""
 
@@ -162,7 +162,7 @@ def write(store: Path, kind: str, how: dict[str, Any], acked: Callable[[int], No
 def write_one(store: Path, kind: str, how: dict[str, Any], shard: int, again: bool = False) -> Commit:
     """Write one shard of a column that is begun; ``again``: also where it is committed from the same inputs."""
     folder, meta = column_dir(store, PLACES[kind]), meta_of(kind, how)
-    reads = "mask_embeddings/x" if kind == "downstream" else "images"
+    reads = "mask_embeddings/sam/x" if kind == "downstream" else "images"
     upstream = read_commit(column_dir(store, f"d/{reads}/val"), shard)
     assert upstream is not None
     own = [content(kind, how, image) for image in meta.shard_range(shard)]

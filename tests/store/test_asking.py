@@ -12,7 +12,7 @@ from factory import Known, full_store
 
 from store import Candidates, Records, StoreError, mix, open_split
 
-X = "mask_embeddings/x"
+X = "mask_embeddings/sam/x"
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,16 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
 
 def test_one_name_is_taken_as_it_is(known: Known) -> None:
     split = open_split(known.store, "d", "val", columns="masks")
-    assert list(split.columns) == ["images", "masks"]
+    assert list(split.columns) == ["images", "masks/sam"]
     assert [len(areas) for batch in split.stream("masks.area") for areas in batch["masks.area"]] == list(
         map(len, known.masks)
     )
     assert set(next(iter(mix({"val": split}, "masks")))) == {"image_index", "masks"}
     assert list(open_split(known.store, "d", "val", columns=X).columns) == ["images", X]
-    assert set(open_split(known.store, "d", "val", columns=(name for name in ["masks"])).columns) == {"images", "masks"}
+    assert set(open_split(known.store, "d", "val", columns=(name for name in ["masks"])).columns) == {
+        "images",
+        "masks/sam",
+    }
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_a_number_of_candidates_is_that_of_the_largest_masks(known: Known) -> No
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [
-        ("mask_embeddings/y", "mask_embeddings/x"),
+        ("mask_embeddings/sam/y", "mask_embeddings/sam/x"),
         ("mask_embedding/x", "mask_embeddings/x"),
         ("mask", "masks"),
         ("masks.segmentations", "segmentation"),

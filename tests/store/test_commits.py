@@ -29,7 +29,7 @@ from store.storage.objects import read_json, write_json
 from store.write.verify import repair, verify
 from store.write.writer import ShardData, begin_column, finish_column, seen_commit, write_shard
 
-PLACE = "d/mask_embeddings/x/val"
+PLACE = "d/mask_embeddings/sam/x/val"
 STEPS = ("_publish", "remove_summary", "write_log")
 """Functions of the writer, in this order; a summary is removed before a shard is replaced, and when one was put."""
 
@@ -243,15 +243,15 @@ def test_a_record_is_read_as_it_was_written_whatever_its_layout(
 
 def test_unknown_files_and_links_are_damage(tmp_path: Path) -> None:
     small_store(tmp_path, [1] * 4)
-    (tmp_path / "d/mask_embeddings/notes.txt").write_text("hello")
+    (tmp_path / "d/mask_embeddings/sam/notes.txt").write_text("hello")
     assert "unknown file; remove it" in str(verify(tmp_path, ["d/val"]).problems[0])
-    (tmp_path / "d/mask_embeddings/notes.txt").unlink()
+    (tmp_path / "d/mask_embeddings/sam/notes.txt").unlink()
     data = column_dir(tmp_path, PLACE) / "c/0/0/0"
     data.rename(tmp_path / "elsewhere")
     data.symlink_to(tmp_path / "elsewhere")
     assert "found a link" in str(verify(tmp_path, ["d/val"]).problems[0])
     with pytest.raises((DamagedStoreError, OSError)):
-        open_split(tmp_path, "d", "val")[0]["mask_embeddings/x"]
+        open_split(tmp_path, "d", "val")[0]["mask_embeddings/sam/x"]
 
 
 def test_records_of_failed_images_hold_their_reason(tmp_path: Path) -> None:
@@ -263,10 +263,10 @@ def test_records_of_failed_images_hold_their_reason(tmp_path: Path) -> None:
     upstream = {"images": read_commit(column_dir(tmp_path, "d/images/val"), 0).content}  # type: ignore[union-attr]
     write_shard(folder, meta, PLACE, 0, data, upstream, None, {})
     split = open_split(tmp_path, "d", "val")
-    assert split[1]["mask_embeddings/x"].shape == (0, 8)
+    assert split[1]["mask_embeddings/sam/x"].shape == (0, 8)
     assert split["image2"].error == "cannot be decoded"
     with pytest.raises(FailedImageError, match="image 2: image: cannot be decoded"):
-        split[2]["mask_embeddings/x"]
+        split[2]["mask_embeddings/sam/x"]
 
 
 @pytest.mark.parametrize("name", ["../val", "a/b", "", ".hidden", "/abs"])

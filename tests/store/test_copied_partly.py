@@ -14,7 +14,7 @@ from store import open_split
 from store.errors import DamagedStoreError, IncompleteColumnError, StoreError
 from store.format.layout import find_columns
 
-X = "mask_embeddings/x"
+X = "mask_embeddings/sam/x"
 
 
 def without(*names: str) -> Callable[[Path], None]:
@@ -79,11 +79,11 @@ def test_a_column_that_was_only_begun_stops_nobody(store: Path) -> None:
 
 
 def test_names_like_those_of_shards_are_columns(store: Path) -> None:
-    base = store / "d/mask_embeddings"
+    base = store / "d/mask_embeddings/sam"
     for name in ("c", "00000"):
         shutil.copytree(base / "x", base / name)
         os.utime(base / name)
     assert find_columns(store, "d", "val") == [
         "images",
-        *(f"mask_embeddings/{n}" for n in ("00000", "c", "x")),
+        *(f"mask_embeddings/sam/{n}" for n in ("00000", "c", "x")),
     ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from damage import column_of, columns_of, damaged, files_of, read, swap, wrong_reads
+from damage import columns_of, damaged, files_of, read, swap, wrong_reads
 from factory import array_meta, full_store, small_store, write_array, write_images
 from faults import steps_of
 
@@ -39,7 +39,10 @@ class Whole:
         assert all(value is not None for values in self.values.values() for value in values.values())
 
     def column(self, path: Path) -> tuple[str, str]:
-        return path.relative_to(self.store).parts[1], column_of(self.store, path)
+        """Split and column that a file is of."""
+        parts = path.relative_to(self.store).parts
+        at = next(k for k, part in enumerate(parts) if k > 1 and part in self.splits)
+        return parts[at], "/".join(parts[1:at])
 
     def check(self, what: str, *paths: Path, found_by: str = "problems") -> None:
         """With these files damaged, whatever can be read of their columns is right, and verify finds it."""
@@ -141,24 +144,24 @@ def test_any_two_files_swapped(tmp_path: Path, kind: str) -> None:
 def test_an_older_version_put_back_with_its_old_time(tmp_path: Path, names: list[str]) -> None:
     """A shard of other images (of other parameters) under the right name: stale, or damage, and never read."""
     small_store(tmp_path, [3] * 4)
-    folder, old = column_dir(tmp_path, "d/mask_embeddings/x/val"), tmp_path / "old"
-    finish_column(folder, "d/mask_embeddings/x/val")
+    folder, old = column_dir(tmp_path, "d/mask_embeddings/sam/x/val"), tmp_path / "old"
+    finish_column(folder, "d/mask_embeddings/sam/x/val")
     shutil.copytree(folder, old)
     images = write_images(tmp_path, 4, failed={1: "cannot be decoded"})
     write_array(folder, array_meta(4, points=2), [3] * 4, seed=5, upstream={"images": images[0].content})
-    open_column(tmp_path, "d/mask_embeddings/x/val").array(0)
+    open_column(tmp_path, "d/mask_embeddings/sam/x/val").array(0)
     for name in names:
         shutil.copy2(old / name, folder / name)
     shutil.rmtree(old)
     with pytest.raises((DamagedStoreError, IncompleteColumnError)):
-        open_split(tmp_path, "d", "val")[0]["mask_embeddings/x"]
+        open_split(tmp_path, "d", "val")[0]["mask_embeddings/sam/x"]
     report = verify(tmp_path, ["d/val"], deep=True)
     assert report.problems or report.stale
 
 
 def test_nothing_depends_on_times(tmp_path: Path) -> None:
     """A record that is overwritten by one as long, and then as old, is read anew; so is a source file."""
-    folder, place = column_dir(tmp_path, "d/mask_embeddings/x/val"), "d/mask_embeddings/x/val"
+    folder, place = column_dir(tmp_path, "d/mask_embeddings/sam/x/val"), "d/mask_embeddings/sam/x/val"
     write_array(folder, array_meta(4, points=1), [3] * 4)
     path = folder / "column.json"
     first = path.read_bytes()

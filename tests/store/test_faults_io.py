@@ -85,14 +85,14 @@ def test_every_step_of_every_work_may_fail(tmp_path: Path, name: str, code: int)
 def test_short_reads_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """A read may give less than was asked for, also less than one of its pieces."""
     counts = [3, 0, 20, 32]
-    write_array(tmp_path / "d/mask_embeddings/x/val", array_meta(4), counts)
+    write_array(tmp_path / "d/mask_embeddings/sam/x/val", array_meta(4), counts)
     real = os.preadv
 
     def short(descriptor: int, pieces: list[memoryview], offset: int) -> int:
         return real(descriptor, [memoryview(pieces[0])[:most]], offset)
 
     monkeypatch.setattr(os, "preadv", short)
-    column = open_column(tmp_path, "d/mask_embeddings/x/val")
+    column = open_column(tmp_path, "d/mask_embeddings/sam/x/val")
     for image, want in enumerate(vectors(counts)):
         np.testing.assert_array_equal(column.array(image), want)
 
@@ -101,10 +101,10 @@ def test_a_read_that_ends_early_is_damage_and_never_a_short_record(
     tmp_path: Path,
 ) -> None:
     """The file is cut while it is open, so that its size was right when it was looked at."""
-    commits = write_array(tmp_path / "d/mask_embeddings/x/val", array_meta(4), [20] * 4)
-    column = open_column(tmp_path, "d/mask_embeddings/x/val")
+    commits = write_array(tmp_path / "d/mask_embeddings/sam/x/val", array_meta(4), [20] * 4)
+    column = open_column(tmp_path, "d/mask_embeddings/sam/x/val")
     column.array(0)
-    path = tmp_path / "d/mask_embeddings/x/val" / commits[0].file
+    path = tmp_path / "d/mask_embeddings/sam/x/val" / commits[0].file
     os.truncate(path, commits[0].size // 2)
     column.array(1)
     with pytest.raises(DamagedStoreError, match="found no record of the shard"):
@@ -114,16 +114,16 @@ def test_a_read_that_ends_early_is_damage_and_never_a_short_record(
 def test_a_read_that_fails_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = full_store(tmp_path, 4)
     first = open_split(known.store, "d", "val")[0]
-    table, record = tmp_path / "d/masks/val/00000.parquet", tmp_path / "d/masks/val/column.json"
+    table, record = tmp_path / "d/masks/sam/val/00000.parquet", tmp_path / "d/masks/sam/val/column.json"
 
     def broken(*given: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "preadv", broken)
-        with pytest.raises(OSError, match="masks/val/00000.parquet"):
+        with pytest.raises(OSError, match="masks/sam/val/00000.parquet"):
             first.masks  # noqa: B018
-        with pytest.raises(OSError, match="masks/val/column.json"):
+        with pytest.raises(OSError, match="masks/sam/val/column.json"):
             read_json(record)
     assert len(first.masks) == len(known.masks[0])
     with pytest.raises(IsADirectoryError, match="masks"):
@@ -131,13 +131,13 @@ def test_a_read_that_fails_names_its_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_read_that_fails_names_file_and_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    column = open_split(small_store(tmp_path, [3] * 4), "d", "val").column("mask_embeddings/x")
+    column = open_split(small_store(tmp_path, [3] * 4), "d", "val").column("mask_embeddings/sam/x")
     column.array(0)
 
     def fail(*given: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", fail)
-    with pytest.raises(OSError, match=r"Input/output error at byte \d+: .*mask_embeddings/x/val/c/0/0/0") as found:
+    with pytest.raises(OSError, match=r"Input/output error at byte \d+: .*mask_embeddings/sam/x/val/c/0/0/0") as found:
         column.array(1)
     assert found.value.errno == errno.EIO

@@ -140,11 +140,11 @@ def test_listings_may_be_stale(lag: int) -> None:
     storage, counts = MemoryStorage(lag=lag, latency_s=1e-5), [3, 0, 20, 1, 5]
     with mounted(STORE, storage):
         small_store(STORE, counts)
-        split = open_split(STORE, "d", "val", columns="mask_embeddings/x") if lag < 3 else None
+        split = open_split(STORE, "d", "val", columns="mask_embeddings/sam/x") if lag < 3 else None
         storage.lag = 0
-        split = split or open_split(STORE, "d", "val", columns="mask_embeddings/x")
+        split = split or open_split(STORE, "d", "val", columns="mask_embeddings/sam/x")
         for image, want in enumerate(vectors(counts)):
-            np.testing.assert_array_equal(split[image]["mask_embeddings/x"], want)
+            np.testing.assert_array_equal(split[image]["mask_embeddings/sam/x"], want)
         storage.lag = lag
         write(STORE, "table", {})
         storage.lag = 0

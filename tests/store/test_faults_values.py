@@ -45,10 +45,10 @@ def split_of(store: Path, segmentations: list[list[str]], sizes: list[tuple[int,
         targets.append([{**names, "instances": [], "texts": [text, ""], **answer}])
     with steps_of(store, lambda step: None):
         upstream = {"images": write_table(store, "d/images/val", images, {})}
-        made = write_table(store, "d/masks/val", masks, upstream)
+        made = write_table(store, "d/masks/sam/val", masks, upstream)
         write_table(store, "d/targets/val", targets, upstream)
         kept = vectors([min(len(own), LAYOUT.row_shape[0]) for own in segmentations])
-        write_vectors(store, "d/mask_embeddings/x/val", kept, {"masks": made})
+        write_vectors(store, "d/mask_embeddings/sam/x/val", kept, {"masks/sam": made})
     assert verify(store, ["d/val"], deep=True).problems == []
     return open_split(store, "d", "val")
 
@@ -64,10 +64,10 @@ def test_counts_of_masks(tmp_path: Path) -> None:
         assert len(split[image].masks) == len(own)
         for region, mask in zip(split[image].masks, own, strict=True):
             np.testing.assert_array_equal(region.decode(), mask)
-        np.testing.assert_array_equal(split[image]["mask_embeddings/x"], want[image])
-    batch = next(iter(split.stream(["mask_embeddings/x", "masks.segmentation"], len(counts), threads=0)))
-    assert batch["mask_embeddings/x:mask"].sum(axis=1).tolist() == [min(count, 32) for count in counts]
-    assert not batch["mask_embeddings/x"][~batch["mask_embeddings/x:mask"]].any(), "no fill values"
+        np.testing.assert_array_equal(split[image]["mask_embeddings/sam/x"], want[image])
+    batch = next(iter(split.stream(["mask_embeddings/sam/x", "masks.segmentation"], len(counts), threads=0)))
+    assert batch["mask_embeddings/sam/x:mask"].sum(axis=1).tolist() == [min(count, 32) for count in counts]
+    assert not batch["mask_embeddings/sam/x"][~batch["mask_embeddings/sam/x:mask"]].any(), "no fill values"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (20_000, 20_000)], ids=str)
@@ -213,7 +213,7 @@ def test_forged_tables(tmp_path: Path, what: str) -> None:
         path.write_bytes(good)
 
 
-@pytest.mark.parametrize("name", ["mask_embeddings/x/val", "mask_embeddings/x/val/c", "images/val"])
+@pytest.mark.parametrize("name", ["mask_embeddings/sam/x/val", "mask_embeddings/sam/x/val/c", "images/val"])
 def test_links_of_folders(tmp_path: Path, name: str) -> None:
     """Read rightly or not at all; verify names the link, and a run removes nothing behind it."""
     store, outside = tmp_path / "store", tmp_path / "outside"
@@ -225,12 +225,12 @@ def test_links_of_folders(tmp_path: Path, name: str) -> None:
         before = sorted(outside.rglob("*"))
         assert verify(store, ["d/val"], deep=True).problems
         try:
-            got = open_split(store, "d", "val", columns=["mask_embeddings/x"])[0]["mask_embeddings/x"]
+            got = open_split(store, "d", "val", columns=["mask_embeddings/sam/x"])[0]["mask_embeddings/sam/x"]
             np.testing.assert_array_equal(got, want[0])
         except StoreError:
             pass
-        if name != "mask_embeddings/x/val":  # that is the folder that is asked for
-            begin_column(column_dir(store, "d/mask_embeddings/x/val"), array_meta(4, points=2))
+        if name != "mask_embeddings/sam/x/val":  # that is the folder that is asked for
+            begin_column(column_dir(store, "d/mask_embeddings/sam/x/val"), array_meta(4, points=2))
         assert sorted(outside.rglob("*")) == before
 
 
@@ -238,10 +238,10 @@ def test_links_of_folders(tmp_path: Path, name: str) -> None:
 def test_links_of_files(tmp_path: Path, name: str) -> None:
     with steps_of(tmp_path, lambda step: None):
         store = small_store(tmp_path / "store", [3] * 4)
-    path = store / "d/mask_embeddings/x/val" / name
+    path = store / "d/mask_embeddings/sam/x/val" / name
     path.rename(tmp_path / "outside")
     path.symlink_to(tmp_path / "outside")
     assert verify(store, ["d/val"], deep=True).problems
     if name != "zarr.json":  # only stock readers look at it
         with pytest.raises(DamagedStoreError):
-            open_split(store, "d", "val")[0]["mask_embeddings/x"]
+            open_split(store, "d", "val")[0]["mask_embeddings/sam/x"]

@@ -26,7 +26,7 @@ from store.storage.local import LocalStorage
 from store.write.verify import verify
 from store.write.writer import ShardData, begin_column, is_begun, write_shard
 
-PLACE = "d/mask_embeddings/x/val"
+PLACE = "d/mask_embeddings/sam/x/val"
 RACER = """
     import json, os, sys, warnings
     sys.path[:0] = [{root!r}, {here!r}]

@@ -24,8 +24,8 @@ warnings.simplefilter("ignore", DeprecationWarning)
 import store.read.column
 from store import open_split
 
-X = "mask_embeddings/x"
-FIELDS = ["targets.texts", "masks.segmentation", "match/targets.iou"]
+X = "mask_embeddings/sam/x"
+FIELDS = ["targets.texts", "masks.segmentation", "match/sam/targets.iou"]
 
 def opened(**how):
     return open_split(sys.argv[1], "d", "val", **how)

@@ -15,7 +15,7 @@ from store import StoreError, open_split
 from store.storage.files import digest
 from store.write.verify import verify
 
-COLUMN, COMMIT = "mask_embeddings/x/val/column.json", "mask_embeddings/x/val/c/0/0/0"
+COLUMN, COMMIT = "mask_embeddings/sam/x/val/column.json", "mask_embeddings/sam/x/val/c/0/0/0"
 
 
 def forge(store: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -49,8 +49,8 @@ FORGERIES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "upstream of another kind": (COMMIT, lambda v: v.update(upstream=["images"])),
     "upstream outside": (COMMIT, lambda v: v.update(upstream={"/../../etc#0": "x"})),
     "upstream without end": (COMMIT, lambda v: v.update(upstream={"/d/images/val#" + "9" * 5000: "x"})),
-    "computed from itself": (COMMIT, lambda v: v.update(upstream={"mask_embeddings/x": v["content"]})),
-    "another place": (COMMIT, lambda v: v.update(place="d/mask_embeddings/x/train")),
+    "computed from itself": (COMMIT, lambda v: v.update(upstream={"mask_embeddings/sam/x": v["content"]})),
+    "another place": (COMMIT, lambda v: v.update(place="d/mask_embeddings/sam/x/train")),
     "a newer format": (COMMIT, lambda v: v.update(format_version=3)),
     "fields of its own": (COMMIT, lambda v: v.update(run_this="rm")),
 }
@@ -62,7 +62,7 @@ def test_forged_records_are_typed_errors(tmp_path: Path, what: str) -> None:
     small_store(tmp_path, [3] * 4)
     forge(tmp_path, *FORGERIES[what])
     with pytest.raises(StoreError):
-        open_split(tmp_path, "d", "val")[0]["mask_embeddings/x"]
+        open_split(tmp_path, "d", "val")[0]["mask_embeddings/sam/x"]
     report = verify(tmp_path, ["d/val"])
     assert report.problems or report.stale, what
 

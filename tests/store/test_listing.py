@@ -45,7 +45,7 @@ LOOKS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "committed_shards": ("d/images/val", lambda store: committed_shards(store / "d/images/val")),
     "verify, the data set": ("d", lambda store: verify(store, ["d/val"], deep=True)),
     "verify, a column": ("d/images/val", lambda store: verify(store, ["d/val"], deep=True)),
-    "verify, chunks": ("d/mask_embeddings/x/val/c", lambda store: verify(store, ["d/val"])),
+    "verify, chunks": ("d/mask_embeddings/sam/x/val/c", lambda store: verify(store, ["d/val"])),
     "verify, the store": (".", lambda store: verify(store, ["d/val"])),
 }
 
@@ -164,7 +164,7 @@ def test_a_store_is_read_where_the_system_has_no_fcntl(tmp_path: Path) -> None:
         from pathlib import Path
         split = open_split({str(tmp_path / "store")!r}, "d", "val")
         record = split[0]
-        assert len(record.masks) == len(record["mask_embeddings/x"])
+        assert len(record.masks) == len(record["mask_embeddings/sam/x"])
         from store.write.verify import verify
         assert verify(Path({str(tmp_path / "store")!r}), ["d/val"], deep=True).problems == []
         try:

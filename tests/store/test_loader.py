@@ -19,7 +19,7 @@ from store.stream.schedule import permutation
 from store.torch import loader
 
 ROOT = Path(__file__).parents[2]
-X = "mask_embeddings/x"
+X = "mask_embeddings/sam/x"
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ from store import StoreError, open_split
 from store.torch import loader
 
 def stream():
-    return open_split(sys.argv[1], "d", "val").stream(["mask_embeddings/x"], 4, shuffle=True, seed=3)
+    return open_split(sys.argv[1], "d", "val").stream(["mask_embeddings/sam/x"], 4, shuffle=True, seed=3)
 
 def die(batch):
     if 17 in batch["image_index"].tolist():
@@ -166,7 +166,7 @@ def test_a_killed_worker_is_a_named_error_and_nothing_is_lost(known: Known) -> N
 
 def test_damage_in_a_worker_is_the_store_s_own_error(tmp_path: Path) -> None:
     known = full_store(tmp_path, images=9)
-    path = tmp_path / "d/mask_embeddings/x/val/c/1/0/0"
+    path = tmp_path / "d/mask_embeddings/sam/x/val/c/1/0/0"
     data = bytearray(path.read_bytes())
     data[5] ^= 1
     path.write_bytes(data)

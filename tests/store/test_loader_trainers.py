@@ -17,7 +17,7 @@ from store import StoreError, open_split
 from store.stream.schedule import permutation
 from store.torch import Loader, loader
 
-X = "mask_embeddings/x"
+X = "mask_embeddings/sam/x"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from store import open_split
 from store.read import open_files
 
 ROOT = Path(__file__).parents[2]
-X = "mask_embeddings/x"
+X = "mask_embeddings/sam/x"
 SHARDS = 50
 
 
@@ -49,7 +49,7 @@ warnings.simplefilter("ignore", DeprecationWarning)
 from store import open_split
 signal.alarm(90)
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-X = "mask_embeddings/x"
+X = "mask_embeddings/sam/x"
 FIELDS = ["targets.texts", "masks.segmentation"]
 
 def limit(files):

@@ -20,8 +20,8 @@ from factory import Known, full_store
 from store import open_split
 from store.torch import loader
 
-X = "mask_embeddings/x"
-NAMES = {"v": X, "iou": "match/targets.iou", "texts": "targets.texts"}
+X = "mask_embeddings/sam/x"
+NAMES = {"v": X, "iou": "match/sam/targets.iou", "texts": "targets.texts"}
 
 
 @dataclass

@@ -27,7 +27,7 @@ from store.storage.protocol import RefusedError
 from store.write.verify import repair, verify
 from store.write.writer import finish_column
 
-X, CENTERED, MEAN = "mask_embeddings/x", "centered/mask_embeddings/x", "means/m/x"
+X, CENTERED, MEAN = "mask_embeddings/sam/x", "centered/mask_embeddings/sam/x", "means/m/x"
 
 
 def centered_store(store: Path) -> Known:
@@ -89,7 +89,7 @@ def test_a_part_of_a_store_opens(whole: Path, tmp_path: Path, name: str) -> None
     assert verify(part, ["d/val"], deep=True).problems == []
 
 
-@pytest.mark.parametrize("column", [X, CENTERED, "match/targets"])
+@pytest.mark.parametrize("column", [X, CENTERED, "match/sam/targets"])
 def test_one_column_with_its_images_opens(whole: Path, tmp_path: Path, column: str) -> None:
     for name in ("images", column):
         shutil.copytree(whole / "d" / name / "val", tmp_path / "d" / name / "val")
@@ -112,19 +112,19 @@ def test_what_is_missing_is_called_missing(whole: Path, tmp_path: Path) -> None:
 def with_other_masks(store: Path) -> None:
     """The masks of ``val`` computed again, from the same images with other results; nothing that reads them."""
     other = full_store(store.parent / "other", 5, "val", seed=7)
-    shutil.rmtree(store / "d/masks/val")
-    shutil.copytree(other.store / "d/masks/val", store / "d/masks/val")
+    shutil.rmtree(store / "d/masks/sam/val")
+    shutil.copytree(other.store / "d/masks/sam/val", store / "d/masks/sam/val")
 
 
-@pytest.mark.parametrize("column", [X, CENTERED, "match/targets"])
+@pytest.mark.parametrize("column", [X, CENTERED, "match/sam/targets"])
 def test_masks_computed_again_without_what_reads_them_are_an_error_that_names_both(store: Path, column: str) -> None:
     with_other_masks(store)
-    with pytest.raises(IncompleteColumnError, match=rf"d/{column}/val: shards 0, 1 of 2: .*d/masks/val") as caught:
+    with pytest.raises(IncompleteColumnError, match=rf"d/{column}/val: shards 0, 1 of 2: .*d/masks/sam/val") as caught:
         open_split(store, "d", "val", columns=[column])
     assert (caught.value.place, caught.value.shard) == (f"d/{column}/val", 0)
-    with pytest.raises(IncompleteColumnError, match="d/masks/val"):
+    with pytest.raises(IncompleteColumnError, match="d/masks/sam/val"):
         open_split(store, "d", "val")
-    with pytest.warns(UserWarning, match=rf"d/{column}/val.*d/masks/val"):
+    with pytest.warns(UserWarning, match=rf"d/{column}/val.*d/masks/sam/val"):
         split = open_split(store, "d", "val", columns=[column], coherence="warn")
     assert split.columns[column].commits[0] is not None
     assert open_split(store, "d", "val", columns=[column], allow_incomplete=True).columns[column].commits == [

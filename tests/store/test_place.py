@@ -18,7 +18,7 @@ from store import Candidates, StoreError, Stream, mix, open_split
 from store.stream.schedule import permutation
 from store.torch import Loader, loader
 
-X = "mask_embeddings/x"
+X = "mask_embeddings/sam/x"
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 

@@ -31,7 +31,7 @@ from store.write.verify import verify
 from store.write.writer import ShardData, begin_column, finish_column, seen_commit, write_shard
 
 STORE = Path("/memory/store")
-PLACE, UPSTREAM = "d/mask_embeddings/x/val", "d/images/val"
+PLACE, UPSTREAM = "d/mask_embeddings/sam/x/val", "d/images/val"
 FOLDER, IMAGES = column_dir(STORE, PLACE), column_dir(STORE, UPSTREAM)
 CHANGED = {FOLDER / "c/0/0/0", FOLDER / "summary.json", IMAGES / "00000.parquet", FOLDER / "column.json"}
 

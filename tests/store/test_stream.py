@@ -15,7 +15,7 @@ from store.overlap import against_targets
 from store.stream.candidates import instance_of, number_of_instance
 from store.stream.schedule import permutation
 
-X, G = "mask_embeddings/x", "instance_embeddings/x"
+X, G = "mask_embeddings/sam/x", "instance_embeddings/x"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_wrong_arguments_are_named(known: Known, how: dict[str, Any], said: str)
         open_split(known.store, "d", "val").stream([X], **how)
 
 
-@pytest.mark.parametrize("name", ["mask_embeddings/y", "masks.segmentations", "nothing.area", "a.b.c"])
+@pytest.mark.parametrize("name", ["mask_embeddings/sam/y", "masks.segmentations", "nothing.area", "a.b.c"])
 def test_an_unknown_column_is_named_with_the_choices(known: Known, name: str) -> None:
     with pytest.raises(KeyError, match="no column|no field"):
         open_split(known.store, "d", "val").stream([name])
@@ -76,7 +76,15 @@ def test_ragged_batches_hold_what_was_written(known: Known) -> None:
 
 def test_fields_are_those_of_the_records(known: Known) -> None:
     split = open_split(known.store, "d", "val")
-    names = ["masks", "instances", "targets", "match/targets", "match/instances", "images", "masks.point_coords"]
+    names = [
+        "masks",
+        "instances",
+        "targets",
+        "match/sam/targets",
+        "match/sam/instances",
+        "images",
+        "masks.point_coords",
+    ]
     for batch in split.stream(names, batch_size=7):
         for slot, image in enumerate(batch["image_index"].tolist()):
             record = split[image]
@@ -89,14 +97,14 @@ def test_fields_are_those_of_the_records(known: Known) -> None:
             assert batch["instances"][slot]["label"] == [each["label"] for each in record.instances]
             assert len(batch["targets"][slot]) == len(record.targets)
             for got, iou, want in zip(
-                batch["targets"][slot], batch["match/targets"][slot], record.targets, strict=True
+                batch["targets"][slot], batch["match/sam/targets"][slot], record.targets, strict=True
             ):
                 for field in ("target_id", "texts", "is_sentence", "answer", "segmentation", "ignore"):
                     assert got[field] == want[field]
                 assert got["instances"].tolist() == want["instances"]
                 np.testing.assert_array_equal(iou["iou_valid"], np.array(want["iou_valid"], np.float32))
-            (row,) = split.column("match/instances").table(image // 4).slice(image % 4, 1).to_pylist()
-            assert [list(map(float, each)) for each in batch["match/instances"][slot]["iou"]] == row["iou"]
+            (row,) = split.column("match/sam/instances").table(image // 4).slice(image % 4, 1).to_pylist()
+            assert [list(map(float, each)) for each in batch["match/sam/instances"][slot]["iou"]] == row["iou"]
             assert batch["images"][slot]["width_px"] == 6
 
 
@@ -108,7 +116,7 @@ def test_targets_of_an_image_share_one_read(known: Known, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         ShardReader, "read_into", lambda self, position, *rest: (reads.append(position), real(self, position, *rest))[1]
     )
-    stream = split.stream([X, "targets.texts", "match/targets.iou"], batch_size=64, level="target", threads=0)
+    stream = split.stream([X, "targets.texts", "match/sam/targets.iou"], batch_size=64, level="target", threads=0)
     (batch,) = stream
     assert batch["targets.texts"] == [target["texts"] for own in known.targets for target in own]
     assert len(reads) == sum(len(own) > 0 for own in known.embeddings)
@@ -116,8 +124,8 @@ def test_targets_of_an_image_share_one_read(known: Known, monkeypatch: pytest.Mo
         count = len(known.embeddings[image])
         np.testing.assert_array_equal(batch[X][slot, :count], known.embeddings[image])
         want = split[int(image)].targets[number]["iou"]
-        np.testing.assert_array_equal(batch["match/targets.iou"][slot, :count], np.array(want, np.float32))
-        assert not batch["match/targets.iou"][slot, count:].any()
+        np.testing.assert_array_equal(batch["match/sam/targets.iou"][slot, :count], np.array(want, np.float32))
+        assert not batch["match/sam/targets.iou"][slot, count:].any()
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -139,9 +147,9 @@ def test_candidate_sets_are_views(known: Known, view: Candidates, ragged: bool) 
         X,
         "masks.segmentation",
         "masks.area",
-        "match/targets.iou_valid",
-        "match/targets.iop",
-        "match/instances.iou",
+        "match/sam/targets.iou_valid",
+        "match/sam/targets.iop",
+        "match/sam/instances.iou",
     ]
     stream = split.stream(names, batch_size=6, level="target", candidates=view, ragged=ragged)
     for batch in stream:
@@ -175,9 +183,9 @@ def test_candidate_sets_are_views(known: Known, view: Candidates, ragged: bool) 
             _, iop, valid, _ = against_targets(
                 [rle.encode(p) for p in pixels], target["segmentation"], target["ignore"]
             )
-            np.testing.assert_allclose(own("match/targets.iou_valid"), valid)
-            np.testing.assert_allclose(own("match/targets.iop"), iop)
-            found = batch["match/instances.iou"][slot]
+            np.testing.assert_allclose(own("match/sam/targets.iou_valid"), valid)
+            np.testing.assert_allclose(own("match/sam/targets.iop"), iop)
+            found = batch["match/sam/instances.iou"][slot]
             assert len(found) == len(pixels)
             for row, p in zip(found, pixels, strict=True):
                 want = [(p & g).sum() / max(1, (p | g).sum()) for g in gt]
@@ -228,7 +236,7 @@ def test_failed_images_stop_a_stream_or_are_skipped_and_listed(tmp_path: Path) -
 
 def test_a_stream_of_an_unfinished_column_says_so(tmp_path: Path) -> None:
     factory.small_store(tmp_path, [3] * 9)
-    (tmp_path / "d/mask_embeddings/x/val/c/1/0/0").unlink()
+    (tmp_path / "d/mask_embeddings/sam/x/val/c/1/0/0").unlink()
     with pytest.raises(StoreError, match="shard 1 is not there"):
         open_split(tmp_path, "d", "val", allow_incomplete=True).stream([X])
 
@@ -282,7 +290,7 @@ def test_memory_that_is_held_is_not_used_again(known: Known) -> None:
 
 def test_a_batch_of_chosen_images_is_what_a_stream_gives_of_them(known: Known) -> None:
     split, view = open_split(known.store, "d", "val"), Candidates(top_k=5, drop_near_gt=0.95, with_gt=True)
-    names = [X, "masks.segmentation", "match/instances.iou", "images.image_id"]
+    names = [X, "masks.segmentation", "match/sam/instances.iou", "images.image_id"]
     (whole,) = split.stream(names, batch_size=64, candidates=view, threads=0)
     chosen = [7, 2, 7]
     for batch in (split.batch(chosen, names, candidates=view), split.batch(["image7", -21, 7], names, candidates=view)):

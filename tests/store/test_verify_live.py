@@ -24,7 +24,7 @@ from store.write.verify import repair, verify
 from store.write.writer import ShardData, begin_column, seen_commit, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACE = "d/mask_embeddings/x/val"
+PLACE = "d/mask_embeddings/sam/x/val"
 WRITER = """
     import os, sys
     from dataclasses import replace

@@ -1,8 +1,10 @@
-"""The SAM models that stage `masks` can run, by name. Imports no torch."""
+"""The SAM models, by name, and the engine that runs their everything mode. Imports no torch here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from stages.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,17 @@ SAM_MODELS: dict[str, SamModel] = {
     "sam_vit_h": SamModel("sam_vit_h", image_size=1024, embed_dim=256, grid=64),
     "demo_sam": SamModel("demo_sam", image_size=256, embed_dim=64, grid=32, vit=_DEMO_VIT),
 }
+
+
+def sam_model(name: str) -> SamModel:
+    """The line of a SAM model; ValueError, naming the choices, for an unknown one."""
+    if name not in SAM_MODELS:
+        raise ValueError(
+            f"unknown SAM model {name!r}; choose one of: {', '.join(SAM_MODELS)}{did_you_mean(name, SAM_MODELS)}"
+        )
+    return SAM_MODELS[name]
+
+
+def features_column(model: str) -> str:
+    """Column of a SAM model's image embeddings."""
+    return f"sam_features/{model}"

@@ -11,10 +11,20 @@ Two identities, exact but for rounding:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 import torch
+from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import Attention, Block, ImageEncoderViT, get_rel_pos
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from stages.batch_size import over
+from stages.transforms import resize_longest_side
+
+Pixels = npt.NDArray[np.uint8]
 
 
 class FastEncoder:
@@ -41,6 +51,31 @@ class FastEncoder:
             # In float32: the squares in the neck's norms leave float16's range.
             found: Tensor = self.encoder.neck(tokens.float().permute(0, 3, 1, 2))
         return found
+
+
+class ImageEncoder:
+    """SAM's embeddings of images of any size.
+
+    Args:
+        sam: any SAM; its weights are used where they are.
+        images_per_batch: images that go through the encoder together.
+    """
+
+    def __init__(self, sam: Sam, dtype: torch.dtype, images_per_batch: int) -> None:
+        self.sam, self.encoder, self.images_per_batch = sam, FastEncoder(sam.image_encoder, dtype), images_per_batch
+        self.side_px: int = sam.image_encoder.img_size
+
+    def prepare(self, image: Pixels) -> Tensor:
+        """An image for :meth:`encode`: uint8 [h, w, 3], resized; another thread may do it while the GPU is at work."""
+        pixels = torch.as_tensor(resize_longest_side(image, self.side_px))
+        return pixels.pin_memory() if self.sam.device.type == "cuda" else pixels
+
+    @torch.inference_mode()
+    def encode(self, prepared: Sequence[Tensor]) -> Tensor:
+        """The embeddings of what :meth:`prepare` made, float32 [n, C, h, w]."""
+        inputs = [pixels.to(self.sam.device, non_blocking=True) for pixels in prepared]
+        batch = torch.stack([self.sam.preprocess(pixels.permute(2, 0, 1)) for pixels in inputs])
+        return torch.cat(over(len(batch), self.images_per_batch, lambda part: self.encoder(batch[part])))
 
 
 def _block(block: Block, tokens: Tensor) -> Tensor:

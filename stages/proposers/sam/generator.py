@@ -27,10 +27,10 @@ from torchvision.ops.boxes import batched_nms, box_area
 from stages.batch_size import over
 from stages.proposers.sam import postprocess
 from stages.proposers.sam.decoder import MASKS, PointDecoder
-from stages.proposers.sam.encoder import FastEncoder
+from stages.proposers.sam.encoder import ImageEncoder
 from stages.proposers.sam.postprocess import Frame
 from stages.proposers.sam.two_way import ImageTokens
-from stages.transforms import longest_side, resize_longest_side
+from stages.transforms import longest_side
 from store import rle
 
 Pixels = npt.NDArray[np.uint8]
@@ -111,11 +111,11 @@ class AutomaticMaskGenerator:
             point_grids = build_all_layer_point_grids(points_per_side, crop_n_layers, crop_n_points_downscale_factor)
         self.point_grids = list(point_grids or [])
         self.model = model
-        self.encoder = FastEncoder(model.image_encoder, dtype)
+        self.images = ImageEncoder(model, dtype, IMAGES_PER_BATCH[model.device.type])
         with torch.no_grad():
             self.decoder = PointDecoder(model, dtype)
-        self.side_px: int = model.image_encoder.img_size
-        self.points_per_batch, self.images_per_batch = points_per_batch, IMAGES_PER_BATCH[model.device.type]
+        self.side_px = self.images.side_px
+        self.points_per_batch = points_per_batch
         self.pred_iou_thresh, self.stability_score_thresh = pred_iou_thresh, stability_score_thresh
         self.stability_score_offset, self.box_nms_thresh = stability_score_offset, box_nms_thresh
         self.crop_n_layers, self.crop_nms_thresh = crop_n_layers, crop_nms_thresh
@@ -149,16 +149,12 @@ class AutomaticMaskGenerator:
         return [self._record(found, k, runs, proposals.frames) for k, runs in enumerate(lengths) if runs[1::2].any()]
 
     def prepare(self, image: Pixels) -> Tensor:
-        """An image for :meth:`encode`: uint8 [h, w, 3], resized; another thread may do it while the GPU is at work."""
-        pixels = torch.as_tensor(resize_longest_side(image, self.side_px))
-        return pixels.pin_memory() if self.model.device.type == "cuda" else pixels
+        """An image for :meth:`encode`, as :class:`ImageEncoder` prepares it."""
+        return self.images.prepare(image)
 
-    @torch.inference_mode()
     def encode(self, prepared: Sequence[Tensor]) -> Tensor:
         """SAM's embeddings of what :meth:`prepare` made, float32 [n, C, h, w]."""
-        inputs = [pixels.to(self.model.device, non_blocking=True) for pixels in prepared]
-        batch = torch.stack([self.model.preprocess(pixels.permute(2, 0, 1)) for pixels in inputs])
-        return torch.cat(over(len(batch), self.images_per_batch, lambda part: self.encoder(batch[part])))
+        return self.images.encode(prepared)
 
     @torch.inference_mode()
     def propose(self, image: Pixels, embedding: Tensor | None = None) -> Proposals:

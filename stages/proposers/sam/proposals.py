@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,14 +12,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from segment_anything.modeling import Sam
 
-from stages.params import MasksParams
-from stages.proposers.sam.generator import AutomaticMaskGenerator, Proposals
+from stages.fields import Precision
+from stages.proposers import Found, Memo
+from stages.proposers.params import SamParams
+from stages.proposers.sam import SAM_MODELS, generator
+from stages.proposers.sam.encoder import ImageEncoder
+from stages.proposers.sam.generator import POINTS_PER_BATCH, AutomaticMaskGenerator, Proposals
 from stages.proposers.sam.model import build_sam
 from store import rle
 
 Pixels = npt.NDArray[np.uint8]
-_OURS = {"model", "max_masks", "max_side_px", "save_features", "precision"}
+_OURS = {"kind", "model", "max_side_px", "precision"}
 
 
 @dataclass(frozen=True)
@@ -31,68 +36,100 @@ class Prepared:
     pixels: torch.Tensor
 
 
-@dataclass(frozen=True)
-class Found:
-    """What SAM makes of an image.
+Prepare = Callable[[Pixels], Prepared]
 
-    Args:
-        records: gives SAM's records with ``segmentation`` as COCO RLE counts (str), largest area first, ties in the generator's
-            order, everything in px of the image. It runs no network: call it in another thread while the next image is at work.
-        embedding: float32 [C, h, w] of the image at the size SAM worked at.
-        trouble: why there are no records, where SAM's predictions are no numbers.
-    """
 
-    records: Callable[[], list[dict[str, Any]]]
-    embedding: npt.NDArray[np.float32]
-    trouble: str | None = None
+def build(
+    params: SamParams, paths: Mapping[str, Path], device: str, points_per_batch: int | None, shared: Memo
+) -> MaskGenerator:
+    """A :class:`stages.proposers.Proposer`."""
+    sam = _loaded(params.model, paths, device, shared)
+    made = MaskGenerator(params, sam, points_per_batch or POINTS_PER_BATCH)
+    made.prepare = shared.setdefault(("prepare", params.model, params.max_side_px), made.prepare)
+    return made
+
+
+def _loaded(model: str, paths: Mapping[str, Path], device: str, shared: Memo) -> Sam:
+    if ("sam", model) not in shared:
+        shared["sam", model] = build_sam(model, paths[SAM_MODELS[model].weights], device)
+    sam: Sam = shared["sam", model]
+    return sam
 
 
 class MaskGenerator:
-    """SAM's proposals of an image, in the frame of the image, and SAM's image embedding.
+    """SAM's proposals of an image, in the frame of the image; a :class:`stages.proposers.Proposer`.
 
     Args:
-        params: section ``masks``; every other field goes to :class:`AutomaticMaskGenerator` under its own name.
-        path: the checkpoint.
+        params: every option that is not of this file goes to :class:`AutomaticMaskGenerator` under its own name.
+        sam: the model, which several may share.
         points_per_batch: prompts decoded together.
     """
 
-    def __init__(self, params: MasksParams, path: Path, device: str, points_per_batch: int) -> None:
+    def __init__(self, params: SamParams, sam: Sam, points_per_batch: int) -> None:
         self.params = params
-        self.sam = build_sam(params.model, path, device)
-        options = params.model_dump(exclude=_OURS)
         self.generator = AutomaticMaskGenerator(
-            self.sam,
+            sam,
             points_per_batch=points_per_batch,
             output_mode="coco_rle",
             dtype=getattr(torch, params.precision),
-            **options,
+            **params.model_dump(exclude=_OURS),
         )
+        self.prepare: Prepare = partial(_prepared, self.generator.images, params.max_side_px)
 
-    def prepare(self, image: Pixels) -> Prepared:
-        """Bring uint8 [H, W, 3] RGB to the sizes that SAM works at; another thread may do it while a GPU is at work."""
-        small = reduced(image, self.params.max_side_px)
-        return Prepared(image.shape[:2], small, self.generator.prepare(small))
-
-    def __call__(self, images: Sequence[Prepared], want_records: bool = True) -> Iterator[Found]:
-        """Segment everything, in the order of the images, which SAM's encoder sees together.
-
-        Args:
-            want_records: False runs the image encoder alone.
-        """
-        for image, embedding in zip(images, self.generator.encode([each.pixels for each in images]), strict=True):
+    def propose(self, images: Sequence[Prepared], memo: Memo) -> Iterator[Found]:
+        """Segment everything; SAM's encoder sees the images together."""
+        embeddings = _embeddings(self.generator.images, self.params.model, self.params.precision, images, memo)
+        for image, embedding in zip(images, embeddings, strict=True):
             proposals, trouble = None, None
             try:
-                proposals = self.generator.propose(image.small, embedding) if want_records else None
+                proposals = self.generator.propose(image.small, embedding)
             except FloatingPointError as error:
                 trouble = str(error)
-            yield Found(partial(self._records, image, proposals), embedding.cpu().numpy(), trouble)
+            yield Found(partial(self._records, image, proposals), trouble)
 
     def _records(self, image: Prepared, proposals: Proposals | None) -> list[dict[str, Any]]:
         found = self.generator.records(proposals) if proposals is not None else []
         found = [{**record, "segmentation": record["segmentation"]["counts"]} for record in found]
         if image.small.shape[:2] != image.size:
             found = [_enlarge(record, image.small.shape[:2], image.size) for record in found]
-        return sorted(found, key=lambda record: -record["area"])
+        return found
+
+
+class Features:
+    """SAM's embeddings of whole images, of which a proposer of the same model and precision has the same.
+
+    Args:
+        model, precision: name of the SAM, and of its encoder's matrices.
+        paths, shared: as for :func:`build`.
+    """
+
+    def __init__(self, model: str, precision: Precision, paths: Mapping[str, Path], device: str, shared: Memo) -> None:
+        self.model, self.precision = model, precision
+        sam = _loaded(model, paths, device, shared)
+        self.images = ImageEncoder(sam, getattr(torch, precision), generator.IMAGES_PER_BATCH[sam.device.type])
+        self.prepare: Prepare = shared.setdefault(("prepare", model, 0), partial(_prepared, self.images, 0))
+
+    def __call__(self, images: Sequence[Prepared], memo: Memo) -> list[npt.NDArray[np.float32]]:
+        """Float32 [C, h, w] of each image; ``memo`` as for a proposer."""
+        found = _embeddings(self.images, self.model, self.precision, images, memo)
+        return [embedding.cpu().numpy() for embedding in found]
+
+
+def _prepared(images: ImageEncoder, max_side_px: int, image: Pixels) -> Prepared:
+    """Uint8 [H, W, 3] RGB at the sizes that SAM works at; another thread may do it while a GPU is at work."""
+    small = reduced(image, max_side_px)
+    return Prepared(image.shape[:2], small, images.prepare(small))
+
+
+def _embeddings(
+    images: ImageEncoder, model: str, precision: str, prepared: Sequence[Prepared], memo: Memo
+) -> torch.Tensor:
+    """SAM's embeddings of the images at the sizes it works at, computed once for all that ask for them with this ``memo``."""
+    key = (model, precision, *(id(each.small) for each in prepared))
+    if prepared and key not in memo:
+        memo[key] = images.encode([each.pixels for each in prepared])
+    found: torch.Tensor = memo[key] if prepared else torch.empty(0)
+    return found
 
 
 def reduced(image: Pixels, max_side_px: int) -> Pixels:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from stages.checkpoints import reading
 from stages.encoders.common import State, load_into
-from stages.masks import sam_model
+from stages.proposers.sam import sam_model
 from stages.proposers.sam.two_way import TwoWay
 from stages.train.language.seg_states import projection
 from stages.transforms import longest_side
@@ -105,7 +105,7 @@ def encoded_size(original: Size, max_side_px: int, square_px: int) -> Size:
 
     Args:
         original: of the EXIF-oriented image.
-        max_side_px: parameter ``masks.max_side_px`` (0: no limit), the size that the image was first reduced to.
+        max_side_px: the size that the image was first reduced to; 0: it was not.
         square_px: side of the square that SAM's encoder saw.
     """
     scale = max_side_px / max(original) if max_side_px else 1.0

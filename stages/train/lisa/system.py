@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.masks import features_column, sam_model
+from stages.proposers.sam import features_column, sam_model
 from stages.train.language.vision import feature_tokens
 from stages.train.lisa.decoder import Size, build_mask_decoder, encoded_size, mask_losses, postprocess_masks
 from stages.train.params import LisaParams, TrainParams
@@ -72,7 +72,7 @@ class Lisa(SegSystem):
 
     def sizes(self, batch: Batch) -> list[tuple[Size, Size]]:
         """Of every image how much of SAM's square it fills, and its original size."""
-        # sam_features are never of images that masks.max_side_px reduced: the parameters forbid it
+        # sam_features are of the whole image, whatever a proposer reduces it to
         return [(encoded_size(size, 0, self._square), size) for size in sizes_of(batch)]
 
     @property

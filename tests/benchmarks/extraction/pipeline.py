@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 import time
@@ -59,9 +60,10 @@ def run(device: str, precision: str, images: int, reference_images: int, points_
             side = SAM_MODELS[sam].image_size
             weights, options = random_weights(Path(folder), (sam, alpha, dino), device, points_per_side)
             pictures = [picture(side, side, seed) for seed in range(images)]
+        demo = load_settings(ROOT / "params.yaml").proposers["demo_sam"].model_dump()
+        proposer = {**demo, "model": sam, "precision": precision, **options}
         settings = load_settings(ROOT / "params.yaml", [
-            f"masks.model={sam}", f"masks.precision={precision}", "masks.save_features=false",
-            *(f"masks.{name}={value}" for name, value in options.items()),
+            "train.proposer=null", f"proposers={{sam: {json.dumps(proposer)}}}", "embed.sam_features=[]",
             f"embed.mask_encoders=[{alpha}, {dino}]", "embed.image_encoders=[]", f"embed.precision={precision}",
             f"run.device={device}",
         ])  # fmt: skip
@@ -74,7 +76,7 @@ def run(device: str, precision: str, images: int, reference_images: int, points_
         for places in np.array_split(np.arange(images), reference_images):
             part = [pictures[place] for place in places]
             began = time.perf_counter()
-            counts += stages(part)["masks"].counts
+            counts += stages(part)["masks/sam"].counts
             spent["ours"].append(time.perf_counter() - began)
             spent["reference"].append(seconds(lambda image=part[0]: script(image)))
         busy = gpu_busy(lambda: stages(pictures)) if device == "cuda" else None
@@ -148,12 +150,13 @@ def ours(settings: Settings, weights: dict[str, Path]) -> Callable[[Sequence[np.
 
 def reference(settings: Settings, weights: dict[str, Path], device: str) -> Callable[[np.ndarray], list[Any]]:
     """As the published scripts do it: the unmodified generator, one AlphaCLIP forward a mask, pooling of upsampled features."""
-    sam, (alpha, dino) = settings.masks.model, settings.embed.mask_encoders
+    proposer: Any = settings.proposers["sam"]
+    sam, (alpha, dino) = proposer.model, settings.embed.mask_encoders
     names = ("points_per_side", "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh")
     generator = SamAutomaticMaskGenerator(
         build_sam(sam, weights[SAM_MODELS[sam].weights], device),
         output_mode="coco_rle",
-        **{name: getattr(settings.masks, name) for name in names},
+        **{name: getattr(proposer, name) for name in names},
     )
     towers = [make.make_model(ENCODERS[name]).eval().to(device) for make, name in ((alphaclip, alpha), (dinov2, dino))]
     sides = [ENCODERS[name].options["input_px"] for name in (alpha, dino)]

@@ -126,8 +126,9 @@ def settings_of(
     """Those for ReasonSeg with these models; 16 bit, as in the originals, and no bitsandbytes, whose products nobody counts."""
     values = {
         "store": folder / "store", "dataset": "bench", "splits": "[train]", "shard_images": 8,
-        "index.root": folder / "data", "masks.model": sizes.sam, "masks.precision": sizes.precision,
-        **{f"masks.{key}": value for key, value in options.items()},
+        "index.root": folder / "data", "proposers": "{}", "proposers.sam.model": sizes.sam,
+        "proposers.sam.precision": sizes.precision, **{f"proposers.sam.{key}": value for key, value in options.items()},
+        "embed.sam_features": f"[{sizes.sam}]",
         "embed.mask_encoders": f"[{sizes.alphaclip}, {sizes.dinov2}]", "embed.image_encoders": f"[{sizes.clip}]",
         "embed.precision": sizes.precision, "means": "{bench: {train: [train]}}",
         "train.llava": folder / "llava", "train.base": sizes.precision, "train.image_encoder": sizes.clip,
@@ -174,5 +175,5 @@ def tower_sizes(setting: Setting, system: str) -> dict[str, int]:
         models = {
             name: makers[ENCODERS[name].module](ENCODERS[name]) for name in names if ENCODERS[name].module in makers
         }
-        models[setting.settings.masks.model] = new_sam(setting.settings.masks.model)
+        models |= {name: new_sam(name) for name in setting.settings.embed.sam_features}
     return {name: sum(weight.numel() for weight in model.parameters()) for name, model in models.items()}

@@ -13,7 +13,7 @@ from pipeline.config import ROOT
 from pipeline.graph import is_reduced
 from stages import center, embed, masks, match
 from stages.base import ShardInput
-from stages.proposers.sam import generator
+from stages.proposers.sam import encoder as sam_encoder
 from store.format.schema import OK
 from store.read.column import open_column
 from store.write.writer import ShardData
@@ -76,8 +76,8 @@ def _official_encoder() -> Iterator[None]:
         encoder.to(dtype)
         return lambda pixels: encoder(pixels.to(dtype)).float()
 
-    fast, generator.FastEncoder = generator.FastEncoder, plain  # type: ignore[assignment, misc]
+    fast, sam_encoder.FastEncoder = sam_encoder.FastEncoder, plain  # type: ignore[assignment, misc]
     try:
         yield
     finally:
-        generator.FastEncoder = fast  # type: ignore[misc]
+        sam_encoder.FastEncoder = fast  # type: ignore[misc]

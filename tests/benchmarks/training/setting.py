@@ -12,6 +12,7 @@ from stages.images import inside, read_image
 from stages.train.run import SYSTEMS
 from stages.weights import locate
 from store import Split, open_split
+from store.format.names import with_proposer
 from store.stream.request import companion
 
 SIDES = {
@@ -48,7 +49,12 @@ class Setting:
 
     def open(self, columns: Sequence[str] | None = None) -> Split:
         """The split, with these columns or all."""
-        return open_split(self.settings.store_path, self.settings.dataset, self.split_name, columns=columns)
+        where = self.settings.store_path, self.settings.dataset, self.split_name
+        return open_split(*where, columns=columns, proposer=self.settings.proposer)
+
+    def column(self, name: str) -> str:
+        """The column that a name stands for where it leaves the proposer out."""
+        return with_proposer(name, str(self.settings.proposer))
 
     def weights(self, name: str) -> Path:
         """The file of a checkpoint."""
@@ -79,7 +85,7 @@ def open_setting(params: Path, device: str, overrides: Sequence[str] = ()) -> Se
 def vector_columns(setting: Setting, system: str) -> dict[str, str]:
     """Those of the keys ``features``, ``masks`` and ``sam`` that a system trains on -> columns."""
     names = SYSTEMS[system].columns(setting.settings.train, training=True)
-    return {key: names[key] for key in ("features", "masks", "sam") if key in names}
+    return {key: setting.column(names[key]) for key in ("features", "masks", "sam") if key in names}
 
 
 def as_embedded(column: str) -> str:
@@ -90,16 +96,15 @@ def as_embedded(column: str) -> str:
 
 def rerun_columns(setting: Setting, system: str, side: str) -> set[str]:
     """The columns that a side computes again in each step."""
-    from stages.masks import features_column
+    from stages.proposers.sam import features_column
 
     vectors = vector_columns(setting, system)
     if side == "b":  # ELISA's JSONL holds masks alone; the two others have none, so theirs holds all
         return {vectors["features"]} if system == "elisa" else set()
     if side == "c1":
         return {vectors[key] for key in RERUN[system]}
-    wanted = {"masks", "match/targets", "match/instances", vectors["features"]}
-    if setting.settings.masks.save_features:
-        wanted.add(features_column(setting.settings.masks.model))
+    wanted = {setting.column(name) for name in ("masks", "match/targets", "match/instances")} | {vectors["features"]}
+    wanted |= {features_column(name) for name in setting.settings.embed.sam_features}
     if "masks" in vectors:
         stored = as_embedded(vectors["masks"])
         wanted |= {stored, companion(stored), vectors["masks"], companion(vectors["masks"])}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stages.train.run import SYSTEMS, batches
 from store import Split, rle
+from store.stream.request import companion
 from tests.benchmarks.training.jsonl import Lines
 from tests.benchmarks.training.rerun import Rerun
 from tests.benchmarks.training.samples import Light, read_samples
@@ -93,6 +94,7 @@ class FromElsewhere:
             ]
             for table in ("masks", "instances")
         }
+        known[self.setting.column("masks")] = known.pop("masks")
         known["targets"] = [{"image_index": paths.index(one["path"]), **one["target"]} for one in light["about"]]
         start = time.perf_counter()
         made = self.rerun(images, known)
@@ -105,19 +107,19 @@ class FromElsewhere:
                 batch[key] = torch.stack([torch.from_numpy(rows[number]) for number in place])
         if self.columns.get("masks") in made:
             batch["masks"] = _dealt(light, lambda number: self._vectors(made, place[number]))
-        if "match/instances" in made:
+        if self.setting.column("match/instances") in made:
             batch |= self._matched(light, made, place)
         return batch
 
     def _vectors(self, made: dict[str, Sequence[Any]], place: int) -> tuple[Tensor, Tensor]:
         name = self.columns["masks"]
-        instances = made.get(name.replace("mask_embeddings/", "instance_embeddings/"))
+        instances = made.get(companion(name))
         own = torch.from_numpy(made[name][place])
         return own, own[:0] if instances is None else torch.from_numpy(instances[place])
 
     def _matched(self, light: Light, made: dict[str, Sequence[Any]], place: list[int]) -> Batch:
         """Boxes and overlaps of the proposals that were just made, where the stored ones stood."""
-        targets = {(row["image_index"], row["target_id"]): row for row in made["match/targets"]}
+        targets = {(row["image_index"], row["target_id"]): row for row in made[self.setting.column("match/targets")]}
         batch = {}
         for key, name in self.fields.items():
             table, _, field = name.rpartition(".")
@@ -126,7 +128,9 @@ class FromElsewhere:
             values = light[key].clone() if isinstance(light[key], Tensor) else [list(one) for one in light[key]]
             for number, index in enumerate(_candidates(light)):
                 asked = (place[number], light["about"][number]["target"]["target_id"])
-                row = (targets[asked] if table == "match/targets" else made[table][place[number]])[field]
+                row = (targets[asked] if table == "match/targets" else made[self.setting.column(table)][place[number]])[
+                    field
+                ]
                 for k, mask in enumerate(index):
                     if mask >= 0 and row:
                         values[number][k] = torch.as_tensor(row[min(mask, len(row) - 1)])

@@ -210,13 +210,17 @@ def test_images_that_failed(tmp_path: Path) -> None:
     made["instances"] = write_table(
         tmp_path, "d/instances/val", rows({1}, **box, label=["target"]), above, failed={1: "x"}
     )
-    made["masks"] = write_table(tmp_path, "d/masks/val", rows({1, 2}, **box, **more), above, failed={1: "x", 2: "y"})
-    both = {"masks": made["masks"], "instances": made["instances"]}
+    made["masks/sam"] = write_table(
+        tmp_path, "d/masks/sam/val", rows({1, 2}, **box, **more), above, failed={1: "x", 2: "y"}
+    )
+    both = {"masks/sam": made["masks/sam"], "instances": made["instances"]}
     pairs = rows({1, 2}, iou=[[1.0]], iop=[[1.0]])
-    write_table(tmp_path, "d/match/instances/val", pairs, both, failed={1: "x", 2: "y"})
+    write_table(tmp_path, "d/match/sam/instances/val", pairs, both, failed={1: "x", 2: "y"})
     lists = {name: [1.0] for name in ("iou", "iop", "iou_valid", "iop_valid")}
     matched = [[{"target_id": "0", "image_index": 0, **lists}], [], []]
-    write_table(tmp_path, "d/match/targets/val", matched, {"masks": made["masks"]}, failed={1: "x", 2: "too large"})
+    write_table(
+        tmp_path, "d/match/sam/targets/val", matched, {"masks/sam": made["masks/sam"]}, failed={1: "x", 2: "too large"}
+    )
     split = open_split(tmp_path, "d", "val")
     (first,), (last,) = split[0].targets, split[2].targets
     assert first.items() >= lists.items()
@@ -225,7 +229,7 @@ def test_images_that_failed(tmp_path: Path) -> None:
     assert split[2].rows("masks")[0]["error"] == "too large"
     for read in (
         lambda: split[1].targets,
-        lambda: split[2].rows("match/targets"),
+        lambda: split[2].rows("match/sam/targets"),
         lambda: split.batch([0, 2], ["masks"]),
     ):
         with pytest.raises(FailedImageError):

@@ -22,7 +22,7 @@ from store.overlap import against_instances
 
 Image = tuple[list[dict[str, Any]], list[float], list[dict[str, Any]]]
 """Proposals, their predicted_iou, and instances, as pycocotools takes them."""
-COLUMNS = ["images", "instances", "targets", "masks", "match/instances"]
+COLUMNS = ["images", "instances", "targets", "masks", "match/sam/instances"]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_images_without_proposals_or_whose_masks_failed_are_missed_and_failed_im
         tmp_path, "d/instances/val", rows({**one, "label": ["target"]}, {3: "broken"}), above, failed={3: "broken"}
     )
     masks = rows({**one, **scores}, {1: "", 2: "not finite", 3: "broken"})
-    write_table(tmp_path, "d/masks/val", masks, above, failed={2: "not finite", 3: "broken"})
+    write_table(tmp_path, "d/masks/sam/val", masks, above, failed={2: "not finite", 3: "broken"})
     recall = proposal_recall(open_split(tmp_path, "d", "val", columns=["images", "instances", "masks"]))
     assert (recall.instances, recall.without, recall.most) == (3, 1, 1)
     assert recall.at("area", 1) == recall.at("predicted_iou", 7) == pytest.approx(1 / 3)

@@ -1,0 +1,66 @@
+"""Names of columns. One that is made of a proposer's masks has the proposer in its name, which may be left out when reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import StoreError
+
+_PROPOSER = {"masks": (1, 2), "mask_embeddings": (1, 3), "match": (1, 3), "centered": (3, 5)}
+"""First part of a name -> which part the proposer is, and how many parts the whole name has."""
+
+
+def proposer_of(column: str) -> str | None:
+    """``sam_vit_h`` of ``masks/sam_vit_h`` and ``mask_embeddings/sam_vit_h/dinov2_vitl14``; None where none is in the name."""
+    parts = column.split("/")
+    at, length = _PROPOSER.get(parts[0], (0, 0))
+    return parts[at] if len(parts) == length else None
+
+
+def without_proposer(column: str) -> str:
+    """``masks`` of ``masks/sam_vit_h``, ``match/targets`` of ``match/sam_vit_h/targets``; any other name as it is."""
+    parts = column.split("/")
+    at, length = _PROPOSER.get(parts[0], (0, 0))
+    return "/".join([*parts[:at], *parts[at + 1 :]]) if len(parts) == length else column
+
+
+def with_proposer(name: str, proposer: str) -> str:
+    """The inverse of :func:`without_proposer`; a name that has no proposer, such as ``instances``, as it is."""
+    parts = name.split("/")
+    at, length = _PROPOSER.get(parts[0], (0, 0))
+    return "/".join([*parts[:at], proposer, *parts[at:]]) if len(parts) == length - 1 else name
+
+
+def proposers_of(columns: Iterable[str]) -> tuple[str, ...]:
+    """The proposers that are in names of columns, each once, in their order."""
+    return tuple(dict.fromkeys(found for found in map(proposer_of, columns) if found is not None))
+
+
+def both_names(columns: Iterable[str]) -> list[str]:
+    """The names that columns may be asked for by, without a proposer first: for a message that says what was meant."""
+    known = list(columns)
+    return list(dict.fromkeys([*map(without_proposer, known), *known]))
+
+
+def find_name(name: str, columns: Iterable[str], proposer: str | None = None) -> str | None:
+    """The column that a name stands for: its own, or the only one that is called so without its proposer. None: there is none.
+
+    Args:
+        proposer: whose column a name without a proposer stands for.
+
+    Raises:
+        StoreError: there are several; names them.
+    """
+    known = list(columns)
+    if name in known:
+        return name
+    found = [column for column in known if without_proposer(column) == name]
+    if proposer is not None:
+        found = [column for column in found if proposer_of(column) == proposer]
+    if len(found) > 1:
+        raise StoreError(
+            f"{name}: there are {', '.join(found)}; name one of them, or choose the proposer of all names: open the split with "
+            f"proposer={proposer_of(found[0])!r}",
+            reason="several proposers",
+        )
+    return found[0] if found else None
