@@ -33,7 +33,7 @@ repro: $(INSTALLED)
 
 repro-all: $(INSTALLED)
 	python -m pipeline.repro
-	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], found["dataset"], found["splits"][2] + ".html")))'); open it in a browser"
+	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], "*", "*.html")))'); open it in a browser"
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"

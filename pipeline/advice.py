@@ -5,42 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.config import Settings
-from pipeline.graph import STAGES, specs, wanted_fingerprint
-from pipeline.plan import place_of
+from pipeline.graph import STAGES, mean_splits, specs, wanted_fingerprint
+from pipeline.plan import place_of, split_of
+from stages.names import SplitRef
 from store.errors import DamagedStoreError, StoreError
-from store.format.layout import parts_of
 from store.format.lineage import Lineage
 
 
-def to_complete(settings: Settings, split: str, column: str) -> str:
+def to_complete(settings: Settings, split: SplitRef, column: str) -> str:
     """The commands that bring a column, and whatever it is computed from, up to date; in the order in which they work."""
     gaps = list(dict.fromkeys(_gaps(settings, Lineage(settings.store_path), split, column)))
-    stages = {(where, specs(settings)[name].stage) for where, name in gaps}
+    stages = {(where, specs(settings, where.dataset)[name].stage) for where, name in gaps}
     commands = []
-    for where in dict.fromkeys([*settings.normalize.train, split]):
+    for where in dict.fromkeys([*mean_splits(settings), split]):
         mine = [stage for stage in STAGES if (where, stage) in stages]
         if "index" in mine:
-            commands.append(f"python cli.py index --split {where}")
+            commands.append(f"python cli.py index {settings.options(where)}")
         extract = [stage for stage in mine if stage in ("masks", "embed", "match")]
         if extract:
             only = f" --stage {extract[0]}" if len(extract) == 1 else ""
             replace = " --replace" if any(_is_replaced(settings, *gap) for gap in gaps if gap[0] == where) else ""
-            commands.append(f"python cli.py extract --split {where}{only}{replace}")
+            commands.append(f"python cli.py extract {settings.options(where)}{only}{replace}")
     if any(stage == "normalize" for _, stage in stages):
         commands.append("python cli.py normalize")
     return " && ".join(commands) or "python cli.py info"
 
 
-def _gaps(settings: Settings, look: Lineage, split: str, column: str) -> Iterator[tuple[str, str]]:
+def _gaps(settings: Settings, look: Lineage, split: SplitRef, column: str) -> Iterator[tuple[SplitRef, str]]:
     """(split, column) of everything that is not done, from a column up to the index."""
-    for where in settings.normalize.train if column.startswith("/") else (split,):
-        for read in specs(settings)[column].reads:
+    for where in mean_splits(settings) if column.startswith("/") else (split,):
+        for read in specs(settings, split.dataset)[column].reads:
             yield from _gaps(settings, look, where, read)
     try:
         meta = look.meta(place_of(settings, split, column))
         done = (
             meta is not None
-            and meta.fingerprint == wanted_fingerprint(settings, column, lenient=True)
+            and meta.fingerprint == wanted_fingerprint(settings, split.dataset, column, lenient=True)
             and not any(look.why_not_current(place_of(settings, split, column), shard) for shard in range(meta.shards))
         )
     except StoreError:
@@ -49,12 +49,12 @@ def _gaps(settings: Settings, look: Lineage, split: str, column: str) -> Iterato
         yield split, column
 
 
-def _is_replaced(settings: Settings, split: str, column: str) -> bool:
+def _is_replaced(settings: Settings, split: SplitRef, column: str) -> bool:
     """Whether a column has shards of other parameters that can be read now."""
     place, look = place_of(settings, split, column), Lineage(settings.store_path)
     try:
         meta = look.meta(place)
-        if meta is None or meta.fingerprint == wanted_fingerprint(settings, column, lenient=True):
+        if meta is None or meta.fingerprint == wanted_fingerprint(settings, split.dataset, column, lenient=True):
             return False
         return any(look.why_not_current(place, shard) is None for shard in range(meta.shards))
     except StoreError:
@@ -63,27 +63,20 @@ def _is_replaced(settings: Settings, split: str, column: str) -> bool:
 
 def of_error(settings: Settings, error: StoreError) -> str:
     """What to type after a store error, as the end of a sentence; empty where nothing helps."""
-    dataset, column, split = _parts(error.place or "")
-    own = dataset == settings.dataset and split in settings.splits
+    place = error.place or ""
+    mean = place.startswith("means/")
+    own = split_of(settings, place)
     if isinstance(error, DamagedStoreError):
-        if error.place and dataset != "means" and not own:
-            return "; it is not of the data set and the splits of these params: verify it with those that made it"
-        where = f" --split {split}" if own else ""
+        if place and not mean and own is None:
+            return "; it is not of the data sets and the splits of these params: verify it with those that made it"
+        where = f" {settings.options(own[0])}" if own else ""
         return f"; run: python cli.py verify --repair{where}"
-    if not error.place or (dataset != "means" and not own):
+    if own is None and not mean:
         return ""
+    trains = mean_splits(settings)
+    split, column = own or (trains[0] if trains else settings.splits[0], f"/{place}")
     if not column:
-        return f"; run: python cli.py index --split {split}"
-    column = f"/{error.place}" if dataset == "means" else column
-    if column not in specs(settings):
+        return f"; run: python cli.py index {settings.options(split)}"
+    if column not in specs(settings, split.dataset):
         return "; the params do not name this column: remove its folder, or open the split without it"
-    split = settings.normalize.train[0] if dataset == "means" and settings.normalize.train else split
     return f"; run: {to_complete(settings, split, column)}"
-
-
-def _parts(place: str) -> tuple[str, str, str]:
-    """Data set, column and split of a place; the column is empty where a whole split is meant."""
-    if place.count("/") == 1:
-        dataset, _, split = place.partition("/")
-        return dataset, "", split
-    return parts_of(place) if place else ("", "", "")

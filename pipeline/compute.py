@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import shutil
 import sys
@@ -33,8 +34,9 @@ from pipeline.preflight import (
 from pipeline.shard import ShardTask, compute_shard, run_shard
 from pipeline.sources import require_images
 from pipeline.tally import StageSummary, has_failures, tally
+from stages.names import SplitRef
 from stages.progress import progress
-from store.errors import StoreError
+from store.errors import ConflictError, StoreError
 from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
 from store.storage.files import make_folder
@@ -44,13 +46,14 @@ from store.write.writer import begin_column
 def compute_stages(
     settings: Settings,
     stages: Sequence[str],
-    splits: Sequence[str],
+    splits: Sequence[SplitRef],
     executor: Executor,
     only: Sequence[str] = (),
     limit: int | None = None,
     retry_failed: bool = False,
     dry_run: bool = False,
     replace: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> list[StageSummary]:
     """Bring stages up to date, split by split. What any of them needs is looked for before the first one begins.
 
@@ -58,7 +61,9 @@ def compute_stages(
     """
     if not dry_run:
         _look_ahead(settings, stages, splits, executor, only, limit, replace)
-    options: dict[str, Any] = {"only": only, "limit": limit, "retry_failed": retry_failed, "dry_run": dry_run}
+    options: dict[str, Any] = {
+        "only": only, "limit": limit, "retry_failed": retry_failed, "dry_run": dry_run, "part": part
+    }  # fmt: skip
     return [
         compute_stage(settings, stage, split, executor, **options, replace=True) for split in splits for stage in stages
     ]
@@ -67,7 +72,7 @@ def compute_stages(
 def _look_ahead(
     settings: Settings,
     stages: Sequence[str],
-    splits: Sequence[str],
+    splits: Sequence[SplitRef],
     executor: Executor,
     only: Sequence[str],
     limit: int | None,
@@ -86,7 +91,7 @@ def _look_ahead(
         if not replace:
             stage = f" --stage {stages[0]}" if len(stages) == 1 else ""
             encoders = "".join(f" --encoder {name}" for name in only)
-            require_consent(plans, split, f"extract --split {split}{stage}{encoders}")
+            require_consent(plans, split, f"extract {settings.options(split)}{stage}{encoders}")
         require_writable(*(plan.folder for plan in plans))
         columns |= {plan.spec.name for plan in plans}
     require_needs(settings, columns, executor)
@@ -100,7 +105,7 @@ def _chosen(plans: Sequence[ColumnPlan], only: Sequence[str]) -> list[ColumnPlan
 def compute_stage(
     settings: Settings,
     stage: str,
-    split: str,
+    split: SplitRef,
     executor: Executor,
     only: Sequence[str] = (),
     limit: int | None = None,
@@ -108,6 +113,7 @@ def compute_stage(
     dry_run: bool = False,
     shards: Collection[int] | None = None,
     replace: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> StageSummary:
     """Bring a stage's columns of a split up to date. Nothing in the store is changed before a first shard is computed.
 
@@ -116,6 +122,7 @@ def compute_stage(
         limit: work on the first ceil(limit / shard_images) whole shards.
         retry_failed: compute shards that hold failed images again.
         dry_run: plan, write nothing.
+        part: (i, n): the shards of this part alone (:func:`in_part`).
         shards: these alone.
         replace: also where finished shards of other parameters are lost by it.
 
@@ -127,6 +134,8 @@ def compute_stage(
         every = [plan for plan in plan_split(settings, split, lenient=True)[0] if plan.spec.stage == stage]
     else:
         every = plan_stage(settings, stage, split)
+        if stage == "index" and part is not None:
+            every = _numbered(settings, split, every)
     plans = _chosen(every, only)
     count = plans[0].meta.shards if plans else 0
     reach = count if limit is None else min(count, -(-limit // settings.shard_images))
@@ -134,7 +143,7 @@ def compute_stage(
     for plan in plans:
         retry = [shard for shard in range(reach) if retry_failed and has_failures(settings, plan, split, shard)]
         for shard in sorted({*plan.todo, *retry}):
-            if shard < reach and (shards is None or shard in shards):
+            if shard < reach and (shards is None or shard in shards) and in_part(split, shard, part):
                 todo[shard].append(plan.spec.name)
     wanted = {name for names in todo.values() for name in names}
     chosen = [plan for plan in plans if plan.spec.name in wanted]
@@ -147,7 +156,7 @@ def compute_stage(
             missing=missing_weights(settings, wanted),
         )
     if not replace:
-        require_consent(chosen, split, f"extract --split {split} --stage {stage}")
+        require_consent(chosen, split, f"extract {settings.options(split)} --stage {stage}")
     require_upstream(settings, plans, split, todo)
     require_images(settings, stage, split, plans, todo)
     require_writable(*(plan.folder for plan in chosen))
@@ -166,12 +175,41 @@ def compute_stage(
     return tally(settings, stage, split, every, reach, todo)
 
 
-def mark_unused(settings: Settings, split: str) -> None:
+def in_part(split: SplitRef, shard: int, part: tuple[int, int] | None) -> bool:
+    """Whether a shard is of part i of n; all are of None.
+
+    It does not depend on which shards are done, so parts that begin at different times share them out in the same way, nor on
+    the column, so a part computes its masks and then their vectors.
+    """
+    if part is None:
+        return True
+    number, count = part
+    return int(hashlib.sha256(f"{split}#{shard}".encode()).hexdigest(), 16) % count == number
+
+
+def _numbered(settings: Settings, split: SplitRef, plans: list[ColumnPlan]) -> list[ColumnPlan]:
+    """The plans of the index after its columns are begun: the first of several parts decides the order of the images."""
+    require_writable(*(plan.folder for plan in plans))
+    for _ in range(_TRIES):
+        try:
+            for plan in plans:
+                if not plan.begun:
+                    begin_column(plan.folder, plan.meta, plan.found)
+            break
+        except ConflictError:  # another part was faster
+            plans = plan_stage(settings, "index", split)
+    return plan_stage(settings, "index", split)
+
+
+_TRIES = 3
+
+
+def mark_unused(settings: Settings, split: SplitRef) -> None:
     """Mark columns that are not current and that the params do not name, so that they stop nobody who opens the whole split."""
     look = Lineage(settings.store_path)
-    for name in find_columns(settings.store_path, settings.dataset, split):
+    for name in find_columns(settings.store_path, split.dataset, split.split):
         place = place_of(settings, split, name)
-        if name not in specs(settings) and not _is_current(look, place):
+        if name not in specs(settings, split.dataset) and not _is_current(look, place):
             with contextlib.suppress(OSError):  # another user's column: what they open by name says what is wrong
                 (column_dir(settings.store_path, place) / UNUSED).touch()
 
@@ -184,11 +222,10 @@ def _is_current(look: Lineage, place: str) -> bool:
         return True  # damaged: verify reports it
 
 
-def _make_outputs(settings: Settings, stage: str, split: str) -> None:
+def _make_outputs(settings: Settings, stage: str, split: SplitRef) -> None:
     """DVC wants every output folder of a stage to exist, also one that these parameters leave empty."""
-    base = settings.store_path / settings.dataset / split
     for name in OUTPUTS[stage]:
-        make_folder(base / name)
+        make_folder(settings.store_path / split.dataset / name)
 
 
 OUTPUTS = {
@@ -198,7 +235,7 @@ OUTPUTS = {
     "match": ("match",),
     "normalize": ("centered",),
 }
-"""Folders of a split that belong to a stage (the outs of dvc.yaml)."""
+"""Folders of a data set that belong to a stage (the outs of dvc.yaml)."""
 
 
 def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
@@ -223,7 +260,7 @@ def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: 
 def _compare_with_stored(
     settings: Settings,
     stage: str,
-    split: str,
+    split: SplitRef,
     plans: Sequence[ColumnPlan],
     todo: Mapping[int, list[str]],
     executor: Executor,
@@ -246,7 +283,7 @@ def _compare_with_stored(
 def _compute(
     settings: Settings,
     stage: str,
-    split: str,
+    split: SplitRef,
     plans: Sequence[ColumnPlan],
     todo: Mapping[int, list[str]],
     executor: Executor,

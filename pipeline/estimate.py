@@ -8,9 +8,10 @@ from typing import Any
 
 from pipeline.config import Settings
 from pipeline.plan import ColumnPlan, place_of
+from stages.names import SplitRef
 from store.errors import DamagedStoreError
 from store.format.column import Commit, committed_shards, read_commit
-from store.format.layout import column_dir, parts_of
+from store.format.layout import column_dir
 
 PLACE_OF_WORK = ("device", "threads", "points_per_batch", "masks_per_batch", "images_per_batch", "prefetch")
 """Fields of section run that decide how fast one worker is."""
@@ -38,9 +39,7 @@ def estimate(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int,
     done = _evidence(settings, plans)
     wanted = {name for names in todo.values() for name in names}
     timed = _same_work(done, wanted)
-    sizes = {
-        name: [commit for commits in done for commit in commits if parts_of(commit.place)[1] == name] for name in wanted
-    }
+    sizes = {name: [commits[name] for commits in done if name in commits] for name in wanted}
     if not timed or not all(sizes.values()):
         return None
     rates = [second for commit in timed for second in commit.run["image_seconds"][1:] or commit.run["image_seconds"]]
@@ -61,10 +60,10 @@ def estimate(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int,
     )
 
 
-def _evidence(settings: Settings, plans: Sequence[ColumnPlan]) -> list[list[Commit]]:
-    """Commits of these columns, in any split, that were computed as it would be done now; a list a shard."""
+def _evidence(settings: Settings, plans: Sequence[ColumnPlan]) -> list[dict[str, Commit]]:
+    """Commits of these columns, in any split, that were computed as it would be done now; for each shard column -> commit."""
     now = settings.run.model_dump(include=set(PLACE_OF_WORK))
-    found: dict[tuple[str, int], list[Commit]] = {}
+    found: dict[tuple[SplitRef, int], dict[str, Commit]] = {}
     for split in settings.splits:
         for plan in plans:
             folder = column_dir(settings.store_path, place_of(settings, split, plan.spec.name))
@@ -77,15 +76,15 @@ def _evidence(settings: Settings, plans: Sequence[ColumnPlan]) -> list[list[Comm
                     continue
                 how: Mapping[str, Any] = commit.run.get("run", {})
                 if commit.counts and {name: how.get(name) for name in PLACE_OF_WORK} == now:
-                    found.setdefault((split, commit.shard), []).append(commit)
+                    found.setdefault((split, commit.shard), {})[plan.spec.name] = commit
     return list(found.values())
 
 
-def _same_work(done: Sequence[Sequence[Commit]], wanted: set[str]) -> list[Commit]:
-    """A commit a shard whose columns were computed in one go, just those that are wanted."""
+def _same_work(done: Sequence[Mapping[str, Commit]], wanted: set[str]) -> list[Commit]:
+    """A commit of each shard whose columns were computed in one go, just those that are wanted."""
     return [
         commits[0]
-        for commits in done
+        for commits in (list(each.values()) for each in done)
         if wanted == set(commits[0].run.get("columns", ()))
         and commits[0].run.get("image_seconds")
         and all(commit.run.get("seconds") == commits[0].run["seconds"] for commit in commits)

@@ -12,6 +12,7 @@ from pipeline.config import InputError, Settings
 from stages import embed, index, masks, match, normalize
 from stages.base import ColumnSpec, Stage
 from stages.checkpoints import WeightsError
+from stages.names import SplitRef
 from stages.weights import WEIGHTS, expected_sha256
 from store.format.column import fingerprint
 from store.format.layout import FORMAT_VERSION
@@ -21,20 +22,26 @@ STAGES: dict[str, Stage] = {"index": index, "masks": masks, "embed": embed, "mat
 """Stage name = DVC stage = value of --stage = section of the params where it has parameters, in the order they run."""
 
 
-@lru_cache(maxsize=8)
-def specs(settings: Settings) -> Mapping[str, ColumnSpec]:
-    """Every column of a split by name, upstream first; means are ``/means/...``."""
+@lru_cache(maxsize=32)
+def specs(settings: Settings, dataset: str) -> Mapping[str, ColumnSpec]:
+    """Every column of a data set's splits by name, upstream first; means are ``/means/...``."""
+    sections = settings.of(dataset)
     try:
-        return {spec.name: spec for stage in STAGES.values() for spec in stage.columns(settings)}
+        return {spec.name: spec for stage in STAGES.values() for spec in stage.columns(sections)}
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def all_specs(settings: Settings) -> Mapping[str, ColumnSpec]:
+    """The columns of all data sets: their names, stages, weights and layouts do not depend on the data set."""
+    return {name: spec for dataset in settings.data for name, spec in specs(settings, dataset).items()}
 
 
 UNKNOWN = "no digest yet"
 """Stands for the digest of weights that nobody has adopted."""
 
 
-def column_identity(settings: Settings, column: str, lenient: bool = False) -> dict[str, Any]:
+def column_identity(settings: Settings, dataset: str, column: str, lenient: bool = False) -> dict[str, Any]:
     """All that decides a column's bytes, in clear, as it comes back from ``column.json``.
 
     Only the weights of the column, and of what it is computed from, need a digest.
@@ -42,7 +49,7 @@ def column_identity(settings: Settings, column: str, lenient: bool = False) -> d
     Args:
         lenient: let weights without a known digest be :data:`UNKNOWN`, which no stored column has, instead of raising.
     """
-    spec = specs(settings)[column]
+    spec = specs(settings, dataset)[column]
     found = {
         "format_version": FORMAT_VERSION,
         "shard_images": settings.shard_images,
@@ -50,15 +57,28 @@ def column_identity(settings: Settings, column: str, lenient: bool = False) -> d
         "version": spec.version,
         "params": dict(spec.params),
         "weights": {name: _digest(settings, name, lenient) for name in spec.weights},
-        "reads": {name: wanted_fingerprint(settings, name, lenient) for name in spec.reads},
+        "reads": _reads(settings, dataset, spec, lenient),
         "array": None if spec.layout is None else asdict(spec.layout),
     }
     return json.loads(canonical_json(found))  # type: ignore[no-any-return]
 
 
-def wanted_fingerprint(settings: Settings, column: str, lenient: bool = False) -> str:
+def wanted_fingerprint(settings: Settings, dataset: str, column: str, lenient: bool = False) -> str:
     """The fingerprint that a column has to have; ``lenient`` as in :func:`column_identity`."""
-    return fingerprint(column_identity(settings, column, lenient))
+    return fingerprint(column_identity(settings, dataset, column, lenient))
+
+
+def mean_splits(settings: Settings) -> tuple[SplitRef, ...]:
+    """The splits that means are taken over."""
+    return tuple(map(SplitRef.of, settings.normalize.train))
+
+
+def _reads(settings: Settings, dataset: str, spec: ColumnSpec, lenient: bool) -> dict[str, str]:
+    """Fingerprints of what a column reads; a mean reads columns of every data set that it is taken over."""
+    if not spec.name.startswith("/"):
+        return {name: wanted_fingerprint(settings, dataset, name, lenient) for name in spec.reads}
+    over = dict.fromkeys(split.dataset for split in mean_splits(settings))
+    return {f"{each}/{name}": wanted_fingerprint(settings, each, name, lenient) for each in over for name in spec.reads}
 
 
 def _digest(settings: Settings, weights: str, lenient: bool) -> str:
@@ -70,9 +90,9 @@ def _digest(settings: Settings, weights: str, lenient: bool) -> str:
         return UNKNOWN
 
 
-def stage_specs(settings: Settings, stage: str) -> list[ColumnSpec]:
+def stage_specs(settings: Settings, dataset: str, stage: str) -> list[ColumnSpec]:
     """The columns of one stage."""
-    return [spec for spec in specs(settings).values() if spec.stage == stage]
+    return [spec for spec in specs(settings, dataset).values() if spec.stage == stage]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

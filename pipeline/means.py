@@ -13,8 +13,9 @@ import numpy as np
 from pipeline.advice import to_complete
 from pipeline.config import InputError, Settings
 from pipeline.executors import Executor
-from pipeline.graph import specs, wanted_fingerprint
+from pipeline.graph import mean_splits, specs, wanted_fingerprint
 from pipeline.plan import expected_meta, place_of
+from stages.names import SplitRef
 from stages.normalize import KINDS, mean_of, partial_sum, reduce_sums
 from stages.progress import progress
 from store.errors import ConflictError, DamagedStoreError, IncompleteColumnError, StoreError
@@ -47,6 +48,11 @@ def sum_shard(task: SumTask) -> tuple[Any, int, str]:
     return total, count, commit.content
 
 
+def _any(settings: Settings) -> str:
+    """A data set: the mean that its columns name is the same for all of them."""
+    return next(iter(settings.data))
+
+
 def mean_state(settings: Settings, encoder: str, lenient: bool = False) -> str:
     """``done``, ``missing``, or why the mean is stale; ``lenient`` as in :func:`pipeline.graph.column_identity`."""
     name = mean_of(settings, encoder)
@@ -57,10 +63,11 @@ def mean_state(settings: Settings, encoder: str, lenient: bool = False) -> str:
         return f"damaged: {error}"
     if commit is None:
         return "missing"
-    if commit.fingerprint != wanted_fingerprint(settings, name, lenient):
+    if commit.fingerprint != wanted_fingerprint(settings, _any(settings), name, lenient):
         return "computed with other parameters"
     if commit.replacing or not is_begun(
-        column_dir(settings.store_path, place), expected_meta(settings, specs(settings)[name], 1)
+        column_dir(settings.store_path, place),
+        expected_meta(settings, _any(settings), specs(settings, _any(settings))[name], 1),
     ):
         return "column.json or zarr.json is not what it has to be"
     now = [f"/{task.place}#{task.shard}" for task in _tasks(settings, encoder)]
@@ -75,7 +82,7 @@ def mean_state(settings: Settings, encoder: str, lenient: bool = False) -> str:
 def _tasks(settings: Settings, encoder: str) -> list[SumTask]:
     """Every shard of every column that the mean is taken over, in the order in which they are reduced."""
     tasks = []
-    for split in settings.normalize.train:
+    for split in mean_splits(settings):
         for kind in KINDS:
             place = place_of(settings, split, f"{kind}/{encoder}")
             meta = read_column(column_dir(settings.store_path, place))
@@ -94,8 +101,8 @@ def make_mean(settings: Settings, encoder: str, executor: Executor) -> Commit | 
     name = mean_of(settings, encoder)
     require_embeddings(settings, encoder)
     folder = column_dir(settings.store_path, name[1:])
-    spec = specs(settings)[name]
-    meta, found = expected_meta(settings, spec, 1), _found(folder)
+    spec = specs(settings, _any(settings))[name]
+    meta, found = expected_meta(settings, _any(settings), spec, 1), _found(folder)
     before = seen_commit(folder, 0)
     tasks = _tasks(settings, encoder)
     sums: list[tuple[Any, int, str] | None] = [None] * len(tasks)
@@ -131,12 +138,12 @@ def _found(folder: Path) -> str | None:
 
 def require_embeddings(settings: Settings, encoder: str) -> None:
     """Raise InputError, naming the command, unless the embeddings that a train mean is taken over are finished."""
-    for split in settings.normalize.train:
+    for split in mean_splits(settings):
         for kind in KINDS:
             _require_finished(settings, split, f"{kind}/{encoder}")
 
 
-def _require_finished(settings: Settings, split: str, column: str) -> None:
+def _require_finished(settings: Settings, split: SplitRef, column: str) -> None:
     place = place_of(settings, split, column)
     try:
         found = open_column(settings.store_path, place)
@@ -144,7 +151,7 @@ def _require_finished(settings: Settings, split: str, column: str) -> None:
         raise
     except StoreError as error:
         raise InputError(f"normalize: {error}; run: {to_complete(settings, split, column)}") from error
-    if found.meta.fingerprint != wanted_fingerprint(settings, column):
+    if found.meta.fingerprint != wanted_fingerprint(settings, split.dataset, column):
         raise InputError(
             f"normalize: {place} was made with other parameters; run: {to_complete(settings, split, column)}"
         )
@@ -158,7 +165,7 @@ def open_mean(settings: Settings, encoder: str) -> Column:
     """
     name = mean_of(settings, encoder)
     column = open_column(settings.store_path, name[1:])
-    if column.meta.fingerprint != wanted_fingerprint(settings, name):
+    if column.meta.fingerprint != wanted_fingerprint(settings, _any(settings), name):
         raise InputError(
             f"{name[1:]} is the mean of other embeddings ({column.meta.fingerprint[:12]}); run: python cli.py normalize"
         )

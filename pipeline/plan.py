@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.config import ROOT, InputError, Settings
+from pipeline.config import InputError, Settings
 from pipeline.graph import STAGES, column_identity, differences, stage_specs
 from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
 from stages.index import order, reading, source_files, source_sha256
-from stages.names import did_you_mean
+from stages.names import SplitRef, did_you_mean
 from store.errors import DamagedStoreError
 from store.format import layout
 from store.format.column import ColumnMeta, committed_shards, fingerprint, read_column, read_commit
@@ -61,12 +61,22 @@ class ColumnPlan:
         return [number for number, shard in enumerate(self.shards) if shard.state != DONE]
 
 
-def place_of(settings: Settings, split: str, column: str) -> str:
+def place_of(settings: Settings, split: SplitRef, column: str) -> str:
     """``<dataset>/<column>/<split>``; a column ``/means/...`` is a place already."""
-    return column[1:] if column.startswith("/") else layout.place_of(settings.dataset, column, split)
+    return column[1:] if column.startswith("/") else layout.place_of(split.dataset, column, split.split)
 
 
-def known_sources(settings: Settings, split: str) -> tuple[tuple[str, str], ...]:
+def split_of(settings: Settings, place: str) -> tuple[SplitRef, str] | None:
+    """The split and the column of a place, the column empty for a split as a whole; None where it is of no split of the params."""
+    if place.count("/") > 1:
+        dataset, column, split = layout.parts_of(place)
+    else:
+        (dataset, _, split), column = place.partition("/"), ""
+    found = SplitRef(dataset, split)
+    return (found, column) if found in settings.splits else None
+
+
+def known_sources(settings: Settings, split: SplitRef) -> tuple[tuple[str, str], ...]:
     """(image_id, path) of a split's images in their order for life; empty when it was never indexed.
 
     Where ``column.json`` of ``images`` is lost, the committed tables give the order back.
@@ -92,24 +102,29 @@ def known_sources(settings: Settings, split: str) -> tuple[tuple[str, str], ...]
     return tuple(rows[number] for number in range(len(rows)))
 
 
-def listed_entries(settings: Settings, split: str) -> tuple[Entry, ...]:
+def listed_entries(settings: Settings, split: SplitRef) -> tuple[Entry, ...]:
     """The images of a split in their order for life: those the store knows, then the new ones of the data set."""
-    loader = DATASETS[settings.index.format]
-    listed = loader.list_sources(ROOT / settings.index.root, split, **reading(settings))
+    data = settings.data[split.dataset]
+    listed = DATASETS[data.format].list_sources(settings.root(split.dataset), split.split, **reading(data))
     return tuple(order(known_sources(settings, split), listed))
 
 
 def expected_meta(
-    settings: Settings, spec: ColumnSpec, images: int, entries: Sequence[Entry] = (), lenient: bool = False
+    settings: Settings,
+    dataset: str,
+    spec: ColumnSpec,
+    images: int,
+    entries: Sequence[Entry] = (),
+    lenient: bool = False,
 ) -> ColumnMeta:
     """What ``column.json`` has to say."""
-    identity = column_identity(settings, spec.name, lenient)
+    identity = column_identity(settings, dataset, spec.name, lenient)
     sources = tuple((entry.source.image_id, entry.source.path) for entry in entries) if spec.name == "images" else None
     name = spec.name.lstrip("/")
     return ColumnMeta(name, identity, fingerprint(identity), images, settings.shard_images, spec.layout, None, sources)
 
 
-def plan_stage(settings: Settings, stage: str, split: str) -> list[ColumnPlan]:
+def plan_stage(settings: Settings, stage: str, split: SplitRef) -> list[ColumnPlan]:
     """The plan of every column of a stage in a split, as a run of that stage alone sees it.
 
     Raises:
@@ -122,7 +137,7 @@ def plan_stage(settings: Settings, stage: str, split: str) -> list[ColumnPlan]:
     return _plan(settings, (stage,), split, len(entries), entries, files_matter=True)
 
 
-def plan_stages(settings: Settings, stages: Sequence[str], split: str) -> list[ColumnPlan]:
+def plan_stages(settings: Settings, stages: Sequence[str], split: SplitRef) -> list[ColumnPlan]:
     """The plan of stages after the index, a shard being stale with what it reads; source files are not looked at.
 
     Raises:
@@ -134,18 +149,18 @@ def plan_stages(settings: Settings, stages: Sequence[str], split: str) -> list[C
     return _plan(settings, stages, split, count, None, files_matter=False)
 
 
-def not_indexed(settings: Settings, split: str) -> InputError:
+def not_indexed(settings: Settings, split: SplitRef) -> InputError:
     """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which."""
     store = settings.store_path
     beside = [store] if is_folder(store) else folders(store.parent)
-    there = f": {what_exists(store, settings.dataset)}" if any(map(find_splits, beside)) else ""
+    there = f": {what_exists(store, split.dataset)}" if any(map(find_splits, beside)) else ""
     others = sorted(find_splits(store))
-    if others and settings.dataset not in others:
-        there = f" for data set {settings.dataset}, found {', '.join(others)}{did_you_mean(settings.dataset, others)}{there}"
-    return InputError(f"split {split} is not indexed{there}; run: python cli.py index --split {split}")
+    if others and split.dataset not in others:
+        there = f" for data set {split.dataset}, found {', '.join(others)}{did_you_mean(split.dataset, others)}{there}"
+    return InputError(f"split {split} is not indexed{there}; run: python cli.py index {settings.options(split)}")
 
 
-def plan_split(settings: Settings, split: str, lenient: bool = False) -> tuple[list[ColumnPlan], str]:
+def plan_split(settings: Settings, split: SplitRef, lenient: bool = False) -> tuple[list[ColumnPlan], str]:
     """The plan of every column of a split, a shard being stale with what it reads; and a remark for a person.
 
     A store without its pictures is planned as it is; then nothing is said about the source files.
@@ -174,7 +189,7 @@ def plan_split(settings: Settings, split: str, lenient: bool = False) -> tuple[l
 def _plan(
     settings: Settings,
     stages: Sequence[str],
-    split: str,
+    split: SplitRef,
     images: int,
     entries: tuple[Entry, ...] | None,
     files_matter: bool,
@@ -182,7 +197,7 @@ def _plan(
 ) -> list[ColumnPlan]:
     look = Lineage(settings.store_path)
     plans: dict[str, ColumnPlan] = {}
-    for spec in (spec for stage in stages for spec in stage_specs(settings, stage)):
+    for spec in (spec for stage in stages for spec in stage_specs(settings, split.dataset, stage)):
         if not spec.name.startswith("/"):
             plan = _plan_column(settings, look, spec, split, images, entries, files_matter, lenient)
             plans[spec.name] = _behind(plan, [plans[name] for name in spec.reads if name in plans])
@@ -203,14 +218,14 @@ def _plan_column(
     settings: Settings,
     look: Lineage,
     spec: ColumnSpec,
-    split: str,
+    split: SplitRef,
     images: int,
     entries: tuple[Entry, ...] | None,
     files_matter: bool,
     lenient: bool,
 ) -> ColumnPlan:
     """Compare a column on disk with what the settings want; its commits count even where ``column.json`` is lost."""
-    meta = expected_meta(settings, spec, images, entries or (), lenient)
+    meta = expected_meta(settings, split.dataset, spec, images, entries or (), lenient)
     place = place_of(settings, split, spec.name)
     folder = column_dir(settings.store_path, place)
     try:
@@ -222,7 +237,7 @@ def _plan_column(
         files: Mapping[str, str] | None = {}
         if spec.files and entries is not None:
             own = [entries[number] for number in meta.shard_range(shard)]
-            files = file_digests(settings, spec, own) if files_matter else None
+            files = file_digests(settings, split.dataset, spec, own) if files_matter else None
         states.append(_shard_state(look, spec, place, folder, meta, found, shard, files))
     begun = is_begun(folder, meta) and not _cut_short(look, place, meta.shards)
     replaces = _readable(look, place, found) if found and found.fingerprint != meta.fingerprint else ()
@@ -287,9 +302,9 @@ def _shard_state(
     return ShardState(DONE)
 
 
-def file_digests(settings: Settings, spec: ColumnSpec, entries: Sequence[Entry]) -> dict[str, str]:
+def file_digests(settings: Settings, dataset: str, spec: ColumnSpec, entries: Sequence[Entry]) -> dict[str, str]:
     """sha256 of the source files that a shard of the index is made from, as they are now."""
-    root = ROOT / settings.index.root
+    root = settings.root(dataset)
     paths = dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files or ""))
     return {path: source_sha256(root, path) for path in paths}
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.executors import Executor
-from pipeline.graph import specs, wanted_fingerprint
+from pipeline.graph import all_specs, specs, wanted_fingerprint
 from pipeline.plan import MISSING, STALE, ColumnPlan, place_of
 from pipeline.shard import require_device
+from stages.names import SplitRef
 from stages.weights import locate, why_missing
 from store.format.lineage import Lineage
 from store.storage.listing import is_there
@@ -46,7 +47,7 @@ def find_needs(needs: Needs) -> None:
 
 def require_needs(settings: Settings, columns: Collection[str], executor: Executor) -> None:
     """:func:`find_needs` of the columns that are to be computed, on a worker of the executor. Raises as it does."""
-    known = specs(settings)
+    known = all_specs(settings)
     weights = sorted({name for column in columns for name in known[column].weights})
     device = any(known[column].stage in ON_A_DEVICE for column in columns)
     if columns and (weights or device):
@@ -56,7 +57,7 @@ def require_needs(settings: Settings, columns: Collection[str], executor: Execut
 
 def missing_weights(settings: Settings, columns: Collection[str]) -> tuple[str, ...]:
     """A line for every checkpoint of the columns that is not here, with the command that gets it; nothing is digested."""
-    names = sorted({name for column in columns for name in specs(settings)[column].weights})
+    names = sorted({name for column in columns for name in all_specs(settings)[column].weights})
     reasons = (why_missing(name, ROOT / settings.run.weights_dir, settings.weights_lock) for name in names)
     return tuple(reason for reason in reasons if reason)
 
@@ -70,7 +71,7 @@ def require_writable(*folders: Path) -> None:
             raise PermissionError(number, f"{os.strerror(number)}: nothing was changed; to be written", str(existing))
 
 
-def require_consent(plans: Sequence[ColumnPlan], split: str, command: str) -> None:
+def require_consent(plans: Sequence[ColumnPlan], split: SplitRef, command: str) -> None:
     """Refuse to replace what a reader can read now by what other parameters make, unless it was asked for.
 
     Raises:
@@ -92,7 +93,7 @@ def replacement(plan: ColumnPlan) -> str:
 
 
 def require_upstream(
-    settings: Settings, plans: Sequence[ColumnPlan], split: str, todo: Mapping[int, Collection[str]]
+    settings: Settings, plans: Sequence[ColumnPlan], split: SplitRef, todo: Mapping[int, Collection[str]]
 ) -> None:
     """Raise InputError, naming the command, where an upstream column of another stage is not done for these shards."""
     gaps: list[str] = []
@@ -109,15 +110,15 @@ def require_upstream(
         raise InputError(f"split {split}: {gaps[0]}{more}; run: {to_complete(settings, split, column)}")
 
 
-def upstream_gaps(settings: Settings, plan: ColumnPlan, split: str, shards: Sequence[int]) -> list[str]:
+def upstream_gaps(settings: Settings, plan: ColumnPlan, split: SplitRef, shards: Sequence[int]) -> list[str]:
     """Upstream columns that are not done for the shards, as a reason each."""
     look = Lineage(settings.store_path)
     gaps = []
     for name in plan.spec.reads:
         if name.startswith("/"):
             continue
-        place, stage = place_of(settings, split, name), specs(settings)[name].stage
-        want = wanted_fingerprint(settings, name)
+        place, stage = place_of(settings, split, name), specs(settings, split.dataset)[name].stage
+        want = wanted_fingerprint(settings, split.dataset, name)
         for shard in shards:
             commit = look.commit(place, shard)
             if commit is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
-from stages.names import did_you_mean
+from stages.names import SplitRef, did_you_mean
 from stages.predictions import MODES
 from stages.train.folder import Held, held
 from stages.train.params import ANSWERING, TrainParams, overridden
@@ -37,6 +37,10 @@ class Run:
         if self.declared:
             return ("--name", self.asked)
         return ("--system", self.system, *(() if self.asked == self.system else ("--name", self.asked)))
+
+    def answers(self, split: SplitRef, *unusual: str) -> Path:
+        """The file of the run's answers to a split, which were given in an unusual way, or in the usual one."""
+        return self.folder / "predictions" / split.dataset / f"{'-'.join([split.split, *unusual])}.parquet"
 
 
 def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
@@ -88,8 +92,8 @@ def folder_of(settings: Settings, name: str, params: TrainParams) -> Path:
 
 
 def runs_folder(settings: Settings) -> Path:
-    """Where the runs on the data set are."""
-    return ROOT / settings.run.train_dir / settings.dataset
+    """Where the runs are."""
+    return ROOT / settings.run.train_dir
 
 
 def _check_name(name: str) -> None:

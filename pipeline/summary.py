@@ -19,7 +19,7 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
     """Print a line a stage and split, write the metrics, return the exit code."""
     code = DONE
     for summary in summaries:
-        print(as_given(_plan_line(summary)) if dry_run else _line(summary))
+        print(as_given(_plan_line(settings, summary)) if dry_run else _line(summary))
         for reason, count in sorted(summary.failed.items()):
             print(f"  failed: {count} x {reason}", file=sys.stderr)
         for line in _remarks(summary):
@@ -55,15 +55,15 @@ NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing")
 
 def write_metrics(settings: Settings, summary: StageSummary) -> None:
     """``<report_dir>/<dataset>/metrics/<stage>-<split>.json``: what went in, what came out, what failed and why."""
-    folder = report_folder(settings) / "metrics"
+    folder = report_folder(settings, summary.split.dataset) / "metrics"
     make_folder(folder)
     values = {key: value for key, value in asdict(summary).items() if key not in NO_METRICS}
-    write_report_file(folder / f"{summary.stage}-{summary.split}.json", values)
+    write_report_file(folder / f"{summary.stage}-{summary.split.split}.json", {**values, "split": str(summary.split)})
 
 
-def report_folder(settings: Settings) -> Path:
-    """Where metrics and pictures of the data set are: no two data sets share a file."""
-    return ROOT / settings.run.report_dir / settings.dataset
+def report_folder(settings: Settings, dataset: str) -> Path:
+    """Where metrics and pictures of a data set are: no two data sets share a file."""
+    return ROOT / settings.run.report_dir / dataset
 
 
 def write_report_file(path: Path, values: Any) -> None:
@@ -78,29 +78,28 @@ def _line(summary: StageSummary) -> str:
     return f"{summary.stage} {summary.split}: {work}; {summary.images} images; {entries}"
 
 
-def _plan_line(summary: StageSummary) -> str:
+def _plan_line(settings: Settings, summary: StageSummary) -> str:
     if not summary.todo:
         return f"{summary.stage} {summary.split}: up to date"
+    where = f"{settings.options(summary.split)} --stage {summary.stage}"
     lines = [
         f"{summary.stage} {summary.split}: would compute {len(shards)} of {summary.shards} shards of {name}"
         for name, shards in summary.todo.items()
     ]
     lines += [
-        f"  would replace {line}; this takes --replace: python cli.py extract --split {summary.split} --stage {summary.stage} "
-        "--replace"
+        f"  would replace {line}; this takes --replace: python cli.py extract {where} --replace"
         for line in summary.replaces
     ]
     lines += [f"  weights are missing: {line}" for line in summary.missing]
-    return "\n".join([*lines, f"  {_cost(summary)}"])
+    return "\n".join([*lines, f"  {_cost(where, summary)}"])
 
 
-def _cost(summary: StageSummary) -> str:
+def _cost(where: str, summary: StageSummary) -> str:
     found = summary.estimate
     if found is None:
         return (
             "how long is not known, as nothing like it was computed yet; to measure it on a first shard, which is kept: "
-            f"python cli.py extract --split {summary.split} --stage {summary.stage} --limit 1"
-            + (" --replace" if summary.replaces else "")
+            f"python cli.py extract {where} --limit 1" + (" --replace" if summary.replaces else "")
         )
     minutes, seconds = divmod(round(found.seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -10,6 +10,7 @@ from pipeline.config import Settings
 from pipeline.estimate import Estimate
 from pipeline.plan import DONE, ColumnPlan, place_of
 from pipeline.sources import unread_files
+from stages.names import SplitRef
 from store.format.column import Commit, read_commit
 from store.format.layout import column_dir
 from store.format.schema import ABSENT, FAILED, OK
@@ -26,7 +27,7 @@ class StageSummary:
     """
 
     stage: str
-    split: str
+    split: SplitRef
     images: int
     shards: int
     computed: int
@@ -45,7 +46,12 @@ class StageSummary:
 
 
 def tally(
-    settings: Settings, stage: str, split: str, plans: Sequence[ColumnPlan], reach: int, todo: Mapping[int, list[str]]
+    settings: Settings,
+    stage: str,
+    split: SplitRef,
+    plans: Sequence[ColumnPlan],
+    reach: int,
+    todo: Mapping[int, list[str]],
 ) -> StageSummary:
     """Sums over the commits of the first ``reach`` shards."""
     vectors: Counter[str] = Counter()
@@ -91,7 +97,7 @@ def tally(
     )
 
 
-def own_failures(settings: Settings, plan: ColumnPlan, split: str, commit: Commit) -> dict[int, str]:
+def own_failures(settings: Settings, plan: ColumnPlan, split: SplitRef, commit: Commit) -> dict[int, str]:
     """Position in the shard -> reason, of the images that failed in this column and in none that it reads."""
     upstream = set()
     for name in plan.spec.reads:
@@ -106,7 +112,7 @@ def own_failures(settings: Settings, plan: ColumnPlan, split: str, commit: Commi
     }
 
 
-def has_failures(settings: Settings, plan: ColumnPlan, split: str, shard: int) -> bool:
+def has_failures(settings: Settings, plan: ColumnPlan, split: SplitRef, shard: int) -> bool:
     """Whether a done shard holds images that failed in this column itself."""
     if plan.shards[shard].state != DONE:
         return False

@@ -32,8 +32,8 @@ def columns(params: Sections) -> list[ColumnSpec]:
         encoder = encoder_line(name, "mask")
         features = _features(params, name, encoder)
         for kind, reads, limit in (
-            ("mask_embeddings", "masks", params.masks.max_masks),
-            ("instance_embeddings", "instances", params.index.max_instances),
+            ("mask_embeddings", "masks", params.embed.max_masks),
+            ("instance_embeddings", "instances", params.embed.max_instances),
         ):
             layout = ArrayLayout(
                 (limit, encoder.dim), VECTORS_PER_CHUNK, "float16", dimension_names=("image", reads[:-1], "dim")

@@ -12,7 +12,7 @@ from stages.base import Collector, ColumnSpec, Entry, Runner, ShardInput
 from stages.datasets import DATASETS
 from stages.datasets.base import Annotation, DatasetError, Source
 from stages.images import LOST_LINK, ImageFailure, inside, read_picture
-from stages.params import Sections
+from stages.params import DataParams, Sections
 from store import rle
 from store.format import schema
 from store.format.schema import ABSENT, FAILED, REMOVED
@@ -28,9 +28,8 @@ CONTROL = re.compile(r"</?s>|<unk>|<pad>|<image>|<im_(?:start|end|patch)>|<\|\w+
 
 def columns(params: Sections) -> list[ColumnSpec]:
     """The three tables of a split."""
-    index = params.index
-    pixels = {"max_pixels": index.max_pixels}
-    annotated = {"format": index.format, **reading(params)}
+    pixels = {"max_pixels": params.data.max_pixels}
+    annotated = {"format": params.data.format, **reading(params.data)}
     return [
         ColumnSpec("images", "index", (), pixels, VERSION, schema=schema.IMAGES, files="images"),
         ColumnSpec(
@@ -54,10 +53,9 @@ def columns(params: Sections) -> list[ColumnSpec]:
     ]
 
 
-def reading(params: Sections) -> dict[str, Any]:
+def reading(data: DataParams) -> dict[str, Any]:
     """Options of a loader's functions, those that are not at their default."""
-    encoding = params.index.encoding
-    return {} if encoding is None else {"encoding": encoding}
+    return {} if data.encoding is None else {"encoding": data.encoding}
 
 
 def order(known: Sequence[tuple[str, str]], listed: Sequence[Source]) -> list[Entry]:
@@ -86,7 +84,7 @@ def order(known: Sequence[tuple[str, str]], listed: Sequence[Source]) -> list[En
 
 
 def source_files(entry: Entry, files: str) -> tuple[str, ...]:
-    """The files a row of ``images`` (or of the two ``annotations`` tables) is made from, relative to index.root."""
+    """The files a row of ``images`` (or of the two ``annotations`` tables) is made from, relative to the data set's root."""
     if entry.removed:
         return ()
     return (entry.source.path,) if files == "images" else entry.source.annotations
@@ -112,15 +110,15 @@ def source_sha256(root: Path, path: str) -> str:
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
     """Return the function that indexes a shard."""
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
-    loader = DATASETS[params.index.format]
-    folder = root / params.index.root
-    annotate = partial(loader.annotate, folder, **reading(params))
+    loader = DATASETS[params.data.format]
+    folder = root / params.data.root
+    annotate = partial(loader.annotate, folder, **reading(params.data))
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
         out = {name: Collector(spec) for name, spec in specs.items()}
         upstream = [None] * len(shard.indices) if "images" in out else shard.rows("images")
         for index, entry, row in zip(shard.indices, shard.entries, upstream, strict=True):
-            image = row or image_row(folder, entry, params.index.max_pixels)
+            image = row or image_row(folder, entry, params.data.max_pixels)
             if "images" in out:
                 _add_image(out["images"], index, image)
             _add_annotation(out, index, image, entry, annotate)

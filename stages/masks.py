@@ -26,7 +26,7 @@ RECORD_FIELDS = ("segmentation", "bbox", "area", "predicted_iou", "stability_sco
 def columns(params: Sections) -> list[ColumnSpec]:
     """The table of masks and, when asked for, SAM's image embedding."""
     model = sam_model(params.masks.model)
-    options = params.masks.model_dump(exclude={"max_masks", "save_features"})
+    options = params.masks.model_dump(exclude={"save_features"})
     specs = [ColumnSpec("masks", "masks", ("images",), options, VERSION, (model.weights,), schema=schema.MASKS)]
     if params.masks.save_features:
         layout = ArrayLayout(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Runner, ShardInput
 from stages.encoders import encoder_line
-from stages.params import Sections
+from stages.params import Sections, Shared
 from store.format.arrays import AnyArray
 from store.format.column import ArrayLayout
 from store.format.layout import mean_column
@@ -20,7 +20,7 @@ VERSION = 2
 KINDS = ("mask_embeddings", "instance_embeddings")
 
 
-def mean_of(params: Sections, encoder: str) -> str:
+def mean_of(params: Shared, encoder: str) -> str:
     """Column of an encoder's train mean, ``/means/<name>/<encoder>``."""
     return "/" + mean_column(params.normalize.name, encoder)
 
@@ -34,7 +34,7 @@ def columns(params: Sections) -> list[ColumnSpec]:
         layout = ArrayLayout((dim,), dim, "float64", dimension_names=("mean", "dim"))
         train = {"train": list(params.normalize.train)}
         specs.append(ColumnSpec(mean_of(params, name), "normalize", reads, train, VERSION, layout=layout))
-        for kind, limit in zip(KINDS, (params.masks.max_masks, params.index.max_instances), strict=True):
+        for kind, limit in zip(KINDS, (params.embed.max_masks, params.embed.max_instances), strict=True):
             layout = ArrayLayout(
                 (limit, dim), VECTORS_PER_CHUNK, "float16", dimension_names=("image", kind.split("_")[0], "dim")
             )

@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "float16", "bfloat16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""A name that is a key of the params. It has no dot: ``--set data.demo.root=...`` and DVC take a dot for the next key."""
 AtOnce = Annotated[int | None, Field(ge=1), BeforeValidator(lambda value: None if value == 0 else value)]
 """A size of batches, or null for the one that is fixed for the kind of device; 0, as older files have it, is null."""
 
@@ -29,22 +31,30 @@ def _multiple_of_16(value: int) -> int:
     return value
 
 
-class IndexParams(Params):
-    """Data set -> images, instances, targets."""
+class DataParams(Params):
+    """One data set, an entry of section data: data set -> images, instances, targets."""
 
     format: Literal["reasonseg"]
     """Annotation format of the data set."""
+    images: Key
+    """The data set that holds the image files: its own name where they are its own."""
     root: str
     """Folder of the data set. Belongs to no fingerprint: the files' checksums do."""
-    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)]
-    """Images with more pixels than this are failed rows, before anything is decoded. Pillow's own guard is the most."""
-    max_instances: Annotated[int, Field(ge=16)]
-    """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
+    splits: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Splits of the data set."""
     encoding: str | None = None
     """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, for files whose every byte beyond ASCII
     stands alone."""
+    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)] = 89_478_485
+    """Images with more pixels than this are failed rows, before anything is decoded. The default, Pillow's own guard, is the
+    most."""
 
-    _check = field_validator("max_instances")(_multiple_of_16)
+    @field_validator("splits")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"a split stands twice in {list(value)}")
+        return value
 
     @field_validator("encoding")
     @classmethod
@@ -63,8 +73,6 @@ class MasksParams(Params):
 
     model: Name
     """SAM model: sam_vit_b, sam_vit_l, sam_vit_h or demo_sam."""
-    max_masks: Annotated[int, Field(ge=16)]
-    """K_max: the largest masks of an image that get an embedding (a multiple of 16); all are kept."""
     max_side_px: Annotated[int, Field(ge=0)]
     """Longest side SAM works at; a larger image is reduced first (INTER_AREA). 0: no limit."""
     save_features: bool
@@ -92,8 +100,6 @@ class MasksParams(Params):
     min_mask_region_area: Annotated[int, Field(ge=0)]
     """Disconnected regions and holes smaller than this, in px, are removed. 0: none."""
 
-    _check = field_validator("max_masks")(_multiple_of_16)
-
     @model_validator(mode="after")
     def _every_layer_has_points(self) -> MasksParams:
         layers, factor = self.crop_n_layers, self.crop_n_points_downscale_factor
@@ -116,6 +122,12 @@ class EmbedParams(Params):
     """Encoders that give patch tokens an image."""
     precision: Precision
     """Of the encoders' matrix products. Vectors are stored in float16 whatever it is."""
+    max_masks: Annotated[int, Field(ge=16)]
+    """K_max: the largest masks of an image that get an embedding (a multiple of 16); all are kept in the table."""
+    max_instances: Annotated[int, Field(ge=16)]
+    """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
+
+    _check = field_validator("max_masks", "max_instances")(_multiple_of_16)
 
 
 class NormalizeParams(Params):
@@ -123,8 +135,8 @@ class NormalizeParams(Params):
 
     name: Name
     """Name of the mean: <store>/means/<name>/<encoder>."""
-    train: tuple[Name, ...]
-    """Splits whose masks and instances make the mean."""
+    train: tuple[str, ...]
+    """Splits whose masks and instances make the mean, as demo/train; of an only data set train will do."""
     report_vectors: Annotated[int, Field(ge=2)]
     """Mask embeddings a split, spread evenly, in the similarity report."""
 
@@ -162,11 +174,9 @@ class RunParams(Params):
     """More failed images than this end a run with exit code 1."""
 
 
-class Sections(Params):
-    """The sections that decide what is computed, and ``run``."""
+class Shared(Params):
+    """The sections that are the same for all data sets: those that decide what is computed, and ``run``."""
 
-    index: IndexParams
-    """Section index."""
     masks: MasksParams
     """Section masks."""
     embed: EmbedParams
@@ -177,7 +187,7 @@ class Sections(Params):
     """Section run."""
 
     @model_validator(mode="after")
-    def _features_fit_the_masks(self) -> Sections:
+    def _features_fit_the_masks(self) -> Shared:
         masks = self.masks
         if masks.save_features and (masks.crop_n_layers or masks.max_side_px):
             raise ValueError(
@@ -185,3 +195,10 @@ class Sections(Params):
                 "than the whole image; set masks.save_features to false"
             )
         return self
+
+
+class Sections(Shared):
+    """What a stage sees: its parameters, and those of the data set that it works on."""
+
+    data: DataParams
+    """The entry of section data."""

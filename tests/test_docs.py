@@ -245,12 +245,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / "tests/data/photos/val" / name, data)
     (data / "broken.jpg").write_bytes(b"no picture")
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values |= {"store": str(folder / "store"), "splits": ["val"], "shard_images": 2}
-    values["index"]["root"] = str(folder / "data")
+    values |= {"store": str(folder / "store"), "shard_images": 2}
+    values["data"]["demo"] |= {"root": str(folder / "data"), "splits": ["val"]}
     masks = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
-    values["masks"] |= {"max_masks": 16, **masks}
-    values["embed"] |= {"mask_encoders": ["demo_alphaclip"], "image_encoders": ["demo_clip"]}
+    values["masks"] |= masks
+    values["embed"] |= {"mask_encoders": ["demo_alphaclip"], "image_encoders": ["demo_clip"], "max_masks": 16}
     values["normalize"]["train"] = ["val"]
+    values["train"]["train"] = ["val"]
     values["run"] |= {"device": "cpu", "threads": 1, "report_dir": str(folder / "report"), "max_failures": 9}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     for verb in ("index", "extract", "normalize"):

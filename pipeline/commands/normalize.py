@@ -15,6 +15,7 @@ from pipeline.plan import DONE, ColumnPlan, place_of, plan_stages
 from pipeline.preflight import require_upstream, require_writable
 from pipeline.summary import report_folder, write_report_file
 from pipeline.tally import StageSummary
+from stages.names import SplitRef
 from stages.normalize import center
 from stages.report.choose import spread
 from stages.report.similarity import cosines, draw_heat_maps, mean_pairwise
@@ -55,7 +56,8 @@ def _look_ahead(settings: Settings) -> None:
             settings, plans, split, {shard: [p.spec.name for p in plans] for shard in range(_shards(plans))}
         )
         require_writable(*(plan.folder for plan in plans if plan.todo or not plan.begun or not made))
-    require_writable(*(() if made else (settings.store_path / "means",)), report_folder(settings))
+    require_writable(*(() if made else (settings.store_path / "means",)))
+    require_writable(*(report_folder(settings, dataset) for dataset in settings.data))
 
 
 def _shards(plans: Sequence[ColumnPlan]) -> int:
@@ -63,12 +65,16 @@ def _shards(plans: Sequence[ColumnPlan]) -> int:
 
 
 def write_report(settings: Settings) -> dict[str, Any]:
-    """Write ``normalize.json`` and ``similarity/<split>-<encoder>.png`` below the report's folder of the data set.
+    """Write ``normalize.json`` and ``similarity/<split>-<encoder>.png`` below the report's folder of each data set.
 
     Returns:
-        The figures, with digests of the mean and the embeddings that they are of (:func:`pictured`).
+        By data set the figures, with digests of the mean and the embeddings that they are of (:func:`pictured`).
     """
-    folder = report_folder(settings)
+    return {dataset: _write_report(settings, dataset) for dataset in settings.data}
+
+
+def _write_report(settings: Settings, dataset: str) -> dict[str, Any]:
+    folder = report_folder(settings, dataset)
     figures: dict[str, Any] = {}
     make_folder(folder / "similarity")
     for encoder in settings.embed.mask_encoders:
@@ -76,28 +82,29 @@ def write_report(settings: Settings) -> dict[str, Any]:
         commit = mean.commits[0]
         assert commit is not None
         entry: dict[str, Any] = {"vectors": commit.extra["count"], "norm": round(commit.extra["norm"], 6)}
-        for split in settings.splits:
+        for split in settings.select(data=[dataset]):
+            name = split.split
             vectors = sampled_vectors(settings, split, encoder)
             if len(vectors) < 2:
-                entry[split] = {"vectors": len(vectors)}
+                entry[name] = {"vectors": len(vectors)}
                 continue
             before, after = cosines(vectors), cosines(center(vectors, mean.array(0)))
-            entry[split] = {"before": round(mean_pairwise(before), 4), "after": round(mean_pairwise(after), 4)}
-            title = f"{settings.dataset} {split}, {encoder}: {len(vectors)} mask embeddings"
-            entry[split]["of"] = pictured(settings, split, encoder)
-            draw_heat_maps(before, after, title, folder / "similarity" / f"{split}-{encoder}.png")
+            entry[name] = {"before": round(mean_pairwise(before), 4), "after": round(mean_pairwise(after), 4)}
+            title = f"{dataset} {name}, {encoder}: {len(vectors)} mask embeddings"
+            entry[name]["of"] = pictured(settings, split, encoder)
+            draw_heat_maps(before, after, title, folder / "similarity" / f"{name}-{encoder}.png")
         figures[encoder] = entry
     write_report_file(folder / "normalize.json", figures)
     return figures
 
 
-def pictured(settings: Settings, split: str, encoder: str) -> list[str]:
+def pictured(settings: Settings, split: SplitRef, encoder: str) -> list[str]:
     """Digests of the embeddings and the mean that a heat map is of."""
     place = place_of(settings, split, f"mask_embeddings/{encoder}")
     return [column_digest(open_column(settings.store_path, place)), column_digest(open_mean(settings, encoder))]
 
 
-def sampled_vectors(settings: Settings, split: str, encoder: str) -> Any:
+def sampled_vectors(settings: Settings, split: SplitRef, encoder: str) -> Any:
     """At most ``normalize.report_vectors`` mask embeddings of a split, evenly spread: float64 [n, D]."""
     column = open_column(settings.store_path, place_of(settings, split, f"mask_embeddings/{encoder}"))
     counts = np.concatenate(

@@ -12,6 +12,7 @@ from pipeline.config import InputError, Settings
 from pipeline.summary import report_folder
 from stages.evaluate.metrics import Samples
 from stages.evaluate.tables import TITLES, summarise
+from stages.names import SplitRef
 from stages.report.page import Missing, Plot, Section, Table, data_uri
 from stages.report.plots import Curve, iou_histograms, recall_curves, training_curves
 from stages.report.recall import ORDERS, proposal_recall
@@ -69,15 +70,15 @@ def recall_section(split: Split, embedded: int, place: str, files: dict[str, byt
     yield Section("proposals", "Proposals", text, Table(["order", *(f"AR@{k}" for k in kept)], rows), [plot])
 
 
-def similarity_section(settings: Settings, split: str, missing: list[Missing]) -> Iterator[Section]:
+def similarity_section(settings: Settings, split: SplitRef, missing: list[Missing]) -> Iterator[Section]:
     """The heat maps that ``normalize`` drew; what is not there is added to ``missing``."""
-    folder = report_folder(settings)
+    folder = report_folder(settings, split.dataset)
     figures = folder / "normalize.json"
     known = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
     plots = []
     for encoder in settings.embed.mask_encoders:
-        file = f"similarity/{split}-{encoder}.png"
-        means = known.get(encoder, {}).get(split, {})
+        file = f"similarity/{split.split}-{encoder}.png"
+        means = known.get(encoder, {}).get(split.split, {})
         why = "" if (folder / file).is_file() else "not drawn"
         if not why and means.get("of") != _pictured(settings, split, encoder):
             why = "left out: drawn of other embeddings or another mean than the store has now"
@@ -96,7 +97,7 @@ def similarity_section(settings: Settings, split: str, missing: list[Missing]) -
         yield Section("similarity", "Similarity of the masks", text, plots=plots)
 
 
-def _pictured(settings: Settings, split: str, encoder: str) -> list[str] | None:
+def _pictured(settings: Settings, split: SplitRef, encoder: str) -> list[str] | None:
     try:
         return pictured(settings, split, encoder)
     except (StoreError, InputError):

@@ -12,19 +12,23 @@ from pipeline.compute import compute_stage
 from pipeline.config import InputError, Settings
 from pipeline.errors import DAMAGED
 from pipeline.executors import Executor, open_executor
-from pipeline.graph import STAGES, column_identity, specs
+from pipeline.graph import STAGES, all_specs, column_identity, mean_splits, specs
 from pipeline.means import make_mean, mean_state
-from pipeline.plan import DONE, known_sources, place_of, plan_split, plan_stage
+from pipeline.plan import DONE, known_sources, place_of, plan_split, plan_stage, split_of
 from pipeline.preflight import require_needs, require_writable
+from stages.names import SplitRef
 from store.errors import StoreError
-from store.format.layout import column_dir, parts_of, what_exists
+from store.format.layout import column_dir, what_exists
 from store.format.lineage import Lineage
 from store.storage.files import TEMPORARY
 from store.storage.listing import is_folder
 from store.write.verify import Problem, Report, repair, verify
 
+_Column = tuple[SplitRef | None, str]
+"""A split and the name of a column; no split and ``/means/...``."""
 
-def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Report:
+
+def verify_store(settings: Settings, splits: tuple[SplitRef, ...], deep: bool) -> Report:
     """Check the splits and the means.
 
     Raises:
@@ -32,14 +36,15 @@ def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Rep
     """
     store = settings.store_path
     if not any(is_folder(column_dir(store, place_of(settings, split, "images"))) for split in splits):
-        raise StoreError(f"nothing to check: {what_exists(store, settings.dataset)}")
-    return verify(store, [f"{settings.dataset}/{split}" for split in splits] + ["means"], deep)
+        raise StoreError(f"nothing to check: {what_exists(store, splits[0].dataset)}")
+    return verify(store, [*map(str, splits), "means"], deep)
 
 
-def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
+def incomplete(settings: Settings, splits: tuple[SplitRef, ...]) -> list[str]:
     """A line for every column that the settings ask for and that is not done, with the reason."""
-    for column in specs(settings):  # unknown models and missing digests are the settings' fault, not the store's
-        column_identity(settings, column)
+    for dataset in settings.data:
+        for column in specs(settings, dataset):  # unknown models and missing digests are the settings' fault
+            column_identity(settings, dataset, column)
     lines = []
     for split in splits:
         try:
@@ -64,7 +69,7 @@ def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
 
 
 def verify_command(
-    settings: Settings, splits: tuple[str, ...], deep: bool, complete: bool, repairing: bool, as_json: bool
+    settings: Settings, splits: tuple[SplitRef, ...], deep: bool, complete: bool, repairing: bool, as_json: bool
 ) -> tuple[int, str]:
     """What ``verify`` prints and its exit code: 0, or 4 for damage (with ``complete`` also for anything not done).
 
@@ -92,11 +97,11 @@ def verify_command(
     lines += [f"not there: {place}" for place in report.absent if place != "means"]
     checked = "every byte digested" if deep else "sizes, commits and identities"
     lines.append(
-        f"{settings.store}/{settings.dataset}: {report.columns} columns, {report.done} shards done, {report.missing} missing, "
+        f"{settings.store}: {report.columns} columns, {report.done} shards done, {report.missing} missing, "
         f"{report.stale} stale; {report.files} files, {report.bytes / 1e6:.1f} MB checked ({checked})"
     )
     if any(is_mendable(settings, problem) for problem in report.problems):
-        where = f" --split {splits[0]}" if len(splits) == 1 < len(settings.splits) else ""
+        where = f" {settings.options(splits[0])}" if len(splits) == 1 < len(settings.splits) else ""
         lines.append(f"to mend it: python cli.py verify --repair{where}")
     return code, "\n".join(lines)
 
@@ -108,12 +113,12 @@ def is_mendable(settings: Settings, problem: Problem) -> bool:
     return bool(problem.files) and _column_of(settings, problem) is not None
 
 
-def _column_of(settings: Settings, problem: Problem) -> tuple[str, str] | None:
-    """(split, column) of a problem; ("", "/means/...") of a mean; None where it is of no column of the params."""
-    dataset, column, split = parts_of(problem.place) if problem.place.count("/") > 1 else ("", "", "")
-    if dataset != settings.dataset or split not in settings.splits:
-        split, column = "", f"/{problem.place}"
-    return (split, column) if column in specs(settings) else None
+def _column_of(settings: Settings, problem: Problem) -> _Column | None:
+    """Split and column of a problem; (None, "/means/...") of a mean; None where it is of no column of the params."""
+    own = split_of(settings, problem.place)
+    if own is not None:
+        return own if own[1] in specs(settings, own[0].dataset) else None
+    return (None, f"/{problem.place}") if f"/{problem.place}" in all_specs(settings) else None
 
 
 def mend(settings: Settings, report: Report) -> list[Path]:
@@ -125,7 +130,7 @@ def mend(settings: Settings, report: Report) -> list[Path]:
         InputError: the parameters are not those that made a damaged column, or one that it is computed from.
         WeightsError, DatasetError: weights or source files are missing. Nothing was changed then.
     """
-    damaged: dict[tuple[str, str], set[int]] = defaultdict(set)
+    damaged: dict[_Column, set[int]] = defaultdict(set)
     for problem in report.problems:
         column = _column_of(settings, problem)
         if column is not None and problem.files:
@@ -135,44 +140,45 @@ def mend(settings: Settings, report: Report) -> list[Path]:
         _look_ahead(settings, damaged, executor)
         removed = repair(report, partial(is_mendable, settings))
         for stage in STAGES:
-            if stage == "normalize" and any(not split for split, _ in damaged):
+            if stage == "normalize" and any(split is None for split, _ in damaged):
                 for encoder in settings.embed.mask_encoders:
                     make_mean(settings, encoder, executor)
             for split in settings.splits:
                 mine = {name: shards for (where, name), shards in damaged.items() if where == split}
-                own = [shards for name, shards in mine.items() if specs(settings)[name].stage == stage]
+                own = [shards for name, shards in mine.items() if specs(settings, split.dataset)[name].stage == stage]
                 if own:
                     compute_stage(settings, stage, split, executor, shards=set().union(*own))
     return removed
 
 
-def _add_upstream(settings: Settings, damaged: dict[tuple[str, str], set[int]]) -> None:
+def _add_upstream(settings: Settings, damaged: dict[_Column, set[int]]) -> None:
     """Add what the damaged shards are computed from and is not done: a run was killed, or never came so far."""
-    look, known = Lineage(settings.store_path), specs(settings)
+    look, known = Lineage(settings.store_path), all_specs(settings)
     waiting = [(*column, shard) for column, shards in damaged.items() for shard in shards or {0}]
     while waiting:
         split, name, shard = waiting.pop()
         for read in known[name].reads:
             if read.startswith("/"):
-                needed = [("", read, 0)]
+                needed: list[tuple[SplitRef | None, str, int]] = [(None, read, 0)]
             elif split:
                 needed = [(split, read, shard)]
             else:
-                trains = settings.normalize.train
+                trains = mean_splits(settings)
                 needed = [(where, read, number) for where in trains for number in range(_shards(settings, where))]
             for where, column, number in needed:
                 todo = damaged.get((where, column), set())
-                if number not in todo and look.why_not_current(place_of(settings, where, column), number):
+                place = column[1:] if where is None else place_of(settings, where, column)
+                if number not in todo and look.why_not_current(place, number):
                     damaged[where, column] = todo | {number}
                     waiting.append((where, column, number))
 
 
-def _shards(settings: Settings, split: str) -> int:
+def _shards(settings: Settings, split: SplitRef) -> int:
     return -(-len(known_sources(settings, split)) // settings.shard_images)
 
 
-def _look_ahead(settings: Settings, damaged: Mapping[tuple[str, str], Collection[int]], executor: Executor) -> None:
-    known = specs(settings)
+def _look_ahead(settings: Settings, damaged: Mapping[_Column, Collection[int]], executor: Executor) -> None:
+    known = all_specs(settings)
     for split, stage in dict.fromkeys((split, known[name].stage) for split, name in damaged if split):
         for plan in plan_stage(settings, stage, split):
             if (split, plan.spec.name) not in damaged:

@@ -200,8 +200,8 @@ class TrainParams(Params):
     """Its weights; 8bit and 4bit (of the language model's layers) by bitsandbytes: meant for a GPU, slow on a CPU."""
     image_encoder: Name
     """The column image_features/NAME: what LLaVA's vision tower would give."""
-    train: tuple[Name, ...]
-    """Splits to train on."""
+    train: tuple[str, ...]
+    """Splits to train on, as demo/train; of an only data set train will do."""
     epochs: Annotated[int, Field(ge=1)]
     """Passes over their targets."""
     batch_size: Annotated[int, Field(ge=1)]

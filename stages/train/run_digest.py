@@ -38,9 +38,7 @@ def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> d
         "params": params.model_dump(mode="json", exclude=VERSIONS.keys() - {system}),
         "llava": llava_digest(params.llava),
         "columns": {
-            f"{name}/{column}": column_digest(opened)
-            for name, split in splits.items()
-            for column, opened in split.columns.items()
+            column.place: column_digest(column) for split in splits.values() for column in split.columns.values()
         },
     }
 

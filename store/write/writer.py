@@ -94,6 +94,9 @@ def begin_column(folder: Path, meta: ColumnMeta, instead_of: str | None = ANY) -
                 raise ConflictError(
                     f"{folder.name}: another run made it grow from {meta.images} to {current.images} images; run this again"
                 )
+            first = current.sources if current is not None and found == meta.fingerprint else None
+            if first and first != (meta.sources or ())[: len(first)]:
+                raise ConflictError(f"{folder.name}: another run numbered the images first; run this again")
             settle(folder)
             sweep_temporaries(folder)
             if current != meta or not _zarr_intact(folder, meta):

@@ -22,6 +22,8 @@ import torch
 import yaml
 from PIL import Image
 
+from stages.params import DataParams
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ("ant", "bee", "cat", "dog", "elk")
 VAL = ("fox", "gnu", "hen")
@@ -64,12 +66,18 @@ class Project:
         return self.folder / "store"
 
     def configure(self, **changes: Any) -> None:
-        """Write params.yaml: the committed one, made small; ``changes`` are ``section__key=value``."""
+        """Write params.yaml: the committed one, made small.
+
+        ``changes`` are ``section__key=value``; ``dataset``, ``splits`` and ``data__key`` are of its one data set.
+        """
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
-        values |= {"store": str(self.store), "dataset": "tiny", "splits": ["train", "val"], "shard_images": 2}
-        values["index"]["root"] = str(self.data)
-        values["masks"] |= {"max_masks": 16, "save_features": True, **ANY_MASK}
+        name = changes.pop("dataset", "tiny")
+        data = {"images": name, "root": str(self.data), "splits": changes.pop("splits", ["train", "val"])}
+        data |= {key: changes.pop(f"data__{key}") for key in DataParams.model_fields if f"data__{key}" in changes}
+        values |= {"store": str(self.store), "data": {name: {"format": "reasonseg", **data}}, "shard_images": 2}
+        values["masks"] |= {"save_features": True, **ANY_MASK}
         values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
+        values["embed"] |= {"max_masks": 16, "max_instances": 16}
         values["normalize"] |= {"name": "tiny", "train": ["train"], "report_vectors": 8}
         values["run"] |= {"report_dir": str(self.folder / "report"), "train_dir": str(self.folder / "trained")}
         values["run"] |= {"device": "cpu", "threads": 1, "max_failures": 0}

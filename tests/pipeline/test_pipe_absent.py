@@ -45,7 +45,7 @@ def test_a_folder_of_pictures_goes_through_every_stage(pictures: Any) -> None:
 
 def test_what_a_store_of_pictures_holds(pictures: Any) -> None:
     pictures.build()
-    found = pictures.info()["splits"]["val"]
+    found = pictures.info()["splits"]["tiny/val"]
     for name, column in found["columns"].items():
         assert column["status"] == ({"absent": 3} if made_of_annotations(name) else {"ok": 3}), name
         assert column["errors"] == {}

@@ -98,7 +98,7 @@ def project(repository: Path, project_at: Callable[[Path], Any]) -> Path:
         store="data/store",
         splits=list(SPLITS),
         shard_images=1,
-        index__root="data-set",
+        data__root="data-set",
         embed__mask_encoders=["demo_sam"],
         embed__image_encoders=[],
         run__report_dir="data/report",
@@ -159,10 +159,10 @@ def stages(*names: str) -> set[str]:
 # Parameter -> stages whose own parameters it is; what lies behind them runs if their outputs change.
 RERUN = {
     "shard_images=2": EVERY,
-    "index.max_pixels=5000": stages("index"),
-    "index.max_instances=32": stages("index", "embed"),
-    "index.encoding=gbk": stages("index"),
-    "masks.max_masks=32": stages("embed"),
+    "data.tiny.max_pixels=5000": stages("index"),
+    "embed.max_instances=32": stages("index", "embed"),
+    "data.tiny.encoding=gbk": stages("index"),
+    "embed.max_masks=32": stages("embed"),
     "masks.points_per_side=3": stages("masks"),
     "masks.min_mask_region_area=4": stages("masks"),
     "masks.precision=bfloat16": stages("masks"),

@@ -11,12 +11,13 @@ import pytest
 from pipeline.config import load_settings
 from pipeline.estimate import estimate
 from pipeline.plan import plan_split
+from stages.names import SplitRef
 
 
 def test_nothing_was_computed_yet(tiny: Any) -> None:
     tiny.build("index")
     said = tiny.run("extract", "--split", "val", "--stage", "masks", "--dry-run").out
-    assert "masks val: would compute" in said
+    assert "masks tiny/val: would compute" in said
     assert "how long is not known" in said
     assert "python cli.py extract --split val --stage masks --limit 1" in said
 
@@ -46,7 +47,7 @@ def test_the_first_shard_tells_of_the_others(finished: Any, stage: str) -> None:
 def test_other_parameters_and_other_work_are_no_evidence(finished: Any) -> None:
     shutil.rmtree(finished.store / "tiny/match/val")
     settings = load_settings(finished.params)
-    plans = [plan for plan in plan_split(settings, "val")[0] if plan.spec.stage == "match"]
+    plans = [plan for plan in plan_split(settings, SplitRef("tiny", "val"))[0] if plan.spec.stage == "match"]
     todo = {0: ["match/targets", "match/instances"]}
     found = estimate(settings, plans, todo)
     assert found is not None

@@ -141,7 +141,7 @@ def test_features_that_are_not_finite_fail_their_image_alone(tiny: Any, monkeypa
 def test_limit_works_on_whole_shards_and_is_final(tiny: Any) -> None:
     tiny.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
     tiny.build("index --split train", "extract --split train --limit 3")
-    columns = tiny.info()["splits"]["train"]["columns"]
+    columns = tiny.info()["splits"]["tiny/train"]["columns"]
     for name in ("masks", "mask_embeddings/demo_sam", "match/targets"):
         assert columns[name]["shards"].items() >= {"done": 2, "missing": 1, "stale": 0}.items(), name
     before = tiny.times()
@@ -154,7 +154,7 @@ def test_limit_works_on_whole_shards_and_is_final(tiny: Any) -> None:
 
 def test_encoder_leaves_the_others_alone(tiny: Any) -> None:
     tiny.build("index --split val", "extract --split val --encoder demo_sam")
-    columns = tiny.info()["splits"]["val"]["columns"]
+    columns = tiny.info()["splits"]["tiny/val"]["columns"]
     assert columns["masks"]["shards"]["done"] == columns["match/targets"]["shards"]["done"] == 2
     assert columns["mask_embeddings/demo_sam"]["shards"]["done"] == 2
     assert columns["mask_embeddings/demo_alphaclip"]["shards"]["missing"] == 2
@@ -200,7 +200,7 @@ def test_what_there_is_can_be_looked_at_before_the_weights_are_there(tiny: Any, 
 def test_a_stage_without_its_upstream_says_what_to_type(tiny: Any) -> None:
     done = tiny.run("extract", "--split", "val")
     first = done.err.splitlines()[0]
-    assert (done.code, first) == (2, "error: split val is not indexed; run: python cli.py index --split val")
+    assert (done.code, first) == (2, "error: split tiny/val is not indexed; run: python cli.py index --split val")
     tiny.build("index --split val")
     done = tiny.run("extract", "--split", "val", "--stage", "match")
     assert done.code == 2

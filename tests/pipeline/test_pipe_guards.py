@@ -74,9 +74,9 @@ BAD = {
     "misspelt encoder of the params": (["extract", "--encoder", "demo_alphclip"], "(did you mean 'demo_alphaclip'?)"),
     "misspelt encoder": (["info", "--set", "embed.mask_encoders=[demo_dino]"], "(did you mean 'demo_dinov2'?)"),
     "misspelt model": (["info", "--set", "masks.model=demo_sma"], "(did you mean 'demo_sam'?)"),
-    "misspelt format": (["info", "--set", "index.format=reason_seg"], "(did you mean 'reasonseg'?)"),
+    "misspelt format": (["info", "--set", "data.tiny.format=reason_seg"], "(did you mean 'reasonseg'?)"),
     "misspelt data set": (
-        ["extract", "--set", "dataset=tinny"],
+        ["extract", "--set", "data={tinny: {format: reasonseg, images: tinny, root: d, splits: [train, val]}}"],
         "for data set tinny, found tiny (did you mean 'tiny'?)",
     ),
     "misspelt key": (["info", "--set", "masks.point_per_side=8"], "; did you mean masks.points_per_side?"),
@@ -116,7 +116,10 @@ BAD = {
         ["train", "--system", "llmseg", "--learning-rate=0.1"],
         "train.llmseg.learning_rate is a parameter: --set train.llmseg.learning_rate=0.1\n",
     ),
-    "option that is a list": (["index", "--root", "a b"], "index.root is a parameter: --set 'index.root=a b'\n"),
+    "option that is a list": (
+        ["index", "--root", "a b"],
+        "data.NAME.root is a parameter: --set 'data.NAME.root=a b'\n",
+    ),
     "unknown option": (["index", "--splits", "val"], "No such option"),
     "unknown split": (["index", "--split", "nope"], "--split: found 'nope', expected one of train, val"),
     "unknown stage": (["extract", "--stage", "paint"], "--stage: found 'paint', expected masks, embed or match"),
@@ -124,13 +127,13 @@ BAD = {
     "limit of zero": (["extract", "--limit", "0"], "--limit"),
     "executor": (["index", "--executor", "ray"], "run.executor"),
     "device": (["extract", "--device", "tpu"], "run.device"),
-    "set without value": (["--set", "masks.max_masks", "info"], "expected key=value"),
+    "set without value": (["--set", "embed.max_masks", "info"], "expected key=value"),
     "set of an unknown key": (["--set", "masks.point=3", "info"], "no parameter 'masks.point'"),
     "set of an unknown section": (["--set", "nope.point=3", "info"], "no parameter 'nope.point'"),
-    "set to no YAML": (["--set", "masks.max_masks=[", "info"], "expected a value in YAML"),
-    "set to a wrong type": (["--set", "masks.max_masks=many", "info"], "masks.max_masks"),
+    "set to no YAML": (["--set", "embed.max_masks=[", "info"], "expected a value in YAML"),
+    "set to a wrong type": (["--set", "embed.max_masks=many", "info"], "embed.max_masks"),
     "set out of range": (["--set", "masks.pred_iou_thresh=1.5", "info"], "found 1.5, expected at most 1"),
-    "not a multiple": (["--set", "masks.max_masks=17", "info"], "expected a multiple of 16"),
+    "not a multiple": (["--set", "embed.max_masks=17", "info"], "expected a multiple of 16"),
     "features with crops": (["--set", "masks.crop_n_layers=1", "info"], "set masks.save_features to false"),
     "unknown model": (["--set", "masks.model=sam_vit_x", "info"], "unknown SAM model 'sam_vit_x'; choose one of"),
     "unknown mask encoder": (["--set", "embed.mask_encoders=[x]", "info"], "unknown mask encoder 'x'; choose one of"),
@@ -138,8 +141,8 @@ BAD = {
         ["--set", "embed.mask_encoders=[demo_clip]", "info"],
         "unknown mask encoder 'demo_clip'",
     ),
-    "a name that is a path": (["--set", "dataset=../up", "info"], "dataset"),
-    "no splits": (["--set", "splits=[]", "info"], "splits"),
+    "a name that is a path": (["--set", "data={../up: {}}", "info"], 'data.../up: found "../up", expected letters'),
+    "no splits": (["--set", "data.tiny.splits=[]", "info"], "data.tiny.splits: found [], expected 1 or more"),
     "unknown weights": (["weights", "nope"], "unknown weights 'nope'; choose one of"),
     "from without name": (["weights", "--from", "FILE"], "python cli.py weights NAME --from FILE"),
 }
@@ -247,11 +250,11 @@ def test_the_device_is_said_once_a_command_that_computes(tiny: Any, monkeypatch:
     tiny.configure(run__device="auto", embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
     assert "device:" not in tiny.run("index", "--split", "val").err
     for again in (False, True):
-        done = tiny.run("extract", "--split", "val", *(["--replace", "--set", "masks.max_masks=32"] if again else []))
+        done = tiny.run("extract", "--split", "val", *(["--replace", "--set", "embed.max_masks=32"] if again else []))
         assert done.code == 0, done.err
         assert done.err.count("device: ") == 1
         assert "device: cpu, chosen by run.device auto (torch sees no GPU" in done.err
-    assert "device:" not in tiny.run("extract", "--split", "val", "--set", "masks.max_masks=32").err  # nothing to do
+    assert "device:" not in tiny.run("extract", "--split", "val", "--set", "embed.max_masks=32").err  # nothing to do
     assert "device:" not in tiny.run("extract", "--split", "val", "--device", "cpu").err
 
 
@@ -287,8 +290,8 @@ def test_no_bar_where_no_terminal_is(tiny: Any) -> None:
     out, err = child.communicate(timeout=60)
     assert child.returncode == 0, err
     assert "\r" not in err
-    assert "index val: 3 of 3 images" in err
-    assert "index val: 2 of 2 shards computed" in out
+    assert "index tiny/val: 3 of 3 images" in err
+    assert "index tiny/val: 2 of 2 shards computed" in out
 
 
 def test_a_cuda_that_is_not_there(tiny: Any) -> None:

@@ -31,10 +31,10 @@ EVERYTHING = (*INDEX, *MASKS, *MATCH, *ARRAYS)
 
 STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "shard_images=3": ("shard_images: 2 -> 3", EVERYTHING),
-    "index.root={copy}": ("", ()),
-    "index.max_pixels=50000": (" -> 50000", EVERYTHING),
-    "index.max_instances=32": ("limit: 16 -> 32", (*INSTANCE_VECTORS, *CENTERED)),
-    "masks.max_masks=32": ("limit: 16 -> 32", (*MASK_VECTORS, *CENTERED)),
+    "data.tiny.root={copy}": ("", ()),
+    "data.tiny.max_pixels=50000": (" -> 50000", EVERYTHING),
+    "embed.max_instances=32": ("limit: 16 -> 32", (*INSTANCE_VECTORS, *CENTERED)),
+    "embed.max_masks=32": ("limit: 16 -> 32", (*MASK_VECTORS, *CENTERED)),
     "masks.max_side_px=40": ("max_side_px: 0 -> 40", BEHIND_MASKS),  # with save_features=false
     "masks.save_features=false": ("sam_features/demo_sam changed", ()),
     "masks.precision=bfloat16": (
@@ -73,10 +73,10 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 SPECIAL = {
     "store",  # another store: nothing is stale there, everything is missing
-    "dataset",
-    "splits",
-    "index.format",  # one choice
-    "index.encoding",  # in test_pipe_data: it stands in no params file, and then decides nothing
+    "data.tiny.images",  # whose pictures: there is one data set
+    "data.tiny.splits",
+    "data.tiny.format",  # one choice
+    "data.tiny.encoding",  # in test_pipe_data: it stands in no params file, and then decides nothing
     "masks.model",  # in the weights' table: another model has other weights
     "normalize.name",  # another mean is missing, not stale
     "train",  # decides no column
@@ -96,7 +96,8 @@ def stale_columns(info: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
 def test_the_table_has_a_line_for_every_parameter() -> None:
     names = set(Settings.model_fields) - set(Sections.model_fields)
     for section, field in Sections.model_fields.items():
-        names |= {f"{section}.{name}" for name in field.annotation.model_fields}  # type: ignore[union-attr]
+        own = "data.tiny" if section == "data" else section
+        names |= {f"{own}.{name}" for name in field.annotation.model_fields}  # type: ignore[union-attr]
     assert {line.partition("=")[0] for line in STALE} | SPECIAL == names
 
 
@@ -104,7 +105,7 @@ def test_the_table_has_a_line_for_every_parameter() -> None:
 def test_a_parameter_makes_just_what_depends_on_it_stale(finished_once: Any, change: str, tmp_path: Path) -> None:
     word, columns = STALE[change]
     expected = set(columns)
-    if change.startswith("index.root"):
+    if change.startswith("data.tiny.root"):
         (tmp_path / "copy").symlink_to(finished_once.data)
         change = change.format(copy=tmp_path / "copy")
     options = ["--set", change]
@@ -114,9 +115,11 @@ def test_a_parameter_makes_just_what_depends_on_it_stale(finished_once: Any, cha
     elif change == "masks.save_features=false":
         expected = {name for name in (*VECTORS, *CENTERED) if name.endswith("demo_sam")}
     found = stale_columns(finished_once.info(*options))
-    for split in ("train", "val"):
+    for split in ("tiny/train", "tiny/val"):
         assert set(found[split]) == expected
-    reasons = {reason for column in found["train"].values() for reasons in column for reason in reasons.split("; ")}
+    reasons = {
+        reason for column in found["tiny/train"].values() for reasons in column for reason in reasons.split("; ")
+    }
     assert not expected or any(word in reason for reason in reasons), reasons
 
 
@@ -137,8 +140,8 @@ def test_other_weights_make_just_their_columns_stale(
     (tmp_path / "weights.lock").write_text(json.dumps(digests | {weights: "5" * 64}))
     monkeypatch.setattr(Settings, "weights_lock", property(lambda self: tmp_path / "weights.lock"))
     found = stale_columns(finished_once.info())
-    assert set(found["train"]) == set(found["val"]) == set(columns)
-    for name, reasons in found["val"].items():
+    assert set(found["tiny/train"]) == set(found["tiny/val"]) == set(columns)
+    for name, reasons in found["tiny/val"].items():
         if not name.startswith(("match", "centered")):
             words = f"weights.{weights}: {digests[weights][:12]}... -> 555555555555..."
             assert any(word in reasons[0] for word in (words, "masks changed"))
@@ -146,7 +149,7 @@ def test_other_weights_make_just_their_columns_stale(
 
 def test_a_changed_parameter_is_computed_column_by_column(finished: Any) -> None:
     before = finished.times()
-    finished.configure(masks__max_masks=32)
+    finished.configure(embed__max_masks=32)
     assert finished.run("extract", "--split", "val", "--replace").code == 0
     again = {name.split("#")[0] for name in finished.recomputed(before)}
     assert again == {f"{name}/val" for name in MASK_VECTORS}
@@ -164,7 +167,7 @@ def test_a_changed_version_is_stale(finished_once: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(stages.match, "VERSION", 2)
     specs.cache_clear()
     try:
-        found = stale_columns(finished_once.info())["val"]
+        found = stale_columns(finished_once.info())["tiny/val"]
     finally:
         specs.cache_clear()
     assert {name: reasons[0].removeprefix("stale: ") for name, reasons in found.items()} == dict.fromkeys(
@@ -178,7 +181,7 @@ def test_a_mean_of_another_fingerprint_is_refused(finished: Any) -> None:
 
     open_mean(load_settings(finished.params), "demo_sam")
     with pytest.raises(InputError, match=r"means/tiny/demo_sam is the mean of other embeddings .*cli.py normalize"):
-        open_mean(load_settings(finished.params, ["masks.max_masks=32"]), "demo_sam")
+        open_mean(load_settings(finished.params, ["embed.max_masks=32"]), "demo_sam")
     path = finished.store / "means/tiny/demo_sam/column.json"
     value = json.loads(path.read_text())
     value.pop("checksum")

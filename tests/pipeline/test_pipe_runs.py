@@ -39,7 +39,7 @@ def trained(trained_once: Any, tmp_path: Path) -> Any:
 
 
 def runs(project: Any) -> Path:
-    return project.folder / "trained/tiny"
+    return project.folder / "trained"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -113,7 +113,7 @@ def test_answering_parameters_belong_to_the_predictions(trained: Any) -> None:
             before=(*SMALL, "--set", f"train.elisa.beams={value}"),
         )
         assert done.json()["answering"]["elisa.beams"] == value
-        meta, _ = read(runs(trained) / "elisa/predictions/val.parquet")
+        meta, _ = read(runs(trained) / "elisa/predictions/tiny/val.parquet")
         assert json.loads(meta.answering)["elisa.beams"] == value
         assert meta.run == json.loads(before["run.json"])["digest"]
         assert set(json.loads(meta.columns)) >= {"images", "targets", "masks", "image_features/demo_clip"}

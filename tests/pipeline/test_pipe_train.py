@@ -163,7 +163,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(
             "run.device=cpu",
         ],
     )
-    split = open_split(settings.store_path, settings.dataset, "train", columns=sorted(columns(settings.train, "elisa")))
+    split = open_split(settings.store_path, "tiny", "train", columns=sorted(columns(settings.train, "elisa")))
     weights = partial(locate, folder=ROOT / "data/weights", lock=settings.weights_lock)
     go = partial(train, settings.train, "elisa", {"train": split}, device="cpu", weights=weights)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -208,4 +208,4 @@ def test_pictures_without_annotation_cannot_be_trained_on(finished: Any) -> None
     finished.build()
     done = finished.run("train", "--system", "elisa", before=QUICK)
     assert done.code == 2
-    assert "found 0 questions in train" in done.err
+    assert "found 0 questions in tiny/train" in done.err

@@ -40,12 +40,12 @@ def settings(*changes: str) -> Sections:
             "run.device=cpu",
             "run.masks_per_batch=3",
             "masks.points_per_side=2",
-            "masks.max_masks=16",
+            "embed.max_masks=16",
             f"embed.mask_encoders=[{', '.join(ENCODERS)}]",
             "embed.image_encoders=[demo_clip]",
             *changes,
         ],
-    )
+    ).of("demo")
 
 
 @pytest.fixture

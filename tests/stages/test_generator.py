@@ -19,7 +19,6 @@ from store import rle
 
 DEFAULTS: dict[str, Any] = {
     "model": "demo_sam",
-    "max_masks": 16,
     "max_side_px": 0,
     "save_features": False,
     "precision": "float32",
@@ -58,7 +57,7 @@ def image() -> np.ndarray:
 
 def reference(checkpoint: Path, image: np.ndarray, **changes: Any) -> list[dict[str, Any]]:
     """The unmodified generator's records, binary masks, without those that have no pixel."""
-    ours = {"model", "max_masks", "max_side_px", "save_features", "precision"}
+    ours = {"model", "max_side_px", "save_features", "precision"}
     options = {key: value for key, value in {**DEFAULTS, **changes}.items() if key not in ours}
     sam = build_sam("demo_sam", checkpoint, "cpu")
     records = SamAutomaticMaskGenerator(sam, points_per_batch=16, **options).generate(image)

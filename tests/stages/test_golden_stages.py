@@ -29,16 +29,14 @@ PHOTOS = ROOT / "tests/data/photos"
 SETTINGS = load_settings(
     ROOT / "params.yaml",
     [
-        f"index.root={PHOTOS}",
-        "index.max_pixels=89478485",
-        "index.max_instances=16",
-        "masks={model: demo_sam, max_masks: 16, max_side_px: 96, save_features: false, precision: float32, points_per_side: 3,"
+        f"data.demo.root={PHOTOS}",
+        "masks={model: demo_sam, max_side_px: 96, save_features: false, precision: float32, points_per_side: 3,"
         " pred_iou_thresh: 0, stability_score_thresh: 0, stability_score_offset: 1.0, box_nms_thresh: 1.0, crop_n_layers: 0,"
         " crop_nms_thresh: 0.7, crop_overlap_ratio: 0.3, crop_n_points_downscale_factor: 1, min_mask_region_area: 0}",
-        "embed={mask_encoders: [demo_sam], image_encoders: [], precision: float32}",
+        "embed={mask_encoders: [demo_sam], image_encoders: [], precision: float32, max_masks: 16, max_instances: 16}",
         "run.device=cpu",
     ],
-)
+).of("demo")
 
 
 @pytest.fixture(scope="module")

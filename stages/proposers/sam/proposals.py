@@ -19,7 +19,7 @@ from stages.proposers.sam.model import build_sam
 from store import rle
 
 Pixels = npt.NDArray[np.uint8]
-_OURS = {"model", "max_masks", "max_side_px", "save_features", "precision"}
+_OURS = {"model", "max_side_px", "save_features", "precision"}
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from segment_anything import SamAutomaticMaskGenerator
 from torch.nn import functional as F
 
 from demo.data.scenes import scene
-from pipeline.config import ROOT, Settings, load_settings
+from pipeline.config import ROOT, load_settings
 from stages import embed, masks
 from stages.base import ShardInput
 from stages.encoders import ENCODERS, alphaclip, dinov2
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import to_alphaclip, to_openai
 from stages.encoders.dinov2_vit import to_official
+from stages.params import Sections
 from stages.proposers.sam import SAM_MODELS
 from stages.proposers.sam.model import build_sam, new_sam
 from stages.transforms import IMAGENET_STATS, padded_input
@@ -64,7 +65,7 @@ def run(device: str, precision: str, images: int, reference_images: int, points_
             *(f"masks.{name}={value}" for name, value in options.items()),
             f"embed.mask_encoders=[{alpha}, {dino}]", "embed.image_encoders=[]", f"embed.precision={precision}",
             f"run.device={device}",
-        ])  # fmt: skip
+        ]).of("demo")  # fmt: skip
         stages = ours(settings, weights)
         script = reference(settings, weights, device)
         stages(pictures[:2])  # loads, compiles
@@ -121,7 +122,7 @@ def random_weights(
     return paths, calibrated.options
 
 
-def ours(settings: Settings, weights: dict[str, Path]) -> Callable[[Sequence[np.ndarray]], dict[str, ShardData]]:
+def ours(settings: Sections, weights: dict[str, Path]) -> Callable[[Sequence[np.ndarray]], dict[str, ShardData]]:
     """The stages masks and embed over one shard of images in memory."""
     runners = [
         (stage, [spec.name for spec in stage.columns(settings) if "instances" not in spec.reads])
@@ -146,7 +147,7 @@ def ours(settings: Settings, weights: dict[str, Path]) -> Callable[[Sequence[np.
     return run_all
 
 
-def reference(settings: Settings, weights: dict[str, Path], device: str) -> Callable[[np.ndarray], list[Any]]:
+def reference(settings: Sections, weights: dict[str, Path], device: str) -> Callable[[np.ndarray], list[Any]]:
     """As the published scripts do it: the unmodified generator, one AlphaCLIP forward a mask, pooling of upsampled features."""
     sam, (alpha, dino) = settings.masks.model, settings.embed.mask_encoders
     names = ("points_per_side", "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh")

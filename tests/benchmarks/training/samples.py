@@ -27,7 +27,7 @@ def write_samples(setting: Setting, system: str, count: int, path: str) -> dict[
         ValueError: it has fewer.
     """
     split = setting.open()
-    loader = batches(setting.settings.train, SYSTEMS[system], {setting.split_name: split})  # type: ignore[arg-type]
+    loader = batches(setting.settings.train, SYSTEMS[system], {str(setting.split): split})  # type: ignore[arg-type]
     if len(loader) < count:
         raise ValueError(f"{len(loader)} batches an epoch, expected {count} (--warm-up and --steps): take fewer steps")
     found = []

@@ -49,7 +49,7 @@ class FromStore:
 
     def __init__(self, setting: Setting, system: str, split: Split) -> None:
         kind: Any = SYSTEMS[system]
-        self.loader = batches(setting.settings.train, kind, {setting.split_name: split})
+        self.loader = batches(setting.settings.train, kind, {str(setting.split): split})
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.loader)

@@ -107,11 +107,15 @@ def test_other_data(params: TrainParams, seg_split: Split, about: dict[str, Any]
         column.meta = replace(column.meta, fingerprint="0" * 64)
     elif change == "no longer a column":
         del columns[name]
+    elif change == "another split":
+        columns = {name: copy.copy(found) for name, found in columns.items()}
+        for found in columns.values():
+            found.place = f"another/{found.place}"
     split = Split(seg_split.dataset, seg_split.split, columns, None, seg_split.tables)
-    other = identity(params, "lisa", {"test" if change == "another split" else "val": split})
-    found = told(about, other)
-    assert all(line.startswith("data in ") for line in found)
-    assert f"data in val/{name}: " in "".join(found)
+    other = identity(params, "lisa", {"val": split})
+    lines = told(about, other)
+    assert all(line.startswith("data in ") for line in lines)
+    assert f"data in {column.place}: " in "".join(lines)
     assert told(about, other, data=False) == []
 
 
