@@ -1,4 +1,4 @@
-"""``params.yaml`` -> frozen settings. Defaults live in that file alone."""
+"""``params.yaml`` -> frozen settings. Defaults live in the models; the file says only what differs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from pipeline.parameters import children, dotted, explain, unknown
 from stages.names import SplitRef, did_you_mean
-from stages.params import DataParams, Key, Sections, Shared
+from stages.params import DataParams, EvaluateParams, Key, Sections, Shared
 from stages.train.params import ANSWERING, TrainParams, overridden
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,14 +31,16 @@ class VanishedError(OSError):
 class Settings(Shared):
     """Everything in ``params.yaml``."""
 
-    store: str
+    store: str = "data/store"
     """Folder of the feature store."""
     data: Annotated[dict[Key, DataParams], Field(min_length=1)]
     """Data sets by the name that they have in the store."""
-    shard_images: Annotated[int, Field(ge=1)]
+    shard_images: Annotated[int, Field(ge=1)] = 32
     """S: images a shard."""
-    train: TrainParams
+    train: TrainParams = TrainParams()
     """Section train."""
+    evaluate: EvaluateParams = EvaluateParams()
+    """Section evaluate."""
     runs: dict[Key, dict[str, Any]] = Field(default_factory=dict)
     """Trainings by name: ``system``, and what differs from section train. A system's own name without an entry here is a run of it
     with section train as it stands."""
@@ -76,6 +78,7 @@ class Settings(Shared):
                     f"{did_you_mean(data.images, [*holders, name])}"
                 )
         self.refs("normalize.train", self.normalize.train)
+        self.refs("evaluate.splits", self.evaluate.splits)
         return self
 
     @model_validator(mode="after")
@@ -138,6 +141,12 @@ class Settings(Shared):
             raise ValueError(f"{parameter}: a split stands twice in {list(names)}")
         return tuple(SplitRef.of(name) for name in names)
 
+    @property
+    def evaluated(self) -> tuple[SplitRef, ...]:
+        """The splits that systems answer where none is named: ``evaluate.splits``, or else the last one of every data set."""
+        last = tuple(SplitRef(name, data.splits[-1]) for name, data in self.data.items())
+        return tuple(map(SplitRef.of, self.evaluate.splits)) or last
+
     def select(self, split: str | None = None, data: Sequence[str] = ()) -> tuple[SplitRef, ...]:
         """The splits of this name, or all, of these data sets, or of all.
 
@@ -175,15 +184,15 @@ RESERVED = {"means": "the store"}
 def _in_full(values: Any, dataset: str) -> Any:
     """The values with the name of the only data set before the names of splits that have none."""
 
-    def full(section: Any) -> Any:
-        if not isinstance(section, Mapping) or not isinstance(section.get("train"), list | tuple):
+    def full(section: Any, key: str = "train") -> Any:
+        if not isinstance(section, Mapping) or not isinstance(section.get(key), list | tuple):
             return section
-        named = [
-            f"{dataset}/{name}" if isinstance(name, str) and "/" not in name else name for name in section["train"]
-        ]
-        return {**section, "train": named}
+        named = [f"{dataset}/{name}" if isinstance(name, str) and "/" not in name else name for name in section[key]]
+        return {**section, key: named}
 
     changed = {name: full(values[name]) for name in ("normalize", "train") if name in values}
+    if "evaluate" in values:
+        changed["evaluate"] = full(values["evaluate"], "splits")
     runs = values.get("runs")
     if isinstance(runs, Mapping):
         changed["runs"] = {name: full(run) for name, run in runs.items()}

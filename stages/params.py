@@ -1,4 +1,7 @@
-"""One frozen parameter model a stage. Defaults live in ``params.yaml``; a field that few people set has one here.
+"""One frozen parameter model per stage, with the defaults; a params file says only what differs.
+
+A default of a field that decides bytes never changes once it is released, and a new field is left out of identities while it has
+its default, which means the old behaviour.
 
 Fields that only say *how* work is done are in :class:`RunParams` and belong to no fingerprint.
 """
@@ -116,15 +119,15 @@ class MasksParams(Params):
 class EmbedParams(Params):
     """Encoders, by name (stages/encoders)."""
 
-    mask_encoders: tuple[Name, ...]
+    mask_encoders: tuple[Name, ...] = ("alphaclip_vit_b16", "alphaclip_vit_b16_mask_only", "dinov2_vitl14", "sam_vit_h")
     """Encoders that give a vector a mask, for proposals and instances alike."""
-    image_encoders: tuple[Name, ...]
+    image_encoders: tuple[Name, ...] = ("clip_vit_l14", "clip_vit_l14_336")
     """Encoders that give patch tokens an image."""
-    precision: Precision
+    precision: Precision = "float32"
     """Of the encoders' matrix products. Vectors are stored in float16 whatever it is."""
-    max_masks: Annotated[int, Field(ge=16)]
+    max_masks: Annotated[int, Field(ge=16)] = 64
     """K_max: the largest masks of an image that get an embedding (a multiple of 16); all are kept in the table."""
-    max_instances: Annotated[int, Field(ge=16)]
+    max_instances: Annotated[int, Field(ge=16)] = 32
     """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
 
     _check = field_validator("max_masks", "max_instances")(_multiple_of_16)
@@ -141,20 +144,27 @@ class NormalizeParams(Params):
     """Mask embeddings a split, spread evenly, in the similarity report."""
 
 
+class EvaluateParams(Params):
+    """What trained systems are asked."""
+
+    splits: tuple[str, ...] = ()
+    """Splits that evaluate and report take where the command names none, as demo/test; default: the last one of each data set."""
+
+
 class RunParams(Params):
     """How work is done. Belongs to no fingerprint; recorded in the commit."""
 
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
-    executor: Literal["local", "dask"]
+    executor: Literal["local", "dask"] = "local"
     """In this process, or on dask.distributed."""
-    scheduler: str
+    scheduler: str = ""
     """Address of a Dask scheduler; empty: a LocalCluster on this machine."""
-    workers: Annotated[int, Field(ge=1)]
+    workers: Annotated[int, Field(ge=1)] = 1
     """Processes of the LocalCluster."""
     worker_timeout_s: Annotated[float, Field(ge=0)] = 600
     """Without any worker that can be used for this long, a command on Dask ends with exit code 75."""
-    threads: Annotated[int, Field(ge=0)]
+    threads: Annotated[int, Field(ge=0)] = 0
     """torch threads a process; 0: torch's own choice."""
     points_per_batch: AtOnce = None
     """SAM prompts decoded together; null: 64, as SAM's own generator. Halved where memory runs out."""
@@ -162,15 +172,15 @@ class RunParams(Params):
     """Masks embedded together; null: 64. Halved where memory runs out."""
     images_per_batch: AtOnce = None
     """Images whose masks are embedded together; null: 1 on a processor, 8 on a GPU."""
-    prefetch: Annotated[int, Field(ge=0)]
+    prefetch: Annotated[int, Field(ge=0)] = 4
     """Images decoded ahead, in threads."""
-    weights_dir: str
+    weights_dir: str = "data/weights"
     """Folder of fetched checkpoints."""
-    train_dir: str
+    train_dir: str = "data/train"
     """Folder of trained systems and their predictions."""
-    report_dir: str
+    report_dir: str = "data/report"
     """Folder of metrics and pictures."""
-    max_failures: Annotated[int, Field(ge=0)]
+    max_failures: Annotated[int, Field(ge=0)] = 0
     """More failed images than this end a run with exit code 1."""
 
 
@@ -179,11 +189,11 @@ class Shared(Params):
 
     masks: MasksParams
     """Section masks."""
-    embed: EmbedParams
+    embed: EmbedParams = EmbedParams()
     """Section embed."""
     normalize: NormalizeParams
     """Section normalize."""
-    run: RunParams
+    run: RunParams = RunParams()
     """Section run."""
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from stages.train.language.base_model import locate_llava
-from stages.train.params import ANSWERING, HOW, TrainParams
+from stages.train.params import ANSWERING, HOW, SINCE, TrainParams
 from store.read.column import Column
 from store.split import Split
 from store.storage.files import cached_sha256, digest
@@ -152,7 +152,7 @@ def _defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-_DEFAULTS = _defaults(TrainParams)
+_DEFAULTS = {name: value for name, value in _defaults(TrainParams).items() if name in SINCE}
 
 
 def _shown(value: Any) -> str:

@@ -75,6 +75,7 @@ class Project:
         data = {"images": name, "root": str(self.data), "splits": changes.pop("splits", ["train", "val"])}
         data |= {key: changes.pop(f"data__{key}") for key in DataParams.model_fields if f"data__{key}" in changes}
         values |= {"store": str(self.store), "data": {name: {"format": "reasonseg", **data}}, "shard_images": 2}
+        values["runs"] = {}
         values["masks"] |= {"save_features": True, **ANY_MASK}
         values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
         values["embed"] |= {"max_masks": 16, "max_instances": 16}
