@@ -14,7 +14,8 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pipeline.parameters import children, dotted, explain, unknown
 from stages.names import SplitRef, did_you_mean
 from stages.params import DataParams, EvaluateParams, Key, Sections, Shared
-from stages.train.params import ANSWERING, TrainParams, overridden
+from stages.train.params import TrainParams, overridden
+from stages.train.systems import SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: params.yaml, weights.lock and relative paths are looked up here."""
@@ -36,7 +37,7 @@ class Settings(Shared):
     data: Annotated[dict[Key, DataParams], Field(min_length=1)]
     """Data sets by the name that they have in the store."""
     shard_images: Annotated[int, Field(ge=1)] = 32
-    """S: images a shard."""
+    """S: images per shard."""
     train: TrainParams = TrainParams()
     """Section train."""
     evaluate: EvaluateParams = EvaluateParams()
@@ -68,7 +69,7 @@ class Settings(Shared):
                 )
         for name, data in self.data.items():
             if name in RESERVED:
-                raise ValueError(f"data.{name}: {name} is a folder of {RESERVED[name]}; choose another name")
+                raise ValueError(f"data.{name}: {name} is a folder of its own in {RESERVED[name]}; choose another name")
             holder = self.data.get(data.images)
             if holder is None or holder.images != data.images:
                 holders = [name for name, data in self.data.items() if name == data.images]
@@ -84,11 +85,11 @@ class Settings(Shared):
     @model_validator(mode="after")
     def _runs_are_trainings(self) -> Settings:
         for name, run in self.runs.items():
-            if run.get("system") not in ANSWERING:
+            if run.get("system") not in SYSTEMS:
                 raise ValueError(
-                    f"runs.{name}.system: found {run.get('system')!r}, expected one of {', '.join(ANSWERING)}"
+                    f"runs.{name}.system: found {run.get('system')!r}, expected one of {', '.join(SYSTEMS)}"
                 )
-            if name in ANSWERING and name != run["system"]:
+            if name in SYSTEMS and name != run["system"]:
                 raise ValueError(f"runs.{name}.system: found {run['system']}, expected {name}, the system of that name")
             try:
                 overridden(self.train, {key: value for key, value in run.items() if key != "system"})
@@ -177,7 +178,7 @@ class Settings(Shared):
         return " ".join(self.words(split))
 
 
-RESERVED = {"means": "the store"}
+RESERVED = {"means": "the store", "metrics": "the report"}
 """Names that no data set may have -> whose folder is called so."""
 
 

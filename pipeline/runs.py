@@ -11,11 +11,10 @@ from pipeline.config import ROOT, InputError, Settings
 from stages.names import SplitRef, did_you_mean
 from stages.predictions import MODES
 from stages.train.folder import Held, held
-from stages.train.params import ANSWERING, TrainParams, overridden
+from stages.train.params import TrainParams, overridden
 from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
+from stages.train.systems import SYSTEMS
 
-SYSTEMS = tuple(ANSWERING)
-"""Those that ``train`` knows (``stages.train.run.SYSTEMS``, which would import torch)."""
 _ANSWERS = (*MODES, "shuffled-images", "shuffled-questions")
 _SHOWN = 20
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 import codecs
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from stages.datasets import DATASETS
+from stages.names import did_you_mean
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -34,10 +37,16 @@ def _multiple_of_16(value: int) -> int:
     return value
 
 
+def _known_format(name: str) -> str:
+    if name not in DATASETS:
+        raise ValueError(f"found {name!r}, expected one of {', '.join(DATASETS)}{did_you_mean(name, DATASETS)}")
+    return name
+
+
 class DataParams(Params):
     """One data set, an entry of section data: data set -> images, instances, targets."""
 
-    format: Literal["reasonseg"]
+    format: Annotated[str, AfterValidator(_known_format)]
     """Annotation format of the data set."""
     images: Key
     """The data set that holds the image files: its own name where they are its own."""
@@ -120,9 +129,9 @@ class EmbedParams(Params):
     """Encoders, by name (stages/encoders)."""
 
     mask_encoders: tuple[Name, ...] = ("alphaclip_vit_b16", "alphaclip_vit_b16_mask_only", "dinov2_vitl14", "sam_vit_h")
-    """Encoders that give a vector a mask, for proposals and instances alike."""
+    """Encoders that give one vector per mask, for proposals and instances alike."""
     image_encoders: tuple[Name, ...] = ("clip_vit_l14", "clip_vit_l14_336")
-    """Encoders that give patch tokens an image."""
+    """Encoders that give patch tokens of the whole image."""
     precision: Precision = "float32"
     """Of the encoders' matrix products. Vectors are stored in float16 whatever it is."""
     max_masks: Annotated[int, Field(ge=16)] = 64
@@ -165,7 +174,7 @@ class RunParams(Params):
     worker_timeout_s: Annotated[float, Field(ge=0)] = 600
     """Without any worker that can be used for this long, a command on Dask ends with exit code 75."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """torch threads a process; 0: torch's own choice."""
+    """torch threads per process; 0: torch's own choice."""
     points_per_batch: AtOnce = None
     """SAM prompts decoded together; null: 64, as SAM's own generator. Halved where memory runs out."""
     masks_per_batch: AtOnce = None

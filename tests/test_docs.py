@@ -21,7 +21,8 @@ import typer
 import yaml
 from pydantic_core import to_jsonable_python
 
-from stages.train.run_digest import VERSIONS, differences, identity
+from stages.train.run_digest import differences, identity
+from stages.train.systems import SYSTEMS
 from store.format.column import ArrayLayout, ColumnMeta, Commit
 from store.format.layout import FORMAT_VERSION
 from store.format.schema import TABLES
@@ -167,7 +168,7 @@ def test_the_wheel_in_the_readme_has_the_version_of_pyproject() -> None:
     assert f"dist/elisa_store-{version}-py3-none-any.whl" in (ROOT / "README.md").read_text()
 
 
-REAL = ("reasonseg", *VERSIONS)
+REAL = ("reasonseg", *SYSTEMS)
 """Params files for real data."""
 FOR_DVC = {"store", "shard_images", "run.train_dir", "run.report_dir"}
 """What dvc.yaml names has to stand in every params file, even where it has its default."""

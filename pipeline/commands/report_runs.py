@@ -9,12 +9,13 @@ from pathlib import Path
 
 from pipeline.commands.evaluate import load_predictions
 from pipeline.config import Settings
-from pipeline.runs import SYSTEMS, Run, as_it_was, resolve, runs_folder, short
+from pipeline.runs import Run, as_it_was, resolve, runs_folder, short
 from stages.names import SplitRef
 from stages.predictions import Meta, Prediction, PredictionError
 from stages.report.page import Missing, Section, Table
 from stages.train.folder import CURVES, Held, held, was_moved
 from stages.train.run_digest import answering, column_digest, differences, identity, system_of
+from stages.train.systems import SYSTEMS
 from store import Split
 from store.errors import StoreError
 from store.format.layout import column_dir

@@ -12,12 +12,6 @@ from stages.params import Fraction, Name, Params
 Positive = Annotated[float, Field(gt=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
-ANSWERING = {
-    "elisa": ("max_new_tokens", "beams", "repeats"),
-    "llmseg": ("max_new_tokens", "strategy", "threshold"),
-    "lisa": ("max_new_tokens",),
-}
-"""System -> those of its parameters that only decide how a trained model answers. They belong to predictions, not to a run."""
 SINCE = ("adam_betas", "elisa.targets", "max_steps", "save_steps", "schedule_options", "warmup_steps", "weight_decay")
 """Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
 there was before it. A default never changes: a run of a params file that does not name it would become another."""
@@ -48,7 +42,7 @@ class AdapterParams(Params):
     dropout: Fraction = 0.2
     """In the hidden layer."""
     noise: Annotated[float, Field(ge=0)] = 1e-6
-    """Standard deviation of the noise behind the first norm."""
+    """Standard deviation of the noise after the first norm."""
 
 
 class AlignParams(Params):
@@ -68,11 +62,11 @@ class ElisaParams(Params):
     mask_encoder: Name = "alphaclip_vit_b16_mask_only"
     """The column centered/mask_embeddings/NAME."""
     top_k: Annotated[int, Field(ge=1)] = 30
-    """The largest so many proposals are offered."""
+    """This many of the largest proposals are offered."""
     drop_near_gt: Fraction | None = 0.95
     """In training, proposals with a larger IoU with an annotated instance are left out; null: none."""
     with_gt: bool = True
-    """In training, annotated instances are offered beside the proposals."""
+    """In training, annotated instances are offered next to the proposals."""
     positive_iou: Fraction = 0.5
     """A proposal is an answer when its IoU with one of the target's instances is at least this; not with ground_truth."""
     targets: Literal["proposals", "ground_truth"] = "proposals"
@@ -151,9 +145,9 @@ class LlmSegParams(SegParams):
     mask_encoder: Name = "dinov2_vitl14"
     """The column mask_embeddings/NAME, as stored."""
     geometry: bool = False
-    """Tell it where a mask is and how large, beside the vector (ours)."""
+    """Tell it where a mask is and how large, in addition to the vector (ours)."""
     top_k: Annotated[int, Field(ge=1)] = 50
-    """The largest so many proposals are offered."""
+    """This many of the largest proposals are offered."""
     dim: Annotated[int, Field(ge=2)] = 256
     """Width of the fusion."""
     num_heads: Annotated[int, Field(ge=1)] = 8
@@ -175,7 +169,7 @@ class LlmSegParams(SegParams):
     align_weight: Positive = 1.0
     """Of the similarity's loss."""
     regression_weight: Positive = 1.0
-    """Of the IoP's loss, beside the factor 50 in it."""
+    """Of the IoP's loss, on top of the factor 50 in it."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> LlmSegParams:
@@ -224,9 +218,9 @@ class TrainParams(Params):
     epochs: Annotated[int, Field(ge=1)] = 50
     """Passes over their targets."""
     batch_size: Annotated[int, Field(ge=1)] = 2
-    """Targets a step and process."""
+    """Targets per step and process."""
     accumulation: Annotated[int, Field(ge=1)] = 1
-    """Steps an update."""
+    """Steps per update."""
     lora: LoraParams = LoraParams()
     """Of the language model."""
     optimizer: str = "adamw_bnb_8bit"

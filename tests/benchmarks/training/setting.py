@@ -11,7 +11,7 @@ from pipeline.config import ROOT, InputError, Settings, load_settings
 from pipeline.plan import place_of
 from stages.images import inside, read_image
 from stages.names import SplitRef
-from stages.train.run import SYSTEMS
+from stages.train.run import system_class
 from stages.weights import locate
 from store import Split, open_split
 from store.format.layout import column_dir
@@ -81,7 +81,7 @@ def open_setting(params: Path, device: str, overrides: Sequence[str] = ()) -> Se
 
 def vector_columns(setting: Setting, system: str) -> dict[str, str]:
     """Those of the keys ``features``, ``masks`` and ``sam`` that a system trains on -> columns."""
-    names = SYSTEMS[system].columns(setting.settings.train, training=True)
+    names = system_class(system).columns(setting.settings.train, training=True)
     return {key: names[key] for key in ("features", "masks", "sam") if key in names}
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from stages.train.run import SYSTEMS, batches
+from stages.train.run import batches, system_class
 from store import Split, rle
 from tests.benchmarks.training.jsonl import Lines
 from tests.benchmarks.training.rerun import Rerun
@@ -48,7 +48,7 @@ class FromStore:
     encoding_s = 0.0
 
     def __init__(self, setting: Setting, system: str, split: Split) -> None:
-        kind: Any = SYSTEMS[system]
+        kind: Any = system_class(system)
         self.loader = batches(setting.settings.train, kind, {str(setting.split): split})
 
     def __iter__(self) -> Iterator[Batch]:
@@ -68,7 +68,7 @@ class FromElsewhere:
     ) -> None:
         self.setting, self.system, self.lights, self.rerun, self.lines = setting, system, lights, rerun, lines
         self.columns = vector_columns(setting, system)
-        self.fields = SYSTEMS[system].columns(setting.settings.train, training=True)
+        self.fields = system_class(system).columns(setting.settings.train, training=True)
         self.encoding_s = 0.0
 
     def __iter__(self) -> Iterator[Batch]:

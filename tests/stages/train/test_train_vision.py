@@ -177,7 +177,7 @@ def test_no_system_is_built_on_other_features(
     (folder / "config.json").write_text(json.dumps(config))
     assert feature_tokens(params, seg_split) == 16
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its words come next
-        run.SYSTEMS[system].build(params.model_copy(update={"llava": str(folder)}), seg_split, "cpu", sam_weights)
+        run.system_class(system).build(params.model_copy(update={"llava": str(folder)}), seg_split, "cpu", sam_weights)
     assert said in str(caught.value)
 
 
