@@ -76,4 +76,4 @@ bench-lock: $(INSTALLED)
 
 clean: $(INSTALLED)  # the demo's data alone: real data took days of GPU time; what a person put into data/demo is kept
 	python -m demo.data.files data/demo
-	rm -rf data/store/demo data/store/means/demo data/train/demo data/report/demo .dvc/tmp/demo
+	rm -rf data/store/demo data/store/means/demo data/train/demo data/report/demo data/report/metrics/*/demo data/report/metrics/evaluate/*/demo .dvc/tmp/demo

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from pipeline.options import (
+    AskedOption,
     DataOption,
     DeviceOption,
     ExecutorOption,
@@ -73,6 +74,11 @@ def _settings(context: typer.Context, **run: Any) -> Settings:
 
         require_device(settings)  # also where nothing is left to compute
     return settings
+
+
+def _asked(settings: Settings, split: str | None, data: list[str] | None) -> tuple[SplitRef, ...]:
+    chosen = _splits(settings, split, data)
+    return chosen if split else tuple(one for one in settings.evaluated if one in chosen)
 
 
 def _splits(settings: Settings, split: str | None, data: list[str] | None) -> tuple[SplitRef, ...]:
@@ -191,18 +197,33 @@ def extract(
 
 
 @app.command()
-def normalize(context: typer.Context, executor: ExecutorOption = None, scheduler: SchedulerOption = None) -> None:
+def normalize(
+    context: typer.Context,
+    data: DataOption = None,
+    stage: Annotated[Optional[str], typer.Option("--stage", help="means or center; default: both.")] = None,  # noqa: UP045
+    executor: ExecutorOption = None,
+    scheduler: SchedulerOption = None,
+) -> None:
     """Train means, centred embeddings of every split, and the similarity report.
 
-    Example: `python cli.py normalize`
+    Examples:
+
+    `python cli.py normalize`
+
+    `python cli.py normalize --stage center --data demo`
     """
-    from pipeline.commands.normalize import run_normalize
+    from pipeline.commands.normalize import STAGES, run_normalize
+    from pipeline.config import InputError
     from pipeline.executors import open_executor
     from pipeline.summary import finish
+    from stages.names import did_you_mean
 
     settings = _settings(context, executor=executor, scheduler=scheduler)
+    if stage not in (None, *STAGES):
+        raise InputError(f"--stage: found {stage!r}, expected {' or '.join(STAGES)}{did_you_mean(str(stage), STAGES)}")
+    splits = _splits(settings, None, data)
     with open_executor(settings) as chosen:
-        summaries = run_normalize(settings, chosen)
+        summaries = run_normalize(settings, chosen, stages=(stage,) if stage else STAGES, splits=splits)
     raise typer.Exit(finish(settings, summaries))
 
 
@@ -240,7 +261,7 @@ def train(
 @app.command()
 def evaluate(
     context: typer.Context,
-    split: Annotated[str, typer.Option("--split", help="Split of every data set whose questions are asked.")],
+    split: AskedOption = None,
     data: DataOption = None,
     system: SystemOption = None,
     name: NameOption = None,
@@ -298,11 +319,10 @@ def evaluate(
     check_options(missing, protocol, threshold)
     settings = _settings(context, device=device)
     run = resolve(settings, system, name) if asked else None
-    splits = _splits(settings, split, data)
+    splits = _asked(settings, split, data)
     if run is None and len(splits) > 1:
         raise InputError(
-            f"evaluate: --predictions are of one data set, and the split {split} is there in "
-            f"{', '.join(one.dataset for one in splits)}; name one with --data"
+            f"evaluate: --predictions are of one split, found {', '.join(map(str, splits))}; name one with --data and --split"
         )
     found = []
     for one in splits:
@@ -322,7 +342,7 @@ def evaluate(
 @app.command()
 def report(
     context: typer.Context,
-    split: Annotated[str, typer.Option("--split", help="Split of every data set to show.")],
+    split: AskedOption = None,
     data: DataOption = None,
     cases: Annotated[int, typer.Option("--cases", min=1, help="How many questions of each system are shown.")] = 6,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write below; default: run.report_dir.")] = None,
@@ -339,7 +359,7 @@ def report(
     from pipeline.errors import as_given
 
     settings = _settings(context)
-    for one in _splits(settings, split, data):
+    for one in _asked(settings, split, data):
         print(as_given(report_command(settings, one, cases, out)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config import ROOT, Settings
 from pipeline.errors import DONE, FAILURES, as_given
 from pipeline.tally import StageSummary
-from store.storage.files import make_folder
+from store.storage.files import make_folder, publish, temporary_file
 
 
 def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool = False) -> int:
@@ -54,22 +54,32 @@ NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing")
 
 
 def write_metrics(settings: Settings, summary: StageSummary) -> None:
-    """``<report_dir>/<dataset>/metrics/<stage>-<split>.json``: what went in, what came out, what failed and why."""
-    folder = report_folder(settings, summary.split.dataset) / "metrics"
+    """``<report_dir>/metrics/<stage>/<dataset>/<split>.json``: what went in, what came out, what failed and why.
+
+    It changes with the columns, whose digests are in it: of DVC's stages, those that read all data sets depend on these files.
+    """
+    make_folder(metrics_folder(settings) / "evaluate")  # a dependency also where nothing is trained
+    folder = metrics_folder(settings) / summary.stage / summary.split.dataset
     make_folder(folder)
     values = {key: value for key, value in asdict(summary).items() if key not in NO_METRICS}
-    write_report_file(folder / f"{summary.stage}-{summary.split.split}.json", {**values, "split": str(summary.split)})
+    write_report_file(folder / f"{summary.split.split}.json", {**values, "split": str(summary.split)})
+
+
+def metrics_folder(settings: Settings) -> Path:
+    """Where metrics are, by stage and data set."""
+    return ROOT / settings.run.report_dir / "metrics"
 
 
 def report_folder(settings: Settings, dataset: str) -> Path:
-    """Where metrics and pictures of a data set are: no two data sets share a file."""
+    """Where pages and pictures of a data set are: no two data sets share a file."""
     return ROOT / settings.run.report_dir / dataset
 
 
 def write_report_file(path: Path, values: Any) -> None:
     """Write JSON as a new file: the old one may be a link into DVC's cache, whose bytes must stay."""
-    path.unlink(missing_ok=True)
-    path.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    data = (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+    with temporary_file(path.parent, [data]) as (temporary, _, _):
+        publish(temporary, path)
 
 
 def _line(summary: StageSummary) -> str:

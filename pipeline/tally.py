@@ -14,6 +14,7 @@ from stages.names import SplitRef
 from store.format.column import Commit, read_commit
 from store.format.layout import column_dir
 from store.format.schema import ABSENT, FAILED, OK
+from store.storage.files import digest
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class StageSummary:
 
     ``failed``: ``column: reason`` -> images, and ``failed_images`` how many images that is, each counted once. Images that
     failed in an upstream column were counted there. ``absent``: images without annotation. ``notes``: ``column: note`` -> how
-    often. ``unread``: of the index, kind of file in the split's folder that it does not read -> how many. ``replaces`` and
-    ``missing``: of a dry run, which finished shards would be replaced, and which weights are not here.
+    often. ``columns``: column -> digest of what its shards hold. ``unread``: of the index, kind of file in the split's folder
+    that it does not read -> how many. ``replaces`` and ``missing``: of a dry run, which finished shards would be replaced, and
+    which weights are not here.
     """
 
     stage: str
@@ -36,6 +38,7 @@ class StageSummary:
     failed: Mapping[str, int]
     failed_images: int
     seconds: float
+    columns: Mapping[str, str] = field(default_factory=dict)
     absent: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
@@ -61,11 +64,14 @@ def tally(
     images_absent: set[tuple[int, int]] = set()
     notes: Counter[str] = Counter()
     seconds: dict[int, float] = defaultdict(float)
+    contents: dict[str, list[str]] = {}
     for plan in plans:
+        contents[plan.spec.name] = [plan.meta.fingerprint]
         for shard in range(reach):
             commit = read_commit(plan.folder, shard)
             if commit is None or commit.fingerprint != plan.meta.fingerprint:
                 continue
+            contents[plan.spec.name].append(commit.content)
             vectors[plan.spec.name] += sum(commit.counts)
             omitted[plan.spec.name] += commit.omitted
             seconds[shard] = max(seconds[shard], float(commit.run.get("seconds", 0)))
@@ -90,6 +96,7 @@ def tally(
         dict(failed),
         len(images_failed),
         round(sum(seconds.values()), 1),
+        {name: digest(found) for name, found in contents.items()},
         len(images_absent),
         dict(notes),
         unread_files(settings, split, plans[0].entries) if stage == "index" and plans else {},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import InputError, Settings
-from pipeline.summary import report_folder, write_report_file
+from pipeline.summary import metrics_folder, report_folder, write_report_file
 from stages.evaluate.cases import OF_CHOICES, without_annotation
 from stages.evaluate.gsva import PROTOCOL, counts_false_alarms
 from stages.evaluate.imported import import_predictions
@@ -142,10 +142,13 @@ def evaluate_command(
 
 
 def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -> Path:
-    """Write figures (a DVC metric) and table below ``<report_dir>/<dataset>/evaluate/<system>``; return the table's path."""
-    page: Path = report_folder(settings, figures["dataset"]) / "evaluate" / figures["system"] / f"{figures['split']}.md"
-    make_folder(page.parent)
-    write_report_file(page.with_suffix(".json"), figures)
+    """Write the table to ``<report_dir>/<dataset>/evaluate/<system>``, and the figures, DVC's metrics; return the table's path."""
+    dataset, system, split = figures["dataset"], figures["system"], figures["split"]
+    page: Path = report_folder(settings, dataset) / "evaluate" / system / f"{split}.md"
+    numbers = metrics_folder(settings) / "evaluate" / system / dataset / f"{split}.json"
+    for path in (page, numbers):
+        make_folder(path.parent)
+    write_report_file(numbers, figures)
     page.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
     page.write_text(markdown + "\n", encoding="utf-8")
     return page

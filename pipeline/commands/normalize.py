@@ -24,33 +24,48 @@ from store.format.schema import OK
 from store.read.column import open_column
 from store.storage.files import make_folder
 
+STAGES = ("means", "center")
+"""Values of ``--stage``."""
 
-def run_normalize(settings: Settings, executor: Executor, dry_run: bool = False) -> list[StageSummary]:
+
+def run_normalize(
+    settings: Settings,
+    executor: Executor,
+    dry_run: bool = False,
+    stages: Sequence[str] = STAGES,
+    splits: Sequence[SplitRef] | None = None,
+) -> list[StageSummary]:
     """Bring means and centred columns up to date, then write the report.
+
+    Args:
+        stages: ``means``, ``center``, or both.
+        splits: those to centre; default: all.
 
     Raises:
         InputError: embeddings of a train split are not finished; the message names the command.
     """
+    splits = settings.splits if splits is None else splits
     if not dry_run:
-        _look_ahead(settings)
+        _look_ahead(settings, splits if "center" in stages else ())
+    if not dry_run and "means" in stages:
+        for encoder in settings.embed.mask_encoders:
+            require_embeddings(settings, encoder)
         for encoder in settings.embed.mask_encoders:
             make_mean(settings, encoder, executor)
         make_folder(settings.store_path / "means")
     summaries = [
         compute_stage(settings, "normalize", split, executor, dry_run=dry_run, replace=True)
-        for split in settings.splits
+        for split in (splits if "center" in stages else ())
     ]
-    if not dry_run:
-        write_report(settings)
+    if not dry_run and "center" in stages:
+        write_report(settings, splits)
     return summaries
 
 
-def _look_ahead(settings: Settings) -> None:
-    """Before the first mean is written: embeddings of every split, of the train splits all of them, and permissions."""
-    for encoder in settings.embed.mask_encoders:
-        require_embeddings(settings, encoder)
+def _look_ahead(settings: Settings, splits: Sequence[SplitRef]) -> None:
+    """Before the first mean is written: embeddings of the splits, of the train splits all of them, and permissions."""
     made = all(mean_state(settings, encoder) == DONE for encoder in settings.embed.mask_encoders)
-    for split in settings.splits:
+    for split in splits:
         plans = plan_stages(settings, ("normalize",), split)
         require_upstream(
             settings, plans, split, {shard: [p.spec.name for p in plans] for shard in range(_shards(plans))}
@@ -64,13 +79,14 @@ def _shards(plans: Sequence[ColumnPlan]) -> int:
     return max((plan.meta.shards for plan in plans), default=0)
 
 
-def write_report(settings: Settings) -> dict[str, Any]:
+def write_report(settings: Settings, splits: Sequence[SplitRef]) -> dict[str, Any]:
     """Write ``normalize.json`` and ``similarity/<split>-<encoder>.png`` below the report's folder of each data set.
 
     Returns:
         By data set the figures, with digests of the mean and the embeddings that they are of (:func:`pictured`).
     """
-    return {dataset: _write_report(settings, dataset) for dataset in settings.data}
+    datasets = dict.fromkeys(split.dataset for split in splits)
+    return {dataset: _write_report(settings, dataset) for dataset in datasets}
 
 
 def _write_report(settings: Settings, dataset: str) -> dict[str, Any]:

@@ -11,10 +11,15 @@ from pydantic_core import to_jsonable_python
 from pipeline.config import Settings
 from pipeline.parameters import fields, model_of
 
+_FIRST = ("store", "data", "shard_images")
+"""Keys at the head of a params file."""
+
 
 def settings_text(settings: Settings) -> str:
     """The settings with all defaults, as YAML that is a params file."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = settings.model_dump(mode="json")
+    ordered = {name: values[name] for name in (*_FIRST, *(name for name in values if name not in _FIRST))}
+    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
 
 
 def documentation() -> str:

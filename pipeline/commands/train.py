@@ -50,7 +50,7 @@ def train_command(
         found = held(run.folder)
         differ = differences(found.about, identity(run.params, run.system, splits)) if found and found.about else []
         another = found is not None and (bool(differ) or not found.about)
-    measure = settings.command("evaluate", *run.words, *settings.words(settings.splits[-1]))
+    measure = settings.command("evaluate", *run.words, *settings.words(settings.evaluated[-1]))
     if found is not None and not restart:
         if another and not replace:
             raise not_the_same(settings, run, found, differ)

@@ -61,7 +61,7 @@ def test_what_is_read_in_another_way_is_counted(alone: Any) -> None:
         assert line in done.err
     assert "noted: 3 x rectangle painted by its shape_type" in alone.run("info").out
     assert done.err.endswith(alone.run("index", "--split", "val").err)  # also when it is up to date
-    metrics = json.loads((alone.folder / "report/tiny/metrics/index-val.json").read_text())
+    metrics = json.loads((alone.folder / "report/metrics/index/tiny/val.json").read_text())
     assert metrics["unread"] == {".bak": 1, ".gif": 2, ".txt": 1, "folder": 1}
     assert sum(metrics["notes"].values()) == 5
 

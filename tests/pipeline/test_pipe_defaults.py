@@ -14,12 +14,12 @@ from stages.train.run_digest import identity, run_digest
 from store.storage.files import digest
 
 COLUMNS = {
-    "params.yaml": "3bccd5ebdc04ec9be5fb68e341367e5b3feea4c3e88ee2df7848e4046cf99ed1",
-    "params/elisa.yaml": "5c8b611f638a5bf35843436c6bfe84cb69c8b1ff61e344f01b2cd457c2960407",
-    "params/lisa.yaml": "3a5d8f9b7c7b426fafe10934588c49eaece038f50319ad405fd53ef50eb5499e",
-    "params/llmseg.yaml": "830e97f6fbe0e21ec404c78e6933f5bf4722474787b9d7bd5c51b8c5e27b1c42",
-    "params/reasonseg.yaml": "b119949c40d71d292841a0563a7a480393b6acbae49a025deb4099b0c561f1d7",
-    "minimal": "307d7a9d58d1d9fe26760327193476324ef07187e1bbb7dec6230b91d5277325",
+    "params.yaml": "4cc866a8af69c75b3d0bcd884f6d32d8f457e0f242e81531d6169d3765008eef",
+    "params/elisa.yaml": "5b8933e17a87fbfe4547671cdc868e06b8661bb037004eebd829c2461612a44a",
+    "params/lisa.yaml": "e63923154bca408e98ac444a3b735425c94bd9bc4e3387bf24e782292becc86f",
+    "params/llmseg.yaml": "724d05cacb6f15774395ee02c81ffbacdc23d68780b7eb6f14c45a9fa0d8225f",
+    "params/reasonseg.yaml": "7c44c897a2feb0cff87e7e1d56715bacf8f0af4b0b2dc962cd79deb214ecd4dc",
+    "minimal": "bbc2dd3695f90cf7e8acc0e2cd35728fc4f5646b058fb67438488e2557bcb692",
 }
 """Params file -> digest of the fingerprints of its columns."""
 RUNS = {

@@ -71,7 +71,7 @@ def test_failed_images_are_rows_with_reasons_and_the_rest_goes_on(failing: Any) 
         assert word in rows[name]["error"], rows[name]["error"]
         assert (rows[name]["height_px"], rows[name]["width_px"]) == (0, 0)
         assert str(failing.folder) not in rows[name]["error"]
-    metrics = json.loads((failing.folder / "report/tiny/metrics/index-val.json").read_text())
+    metrics = json.loads((failing.folder / "report/metrics/index/tiny/val.json").read_text())
     assert (metrics["failed_images"], metrics["absent"], metrics["images"]) == (5, 1, 8)
     done = failing.run("extract")
     assert done.code == 0, done.err  # what the index failed was counted there

@@ -117,8 +117,8 @@ BAD = {
         "train.llmseg.learning_rate is a parameter: --set train.llmseg.learning_rate=0.1\n",
     ),
     "option that is a list": (
-        ["index", "--root", "a b"],
-        "data.NAME.root is a parameter: --set 'data.NAME.root=a b'\n",
+        ["index", "--encoding", "a b"],
+        "data.NAME.encoding is a parameter: --set 'data.NAME.encoding=a b'\n",
     ),
     "unknown option": (["index", "--splits", "val"], "No such option"),
     "unknown split": (["index", "--split", "nope"], "--split: found 'nope', expected one of train, val"),

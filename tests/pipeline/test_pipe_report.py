@@ -265,7 +265,7 @@ def refusals(known: Known) -> list[Prediction]:
 def test_only_what_belongs_to_the_current_runs_is_shown(ready: tuple[Any, Settings, Known]) -> None:
     """Each kind of answer that is not the current model's is left out, with the reason and a command."""
     project, settings, known = ready
-    folder = ROOT / settings.run.train_dir / "d"
+    folder = ROOT / settings.run.train_dir
     predictions(project, "elisa", "val", refusals(known))
     assert "1 systems" in report_command(settings, settings.select("val")[0], cases=1)
     page = text_of(ROOT / settings.run.report_dir / "d/val.html")
@@ -277,8 +277,8 @@ def test_only_what_belongs_to_the_current_runs_is_shown(ready: tuple[Any, Settin
         ({"run": ""}, "its answers are left out (answers of run unknown, the model is "),
         ({"answering": "{}"}, "its answers are left out (train.elisa.max_new_tokens: None -> "),
         (
-            {"columns": json.dumps({"masks": "0" * 64})},
-            "its answers are left out (val/masks changed since); run: python",
+            {"columns": json.dumps({"d/masks/val": "0" * 64})},
+            "its answers are left out (d/masks/val changed since); run: python",
         ),
     ):
         predictions(project, "elisa", "val", refusals(known), **meta)
@@ -293,9 +293,9 @@ def test_only_what_belongs_to_the_current_runs_is_shown(ready: tuple[Any, Settin
     assert "elisa: left out: run " in out
     assert "is not the current one (train.seed: 0 -> 5); run: python cli.py" in out
     about = json.loads((folder / "elisa/run.json").read_text())
-    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"masks/val": "0" * 64}}))
+    (folder / "elisa/run.json").write_text(json.dumps({**about, "columns": {"d/masks/val": "0" * 64}}))
     out = report_command(settings, settings.select("val")[0], cases=1)
-    assert "is not the current one (data in val/masks changed); run: " in out
+    assert "is not the current one (data in d/masks/val changed); run: " in out
     (folder / "elisa/checkpoints").mkdir()
     (folder / "elisa/run.json").rename(folder / "elisa/checkpoints/run.json")
     (folder / "elisa/checkpoints/run.json").write_text(json.dumps(about))
@@ -312,7 +312,7 @@ def test_a_run_of_a_free_name_is_shown_with_its_parameters_and_one_moved_aside_i
     ready: tuple[Any, Settings, Known],
 ) -> None:
     project, settings, known = ready
-    folder = ROOT / settings.run.train_dir / "d"
+    folder = ROOT / settings.run.train_dir
     predictions(project, "elisa", "val", refusals(known))
     digest = run_digest(identity(settings.train, "elisa", {}))
     (folder / "elisa").rename(folder / "mine")
@@ -322,7 +322,7 @@ def test_a_run_of_a_free_name_is_shown_with_its_parameters_and_one_moved_aside_i
     assert f"mine elisa {digest[:12]} 7 train.seed: 5 -> 0" in text_of(ROOT / settings.run.report_dir / "d/val.html")
     # What there is to type is about that run, not about the one of the current parameters.
     options = f"--params {project.params} --set train.seed=5 --set train.seed=0"
-    answers = folder / "mine/predictions/tiny/val.parquet"
+    answers = folder / "mine/predictions/d/val.parquet"
     kept = answers.read_bytes()
     answers.unlink()
     asks = f"python cli.py {options} evaluate --system elisa --name mine --split val"
@@ -352,7 +352,7 @@ def test_two_data_sets_share_no_file(finished: Any) -> None:
     assert finished.run("report", "--split", "val").code == 0
     before = contents()
     assert before
-    assert all(name.startswith("tiny/") for name in before)
+    assert all(name.startswith("tiny/") or "/tiny/" in name for name in before)
     finished.configure(dataset="other", normalize__name="other", masks__points_per_side=1)
     finished.build("index", "extract", "normalize")
     assert finished.run("report", "--split", "val").code == 0

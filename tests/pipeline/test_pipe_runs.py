@@ -116,7 +116,9 @@ def test_answering_parameters_belong_to_the_predictions(trained: Any) -> None:
         meta, _ = read(runs(trained) / "elisa/predictions/tiny/val.parquet")
         assert json.loads(meta.answering)["elisa.beams"] == value
         assert meta.run == json.loads(before["run.json"])["digest"]
-        assert set(json.loads(meta.columns)) >= {"images", "targets", "masks", "image_features/demo_clip"}
+        assert set(json.loads(meta.columns)) >= {
+            f"tiny/{name}/val" for name in ("images", "targets", "masks", "image_features/demo_clip")
+        }
     assert (
         "trained with these parameters"
         in trained.run("train", "--system", "elisa", before=(*SMALL, "--set", "train.elisa.repeats=true")).out

@@ -68,7 +68,8 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
     assert figures["groups"]["all"][system]["miou_per_sample"]["value"] >= 0
     assert {"oracle best mask", "largest mask"} <= set(figures["groups"]["all"])
     report = finished.folder / "report/tiny/evaluate" / system
-    assert json.loads((report / "val.json").read_text()) == figures
+    metrics = finished.folder / f"report/metrics/evaluate/{system}/tiny/val.json"
+    assert json.loads(metrics.read_text()) == figures
     assert f"# {system} on tiny, val" in (report / "val.md").read_text()
     assert figures["run"] == json.loads((folder / "run.json").read_text())["digest"]
     forced = finished.run(
