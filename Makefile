@@ -34,7 +34,7 @@ repro: $(INSTALLED)
 
 repro-all: $(INSTALLED)
 	python -m pipeline.repro
-	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], found["dataset"], found["splits"][2] + ".html")))'); open it in a browser"
+	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], "*", "*.html")))'); open it in a browser"
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
@@ -80,4 +80,4 @@ bench-lock: $(INSTALLED)
 
 clean: $(INSTALLED)  # the demo's data alone: real data took days of GPU time; what a person put into data/demo is kept
 	python -m demo.data.files data/demo
-	rm -rf data/store/demo data/store/means/demo data/train/demo data/report/demo .dvc/tmp/demo
+	rm -rf data/store/demo data/store/means/demo data/train/demo data/report/demo data/report/metrics/*/demo data/report/metrics/evaluate/*/demo .dvc/tmp/demo

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from pipeline.options import (
+    AskedOption,
+    DataOption,
     DeviceOption,
     ExecutorOption,
     JsonOption,
     NameOption,
+    PartOption,
     SchedulerOption,
     SplitOption,
     SystemOption,
@@ -24,6 +27,7 @@ from pipeline.usage import Verbs
 
 if TYPE_CHECKING:
     from pipeline.config import Settings
+    from stages.names import SplitRef
 
 app = typer.Typer(
     cls=Verbs,
@@ -72,8 +76,13 @@ def _settings(context: typer.Context, **run: Any) -> Settings:
     return settings
 
 
-def _splits(settings: Settings, split: str | None) -> tuple[str, ...]:
-    return settings.splits if split is None else (settings.check_split(split),)
+def _asked(settings: Settings, split: str | None, data: list[str] | None) -> tuple[SplitRef, ...]:
+    chosen = _splits(settings, split, data)
+    return chosen if split else tuple(one for one in settings.evaluated if one in chosen)
+
+
+def _splits(settings: Settings, split: str | None, data: list[str] | None) -> tuple[SplitRef, ...]:
+    return settings.select(split, [name for names in data or () for name in names.split(",")])
 
 
 @app.command()
@@ -108,20 +117,30 @@ def demo(
 def index(
     context: typer.Context,
     split: SplitOption = None,
+    data: DataOption = None,
+    part: PartOption = None,
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Read the data set: images, instances, targets.
+    """Read the data sets: images, instances, targets.
 
-    Example: `python cli.py index --split val`
+    Examples:
+
+    `python cli.py index --split val`
+
+    `python cli.py index --data demo --part 0/4`
     """
-    _compute_stages(_settings(context, executor=executor, scheduler=scheduler), ("index",), split, replace=True)
+    from pipeline.usage import part_of
+
+    settings = _settings(context, executor=executor, scheduler=scheduler)
+    _compute_stages(settings, ("index",), _splits(settings, split, data), replace=True, part=part_of(part))
 
 
 @app.command()
 def extract(
     context: typer.Context,
     split: SplitOption = None,
+    data: DataOption = None,
     stage: Annotated[Optional[str], typer.Option("--stage", help="masks, embed or match; default: all three.")] = None,  # noqa: UP045
     proposer: Annotated[
         list[str] | None, typer.Option("--proposer", help="Only the columns of these proposers, and those of none.")
@@ -138,6 +157,7 @@ def extract(
     replace: Annotated[
         bool, typer.Option("--replace", help="Also replace finished shards that other parameters made.")
     ] = False,
+    part: PartOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed, and what it takes.")] = False,
     device: DeviceOption = None,
     executor: ExecutorOption = None,
@@ -157,10 +177,14 @@ def extract(
 
     `python cli.py extract --split train --limit 100 --executor dask`
 
+    `sbatch --array=0-7 --gres=gpu:1 --wrap 'python cli.py extract --part $SLURM_ARRAY_TASK_ID/8'` shares the shards out over
+    eight jobs of Slurm
+
     `python cli.py extract --split train --limit 1 && python cli.py extract --split train --dry-run` measures a first shard, and
     says what the others will take
     """
     from pipeline.config import InputError
+    from pipeline.usage import part_of
     from stages.names import did_you_mean
 
     settings = _settings(context, device=device, executor=executor, scheduler=scheduler)
@@ -177,13 +201,15 @@ def extract(
                 f"{did_you_mean(unknown[0], known)}"
             )
     stages = (stage,) if stage else every
-    how = {"limit": limit, "retry_failed": retry_failed, "dry_run": dry_run, "replace": replace}
-    _compute_stages(settings, stages, split, only=encoder or (), proposers=proposer or (), **how)
+    how = {"limit": limit, "retry_failed": retry_failed, "dry_run": dry_run, "replace": replace, "part": part_of(part)}
+    chosen = _splits(settings, split, data)
+    _compute_stages(settings, stages, chosen, only=encoder or (), proposers=proposer or (), **how)
 
 
 @app.command()
 def normalize(
     context: typer.Context,
+    data: DataOption = None,
     stage: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--stage", help="means, or center (with the report); default: both."),
@@ -199,6 +225,8 @@ def normalize(
     `python cli.py normalize`
 
     `python cli.py normalize --stage means --dry-run`
+
+    `python cli.py normalize --stage center --data demo`
     """
     from pipeline.commands.normalize import STAGES, run_normalize
     from pipeline.config import InputError
@@ -209,8 +237,9 @@ def normalize(
     if stage not in (None, *STAGES):
         raise InputError(f"--stage: found {stage!r}, expected {' or '.join(STAGES)}{did_you_mean(stage, STAGES)}")
     settings = _settings(context, executor=executor, scheduler=scheduler)
+    splits = _splits(settings, None, data)
     with open_executor(settings) as chosen:
-        summaries = run_normalize(settings, chosen, (stage,) if stage else STAGES, dry_run)
+        summaries = run_normalize(settings, chosen, (stage,) if stage else STAGES, splits, dry_run)
     raise typer.Exit(finish(settings, summaries, dry_run))
 
 
@@ -248,7 +277,8 @@ def train(
 @app.command()
 def evaluate(
     context: typer.Context,
-    split: Annotated[str, typer.Option("--split", help="Split whose questions are asked.")],
+    split: AskedOption = None,
+    data: DataOption = None,
     system: SystemOption = None,
     name: NameOption = None,
     predictions: Annotated[
@@ -296,6 +326,7 @@ def evaluate(
     """
     from pipeline.commands.evaluate import check_options, evaluate_command, keep_report
     from pipeline.commands.train import answers, controls
+    from pipeline.config import InputError
     from pipeline.runs import resolve
     from pipeline.usage import asks_a_system, check_setting
 
@@ -304,19 +335,31 @@ def evaluate(
     check_options(missing, protocol, threshold)
     settings = _settings(context, device=device)
     run = resolve(settings, system, name) if asked else None
-    path = answers(settings, run, split, mode, setting=setting) if run else predictions
-    beside = controls(settings, run, split) if run and with_controls else []
-    assert path is not None
-    text, figures = evaluate_command(settings, split, path, missing, beside, threshold, protocol)
-    if run and protocol is None:  # what is kept is of the common figures
-        keep_report(settings, text, figures)
-    print(json.dumps(figures, indent=1) if as_json else text)
+    splits = _asked(settings, split, data)
+    if run is None and len(splits) > 1:
+        raise InputError(
+            f"evaluate: --predictions are of one split, found {', '.join(map(str, splits))}; name one with --data and --split"
+        )
+    found = []
+    for one in splits:
+        path = answers(settings, run, one, mode, setting=setting) if run else predictions
+        beside = controls(settings, run, one) if run and with_controls else []
+        assert path is not None
+        text, figures = evaluate_command(settings, one, path, missing, beside, threshold, protocol)
+        if run and protocol is None:  # what is kept is of the common figures
+            keep_report(settings, text, figures)
+        found.append(figures)
+        if not as_json:
+            print(text)
+    if as_json:
+        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
 
 
 @app.command()
 def report(
     context: typer.Context,
-    split: Annotated[str, typer.Option("--split", help="Split to show.")],
+    split: AskedOption = None,
+    data: DataOption = None,
     cases: Annotated[int, typer.Option("--cases", min=1, help="How many questions of each system are shown.")] = 6,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write below; default: run.report_dir.")] = None,
 ) -> None:
@@ -331,11 +374,15 @@ def report(
     from pipeline.commands.report import report_command
     from pipeline.errors import as_given
 
-    print(as_given(report_command(_settings(context), split, cases, out)))
+    settings = _settings(context)
+    for one in _asked(settings, split, data):
+        print(as_given(report_command(settings, one, cases, out)))
 
 
 @app.command()
-def info(context: typer.Context, split: SplitOption = None, as_json: JsonOption = False) -> None:
+def info(
+    context: typer.Context, split: SplitOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
     """What the store holds, what is missing or stale, and why.
 
     Example: `python cli.py info --split val`
@@ -344,14 +391,33 @@ def info(context: typer.Context, split: SplitOption = None, as_json: JsonOption 
     from pipeline.errors import as_given
 
     settings = _settings(context)
-    found = describe(settings, _splits(settings, split))
+    found = describe(settings, _splits(settings, split, data))
     print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
+
+
+@app.command()
+def params(
+    context: typer.Context,
+    doc: Annotated[bool, typer.Option("--doc", help="Every parameter with its default and what it means.")] = False,
+) -> None:
+    """Print the parameters in full, with all defaults, as a params file; --set and --params are heeded.
+
+    Examples:
+
+    `python cli.py params`
+
+    `python cli.py params --doc`
+    """
+    from pipeline.commands.params import documentation, settings_text
+
+    print(documentation() if doc else settings_text(_settings(context)).rstrip())
 
 
 @app.command()
 def verify(
     context: typer.Context,
     split: SplitOption = None,
+    data: DataOption = None,
     deep: Annotated[bool, typer.Option("--deep", help="Digest every byte.")] = False,
     complete: Annotated[
         bool, typer.Option("--complete", help="A column that is not done is an error too (exit 4).")
@@ -373,7 +439,7 @@ def verify(
     from pipeline.errors import as_given
 
     settings = _settings(context)
-    code, text = verify_command(settings, _splits(settings, split), deep, complete, repair, as_json)
+    code, text = verify_command(settings, _splits(settings, split, data), deep, complete, repair, as_json)
     print(text if as_json else as_given(text))
     raise typer.Exit(code)
 
@@ -400,13 +466,13 @@ def weights(
     print(weights_command(_settings(context), names or [], source, replace))
 
 
-def _compute_stages(settings: Settings, stages: tuple[str, ...], split: str | None, **options: Any) -> None:
+def _compute_stages(settings: Settings, stages: tuple[str, ...], splits: tuple[SplitRef, ...], **options: Any) -> None:
     from pipeline.compute import compute_stages
     from pipeline.executors import open_executor
     from pipeline.summary import finish
 
     with open_executor(settings) as executor:
-        summaries = compute_stages(settings, stages, _splits(settings, split), executor, **options)
+        summaries = compute_stages(settings, stages, splits, executor, **options)
     raise typer.Exit(finish(settings, summaries, dry_run=bool(options.get("dry_run"))))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import shutil
 import sys
@@ -34,8 +35,9 @@ from pipeline.preflight import (
 from pipeline.shard import ShardTask, compute_shard, run_shard
 from pipeline.sources import require_images
 from pipeline.tally import StageSummary, has_failures, tally
+from stages.names import SplitRef
 from stages.progress import progress
-from store.errors import StoreError
+from store.errors import ConflictError, StoreError
 from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
 from store.format.names import proposer_of
@@ -46,7 +48,7 @@ from store.write.writer import begin_column, finish_column
 def compute_stages(
     settings: Settings,
     stages: Sequence[str],
-    splits: Sequence[str],
+    splits: Sequence[SplitRef],
     executor: Executor,
     only: Sequence[str] = (),
     limit: int | None = None,
@@ -54,6 +56,7 @@ def compute_stages(
     dry_run: bool = False,
     replace: bool = False,
     proposers: Sequence[str] = (),
+    part: tuple[int, int] | None = None,
 ) -> list[StageSummary]:
     """Bring stages up to date, split by split. What any of them needs is looked for before the first one begins.
 
@@ -63,7 +66,7 @@ def compute_stages(
     if not dry_run:
         _look_ahead(look, stages, splits, executor, only, proposers, limit, replace)
     options: dict[str, Any] = {"only": only, "proposers": proposers, "limit": limit, "retry_failed": retry_failed}
-    options["dry_run"] = dry_run
+    options |= {"dry_run": dry_run, "part": part}
     return [
         compute_stage(settings, stage, split, executor, **options, replace=True, look=look)
         for split in splits
@@ -74,7 +77,7 @@ def compute_stages(
 def _look_ahead(
     look: Look,
     stages: Sequence[str],
-    splits: Sequence[str],
+    splits: Sequence[SplitRef],
     executor: Executor,
     only: Sequence[str],
     proposers: Sequence[str],
@@ -97,7 +100,7 @@ def _look_ahead(
             names = "".join(f" --proposer {name}" for name in proposers) + "".join(
                 f" --encoder {name}" for name in only
             )
-            require_consent(plans, split, f"extract --split {split}{stage}{names}")
+            require_consent(plans, split, f"extract {settings.options(split)}{stage}{names}")
         require_writable(*(plan.folder for plan in plans))
         columns |= {plan.spec.name for plan in plans}
     require_needs(settings, columns, executor)
@@ -116,7 +119,7 @@ def _chosen(plans: Sequence[ColumnPlan], only: Sequence[str], proposers: Sequenc
 def compute_stage(
     settings: Settings,
     stage: str,
-    split: str,
+    split: SplitRef,
     executor: Executor,
     only: Sequence[str] = (),
     proposers: Sequence[str] = (),
@@ -126,6 +129,7 @@ def compute_stage(
     shards: Collection[int] | None = None,
     replace: bool = False,
     look: Look | None = None,
+    part: tuple[int, int] | None = None,
 ) -> StageSummary:
     """Bring a stage's columns of a split up to date. Nothing in the store is changed before a first shard is computed.
 
@@ -135,6 +139,7 @@ def compute_stage(
         limit: work on the first ceil(limit / shard_images) whole shards.
         retry_failed: compute shards that hold failed images again.
         dry_run: plan, write nothing.
+        part: (i, n): the shards of this part alone (:func:`in_part`).
         shards: these alone.
         replace: also where finished shards of other parameters are lost by it.
         look: what was seen by now; renewed where this changes the store.
@@ -148,6 +153,8 @@ def compute_stage(
         every = [plan for plan in plan_split(settings, split, lenient=True, look=look)[0] if plan.spec.stage == stage]
     else:
         every = plan_stage(settings, stage, split, look)
+        if stage == "index" and part is not None:
+            every = _numbered(look, split, every)
     plans = _chosen(every, only, proposers)
     count = plans[0].meta.shards if plans else 0
     reach = count if limit is None else min(count, -(-limit // settings.shard_images))
@@ -155,7 +162,7 @@ def compute_stage(
     for plan in plans:
         retry = [shard for shard in range(reach) if retry_failed and has_failures(look, plan, split, shard)]
         for shard in sorted({*plan.todo, *retry}):
-            if shard < reach and (shards is None or shard in shards):
+            if shard < reach and (shards is None or shard in shards) and in_part(split, shard, part):
                 todo[shard].append(plan.spec.name)
     wanted = {name for names in todo.values() for name in names}
     chosen = [plan for plan in plans if plan.spec.name in wanted]
@@ -168,7 +175,7 @@ def compute_stage(
             missing=missing_weights(settings, wanted),
         )
     if not replace:
-        require_consent(chosen, split, f"extract --split {split} --stage {stage}")
+        require_consent(chosen, split, f"extract {settings.options(split)} --stage {stage}")
     require_upstream(look, plans, split, todo)
     require_images(look, stage, split, plans, todo)
     require_writable(*(plan.folder for plan in chosen))
@@ -186,17 +193,48 @@ def compute_stage(
         finish_column(plan.folder, plan.place)
     if todo or lost:
         look.renew()
-    _make_outputs(settings, stage)
+    _make_outputs(settings, stage, split.dataset)
     mark_unused(settings, split)
     return tally(look, stage, split, every, reach, todo)
 
 
-def mark_unused(settings: Settings, split: str) -> None:
+def in_part(split: SplitRef, shard: int, part: tuple[int, int] | None) -> bool:
+    """Whether a shard is of part i of n; all are of None.
+
+    It does not depend on which shards are done, so parts that begin at different times share them out in the same way, nor on
+    the column, so a part computes its masks and then their vectors.
+    """
+    if part is None:
+        return True
+    number, count = part
+    return int(hashlib.sha256(f"{split}#{shard}".encode()).hexdigest(), 16) % count == number
+
+
+def _numbered(look: Look, split: SplitRef, plans: list[ColumnPlan]) -> list[ColumnPlan]:
+    """The plans of the index after its columns are begun: the first of several parts decides the order of the images."""
+    require_writable(*(plan.folder for plan in plans))
+    for _ in range(_TRIES):
+        try:
+            for plan in plans:
+                if not plan.begun:
+                    begin_column(plan.folder, plan.meta, plan.found)
+            break
+        except ConflictError:  # another part was faster
+            look.renew()
+            plans = plan_stage(look.settings, "index", split, look)
+    look.renew()
+    return plan_stage(look.settings, "index", split, look)
+
+
+_TRIES = 3
+
+
+def mark_unused(settings: Settings, split: SplitRef) -> None:
     """Mark columns that are not current and that the params do not name, so that they stop nobody who opens the whole split."""
     look = Lineage(settings.store_path)
-    for name in find_columns(settings.store_path, settings.dataset, split):
+    for name in find_columns(settings.store_path, split.dataset, split.split):
         place = place_of(settings, split, name)
-        if name not in specs(settings) and not _is_current(look, place):
+        if name not in specs(settings, split.dataset) and not _is_current(look, place):
             with contextlib.suppress(OSError):  # another user's column: what they open by name says what is wrong
                 (column_dir(settings.store_path, place) / UNUSED).touch()
 
@@ -209,10 +247,10 @@ def _is_current(look: Lineage, place: str) -> bool:
         return True  # damaged: verify reports it
 
 
-def _make_outputs(settings: Settings, stage: str) -> None:
+def _make_outputs(settings: Settings, stage: str, dataset: str) -> None:
     """DVC wants every output folder of a stage to exist, also one that these parameters leave empty."""
     for name in OUTPUTS[stage]:
-        make_folder(settings.store_path / settings.dataset / name)
+        make_folder(settings.store_path / dataset / name)
 
 
 OUTPUTS = {
@@ -247,7 +285,7 @@ def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: 
 def _compare_with_stored(
     settings: Settings,
     stage: str,
-    split: str,
+    split: SplitRef,
     plans: Sequence[ColumnPlan],
     todo: Mapping[int, list[str]],
     executor: Executor,
@@ -276,7 +314,7 @@ def _started(plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> tupl
 def _compute(
     settings: Settings,
     stage: str,
-    split: str,
+    split: SplitRef,
     plans: Sequence[ColumnPlan],
     todo: Mapping[int, list[str]],
     executor: Executor,

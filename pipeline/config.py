@@ -1,4 +1,4 @@
-"""``params.yaml`` -> frozen settings. Defaults live in that file alone."""
+"""``params.yaml`` -> frozen settings. Defaults live in the models; the file says only what differs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import yaml
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from pipeline.parameters import children, dotted, explain, unknown
-from stages.fields import Name
-from stages.names import did_you_mean
-from stages.params import Sections
-from stages.train.params import ANSWERING, TrainParams, overridden
+from stages.fields import Key
+from stages.names import SplitRef, did_you_mean
+from stages.params import DataParams, EvaluateParams, Sections, Shared
+from stages.train.params import TrainParams, overridden
+from stages.train.systems import SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: params.yaml, weights.lock and relative paths are looked up here."""
@@ -30,20 +31,20 @@ class VanishedError(OSError):
     """A file that was there when the work began is gone, or another one; exit code 75, as the same command may go on."""
 
 
-class Settings(Sections):
+class Settings(Shared):
     """Everything in ``params.yaml``."""
 
-    store: str
+    store: str = "data/store"
     """Folder of the feature store."""
-    dataset: Name
-    """Name of the data set in the store."""
-    splits: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Splits of the data set."""
-    shard_images: Annotated[int, Field(ge=1)]
-    """S: images a shard."""
-    train: TrainParams
+    data: Annotated[dict[Key, DataParams], Field(min_length=1)]
+    """Data sets by the name that they have in the store."""
+    shard_images: Annotated[int, Field(ge=1)] = 32
+    """S: images per shard."""
+    train: TrainParams = TrainParams()
     """Section train."""
-    runs: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    evaluate: EvaluateParams = EvaluateParams()
+    """Section evaluate."""
+    runs: dict[Key, dict[str, Any]] = Field(default_factory=dict)
     """Trainings by name: ``system``, and what differs from section train. A system's own name without an entry here is a run of it
     with section train as it stands."""
     _given: tuple[str, ...] = PrivateAttr(())
@@ -53,11 +54,18 @@ class Settings(Sections):
         """Whose masks are chosen from where nothing else says it: ``train.proposer``, or the first; None without proposers."""
         return self.train.proposer or next(iter(self.proposers), None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _splits_in_full(cls, values: Any) -> Any:
+        """``train`` -> ``demo/train`` wherever splits are named, if there is one data set."""
+        names = list(values.get("data") or ()) if isinstance(values, Mapping) else []
+        return _in_full(values, names[0]) if len(names) == 1 else values
+
     @model_validator(mode="after")
     def _names_are_of_use(self) -> Settings:
         for name, value in (
             ("store", self.store),
-            ("index.root", self.index.root),
+            *((f"data.{name}.root", data.root) for name, data in self.data.items()),
             ("run.weights_dir", self.run.weights_dir),
             ("run.train_dir", self.run.train_dir),
             ("run.report_dir", self.run.report_dir),
@@ -67,14 +75,20 @@ class Settings(Sections):
                 raise ValueError(
                     f"{name}: found the address {value!r}, expected a folder; object stores are not supported"
                 )
-        if self.dataset == "means":
-            raise ValueError("dataset: found means, which is the store's folder of train means; choose another name")
-        trains = {f"means.{name}.train": mean.train for name, mean in self.means.items()}
-        for name, splits in {"splits": self.splits, **trains}.items():
-            if len(set(splits)) != len(splits):
-                raise ValueError(f"{name}: a split stands twice in {list(splits)}")
-            if unknown := sorted(set(splits) - set(self.splits)):
-                raise ValueError(f"{name}: {', '.join(unknown)} not in splits")
+        for name, data in self.data.items():
+            if name in RESERVED:
+                raise ValueError(f"data.{name}: {name} is a folder of its own in {RESERVED[name]}; choose another name")
+            holder = self.data.get(data.images)
+            if holder is None or holder.images != data.images:
+                holders = [name for name, data in self.data.items() if name == data.images]
+                raise ValueError(
+                    f"data.{name}.images: found {data.images!r}, expected a data set that holds images: {name} itself"
+                    f"{''.join(f', or {other}' for other in holders if other != name)}"
+                    f"{did_you_mean(data.images, [*holders, name])}"
+                )
+        for name, mean in self.means.items():
+            self.refs(f"means.{name}.train", mean.train)
+        self.refs("evaluate.splits", self.evaluate.splits)
         return self
 
     @model_validator(mode="after")
@@ -93,22 +107,6 @@ class Settings(Sections):
                 )
         return self
 
-    @model_validator(mode="before")
-    @classmethod
-    def _splits_of_this_data_set(cls, values: Any) -> Any:
-        """Let ``means.NAME.train`` name a split ``demo/train`` as well as ``train``."""
-        means = values.get("means") if isinstance(values, dict) else None
-        if not isinstance(means, dict):
-            return values
-        before = f"{values.get('dataset')}/"
-        bare = {
-            name: {**mean, "train": [str(split).removeprefix(before) for split in mean["train"]]}
-            if isinstance(mean, dict) and isinstance(mean.get("train"), list)
-            else mean
-            for name, mean in means.items()
-        }
-        return {**values, "means": bare}
-
     @model_validator(mode="after")
     def _runs_are_trainings(self) -> Settings:
         runs = {f"runs.{name}": run.get("proposer") for name, run in self.runs.items()}
@@ -119,11 +117,11 @@ class Settings(Sections):
                     f"{did_you_mean(str(proposer), self.proposers)}"
                 )
         for name, run in self.runs.items():
-            if run.get("system") not in ANSWERING:
+            if run.get("system") not in SYSTEMS:
                 raise ValueError(
-                    f"runs.{name}.system: found {run.get('system')!r}, expected one of {', '.join(ANSWERING)}"
+                    f"runs.{name}.system: found {run.get('system')!r}, expected one of {', '.join(SYSTEMS)}"
                 )
-            if name in ANSWERING and name != run["system"]:
+            if name in SYSTEMS and name != run["system"]:
                 raise ValueError(f"runs.{name}.system: found {run['system']}, expected {name}, the system of that name")
             try:
                 overridden(self.train, {key: value for key, value in run.items() if key != "system"})
@@ -154,14 +152,89 @@ class Settings(Sections):
         """Digests of adopted and demo weights."""
         return ROOT / "weights.lock"
 
-    def check_split(self, split: str) -> str:
-        """Return ``split`` or raise InputError with the choices."""
-        if split not in self.splits:
+    @property
+    def splits(self) -> tuple[SplitRef, ...]:
+        """Every split of every data set."""
+        return tuple(SplitRef(name, split) for name, data in self.data.items() for split in data.splits)
+
+    def of(self, dataset: str) -> Sections:
+        """What a stage sees that works on a data set."""
+        shared = {name: getattr(self, name) for name in Shared.model_fields}
+        return Sections.model_construct(data=self.data[dataset], **shared)
+
+    def root(self, dataset: str) -> Path:
+        """Folder of a data set, absolute."""
+        return ROOT / self.data[dataset].root
+
+    def refs(self, parameter: str, names: Sequence[str]) -> tuple[SplitRef, ...]:
+        """The splits that a parameter names; ValueError, with the choices, where one is not there or stands twice."""
+        choices = [str(split) for split in self.splits]
+        for name in names:
+            if name not in choices:
+                raise ValueError(
+                    f"{parameter}: found {name!r}, expected splits of section data: {', '.join(choices)}"
+                    f"{did_you_mean(name, choices)}"
+                )
+        if len(set(names)) != len(names):
+            raise ValueError(f"{parameter}: a split stands twice in {list(names)}")
+        return tuple(SplitRef.of(name) for name in names)
+
+    @property
+    def evaluated(self) -> tuple[SplitRef, ...]:
+        """The splits that systems answer where none is named: ``evaluate.splits``, or else the last one of every data set."""
+        last = tuple(SplitRef(name, data.splits[-1]) for name, data in self.data.items())
+        return tuple(map(SplitRef.of, self.evaluate.splits)) or last
+
+    def select(self, split: str | None = None, data: Sequence[str] = ()) -> tuple[SplitRef, ...]:
+        """The splits of this name, or all, of these data sets, or of all.
+
+        Raises:
+            InputError: there is no such data set, or none of them has the split; says what there is.
+        """
+        if unknown := [name for name in data if name not in self.data]:
             raise InputError(
-                f"--split: found {split!r}, expected one of {', '.join(self.splits)} (parameter splits)"
-                f"{did_you_mean(split, self.splits)}"
+                f"--data: found {unknown[0]!r}, expected one of {', '.join(self.data)} (section data of the params)"
+                f"{did_you_mean(unknown[0], self.data)}"
             )
-        return split
+        among = [one for one in self.splits if not data or one.dataset in data]
+        found = tuple(one for one in among if split in (None, one.split))
+        if not found:
+            known = list(dict.fromkeys(one.split for one in among))
+            raise InputError(
+                f"--split: found {split!r}, expected one of {', '.join(known)} (splits in section data of the params)"
+                f"{did_you_mean(str(split), known)}"
+            )
+        return found
+
+    def words(self, split: SplitRef) -> tuple[str, ...]:
+        """The options of the command line that select a split."""
+        return (*(("--data", split.dataset) if len(self.data) > 1 else ()), "--split", split.split)
+
+    def options(self, split: SplitRef) -> str:
+        """:meth:`words` in one line."""
+        return " ".join(self.words(split))
+
+
+RESERVED = {"means": "the store", "metrics": "the report"}
+"""Names that no data set may have -> whose folder is called so."""
+
+
+def _in_full(values: Any, dataset: str) -> Any:
+    """The values with the name of the only data set before the names of splits that have none."""
+
+    def full(section: Any, key: str = "train") -> Any:
+        if not isinstance(section, Mapping) or not isinstance(section.get(key), list | tuple):
+            return section
+        named = [f"{dataset}/{name}" if isinstance(name, str) and "/" not in name else name for name in section[key]]
+        return {**section, key: named}
+
+    changed = {name: full(values[name]) for name in ("train",) if name in values}
+    for section in ("means", "runs"):
+        if isinstance(values.get(section), Mapping):
+            changed[section] = {name: full(entry) for name, entry in values[section].items()}
+    if "evaluate" in values:
+        changed["evaluate"] = full(values["evaluate"], "splits")
+    return {**values, **changed}
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.look import Look
 from pipeline.plan import ColumnPlan, place_of
+from stages.names import SplitRef
 from store.errors import DamagedStoreError
 from store.format.column import Commit
 from store.format.layout import column_dir
@@ -73,7 +74,7 @@ def _evidence(look: Look, plans: Sequence[ColumnPlan]) -> list[list[Made]]:
     """Shards of these columns, in any split, that were computed as it would be done now; a list for each number of a shard."""
     settings = look.settings
     now = settings.run.model_dump(include=set(PLACE_OF_WORK))
-    found: dict[tuple[str, int], list[Made]] = {}
+    found: dict[tuple[SplitRef, int], list[Made]] = {}
     for split in settings.splits:
         for plan in plans:
             place = place_of(settings, split, plan.spec.name)

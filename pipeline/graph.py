@@ -12,6 +12,7 @@ from pipeline.config import InputError, Settings
 from stages import center, embed, index, masks, match, means
 from stages.base import ColumnSpec, Reduction, Stage
 from stages.checkpoints import WeightsError
+from stages.names import SplitRef
 from stages.weights import WEIGHTS, expected_sha256
 from store.format.column import fingerprint
 from store.format.layout import FORMAT_VERSION
@@ -29,28 +30,35 @@ EXTRACTED = ("masks", "embed", "match")
 """Stages of the verb ``extract``."""
 
 
-@lru_cache(maxsize=8)
-def specs(settings: Settings) -> Mapping[str, ColumnSpec]:
-    """Every column by name, upstream first: those of each split, and those that are reduced over splits."""
+@lru_cache(maxsize=32)
+def specs(settings: Settings, dataset: str) -> Mapping[str, ColumnSpec]:
+    """Every column of a data set's splits by name, upstream first, and those that are reduced over splits of any data set."""
+    sections = settings.of(dataset)
     try:
-        return {spec.name: spec for stage in STAGES.values() for spec in stage.columns(settings)}
+        return {spec.name: spec for stage in STAGES.values() for spec in stage.columns(sections)}
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def all_specs(settings: Settings) -> Mapping[str, ColumnSpec]:
+    """The columns of all data sets: their names, stages, weights and layouts do not depend on the data set."""
+    return {name: spec for dataset in settings.data for name, spec in specs(settings, dataset).items()}
 
 
 UNKNOWN = "no digest yet"
 """Stands for the digest of weights that nobody has adopted."""
 
 
-def column_identity(settings: Settings, column: str, lenient: bool = False) -> dict[str, Any]:
+def column_identity(settings: Settings, dataset: str | None, column: str, lenient: bool = False) -> dict[str, Any]:
     """All that decides a column's bytes, in clear, as it comes back from ``column.json``.
 
     Only the weights of the column, and of what it is computed from, need a digest.
 
     Args:
+        dataset: whose column; None for a column that is reduced over splits.
         lenient: let weights without a known digest be :data:`UNKNOWN`, which no stored column has, instead of raising.
     """
-    spec = specs(settings)[column]
+    spec = specs(settings, dataset or next(iter(settings.data)))[column]
     found = {
         "format_version": FORMAT_VERSION,
         "shard_images": settings.shard_images,
@@ -58,15 +66,26 @@ def column_identity(settings: Settings, column: str, lenient: bool = False) -> d
         "version": spec.version,
         "params": dict(spec.params),
         "weights": {name: _digest(settings, name, lenient) for name in spec.weights},
-        "reads": {name: wanted_fingerprint(settings, name, lenient) for name in spec.reads},
+        "reads": _reads(settings, dataset, spec, lenient),
         "array": None if spec.layout is None else asdict(spec.layout),
     }
     return json.loads(canonical_json(found))  # type: ignore[no-any-return]
 
 
-def wanted_fingerprint(settings: Settings, column: str, lenient: bool = False) -> str:
-    """The fingerprint that a column has to have; ``lenient`` as in :func:`column_identity`."""
-    return fingerprint(column_identity(settings, column, lenient))
+def wanted_fingerprint(settings: Settings, dataset: str | None, column: str, lenient: bool = False) -> str:
+    """The fingerprint that a column has to have; arguments as in :func:`column_identity`."""
+    return fingerprint(column_identity(settings, dataset, column, lenient))
+
+
+def _reads(settings: Settings, dataset: str | None, spec: ColumnSpec, lenient: bool) -> dict[str, str]:
+    """Fingerprints of what a column reads; a reduced one reads columns of every data set that it is taken over."""
+    if spec.over is None:
+        alone = reduced(settings)
+        return {
+            name: wanted_fingerprint(settings, None if name in alone else dataset, name, lenient) for name in spec.reads
+        }
+    over = dict.fromkeys(SplitRef.of(split).dataset for split in spec.over)
+    return {f"{each}/{name}": wanted_fingerprint(settings, each, name, lenient) for each in over for name in spec.reads}
 
 
 def _digest(settings: Settings, weights: str, lenient: bool) -> str:
@@ -78,23 +97,30 @@ def _digest(settings: Settings, weights: str, lenient: bool) -> str:
         return UNKNOWN
 
 
+def reduced(settings: Settings) -> Mapping[str, ColumnSpec]:
+    """The columns that are reduced over splits: they belong to no data set, and have one shard each."""
+    every = specs(settings, next(iter(settings.data)))
+    return {name: spec for name, spec in every.items() if spec.over is not None}
+
+
 def is_reduced(settings: Settings, column: str) -> bool:
-    """Whether a column is reduced over splits: it belongs to none of them, and has one shard."""
-    spec = specs(settings).get(column)
-    return spec is not None and spec.over is not None
+    """Whether a column is reduced over splits."""
+    return column in reduced(settings)
 
 
-def upstream_columns(settings: Settings, column: str, split: str | None) -> list[tuple[str, str | None]]:
+def upstream_columns(settings: Settings, column: str, split: SplitRef | None) -> list[tuple[str, SplitRef | None]]:
     """(column, split) of what a column of a split is computed from. The split of a reduced column is None, here and there."""
-    spec = specs(settings)[column]
-    if spec.over is not None:
-        return [(read, where) for where in spec.over for read in spec.reads]
-    return [(read, None if is_reduced(settings, read) else split) for read in spec.reads]
+    alone = reduced(settings)
+    if split is None:
+        spec = alone[column]
+        return [(read, SplitRef.of(where)) for where in spec.over or () for read in spec.reads]
+    reads = specs(settings, split.dataset)[column].reads
+    return [(read, None if read in alone else split) for read in reads]
 
 
-def stage_specs(settings: Settings, stage: str) -> list[ColumnSpec]:
+def stage_specs(settings: Settings, dataset: str, stage: str) -> list[ColumnSpec]:
     """The columns of one stage."""
-    return [spec for spec in specs(settings).values() if spec.stage == stage]
+    return [spec for spec in specs(settings, dataset).values() if spec.stage == stage]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from pipeline.config import ROOT, Settings
 from stages.base import Entry
 from stages.digests import digests_in
 from stages.index import source_digests
+from stages.names import SplitRef
 from store.format.column import ColumnMeta
 from store.format.lineage import Lineage
 from store.write.writer import is_begun
@@ -29,8 +30,8 @@ class Look:
     def renew(self) -> None:
         """Forget what was seen, as the command has changed the store since."""
         self.records = Lineage(self.settings.store_path)
-        self.entries: dict[str, tuple[Entry, ...]] = {}
-        self._files: dict[str, str] = {}
+        self.entries: dict[SplitRef, tuple[Entry, ...]] = {}
+        self._files: dict[str, dict[str, str]] = {}
         self._begun: dict[tuple[Path, str, int], bool] = {}
 
     def is_begun(self, folder: Path, meta: ColumnMeta) -> bool:
@@ -40,14 +41,13 @@ class Look:
             self._begun[key] = is_begun(folder, meta)
         return self._begun[key]
 
-    def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
+    def file_digests(self, dataset: str, paths: Iterable[str]) -> dict[str, str]:
         """sha256 of source files as they were when first asked for; see :func:`stages.index.source_digests`."""
-        paths = dict.fromkeys(paths)
-        self._files |= digest_files(self.settings, [path for path in paths if path not in self._files])
-        return {path: self._files[path] for path in paths}
+        paths, known = dict.fromkeys(paths), self._files.setdefault(dataset, {})
+        known |= digest_files(self.settings, dataset, [path for path in paths if path not in known])
+        return {path: known[path] for path in paths}
 
 
-def digest_files(settings: Settings, paths: Iterable[str]) -> dict[str, str]:
-    """sha256 of source files as they are now; see :func:`stages.index.source_digests`."""
-    root, digests = ROOT / settings.index.root, digests_in(ROOT / settings.run.cache_dir)
-    return source_digests(root, paths, digests)
+def digest_files(settings: Settings, dataset: str, paths: Iterable[str]) -> dict[str, str]:
+    """sha256 of source files of a data set as they are now; see :func:`stages.index.source_digests`."""
+    return source_digests(settings.root(dataset), paths, digests_in(ROOT / settings.run.cache_dir))

@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from stages.names import did_you_mean
 
@@ -24,7 +25,6 @@ _WORDS = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "a text",
-    "string_pattern_mismatch": "letters, digits, '_', '.' and '-', the first one a letter or a digit",
     "missing": "a value",
 }
 """pydantic's kinds of errors -> what was expected."""
@@ -46,6 +46,12 @@ def model_of(annotation: Any) -> type[BaseModel] | None:
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
+def _entry(annotation: Any) -> Any:
+    """What the entries of a section are whose keys are free; None for another annotation."""
+    found = _inner(annotation)
+    return get_args(found)[1] if get_origin(found) in (dict, Mapping) else None
+
+
 def children(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, Any] | None:
     """Field -> annotation of the section at ``path``; None where no section of fixed fields is there."""
     found: Any = model
@@ -54,7 +60,7 @@ def children(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, 
         if section is not None:
             found = _fields(section).get(str(key))
         else:  # a section whose keys are free
-            found = get_args(_inner(found))[1] if get_origin(_inner(found)) in (dict, Mapping) else None
+            found = _entry(found)
     section = model_of(found)
     return None if section is None else _fields(section)
 
@@ -65,15 +71,21 @@ def _fields(section: type[BaseModel]) -> dict[str, Any]:
     return {name: field.annotation for model in models for name, field in model.model_fields.items()}
 
 
-def names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every parameter as ``section.key``, sections among them; NAME stands for a key that is free."""
-    for name, annotation in _fields(model).items():
-        yield prefix + name
-        inner, section = _inner(annotation), model_of(annotation)
-        if get_origin(inner) in (dict, Mapping):
-            section, name = model_of(get_args(inner)[1]), f"{name}.NAME"
+    every = {name: field for each in (model, *model.__subclasses__()) for name, field in each.model_fields.items()}
+    for name, field in every.items():
+        yield prefix + name, field
+        section, entry = model_of(field.annotation), model_of(_entry(field.annotation))
         if section is not None:
-            yield from names(section, f"{prefix}{name}.")
+            yield from fields(section, f"{prefix}{name}.")
+        elif entry is not None:
+            yield from fields(entry, f"{prefix}{name}.NAME.")
+
+
+def names(model: type[BaseModel]) -> Iterator[str]:
+    """The names of :func:`fields`."""
+    return (name for name, _ in fields(model))
 
 
 @cache
@@ -109,7 +121,7 @@ def unknown(model: type[BaseModel], location: Location, depth: int = -1) -> str:
 
 def dotted(location: Location) -> str:
     """``embed.max_masks`` of its parts."""
-    return ".".join(str(part) for part in location)
+    return ".".join(str(part) for part in location if part != "[key]")
 
 
 def explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
@@ -135,6 +147,9 @@ def explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
         expected = f"a section with the keys {', '.join(children(model, location) or ())}"
     elif kind == "too_short":
         expected = f"{context['min_length']} or more entries"
+    elif kind == "string_pattern_mismatch":
+        dot = "'_', '.' and '-'" if "." in str(context.get("pattern")) else "'_' and '-'"
+        expected = f"letters, digits, {dot}, the first one a letter or a digit"
     else:
         expected = _WORDS.get(kind, error["msg"])
     return f"{where}found {_short(found)}, expected {expected}"

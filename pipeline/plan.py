@@ -7,14 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.config import ROOT, InputError, Settings
-from pipeline.graph import STAGES, column_identity, differences, is_reduced, specs, stage_specs, upstream_columns
+from pipeline.config import InputError, Settings
+from pipeline.graph import (
+    STAGES,
+    column_identity,
+    differences,
+    is_reduced,
+    reduced,
+    specs,
+    stage_specs,
+    upstream_columns,
+)
 from pipeline.look import Look
 from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
 from stages.index import order, reading, source_files
-from stages.names import did_you_mean
+from stages.names import SplitRef, did_you_mean
 from store.errors import DamagedStoreError
 from store.format import layout
 from store.format.column import ColumnMeta, fingerprint, read_column
@@ -61,25 +70,36 @@ class ColumnPlan:
         return [number for number, shard in enumerate(self.shards) if shard.state != DONE]
 
 
-def place_of(settings: Settings, split: str | None, column: str) -> str:
+def place_of(settings: Settings, split: SplitRef | None, column: str) -> str:
     """``<dataset>/<column>/<split>``; for a column that is reduced over splits, its name alone."""
     if split is None or is_reduced(settings, column):
         return column
-    return layout.place_of(settings.dataset, column, split)
+    return layout.place_of(split.dataset, column, split.split)
 
 
-def wanted_columns(settings: Settings) -> dict[str, tuple[str, str | None]]:
+def split_of(settings: Settings, place: str) -> tuple[SplitRef, str] | None:
+    """The split and the column of a place, the column empty for a split as a whole; None where it is of no split of the params."""
+    if place.count("/") > 1:
+        dataset, column, split = layout.parts_of(place)
+    else:
+        (dataset, _, split), column = place.partition("/"), ""
+    found = SplitRef(dataset, split)
+    return (found, column) if found in settings.splits else None
+
+
+def wanted_columns(settings: Settings) -> dict[str, tuple[str, SplitRef | None]]:
     """Place -> (column, split) of every column that the settings ask for; the split of a reduced column is None."""
-    found: dict[str, tuple[str, str | None]] = {}
-    for column, spec in specs(settings).items():
-        for split in settings.splits if spec.over is None else (None,):
-            found[place_of(settings, split, column)] = (column, split)
+    found: dict[str, tuple[str, SplitRef | None]] = {name: (name, None) for name in reduced(settings)}
+    for split in settings.splits:
+        for column, spec in specs(settings, split.dataset).items():
+            if spec.over is None:
+                found[place_of(settings, split, column)] = (column, split)
     return found
 
 
 def upstream_shards(
-    settings: Settings, column: str, split: str | None, shard: int
-) -> list[tuple[str, str | None, int]]:
+    settings: Settings, column: str, split: SplitRef | None, shard: int
+) -> list[tuple[str, SplitRef | None, int]]:
     """(column, split, shard) of all that a shard is computed from, in the order in which a reduction takes them.
 
     That of a column of a split: the same shard of each column that it reads, or the only one of a reduced column. That of a
@@ -92,20 +112,20 @@ def upstream_shards(
     return [(read, where, number) for read, where in reads for number in range(1 if where is None else counts[where])]
 
 
-def shard_count(settings: Settings, split: str) -> int:
+def shard_count(settings: Settings, split: SplitRef) -> int:
     """How many shards the columns of a split have."""
     return -(-len(known_sources(settings, split)) // settings.shard_images)
 
 
-def upstream_name(settings: Settings, column: str, read: str, split: str | None, shard: int) -> str:
+def upstream_name(settings: Settings, column: str, read: str, split: SplitRef | None, shard: int) -> str:
     """What a record of ``column`` calls a shard that it was computed from."""
     if is_reduced(settings, column):
         return f"/{place_of(settings, split, read)}#{shard}"
     return f"/{read}" if split is None else read
 
 
-def known_sources(settings: Settings, split: str) -> tuple[tuple[str, str], ...]:
-    """(image_id, path) of a split's images in their order for life; empty when it was never indexed.
+def known_sources(settings: Settings, split: SplitRef) -> tuple[tuple[str, str], ...]:
+    """(image_id, path) of a split's images in their permanent order; empty when it was never indexed.
 
     Where ``column.json`` of ``images`` is lost, the committed tables give the order back.
     """
@@ -130,14 +150,14 @@ def known_sources(settings: Settings, split: str) -> tuple[tuple[str, str], ...]
     return tuple(rows[number] for number in range(len(rows)))
 
 
-def listed_entries(settings: Settings, split: str) -> tuple[Entry, ...]:
-    """The images of a split in their order for life: those the store knows, then the new ones of the data set."""
-    loader = DATASETS[settings.index.format]
-    listed = loader.list_sources(ROOT / settings.index.root, split, **reading(settings))
+def listed_entries(settings: Settings, split: SplitRef) -> tuple[Entry, ...]:
+    """The images of a split in their permanent order: those the store knows, then the new ones of the data set."""
+    data = settings.data[split.dataset]
+    listed = DATASETS[data.format].list_sources(settings.root(split.dataset), split.split, **reading(data))
     return tuple(order(known_sources(settings, split), listed))
 
 
-def seen_entries(look: Look, split: str) -> tuple[Entry, ...]:
+def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
     """:func:`listed_entries`, listed once in a look."""
     if split not in look.entries:
         look.entries[split] = listed_entries(look.settings, split)
@@ -145,17 +165,22 @@ def seen_entries(look: Look, split: str) -> tuple[Entry, ...]:
 
 
 def expected_meta(
-    settings: Settings, spec: ColumnSpec, images: int, entries: Sequence[Entry] = (), lenient: bool = False
+    settings: Settings,
+    dataset: str | None,
+    spec: ColumnSpec,
+    images: int,
+    entries: Sequence[Entry] = (),
+    lenient: bool = False,
 ) -> ColumnMeta:
-    """What ``column.json`` has to say."""
-    identity = column_identity(settings, spec.name, lenient)
+    """What ``column.json`` has to say; ``dataset`` as in :func:`pipeline.graph.column_identity`."""
+    identity = column_identity(settings, dataset, spec.name, lenient)
     sources = tuple((entry.source.image_id, entry.source.path) for entry in entries) if spec.name == "images" else None
     return ColumnMeta(
         spec.name, identity, fingerprint(identity), images, settings.shard_images, spec.layout, None, sources
     )
 
 
-def plan_stage(settings: Settings, stage: str, split: str, look: Look | None = None) -> list[ColumnPlan]:
+def plan_stage(settings: Settings, stage: str, split: SplitRef, look: Look | None = None) -> list[ColumnPlan]:
     """The plan of every column of a stage in a split, as a run of that stage alone sees it.
 
     Raises:
@@ -169,7 +194,9 @@ def plan_stage(settings: Settings, stage: str, split: str, look: Look | None = N
     return _plan(look, (stage,), split, len(entries), entries, files_matter=True)
 
 
-def plan_stages(settings: Settings, stages: Sequence[str], split: str, look: Look | None = None) -> list[ColumnPlan]:
+def plan_stages(
+    settings: Settings, stages: Sequence[str], split: SplitRef, look: Look | None = None
+) -> list[ColumnPlan]:
     """The plan of stages after the index, a shard being stale with what it reads; source files are not looked at.
 
     Raises:
@@ -181,19 +208,19 @@ def plan_stages(settings: Settings, stages: Sequence[str], split: str, look: Loo
     return _plan(look or Look(settings), stages, split, count, None, files_matter=False)
 
 
-def not_indexed(settings: Settings, split: str) -> InputError:
+def not_indexed(settings: Settings, split: SplitRef) -> InputError:
     """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which."""
     store = settings.store_path
     beside = [store] if is_folder(store) else folders(store.parent)
-    there = f": {what_exists(store, settings.dataset)}" if any(map(find_splits, beside)) else ""
+    there = f": {what_exists(store, split.dataset)}" if any(map(find_splits, beside)) else ""
     others = sorted(find_splits(store))
-    if others and settings.dataset not in others:
-        there = f" for data set {settings.dataset}, found {', '.join(others)}{did_you_mean(settings.dataset, others)}{there}"
-    return InputError(f"split {split} is not indexed{there}; run: python cli.py index --split {split}")
+    if others and split.dataset not in others:
+        there = f" for data set {split.dataset}, found {', '.join(others)}{did_you_mean(split.dataset, others)}{there}"
+    return InputError(f"split {split} is not indexed{there}; run: python cli.py index {settings.options(split)}")
 
 
 def plan_split(
-    settings: Settings, split: str, lenient: bool = False, look: Look | None = None
+    settings: Settings, split: SplitRef, lenient: bool = False, look: Look | None = None
 ) -> tuple[list[ColumnPlan], str]:
     """The plan of every column of a split, a shard being stale with what it reads; and a remark for a person.
 
@@ -223,14 +250,14 @@ def plan_split(
 def _plan(
     look: Look,
     stages: Sequence[str],
-    split: str,
+    split: SplitRef,
     images: int,
     entries: tuple[Entry, ...] | None,
     files_matter: bool,
     lenient: bool = False,
 ) -> list[ColumnPlan]:
     plans: dict[str, ColumnPlan] = {}
-    for spec in (spec for stage in stages for spec in stage_specs(look.settings, stage)):
+    for spec in (spec for stage in stages for spec in stage_specs(look.settings, split.dataset, stage)):
         if spec.over is None:
             plan = _plan_column(look, spec, split, images, entries, files_matter, lenient)
             plans[spec.name] = _behind(plan, [plans[name] for name in spec.reads if name in plans])
@@ -242,7 +269,11 @@ def _plan(
 def plan_reduction(settings: Settings, stage: str, lenient: bool = False, look: Look | None = None) -> list[ColumnPlan]:
     """The plan of every column of a stage that reduces, each of one shard; ``lenient`` as in :func:`plan_split`."""
     look = look or Look(settings)
-    return [_plan_column(look, spec, None, 1, None, False, lenient) for spec in stage_specs(settings, stage)]
+    return [
+        _plan_column(look, spec, None, 1, None, False, lenient)
+        for spec in reduced(settings).values()
+        if spec.stage == stage
+    ]
 
 
 def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
@@ -258,7 +289,7 @@ def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
 def _plan_column(
     look: Look,
     spec: ColumnSpec,
-    split: str | None,
+    split: SplitRef | None,
     images: int,
     entries: tuple[Entry, ...] | None,
     files_matter: bool,
@@ -266,7 +297,8 @@ def _plan_column(
 ) -> ColumnPlan:
     """Compare a column on disk with what the settings want; its commits count even where ``column.json`` is lost."""
     settings, records = look.settings, look.records
-    meta = expected_meta(settings, spec, images, entries or (), lenient)
+    dataset = None if split is None else split.dataset
+    meta = expected_meta(settings, dataset, spec, images, entries or (), lenient)
     place = place_of(settings, split, spec.name)
     folder = column_dir(settings.store_path, place)
     try:
@@ -276,9 +308,9 @@ def _plan_column(
     states, now_of = [], _upstream_digests(settings, records, spec, split)
     for shard in range(meta.shards):
         files: Mapping[str, str] | None = {}
-        if spec.files and entries is not None:
+        if split is not None and spec.files and entries is not None:
             own = [entries[number] for number in meta.shard_range(shard)]
-            files = look.file_digests(files_of(spec, own)) if files_matter else None
+            files = look.file_digests(split.dataset, files_of(spec, own)) if files_matter else None
         states.append(_shard_state(records, place, meta, found, shard, now_of(shard), files))
     begun = look.is_begun(folder, meta)
     replaces = _readable(records, place, found) if found and found.fingerprint != meta.fingerprint else ()
@@ -288,7 +320,7 @@ def _plan_column(
 
 
 def _upstream_digests(
-    settings: Settings, look: Lineage, spec: ColumnSpec, split: str | None
+    settings: Settings, look: Lineage, spec: ColumnSpec, split: SplitRef | None
 ) -> Callable[[int], dict[str, str]]:
     """A function that gives the digests of what a shard is computed from, as they are now, by their names in a record."""
     if spec.over is None:

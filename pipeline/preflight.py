@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.executors import Executor
-from pipeline.graph import specs, wanted_fingerprint
+from pipeline.graph import all_specs, wanted_fingerprint
 from pipeline.look import Look
 from pipeline.plan import MISSING, STALE, ColumnPlan, known_sources, not_indexed, place_of, upstream_shards
 from pipeline.shard import require_device
+from stages.names import SplitRef
 from stages.weights import locate, why_missing
 from store.storage.listing import is_there
 
@@ -46,7 +47,7 @@ def find_needs(needs: Needs) -> None:
 
 def require_needs(settings: Settings, columns: Collection[str], executor: Executor) -> None:
     """:func:`find_needs` of the columns that are to be computed, on a worker of the executor. Raises as it does."""
-    known = specs(settings)
+    known = all_specs(settings)
     weights = sorted({name for column in columns for name in known[column].weights})
     device = any(known[column].stage in ON_A_DEVICE for column in columns)
     if columns and (weights or device):
@@ -56,7 +57,7 @@ def require_needs(settings: Settings, columns: Collection[str], executor: Execut
 
 def missing_weights(settings: Settings, columns: Collection[str]) -> tuple[str, ...]:
     """A line for every checkpoint of the columns that is not here, with the command that gets it; nothing is digested."""
-    names = sorted({name for column in columns for name in specs(settings)[column].weights})
+    names = sorted({name for column in columns for name in all_specs(settings)[column].weights})
     reasons = (why_missing(name, ROOT / settings.run.weights_dir, settings.weights_lock) for name in names)
     return tuple(reason for reason in reasons if reason)
 
@@ -70,7 +71,7 @@ def require_writable(*folders: Path) -> None:
             raise PermissionError(number, f"{os.strerror(number)}: nothing was changed; to be written", str(existing))
 
 
-def require_consent(plans: Sequence[ColumnPlan], split: str, command: str) -> None:
+def require_consent(plans: Sequence[ColumnPlan], split: SplitRef, command: str) -> None:
     """Refuse to replace what a reader can read now by what other parameters make, unless it was asked for.
 
     Raises:
@@ -94,7 +95,7 @@ def replacement(plan: ColumnPlan) -> str:
 def require_upstream(
     look: Look,
     plans: Sequence[ColumnPlan],
-    split: str | None,
+    split: SplitRef | None,
     todo: Mapping[int, Collection[str]],
     meanwhile: Collection[str] = (),
 ) -> None:
@@ -122,23 +123,26 @@ def require_upstream(
 def _gaps(
     look: Look,
     plan: ColumnPlan,
-    split: str | None,
+    split: SplitRef | None,
     shards: Sequence[int],
     own: Collection[str],
-) -> Iterator[tuple[str, str | None, str]]:
+) -> Iterator[tuple[str, SplitRef | None, str]]:
     """(column, split, what is wrong) of what the shards read, is not one of the columns ``own``, and is not done."""
     settings, records = look.settings, look.records
-    want = {name: wanted_fingerprint(settings, name) for name in plan.spec.reads if shards and name not in own}
-    for train in plan.spec.over or () if shards else ():
+    for train in map(SplitRef.of, plan.spec.over or ()) if shards else ():
         if not known_sources(settings, train):
             raise not_indexed(settings, train)
+    want: dict[tuple[str | None, str], str] = {}
     read = [one for shard in shards for one in upstream_shards(settings, plan.spec.name, split, shard)]
     for name, where, number in dict.fromkeys(read):
         if name in own:
             continue
-        place, stage = place_of(settings, where, name), specs(settings)[name].stage
+        place, stage = place_of(settings, where, name), all_specs(settings)[name].stage
+        dataset = None if where is None else where.dataset
+        if (dataset, name) not in want:
+            want[dataset, name] = wanted_fingerprint(settings, dataset, name)
         commit = records.commit(place, number)
         if commit is None:
             yield name, where, f"shard {number} is {MISSING} (stage {stage})"
-        elif commit.fingerprint != want[name] or records.why_not_current(place, number):
+        elif commit.fingerprint != want[dataset, name] or records.why_not_current(place, number):
             yield name, where, f"shard {number} is {STALE} (stage {stage})"

@@ -73,10 +73,8 @@ def _is_the_demo() -> bool:
     if _git("ls-files", "--error-unmatch", *files) is None or _git("diff", "--quiet", "HEAD", "--", *files) is None:
         return False
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    return isinstance(params, dict) and (params.get("dataset"), (params.get("index") or {}).get("root")) == (
-        "demo",
-        "data/demo",
-    )
+    data = params.get("data") if isinstance(params, dict) else None
+    return isinstance(data, dict) and list(data) == ["demo"] and data["demo"].get("root") == "data/demo"
 
 
 def _git(*arguments: str) -> str | None:

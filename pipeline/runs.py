@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
-from stages.names import did_you_mean
+from stages.names import SplitRef, did_you_mean
 from stages.predictions import MODES
 from stages.train.folder import Held, held
-from stages.train.params import ANSWERING, CENTERED, TrainParams, overridden
+from stages.train.params import TrainParams, overridden
 from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
+from stages.train.systems import SYSTEMS
 
-SYSTEMS = tuple(ANSWERING)
-"""Those that ``train`` knows (``stages.train.run.SYSTEMS``, which would import torch)."""
 _ANSWERS = (*MODES, "shuffled-images", "shuffled-questions")
 _SHOWN = 20
 
@@ -37,6 +36,10 @@ class Run:
         if self.declared:
             return ("--name", self.asked)
         return ("--system", self.system, *(() if self.asked == self.system else ("--name", self.asked)))
+
+    def answers(self, split: SplitRef, *unusual: str) -> Path:
+        """The file of the run's answers to a split, which were given in an unusual way, or in the usual one."""
+        return self.folder / "predictions" / split.dataset / f"{'-'.join([split.split, *unusual])}.parquet"
 
 
 def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
@@ -79,7 +82,7 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
         raise InputError(f"--name: found {asked!r}, expected one of {known}; or say of which system it is: --system")
     if system is not None and system != wanted:
         raise InputError(f"--system: found {system}, but the run {asked} is of {wanted}")
-    if wanted in CENTERED and params.mean is None:
+    if SYSTEMS[wanted].centered and params.mean is None:
         raise InputError(
             f"train.mean: found null, expected the train mean that {wanted} is to learn with; section means has "
             f"{', '.join(settings.means) or 'none yet'}"
@@ -94,8 +97,8 @@ def folder_of(settings: Settings, name: str, params: TrainParams) -> Path:
 
 
 def runs_folder(settings: Settings) -> Path:
-    """Where the runs on the data set are."""
-    return ROOT / settings.run.train_dir / settings.dataset
+    """Where the runs are."""
+    return ROOT / settings.run.train_dir
 
 
 def _check_name(name: str) -> None:

@@ -23,6 +23,7 @@ from stages.base import Entry, Pixels, Runner, ShardInput
 from stages.digests import digests_in
 from stages.images import ImageFailure, inside, read_image
 from stages.index import source_sha256
+from stages.names import SplitRef
 from stages.threads import in_threads
 from stages.weights import expected_sha256, locate
 from store.errors import ConflictError, IncompleteColumnError
@@ -52,7 +53,7 @@ class ShardTask:
 
     settings: str
     stage: str
-    split: str
+    split: SplitRef
     shard: int
     count: int
     columns: tuple[str, ...]
@@ -86,14 +87,16 @@ _one_at_a_time = threading.Lock()
 def runner(task: ShardTask) -> Runner:
     """A stage with its models loaded, kept from shard to shard; the models of another stage are let go first."""
     params = settings_of(task.settings)
-    names = {name for column in task.started for name in specs(params)[column].weights}
+    dataset = task.split.dataset
+    names = {name for column in task.started for name in specs(params, dataset)[column].weights}
     digests = tuple((name, expected_sha256(name, params.weights_lock)) for name in sorted(names))
-    key = (task.settings, task.stage, task.started, digests)
+    # Only the index depends on the data set: models are loaded once for all of them.
+    key = (task.settings, task.stage, task.started, digests, dataset if task.stage == "index" else "")
     if key not in _loaded:
         _loaded.clear()
         weights = {name: locate(name, ROOT / params.run.weights_dir, params.weights_lock) for name in sorted(names)}
         try:
-            _loaded[key] = MAPS[task.stage].start(params, task.started, weights, ROOT)
+            _loaded[key] = MAPS[task.stage].start(params.of(dataset), task.started, weights, ROOT)
         except ValueError as error:  # no work began: a device or a model that the settings name cannot be had
             raise InputError(str(error)) from error
     return _loaded[key]
@@ -126,13 +129,14 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
     """
     began = time.perf_counter()
     settings = settings_of(task.settings)
-    wanted = {name: specs(settings)[name] for name in task.columns}
+    dataset = task.split.dataset
+    wanted = {name: specs(settings, dataset)[name] for name in task.columns}
     source = ShardSource(settings, task.split, task.shard)
     # Digests and commits are taken before anything is read: a change meanwhile makes the shard stale or a conflict, not wrong.
     digests = {
         read: source.commit(read).content for spec in wanted.values() for read in spec.reads if read not in wanted
     }
-    files = {name: digest_files(settings, files_of(spec, task.entries)) for name, spec in wanted.items()}
+    files = {name: digest_files(settings, dataset, files_of(spec, task.entries)) for name, spec in wanted.items()}
     places = {name: place_of(settings, task.split, name) for name in wanted}
     before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
     start = task.shard * settings.shard_images
@@ -153,7 +157,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         memory = peak_memory()
         results = work(shard)
     for name, spec in wanted.items():  # what was read must be what the commit will say
-        if changed := files[name].items() ^ digest_files(settings, files_of(spec, task.entries)).items():
+        if changed := files[name].items() ^ digest_files(settings, dataset, files_of(spec, task.entries)).items():
             raise VanishedError(f"{min(path for path, _ in changed)} changed or went away while it was read")
     run = {
         **environment(),
@@ -169,7 +173,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         for name, spec in wanted.items():
             place, folder = places[name], column_dir(settings.store_path, places[name])
             meta, found = task.begin.get(name, (read_column(folder), None))
-            if meta is None or meta.fingerprint != wanted_fingerprint(settings, name):
+            if meta is None or meta.fingerprint != wanted_fingerprint(settings, dataset, name):
                 raise ConflictError(
                     f"{place}: another run began it with other parameters; stop it, then run this again"
                 )
@@ -200,7 +204,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
 class ShardSource:
     """Reads the committed upstream shards that a shard is computed from."""
 
-    def __init__(self, settings: Settings, split: str, shard: int) -> None:
+    def __init__(self, settings: Settings, split: SplitRef, shard: int) -> None:
         self.settings = settings
         self.split = split
         self.shard = shard
@@ -219,7 +223,8 @@ class ShardSource:
             commit = read_commit(column_dir(self.settings.store_path, place), shard)
             if commit is None:
                 raise IncompleteColumnError(f"{place}: shard {shard} is not computed", place=place, shard=shard)
-            if commit.place != place or commit.fingerprint != wanted_fingerprint(self.settings, column):
+            dataset = None if is_reduced(self.settings, column) else self.split.dataset
+            if commit.place != place or commit.fingerprint != wanted_fingerprint(self.settings, dataset, column):
                 raise IncompleteColumnError(
                     f"{place}: shard {commit.shard} is of {commit.place} with fingerprint {commit.fingerprint[:12]}, not of the "
                     "parameters asked for",
@@ -253,7 +258,7 @@ class ShardSource:
 
     def pixels(self) -> Iterator[Pixels | None]:
         """The shard's images, ``run.prefetch`` of them decoded ahead in threads; None where the index says not ok."""
-        root, digests = ROOT / self.settings.index.root, digests_in(ROOT / self.settings.run.cache_dir)
+        root, digests = self.settings.root(self.split.dataset), digests_in(ROOT / self.settings.run.cache_dir)
         rows = self.rows("images")
 
         def decode(row: dict[str, Any]) -> Pixels | None:
@@ -264,10 +269,10 @@ class ShardSource:
                 raise VanishedError(f"{row['path']} is gone, and was there when this run began")
             if found != row["sha256"]:
                 raise IncompleteColumnError(
-                    f"{row['path']} changed since it was indexed; run: python cli.py index --split {self.split}"
+                    f"{row['path']} changed since it was indexed; run: python cli.py index {self.settings.options(self.split)}"
                 )
             try:
-                return read_image(inside(root, row["path"]), self.settings.index.max_pixels)
+                return read_image(inside(root, row["path"]), self.settings.data[self.split.dataset].max_pixels)
             except ImageFailure as error:  # the same bytes were read when it was indexed
                 raise VanishedError(f"{row['path']} changed while it was read: {error}") from error
 

@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.config import ROOT, InputError, Settings
+from pipeline.config import InputError, Settings
 from pipeline.look import Look
 from pipeline.plan import DONE, ColumnPlan, known_sources, place_of
 from stages.base import Entry
+from stages.names import SplitRef
 from store.format.schema import OK
 
 
 def require_images(
-    look: Look, stage: str, split: str, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]
+    look: Look, stage: str, split: SplitRef, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]
 ) -> None:
     """Find image files that are not there, before any work begins; what goes away later is no error of the input.
 
@@ -25,7 +26,7 @@ def require_images(
     if stage not in ("masks", "embed") or not todo:
         return
     settings, place = look.settings, place_of(look.settings, split, "images")
-    known, root = known_sources(settings, split), ROOT / settings.index.root
+    known, root = known_sources(settings, split), settings.root(split.dataset)
     done = [
         shard for shard in range(plans[0].meta.shards) if shard not in todo and plans[0].shards[shard].state == DONE
     ]
@@ -36,17 +37,17 @@ def require_images(
             if status == OK and not (root / path).is_file():
                 raise InputError(
                     f"{path} changed since it was indexed: no such file in {root}; bring it back, or run: "
-                    f"python cli.py index --split {split}"
+                    f"python cli.py index {settings.options(split)}"
                 )
 
 
-def unread_files(settings: Settings, split: str, entries: Sequence[Entry]) -> dict[str, int]:
+def unread_files(settings: Settings, split: SplitRef, entries: Sequence[Entry]) -> dict[str, int]:
     """Kind of file (its suffix) in the split's folder that no entry is made from -> how many; hidden files are not counted."""
-    folder = ROOT / settings.index.root / split
+    folder = settings.root(split.dataset) / split.split
     if not folder.is_dir():
         return {}
     read = {path for entry in entries for path in (entry.source.path, *entry.source.annotations)}
     with os.scandir(folder) as found:
-        rest = [file for file in found if not file.name.startswith(".") and f"{split}/{file.name}" not in read]
+        rest = [file for file in found if not file.name.startswith(".") and f"{split.split}/{file.name}" not in read]
     kinds = ("folder" if file.is_dir() else Path(file.name).suffix or "no suffix" for file in rest)
     return dict(sorted(Counter(kinds).items()))

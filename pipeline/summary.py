@@ -13,14 +13,14 @@ from pipeline.config import ROOT, Settings
 from pipeline.errors import DONE, FAILURES, as_given
 from pipeline.graph import EXTRACTED
 from pipeline.tally import StageSummary
-from store.storage.files import make_folder
+from store.storage.files import make_folder, publish, temporary_file
 
 
 def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool = False) -> int:
     """Print a line a stage and split, write the metrics, return the exit code."""
     code = DONE
     for summary in summaries:
-        print(as_given(_plan_line(summary)) if dry_run else _line(summary))
+        print(as_given(_plan_line(settings, summary)) if dry_run else _line(summary))
         for reason, count in sorted(summary.failed.items()):
             print(f"  failed: {count} x {reason}", file=sys.stderr)
         for line in _remarks(summary):
@@ -55,14 +55,18 @@ NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing")
 
 
 def write_metrics(settings: Settings, summary: StageSummary) -> None:
-    """Write what went in, what came out, what failed and why.
+    """``<report_dir>/metrics/<stage>/<dataset>/<split>.json``: what went in, what came out, what failed and why.
 
-    The file is ``<report_dir>/<dataset>/metrics/<stage>-<split>.json``; of a stage that reduces splits, ``<stage>.json`` there.
+    Of a stage that reduces splits, ``metrics/<stage>.json``. It changes with the columns, whose digests are in it: of DVC's
+    stages, those that read all data sets depend on these files.
     """
-    folder = report_folder(settings) / "metrics"
-    make_folder(folder)
+    make_folder(metrics_folder(settings) / "evaluate")  # a dependency also where nothing is trained
     values = {key: value for key, value in asdict(summary).items() if key not in NO_METRICS}
-    write_report_file(folder / f"{_what(summary).replace(' ', '-')}.json", values)
+    split = summary.split
+    folder = metrics_folder(settings) if split is None else metrics_folder(settings) / summary.stage / split.dataset
+    make_folder(folder)
+    name = summary.stage if split is None else split.split
+    write_report_file(folder / f"{name}.json", {**values, "split": None if split is None else str(split)})
 
 
 def _what(summary: StageSummary) -> str:
@@ -70,15 +74,21 @@ def _what(summary: StageSummary) -> str:
     return summary.stage if summary.split is None else f"{summary.stage} {summary.split}"
 
 
-def report_folder(settings: Settings) -> Path:
-    """Where metrics and pictures of the data set are: no two data sets share a file."""
-    return ROOT / settings.run.report_dir / settings.dataset
+def metrics_folder(settings: Settings) -> Path:
+    """Where metrics are, by stage and data set."""
+    return ROOT / settings.run.report_dir / "metrics"
+
+
+def report_folder(settings: Settings, dataset: str) -> Path:
+    """Where pages and pictures of a data set are: no two data sets share a file."""
+    return ROOT / settings.run.report_dir / dataset
 
 
 def write_report_file(path: Path, values: Any) -> None:
     """Write JSON as a new file: the old one may be a link into DVC's cache, whose bytes must stay."""
-    path.unlink(missing_ok=True)
-    path.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    data = (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+    with temporary_file(path.parent, [data]) as (temporary, _, _):
+        publish(temporary, path)
 
 
 def _line(summary: StageSummary) -> str:
@@ -89,7 +99,7 @@ def _line(summary: StageSummary) -> str:
     return f"{_what(summary)}: {work}; {images}{entries}"
 
 
-def _plan_line(summary: StageSummary) -> str:
+def _plan_line(settings: Settings, summary: StageSummary) -> str:
     if not summary.todo:
         return f"{_what(summary)}: up to date"
     lines = [
@@ -97,24 +107,23 @@ def _plan_line(summary: StageSummary) -> str:
         + (name if summary.split is None else f"{len(shards)} of {summary.shards} shards of {name}")
         for name, shards in summary.todo.items()
     ]
-    if summary.stage not in EXTRACTED:
-        return "\n".join(lines if summary.estimate is None else [*lines, f"  {_cost(summary)}"])
+    if summary.stage not in EXTRACTED or summary.split is None:
+        return "\n".join(lines if summary.estimate is None else [*lines, f"  {_cost('', summary)}"])
+    where = f"{settings.options(summary.split)} --stage {summary.stage}"
     lines += [
-        f"  would replace {line}; this takes --replace: python cli.py extract --split {summary.split} --stage {summary.stage} "
-        "--replace"
+        f"  would replace {line}; this takes --replace: python cli.py extract {where} --replace"
         for line in summary.replaces
     ]
     lines += [f"  weights are missing: {line}" for line in summary.missing]
-    return "\n".join([*lines, f"  {_cost(summary)}"])
+    return "\n".join([*lines, f"  {_cost(where, summary)}"])
 
 
-def _cost(summary: StageSummary) -> str:
+def _cost(where: str, summary: StageSummary) -> str:
     found = summary.estimate
     if found is None:
         return (
             "how long is not known, as nothing like it was computed yet; to measure it on a first shard, which is kept: "
-            f"python cli.py extract --split {summary.split} --stage {summary.stage} --limit 1"
-            + (" --replace" if summary.replaces else "")
+            f"python cli.py extract {where} --limit 1" + (" --replace" if summary.replaces else "")
         )
     minutes, seconds = divmod(round(found.seconds), 60)
     hours, minutes = divmod(minutes, 60)

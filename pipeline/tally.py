@@ -11,9 +11,11 @@ from pipeline.graph import is_reduced
 from pipeline.look import Look
 from pipeline.plan import DONE, ColumnPlan, place_of
 from pipeline.sources import unread_files
+from stages.names import SplitRef
 from store.format.column import Commit
 from store.format.schema import ABSENT, FAILED, OK
 from store.format.shard import read_log
+from store.storage.files import digest
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,13 @@ class StageSummary:
 
     ``vectors``: column -> vectors or entries; of a reduced column, those that were reduced. ``failed``: ``column: reason`` ->
     images, and ``failed_images`` how many images that is, each counted once. Images that failed in an upstream column were
-    counted there. ``absent``: images without annotation. ``notes``: ``column: note`` -> how often. ``unread``: of the
-    index, kind of file in the split's folder that it does not read -> how many. ``replaces`` and
-    ``missing``: of a dry run, which finished shards would be replaced, and which weights are not here.
+    counted there. ``absent``: images without annotation. ``notes``: ``column: note`` -> how often. ``columns``: column ->
+    digest of what its shards hold. ``unread``: of the index, kind of file in the split's folder that it does not read -> how
+    many. ``replaces`` and ``missing``: of a dry run, which finished shards would be replaced, and which weights are not here.
     """
 
     stage: str
-    split: str | None
+    split: SplitRef | None
     images: int
     shards: int
     computed: int
@@ -37,6 +39,7 @@ class StageSummary:
     failed: Mapping[str, int]
     failed_images: int
     seconds: float
+    columns: Mapping[str, str] = field(default_factory=dict)
     absent: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
@@ -49,7 +52,7 @@ class StageSummary:
 def tally(
     look: Look,
     stage: str,
-    split: str | None,
+    split: SplitRef | None,
     plans: Sequence[ColumnPlan],
     reach: int,
     todo: Mapping[int, list[str]],
@@ -62,11 +65,14 @@ def tally(
     images_absent: set[tuple[int, int]] = set()
     notes: Counter[str] = Counter()
     seconds: dict[int, float] = defaultdict(float)
+    contents: dict[str, list[str]] = {}
     for plan in plans:
+        contents[plan.spec.name] = [plan.meta.fingerprint]
         for shard in range(reach):
             commit = look.records.commit(plan.place, shard)
             if commit is None or commit.fingerprint != plan.meta.fingerprint:
                 continue
+            contents[plan.spec.name].append(commit.content)
             vectors[plan.spec.name] += vectors_of(plan, commit)
             omitted[plan.spec.name] += commit.omitted
             seconds[shard] = max(seconds[shard], float(read_log(plan.folder, commit).get("seconds", 0)))
@@ -91,6 +97,7 @@ def tally(
         dict(failed),
         len(images_failed),
         round(sum(seconds.values()), 1),
+        {name: digest(found) for name, found in contents.items()},
         len(images_absent),
         dict(notes),
         unread_files(look.settings, split, plans[0].entries) if stage == "index" and split and plans else {},
@@ -103,7 +110,7 @@ def vectors_of(plan: ColumnPlan, commit: Commit) -> int:
     return sum(commit.counts) if plan.spec.over is None else int(commit.extra["count"])
 
 
-def own_failures(look: Look, plan: ColumnPlan, split: str | None, commit: Commit) -> dict[int, str]:
+def own_failures(look: Look, plan: ColumnPlan, split: SplitRef | None, commit: Commit) -> dict[int, str]:
     """Position in the shard -> reason, of the images that failed in this column and in none that it reads."""
     upstream = set()
     for name in plan.spec.reads:
@@ -117,7 +124,7 @@ def own_failures(look: Look, plan: ColumnPlan, split: str | None, commit: Commit
     }
 
 
-def has_failures(look: Look, plan: ColumnPlan, split: str, shard: int) -> bool:
+def has_failures(look: Look, plan: ColumnPlan, split: SplitRef, shard: int) -> bool:
     """Whether a done shard holds images that failed in this column itself."""
     if plan.shards[shard].state != DONE:
         return False

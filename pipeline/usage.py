@@ -13,8 +13,8 @@ from typer.core import TyperGroup
 _EVERYWHERE = {"--set": True, "--params": True, "--debug": False}
 """Options of every verb -> whether they take a value."""
 _SECTIONS = {
-    "index": ("index",),
-    "extract": ("proposers", "embed", "match"),
+    "index": ("data",),
+    "extract": ("proposers", "embed"),
     "normalize": ("means", "report"),
     "train": ("train",),
     "evaluate": ("train",),
@@ -49,6 +49,18 @@ def in_front(arguments: Sequence[str]) -> list[str]:
         if _EVERYWHERE[name] and not equals and left:
             front.append(left.pop(0))
     return front + rest
+
+
+def part_of(text: str | None) -> tuple[int, int] | None:
+    """``(i, n)`` of ``--part i/n``; InputError where it is not that."""
+    from pipeline.config import InputError
+
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise InputError(f"--part: found {text!r}, expected I/N with I from 0 to N - 1, e.g. 0/4, 1/4, 2/4 and 3/4")
+    return int(number), int(count)
 
 
 def check_setting(setting: str, predictions: Path | None, with_controls: bool) -> None:

@@ -16,7 +16,7 @@ from stages.datasets import DATASETS
 from stages.datasets.base import Annotation, DatasetError, Source
 from stages.digests import Digests, digests_in
 from stages.images import LOST_LINK, ImageFailure, check_inside, inside, picture_size
-from stages.params import Sections
+from stages.params import DataParams, Sections
 from stages.threads import cores, in_threads
 from store import rle
 from store.format import schema
@@ -36,9 +36,8 @@ _Found = tuple[Annotation, dict[str, Any]]
 
 def columns(params: Sections) -> list[ColumnSpec]:
     """The three tables of a split."""
-    index = params.index
-    pixels = {"max_pixels": index.max_pixels}
-    annotated = {"format": index.format, **reading(params)}
+    pixels = {"max_pixels": params.data.max_pixels}
+    annotated = {"format": params.data.format, **reading(params.data)}
     return [
         ColumnSpec("images", "index", (), pixels, VERSION, schema=schema.IMAGES, files="images"),
         ColumnSpec(
@@ -62,10 +61,9 @@ def columns(params: Sections) -> list[ColumnSpec]:
     ]
 
 
-def reading(params: Sections) -> dict[str, Any]:
+def reading(data: DataParams) -> dict[str, Any]:
     """Options of a loader's functions, those that are not at their default."""
-    encoding = params.index.encoding
-    return {} if encoding is None else {"encoding": encoding}
+    return {} if data.encoding is None else {"encoding": data.encoding}
 
 
 def order(known: Sequence[tuple[str, str]], listed: Sequence[Source]) -> list[Entry]:
@@ -94,7 +92,7 @@ def order(known: Sequence[tuple[str, str]], listed: Sequence[Source]) -> list[En
 
 
 def source_files(entry: Entry, files: str) -> tuple[str, ...]:
-    """The files a row of ``images`` (or of the two ``annotations`` tables) is made from, relative to index.root."""
+    """The files a row of ``images`` (or of the two ``annotations`` tables) is made from, relative to the data set's root."""
     if entry.removed:
         return ()
     return (entry.source.path,) if files == "images" else entry.source.annotations
@@ -155,9 +153,9 @@ def _source(root: Path, path: str) -> os.stat_result | str:
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
     """Return the function that indexes a shard."""
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
-    loader = DATASETS[params.index.format]
-    folder = root / params.index.root
-    annotate = partial(loader.annotate, folder, **reading(params))
+    loader = DATASETS[params.data.format]
+    folder = root / params.data.root
+    annotate = partial(loader.annotate, folder, **reading(params.data))
     digests = digests_in(root / params.run.cache_dir)
     threads = min(cores(), params.run.prefetch)
 
@@ -168,7 +166,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
 
         def read(number: int) -> tuple[dict[str, Any], _Found | ImageFailure | None]:
             entry = shard.entries[number]
-            image = upstream[number] or image_row(folder, entry, params.index.max_pixels, digests)
+            image = upstream[number] or image_row(folder, entry, params.data.max_pixels, digests)
             return image, _annotated(annotate, entry, image) if questions else None
 
         done = in_threads(read, range(len(shard.indices)), threads, params.run.prefetch)

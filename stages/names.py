@@ -1,9 +1,27 @@
-"""Names that a person typed, and those that there are."""
+"""Names that a person typed, and those that there are; and the name of a split."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
+
+
+@dataclass(frozen=True, order=True)
+class SplitRef:
+    """A split of a data set; as text ``demo/val``."""
+
+    dataset: str
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.split}"
+
+    @classmethod
+    def of(cls, text: str) -> SplitRef:
+        """The split that a text such as ``demo/val`` names."""
+        dataset, _, split = text.partition("/")
+        return cls(dataset, split)
 
 
 def did_you_mean(found: str, choices: Iterable[str], cutoff: float = 0.6) -> str:

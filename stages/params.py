@@ -1,4 +1,7 @@
-"""One frozen parameter model a stage. Defaults live in ``params.yaml``; a field that few people set has one here.
+"""One frozen parameter model per stage, with the defaults; a params file says only what differs.
+
+A default of a field that decides bytes never changes once it is released, and a new field is left out of identities while it has
+its default, which means the old behaviour.
 
 Fields that only say *how* work is done are in :class:`RunParams` and belong to no fingerprint.
 """
@@ -8,9 +11,11 @@ from __future__ import annotations
 import codecs
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from stages.datasets import DATASETS
 from stages.fields import AtOnce, Key, Name, Params, Precision
+from stages.names import did_you_mean
 from stages.proposers import AnyProposer
 
 
@@ -20,18 +25,36 @@ def _multiple_of_16(value: int) -> int:
     return value
 
 
-class IndexParams(Params):
-    """Data set -> images, instances, targets."""
+def _known_format(name: str) -> str:
+    if name not in DATASETS:
+        raise ValueError(f"found {name!r}, expected one of {', '.join(DATASETS)}{did_you_mean(name, DATASETS)}")
+    return name
 
-    format: Literal["reasonseg"]
+
+class DataParams(Params):
+    """One data set, an entry of section data: data set -> images, instances, targets."""
+
+    format: Annotated[str, AfterValidator(_known_format)]
     """Annotation format of the data set."""
+    images: Key
+    """The data set that holds the image files: its own name where they are its own."""
     root: str
     """Folder of the data set. Belongs to no fingerprint: the files' checksums do."""
-    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)]
-    """Images with more pixels than this are failed rows, before anything is decoded. Pillow's own guard is the most."""
+    splits: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Splits of the data set."""
     encoding: str | None = None
     """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, for files whose every byte beyond ASCII
     stands alone."""
+    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)] = 89_478_485
+    """Images with more pixels than this are failed rows, before anything is decoded. The default, Pillow's own guard, is the
+    most."""
+
+    @field_validator("splits")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"a split stands twice in {list(value)}")
+        return value
 
     @field_validator("encoding")
     @classmethod
@@ -48,16 +71,16 @@ class IndexParams(Params):
 class EmbedParams(Params):
     """Encoders, by name (stages/encoders)."""
 
-    mask_encoders: tuple[Name, ...]
-    """Encoders that give a vector a mask, for proposals and instances alike."""
-    image_encoders: tuple[Name, ...]
-    """Encoders that give patch tokens an image."""
-    precision: Precision
+    mask_encoders: tuple[Name, ...] = ("alphaclip_vit_b16", "alphaclip_vit_b16_mask_only", "dinov2_vitl14", "sam_vit_h")
+    """Encoders that give one vector per mask, for proposals and instances alike."""
+    image_encoders: tuple[Name, ...] = ("clip_vit_l14", "clip_vit_l14_336")
+    """Encoders that give patch tokens of the whole image."""
+    precision: Precision = "float32"
     """Of the encoders' matrix products, SAM's image encoder for ``sam_features`` among them. Vectors are stored in float16
     whatever it is."""
-    max_masks: Annotated[int, Field(ge=16)]
+    max_masks: Annotated[int, Field(ge=16)] = 64
     """K_max: the largest masks of an image that get an embedding (a multiple of 16); all are kept in the table."""
-    max_instances: Annotated[int, Field(ge=16)]
+    max_instances: Annotated[int, Field(ge=16)] = 32
     """G_max: the instances of an image that get an embedding (a multiple of 16); all are kept in the table."""
     sam_features: tuple[Name, ...] = ()
     """SAM models whose embedding of the whole image is stored, which LISA and SAM pooling read. A proposer of the same model and
@@ -69,8 +92,8 @@ class EmbedParams(Params):
 class MeanParams(Params):
     """One train mean and what is centred on it; its name stands in their columns."""
 
-    train: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Splits whose masks and instances make the mean."""
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Splits whose masks and instances make the mean, as demo/train; of an only data set train will do."""
 
 
 class ReportParams(Params):
@@ -80,53 +103,65 @@ class ReportParams(Params):
     """Mask embeddings per split, spread evenly, in the similarity report of ``normalize``."""
 
 
+class EvaluateParams(Params):
+    """What trained systems are asked."""
+
+    splits: tuple[str, ...] = ()
+    """Splits that evaluate and report take where the command names none, as demo/test; default: the last one of each data set."""
+
+
 class RunParams(Params):
     """How work is done. Belongs to no fingerprint; recorded in the commit."""
 
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
-    executor: Literal["local", "dask"]
+    executor: Literal["local", "dask"] = "local"
     """In this process, or on dask.distributed."""
-    scheduler: str
+    scheduler: str = ""
     """Address of a Dask scheduler; empty: a LocalCluster on this machine."""
-    workers: Annotated[int, Field(ge=1)]
+    workers: Annotated[int, Field(ge=1)] = 1
     """Processes of the LocalCluster."""
     worker_timeout_s: Annotated[float, Field(ge=0)] = 600
     """Without any worker that can be used for this long, a command on Dask ends with exit code 75."""
-    threads: Annotated[int, Field(ge=0)]
-    """torch threads a process; 0: torch's own choice."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """torch threads per process; 0: torch's own choice."""
     points_per_batch: AtOnce = None
     """SAM prompts decoded together; null: 64, as SAM's own generator. Halved where memory runs out."""
     masks_per_batch: AtOnce = None
     """Masks embedded together; null: 64. Halved where memory runs out."""
     images_per_batch: AtOnce = None
     """Images whose masks are embedded together; null: 1 on a processor, 8 on a GPU."""
-    prefetch: Annotated[int, Field(ge=0)]
+    prefetch: Annotated[int, Field(ge=0)] = 4
     """Images decoded ahead, in threads; 0: none. ``index`` also reads annotations in them, on every core it may use."""
-    weights_dir: str
+    weights_dir: str = "data/weights"
     """Folder of fetched checkpoints."""
-    train_dir: str
+    train_dir: str = "data/train"
     """Folder of trained systems and their predictions."""
-    report_dir: str
+    report_dir: str = "data/report"
     """Folder of metrics and pictures."""
     cache_dir: str = "data/cache"
     """Folder of what is known of source files, so that they are not read again. It may be removed at any time."""
-    max_failures: Annotated[int, Field(ge=0)]
+    max_failures: Annotated[int, Field(ge=0)] = 0
     """More failed images than this end a run with exit code 1."""
 
 
-class Sections(Params):
-    """The sections that decide what is computed, and ``run``."""
+class Shared(Params):
+    """The sections that are the same for all data sets: those that decide what is computed, and ``run``."""
 
-    index: IndexParams
-    """Section index."""
     proposers: dict[Key, AnyProposer] = Field(default_factory=dict)
     """Generators of masks by name: ``{kind: ..., its own options}``, and without ``kind`` SAM's everything mode."""
-    embed: EmbedParams
+    embed: EmbedParams = EmbedParams()
     """Section embed."""
-    means: dict[Name, MeanParams]
+    means: dict[Key, MeanParams] = Field(default_factory=dict)
     """Train means by name. Embeddings are centred on each of them."""
     report: ReportParams = ReportParams()
     """Section report."""
-    run: RunParams
+    run: RunParams = RunParams()
     """Section run."""
+
+
+class Sections(Shared):
+    """What a stage sees: its parameters, and those of the data set that it works on."""
+
+    data: DataParams
+    """The entry of section data."""

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import InputError, Settings
-from pipeline.summary import report_folder, write_report_file
+from pipeline.summary import metrics_folder, report_folder, write_report_file
 from stages.evaluate.cases import OF_CHOICES, without_annotation
 from stages.evaluate.gsva import PROTOCOL, counts_false_alarms
 from stages.evaluate.imported import import_predictions
 from stages.evaluate.published import MARK, datasets, published
 from stages.evaluate.score import BASELINE_NAMES, MISSING, PROTOCOLS, score
 from stages.evaluate.tables import as_json, as_markdown, as_text, summarise
+from stages.names import SplitRef
 from stages.predictions import Meta, Prediction, PredictionError, read
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
@@ -32,7 +33,7 @@ SHOWN = 10
 
 def evaluate_command(
     settings: Settings,
-    split: str,
+    split: SplitRef,
     predictions_path: Path,
     missing: str = "error",
     beside: Sequence[Path] = (),
@@ -58,7 +59,6 @@ def evaluate_command(
         InputError: there are no such predictions, they are malformed, or not for this split, or the split has no questions.
         StoreError: the split is not in the store, or unfinished.
     """
-    settings.check_split(split)
     check_options(missing, protocol, threshold)
     if not predictions_path.exists():
         raise InputError(f"--predictions: no such file or folder: {predictions_path}")
@@ -67,9 +67,7 @@ def evaluate_command(
     unasked: dict[str, int] = {}
     how: dict[str, Any] = {"threshold": threshold, "protocol": protocol, "unasked": unasked}
     try:
-        loaded = [
-            load_predictions(path, opened, settings.dataset, split, **how) for path in (predictions_path, *beside)
-        ]
+        loaded = [load_predictions(path, opened, split, **how) for path in (predictions_path, *beside)]
         named = _with_names_of_their_own(loaded)
         (system, meta, predictions), *others = named
         scores = score(
@@ -88,22 +86,22 @@ def evaluate_command(
     except PredictionError as error:
         raise InputError(str(error)) from error
     results = summarise(scores.systems, RESAMPLES, SEED)
-    quoted = [] if protocol else published(settings.dataset, split)
+    quoted = [] if protocol else published(split.dataset, split.split)
     count = len(scores.systems[system])
     if not count:
         raise InputError(
-            f"{settings.dataset}/{split} has no questions to score: its {len(opened)} images failed or have no annotation; "
-            f"{settings.command('info', '--split', split)} says which"
+            f"{split} has no questions to score: its {len(opened)} images failed or have no annotation; "
+            f"{settings.command('info', *settings.words(split))} says which"
         )
     of_proposer = "" if without_masks or proposer is None else f" of {proposer}"
     lines = [
-        f"# {as_text(system)} on {as_text(settings.dataset)}, {split}" + f", protocol {protocol}" * bool(protocol),
+        f"# {as_text(system)} on {as_text(split.dataset)}, {split.split}" + f", protocol {protocol}" * bool(protocol),
         "",
         f"{count} questions, {meta.mode.replace('_', '-')}, candidates: {meta.setting}{of_proposer}. In percent, "
         "with 95 % bootstrap intervals over images. Oracles know the answer; what a system does not say is left blank.",
         "",
     ]
-    lines += [_about_gsva(settings.dataset)] * (protocol == PROTOCOL)
+    lines += [_about_gsva(split.dataset)] * (protocol == PROTOCOL)
     lines += [f"- The masks of PNGs: grey values of at least {threshold}."] * (threshold is not None)
     lines += [f"- {scores.missing} of them had no prediction and count as rejected."] * bool(scores.missing)
     for image_id, number in scores.unasked.items():
@@ -129,8 +127,8 @@ def evaluate_command(
     markdown = "\n".join([*lines, "", as_markdown(results, quoted)])
     figures = {
         "system": system,
-        "dataset": settings.dataset,
-        "split": split,
+        "dataset": split.dataset,
+        "split": split.split,
         "mode": meta.mode,
         "setting": meta.setting,
         "proposer": None if without_masks else proposer,
@@ -149,10 +147,13 @@ def evaluate_command(
 
 
 def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -> Path:
-    """Write figures (a DVC metric) and table below ``<report_dir>/<dataset>/evaluate/<system>``; return the table's path."""
-    page: Path = report_folder(settings) / "evaluate" / figures["system"] / f"{figures['split']}.md"
-    make_folder(page.parent)
-    write_report_file(page.with_suffix(".json"), figures)
+    """Write the table to ``<report_dir>/<dataset>/evaluate/<system>``, and the figures, DVC's metrics; return the table's path."""
+    dataset, system, split = figures["dataset"], figures["system"], figures["split"]
+    page: Path = report_folder(settings, dataset) / "evaluate" / system / f"{split}.md"
+    numbers = metrics_folder(settings) / "evaluate" / system / dataset / f"{split}.json"
+    for path in (page, numbers):
+        make_folder(path.parent)
+    write_report_file(numbers, figures)
     page.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
     page.write_text(markdown + "\n", encoding="utf-8")
     return page
@@ -161,8 +162,7 @@ def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -
 def load_predictions(
     path: Path,
     opened: Split,
-    dataset: str,
-    split: str,
+    split: SplitRef,
     threshold: int | None = None,
     protocol: str | None = None,
     unasked: dict[str, int] | None = None,
@@ -174,12 +174,12 @@ def load_predictions(
     if path.suffix.lower() != ".parquet":
         found = import_predictions(path, opened, threshold=threshold, protocol=protocol, unasked=unasked)
         # Nobody's system gets the answer in its input, unless it says so.
-        return Meta(_name_of(path), dataset, split), found
+        return Meta(_name_of(path), split.dataset, split.split), found
     if threshold is not None:
         raise PredictionError(f"{path}: --threshold is for a folder of PNGs, found a file")
     meta, predictions = read(path)
-    if (meta.dataset, meta.split) != (dataset, split):
-        raise PredictionError(f"{path}: predictions are for {meta.dataset}/{meta.split}, expected {dataset}/{split}")
+    if (meta.dataset, meta.split) != (split.dataset, split.split):
+        raise PredictionError(f"{path}: predictions are for {meta.dataset}/{meta.split}, expected {split}")
     if not predictions:
         raise PredictionError(f"{path}: found no prediction in it")
     return meta, predictions
@@ -213,9 +213,9 @@ def _proposer(settings: Settings, paths: Sequence[Path]) -> str | None:
     return next(iter(found), settings.proposer)
 
 
-def _open(settings: Settings, split: str, proposer: str | None) -> tuple[Split, str]:
+def _open(settings: Settings, split: SplitRef, proposer: str | None) -> tuple[Split, str]:
     """The split, with the columns of choices where they can be had, or why they cannot."""
-    place = settings.store_path, settings.dataset, split
+    place = settings.store_path, split.dataset, split.split
     try:
         return open_split(*place, columns=[*COLUMNS, *OF_CHOICES], proposer=proposer), ""
     except DamagedStoreError:

@@ -7,29 +7,30 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.config import InputError, Settings
-from pipeline.graph import specs
+from pipeline.graph import all_specs
 from pipeline.look import Look
 from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_reduction, plan_split
 from pipeline.preflight import missing_weights
 from pipeline.tally import vectors_of
+from stages.names import SplitRef
 from store.format.layout import find_columns, find_splits, what_exists
 from store.format.schema import ABSENT
 from store.storage.listing import folders, is_folder
 
 
-def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
+def describe(settings: Settings, splits: tuple[SplitRef, ...]) -> dict[str, Any]:
     """The store as a JSON value: per split its columns, per column shards by state, images by status, bytes and reasons."""
-    known = specs(settings)  # unknown models are the settings' fault, not the store's
+    known = all_specs(settings)  # unknown models are the settings' fault, not the store's
     store = settings.store_path
     if not is_folder(store) and any(map(find_splits, folders(store.parent))):
         raise InputError(
             f"store: {what_exists(store)}; name one of them as the store in the params, or index into a new one"
         )
-    found: dict[str, Any] = {"store": settings.store, "dataset": settings.dataset, "splits": {}, "means": {}}
+    found: dict[str, Any] = {"store": settings.store, "splits": {}, "means": {}}
     look = Look(settings)
     for split in splits:
         entry: dict[str, Any] = {"columns": {}}
-        found["splits"][split] = entry
+        found["splits"][str(split)] = entry
         try:
             plans, remark = plan_split(settings, split, lenient=True, look=look)
         except InputError as error:
@@ -40,7 +41,7 @@ def describe(settings: Settings, splits: tuple[str, ...]) -> dict[str, Any]:
         entry["absent"] = entry["columns"]["targets"]["status"].get(ABSENT, 0)
         if remark:
             entry["remark"] = remark
-        others = set(find_columns(settings.store_path, settings.dataset, split)) - set(entry["columns"])
+        others = set(find_columns(settings.store_path, split.dataset, split.split)) - set(entry["columns"])
         if others:
             entry["not_in_params"] = sorted(others)
     means = plan_reduction(settings, "means", lenient=True, look=look)
@@ -83,7 +84,7 @@ def _column(look: Look, plan: ColumnPlan) -> dict[str, Any]:
 
 def as_text(found: dict[str, Any]) -> str:
     """The same for a person."""
-    lines = [f"store {found['store']}, data set {found['dataset']}"]
+    lines = [f"store {found['store']}"]
     for split, entry in found["splits"].items():
         without = f", {entry['absent']} of them without annotation" if entry.get("absent") else ""
         lines += ["", f"{split}: {entry.get('images', 0)} images{without}"]

@@ -19,6 +19,7 @@ from pipeline.summary import report_folder, write_report_file
 from pipeline.tally import StageSummary
 from stages.center import center
 from stages.means import Embedded, embedded, mean_column
+from stages.names import SplitRef
 from stages.report.choose import spread
 from stages.report.similarity import cosines, draw_heat_maps, mean_pairwise
 from stages.train.run_digest import column_digest
@@ -31,80 +32,94 @@ STAGES = ("means", "center")
 
 
 def run_normalize(
-    settings: Settings, executor: Executor, stages: Sequence[str] = STAGES, dry_run: bool = False
+    settings: Settings,
+    executor: Executor,
+    stages: Sequence[str] = STAGES,
+    splits: Sequence[SplitRef] | None = None,
+    dry_run: bool = False,
 ) -> list[StageSummary]:
     """Bring means and centred columns up to date, then write the report (with stage ``center``).
+
+    Args:
+        stages: ``means``, ``center``, or both.
+        splits: those to centre; default: all.
 
     Raises:
         InputError: embeddings of a split are not finished; the message names the command.
     """
+    splits = settings.splits if splits is None else splits
     if not dry_run:
-        _look_ahead(settings, stages)
+        _look_ahead(settings, stages, splits)
     summaries = []
     if "means" in stages:
         summaries.append(reduce_stage(settings, "means", executor, dry_run=dry_run))
     if "center" in stages:
         summaries += [
-            compute_stage(settings, "center", split, executor, dry_run=dry_run, replace=True)
-            for split in settings.splits
+            compute_stage(settings, "center", split, executor, dry_run=dry_run, replace=True) for split in splits
         ]
         if not dry_run:
-            write_report(settings)
+            write_report(settings, splits)
     return summaries
 
 
-def _look_ahead(settings: Settings, stages: Sequence[str]) -> None:
+def _look_ahead(settings: Settings, stages: Sequence[str], splits: Sequence[SplitRef]) -> None:
     """Before the first mean is written: the embeddings that it is taken over, those of every split, and permissions."""
     look = Look(settings)
     means = plan_reduction(settings, "means", look=look) if "means" in stages else []
     missing = [plan for plan in means if plan.todo]
     require_upstream(look, means, None, {0: [plan.spec.name for plan in means]})
     require_writable(*(plan.folder for plan in missing))
-    for split in settings.splits if "center" in stages else ():
+    for split in splits if "center" in stages else ():
         plans = plan_stages(settings, ("center",), split, look)
         names = [plan.spec.name for plan in plans]
         shards = range(max((plan.meta.shards for plan in plans), default=0))
         require_upstream(look, plans, split, dict.fromkeys(shards, names), [plan.spec.name for plan in means])
         require_writable(*(plan.folder for plan in plans if plan.todo or not plan.begun or missing))
     if "center" in stages:
-        require_writable(report_folder(settings))
+        require_writable(*(report_folder(settings, dataset) for dataset in dict.fromkeys(s.dataset for s in splits)))
 
 
-def write_report(settings: Settings) -> dict[str, Any]:
-    """Write ``normalize.json`` and ``similarity/<mean>/<split>-<encoder>.png`` below the report's folder of the data set.
+def write_report(settings: Settings, splits: Sequence[SplitRef]) -> dict[str, Any]:
+    """Write ``normalize.json`` and ``similarity/<mean>/<split>-<encoder>.png`` below the report's folder of each data set.
 
     Returns:
-        The figures by mean, encoder and split, with digests of the mean and the embeddings that they are of
+        By data set the figures by mean, encoder and split, with digests of the mean and the embeddings that they are of
         (:func:`pictured`).
     """
+    return {name: _write_report(settings, name) for name in dict.fromkeys(split.dataset for split in splits)}
+
+
+def _write_report(settings: Settings, dataset: str) -> dict[str, Any]:
+    folder = report_folder(settings, dataset)
     figures: dict[str, Any] = {}
     for mean in settings.means:
-        for own in embedded(settings):
-            figures.setdefault(mean, {})[own.name] = _figures(settings, mean, own)
-    make_folder(report_folder(settings) / "similarity")
-    write_report_file(report_folder(settings) / "normalize.json", figures)
+        for own in embedded(settings.of(dataset)):
+            figures.setdefault(mean, {})[own.name] = _figures(settings, dataset, mean, own)
+    make_folder(folder / "similarity")
+    write_report_file(folder / "normalize.json", figures)
     return figures
 
 
-def _figures(settings: Settings, mean: str, own: Embedded) -> dict[str, Any]:
-    """The mean's figures and those of each split; draws the heat maps."""
+def _figures(settings: Settings, dataset: str, mean: str, own: Embedded) -> dict[str, Any]:
+    """The mean's figures and those of each split of a data set; draws the heat maps."""
     column = open_mean(settings, mean_column(mean, own.name))
     (commit,) = column.commits
     assert commit is not None
     found: dict[str, Any] = {"vectors": commit.extra["count"], "norm": round(commit.extra["norm"], 6)}
-    for split in settings.splits:
+    for split in settings.select(data=[dataset]):
         vectors = sampled_vectors(settings, split, own.masks.name)
         if len(vectors) < 2:
-            found[split] = {"vectors": len(vectors)}
+            found[split.split] = {"vectors": len(vectors)}
             continue
         before, after = cosines(vectors), cosines(center(vectors, column.array(0)))
-        found[split] = {
+        found[split.split] = {
             "before": round(mean_pairwise(before), 4),
             "after": round(mean_pairwise(after), 4),
             "of": pictured(settings, split, mean, own),
         }
-        title = f"{settings.dataset} {split}, {own.name}, mean {mean}: {len(vectors)} mask embeddings"
-        draw_heat_maps(before, after, title, report_folder(settings) / heat_map(mean, split, own.name))
+        title = f"{dataset} {split.split}, {own.name}, mean {mean}: {len(vectors)} mask embeddings"
+        place = report_folder(settings, dataset) / heat_map(mean, split.split, own.name)
+        draw_heat_maps(before, after, title, place)
     return found
 
 
@@ -121,20 +136,20 @@ def open_mean(settings: Settings, column: str) -> Column:
         InputError: it is the mean of embeddings with another fingerprint than the settings'.
     """
     found = open_column(settings.store_path, place_of(settings, None, column))
-    if found.meta.fingerprint != wanted_fingerprint(settings, column):
+    if found.meta.fingerprint != wanted_fingerprint(settings, None, column):
         raise InputError(
             f"{column} is the mean of other embeddings ({found.meta.fingerprint[:12]}); run: python cli.py normalize"
         )
     return found
 
 
-def pictured(settings: Settings, split: str, mean: str, own: Embedded) -> list[str]:
+def pictured(settings: Settings, split: SplitRef, mean: str, own: Embedded) -> list[str]:
     """Digests of the embeddings and the mean that a heat map is of."""
     vectors = open_column(settings.store_path, place_of(settings, split, own.masks.name))
     return [column_digest(vectors), column_digest(open_mean(settings, mean_column(mean, own.name)))]
 
 
-def sampled_vectors(settings: Settings, split: str, name: str) -> Any:
+def sampled_vectors(settings: Settings, split: SplitRef, name: str) -> Any:
     """At most ``report.similarity_vectors`` mask embeddings of a split's column, evenly spread: float64 [n, D]."""
     column = open_column(settings.store_path, place_of(settings, split, name))
     counts = np.concatenate(

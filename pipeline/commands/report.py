@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 
 from pipeline.commands.report_runs import Found, commands, current_answers, current_curves, current_runs, runs_section
 from pipeline.commands.report_sections import answers_section, recall_section, similarity_section, training_section
-from pipeline.config import ROOT, InputError, Settings
+from pipeline.config import InputError, Settings
 from pipeline.summary import report_folder
 from stages.evaluate.cases import questions
 from stages.evaluate.metrics import Samples
 from stages.evaluate.score import Scores, score
+from stages.names import SplitRef
 from stages.predictions import Meta, Prediction, PredictionError
 from stages.report.choose import Key, choose, spread
 from stages.report.page import Missing, Page, Shown, render
 from stages.report.photographs import photograph
 from stages.report.shown import Answers, show
 from stages.report.written import write_page
-from stages.train.run_digest import CHOOSING
+from stages.train.systems import SYSTEMS
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
 from store.format.names import with_proposer
@@ -35,7 +36,7 @@ ORACLE = "oracle best mask"
 NAMES = {"masks": "proposals", "match/instances": "match with the instances"}
 
 
-def report_command(settings: Settings, split: str, cases: int, out: Path | None = None) -> str:
+def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | None = None) -> str:
     """Write ``<dataset>/<split>.html`` and ``<dataset>/pictures/<split>/*.png`` below a folder; return a line that says where.
 
     Args:
@@ -43,11 +44,10 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
         out: the folder; default: ``run.report_dir``.
 
     Raises:
-        InputError: there is no such split, or a file that no report wrote is in the way.
+        InputError: a file that no report wrote is in the way.
         StoreError: the split is not indexed, or its index is unfinished. What else is not there is said on the page.
     """
-    settings.check_split(split)
-    folder = report_folder(settings) if out is None else out.expanduser() / settings.dataset
+    folder = report_folder(settings, split.dataset) if out is None else out.expanduser() / split.dataset
     missing: list[Missing] = []
     opened = _open(settings, split, missing)
     runs = current_runs(settings, split, missing)
@@ -56,7 +56,7 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
     files: dict[str, bytes] = {}
     named = {name: answers.samples for name, answers in systems.items()}
     named |= {f"{ORACLE}, {proposer}": found.systems[ORACLE] for proposer, found in oracles.items()}
-    place = f"pictures/{split}"
+    place = f"pictures/{split.split}"
     folders = current_curves(runs, missing)
     sections = [
         *runs_section(settings, runs),
@@ -66,10 +66,10 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
         *training_section(folders, place, files),
     ]
     keys, chosen = _chosen(opened, systems, next(iter(oracles.values()), None), cases)
-    shown = _cases(settings, opened, keys, systems, files)
+    shown = _cases(settings, split, opened, keys, systems, files)
     failures = _failures(opened)
     page = Page(
-        f"{settings.dataset}, {split}",
+        f"{split.dataset}, {split.split}",
         _facts(opened, len(failures)),
         missing,
         sections,
@@ -78,7 +78,7 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
         place,
         failures,
     )
-    path = folder / f"{split}.html"
+    path = folder / f"{split.split}.html"
     make_folder(folder / place)
     try:
         write_page(path, render(page), folder / place, {f"{name}.png": data for name, data in files.items()})
@@ -89,21 +89,22 @@ def report_command(settings: Settings, split: str, cases: int, out: Path | None 
     return "\n".join([done, *(f"  not there: {item.what}: {item.why}" for item in missing)])
 
 
-def _open(settings: Settings, split: str, missing: list[Missing]) -> Split:
+def _open(settings: Settings, split: SplitRef, missing: list[Missing]) -> Split:
     """The split with its tables, and each proposer's masks and their match where they are done.
 
     Names without a proposer stand for columns of the params' proposer, or the first one that is there.
     """
     columns = ["images", "instances", "targets"]
-    opened = open_split(settings.store_path, settings.dataset, split, columns=columns)
+    where = settings.store_path, split.dataset, split.split
+    opened = open_split(*where, columns=columns)
     for proposer, name in product(settings.proposers, NAMES):
         column = with_proposer(name, proposer)
         try:
-            opened = open_split(settings.store_path, settings.dataset, split, columns=[*columns, column])
+            opened = open_split(*where, columns=[*columns, column])
         except DamagedStoreError:
             raise
         except StoreError as error:
-            command = "" if "run: " in str(error) else f"; run: python cli.py extract --split {split}"
+            command = "" if "run: " in str(error) else f"; run: {settings.command('extract', *settings.words(split))}"
             missing.append(Missing(f"{NAMES[name]} of {proposer}", f"{error}{command}"))
         else:
             columns.append(column)
@@ -116,7 +117,7 @@ def _scorable(opened: Split) -> bool:
 
 
 def _systems(
-    settings: Settings, split: str, runs: Sequence[Found], opened: Split, missing: list[Missing]
+    settings: Settings, split: SplitRef, runs: Sequence[Found], opened: Split, missing: list[Missing]
 ) -> dict[str, Answers]:
     """The runs that answered this split, scored as ``evaluate`` scores them."""
     systems = {}
@@ -128,7 +129,7 @@ def _systems(
         own = opened.of_proposer(proposer) if proposer in opened.proposers else opened
         if isinstance(found, Missing):
             missing.append(found)
-        elif not _scorable(own) or (run.run.system in CHOOSING and own.proposer != proposer):
+        elif not _scorable(own) or (SYSTEMS[run.run.system].chooses and own.proposer != proposer):
             missing.append(
                 Missing(run.name, f"its answers cannot be scored without {proposer}'s proposals and their match")
             )
@@ -202,6 +203,7 @@ def _chosen(
 
 def _cases(
     settings: Settings,
+    split: SplitRef,
     opened: Split,
     keys: Mapping[Key, list[str]],
     systems: Mapping[str, Answers],
@@ -210,7 +212,7 @@ def _cases(
     wanted = {target_id for target_id, _ in keys}
     by_id = {question.target_id: question for question in questions(opened) if question.target_id in wanted}
     shown = []
-    pixels_of = partial(_pixels, settings, opened)
+    pixels_of = partial(_pixels, settings, split.dataset, opened)
     for number, ((target_id, text_index), why) in enumerate(keys.items(), start=1):
         case, pictures = show(opened, by_id[target_id], text_index, why, systems, settings.embed.max_masks, pixels_of)
         files |= {f"{number:03d}-{name}": data for name, data in pictures.items()}
@@ -218,9 +220,9 @@ def _cases(
     return shown
 
 
-def _pixels(settings: Settings, opened: Split, image_index: int) -> NDArray[np.uint8]:
+def _pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -> NDArray[np.uint8]:
     (row,) = opened[image_index].rows("images")
-    return photograph(ROOT / settings.index.root, row, settings.index.max_pixels)
+    return photograph(settings.root(dataset), row, settings.data[dataset].max_pixels)
 
 
 def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:

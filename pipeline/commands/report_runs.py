@@ -9,12 +9,13 @@ from pathlib import Path
 
 from pipeline.commands.evaluate import load_predictions
 from pipeline.config import Settings
-from pipeline.plan import place_of
-from pipeline.runs import SYSTEMS, Run, as_it_was, resolve, runs_folder, short
+from pipeline.runs import Run, as_it_was, resolve, runs_folder, short
+from stages.names import SplitRef
 from stages.predictions import Meta, Prediction, PredictionError
 from stages.report.page import Missing, Section, Table
 from stages.train.folder import CURVES, Held, held, was_moved
 from stages.train.run_digest import answering, column_digest, differences, identity, system_of
+from stages.train.systems import SYSTEMS
 from store import Split
 from store.errors import StoreError
 from store.format.layout import column_dir
@@ -35,7 +36,7 @@ class Found:
         return self.run.name
 
 
-def current_runs(settings: Settings, split: str, missing: list[Missing]) -> list[Found]:
+def current_runs(settings: Settings, split: SplitRef, missing: list[Missing]) -> list[Found]:
     """The runs on the data set that belong to the parameters and the store; others are added to ``missing``."""
     folder = runs_folder(settings)
     there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -66,7 +67,7 @@ def current_runs(settings: Settings, split: str, missing: list[Missing]) -> list
     return found
 
 
-def commands(settings: Settings, run: Run, state: Held | None, split: str, free: bool) -> tuple[str, str]:
+def commands(settings: Settings, run: Run, state: Held | None, split: SplitRef, free: bool) -> tuple[str, str]:
     """What to type to train a run and to ask it; of a free name with the parameters that its folder records."""
     options: list[str] = []
     if free and state is not None:
@@ -74,11 +75,11 @@ def commands(settings: Settings, run: Run, state: Held | None, split: str, free:
         options = as_it_was(run, [one for one in differ if one.parameter is not None]) or []
     return (
         settings.command(*options, "train", *run.words),
-        settings.command(*options, "evaluate", *run.words, "--split", split),
+        settings.command(*options, "evaluate", *run.words, *settings.words(split)),
     )
 
 
-def _not_current(settings: Settings, run: Run, state: Held | None, split: str, free: bool) -> str:
+def _not_current(settings: Settings, run: Run, state: Held | None, split: SplitRef, free: bool) -> str:
     """Why a run is not shown; empty where it is."""
     train, evaluate = commands(settings, run, state, split, free)
     if state is None:
@@ -89,7 +90,7 @@ def _not_current(settings: Settings, run: Run, state: Held | None, split: str, f
     if not state.about:
         return f"left out: its folder does not say which run it is; run: {again}"
     differ = [] if free else differences(state.about, identity(run.params, run.system, {}), data=False)
-    changed = changed_columns(settings, "", state.about.get("columns", {}))
+    changed = changed_columns(settings, state.about.get("columns", {}))
     if differ or changed:
         reasons = [str(one) for one in differ] + [f"data in {name} changed" for name in changed]
         return f"left out: run {short(state.digest)} is not the current one ({_some(reasons)}); run: {again}"
@@ -99,16 +100,16 @@ def _not_current(settings: Settings, run: Run, state: Held | None, split: str, f
 
 
 def current_answers(
-    settings: Settings, found: Found, opened: Split, split: str
+    settings: Settings, found: Found, opened: Split, split: SplitRef
 ) -> tuple[Meta, list[Prediction]] | Missing:
     """The answers of a run to a split, or why there are none to show."""
     run = found.run
-    path = run.folder / "predictions" / f"{split}.parquet"
+    path = run.answers(split)
     command = f"run: {commands(settings, run, found.held, split, found.free)[1]}"
     if not path.is_file():
         return Missing(found.name, f"has not answered this split; {command}")
     try:
-        meta, predictions = load_predictions(path, opened, settings.dataset, split)
+        meta, predictions = load_predictions(path, opened, split)
         answered, columns = json.loads(meta.answering), json.loads(meta.columns)
     except (PredictionError, ValueError) as error:
         return Missing(found.name, f"its answers do not fit the store: {error}; {command}")
@@ -120,7 +121,7 @@ def current_answers(
         reasons += [
             f"train.{name}: {answered.get(name)} -> {now[name]}" for name in now if answered.get(name) != now[name]
         ]
-    reasons += [f"{name} changed since" for name in changed_columns(settings, f"{split}/", columns)]
+    reasons += [f"{name} changed since" for name in changed_columns(settings, columns)]
     if reasons:
         return Missing(found.name, f"its answers are left out ({_some(reasons)}); {command}")
     return meta, predictions
@@ -170,12 +171,10 @@ def runs_section(settings: Settings, found: Sequence[Found]) -> Iterator[Section
     yield Section("runs", "Runs", text, Table(["run", "system", "digest", "updates", "parameters"], rows))
 
 
-def changed_columns(settings: Settings, prefix: str, recorded: Mapping[str, str]) -> list[str]:
+def changed_columns(settings: Settings, recorded: Mapping[str, str]) -> list[str]:
     """Those of the recorded columns that hold something else now. One that is not in this store cannot be compared."""
     changed = []
-    for name, digest in recorded.items():
-        split, _, column = f"{prefix}{name}".partition("/")
-        place = place_of(settings, split, column)
+    for place, digest in recorded.items():
         if not (column_dir(settings.store_path, place) / "column.json").exists():
             continue
         try:
@@ -183,7 +182,7 @@ def changed_columns(settings: Settings, prefix: str, recorded: Mapping[str, str]
         except StoreError:  # unfinished or stale: it is being computed again
             found = ""
         if found != digest:
-            changed.append(f"{prefix}{name}")
+            changed.append(place)
     return changed
 
 

@@ -13,6 +13,7 @@ from pipeline.summary import report_folder
 from stages.evaluate.metrics import Samples
 from stages.evaluate.tables import TITLES, summarise
 from stages.means import Embedded, embedded
+from stages.names import SplitRef
 from stages.report.page import Missing, Plot, Section, Table, data_uri
 from stages.report.plots import Curve, iou_histograms, recall_curves, training_curves
 from stages.report.recall import ORDERS, proposal_recall
@@ -81,15 +82,15 @@ def recall_section(split: Split, embedded: int, place: str, files: dict[str, byt
     )
 
 
-def similarity_section(settings: Settings, split: str, missing: list[Missing]) -> Iterator[Section]:
+def similarity_section(settings: Settings, split: SplitRef, missing: list[Missing]) -> Iterator[Section]:
     """The heat maps that ``normalize`` drew; what is not there is added to ``missing``."""
-    folder = report_folder(settings)
+    folder = report_folder(settings, split.dataset)
     figures = folder / "normalize.json"
     known = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
     plots = []
-    for mean, own in ((mean, own) for mean in settings.means for own in embedded(settings)):
-        file = heat_map(mean, split, own.name)
-        found = known.get(mean, {}).get(own.name, {}).get(split, {})
+    for mean, own in ((mean, own) for mean in settings.means for own in embedded(settings.of(split.dataset))):
+        file = heat_map(mean, split.split, own.name)
+        found = known.get(mean, {}).get(own.name, {}).get(split.split, {})
         why = "" if (folder / file).is_file() else "not drawn"
         if not why and found.get("of") != _pictured(settings, split, mean, own):
             why = "left out: drawn of other embeddings or another mean than the store has now"
@@ -109,7 +110,7 @@ def similarity_section(settings: Settings, split: str, missing: list[Missing]) -
         yield Section("similarity", "Similarity of the masks", text, plots=plots)
 
 
-def _pictured(settings: Settings, split: str, mean: str, own: Embedded) -> list[str] | None:
+def _pictured(settings: Settings, split: SplitRef, mean: str, own: Embedded) -> list[str] | None:
     try:
         return pictured(settings, split, mean, own)
     except (StoreError, InputError):

@@ -15,8 +15,10 @@ from pipeline.config import ROOT, InputError, Settings
 from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
 from pipeline.runs import Run, not_the_same, not_trained, resolve
 from pipeline.shard import require_device
+from stages.names import SplitRef
 from stages.train.folder import held, kept
-from stages.train.run_digest import CHOOSING, answering, column_digest, differences, identity, run_digest
+from stages.train.run_digest import answering, column_digest, differences, identity, run_digest
+from stages.train.systems import SYSTEMS
 from stages.weights import locate
 from store import Split, open_split
 
@@ -45,11 +47,11 @@ def train_command(
     run = resolve(settings, system, name)
     again = "run the same command again"
     with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
-        splits = {split: _open(settings, run, settings.check_split(split)) for split in run.params.train}
+        splits = {str(split): _open(settings, run, split) for split in _trained_on(settings, run)}
         found = held(run.folder)
         differ = differences(found.about, identity(run.params, run.system, splits)) if found and found.about else []
         another = found is not None and (bool(differ) or not found.about)
-    measure = settings.command("evaluate", *run.words, "--split", settings.splits[-1])
+    measure = settings.command("evaluate", *run.words, *settings.words(settings.evaluated[-1]))
     if found is not None and not restart:
         if another and not replace:
             raise not_the_same(settings, run, found, differ)
@@ -68,6 +70,15 @@ def train_command(
     with _told(f"train {run.name}", left):
         path = _trained(settings, run, splits, restart, replace)
     return f"{path}: trained; {measure} measures it"
+
+
+def _trained_on(settings: Settings, run: Run) -> tuple[SplitRef, ...]:
+    if not run.params.train:
+        raise InputError(f"train.train: found no split, expected some of {', '.join(map(str, settings.splits))}")
+    try:
+        return settings.refs("train.train", run.params.train)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _trained(settings: Settings, run: Run, splits: dict[str, Split], restart: bool, replace: bool) -> Path:
@@ -89,7 +100,7 @@ def _inode(folder: Path) -> int | None:
 def answers(
     settings: Settings,
     run: Run,
-    split: str,
+    split: SplitRef,
     mode: str = "generated",
     given: str = "own",
     setting: str = "proposals",
@@ -114,25 +125,24 @@ def answers(
     for option, value, choices in (("mode", mode, MODES), ("setting", setting, SETTINGS)):
         if value not in choices:
             raise InputError(f"--{option}: found {value!r}, expected one of {', '.join(choices)}")
-    settings.check_split(split)
     found = held(run.folder)
-    refused = not_trained(settings, run, found, ("evaluate", *run.words, "--split", split))
+    refused = not_trained(settings, run, found, ("evaluate", *run.words, *settings.words(split)))
     if refused is not None:
         raise refused
     assert found is not None
     opened = _open(settings, run, split)
     usual = ((mode, "generated"), (given, "own"), (setting, "proposals"))
     unusual = [part for part, default in usual if part != default]
-    path = run.folder / "predictions" / f"{'-'.join([split, *unusual])}.parquet"
+    path = run.answers(split, *unusual)
     meta = Meta(
         "-".join([run.name, *unusual]),
-        settings.dataset,
-        split,
+        split.dataset,
+        split.split,
         mode,
         setting,
         run_digest(found.about),
         json.dumps(answering(run.params, run.system)),
-        json.dumps({name: column_digest(column) for name, column in opened.columns.items()}),
+        json.dumps({column.place: column_digest(column) for column in opened.columns.values()}),
     )
     with _told(f"evaluate {run.name}", lambda: "no answers are written; run the same command again"):
         from stages.train.run import predict, restore
@@ -146,7 +156,7 @@ def answers(
     return path
 
 
-def controls(settings: Settings, run: Run, split: str) -> list[Path]:
+def controls(settings: Settings, run: Run, split: SplitRef) -> list[Path]:
     """Answers of a system that cannot understand: to questions about each other's images, and of the same system trained without
     the image or without the question, where there is one (``train.without``)."""
     from stages.train.controls import SHUFFLED, Without
@@ -198,16 +208,16 @@ def _interruption(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-def _open(settings: Settings, run: Run, split: str) -> Split:
+def _open(settings: Settings, run: Run, split: SplitRef) -> Split:
     from stages.train.run import columns
 
-    names = sorted(columns(run.params, run.system))
-    return open_split(settings.store_path, settings.dataset, split, columns=names, proposer=_proposer(run))
+    where = settings.store_path, split.dataset, split.split
+    return open_split(*where, columns=sorted(columns(run.params, run.system)), proposer=_proposer(run))
 
 
 def _proposer(run: Run) -> str | None:
     """Whose masks a run chooses from; None where it chooses none."""
-    return run.params.proposer if run.system in CHOOSING else None
+    return run.params.proposer if SYSTEMS[run.system].chooses else None
 
 
 def _weights(settings: Settings) -> Any:

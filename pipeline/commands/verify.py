@@ -12,7 +12,7 @@ from pipeline.compute import compute_stage
 from pipeline.config import InputError, Settings
 from pipeline.errors import DAMAGED
 from pipeline.executors import Executor, open_executor
-from pipeline.graph import STAGES, column_identity, specs
+from pipeline.graph import STAGES, all_specs, column_identity, specs
 from pipeline.look import Look
 from pipeline.plan import (
     ColumnPlan,
@@ -25,6 +25,7 @@ from pipeline.plan import (
 )
 from pipeline.preflight import require_needs, require_writable
 from pipeline.reduce import reduce_stage
+from stages.names import SplitRef
 from store.errors import StoreError
 from store.format.layout import column_dir, what_exists
 from store.format.lineage import Lineage
@@ -32,11 +33,11 @@ from store.storage.files import TEMPORARY
 from store.storage.listing import is_folder
 from store.write.verify import Problem, Report, repair, verify
 
-Column = tuple[str, str | None]
+Column = tuple[str, SplitRef | None]
 """Name and split of a column; the split of one that is reduced over splits is None."""
 
 
-def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Report:
+def verify_store(settings: Settings, splits: tuple[SplitRef, ...], deep: bool) -> Report:
     """Check the splits and the means.
 
     Raises:
@@ -44,14 +45,17 @@ def verify_store(settings: Settings, splits: tuple[str, ...], deep: bool) -> Rep
     """
     store = settings.store_path
     if not any(is_folder(column_dir(store, place_of(settings, split, "images"))) for split in splits):
-        raise StoreError(f"nothing to check: {what_exists(store, settings.dataset)}")
-    return verify(store, [f"{settings.dataset}/{split}" for split in splits] + ["means"], deep)
+        raise StoreError(f"nothing to check: {what_exists(store, splits[0].dataset)}")
+    return verify(store, [*map(str, splits), "means"], deep)
 
 
-def incomplete(settings: Settings, splits: tuple[str, ...]) -> list[str]:
+def incomplete(settings: Settings, splits: tuple[SplitRef, ...]) -> list[str]:
     """A line for every column that the settings ask for and that is not done, with the reason."""
-    for column in specs(settings):  # unknown models and missing digests are the settings' fault, not the store's
-        column_identity(settings, column)
+    for dataset in settings.data:
+        for column, spec in specs(
+            settings, dataset
+        ).items():  # unknown models and missing digests are the settings' fault
+            column_identity(settings, None if spec.over is not None else dataset, column)
     lines: list[str] = []
     look = Look(settings)
     for split in splits:
@@ -75,7 +79,7 @@ def _not_done(plans: Sequence[ColumnPlan]) -> Iterator[str]:
 
 
 def verify_command(
-    settings: Settings, splits: tuple[str, ...], deep: bool, complete: bool, repairing: bool, as_json: bool
+    settings: Settings, splits: tuple[SplitRef, ...], deep: bool, complete: bool, repairing: bool, as_json: bool
 ) -> tuple[int, str]:
     """What ``verify`` prints and its exit code: 0, or 4 for damage (with ``complete`` also for anything not done).
 
@@ -103,11 +107,11 @@ def verify_command(
     lines += [f"not there: {place}" for place in report.absent if place != "means"]
     checked = "every byte digested" if deep else "records and identities"
     lines.append(
-        f"{settings.store}/{settings.dataset}: {report.columns} columns, {report.done} shards done, {report.missing} missing, "
+        f"{settings.store}: {report.columns} columns, {report.done} shards done, {report.missing} missing, "
         f"{report.stale} stale; {report.files} files, {report.bytes / 1e6:.1f} MB checked ({checked})"
     )
     if any(is_mendable(settings, problem) for problem in report.problems):
-        where = f" --split {splits[0]}" if len(splits) == 1 < len(settings.splits) else ""
+        where = f" {settings.options(splits[0])}" if len(splits) == 1 < len(settings.splits) else ""
         lines.append(f"to mend it: python cli.py verify --repair{where}")
     return code, "\n".join(lines)
 
@@ -138,7 +142,8 @@ def mend(settings: Settings, report: Report) -> list[Path]:
         _look_ahead(settings, damaged, executor)
         removed = repair(report, partial(is_mendable, settings))
         for stage in STAGES:
-            mine = {column: shards for column, shards in damaged.items() if specs(settings)[column[0]].stage == stage}
+            known = all_specs(settings)
+            mine = {column: shards for column, shards in damaged.items() if known[column[0]].stage == stage}
             if names := [name for name, split in mine if split is None]:
                 reduce_stage(settings, stage, executor, only=names)
             for split in settings.splits:
@@ -161,7 +166,7 @@ def _add_upstream(settings: Settings, damaged: dict[Column, set[int]]) -> None:
 
 
 def _look_ahead(settings: Settings, damaged: Mapping[Column, Collection[int]], executor: Executor) -> None:
-    known = specs(settings)
+    known = all_specs(settings)
     for split, stage in dict.fromkeys((split, known[name].stage) for name, split in damaged):
         plans = plan_reduction(settings, stage) if split is None else plan_stage(settings, stage, split)
         for plan in plans:

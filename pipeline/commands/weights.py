@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.graph import specs
+from pipeline.graph import all_specs
 from stages.adopt import adopt
 from stages.checkpoints import WeightsError
 from stages.proposers.sam import SAM_MODELS
@@ -35,7 +35,7 @@ def weights_command(settings: Settings, names: Sequence[str], source: Path | Non
 def needed(settings: Settings) -> Mapping[str, list[str]]:
     """Checkpoint -> the stages that read it with these settings; ``train`` stands for the system lisa."""
     found: dict[str, list[str]] = defaultdict(list)
-    for spec in specs(settings).values():
+    for spec in all_specs(settings).values():
         for name in spec.weights:
             found[name] += [spec.stage] if spec.stage not in found[name] else []
     if model := SAM_MODELS.get(settings.train.lisa.sam_model):

@@ -62,7 +62,7 @@ def disagreements(here: Checkout, there: Checkout) -> list[str]:
 
 
 def _folders(settings: Settings) -> dict[str, Path]:
-    return {"store": settings.store_path, "index.root": ROOT / settings.index.root}
+    return {"store": settings.store_path} | {f"data.{name}.root": settings.root(name) for name in settings.data}
 
 
 def _folder(path: Path) -> tuple[str, tuple[int, int] | None]:

@@ -1,4 +1,4 @@
-"""Loaders of data sets, one small module a family, by the name that ``index.format`` gives."""
+"""Loaders of data sets, one small module a family, by the name that ``format`` of a data set gives."""
 
 from __future__ import annotations
 

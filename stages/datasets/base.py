@@ -66,7 +66,7 @@ class Dataset(Protocol):
     def list_sources(self, root: Path, split: str, encoding: str | None = None) -> list[Source]:
         """Give the sources of a split in a stable order; DatasetError where its folder is unusable.
 
-        ``encoding``: of annotation files that are not UTF-8; it is given where the params name one (``index.encoding``).
+        ``encoding``: of annotation files that are not UTF-8; it is given where the params name one (``data.NAME.encoding``).
         """
 
     def annotate(

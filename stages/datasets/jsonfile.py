@@ -17,7 +17,7 @@ _NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
 def read_json(root: Path, relative: str, encoding: str | None = None) -> tuple[Any, str]:
     """Parse a JSON file; give its value and the encoding it was read in.
 
-    It is read in UTF-8 (with a byte order mark or without), or else in ``encoding`` (``index.encoding`` of the params), or
+    It is read in UTF-8 (with a byte order mark or without), or else in ``encoding`` (the data set's ``encoding`` in the params), or
     else, where no two neighbouring bytes are beyond ASCII, in cp1252, as a part of the published ReasonSeg is. cp1252 has a
     character for nearly every byte, so that it would take other encodings for its own.
 
@@ -50,7 +50,7 @@ def _decode(data: bytes, encoding: str | None) -> tuple[str, str]:
         except UnicodeDecodeError:
             tried.append("cp1252")
     raise ImageFailure(
-        f"text is not {' or '.join(tried)}; name its encoding, such as gbk, in index.encoding of the params"
+        f"text is not {' or '.join(tried)}; name its encoding, such as gbk, in encoding of the data set in the params"
     )
 
 

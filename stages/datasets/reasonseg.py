@@ -58,7 +58,7 @@ def list_sources(root: Path, split: str, encoding: str | None = None) -> list[So
         link = f" ({split} is {LOST_LINK})" if folder.is_symlink() else ""
         raise DatasetError(
             f"no folder {split!r} in {root}{link} (folders there: {', '.join(there) or 'none'}); expected "
-            f"{split}/*.jpg, each with a .json of the same name: set index.root or splits in params.yaml"
+            f"{split}/*.jpg, each with a .json of the same name: set root or splits of the data set in section data of the params"
         )
     with os.scandir(folder) as files:
         names = sorted(file.name for file in files)

@@ -1,4 +1,4 @@
-"""Section ``train`` of the params. No torch here."""
+"""Section ``train`` of the params, by default as params/elisa.yaml trains; of the other systems their own. No torch here."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ from stages.fields import Fraction, Name, Params
 Positive = Annotated[float, Field(gt=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
-ANSWERING = {
-    "elisa": ("max_new_tokens", "beams", "repeats"),
-    "llmseg": ("max_new_tokens", "strategy", "threshold"),
-    "lisa": ("max_new_tokens",),
-}
-"""System -> those of its parameters that only decide how a trained model answers. They belong to predictions, not to a run."""
-CENTERED = ("elisa",)
-"""Systems that learn from centred embeddings: ``mean`` belongs to their runs, and to no other's."""
+SINCE = ("adam_betas", "elisa.targets", "max_steps", "save_steps", "schedule_options", "warmup_steps", "weight_decay")
+"""Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
+there was before it. A default never changes: a run of a params file that does not name it would become another."""
 HOW = ("report_to", "save_steps")
 """Parameters that decide neither what a run becomes nor what it answers."""
 
@@ -27,27 +22,27 @@ HOW = ("report_to", "save_steps")
 class LoraParams(Params):
     """LoRA on the language model's layers (peft)."""
 
-    r: Annotated[int, Field(ge=1)]
+    r: Annotated[int, Field(ge=1)] = 16
     """Rank."""
-    alpha: Positive
+    alpha: Positive = 32
     """Updates are scaled by alpha / r."""
-    dropout: Fraction
+    dropout: Fraction = 0.0
     """Of what enters LoRA."""
-    targets: tuple[str, ...]
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
     """Linear layers of the language model, by the end of their names."""
 
 
 class AdapterParams(Params):
     """ELISA's adapter from mask embeddings to words."""
 
-    variant: Literal["mlp", "query"]
+    variant: Literal["mlp", "query"] = "mlp"
     """One hidden layer, or learned queries over parallel views."""
-    expand: Annotated[int, Field(ge=1)]
+    expand: Annotated[int, Field(ge=1)] = 2
     """Hidden width over the language model's."""
-    dropout: Fraction
+    dropout: Fraction = 0.2
     """In the hidden layer."""
-    noise: Annotated[float, Field(ge=0)]
-    """Standard deviation of the noise behind the first norm."""
+    noise: Annotated[float, Field(ge=0)] = 1e-6
+    """Standard deviation of the noise after the first norm."""
 
 
 class AlignParams(Params):
@@ -64,46 +59,46 @@ class AlignParams(Params):
 class ElisaParams(Params):
     """ELISA: masks are words of the language model's vocabulary."""
 
-    mask_encoder: Name
+    mask_encoder: Name = "alphaclip_vit_b16_mask_only"
     """The column centered/MEAN/mask_embeddings/NAME, of the mean ``train.mean``."""
-    top_k: Annotated[int, Field(ge=1)]
-    """The largest so many proposals are offered."""
-    drop_near_gt: Fraction | None
+    top_k: Annotated[int, Field(ge=1)] = 30
+    """This many of the largest proposals are offered."""
+    drop_near_gt: Fraction | None = 0.95
     """In training, proposals with a larger IoU with an annotated instance are left out; null: none."""
-    with_gt: bool
-    """In training, annotated instances are offered beside the proposals."""
-    positive_iou: Fraction
+    with_gt: bool = True
+    """In training, annotated instances are offered next to the proposals."""
+    positive_iou: Fraction = 0.5
     """A proposal is an answer when its IoU with one of the target's instances is at least this; not with ground_truth."""
     targets: Literal["proposals", "ground_truth"] = "proposals"
     """What an answer names in training. proposals (default): every candidate that is right. ground_truth: the annotated instances
     alone, as released; a proposal is then offered and never an answer, however well it fits (needs with_gt)."""
-    geometry: bool
+    geometry: bool = False
     """The adapter also gets where a mask is and how large (not in ELISA: its vectors know no places)."""
-    adapter: AdapterParams
+    adapter: AdapterParams = AdapterParams()
     """From embeddings to words."""
-    align: AlignParams | None
+    align: AlignParams | None = None
     """Pre-training of the adapter; null: none, as released."""
-    position: Literal["before", "after", "randomized"]
+    position: Literal["before", "after", "randomized"] = "randomized"
     """Masks before or after the explanatory answer."""
-    text: bool
+    text: bool = True
     """Words around the masks."""
-    token_dropout: Fraction
+    token_dropout: Fraction = 0.2
     """Share of text tokens the model sees as unknown."""
-    temperature: Positive
+    temperature: Positive = 0.1
     """Logits are divided by it in the loss."""
-    mask_weight: Positive
+    mask_weight: Positive = 2.0
     """Weight of a mask that is an answer, in the loss."""
-    loss_over: Literal["labels", "positions"]
+    loss_over: Literal["labels", "positions"] = "positions"
     """What the loss is averaged over; positions: as released, those of the answers, each padded to the batch's longest."""
-    learning_rate: Positive
+    learning_rate: Positive = 1e-3
     """Of adapter and new words."""
-    lora_learning_rate: Positive
+    lora_learning_rate: Positive = 1e-4
     """Of LoRA."""
-    max_new_tokens: Annotated[int, Field(ge=1)]
+    max_new_tokens: Annotated[int, Field(ge=1)] = 100
     """Of a generated answer."""
-    beams: Annotated[int, Field(ge=1)]
+    beams: Annotated[int, Field(ge=1)] = 1
     """Of generation; 1: greedy."""
-    repeats: bool
+    repeats: bool = True
     """Whether a generated answer may name a mask again, as released: then it is likely to name that one until it is full."""
 
     @model_validator(mode="after")
@@ -118,19 +113,21 @@ class ElisaParams(Params):
 class SegParams(Params):
     """What LLM-Seg and LISA have in common: a [SEG] in the answer asks for a mask."""
 
-    one_per: Literal["target", "instance"]
+    one_per: Literal["target", "instance"] = "target"
     """What a [SEG] of the training answers stands for: all that is meant, or one instance of it (GSVA)."""
-    explanatory: Fraction | None
+    explanatory: Fraction | None = None
     """Share of the targets with an explanatory answer asked for it without a mask; of the others half get both. null: none."""
-    answers: Annotated[tuple[Annotated[str, Field(pattern=r"^[^\[]*\[SEG\][^\[]*$")], ...], Field(min_length=1)] | None
+    answers: (
+        Annotated[tuple[Annotated[str, Field(pattern=r"^[^\[]*\[SEG\][^\[]*$")], ...], Field(min_length=1)] | None
+    ) = None
     """What the training answers with a mask may be, each with one [SEG]; null: the five that were released."""
-    text_weight: Positive
+    text_weight: Positive = 1.0
     """Of the text's cross entropy in the loss."""
     learning_rate: Positive
     """Of all that is new, and of the embeddings."""
     lora_learning_rate: Positive
     """Of LoRA."""
-    train_embeddings: bool
+    train_embeddings: bool = True
     """Train the language model's embeddings and lm_head, as released; the words [SEG] and [REJ] are trained in any case."""
     max_new_tokens: Annotated[int, Field(ge=1)]
     """Of a generated answer."""
@@ -139,34 +136,40 @@ class SegParams(Params):
 class LlmSegParams(SegParams):
     """LLM-Seg: a [SEG] chooses among the proposals. The fusion's sizes are called as in stages/train/llmseg/selector.py."""
 
-    mask_encoder: Name
+    learning_rate: Positive = 1e-4
+    """Of all that is new, and of the embeddings."""
+    lora_learning_rate: Positive = 1e-4
+    """Of LoRA."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 32
+    """Of a generated answer."""
+    mask_encoder: Name = "dinov2_vitl14"
     """The column mask_embeddings/NAME, as stored."""
-    geometry: bool
-    """Tell it where a mask is and how large, beside the vector (ours)."""
-    top_k: Annotated[int, Field(ge=1)]
-    """The largest so many proposals are offered."""
-    dim: Annotated[int, Field(ge=2)]
+    geometry: bool = False
+    """Tell it where a mask is and how large, in addition to the vector (ours)."""
+    top_k: Annotated[int, Field(ge=1)] = 50
+    """This many of the largest proposals are offered."""
+    dim: Annotated[int, Field(ge=2)] = 256
     """Width of the fusion."""
-    num_heads: Annotated[int, Field(ge=1)]
+    num_heads: Annotated[int, Field(ge=1)] = 8
     """Attention heads of the fusion."""
-    depth: Annotated[int, Field(ge=0)]
+    depth: Annotated[int, Field(ge=0)] = 2
     """Blocks of the fusion."""
-    mlp_dim: Annotated[int, Field(ge=1)]
+    mlp_dim: Annotated[int, Field(ge=1)] = 2048
     """Hidden width of the fusion's MLPs and of the similarity head."""
-    heads: Literal["both", "iou", "iop"]
+    heads: Literal["both", "iou", "iop"] = "both"
     """Heads there are (Table 2)."""
-    fusion: bool
+    fusion: bool = True
     """Whether masks and text are fused (Table 2)."""
-    strategy: Literal["top1", "iop", "top1_or_iop", "top5_and_iop"]
+    strategy: Literal["top1", "iop", "top1_or_iop", "top5_and_iop"] = "iop"
     """How the answer's proposals are chosen (Table 3)."""
-    threshold: Fraction
+    threshold: Fraction = 0.5
     """Predicted IoP above which a proposal is chosen."""
-    tau: Positive
+    tau: Positive = 0.05
     """Temperature of both distributions in the similarity's loss."""
-    align_weight: Positive
+    align_weight: Positive = 1.0
     """Of the similarity's loss."""
-    regression_weight: Positive
-    """Of the IoP's loss, beside the factor 50 in it."""
+    regression_weight: Positive = 1.0
+    """Of the IoP's loss, on top of the factor 50 in it."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> LlmSegParams:
@@ -183,60 +186,68 @@ class LlmSegParams(SegParams):
 class LisaParams(SegParams):
     """LISA: a [SEG] prompts SAM's mask decoder."""
 
-    sam_model: Name
+    explanatory: Fraction | None = 0.1
+    """Share of the targets with an explanatory answer asked for it without a mask; of the others half get both. null: none."""
+    learning_rate: Positive = 3e-4
+    """Of all that is new, and of the embeddings."""
+    lora_learning_rate: Positive = 3e-4
+    """Of LoRA."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """Of a generated answer."""
+    sam_model: Name = "sam_vit_h"
     """The column sam_features/NAME, and the weights of the decoder."""
-    ignore: Literal["background", "excluded"]
+    ignore: Literal["background", "excluded"] = "background"
     """What ignored pixels are in the loss; background: as released."""
-    bce_weight: Positive
+    bce_weight: Positive = 2.0
     """Of the pixels' binary cross entropy."""
-    dice_weight: Positive
+    dice_weight: Positive = 0.5
     """Of Dice."""
 
 
 class TrainParams(Params):
     """What the systems have in common."""
 
-    llava: str
+    llava: str = "Intel/llava-gemma-2b"
     """Folder, or id on the Hugging Face hub, of the LLaVA that is fine-tuned."""
-    base: Literal["float32", "bfloat16", "8bit", "4bit"]
+    base: Literal["float32", "bfloat16", "8bit", "4bit"] = "4bit"
     """Its weights; 8bit and 4bit (of the language model's layers) by bitsandbytes: meant for a GPU, slow on a CPU."""
-    image_encoder: Name
+    image_encoder: Name = "clip_vit_l14_336"
     """The column image_features/NAME: what LLaVA's vision tower would give."""
-    train: tuple[Name, ...]
-    """Splits to train on."""
+    train: tuple[str, ...] = ()
+    """Splits to train on, as demo/train; of an only data set train will do."""
     mean: Name | None = None
     """The train mean that centred embeddings are minus, by its name in section means; null, the default: the only one there is."""
     proposer: Name | None = None
     """Whose masks elisa and llmseg choose from, a key of section proposers; null, the default: the first one's."""
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1)] = 50
     """Passes over their targets."""
-    batch_size: Annotated[int, Field(ge=1)]
-    """Targets a step and process."""
-    accumulation: Annotated[int, Field(ge=1)]
-    """Steps an update."""
-    lora: LoraParams
+    batch_size: Annotated[int, Field(ge=1)] = 2
+    """Targets per step and process."""
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    """Steps per update."""
+    lora: LoraParams = LoraParams()
     """Of the language model."""
-    optimizer: str
+    optimizer: str = "adamw_bnb_8bit"
     """A name that the Trainer knows: adamw_torch, adamw_bnb_8bit, ..."""
-    schedule: str
+    schedule: str = "cosine"
     """A name that the Trainer knows: cosine, linear, ..."""
-    warmup: Fraction
+    warmup: Fraction = 0.0
     """Share of the updates in which the learning rate rises; or give warmup_steps."""
-    clip: Annotated[float, Field(ge=0)]
+    clip: Annotated[float, Field(ge=0)] = 0.0
     """Largest norm of a gradient; 0: none."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool = True
     """Compute activations twice instead of keeping them."""
-    report_to: tuple[str, ...]
+    report_to: tuple[str, ...] = ()
     """Where else than to DVCLive the Trainer reports: tensorboard, wandb, ... (install them yourself)."""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)] = 42
     """Order, templates, dropout."""
-    without: Literal["image", "question"] | None
+    without: Literal["image", "question"] | None = None
     """Train and answer without one of the two, for a baseline that shows what the other alone gives away; null: with both."""
-    elisa: ElisaParams
+    elisa: ElisaParams = ElisaParams()
     """Its own."""
-    llmseg: LlmSegParams
+    llmseg: LlmSegParams = LlmSegParams()
     """Its own."""
-    lisa: LisaParams
+    lisa: LisaParams = LisaParams()
     """Its own."""
     max_steps: Annotated[int, Field(ge=0)] = 0
     """Updates, whatever ``epochs`` says; 0, the default: as many as the epochs have."""

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,15 @@ from stages.progress import progress
 from stages.train.callbacks import Curves, Lines
 from stages.train.checks import check_reporting
 from stages.train.controls import Given, answered, batch_size_for, blanked
-from stages.train.elisa.system import Elisa
 from stages.train.folder import CHECKPOINTS, CURVES, RUN, TRAINED, claim, held, step_of, write_record
 from stages.train.language.llava import inject_lora
 from stages.train.language.vision import feature_tokens
-from stages.train.lisa.system import Lisa
-from stages.train.llmseg.system import LlmSeg
 from stages.train.memory import Plan, plan
 from stages.train.params import TrainParams
 from stages.train.questions import check_questions
 from stages.train.run_digest import differences, identity, run_digest
 from stages.train.system import ALWAYS, Mode, System
+from stages.train.systems import SYSTEMS
 from stages.train.trainer import StoreTrainer, load_trained, save_trained
 from store import mix
 from store.format.schema import TABLES
@@ -40,15 +39,19 @@ from store.stream.request import companion
 from store.stream.stream import Stream
 from store.torch import Loader, loader
 
-SYSTEMS: dict[str, type[System]] = {"elisa": Elisa, "llmseg": LlmSeg, "lisa": Lisa}
-"""Name -> class."""
 QUESTION_TOKENS, ANSWER_TOKENS = 192, 64
 """What the memory plan reckons with: question, answer and template; and the answer alone."""
 
 
+def system_class(name: str) -> type[System]:
+    """The class of a system."""
+    module, _, attribute = SYSTEMS[name].place.partition(":")
+    return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
+
+
 def columns(params: TrainParams, system: str) -> set[str]:
     """The columns of a split that a system reads, in training or later."""
-    kind = SYSTEMS[system]
+    kind = system_class(system)
     wanted = {*kind.columns(params, True).values(), *kind.columns(params, False).values(), *ALWAYS.values()}
     found = {name.rpartition(".")[0] if name.rpartition(".")[0] in TABLES else name for name in wanted}
     found |= {companion(name) for name in found if "mask_embeddings/" in name}
@@ -131,14 +134,14 @@ def train(
         feature_tokens(params, split)
     arguments = arguments_of(params, folder, device)
     ranks = {"rank": arguments.process_index, "world_size": arguments.world_size}
-    size = batches(params, SYSTEMS[name], splits, **ranks).stream.schedule.batch_size
+    size = batches(params, system_class(name), splits, **ranks).stream.schedule.batch_size
     if size < params.batch_size:
         print(
             f"train: fewer questions than train.batch_size {params.batch_size}: batches are of {size}", file=sys.stderr
         )
     _no_bars()
     set_seed(params.seed)  # after what makes "cuda" mean this rank's own card
-    system = SYSTEMS[name].build(params, next(iter(splits.values())), device, weights)
+    system = system_class(name).build(params, next(iter(splits.values())), device, weights)
     check_questions(system.tokenizer, splits, training=True)
     prepare(system, params)
     print(memory_of(system, params), file=sys.stderr)
@@ -247,7 +250,7 @@ def restore(
         FileNotFoundError: it was not trained.
     """
     _no_bars()
-    system = SYSTEMS[name].build(params, split, device, weights)
+    system = system_class(name).build(params, split, device, weights)
     prepare(system, params)
     load_trained(system.model, folder / TRAINED)
     system.model.eval()

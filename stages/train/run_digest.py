@@ -16,17 +16,12 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from stages.train.language.base_model import locate_llava
-from stages.train.params import ANSWERING, CENTERED, HOW, TrainParams
+from stages.train.params import HOW, SINCE, TrainParams
+from stages.train.systems import SYSTEMS
 from store.read.column import Column
 from store.split import Split
 from store.storage.files import cached_sha256, digest
 
-VERSIONS = {"elisa": 3, "llmseg": 2, "lisa": 3}
-"""System -> version of its training. One higher when the same parameters and data are to be trained again, as what they become
-has changed. Last: without a chat template, sequences begin with ``<s>``; elisa's ``loss_over: positions`` divides by the
-positions of the answers."""
-CHOOSING = ("elisa", "llmseg")
-"""Systems that choose among a proposer's masks; to the others ``proposer`` makes no difference."""
 SHORT = 12
 """Digits of a digest that names and messages show."""
 
@@ -34,16 +29,14 @@ SHORT = 12
 def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> dict[str, Any]:
     """``system``, its ``version``, ``params`` less those of the other systems, digest ``llava`` of the language model and one of
     each column."""
-    others = VERSIONS.keys() - {system} | (set() if system in CENTERED else {"mean"})
+    others = SYSTEMS.keys() - {system} | (set() if SYSTEMS[system].centered else {"mean"})
     return {
         "system": system,
-        "version": VERSIONS[system],
+        "version": SYSTEMS[system].version,
         "params": params.model_dump(mode="json", exclude=others),
         "llava": llava_digest(params.llava),
         "columns": {
-            f"{name}/{column}": column_digest(opened)
-            for name, split in splits.items()
-            for column, opened in split.columns.items()
+            column.place: column_digest(column) for split in splits.values() for column in split.columns.values()
         },
     }
 
@@ -58,7 +51,7 @@ def run_digest(about: Mapping[str, Any]) -> str:
 
 def system_of(about: Mapping[str, Any]) -> str:
     """The system that a run is of, by its :func:`identity`; earlier ones named it by the section they kept."""
-    named = next((name for name in VERSIONS if name in about.get("params", {})), "")
+    named = next((name for name in SYSTEMS if name in about.get("params", {})), "")
     return str(about.get("system", named))
 
 
@@ -81,7 +74,7 @@ def llava_digest(name: str) -> str:
 def answering(params: TrainParams, system: str) -> dict[str, Any]:
     """Name below ``train`` -> value of what only decides how a trained system answers."""
     own = getattr(params, system).model_dump(mode="json")
-    return {f"{system}.{name}": own[name] for name in ANSWERING[system]}
+    return {f"{system}.{name}": own[name] for name in SYSTEMS[system].answering}
 
 
 @dataclass(frozen=True)
@@ -124,8 +117,9 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool 
 
 def _deciding(values: Mapping[str, Any], system: str, prefix: str = "") -> dict[str, Any]:
     """Parameters without those that do not decide what a run becomes, and without new ones that mean what there was before."""
-    left = {*HOW, *(f"{system}.{name}" for name in ANSWERING.get(system, ()))}
-    left |= set() if system in CHOOSING else {"proposer"}
+    line = SYSTEMS.get(system)
+    left = {*HOW, *(f"{system}.{name}" for name in (line.answering if line else ()))}
+    left |= set() if line and line.chooses else {"proposer"}
     kept = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -158,7 +152,7 @@ def _defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-_DEFAULTS = _defaults(TrainParams)
+_DEFAULTS = {name: value for name, value in _defaults(TrainParams).items() if name in SINCE}
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,7 @@ IMAGES = pa.schema(
     [
         ("image_index", pa.int64()),  # its number in the split, for life
         ("image_id", pa.string()),  # stable name
-        ("path", pa.string()),  # relative to index.root, POSIX
+        ("path", pa.string()),  # relative to the root of the data set, POSIX
         ("height_px", pa.int32()),  # of the EXIF-oriented image; 0 when it could not be read
         ("width_px", pa.int32()),
         ("sha256", pa.string()),  # of the file's bytes; empty when there is no file

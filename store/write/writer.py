@@ -124,6 +124,9 @@ def _require_ours_to_begin(folder: Path, meta: ColumnMeta, current: ColumnMeta |
         raise ConflictError(
             f"{folder.name}: another run made it grow from {meta.images} to {current.images} images; run this again"
         )
+    first = current.sources if current is not None and found == meta.fingerprint else None
+    if first and first != (meta.sources or ())[: len(first)]:
+        raise ConflictError(f"{folder.name}: another run numbered the images first; run this again")
 
 
 def is_begun(folder: Path, meta: ColumnMeta) -> bool:

@@ -124,11 +124,11 @@ def make_data(folder: Path, count: int, size_px: tuple[int, int]) -> Path:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(partial(make_image, split, size_px), range(count)))
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
-        values |= {"store": str(folder / "store"), "dataset": "bench", "splits": [SPLIT], "shard_images": 256}
-        values["index"]["root"] = str(folder / "data")
-        values["masks"]["save_features"] = False
-        values["embed"] |= {"mask_encoders": ["demo_sam"], "image_encoders": ["demo_clip"]}
-        values["normalize"] |= {"name": "bench", "train": [SPLIT]}
+        data = {"format": "reasonseg", "images": "bench", "root": str(folder / "data"), "splits": [SPLIT]}
+        values |= {"store": str(folder / "store"), "data": {"bench": data}, "shard_images": 256}
+        values |= {"proposers": {"sam": {"model": "demo_sam"}}, "means": {"bench": {"train": [SPLIT]}}}
+        values["train"] |= {"train": [SPLIT], "proposer": "sam"}
+        values["embed"] |= {"mask_encoders": ["demo_sam"], "image_encoders": ["demo_clip"], "sam_features": []}
         values["run"] |= {f"{name}_dir": str(folder / name) for name in ("report", "train", "cache")}
         params.write_text(yaml.safe_dump(values, sort_keys=False))
     return params
@@ -171,9 +171,9 @@ def fill(params: Path) -> None:
             out = {spec.name: Collector(spec) for spec in specs}
             for spec in specs:
                 for index in shard.indices:
-                    if spec.name == "match/targets":
+                    if spec.name == "match/sam/targets":
                         out[spec.name].ok(index, [{"target_id": f"{index:06d}/0", **matched}])
-                    elif spec.name == "match/instances":
+                    elif spec.name == "match/sam/instances":
                         out[spec.name].ok(index, {"iou": [[0.5]], "iop": [[0.5]]})
                     elif spec.layout is None:
                         out[spec.name].ok(index, {**region, **scores})
@@ -188,7 +188,7 @@ def fill(params: Path) -> None:
     settings = load_settings(params)
     for stage in ("masks", "embed", "match"):
         STAGES[stage].start = partial(start, stage)  # type: ignore[attr-defined]
-        compute_stage(settings, stage, SPLIT, LocalExecutor())
+        compute_stage(settings, stage, settings.splits[0], LocalExecutor())
 
 
 def read(params: Path) -> dict[str, float]:
@@ -198,7 +198,7 @@ def read(params: Path) -> dict[str, float]:
     from store import open_split
 
     at.append(time.perf_counter())
-    split = open_split(values["store"], values["dataset"], SPLIT)
+    split = open_split(values["store"], "bench", SPLIT)
     at.append(time.perf_counter())
     encoder = f"mask_embeddings/{values['embed']['mask_encoders'][0]}"
     next(iter(split.stream([encoder, "targets.texts"], 32, shuffle=True)))

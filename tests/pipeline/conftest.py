@@ -22,6 +22,7 @@ import torch
 import yaml
 from PIL import Image
 
+from stages.params import DataParams
 from store.errors import StoreError
 from store.format.shard import committed_shards, read_commit, shard_path
 
@@ -67,17 +68,20 @@ class Project:
         return self.folder / "store"
 
     def configure(self, **changes: Any) -> None:
-        """Write params.yaml: the committed one, made small; ``changes`` are ``section__key=value``."""
+        """Write params.yaml: the committed one, made small.
+
+        ``changes`` are ``section__key=value``; ``dataset``, ``splits`` and ``data__key`` are of its one data set.
+        """
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
-        values |= {"store": str(self.store), "dataset": "tiny", "splits": ["train", "val"], "shard_images": 2}
-        values["index"]["root"] = str(self.data)
+        name = changes.pop("dataset", "tiny")
+        data = {"images": name, "root": str(self.data), "splits": changes.pop("splits", ["train", "val"])}
+        data |= {key: changes.pop(f"data__{key}") for key in DataParams.model_fields if f"data__{key}" in changes}
+        values |= {"store": str(self.store), "data": {name: {"format": "reasonseg", **data}}, "shard_images": 2}
+        values["runs"] = {}
         values["proposers"] = {"sam": {"model": "demo_sam", **ANY_MASK}}
         values["train"]["proposer"] = "sam"
-        values["embed"] |= {
-            "max_masks": 16,
-            "mask_encoders": ["demo_alphaclip", "demo_sam"],
-            "image_encoders": ["demo_clip"],
-        }
+        values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
+        values["embed"] |= {"sam_features": ["demo_sam"], "max_masks": 16, "max_instances": 16}
         values |= {"means": {"tiny": {"train": ["train"]}}, "report": {"similarity_vectors": 8}}
         values["run"] |= {"report_dir": str(self.folder / "report"), "train_dir": str(self.folder / "trained")}
         values["run"] |= {"cache_dir": str(self.folder / "cache")}

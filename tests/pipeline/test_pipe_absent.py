@@ -41,13 +41,13 @@ def test_a_folder_of_pictures_goes_through_every_stage(pictures: Any) -> None:
         assert "failed" not in done.err, (command, done.err)
     dry = pictures.run("extract", "--split", "val", "--dry-run")
     assert (dry.code, "would compute" in dry.out) == (0, False)
-    metrics = json.loads((pictures.folder / "report/tiny/metrics/index-val.json").read_text())
+    metrics = json.loads((pictures.folder / "report/metrics/index/tiny/val.json").read_text())
     assert (metrics["failed_images"], metrics["absent"], metrics["images"]) == (0, 3, 3)
 
 
 def test_what_a_store_of_pictures_holds(pictures: Any) -> None:
     pictures.build()
-    found = pictures.info()["splits"]["val"]
+    found = pictures.info()["splits"]["tiny/val"]
     for name, column in found["columns"].items():
         assert column["status"] == ({"absent": 3} if made_of_annotations(name) else {"ok": 3}), name
         assert column["errors"] == {}

@@ -112,16 +112,16 @@ def pictures_are_missing(project: Any) -> Any:
 
 
 STATES: dict[str, tuple[str, Callable[[Any], Any], tuple[str, ...]]] = {
-    "not indexed": ("tiny", not_indexed, ("index --split {}",)),
-    "masks are missing": ("tiny", masks_missing, ("extract --split {}{}{}",)),
-    "everything is missing": ("tiny", everything_missing, ("extract --split {}{}{}",)),
-    "changed after the index": ("tiny", changed_after_the_index, ("index --split {}",)),
-    "a first dry run": ("tiny", first_dry_run, ("extract --split {} --stage {} --limit 1{}",)),
+    "not indexed": ("tiny", not_indexed, ("index {}",)),
+    "masks are missing": ("tiny", masks_missing, ("extract {}{}{}",)),
+    "everything is missing": ("tiny", everything_missing, ("extract {}{}{}",)),
+    "changed after the index": ("tiny", changed_after_the_index, ("index {}",)),
+    "a first dry run": ("tiny", first_dry_run, ("extract {} --limit 1{}",)),
     "finished shards": ("finished", finished_shards, ("{} --replace",)),
     "finished shards, dry": (
         "finished",
         finished_shards_in_a_dry_run,
-        ("extract --split {} --stage {} --replace", "extract --split {} --stage {} --limit 1{}"),
+        ("extract {} --replace", "extract {} --limit 1{}"),
     ),
     "a flipped bit": ("finished", a_flipped_bit, ("verify --repair{}",)),
     "a flipped bit that a stage reads": ("finished", a_flipped_bit_that_a_stage_reads, ("verify --repair{}",)),
@@ -132,7 +132,6 @@ STATES: dict[str, tuple[str, Callable[[Any], Any], tuple[str, ...]]] = {
 BIG = {
     "evaluate": "the name of a verb",
     "index": "the name of a verb",
-    "extract --split {}": "printed for pages of report alone; the same words as of other states",
     "info": "no gap is left when it is printed",
     "demo --train-models": "two hours",
     "weights {}": "the network",

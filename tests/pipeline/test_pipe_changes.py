@@ -46,15 +46,15 @@ def test_nothing_is_computed_twice(finished: Any) -> None:
 
 def test_an_added_image_goes_to_the_end_and_recomputes_the_last_shard_alone(finished: Any) -> None:
     finished.add("train", "aardvark", 7, regions=1)  # first by name, last by number
-    info = finished.info()["splits"]["train"]
+    info = finished.info()["splits"]["tiny/train"]
     assert why(info["columns"]["images"])[-1] == "1 images were added"
     before = finished.times()
     finished.build("index --split train")
     assert image_rows(finished, "train")["aardvark"] == (5, "ok")
     assert finished.recomputed(before) == shards("train", ("images", "instances", "targets"), 2)
     plan = finished.run("extract", "--dry-run").out
-    assert "masks train: would compute 1 of 3 shards of masks" in plan
-    assert "masks val: up to date" in plan
+    assert "masks tiny/train: would compute 1 of 3 shards of masks" in plan
+    assert "masks tiny/val: up to date" in plan
     assert finished.recomputed(before) == shards("train", ("images", "instances", "targets"), 2)
     finished.build("extract --split train")
     every = ("images", "instances", "targets", "masks/sam", "match/sam/targets", "match/sam/instances")
@@ -74,10 +74,10 @@ def test_an_edited_image_recomputes_its_shard_alone(finished: Any) -> None:
     finished.add_image("val", "gnu", 21, size=(72, 40))  # another size: nothing of the old one can be used
     (finished.data / "val/gnu.jpg").unlink(missing_ok=True)
     old = finished.times()
-    reasons = finished.info()["splits"]["val"]["columns"]["images"]["why"]
+    reasons = finished.info()["splits"]["tiny/val"]["columns"]["images"]["why"]
     assert any("val/gnu.png" in reason and "changed" in reason for reason in reasons)
     finished.build("index")
-    columns = finished.info()["splits"]["val"]["columns"]
+    columns = finished.info()["splits"]["tiny/val"]["columns"]
     assert why(columns["masks/sam"]) == ["images changed"]
     assert columns["masks/sam"]["shards"].items() >= {"done": 1, "missing": 0, "stale": 1}.items()
     done = finished.run("extract", "--split", "val", "--stage", "embed")
@@ -99,7 +99,7 @@ def test_a_removed_image_keeps_its_number_and_comes_back_to_it(finished: Any, tm
     kept = [path.read_bytes() for path in files]
     for path in files:
         path.unlink()
-    assert "train/bee.png" in finished.info()["splits"]["train"]["columns"]["images"]["why"][0]
+    assert "train/bee.png" in finished.info()["splits"]["tiny/train"]["columns"]["images"]["why"][0]
     old = finished.times()
     done = finished.run("index", "--split", "train")
     assert done.code == 0  # a removed image is no failure
@@ -110,7 +110,7 @@ def test_a_removed_image_keeps_its_number_and_comes_back_to_it(finished: Any, tm
     for name, commit in finished.commits().items():
         if name.startswith("train/") and name.endswith("#0"):
             assert commit["status"] == ["ok", "removed"], name
-    assert finished.info()["splits"]["train"]["columns"]["masks/sam"]["status"] == {"ok": 4, "removed": 1}
+    assert finished.info()["splits"]["tiny/train"]["columns"]["masks/sam"]["status"] == {"ok": 4, "removed": 1}
     assert finished.run("verify", "--deep", "--complete").code == 0
     for path, data in zip(files, kept, strict=True):
         path.write_bytes(data)
@@ -122,7 +122,7 @@ def test_a_removed_image_keeps_its_number_and_comes_back_to_it(finished: Any, tm
 def test_an_edited_annotation_leaves_masks_and_pictures_alone(finished: Any) -> None:
     finished.annotate("val", "hen", 99, regions=2)
     old = finished.times()
-    columns = finished.info()["splits"]["val"]["columns"]
+    columns = finished.info()["splits"]["tiny/val"]["columns"]
     assert why(columns["targets"]) == ["val/hen.json changed"]
     assert columns["images"]["why"] == []
     finished.build("index", "extract")
@@ -164,7 +164,7 @@ def test_an_annotation_that_comes_later_heals_its_image_down_to_the_last_column(
 
 def test_larger_shards_leave_nothing_behind(finished: Any) -> None:
     finished.configure(shard_images=4)
-    reasons = finished.info()["splits"]["train"]["columns"]["masks/sam"]["why"]
+    reasons = finished.info()["splits"]["tiny/train"]["columns"]["masks/sam"]["why"]
     assert any("shard_images: 2 -> 4" in reason for reason in reasons)
     finished.build("index --split val", "extract --split val")
     done = finished.run("verify", "--deep", "--split", "val")

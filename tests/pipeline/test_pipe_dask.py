@@ -22,6 +22,7 @@ from pipeline.config import ROOT, InputError, load_settings
 from pipeline.dask import remote
 from pipeline.dask.executor import DaskExecutor
 from pipeline.errors import INTERRUPTED, WorkersLostError, exit_code_of
+from stages.names import SplitRef
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -178,11 +179,11 @@ def test_success_is_told_from_commits(tiny: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         InputError, match="committed shard 0 of tiny/images/val, but .*/tiny/images/val has no such commit"
     ):
-        compute_stage(settings, "index", "val", Liar())
+        compute_stage(settings, "index", SplitRef("tiny", "val"), Liar())
     tiny.build("index --split val")
-    tiny.configure(index__max_pixels=50_000)
+    tiny.configure(data__max_pixels=50_000)
     with pytest.raises(Exception, match="was committed by another writer meanwhile") as caught:
-        compute_stage(load_settings(tiny.params), "index", "val", Liar(), replace=True)
+        compute_stage(load_settings(tiny.params), "index", SplitRef("tiny", "val"), Liar(), replace=True)
     assert exit_code_of(caught.value)[0] == INTERRUPTED
 
 

@@ -61,7 +61,7 @@ def test_what_is_read_in_another_way_is_counted(alone: Any) -> None:
         assert line in done.err
     assert "noted: 3 x rectangle painted by its shape_type" in alone.run("info").out
     assert done.err.endswith(alone.run("index", "--split", "val").err)  # also when it is up to date
-    metrics = json.loads((alone.folder / "report/tiny/metrics/index-val.json").read_text())
+    metrics = json.loads((alone.folder / "report/metrics/index/tiny/val.json").read_text())
     assert metrics["unread"] == {".bak": 1, ".gif": 2, ".txt": 1, "folder": 1}
     assert sum(metrics["notes"].values()) == 5
 
@@ -72,8 +72,11 @@ def test_the_encoding_is_a_parameter_that_decides_what_is_stored(alone: Any) -> 
     (alone.data / "val/fox.json").write_bytes(json.dumps(chinese, ensure_ascii=False).encode("gbk"))
     done = alone.run("index", "--split", "val")
     assert done.code == 1
-    assert "targets: val/fox.json: text is not UTF-8; name its encoding, such as gbk, in index.encoding" in done.err
-    alone.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[], index__encoding="GBK")
+    assert (
+        "targets: val/fox.json: text is not UTF-8; name its encoding, such as gbk, in encoding of the data set in the params"
+        in done.err
+    )
+    alone.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[], data__encoding="GBK")
     before = alone.times()
     done = alone.run("index", "--split", "val")
     assert done.code == 0, done.err
@@ -82,10 +85,10 @@ def test_the_encoding_is_a_parameter_that_decides_what_is_stored(alone: Any) -> 
     assert rows(alone, "targets")[0]["texts"] == [question]
     identity = json.loads((alone.store / "tiny/targets/val/column.json").read_text())["identity"]
     assert identity["params"] == {"format": "reasonseg", "encoding": "gbk"}
-    alone.configure(index__encoding="gbkk")
+    alone.configure(data__encoding="gbkk")
     done = alone.run("index")
     assert done.code == 2
-    assert "index.encoding: found 'gbkk', expected the name of a text encoding" in done.err
+    assert "data.tiny.encoding: found 'gbkk', expected the name of a text encoding" in done.err
 
 
 def test_an_image_id_that_is_listed_twice_names_both_files(alone: Any, monkeypatch: pytest.MonkeyPatch) -> None:

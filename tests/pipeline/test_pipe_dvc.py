@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(900)  # one build by some twenty processes
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("cli.py", "dvc.yaml", "weights.lock", ".dvcignore", ".gitignore", "pipeline", "demo", "stages", "store")
-SPLITS = ("train", "val", "test")
+SETS = {"tiny": ("train", "val"), "other": ("val",)}
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
     **os.environ,
@@ -91,23 +91,38 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def edit(project: Path, section: str, key: str, value: object) -> None:
+    path = project / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    place = values
+    for name in section.split("."):
+        place = place[name]
+    place[key] = value
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
 @pytest.fixture(scope="module")
 def project(repository: Path, project_at: Callable[[Path], Any]) -> Path:
     """That repository after a ``dvc repro verify`` that was killed in masks and one that went on."""
     data = project_at(repository)
     data.configure(
         store="data/store",
-        splits=list(SPLITS),
         shard_images=1,
-        index__root="data-set",
+        data__root="tiny-set",
         embed__mask_encoders=["demo_sam"],
         embed__image_encoders=[],
         run__report_dir="data/report",
+        run__train_dir="data/train",
     )
-    for number, split in enumerate(SPLITS):
-        for seed in (0, 1):
-            data.add(split, f"image{seed}", 2 * number + seed)
-    data.data.rename(repository / "data-set")
+    other = {"format": "reasonseg", "images": "other", "root": "other-set", "splits": list(SETS["other"])}
+    edit(repository, "data", "other", other)
+    for name, splits in SETS.items():
+        for number, split in enumerate(splits):
+            for seed in (0, 1):
+                data.add(split, f"image{seed}", 2 * number + seed + 10 * len(name))
+        data.data.rename(repository / f"{name}-set")
+    for name in ("means.tiny", "train"):
+        edit(repository, name, "train", ["tiny/train"])
     run(repository, "git", "add", "--all")
     run(repository, "git", "commit", "--quiet", "--message", "begin")
     killed_in_masks(repository)
@@ -123,13 +138,13 @@ def killed_in_masks(folder: Path) -> None:
         ["dvc", "repro", "verify"], cwd=folder, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 400
-    while not list((folder / "data/store/tiny").glob("*/masks/00000.parquet")):
+    while not list((folder / "data/store").glob("*/masks/sam/*/00000.parquet")):
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert not (folder / "data/store/tiny/masks/sam/test/00001.parquet").exists()
+    assert len(list((folder / "data/store").glob("*/masks/sam/*/*.parquet"))) < 2 * len(SETS["tiny"]) + 2
 
 
 def test_it_is_whole_and_a_second_run_is_a_no_op(project: Path) -> None:
@@ -144,33 +159,25 @@ def test_it_is_whole_and_a_second_run_is_a_no_op(project: Path) -> None:
 
 def test_the_demo_is_no_part_of_another_data_set(project: Path) -> None:
     out = dvc(project, "repro", "--dry", "--force", "verify")
-    assert "'index@val'" in out
+    assert "'index@other'" in out
     assert "demo'" not in out
     assert not (project / "data/demo").exists()
 
 
-EVERY = {f"{stage}@{split}" for stage in ("index", "masks", "embed", "match") for split in SPLITS}
-EVERY |= {"normalize"}
-
-
 def stages(*names: str) -> set[str]:
-    return {f"{name}@{split}" for name in names for split in SPLITS if name != "normalize"} | {"normalize"} & set(names)
+    return {f"{name}@{data}" for name in names for data in SETS if name != "means"} | {"means"} & set(names)
 
 
-# Parameter -> stages whose own parameters it is; what lies behind them runs if their outputs change.
+# Parameter -> stages whose own parameters it is; what reads their outputs runs if these change.
 RERUN = {
-    "shard_images=2": EVERY,
-    "index.max_pixels=5000": stages("index"),
-    "embed.max_instances=32": stages("masks", "embed", "normalize"),
-    "index.encoding=gbk": stages("index"),
-    "embed.max_masks=32": stages("embed"),
-    "proposers.sam.points_per_side=3": stages("masks"),
-    "proposers.sam.min_mask_region_area=4": stages("masks"),
-    "proposers.sam.precision=bfloat16": stages("masks"),
-    "embed.precision=bfloat16": stages("embed"),
-    "embed.mask_encoders=[demo_alphaclip]": stages("embed", "normalize"),
-    "embed.image_encoders=[demo_clip]": stages("embed"),
-    "report.similarity_vectors=4": stages("normalize"),
+    "shard_images=2": stages("index", "masks", "embed", "match", "means", "center"),
+    "data.tiny.max_pixels=5000": {"index@tiny"},
+    "data.other.encoding=gbk": {"index@other"},
+    "embed.max_masks=32": stages("masks", "embed", "means", "center"),
+    "embed.image_encoders=[demo_clip]": stages("masks", "embed", "means", "center"),
+    "proposers.sam.points_per_side=3": stages("masks", "embed", "match", "means", "center"),
+    "proposers.sam.precision=bfloat16": stages("masks", "embed", "match", "means", "center"),
+    "report.similarity_vectors=4": stages("means", "center"),
     "run.prefetch=0": set(),
     "run.max_failures=4": set(),
 }
@@ -186,46 +193,75 @@ def test_every_parameter_reruns_its_stages(project: Path) -> None:
     assert {change: names - {"demo", "verify"} for change, names in data.items()} == RERUN
 
 
-def test_push_and_pull_into_a_fresh_clone(project: Path, tmp_path: Path) -> None:
+def running(out: str) -> list[str]:
+    return re.findall("Running stage '(.*)'", out)
+
+
+def committed(project: Path, message: str) -> None:
     run(project, "git", "add", "--all")
-    run(project, "git", "commit", "--quiet", "--message", "done")
+    run(project, "git", "commit", "--quiet", "--message", message)
+
+
+def test_a_changed_data_set_runs_its_stages_alone(project: Path, project_at: Callable[[Path], Any]) -> None:
+    before = commits(project)
+    more = project_at(project)
+    more.add("val", "image2", 90)
+    for path in (more.data / "val").iterdir():
+        path.rename(project / "other-set/val" / path.name)
+    (more.data / "val").rmdir()  # next to the store
+    ran = running(dvc(project, "repro", "verify"))
+    assert set(ran) == {f"{name}@other" for name in ("index", "masks", "embed", "match", "center")} | {
+        "means",
+        "verify",
+    }
+    assert all(commits(project)[name] == time for name, time in before.items() if "/tiny/" in name or "/means/" in name)
+    assert "Running stage" not in dvc(project, "repro", "verify")
+
+
+def test_push_pull_of_one_data_set_and_work_on_it(project: Path, tmp_path: Path) -> None:
+    committed(project, "done")
     dvc(project, "remote", "add", "--default", "--local", "near", str(tmp_path / "remote"))
     dvc(project, "push")
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "--quiet", str(project), str(clone))
     assert not (clone / "data").exists()
     dvc(clone, "remote", "add", "--default", "--local", "near", str(tmp_path / "remote"))
-    dvc(clone, "pull")
-    out = run(clone, "python", "cli.py", "verify", "--deep", "--complete")
-    assert "0 missing, 0 stale" in out
-    assert "Running stage 'masks" not in dvc(clone, "repro", "verify")
+    own = [f"{name}@other" for name in ("index", "masks", "embed", "match", "center")]
+    dvc(clone, "pull", *own, "means")
+    assert sorted(path.name for path in (clone / "data/store").iterdir()) == ["means", "other"]
+    assert "Running stage" not in dvc(clone, "repro", "--allow-missing", *own[:4])
+    edit(clone, "proposers.sam", "points_per_side", 1)
+    ran = running(dvc(clone, "repro", "--single-item", *own[1:4]))
+    assert ran == own[1:4]
+    assert sorted(path.name for path in (clone / "data/store").iterdir()) == ["means", "other"]
+    run(clone, "git", "checkout", "--quiet", "--force", "HEAD")
+    dvc(clone, "pull", "--force")
+    assert "0 missing, 0 stale" in run(clone, "python", "cli.py", "verify", "--deep", "--complete")
 
 
-def edit(project: Path, section: str, key: str, value: object) -> None:
-    path = project / "params.yaml"
-    values = yaml.safe_load(path.read_text())
-    (values[section] if section else values)[key] = value
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
+def test_an_experiment_sets_a_parameter(project: Path) -> None:
+    committed(project, "before the experiment") if run(project, "git", "status", "--porcelain") else None
+    ran = running(dvc(project, "exp", "run", "--set-param", "report.similarity_vectors=4", "verify"))
+    assert set(ran) == stages("means", "center")  # the columns are as they were
+    run(project, "git", "checkout", "--quiet", "--force", "HEAD")
+    dvc(project, "checkout")
 
 
 def test_an_edited_parameter_updates_the_outputs(project: Path) -> None:
-    edit(project, "means", "tiny", {"train": ["train", "val"]})
+    edit(project, "means.tiny", "train", ["tiny/train", "other/val"])
     before, lock = commits(project), (project / "dvc.lock").read_text()
-    out = dvc(project, "repro", "verify")
-    assert re.findall("Running stage '(.*)'", out) == ["normalize", "verify"]
+    assert set(running(dvc(project, "repro", "verify"))) == stages("means", "center") | {"verify"}
     again = {name.removeprefix("data/store/") for name, time in commits(project).items() if before[name] != time}
-    assert {name.split("/")[0] if name.startswith("means") else name.split("/")[2] for name in again} == {
+    assert {name.split("/")[0] if name.startswith("means") else name.split("/")[1] for name in again} == {
         "means", "centered"
     }  # fmt: skip
     assert (project / "dvc.lock").read_text() != lock
-    assert "Running stage" not in dvc(project, "repro", "verify")
 
 
 def test_back_to_an_older_revision_and_forth(project: Path) -> None:
     """What DVC brings back is whole or is named; emptying its cache takes nothing from the store (F32)."""
     complete = ("python", "cli.py", "verify", "--deep", "--complete")
-    run(project, "git", "add", "--all")
-    run(project, "git", "commit", "--quiet", "--message", "means of two splits")
+    committed(project, "means of two splits")
     newer = commits(project)
     run(project, "git", "checkout", "--quiet", "HEAD~1")
     assert "not done" in run(project, *complete, code=4)  # the newer store under the older parameters: said, not served
@@ -236,24 +272,21 @@ def test_back_to_an_older_revision_and_forth(project: Path) -> None:
     dvc(project, "gc", "--workspace", "--force")  # takes the newer revision's outputs out of the cache
     assert "0 missing, 0 stale" in run(project, *complete)
     run(project, "git", "checkout", "--quiet", "-")
-    assert "data/store/means/tiny" in run(project, "dvc", "checkout", code=255)
-    assert "train/centered/tiny/mask_embeddings/sam/demo_sam: 2 of 2 shards not done (missing)" in run(
-        project, *complete, code=4
-    )
-    ran = re.findall("Running stage '(.*)'", dvc(project, "repro", "verify"))
-    assert ran == ["normalize", "verify"]  # of what no cache holds any more, and only of that
+    assert "data/store/means" in run(project, "dvc", "checkout", code=255)
+    assert "not done (missing)" in run(project, *complete, code=4)
+    # Of what no cache holds any more, and only of that.
+    assert set(running(dvc(project, "repro", "verify"))) == stages("means", "center") | {"verify"}
     assert commits(project).keys() == newer.keys()
     assert "0 missing, 0 stale" in run(project, *complete)
 
 
 @pytest.mark.slow
 def test_an_edited_parameter_of_masks_reruns_what_lies_behind(project: Path) -> None:
-    edit(project, "masks", "precision", "bfloat16")
+    edit(project, "proposers.sam", "precision", "bfloat16")
     before = commits(project)
-    out = dvc(project, "repro", "verify")
-    ran = set(re.findall("Running stage '(.*)'", out))
-    assert ran == stages("masks", "embed", "match", "normalize") | {"verify"}
+    ran = set(running(dvc(project, "repro", "verify")))
+    assert ran == stages("masks", "embed", "match", "means", "center") | {"verify"}
     again = {name.removeprefix("data/store/") for name, time in commits(project).items() if before[name] != time}
-    assert {name.split("/")[2] for name in again if name.startswith("tiny")} == {
+    assert {name.split("/")[1] for name in again if name.startswith("tiny")} == {
         "sam_features", "masks", "mask_embeddings", "instance_embeddings", "match", "centered"
     }  # fmt: skip

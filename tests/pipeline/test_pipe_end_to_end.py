@@ -45,7 +45,7 @@ def test_it_verifies_and_info_says_done(built: Any) -> None:
         for name, column in entry["columns"].items():
             assert column["shards"]["done"] == -(-entry["images"] // built.values["shard_images"]), name
             assert (column["shards"]["missing"], column["shards"]["stale"], column["why"]) == (0, 0, [])
-    assert set(info["means"]) == {f"means/tiny/{encoder}" for encoder in built.values["embed"]["mask_encoders"]}
+    assert set(info["means"]) == {f"means/tiny/sam/{encoder}" for encoder in built.values["embed"]["mask_encoders"]}
     assert all(column["shards"]["done"] == 1 and not column["why"] for column in info["means"].values())
 
 

@@ -12,12 +12,13 @@ from pipeline.config import load_settings
 from pipeline.estimate import estimate
 from pipeline.look import Look
 from pipeline.plan import plan_split
+from stages.names import SplitRef
 
 
 def test_nothing_was_computed_yet(tiny: Any) -> None:
     tiny.build("index")
     said = tiny.run("extract", "--split", "val", "--stage", "masks", "--dry-run").out
-    assert "masks val: would compute" in said
+    assert "masks tiny/val: would compute" in said
     assert "how long is not known" in said
     assert "python cli.py extract --split val --stage masks --limit 1" in said
 
@@ -49,7 +50,7 @@ def test_other_parameters_and_other_work_are_no_evidence(finished: Any) -> None:
     for folder in sorted((finished.store / "tiny/match").rglob("val")):
         shutil.rmtree(folder)
     settings = load_settings(finished.params)
-    plans = [plan for plan in plan_split(settings, "val")[0] if plan.spec.stage == "match"]
+    plans = [plan for plan in plan_split(settings, SplitRef("tiny", "val"))[0] if plan.spec.stage == "match"]
     todo = {0: ["match/sam/targets", "match/sam/instances"]}
     found = estimate(Look(settings), plans, todo)
     assert found is not None

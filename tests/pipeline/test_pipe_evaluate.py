@@ -20,10 +20,13 @@ from pipeline.config import InputError, Settings, load_settings
 from stages.evaluate import BASELINE_NAMES, Meta, Prediction, write
 from stages.evaluate.published import published
 from stages.evaluate.tables import as_text
+from stages.names import SplitRef
 from store import rle
 from store.errors import DamagedStoreError, StoreError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+VAL = SplitRef("d", "val")
 
 
 @pytest.fixture
@@ -46,8 +49,8 @@ def test_our_file_and_the_same_in_json_give_the_same_figures(ready: tuple[Settin
     coco = [{"size": [4, 6], "counts": answer.segmentation} for answer in answers(known)]
     ids = [answer.target_id for answer in answers(known)]
     theirs.write_text(json.dumps([{"target_id": a, "segmentation": b} for a, b in zip(ids, coco, strict=True)]))
-    text, figures = evaluate_command(settings, "val", ours, "error")
-    other_text, other = evaluate_command(settings, "val", theirs, "error")
+    text, figures = evaluate_command(settings, VAL, ours, "error")
+    other_text, other = evaluate_command(settings, VAL, theirs, "error")
     assert "teacher-forced" in text
     assert "generated" in other_text
     assert figures["mode"] == "teacher_forced"
@@ -72,7 +75,7 @@ def test_the_same_empty_masks_are_as_empty_in_ours_as_in_theirs(ready: tuple[Set
     empty = [Prediction(answer.target_id, 0, None, False) for answer in answers(known)]
     write(tmp_path / "a.parquet", Meta("a", "d", "val"), empty)
     (tmp_path / "a.json").write_text(json.dumps([{"target_id": e.target_id, "segmentation": None} for e in empty]))
-    found = [evaluate_command(settings, "val", tmp_path / name)[1]["groups"] for name in ("a.parquet", "a.json")]
+    found = [evaluate_command(settings, VAL, tmp_path / name)[1]["groups"] for name in ("a.parquet", "a.json")]
     assert found[0] == found[1]
     assert [found[0]["all"]["a"][name]["value"] for name in ("n_acc", "t_acc")] == [1, 0]
     assert "said_rej" not in found[0]["all"]["a"]
@@ -86,14 +89,14 @@ def test_pngs_of_scores_need_a_threshold(ready: tuple[Settings, Known], tmp_path
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (4, 6), np.uint8)).save(path)
     with pytest.raises(InputError, match=r"grey values, expected two.*--threshold N takes"):
-        evaluate_command(settings, "val", tmp_path / "scores")
-    text, _ = evaluate_command(settings, "val", tmp_path / "scores", threshold=128)
+        evaluate_command(settings, VAL, tmp_path / "scores")
+    text, _ = evaluate_command(settings, VAL, tmp_path / "scores", threshold=128)
     assert "- The masks of PNGs: grey values of at least 128." in text
     with pytest.raises(InputError, match="--threshold: found 0, expected 1 or more"):
-        evaluate_command(settings, "val", tmp_path / "scores", threshold=0)
+        evaluate_command(settings, VAL, tmp_path / "scores", threshold=0)
     write(tmp_path / "a.parquet", Meta("a", "d", "val"), answers(known))
     with pytest.raises(InputError, match="--threshold is for a folder of PNGs, found a file"):
-        evaluate_command(settings, "val", tmp_path / "a.parquet", threshold=128)
+        evaluate_command(settings, VAL, tmp_path / "a.parquet", threshold=128)
 
 
 def test_the_protocol_has_a_table_of_its_own(
@@ -108,8 +111,8 @@ def test_the_protocol_has_a_table_of_its_own(
     path = tmp_path / "gsva7b.json"
     path.write_text(json.dumps(entries))
     with pytest.raises(InputError, match=r"\[0\]: image0/0: it is rejected, but has a mask.*--protocol gsva"):
-        evaluate_command(settings, "val", path)
-    text, figures = evaluate_command(settings, "val", path, protocol="gsva")
+        evaluate_command(settings, VAL, path)
+    text, figures = evaluate_command(settings, VAL, path, protocol="gsva")
     assert text.startswith("# gsva7b on d, val, protocol gsva\n")
     assert "### Protocol gsva, as GSVA's released code computes it" in text
     assert "false alarms do not join (they do on gRefCOCO) the unions" in text
@@ -119,9 +122,9 @@ def test_the_protocol_has_a_table_of_its_own(
     del entries[0]["rejected"]
     path.write_text(json.dumps(entries))
     with pytest.raises(InputError, match=r"image0/0: it is not known whether \[REJ\] was said"):
-        evaluate_command(settings, "val", path, protocol="gsva")
+        evaluate_command(settings, VAL, path, protocol="gsva")
     with pytest.raises(InputError, match="--protocol: found 'gres', expected gsva"):
-        evaluate_command(settings, "val", path, protocol="gres")
+        evaluate_command(settings, VAL, path, protocol="gres")
 
 
 @pytest.mark.parametrize("gone", ["masks/sam", "match/sam/instances"])
@@ -132,7 +135,7 @@ def test_predictions_are_scored_before_there_are_proposals(
     shutil.rmtree(settings.store_path / "d" / gone / "val")
     path = tmp_path / "theirs.parquet"
     write(path, Meta("theirs", "d", "val"), answers(known))
-    text, figures = evaluate_command(settings, "val", path)
+    text, figures = evaluate_command(settings, VAL, path)
     assert list(figures["groups"]["all"]) == ["theirs", "always reject"]
     found = figures["groups"]["all"]["theirs"]
     assert {"miou_per_sample", "ciou", "n_acc", "elisa_ciou"} <= found.keys()
@@ -142,7 +145,7 @@ def test_predictions_are_scored_before_there_are_proposals(
     assert gone in line
     shutil.rmtree(settings.store_path / "d" / "targets" / "val")
     with pytest.raises(StoreError, match="targets"):
-        evaluate_command(settings, "val", path)
+        evaluate_command(settings, VAL, path)
 
 
 def test_a_damaged_table_is_no_table_that_is_not_there(ready: tuple[Settings, Known], tmp_path: Path) -> None:
@@ -151,7 +154,7 @@ def test_a_damaged_table_is_no_table_that_is_not_there(ready: tuple[Settings, Kn
     write(path, Meta("theirs", "d", "val"), answers(known))
     (settings.store_path / "d/masks/sam/val/column.json").write_text("{")
     with pytest.raises(DamagedStoreError, match="masks"):
-        evaluate_command(settings, "val", path)
+        evaluate_command(settings, VAL, path)
 
 
 @pytest.mark.parametrize("name", ["largest mask", "upper bound of any union"])
@@ -161,7 +164,7 @@ def test_a_file_named_like_a_baseline(ready: tuple[Settings, Known], tmp_path: P
     coco = [{"size": [4, 6], "counts": answer.segmentation} for answer in answers(known)]
     ids = [answer.target_id for answer in answers(known)]
     path.write_text(json.dumps([{"target_id": a, "segmentation": b} for a, b in zip(ids, coco, strict=True)]))
-    _, figures = evaluate_command(settings, "val", path)
+    _, figures = evaluate_command(settings, VAL, path)
     assert list(figures["groups"]["all"]) == [f"{name} (predictions)", *BASELINE_NAMES]
     assert figures["system"] == f"{name} (predictions)"
 
@@ -171,7 +174,7 @@ def test_systems_of_one_name_each_have_a_row(ready: tuple[Settings, Known], tmp_
     paths = [tmp_path / str(k) / "lisa.parquet" for k in range(4)]
     for path in paths:
         write(path, Meta("lisa", "d", "val"), answers(known))
-    _, figures = evaluate_command(settings, "val", paths[0], beside=paths[1:])
+    _, figures = evaluate_command(settings, VAL, paths[0], beside=paths[1:])
     names = ["lisa", "lisa (predictions)", "lisa (2)", "lisa (3)"]
     assert [name for name in figures["groups"]["all"] if name.startswith("lisa")] == names
 
@@ -207,7 +210,7 @@ def test_a_folder_of_any_name(ready: tuple[Settings, Known], tmp_path: Path) -> 
         path = folder / f"{answer.target_id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rle.decode(answer.segmentation, 4, 6)).save(path)
-    text, figures = evaluate_command(settings, "val", folder)
+    text, figures = evaluate_command(settings, VAL, folder)
     shown = "a\\|b \\<i>" + "\N{REPLACEMENT CHARACTER}"
     assert text.startswith(f"# {shown} on d, val\n")
     assert f"| {shown} |" in text
@@ -247,7 +250,7 @@ def test_predictions_for_images_that_are_not_asked_about(empty: Any, tmp_path: P
     coco = {"size": [4, 6], "counts": mask}
     (tmp_path / "a.json").write_text(json.dumps([{"target_id": name, "segmentation": coco} for name in names]))
     for name in ("a.parquet", "a.json"):
-        text, figures = evaluate_command(settings, "val", tmp_path / name)
+        text, figures = evaluate_command(settings, VAL, tmp_path / name)
         assert (figures["questions"], figures["unasked"]) == (1, 2)
         assert "n_acc" not in figures["groups"]["all"]["a"], "no image without targets is an empty target"
         assert "- 2 predictions for images without questions" in text
@@ -265,7 +268,7 @@ def test_candidates_are_those_that_are_embedded(ready: tuple[Settings, Known], t
     ]
     write(path, Meta("s", "d", "val"), own)
     with pytest.raises(InputError, match="chose 16, which is none of the 16 candidates"):
-        evaluate_command(settings, "val", path, "error")
+        evaluate_command(settings, VAL, path, "error")
 
 
 def test_missing_predictions_are_counted(ready: tuple[Settings, Known], tmp_path: Path) -> None:
@@ -273,8 +276,8 @@ def test_missing_predictions_are_counted(ready: tuple[Settings, Known], tmp_path
     path = tmp_path / "ours.parquet"
     write(path, Meta("s", "d", "val"), answers(known)[2:])
     with pytest.raises(InputError, match="2 of .* predictions are missing"):
-        evaluate_command(settings, "val", path, "error")
-    text, figures = evaluate_command(settings, "val", path, "empty")
+        evaluate_command(settings, VAL, path, "error")
+    text, figures = evaluate_command(settings, VAL, path, "empty")
     assert figures["missing"] == 2
     assert "2 of them had no prediction and count as rejected." in text
 
@@ -289,7 +292,7 @@ def test_published_rows_stand_below_their_split(
     )
     path = tmp_path / "ours.parquet"
     write(path, Meta("s", "d", "val"), answers(known))
-    text, _ = evaluate_command(settings, "val", path, "error")
+    text, _ = evaluate_command(settings, VAL, path, "error")
     assert "| LISA-7B (published: LISA, arXiv 2308.00692, Table 1) | 44.4 | 46 |" in text
     assert "No published figures" not in text
 
@@ -299,15 +302,15 @@ def test_what_cannot_be_evaluated(ready: tuple[Settings, Known], tmp_path: Path)
     path = tmp_path / "ours.parquet"
     write(path, Meta("s", "d", "test"), answers(known))
     with pytest.raises(InputError, match="predictions are for d/test, expected d/val"):
-        evaluate_command(settings, "val", path, "error")
+        evaluate_command(settings, VAL, path, "error")
     with pytest.raises(InputError, match="no such file or folder"):
-        evaluate_command(settings, "val", tmp_path / "nothing.json", "error")
+        evaluate_command(settings, VAL, tmp_path / "nothing.json", "error")
     with pytest.raises(InputError, match="--split: found 'dev'"):
-        evaluate_command(settings, "dev", path, "error")
+        settings.select("dev")
     with pytest.raises(InputError, match="--missing: found 'skip'"):
-        evaluate_command(settings, "val", path, "skip")
+        evaluate_command(settings, VAL, path, "skip")
     with pytest.raises(StoreError, match="holds no indexed split"):
-        evaluate_command(settings, "other", path, "error")
+        evaluate_command(settings, SplitRef("d", "other"), path, "error")
 
 
 def test_the_command_line(empty: Any, tmp_path: Path) -> None:

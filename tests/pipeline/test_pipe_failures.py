@@ -71,7 +71,7 @@ def test_failed_images_are_rows_with_reasons_and_the_rest_goes_on(failing: Any) 
         assert word in rows[name]["error"], rows[name]["error"]
         assert (rows[name]["height_px"], rows[name]["width_px"]) == (0, 0)
         assert str(failing.folder) not in rows[name]["error"]
-    metrics = json.loads((failing.folder / "report/tiny/metrics/index-val.json").read_text())
+    metrics = json.loads((failing.folder / "report/metrics/index/tiny/val.json").read_text())
     assert (metrics["failed_images"], metrics["absent"], metrics["images"]) == (5, 1, 8)
     done = failing.run("extract")
     assert done.code == 0, done.err  # what the index failed was counted there
@@ -145,7 +145,7 @@ def test_features_that_are_not_finite_fail_their_image_alone(tiny: Any, monkeypa
 def test_limit_works_on_whole_shards_and_is_final(tiny: Any) -> None:
     tiny.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
     tiny.build("index --split train", "extract --split train --limit 3")
-    columns = tiny.info()["splits"]["train"]["columns"]
+    columns = tiny.info()["splits"]["tiny/train"]["columns"]
     for name in ("masks/sam", "mask_embeddings/sam/demo_sam", "match/sam/targets"):
         assert columns[name]["shards"].items() >= {"done": 2, "missing": 1, "stale": 0}.items(), name
     before = tiny.times()
@@ -158,7 +158,7 @@ def test_limit_works_on_whole_shards_and_is_final(tiny: Any) -> None:
 
 def test_encoder_leaves_the_others_alone(tiny: Any) -> None:
     tiny.build("index --split val", "extract --split val --encoder demo_sam")
-    columns = tiny.info()["splits"]["val"]["columns"]
+    columns = tiny.info()["splits"]["tiny/val"]["columns"]
     assert columns["masks/sam"]["shards"]["done"] == columns["match/sam/targets"]["shards"]["done"] == 2
     assert columns["mask_embeddings/sam/demo_sam"]["shards"]["done"] == 2
     assert columns["mask_embeddings/sam/demo_alphaclip"]["shards"]["missing"] == 2
@@ -206,7 +206,7 @@ def test_what_there_is_can_be_looked_at_before_the_weights_are_there(tiny: Any, 
 def test_a_stage_without_its_upstream_says_what_to_type(tiny: Any) -> None:
     done = tiny.run("extract", "--split", "val")
     first = done.err.splitlines()[0]
-    assert (done.code, first) == (2, "error: split val is not indexed; run: python cli.py index --split val")
+    assert (done.code, first) == (2, "error: split tiny/val is not indexed; run: python cli.py index --split val")
     tiny.build("index --split val")
     done = tiny.run("extract", "--split", "val", "--stage", "match")
     assert done.code == 2
@@ -244,7 +244,8 @@ def test_a_missing_data_set_is_an_input_error_and_no_removal(finished: Any) -> N
     assert "source files not checked: no folder 'train'" in done.out
     assert "3/3 shards done" in done.out
     assert finished.run("verify", "--deep", "--complete").code == 0
-    shutil.rmtree(finished.store / "tiny/match/val")
+    for name in ("targets", "instances"):
+        shutil.rmtree(finished.store / f"tiny/match/sam/{name}/val")
     assert finished.run("verify", "--deep", "--complete").code == 4
 
 

@@ -74,9 +74,9 @@ BAD = {
     "misspelt encoder of the params": (["extract", "--encoder", "demo_alphclip"], "(did you mean 'demo_alphaclip'?)"),
     "misspelt encoder": (["info", "--set", "embed.mask_encoders=[demo_dino]"], "(did you mean 'demo_dinov2'?)"),
     "misspelt model": (["info", "--set", "proposers.sam.model=demo_sma"], "(did you mean 'demo_sam'?)"),
-    "misspelt format": (["info", "--set", "index.format=reason_seg"], "(did you mean 'reasonseg'?)"),
+    "misspelt format": (["info", "--set", "data.tiny.format=reason_seg"], "(did you mean 'reasonseg'?)"),
     "misspelt data set": (
-        ["extract", "--set", "dataset=tinny"],
+        ["extract", "--set", "data={tinny: {format: reasonseg, images: tinny, root: d, splits: [train, val]}}"],
         "for data set tinny, found tiny (did you mean 'tiny'?)",
     ),
     "misspelt key": (
@@ -134,7 +134,10 @@ BAD = {
         ["train", "--system", "llmseg", "--learning-rate=0.1"],
         "train.llmseg.learning_rate is a parameter: --set train.llmseg.learning_rate=0.1\n",
     ),
-    "option that is a list": (["index", "--root", "a b"], "index.root is a parameter: --set 'index.root=a b'\n"),
+    "option that is a list": (
+        ["index", "--encoding", "a b"],
+        "data.NAME.encoding is a parameter: --set 'data.NAME.encoding=a b'\n",
+    ),
     "unknown option": (["index", "--splits", "val"], "No such option"),
     "unknown split": (["index", "--split", "nope"], "--split: found 'nope', expected one of train, val"),
     "unknown stage": (["extract", "--stage", "paint"], "--stage: found 'paint', expected masks, embed or match"),
@@ -179,8 +182,8 @@ BAD = {
         ["--set", "embed.mask_encoders=[demo_clip]", "info"],
         "unknown mask encoder 'demo_clip'",
     ),
-    "a name that is a path": (["--set", "dataset=../up", "info"], "dataset"),
-    "no splits": (["--set", "splits=[]", "info"], "splits"),
+    "a name that is a path": (["--set", "data={../up: {}}", "info"], 'data.../up: found "../up", expected letters'),
+    "no splits": (["--set", "data.tiny.splits=[]", "info"], "data.tiny.splits: found [], expected 1 or more"),
     "unknown weights": (["weights", "nope"], "unknown weights 'nope'; choose one of"),
     "from without name": (["weights", "--from", "FILE"], "python cli.py weights NAME --from FILE"),
 }
@@ -328,8 +331,8 @@ def test_no_bar_where_no_terminal_is(tiny: Any) -> None:
     out, err = child.communicate(timeout=60)
     assert child.returncode == 0, err
     assert "\r" not in err
-    assert "index val: 3 of 3 images" in err
-    assert "index val: 2 of 2 shards computed" in out
+    assert "index tiny/val: 3 of 3 images" in err
+    assert "index tiny/val: 2 of 2 shards computed" in out
 
 
 def test_a_cuda_that_is_not_there(tiny: Any) -> None:

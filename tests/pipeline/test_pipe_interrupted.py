@@ -55,7 +55,7 @@ def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
     finished: Any, name: str, code: int, words: str
 ) -> None:
     content = finished.content()
-    without(finished, "match/train")
+    without(finished, "match/sam/targets/train", "match/sam/instances/train")
     done = stopped(finished, 3, name, "extract", "--split", "train", "--stage", "match")
     assert done.returncode == code
     assert f"stopped by {words}: what was committed is kept; run the same command again to go on" in done.stderr
@@ -74,7 +74,7 @@ def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
 def test_a_second_ctrl_c_is_as_safe_as_the_first(finished: Any, between_s: float) -> None:
     """Wherever the second one lands: on the way out of the work, in the report, or on a process that has gone."""
     content = finished.content()
-    without(finished, "match/train")
+    without(finished, "match/sam/targets/train", "match/sam/instances/train")
     begun = time.monotonic()
     done = stopped(finished, 2, "SIGINT", "extract", "--split", "train", "--stage", "match", again_after_s=between_s)
     assert done.returncode in (130, -signal.SIGINT)
@@ -87,7 +87,7 @@ def test_a_second_ctrl_c_is_as_safe_as_the_first(finished: Any, between_s: float
 @pytest.mark.parametrize("at", [0, 1, 4])
 def test_killed_in_match(finished: Any, at: int) -> None:
     content = finished.content()
-    without(finished, "match/train")
+    without(finished, "match/sam/targets/train", "match/sam/instances/train")
     done = stopped(finished, at, "SIGKILL", "extract", "--split", "train", "--stage", "match")
     assert done.returncode == -signal.SIGKILL
     before = finished.times()
@@ -108,7 +108,7 @@ def test_killed_in_the_index(tiny: Any, finished_once: Any) -> None:
 
 def test_killed_in_normalize(finished: Any) -> None:
     content = finished.content()
-    without(finished, "train/centered", "val/centered")
+    without(finished, "centered")
     shutil.rmtree(finished.store / "means")
     done = stopped(finished, 5, "SIGKILL", "normalize")  # after both means and three centred shards
     assert done.returncode == -signal.SIGKILL
@@ -134,7 +134,7 @@ def test_killed_in_embed_after_masks(tiny: Any, finished_once: Any) -> None:
 
 def test_two_runs_at_the_same_time(finished: Any) -> None:
     content = finished.content()
-    without(finished, "match/train", "match/val")
+    without(finished, *(f"match/sam/{name}/{split}" for name in ("targets", "instances") for split in ("train", "val")))
     children = [finished.child("extract", "--stage", "match") for _ in range(2)]
     for child in children:
         _, err = child.communicate(timeout=120)
@@ -147,7 +147,7 @@ def test_two_runs_at_the_same_time(finished: Any) -> None:
 def test_verify_and_repair_next_to_a_running_extract(finished: Any) -> None:
     """What a run has half done is no damage, and repair takes nothing that it commits."""
     content = finished.content()
-    without(finished, "match/train", "match/val")
+    without(finished, *(f"match/sam/{name}/{split}" for name in ("targets", "instances") for split in ("train", "val")))
     child = finished.child("extract", "--stage", "match")
     looks = 0
     while child.poll() is None or not looks:
@@ -178,7 +178,8 @@ def test_two_whole_runs_at_the_same_time(tiny: Any, finished_once: Any) -> None:
 def test_killed_anywhere_in_extract(finished: Any, at: int) -> None:
     content = finished.content()
     names = ("masks", "sam_features", "mask_embeddings", "instance_embeddings", "image_features", "match")
-    without(finished, *(f"{name}/train" for name in names))
+    folders = (path for name in names for path in (finished.store / "tiny" / name).rglob("train"))
+    without(finished, *(str(path) for path in sorted(folders)))
     done = stopped(finished, at, "SIGKILL", "extract", "--split", "train")
     assert done.returncode == -signal.SIGKILL
     before = finished.times()

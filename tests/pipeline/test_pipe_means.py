@@ -36,7 +36,7 @@ def test_means_stand_next_to_each_other(finished: Any) -> None:
     plan = finished.run("normalize", "--dry-run")
     assert plan.code == 0, plan.err
     assert "means: would compute means/both/sam/demo_sam\n" in plan.out
-    assert "center train: would compute 3 of 3 shards of centered/both/mask_embeddings/sam/demo_sam\n" in plan.out
+    assert "center tiny/train: would compute 3 of 3 shards of centered/both/mask_embeddings/sam/demo_sam\n" in plan.out
     assert "tiny/sam/demo_sam" not in plan.out
     assert finished.recomputed(before) == set()
     done = finished.run("normalize")
@@ -52,12 +52,12 @@ def test_means_stand_next_to_each_other(finished: Any) -> None:
     np.testing.assert_allclose(mean, voted.mean(axis=0), rtol=1e-12, atol=1e-12)
     record = open_split(finished.store, "tiny", "val")["gnu"]
     for kind in KINDS:
-        expected = (record[f"{kind}/sam/demo_sam"].astype(np.float64) - mean).astype(np.float16)
+        expected = (record[f"{kind}/demo_sam"].astype(np.float64) - mean).astype(np.float16)
         np.testing.assert_array_equal(record[f"centered/both/{kind}/sam/demo_sam"], expected)
     figures = json.loads((finished.folder / "report/tiny/normalize.json").read_text())
-    assert figures["both"]["demo_sam"]["vectors"] == len(voted)
-    assert figures["tiny"]["demo_sam"]["val"]["after"] != figures["both"]["demo_sam"]["val"]["after"]
-    assert (finished.folder / "report/tiny/similarity/both/val-demo_sam.png").is_file()
+    assert figures["both"]["sam/demo_sam"]["vectors"] == len(voted)
+    assert figures["tiny"]["sam/demo_sam"]["val"]["after"] != figures["both"]["sam/demo_sam"]["val"]["after"]
+    assert (finished.folder / "report/tiny/similarity/both/val-sam-demo_sam.png").is_file()
     assert finished.run("verify", "--deep", "--complete").code == 0
 
 
@@ -68,25 +68,27 @@ def test_a_mean_is_missing_stale_and_damaged_as_any_other_column(finished: Any) 
 
     assert shown() == ({"done": 1}, [])
     finished.configure(means={"tiny": {"train": ["train", "val"]}})
-    assert shown() == ({"stale": 1}, ["stale: params.train: ['train'] -> ['train', 'val']"])
+    assert shown() == ({"stale": 1}, ["stale: params.train: ['tiny/train'] -> ['tiny/train', 'tiny/val']"])
     assert (
-        finished.info()["splits"]["val"]["columns"]["centered/tiny/mask_embeddings/sam/demo_sam"]["shards"]["stale"]
+        finished.info()["splits"]["tiny/val"]["columns"]["centered/tiny/mask_embeddings/sam/demo_sam"]["shards"][
+            "stale"
+        ]
         == 2
     )
     finished.configure()
-    commit = finished.store / "tiny/mask_embeddings/sam/demo_sam/train/commits/00001.json"
-    kept = commit.read_bytes()
-    commit.unlink()
+    shard = finished.store / "tiny/mask_embeddings/sam/demo_sam/train/c/1/0/0"
+    kept = shard.read_bytes()
+    shard.unlink()
     assert shown() == ({"stale": 1}, ["stale: /tiny/mask_embeddings/sam/demo_sam/train#1 changed"])
     assert f"{COLUMN}: 1 of 1 shards not done (stale: " in finished.run("verify", "--complete").out
     done = finished.run("normalize")
     assert done.code == 2
     assert "split train: mask_embeddings/sam/demo_sam shard 1 is missing (stage embed)" in done.err
     assert "run: python cli.py extract --split train --stage embed" in done.err
-    commit.write_bytes(kept)
-    (finished.store / COLUMN / "commits/00000.json").unlink()
+    shard.write_bytes(kept)
+    (finished.store / COLUMN / "c/0/0").unlink()
     assert shown() == ({"missing": 1}, [])
-    (finished.store / COLUMN / "commits/00000.json").write_text("{}")
+    (finished.store / COLUMN / "c/0/0").write_text("{}")
     assert shown()[0] == {"damaged": 1}
     assert f"  {COLUMN}" in finished.run("info").out
 
@@ -138,7 +140,10 @@ def test_a_shard_that_is_replaced_meanwhile_is_no_mean(finished: Any, monkeypatc
     [
         ({"tiny": {"train": []}}, "means.tiny.train: found [], expected 1 or more entries"),
         ({"tiny": {"train": ["train", "tiny/train"]}}, "a split stands twice"),
-        ({"tiny": {"train": ["test"]}}, "means.tiny.train: test not in splits"),
+        (
+            {"tiny": {"train": ["test"]}},
+            "means.tiny.train: found 'tiny/test', expected splits of section data: tiny/train, tiny/val",
+        ),
         ({"tiny": {"splits": ["train"]}}, "means.tiny.splits: unknown parameter"),
         ({"a/b": {"train": ["train"]}}, "a/b"),
     ],

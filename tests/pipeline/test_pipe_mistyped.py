@@ -21,15 +21,21 @@ def test_a_store_at_an_address_is_refused(tiny: Any, address: str, command: tupl
 
 
 def test_folders_of_other_sections_are_no_addresses_either(tiny: Any) -> None:
-    for name in ("index.root", "run.weights_dir", "run.report_dir", "run.train_dir"):
+    for name in ("data.tiny.root", "run.weights_dir", "run.report_dir", "run.train_dir"):
         done = tiny.run("info", before=("--set", f"{name}=s3://bucket/x"))
         assert (done.code, f"{name}: found the address" in done.err) == (2, True), done.err
 
 
 MISTYPED = {
     "store": (lambda project: ("--set", f"store={project.folder / 'stroe'}"), "there is no folder"),
-    "data set": (lambda project: ("--set", "dataset=tyni"), "holds tiny (train, val)"),
-    "split": (lambda project: ("--set", "splits=[train,val,tset]"), "the data set tiny has the splits train, val"),
+    "data set": (
+        lambda project: ("--set", "data={tyni: {format: reasonseg, images: tyni, root: d, splits: [train, val]}}"),
+        "holds tiny (train, val)",
+    ),
+    "split": (
+        lambda project: ("--set", "data.tiny.splits=[train,val,tset]"),
+        "the data set tiny has the splits train, val",
+    ),
 }
 
 
@@ -53,11 +59,11 @@ def test_info_of_a_mistyped_store_is_an_error(finished: Any) -> None:
 def test_info_of_a_new_store_is_none(tiny: Any) -> None:
     done = tiny.run("info")
     assert done.code == 0
-    assert "split train is not indexed; run: python cli.py index --split train" in done.out
+    assert "split tiny/train is not indexed; run: python cli.py index --split train" in done.out
 
 
 def test_a_split_that_is_not_there_is_named_next_to_those_that_are(finished: Any) -> None:
-    done = finished.run("verify", before=("--set", "splits=[train,val,test]"))
+    done = finished.run("verify", before=("--set", "data.tiny.splits=[train,val,test]"))
     assert done.code == 0
     assert "not there: tiny/test" in done.out
 
@@ -70,7 +76,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
     real = os.scandir
 
     def scandir(path: Any = ".") -> Any:
-        if Path(path) == finished.store / "tiny/masks/sam/val/commits":
+        if Path(path) == finished.store / "tiny/masks/sam/val":
             raise OSError(number, os.strerror(number), str(path))
         return real(path)
 
@@ -78,4 +84,4 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
         patch.setattr(os, "scandir", scandir)
         done = finished.run(command, *(["--deep"] if command == "verify" else []))
     assert done.code == (2 if number == errno.EACCES else 75), done.out
-    assert "tiny/masks/sam/val/commits" in done.err
+    assert "tiny/masks/sam/val" in done.err

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.config import Settings
 from pipeline.graph import specs
-from stages.params import Sections
+from stages.params import DataParams, MeanParams, Sections
+from stages.proposers.params import SamParams
 from store.storage.objects import write_json
 
 INDEX = ("images", "instances", "targets")
@@ -31,8 +32,8 @@ EVERYTHING = (*INDEX, *MASKS, *MATCH, *ARRAYS)
 
 STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "shard_images=3": ("shard_images: 2 -> 3", EVERYTHING),
-    "index.root={copy}": ("", ()),
-    "index.max_pixels=50000": (" -> 50000", EVERYTHING),
+    "data.tiny.root={copy}": ("", ()),
+    "data.tiny.max_pixels=50000": (" -> 50000", EVERYTHING),
     "embed.max_instances=32": ("limit: 16 -> 32", (*INSTANCE_VECTORS, *CENTERED)),
     "embed.max_masks=32": ("limit: 16 -> 32", (*MASK_VECTORS, *CENTERED)),
     "proposers.sam.max_side_px=40": ("max_side_px: 0 -> 40", BEHIND_MASKS),
@@ -53,7 +54,7 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "proposers.sam.min_mask_region_area=9": ("min_mask_region_area: 0 -> 9", BEHIND_MASKS),
     "embed.mask_encoders=[demo_sam]": ("", ()),
     "embed.image_encoders=[]": ("", ()),
-    "embed.precision=bfloat16": ("precision: float32 -> bfloat16", (*VECTORS, *CLIP, *CENTERED)),
+    "embed.precision=bfloat16": ("precision: float32 -> bfloat16", (*FEATURES, *VECTORS, *CLIP, *CENTERED)),
     "means.tiny.train=[train, val]": ("means/tiny/sam/demo_sam changed", CENTERED),
     "train.mean=tiny": ("", ()),
     "report.similarity_vectors=9": ("", ()),
@@ -75,15 +76,22 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 SPECIAL = {
     "store",  # another store: nothing is stale there, everything is missing
-    "dataset",
-    "splits",
-    "index.format",  # one choice
-    "index.encoding",  # in test_pipe_data: it stands in no params file, and then decides nothing
+    "data.tiny.images",  # whose pictures: there is one data set
+    "data.tiny.splits",
+    "data.tiny.format",  # one choice
+    "data.tiny.encoding",  # in test_pipe_data: it stands in no params file, and then decides nothing
     "proposers.sam.model",  # in the weights' table: another model has other weights
-    "means",  # one is a line of its own; another name is missing, not stale
-    "train",  # decides no column
+    "proposers.sam.kind",  # another kind has other options
+    "train",  # decides no column, nor does what is asked of it
+    "evaluate",
     "runs",
 }
+EACH: dict[str, tuple[str, Any]] = {
+    "data": ("data.tiny", DataParams),
+    "proposers": ("proposers.sam", SamParams),
+    "means": ("means.tiny", MeanParams),
+}
+"""Sections of entries by name -> the only entry here, and its fields."""
 
 
 def stale_columns(info: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
@@ -97,26 +105,27 @@ def stale_columns(info: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
 def test_the_table_has_a_line_for_every_parameter() -> None:
     names = set(Settings.model_fields) - set(Sections.model_fields)
     for section, field in Sections.model_fields.items():
-        own = getattr(field.annotation, "model_fields", None)
-        names |= {section} if own is None else {f"{section}.{name}" for name in own}
-    lines = {line.partition("=")[0] for line in STALE} - {"means.tiny.train", "train.mean"}
-    assert lines | SPECIAL == names
+        own = EACH.get(section, (section, field.annotation))
+        names |= {f"{own[0]}.{name}" for name in own[1].model_fields}
+    assert {line.partition("=")[0] for line in STALE} - {"train.mean"} | SPECIAL == names
 
 
 @pytest.mark.parametrize("change", STALE)
 def test_a_parameter_makes_just_what_depends_on_it_stale(finished_once: Any, change: str, tmp_path: Path) -> None:
     word, columns = STALE[change]
     expected = set(columns)
-    if change.startswith("index.root"):
+    if change.startswith("data.tiny.root"):
         (tmp_path / "copy").symlink_to(finished_once.data)
         change = change.format(copy=tmp_path / "copy")
     options = ["--set", change]
     if change == "embed.sam_features=[]":
         expected = {name for name in (*VECTORS, *CENTERED) if name.endswith("demo_sam")}
     found = stale_columns(finished_once.info(*options))
-    for split in ("train", "val"):
+    for split in ("tiny/train", "tiny/val"):
         assert set(found[split]) == expected
-    reasons = {reason for column in found["train"].values() for reasons in column for reason in reasons.split("; ")}
+    reasons = {
+        reason for column in found["tiny/train"].values() for reasons in column for reason in reasons.split("; ")
+    }
     assert not expected or any(word in reason for reason in reasons), reasons
 
 
@@ -137,8 +146,8 @@ def test_other_weights_make_just_their_columns_stale(
     (tmp_path / "weights.lock").write_text(json.dumps(digests | {weights: "5" * 64}))
     monkeypatch.setattr(Settings, "weights_lock", property(lambda self: tmp_path / "weights.lock"))
     found = stale_columns(finished_once.info())
-    assert set(found["train"]) == set(found["val"]) == set(columns)
-    for name, reasons in found["val"].items():
+    assert set(found["tiny/train"]) == set(found["tiny/val"]) == set(columns)
+    for name, reasons in found["tiny/val"].items():
         if not name.startswith(("match", "centered")):
             words = f"weights.{weights}: {digests[weights][:12]}... -> 555555555555..."
             assert any(word in reasons[0] for word in (words, "masks/sam changed"))
@@ -152,7 +161,7 @@ def test_a_changed_parameter_is_computed_column_by_column(finished: Any) -> None
     assert again == {f"{name}/val" for name in MASK_VECTORS}
     done = finished.run("normalize")  # the train split is not done: no mean of a mixture
     assert done.code == 2
-    assert "split train: mask_embeddings/sam/demo_alphaclip shard 0 is stale (stage embed) and 5 more" in done.err
+    assert "split tiny/train: mask_embeddings/sam/demo_alphaclip shard 0 is stale (stage embed) and 5 more" in done.err
     assert "run: python cli.py extract --split train --stage embed --replace" in done.err
     finished.build("extract --replace", "normalize")
     assert finished.run("verify", "--deep", "--complete").code == 0
@@ -164,7 +173,7 @@ def test_a_changed_version_is_stale(finished_once: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(stages.match, "VERSION", 2)
     specs.cache_clear()
     try:
-        found = stale_columns(finished_once.info())["val"]
+        found = stale_columns(finished_once.info())["tiny/val"]
     finally:
         specs.cache_clear()
     assert {name: reasons[0].removeprefix("stale: ") for name, reasons in found.items()} == dict.fromkeys(

@@ -18,9 +18,14 @@ GRID = {"kind": "grid", "cells_per_side": [2]}
 
 def with_grid(project: Any, **options: Any) -> Any:
     """The project, with two proposers, one encoder and one split."""
-    project.configure(splits=["val"], means={"tiny": {"train": ["val"]}}, embed__mask_encoders=["demo_sam"], **options)
-    values = dict(project.values)
-    project.configure(**{**values, "proposers": {**values["proposers"], "grid": GRID}})
+    changes = {
+        "splits": ["val"],
+        "means": {"tiny": {"train": ["val"]}},
+        "embed__mask_encoders": ["demo_sam"],
+        **options,
+    }
+    project.configure(**changes)
+    project.configure(**changes, proposers={**project.values["proposers"], "grid": GRID})
     return project
 
 
@@ -69,7 +74,7 @@ def test_an_image_is_decoded_once_per_stage_for_all_proposers(both: tuple[Any, C
 def test_a_changed_option_makes_that_proposers_columns_stale_alone(both: tuple[Any, Counter[str]]) -> None:
     project, _ = both
     for change, changed in (("proposers.grid.cells_per_side=[3]", "grid"), ("proposers.sam.points_per_side=3", "sam")):
-        columns = project.info("--set", change)["splits"]["val"]["columns"]
+        columns = project.info("--set", change)["splits"]["tiny/val"]["columns"]
         stale = {name for name, column in columns.items() if column["shards"]["stale"]}
         assert stale == {name for name in columns if proposer_of(name) == changed}
 

@@ -14,6 +14,7 @@ from pipeline.config import load_settings
 from pipeline.graph import stage_specs
 from pipeline.plan import known_sources
 from pipeline.shard import ShardTask, run_shard
+from stages.names import SplitRef
 from store import IncompleteColumnError, open_split
 from store.format.column import fingerprint, load_column
 from store.write.writer import begin_column
@@ -26,15 +27,15 @@ def whole(project: Any) -> bool:
 def test_parameters_changed_and_changed_back_before_a_shard_was_made(finished: Any) -> None:
     before = finished.content()
     settings = load_settings(finished.params, ["proposers.sam.pred_iou_thresh=0.5"])
-    spec = stage_specs(settings, "masks")[0]
+    spec = stage_specs(settings, "tiny", "masks")[0]
     folder = finished.store / "tiny/masks/sam/val"
     from pipeline.plan import expected_meta
 
-    begin_column(folder, expected_meta(settings, spec, 3))
+    begin_column(folder, expected_meta(settings, "tiny", spec, 3))
     with pytest.raises(IncompleteColumnError, match="other parameters"):
         open_split(finished.store, "tiny", "val")
     assert not whole(finished)
-    assert "column.json" in str(finished.info()["splits"]["val"]["columns"]["masks/sam"]["why"])
+    assert "column.json" in str(finished.info()["splits"]["tiny/val"]["columns"]["masks/sam"]["why"])
     finished.build("extract --split val --stage masks")
     assert whole(finished)
     assert finished.content() == before
@@ -60,14 +61,14 @@ def test_a_lost_record_costs_no_shard(finished: Any, column: str, name: str) -> 
     if not path.exists():
         pytest.skip("a table has no zarr.json")
     settings = load_settings(finished.params)
-    sources = known_sources(settings, "val")
+    sources = known_sources(settings, SplitRef("tiny", "val"))
     before = finished.times()
     path.unlink()
-    assert known_sources(settings, "val") == sources
+    assert known_sources(settings, SplitRef("tiny", "val")) == sources
     finished.build("index", "extract", "normalize")
     assert finished.recomputed(before) == set()
     assert whole(finished)
-    assert known_sources(settings, "val") == sources
+    assert known_sources(settings, SplitRef("tiny", "val")) == sources
 
 
 def test_an_order_that_cannot_be_known_again_is_never_guessed(finished: Any) -> None:
@@ -153,7 +154,7 @@ def test_a_column_that_the_params_no_longer_name_is_shown_and_blocks_nobody(fini
     finished.configure(embed__image_encoders=[])
     finished.add("val", "yak", 5)
     finished.build("index", "extract --split val", "normalize")
-    assert finished.info()["splits"]["val"]["not_in_params"] == ["image_features/demo_clip"]
+    assert finished.info()["splits"]["tiny/val"]["not_in_params"] == ["image_features/demo_clip"]
     assert "not asked for by the params" in finished.run("info").out
     assert "image_features/demo_clip" not in open_split(finished.store, "tiny", "val").columns
     with pytest.raises(IncompleteColumnError, match=r"leave the column out with columns=\[...\]"):
@@ -166,12 +167,14 @@ def test_threads_of_one_worker_do_not_share_a_model_at_work(finished: Any, tmp_p
     want = {name: sha for name, sha in finished.content().items() if name.startswith("masks/sam/train#")}
     shutil.rmtree(finished.store / "tiny/masks/sam/train")
     settings = load_settings(finished.params)
-    spec = stage_specs(settings, "masks")[0]
+    spec = stage_specs(settings, "tiny", "masks")[0]
     from pipeline.plan import expected_meta
 
-    begin_column(finished.store / "tiny/masks/sam/train", expected_meta(settings, spec, 5))
+    begin_column(finished.store / "tiny/masks/sam/train", expected_meta(settings, "tiny", spec, 5))
     tasks = [
-        ShardTask(settings.model_dump_json(), "masks", "train", shard, count, ("masks/sam",), ("masks/sam",))
+        ShardTask(
+            settings.model_dump_json(), "masks", SplitRef("tiny", "train"), shard, count, ("masks/sam",), ("masks/sam",)
+        )
         for shard, count in enumerate((2, 2, 1))
     ]
     threads = [threading.Thread(target=run_shard, args=(task,)) for task in tasks]

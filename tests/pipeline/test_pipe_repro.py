@@ -28,7 +28,7 @@ DVC_YAML = """
 stages:
   demo:
     cmd: {command}
-    params: [dataset, colour]
+    params: [data, colour]
     outs:
       - data/out:
           cache: false
@@ -58,7 +58,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pipeline").mkdir()
     for name in ("pipeline/__init__.py", "pipeline/repro.py", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text("dataset: demo\ncolour: red\nindex:\n  root: data/demo\n")
+    (folder / "params.yaml").write_text("data: {demo: {root: data/demo}}\ncolour: red\n")
     (folder / "dvc.yaml").write_text(DVC_YAML.format(command=COMMAND))
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
@@ -113,13 +113,13 @@ def test_a_clone_stays_clean_and_a_second_run_does_nothing(
 
 def test_own_params_have_a_lock_to_be_committed(clone: Path) -> None:
     repro(clone)
-    (clone / "params.yaml").write_text("dataset: mine\ncolour: blue\nindex:\n  root: data/mine\n")
+    (clone / "params.yaml").write_text("data: {mine: {root: data/mine}}\ncolour: blue\n")
     repro(clone)
     assert status(clone) == " M params.yaml\n?? dvc.lock\n"
     commit(clone)
     assert "Running stage" not in repro(clone)
     assert status(clone) == ""
-    (clone / "params.yaml").write_text("dataset: mine\ncolour: green\nindex:\n  root: data/mine\n")
+    (clone / "params.yaml").write_text("data: {mine: {root: data/mine}}\ncolour: green\n")
     repro(clone)
     assert status(clone) == " M dvc.lock\n M params.yaml\n"
     # Not only while it is uncommitted: the lock of own params is never put away.

@@ -39,7 +39,7 @@ def trained(trained_once: Any, tmp_path: Path) -> Any:
 
 
 def runs(project: Any) -> Path:
-    return project.folder / "trained/tiny"
+    return project.folder / "trained"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -113,10 +113,12 @@ def test_answering_parameters_belong_to_the_predictions(trained: Any) -> None:
             before=(*SMALL, "--set", f"train.elisa.beams={value}"),
         )
         assert done.json()["answering"]["elisa.beams"] == value
-        meta, _ = read(runs(trained) / "elisa/predictions/val.parquet")
+        meta, _ = read(runs(trained) / "elisa/predictions/tiny/val.parquet")
         assert json.loads(meta.answering)["elisa.beams"] == value
         assert meta.run == json.loads(before["run.json"])["digest"]
-        assert set(json.loads(meta.columns)) >= {"images", "targets", "masks/sam", "image_features/demo_clip"}
+        assert set(json.loads(meta.columns)) >= {
+            f"tiny/{name}/val" for name in ("images", "targets", "masks/sam", "image_features/demo_clip")
+        }
     assert (
         "trained with these parameters"
         in trained.run("train", "--system", "elisa", before=(*SMALL, "--set", "train.elisa.repeats=true")).out

@@ -79,7 +79,7 @@ def test_a_changed_picture_is_seen_whatever_is_kept(finished: Any, settled: None
     before, data = path.stat(), path.read_bytes()
     path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    found = finished.info()["splits"]["val"]["columns"]["images"]
+    found = finished.info()["splits"]["tiny/val"]["columns"]["images"]
     assert any("val/hen.jpg changed" in reason for reason in found["why"]), found
 
 
@@ -92,12 +92,12 @@ def test_the_store_holds_nothing_of_the_cache(finished: Any, settled: None) -> N
 
 
 def test_what_a_stage_mends_the_next_one_sees(finished: Any) -> None:
-    (finished.store / "tiny/masks/val/column.json").unlink()
-    shutil.rmtree(finished.store / "tiny/mask_embeddings/demo_sam/val")
-    want = {name for name in finished.content() if name.startswith("masks/val")}
+    (finished.store / "tiny/masks/sam/val/column.json").unlink()
+    shutil.rmtree(finished.store / "tiny/mask_embeddings/sam/demo_sam/val")
+    want = {name for name in finished.content() if name.startswith("masks/sam/val")}
     done = finished.run("extract", "--split", "val")
     assert done.code == 0, done.err
-    assert "masks val: up to date" in done.out
+    assert "masks tiny/val: up to date" in done.out
     assert want <= finished.content().keys()
     assert finished.run("verify", "--split", "val").code == 0
 
@@ -105,7 +105,7 @@ def test_what_a_stage_mends_the_next_one_sees(finished: Any) -> None:
 def test_models_are_loaded_once_whichever_columns_lack(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every shard lacks other columns than the one before it; the last one is embedded again to compare with what is stored."""
     lost = {
-        ("mask_embeddings/demo_sam", 0), ("instance_embeddings/demo_alphaclip", 1), ("mask_embeddings/demo_alphaclip", 0),
+        ("mask_embeddings/sam/demo_sam", 0), ("instance_embeddings/demo_alphaclip", 1), ("mask_embeddings/sam/demo_alphaclip", 0),
         ("image_features/demo_clip", 1),
     }  # fmt: skip
     want, since = finished.content(), finished.times()

@@ -68,7 +68,8 @@ def test_trained_evaluated_and_not_trained_twice(finished: Any, system: str, bas
     assert figures["groups"]["all"][system]["miou_per_sample"]["value"] >= 0
     assert {"oracle best mask", "largest mask"} <= set(figures["groups"]["all"])
     report = finished.folder / "report/tiny/evaluate" / system
-    assert json.loads((report / "val.json").read_text()) == figures
+    metrics = finished.folder / f"report/metrics/evaluate/{system}/tiny/val.json"
+    assert json.loads(metrics.read_text()) == figures
     assert f"# {system} on tiny, val" in (report / "val.md").read_text()
     assert figures["run"] == json.loads((folder / "run.json").read_text())["digest"]
     forced = finished.run(
@@ -163,7 +164,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(
             "run.device=cpu",
         ],
     )
-    split = open_split(settings.store_path, settings.dataset, "train", columns=sorted(columns(settings.train, "elisa")))
+    split = open_split(settings.store_path, "tiny", "train", columns=sorted(columns(settings.train, "elisa")))
     weights = partial(locate, folder=ROOT / "data/weights", lock=settings.weights_lock)
     go = partial(train, settings.train, "elisa", {"train": split}, device="cpu", weights=weights)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -208,4 +209,4 @@ def test_pictures_without_annotation_cannot_be_trained_on(finished: Any) -> None
     finished.build()
     done = finished.run("train", "--system", "elisa", before=QUICK)
     assert done.code == 2
-    assert "found 0 questions in train" in done.err
+    assert "found 0 questions in tiny/train" in done.err

@@ -28,7 +28,7 @@ SMALL = (
 
 
 def runs(project: Any) -> Path:
-    return Path(project.folder / "trained/tiny")
+    return Path(project.folder / "trained")
 
 
 def test_every_file_has_the_mode_of_the_umask(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_fewer_questions_than_a_batch(finished: Any) -> None:
     finished.build("index --split train", "extract --split train", "normalize")
     done = finished.run("train", "--system", "elisa", "--name", "none", before=SMALL)
     assert done.code == 2
-    assert "found 0 questions in train whose image and columns are whole" in done.err
+    assert "found 0 questions in tiny/train whose image and columns are whole" in done.err
 
 
 def test_of_two_gpus_one_is_used_and_it_is_said(

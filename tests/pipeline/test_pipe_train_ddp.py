@@ -37,7 +37,7 @@ class Keep(TrainerCallback):
 
 
 settings = load_settings(params, ["train.epochs=2", "train.batch_size=1", "run.device=cpu"])
-split = open_split(settings.store_path, settings.dataset, "train", columns=sorted(columns(settings.train, system)))
+split = open_split(settings.store_path, settings.splits[0].dataset, "train", columns=sorted(columns(settings.train, system)))
 weights = partial(locate, folder=ROOT / "data/weights", lock=settings.weights_lock)
 train(settings.train, system, {"train": split}, folder, "cpu", weights, callbacks=[Keep()])
 """

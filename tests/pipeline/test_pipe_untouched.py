@@ -120,7 +120,7 @@ def test_an_extract_that_fails_changes_nothing(finished: Any, monkeypatch: pytes
 
 FAILING = {
     "another split is not indexed": (
-        ("--set", "splits=[train,val,test]", "--set", "proposers.sam.points_per_side=3"),
+        ("--set", "data.tiny.splits=[train,val,test]", "--set", "proposers.sam.points_per_side=3"),
         ("extract", "--replace"),
         "split test is not indexed",
     ),
@@ -132,15 +132,19 @@ FAILING = {
     "an encoder that is not in the params": ((), ("extract", "--encoder", "dinov2_vits14"), "not in section embed"),
     "upstream is missing": (OTHER_MASKS, ("extract", "--stage", "embed", "--replace"), "masks/sam shard 0 is stale"),
     "finished shards, no --replace": (OTHER_MASKS, ("extract",), "points_per_side: 2 -> 3"),
-    "an index without data": (("--set", "index.root=/nowhere"), ("index",), "no folder"),
-    "an index of one split without data": (("--set", "splits=[train,val,test]"), ("index",), "no folder 'test'"),
+    "an index without data": (("--set", "data.tiny.root=/nowhere"), ("index",), "no folder"),
+    "an index of one split without data": (
+        ("--set", "data.tiny.splits=[train,val,test]"),
+        ("index",),
+        "no folder 'test'",
+    ),
     "a mean without embeddings": (
         ("--set", "means={other: {train: [train]}}", "--set", "embed.mask_encoders=[demo_sam,demo_dinov2]"),
         ("normalize",),
         "mask_embeddings/sam/demo_dinov2",
     ),
     "a split without embeddings": (
-        ("--set", "means={other: {train: [train]}}", "--set", "splits=[train,val,test]"),
+        ("--set", "means={other: {train: [train]}}", "--set", "data.tiny.splits=[train,val,test]"),
         ("normalize",),
         "split test is not indexed",
     ),
@@ -233,8 +237,8 @@ def test_columns_that_nobody_asked_for_block_nobody(finished: Any) -> None:
     from store.write.writer import begin_column
 
     settings = load_settings(finished.params, ["embed.sam_features=[sam_vit_h]"])
-    features = next(spec for spec in stage_specs(settings, "masks") if spec.name == "sam_features/sam_vit_h")
-    begin_column(finished.store / "tiny/sam_features/sam_vit_h/val", expected_meta(settings, features, 3))
+    features = next(spec for spec in stage_specs(settings, "tiny", "masks") if spec.name == "sam_features/sam_vit_h")
+    begin_column(finished.store / "tiny/sam_features/sam_vit_h/val", expected_meta(settings, "tiny", features, 3))
     (finished.store / "tiny/mask_embeddings/sam/empty/val/commits").mkdir(parents=True)
     assert len(open_split(finished.store, "tiny", "val")) == 3
     with pytest.raises(IncompleteColumnError, match="not computed"):

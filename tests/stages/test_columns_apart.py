@@ -48,7 +48,7 @@ def settings(*changes: str) -> Sections:
             "embed.image_encoders=[demo_clip]",
             *changes,
         ],
-    )
+    ).of("demo")
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def segment(weights: dict[str, Path], images: list[np.ndarray], *changes: str) -
             "proposers.sam.box_nms_thresh=1",
             *changes,
         ],
-    )
+    ).of("demo")
     shard = ShardInput(
         range(len(images)),
         lambda table: [{"status": "ok", "error": None} for _ in images],

@@ -29,15 +29,14 @@ PHOTOS = ROOT / "tests/data/photos"
 SETTINGS = load_settings(
     ROOT / "params.yaml",
     [
-        f"index.root={PHOTOS}",
-        "index.max_pixels=89478485",
+        f"data.demo.root={PHOTOS}",
         "proposers={sam: {model: demo_sam, max_side_px: 96, points_per_side: 3, pred_iou_thresh: 0, stability_score_thresh: 0,"
         " box_nms_thresh: 1.0}}",
         "train.proposer=sam",
         "embed={mask_encoders: [demo_sam], image_encoders: [], precision: float32, max_masks: 16, max_instances: 16}",
         "run.device=cpu",
     ],
-)
+).of("demo")
 
 
 COLUMNS = {"mask_embeddings": "mask_embeddings/sam/demo_sam", "instance_embeddings": "instance_embeddings/demo_sam"}

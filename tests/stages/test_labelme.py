@@ -194,7 +194,8 @@ def test_text_in_another_encoding_is_read_when_it_is_named(tmp_path: Path, encod
     document = {"shapes": [shape(None, SQUARE, question)], "text": [question], "is_sentence": False}
     source = write(tmp_path, json.dumps(document, ensure_ascii=False).encode(encoding))
     with pytest.raises(
-        ImageFailure, match=r"^val/a.json: text is not UTF-8; name its encoding, such as gbk, in index.encoding"
+        ImageFailure,
+        match=r"^val/a.json: text is not UTF-8; name its encoding, such as gbk, in encoding of the data set",
     ):
         annotate(tmp_path, source, HEIGHT, WIDTH)
     found = annotate(tmp_path, source, HEIGHT, WIDTH, encoding=encoding)
@@ -228,7 +229,7 @@ def test_answers_have_the_same_encodings(tmp_path: Path) -> None:
     answers = [{"image": "a.jpg", "outputs": "\u732b\u5728\u8fd9\u91cc"}]
     (tmp_path / "explanatory/val.json").write_bytes(json.dumps(answers, ensure_ascii=False).encode("gbk"))
     with pytest.raises(
-        DatasetError, match=r"explanatory/val.json: text is not UTF-8; name its encoding.*index.encoding"
+        DatasetError, match=r"explanatory/val.json: text is not UTF-8; name its encoding.*in encoding of the data set"
     ):
         list_sources(tmp_path, "val")
     (listed,) = list_sources(tmp_path, "val", encoding="gbk")

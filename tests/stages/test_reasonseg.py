@@ -215,7 +215,10 @@ NAN, INFINITE = float("nan"), float("inf")
     [
         (b"", r"^val/a.json: file is empty"),
         (b"{", r"^val/a.json: not JSON: .*line 1 column 2"),
-        (b'{"text": "\x81"}', r"^val/a.json: text is not UTF-8 or cp1252; name its encoding.* in index.encoding"),
+        (
+            b'{"text": "\x81"}',
+            r"^val/a.json: text is not UTF-8 or cp1252; name its encoding.* in encoding of the data set",
+        ),
         (b"[" * 100_000, r"^val/a.json: not JSON: "),
         (b'{"shapes": ' + b"9" * 5000 + b"}", r"^val/a.json: not JSON: "),
         ([], r"^val/a.json: found list, expected an object with 'shapes'$"),

@@ -17,13 +17,14 @@ from segment_anything import SamAutomaticMaskGenerator
 from torch.nn import functional as F
 
 from demo.data.scenes import scene
-from pipeline.config import ROOT, Settings, load_settings
+from pipeline.config import ROOT, load_settings
 from stages import embed, masks
 from stages.base import ShardInput
 from stages.encoders import ENCODERS, alphaclip, dinov2
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
 from stages.encoders.clip_vit import to_alphaclip, to_openai
 from stages.encoders.dinov2_vit import to_official
+from stages.params import Sections
 from stages.proposers.sam import SAM_MODELS
 from stages.proposers.sam.model import build_sam, new_sam
 from stages.transforms import IMAGENET_STATS, padded_input
@@ -66,7 +67,7 @@ def run(device: str, precision: str, images: int, reference_images: int, points_
             "train.proposer=null", f"proposers={{sam: {json.dumps(proposer)}}}", "embed.sam_features=[]",
             f"embed.mask_encoders=[{alpha}, {dino}]", "embed.image_encoders=[]", f"embed.precision={precision}",
             f"run.device={device}",
-        ])  # fmt: skip
+        ]).of("demo")  # fmt: skip
         stages = ours(settings, weights)
         script = reference(settings, weights, device)
         stages(pictures[:2])  # loads, compiles
@@ -123,7 +124,7 @@ def random_weights(
     return paths, calibrated.options
 
 
-def ours(settings: Settings, weights: dict[str, Path]) -> Callable[[Sequence[np.ndarray]], dict[str, ShardData]]:
+def ours(settings: Sections, weights: dict[str, Path]) -> Callable[[Sequence[np.ndarray]], dict[str, ShardData]]:
     """The stages masks and embed over one shard of images in memory."""
     runners = [
         (stage, [spec.name for spec in stage.columns(settings) if "instances" not in spec.reads])
@@ -148,7 +149,7 @@ def ours(settings: Settings, weights: dict[str, Path]) -> Callable[[Sequence[np.
     return run_all
 
 
-def reference(settings: Settings, weights: dict[str, Path], device: str) -> Callable[[np.ndarray], list[Any]]:
+def reference(settings: Sections, weights: dict[str, Path], device: str) -> Callable[[np.ndarray], list[Any]]:
     """As the published scripts do it: the unmodified generator, one AlphaCLIP forward a mask, pooling of upsampled features."""
     proposer: Any = settings.proposers["sam"]
     sam, (alpha, dino) = proposer.model, settings.embed.mask_encoders

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.config import Settings
 from stages.train.params import TrainParams
-from stages.train.run import SYSTEMS, batches, columns
+from stages.train.run import batches, columns, system_class
 from store import open_split, rle
 from store.format.column import ArrayLayout, ColumnMeta, fingerprint
 from store.format.layout import column_dir
@@ -129,7 +129,7 @@ def _rows(name: str, numbers: range, fields: Mapping[str, Any]) -> tuple[list[An
 
 def first(settings: Settings, folder: str) -> dict[str, Any]:
     """Seconds to open the store and to the first shuffled batch, in a process that has imported everything and read nothing."""
-    params, kind = params_of(settings), SYSTEMS["elisa"]
+    params, kind = params_of(settings), system_class("elisa")
     start = time.perf_counter()
     split = open_split(folder, *PLACE.split("/"), columns=sorted(columns(params, "elisa")))
     opened = time.perf_counter()

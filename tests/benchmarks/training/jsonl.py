@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline.graph import is_reduced, specs
+from pipeline.graph import all_specs, is_reduced
 from store import Record
 from store.read.column import open_column
 from store.stream.request import companion
@@ -71,7 +71,7 @@ class Lines:
 
 def _mean(setting: Setting, column: str) -> torch.Tensor:
     """The train mean float32 [D] of a centred column, as ELISA's model subtracts it; 0 for any other."""
-    read = specs(setting.settings)[column].reads if column else ()
+    read = all_specs(setting.settings)[column].reads if column else ()
     means = [name for name in read if is_reduced(setting.settings, name)]
     if not means:
         return torch.zeros(1)

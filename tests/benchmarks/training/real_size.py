@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, CLIPVisionConfig, GemmaConfig, LlavaConf
 from pipeline.config import ROOT, InputError, Settings, load_settings
 from stages.encoders import ENCODERS, clip
 from stages.encoders.clip_vit import to_openai
+from stages.names import SplitRef
 from stages.proposers.sam import SAM_MODELS
 from stages.train.language.llava import FeatureLlava
 from stages.train.memory import published
@@ -125,8 +126,9 @@ def settings_of(
 ) -> Settings:
     """Those for ReasonSeg with these models; 16 bit, as in the originals, and no bitsandbytes, whose products nobody counts."""
     values = {
-        "store": folder / "store", "dataset": "bench", "splits": "[train]", "shard_images": 8,
-        "index.root": folder / "data", "proposers": "{}", "proposers.sam.model": sizes.sam,
+        "store": folder / "store", "shard_images": 8,
+        "data": f"{{bench: {{format: reasonseg, images: bench, root: {folder / 'data'}, splits: [train]}}}}",
+        "proposers": "{}", "proposers.sam.model": sizes.sam,
         "proposers.sam.precision": sizes.precision, **{f"proposers.sam.{key}": value for key, value in options.items()},
         "embed.sam_features": f"[{sizes.sam}]",
         "embed.mask_encoders": f"[{sizes.alphaclip}, {sizes.dinov2}]", "embed.image_encoders": f"[{sizes.clip}]",
@@ -151,10 +153,10 @@ def make_store(settings: Settings, paths: Mapping[str, Path], images: int) -> di
     for name, path in paths.items():  # this process alone takes them for the published ones
         digest = file_sha256(path)
         WEIGHTS[name] = replace(WEIGHTS[name], sha256=digest, path=path.name, committed=False)
-    make_demo(Path(settings.index.root), DemoSizes(train=images, val=0, test=0))
+    make_demo(settings.root("bench"), DemoSizes(train=images, val=0, test=0))
     with open_executor(settings) as executor:
         for stage in ("index", "masks", "embed", "match"):
-            compute_stage(settings, stage, "train", executor)
+            compute_stage(settings, stage, SplitRef("bench", "train"), executor)
         run_normalize(settings, executor)
     return {"images": images}
 

@@ -33,14 +33,15 @@ class Rerun:
 
     def __init__(self, setting: Setting, wanted: set[str], official: bool) -> None:
         settings = setting.settings
-        found = [(stage, [spec for spec in stage.columns(settings) if spec.name in wanted]) for stage in STAGES]
+        sections = settings.of(setting.split.dataset)
+        found = [(stage, [spec for spec in stage.columns(sections) if spec.name in wanted]) for stage in STAGES]
         specs = [spec for _, own in found for spec in own]
         means = {read for spec in specs for read in spec.reads if is_reduced(settings, read)}
         self.means = {name: open_column(settings.store_path, name).array(0) for name in means}
         weights = {name: setting.weights(name) for spec in specs for name in spec.weights}
         with _official_encoder() if official else nullcontext():
             self.runners = [
-                stage.start(settings, [spec.name for spec in own], weights, ROOT) for stage, own in found if own
+                stage.start(sections, [spec.name for spec in own], weights, ROOT) for stage, own in found if own
             ]
 
     def __call__(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.train.run import SYSTEMS, batches
+from stages.train.run import batches, system_class
 from store import Split
 from tests.benchmarks.training.setting import Setting
 
@@ -27,7 +27,7 @@ def write_samples(setting: Setting, system: str, count: int, path: str) -> dict[
         ValueError: it has fewer.
     """
     split = setting.open()
-    loader = batches(setting.settings.train, SYSTEMS[system], {setting.split_name: split})  # type: ignore[arg-type]
+    loader = batches(setting.settings.train, system_class(system), {str(setting.split): split})  # type: ignore[arg-type]
     if len(loader) < count:
         raise ValueError(f"{len(loader)} batches an epoch, expected {count} (--warm-up and --steps): take fewer steps")
     found = []

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ROOT, InputError, Settings, load_settings
+from pipeline.plan import place_of
 from stages.images import inside, read_image
-from stages.train.run import SYSTEMS
+from stages.names import SplitRef
+from stages.train.run import system_class
 from stages.weights import locate
 from store import Split, open_split
+from store.format.layout import column_dir
 from store.format.names import with_proposer
 from store.stream.request import companion
 
@@ -38,9 +41,9 @@ class Setting:
     paths: Mapping[str, Path] | None = None
 
     @property
-    def split_name(self) -> str:
+    def split(self) -> SplitRef:
         """The first of the splits to train on."""
-        return self.settings.train.train[0]
+        return SplitRef.of(self.settings.train.train[0])
 
     @property
     def device(self) -> str:
@@ -49,7 +52,7 @@ class Setting:
 
     def open(self, columns: Sequence[str] | None = None) -> Split:
         """The split, with these columns or all."""
-        where = self.settings.store_path, self.settings.dataset, self.split_name
+        where = self.settings.store_path, self.split.dataset, self.split.split
         return open_split(*where, columns=columns, proposer=self.settings.proposer)
 
     def column(self, name: str) -> str:
@@ -64,8 +67,8 @@ class Setting:
 
     def pixels(self, path: str) -> Any:
         """An image as the original decodes it in each step: uint8 [H, W, 3]."""
-        index = self.settings.index
-        return read_image(inside(ROOT / index.root, path), index.max_pixels)
+        root = self.settings.root(self.split.dataset)
+        return read_image(inside(root, path), self.settings.data[self.split.dataset].max_pixels)
 
 
 def open_setting(params: Path, device: str, overrides: Sequence[str] = ()) -> Setting:
@@ -75,8 +78,8 @@ def open_setting(params: Path, device: str, overrides: Sequence[str] = ()) -> Se
         InputError: they are not; the message names the command.
     """
     settings = load_settings(params, [*overrides, f"run.device={device}"])
-    split = settings.store_path / settings.dataset / settings.train.train[0]
-    for folder in (split, ROOT / settings.index.root):
+    split = SplitRef.of(settings.train.train[0])
+    for folder in (column_dir(settings.store_path, place_of(settings, split, "images")), settings.root(split.dataset)):
         if not folder.is_dir():
             raise InputError(f"found no folder {folder}, which the benchmark reads; run: make repro")
     return Setting(settings)
@@ -84,7 +87,7 @@ def open_setting(params: Path, device: str, overrides: Sequence[str] = ()) -> Se
 
 def vector_columns(setting: Setting, system: str) -> dict[str, str]:
     """Those of the keys ``features``, ``masks`` and ``sam`` that a system trains on -> columns."""
-    names = SYSTEMS[system].columns(setting.settings.train, training=True)
+    names = system_class(system).columns(setting.settings.train, training=True)
     return {key: setting.column(names[key]) for key in ("features", "masks", "sam") if key in names}
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from stages.train.run import SYSTEMS, batches
+from stages.train.run import batches, system_class
 from store import Split, rle
 from store.stream.request import companion
 from tests.benchmarks.training.jsonl import Lines
@@ -49,8 +49,8 @@ class FromStore:
     encoding_s = 0.0
 
     def __init__(self, setting: Setting, system: str, split: Split) -> None:
-        kind: Any = SYSTEMS[system]
-        self.loader = batches(setting.settings.train, kind, {setting.split_name: split})
+        kind: Any = system_class(system)
+        self.loader = batches(setting.settings.train, kind, {str(setting.split): split})
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.loader)
@@ -69,7 +69,7 @@ class FromElsewhere:
     ) -> None:
         self.setting, self.system, self.lights, self.rerun, self.lines = setting, system, lights, rerun, lines
         self.columns = vector_columns(setting, system)
-        self.fields = SYSTEMS[system].columns(setting.settings.train, training=True)
+        self.fields = system_class(system).columns(setting.settings.train, training=True)
         self.encoding_s = 0.0
 
     def __iter__(self) -> Iterator[Batch]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import set_seed
 
-from stages.train.run import SYSTEMS, columns, prepare
+from stages.train.run import columns, prepare, system_class
 from stages.train.system import Batch
 from store import Split
 from tests.benchmarks.extraction.stopwatch import wait
@@ -29,7 +29,7 @@ class Trainee:
     def __init__(self, setting: Setting, system: str, split: Split) -> None:
         self.params, self.device = setting.settings.train, setting.device
         set_seed(self.params.seed)
-        self.system = SYSTEMS[system].build(self.params, split, self.device, setting.weights)
+        self.system = system_class(system).build(self.params, split, self.device, setting.weights)
         prepare(self.system, self.params)
         self.system.model.train()
         if self.params.gradient_checkpointing:

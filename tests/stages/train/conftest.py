@@ -131,7 +131,7 @@ def seg_system(
     def make(system: str, **how: Any) -> Any:
         params = seg_params(system, **how)
         torch.manual_seed(1)
-        made = run.SYSTEMS[system].build(params, seg_split, "cpu", sam_weights)
+        made = run.system_class(system).build(params, seg_split, "cpu", sam_weights)
         run.prepare(made, params)
         made.model.eval()
         return made

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from stages.train.folder import PLACE, RUN, claim, held, last_checkpoint, move_aside, was_moved
-from stages.train.params import ANSWERING, TrainParams, overridden
-from stages.train.run import SYSTEMS
-from stages.train.run_digest import VERSIONS, answering, differences, identity, run_digest
+from stages.train.params import TrainParams, overridden
+from stages.train.run import system_class
+from stages.train.run_digest import answering, differences, identity, run_digest
+from stages.train.systems import SYSTEMS
 from store.split import Split
 
 
@@ -47,9 +48,11 @@ def test_it_is_known_again(params: TrainParams, seg_split: Split, about: dict[st
     assert told(about, identity(params, "lisa", {}), data=False) == []
 
 
-def test_all_systems_have_a_version_and_a_section() -> None:
-    assert SYSTEMS.keys() == VERSIONS.keys() == ANSWERING.keys()
-    assert SYSTEMS.keys() <= TrainParams.model_fields.keys()
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_line_of_a_system_leads_to_its_class_and_its_section(name: str) -> None:
+    assert TrainParams.model_fields[name].annotation is SYSTEMS[name].params
+    assert set(SYSTEMS[name].answering) <= SYSTEMS[name].params.model_fields.keys()
+    assert callable(system_class(name).build)
 
 
 def test_other_parameters_are_named(params: TrainParams, about: dict[str, Any], seg_split: Split) -> None:
@@ -68,10 +71,10 @@ def test_other_parameters_are_named(params: TrainParams, about: dict[str, Any], 
     assert told(about, identity(params, "llmseg", {})) == ["system: lisa -> llmseg"]
 
 
-@pytest.mark.parametrize("system", sorted(VERSIONS))
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
 def test_what_only_decides_how_it_answers_or_is_reported_is_no_part_of_it(params: TrainParams, system: str) -> None:
     others = {"max_new_tokens": 99, "beams": 9, "repeats": True, "strategy": "iop", "threshold": 0.25}
-    own = {name: others[name] for name in ANSWERING[system]}
+    own = {name: others[name] for name in SYSTEMS[system].answering}
     changed = overridden(params, {system: own, "report_to": ["wandb"], "save_steps": 7})
     assert told(identity(params, system, {}), identity(changed, system, {})) == []
     assert answering(changed, system) == {f"{system}.{name}": value for name, value in own.items()}
@@ -107,19 +110,23 @@ def test_other_data(params: TrainParams, seg_split: Split, about: dict[str, Any]
         column.meta = replace(column.meta, fingerprint="0" * 64)
     elif change == "no longer a column":
         del columns[name]
+    elif change == "another split":
+        columns = {name: copy.copy(found) for name, found in columns.items()}
+        for found in columns.values():
+            found.place = f"another/{found.place}"
     split = Split(seg_split.dataset, seg_split.split, columns, None, seg_split.tables)
-    other = identity(params, "lisa", {"test" if change == "another split" else "val": split})
-    found = told(about, other)
-    assert all(line.startswith("data in ") for line in found)
-    assert f"data in val/{name}: " in "".join(found)
+    other = identity(params, "lisa", {"val": split})
+    lines = told(about, other)
+    assert all(line.startswith("data in ") for line in lines)
+    assert f"data in {column.place}: " in "".join(lines)
     assert told(about, other, data=False) == []
 
 
 def test_a_run_of_earlier_code_is_another(params: TrainParams, monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity(params, "lisa", {})
-    monkeypatch.setitem(VERSIONS, "elisa", 99)
+    monkeypatch.setitem(SYSTEMS, "elisa", replace(SYSTEMS["elisa"], version=99))
     assert told(before, identity(params, "lisa", {})) == [], "another system's version"
-    monkeypatch.setitem(VERSIONS, "lisa", 99)
+    monkeypatch.setitem(SYSTEMS, "lisa", replace(SYSTEMS["lisa"], version=99))
     assert told(before, identity(params, "lisa", {})) == [f"version of lisa's training code: {before['version']} -> 99"]
 
 

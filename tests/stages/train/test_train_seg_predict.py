@@ -234,7 +234,7 @@ def test_a_run_from_the_store_alone(
 
 def test_elisa_has_no_teacher_forced_mode() -> None:
     with pytest.raises(ValueError, match="mode: found 'teacher_forced'"):
-        run.SYSTEMS["elisa"].predict(object(), {}, "teacher_forced")  # type: ignore[arg-type]
+        run.system_class("elisa").predict(object(), {}, "teacher_forced")  # type: ignore[arg-type]
 
 
 def test_annotated_instances_may_be_offered(seg_system: Callable[..., Any], seg_split: Split) -> None:

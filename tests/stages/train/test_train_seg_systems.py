@@ -44,7 +44,7 @@ def test_the_columns_are_there(name: str, one_per: str, seg_params: Callable[...
     params = seg_params(name, one_per=one_per)
     assert run.columns(params, name) <= set(seg_split.columns)
     for training in (True, False):
-        for column in run.SYSTEMS[name].columns(params, training).values():
+        for column in run.system_class(name).columns(params, training).values():
             table, _, field = column.rpartition(".")
             assert column in seg_split.columns or field in TABLES[table].names
 

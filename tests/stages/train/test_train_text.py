@@ -237,7 +237,7 @@ def test_a_released_llava_learns_and_answers(
     del config["mm_vision_tower"]  # whose patches the fixture's column has not
     (folder / "config.json").write_text(json.dumps(config))
     params = seg_params("llmseg").model_copy(update={"llava": str(folder)})
-    system = run.SYSTEMS["llmseg"].build(params, seg_split, "cpu", sam_weights)
+    system = run.system_class("llmseg").build(params, seg_split, "cpu", sam_weights)
     run.prepare(system, params)
     inputs = system.inputs(seg_batch(system, True), 0)
     assert (inputs["input_ids"][:, 0] == system.tokenizer.bos_token_id).all()

@@ -14,7 +14,7 @@ import pytest
 
 from stages.embed import columns
 from stages.encoders import ENCODERS
-from stages.params import Sections
+from stages.params import Sections, Shared
 from stages.train import run
 from stages.train.language.base_model import ROOT
 from stages.train.language.vision import compare, expected, feature_tokens, stored
@@ -45,7 +45,8 @@ def column(name: str) -> ColumnMeta:
 
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["embed"]["image_encoders"] = [name]
-    sections = Sections.model_validate({key: values[key] for key in Sections.model_fields if key in values})
+    data = values["data"]["demo"]
+    sections = Sections.model_validate({key: values[key] for key in Shared.model_fields} | {"data": data})
     (spec,) = (spec for spec in columns(sections) if spec.name == f"image_features/{name}")
     weights = {weight: "0" * 64 for weight in spec.weights}
     identity = json.loads(json.dumps({"stage": "embed", "params": dict(spec.params), "weights": weights}))
@@ -176,7 +177,7 @@ def test_no_system_is_built_on_other_features(
     (folder / "config.json").write_text(json.dumps(config))
     assert feature_tokens(params, seg_split) == 16
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its words come next
-        run.SYSTEMS[system].build(params.model_copy(update={"llava": str(folder)}), seg_split, "cpu", sam_weights)
+        run.system_class(system).build(params.model_copy(update={"llava": str(folder)}), seg_split, "cpu", sam_weights)
     assert said in str(caught.value)
 
 

@@ -1,0 +1,43 @@
+"""The systems that can be trained: one line for each. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.fields import Params
+from stages.train.params import ElisaParams, LisaParams, LlmSegParams
+
+
+@dataclass(frozen=True)
+class SystemLine:
+    """What is known of a system before torch is loaded.
+
+    Args:
+        place: module and class, a :class:`stages.train.system.System`.
+        version: of its training. One higher when the same parameters and data are to be trained again, as what they become has
+            changed.
+        params: model of its section, the field of section train that is called like the system.
+        answering: those of its parameters that only decide how a trained model answers. They belong to predictions, not to a run.
+        chooses: whether it chooses among a proposer's masks; to the others ``train.proposer`` makes no difference.
+        centered: whether it learns from centred embeddings; ``train.mean`` belongs to its runs, and to no other's.
+    """
+
+    place: str
+    version: int
+    params: type[Params]
+    answering: tuple[str, ...]
+    chooses: bool = False
+    centered: bool = False
+
+
+SYSTEMS = {
+    "elisa": SystemLine(
+        "stages.train.elisa.system:Elisa", 3, ElisaParams, ("max_new_tokens", "beams", "repeats"), True, True
+    ),
+    "llmseg": SystemLine(
+        "stages.train.llmseg.system:LlmSeg", 2, LlmSegParams, ("max_new_tokens", "strategy", "threshold"), True
+    ),
+    "lisa": SystemLine("stages.train.lisa.system:Lisa", 3, LisaParams, ("max_new_tokens",)),
+}
+"""Name, which is a section below train -> line. Last changes of versions: without a chat template, sequences begin with ``<s>``;
+elisa's ``loss_over: positions`` divides by the positions of the answers."""
