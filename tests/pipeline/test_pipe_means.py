@@ -74,19 +74,19 @@ def test_a_mean_is_missing_stale_and_damaged_as_any_other_column(finished: Any) 
         == 2
     )
     finished.configure()
-    commit = finished.store / "tiny/mask_embeddings/sam/demo_sam/train/commits/00001.json"
-    kept = commit.read_bytes()
-    commit.unlink()
+    shard = finished.store / "tiny/mask_embeddings/sam/demo_sam/train/c/1/0/0"
+    kept = shard.read_bytes()
+    shard.unlink()
     assert shown() == ({"stale": 1}, ["stale: /tiny/mask_embeddings/sam/demo_sam/train#1 changed"])
     assert f"{COLUMN}: 1 of 1 shards not done (stale: " in finished.run("verify", "--complete").out
     done = finished.run("normalize")
     assert done.code == 2
     assert "split train: mask_embeddings/sam/demo_sam shard 1 is missing (stage embed)" in done.err
     assert "run: python cli.py extract --split train --stage embed" in done.err
-    commit.write_bytes(kept)
-    (finished.store / COLUMN / "commits/00000.json").unlink()
+    shard.write_bytes(kept)
+    (finished.store / COLUMN / "c/0/0").unlink()
     assert shown() == ({"missing": 1}, [])
-    (finished.store / COLUMN / "commits/00000.json").write_text("{}")
+    (finished.store / COLUMN / "c/0/0").write_bytes(kept)
     assert shown()[0] == {"damaged": 1}
     assert f"  {COLUMN}" in finished.run("info").out
 
