@@ -181,7 +181,7 @@ ADDED = {
 def test_params_for_real_data_have_the_keys_of_the_demo(name: str) -> None:
     mine, demo = (yaml.safe_load((ROOT / path).read_text()) for path in (f"params/{name}.yaml", "params.yaml"))
     assert mine.keys() == demo.keys()
-    sections = [key for key in demo if isinstance(demo[key], dict) and key not in ("runs", "proposers")]
+    sections = [key for key in demo if isinstance(demo[key], dict) and key not in ("runs", "proposers", "means")]
     for key in sections:
         assert mine[key].keys() - ADDED.get(key, set()) == demo[key].keys() - ADDED.get(key, set())
 
@@ -256,10 +256,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values |= {"store": str(folder / "store"), "splits": ["val"], "shard_images": 2}
     values["index"]["root"] = str(folder / "data")
     masks = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
-    values["masks"] |= {"max_masks": 16, **masks}
-    values["embed"] |= {"mask_encoders": ["demo_alphaclip"], "image_encoders": ["demo_clip"]}
+    values["proposers"] = {"demo_sam": {"model": "demo_sam", **masks}}
+    values["embed"] |= {"max_masks": 16, "mask_encoders": ["demo_alphaclip"], "image_encoders": ["demo_clip"]}
     values["means"]["demo"]["train"] = ["val"]
-    values["run"] |= {"device": "cpu", "threads": 1, "report_dir": str(folder / "report"), "max_failures": 9}
+    values["run"] |= {"device": "cpu", "threads": 1, "max_failures": 9}
+    values["run"] |= {"report_dir": str(folder / "report"), "cache_dir": str(folder / "cache")}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     for verb in ("index", "extract", "normalize"):
         command = [sys.executable, "cli.py", "--params", str(folder / "params.yaml"), verb]
@@ -274,18 +275,7 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("image", [0, 1, 2])
 def test_both_examples_print_the_same_record(tiny: Path, tmp_path: Path, image: int) -> None:
-    where = (
-        "--store",
-        str(tiny / "store"),
-        "--dataset",
-        "demo",
-        "--split",
-        "val",
-        "--image",
-        str(image),
-        "--proposer",
-        "sam",
-    )
+    where = ["--store", str(tiny / "store"), "--dataset", "demo", "--split", "val", "--image", str(image)]
     alone = shutil.copy(EXAMPLES[1], tmp_path)  # where nothing of ours can be imported
     ours, stock = run(str(EXAMPLES[0]), *where, cwd=ROOT), run(str(alone), *where, cwd=tmp_path)
     assert (ours.returncode, ours.stderr, stock.returncode, stock.stderr) == (0, "", 0, "")
@@ -297,7 +287,7 @@ def test_both_examples_print_the_same_record(tiny: Path, tmp_path: Path, image: 
     assert len(areas) == 3
     assert all(stated == decoded and int(stated) > 0 for stated, decoded in areas)
     assert re.search(
-        r"^mask_embeddings/sam/demo_alphaclip: float16 \[16, 64\], mean -?0\.\d+$", ours.stdout, re.MULTILINE
+        r"^mask_embeddings/demo_sam/demo_alphaclip: float16 \[16, 64\], mean -?0\.\d+$", ours.stdout, re.MULTILINE
     )
     assert re.search(r"^  best mask \d+: iou [01]\.\d+, iop [01]\.\d+$", ours.stdout, re.MULTILINE)
 
@@ -306,7 +296,7 @@ def test_both_examples_print_the_same_record(tiny: Path, tmp_path: Path, image: 
 def test_examples_say_what_is_missing(example: Path, tiny: Path, tmp_path: Path) -> None:
     none = run(str(example), "--store", str(tmp_path / "nothing"), cwd=ROOT)
     assert none.returncode == 2
-    assert "holds no indexed split; " in none.stderr
+    assert re.search(r"/nothing holds no indexed split; |/nothing/demo holds no indexed split val; ", none.stderr)
     beyond = run(str(example), "--store", str(tiny / "store"), "--image", "3", cwd=ROOT)
     assert beyond.returncode == 2
     assert "error: image_index 3 is outside 0..2" in beyond.stderr
