@@ -92,9 +92,9 @@ def test_the_store_holds_nothing_of_the_cache(finished: Any, settled: None) -> N
 
 
 def test_what_a_stage_mends_the_next_one_sees(finished: Any) -> None:
-    (finished.store / "tiny/masks/val/column.json").unlink()
-    shutil.rmtree(finished.store / "tiny/mask_embeddings/demo_sam/val")
-    want = {name for name in finished.content() if name.startswith("masks/val")}
+    (finished.store / "tiny/masks/sam/val/column.json").unlink()
+    shutil.rmtree(finished.store / "tiny/mask_embeddings/sam/demo_sam/val")
+    want = {name for name in finished.content() if name.startswith("masks/sam/val")}
     done = finished.run("extract", "--split", "val")
     assert done.code == 0, done.err
     assert "masks val: up to date" in done.out
@@ -105,7 +105,7 @@ def test_what_a_stage_mends_the_next_one_sees(finished: Any) -> None:
 def test_models_are_loaded_once_whichever_columns_lack(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every shard lacks other columns than the one before it; the last one is embedded again to compare with what is stored."""
     lost = {
-        ("mask_embeddings/demo_sam", 0), ("instance_embeddings/demo_alphaclip", 1), ("mask_embeddings/demo_alphaclip", 0),
+        ("mask_embeddings/sam/demo_sam", 0), ("instance_embeddings/demo_alphaclip", 1), ("mask_embeddings/sam/demo_alphaclip", 0),
         ("image_features/demo_clip", 1),
     }  # fmt: skip
     want, since = finished.content(), finished.times()
