@@ -181,15 +181,20 @@ def plan_stages(settings: Settings, stages: Sequence[str], split: str, look: Loo
     return _plan(look or Look(settings), stages, split, count, None, files_matter=False)
 
 
-def not_indexed(settings: Settings, split: str) -> InputError:
-    """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which."""
+def not_indexed(settings: Settings, split: str, command: str = "") -> InputError:
+    """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which.
+
+    Args:
+        command: what to type; default: the index of the split.
+    """
     store = settings.store_path
     beside = [store] if is_folder(store) else folders(store.parent)
     there = f": {what_exists(store, settings.dataset)}" if any(map(find_splits, beside)) else ""
     others = sorted(find_splits(store))
     if others and settings.dataset not in others:
         there = f" for data set {settings.dataset}, found {', '.join(others)}{did_you_mean(settings.dataset, others)}{there}"
-    return InputError(f"split {split} is not indexed{there}; run: python cli.py index --split {split}")
+    command = command or f"python cli.py index --split {split}"
+    return InputError(f"split {split} is not indexed{there}; run: {command}")
 
 
 def plan_split(

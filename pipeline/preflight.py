@@ -131,7 +131,9 @@ def _gaps(
     want = {name: wanted_fingerprint(settings, name) for name in plan.spec.reads if shards and name not in own}
     for train in plan.spec.over or () if shards else ():
         if not known_sources(settings, train):
-            raise not_indexed(settings, train)
+            from pipeline.advice import to_complete
+
+            raise not_indexed(settings, train, to_complete(settings, train, plan.spec.reads[0]))
     read = [one for shard in shards for one in upstream_shards(settings, plan.spec.name, split, shard)]
     for name, where, number in dict.fromkeys(read):
         if name in own:
