@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import InputError
+from pipeline.plan import place_of
 from pipeline.shard import ShardSource, ShardTask, runner, settings_of
 from stages.base import ShardInput
 from store.format.schema import OK
@@ -49,7 +50,7 @@ def check_stored(task: ShardTask) -> None:
         cosine = least_cosine(stored, found) if stored.shape == found.shape else 0.0
         if cosine < LEAST_COSINE:
             raise InputError(
-                f"{task.split}/{column}: image {index} embedded now is not what is stored (cosine {cosine:.3f}, at least "
+                f"{place_of(settings, task.split, column)}: image {index} embedded now is not what is stored (cosine {cosine:.3f}, at least "
                 f"{LEAST_COSINE} expected): code, a library or the device changed the numbers. Go back to what made the column, "
                 "or raise VERSION of the stage or the encoder, so that all of it is computed again"
             )

@@ -208,15 +208,20 @@ def plan_stages(
     return _plan(look or Look(settings), stages, split, count, None, files_matter=False)
 
 
-def not_indexed(settings: Settings, split: SplitRef) -> InputError:
-    """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which."""
+def not_indexed(settings: Settings, split: SplitRef, command: str = "") -> InputError:
+    """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which.
+
+    Args:
+        command: what to type; default: the index of the split.
+    """
     store = settings.store_path
     beside = [store] if is_folder(store) else folders(store.parent)
     there = f": {what_exists(store, split.dataset)}" if any(map(find_splits, beside)) else ""
     others = sorted(find_splits(store))
     if others and split.dataset not in others:
         there = f" for data set {split.dataset}, found {', '.join(others)}{did_you_mean(split.dataset, others)}{there}"
-    return InputError(f"split {split} is not indexed{there}; run: python cli.py index {settings.options(split)}")
+    command = command or f"python cli.py index {settings.options(split)}"
+    return InputError(f"split {split} is not indexed{there}; run: {command}")
 
 
 def plan_split(

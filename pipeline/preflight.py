@@ -131,7 +131,9 @@ def _gaps(
     settings, records = look.settings, look.records
     for train in map(SplitRef.of, plan.spec.over or ()) if shards else ():
         if not known_sources(settings, train):
-            raise not_indexed(settings, train)
+            from pipeline.advice import to_complete
+
+            raise not_indexed(settings, train, to_complete(settings, train, plan.spec.reads[0]))
     want: dict[tuple[str | None, str], str] = {}
     read = [one for shard in shards for one in upstream_shards(settings, plan.spec.name, split, shard)]
     for name, where, number in dict.fromkeys(read):

@@ -111,6 +111,7 @@ def reduce_stage(
     for plan in plans:
         if not plan.begun and not plan.todo:
             begin_column(plan.folder, plan.meta, plan.found)
+            finish_column(plan.folder, plan.place)
     look.renew()
     make_folder(settings.store_path / stage)  # DVC wants every output folder of a stage, also an empty one
     return summary()

@@ -42,6 +42,7 @@ def output(name: str, known: Known, cwd: Path, *more: str | Path) -> str:
     """What an example prints about the store; skips where its package is missing, once that is said properly."""
     where = ["--store", known.store, "--dataset", "d", "--split", "val"]
     where += [] if name == "query_with_duckdb" else ["--column", "mask_embeddings/sam/x"]
+    where += [] if name == "read_with_xarray" else ["--proposer", "sam"]
     done = run(name, *where, *more, cwd=cwd)
     package = EXAMPLES[name]
     if package is not None and importlib.util.find_spec(package) is None:

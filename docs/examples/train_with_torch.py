@@ -2,8 +2,7 @@
 
 Shows `store.torch.loader`, and its state_dict saved within an epoch. Run from the repository root, after `make repro`:
 
-    .venv/bin/python docs/examples/train_with_torch.py --checkpoint head.pt --stop-after 7
-    .venv/bin/python docs/examples/train_with_torch.py --checkpoint head.pt
+    .venv/bin/python docs/examples/train_with_torch.py --checkpoint head.pt --stop-after 7  # then without --stop-after
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def write_summary(folder: Path, meta: ColumnMeta, commits: Sequence[Commit]) -> 
         with storage.stage(path, [data]) as staged:
             try:
                 storage.delete(path)
-                storage.put(staged, path, None)
+                storage.put(staged, path, None, durable=False)
             except RefusedError:  # another writer finished the column just now
                 return False
     # A shard that was replaced since its commit was read was replaced by somebody who found no summary to remove.

@@ -38,9 +38,8 @@ def verify(store: Path, places: list[str], deep: bool = False) -> Report:
         _verify_folder(store, dataset, splits, report)
     if not report.columns and not report.problems:
         raise StoreError(f"nothing to check in {', '.join(places)}: {what_exists(store)}")
-    report.problems += [
-        Problem(entry.name, None, "unknown file; remove it") for entry in entries(store) if not entry.folder
-    ]
+    loose = [unknown_file(store, store / entry.name) for entry in entries(store) if not entry.folder]
+    report.problems += [problem for problems in loose for problem in problems]
     return report
 
 

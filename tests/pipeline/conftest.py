@@ -154,8 +154,11 @@ class Project:
         for path in sorted(self.store.rglob("column.json")):
             place = path.parent.relative_to(self.store).as_posix().removeprefix("tiny/")
             for shard in committed_shards(path.parent):
-                with contextlib.suppress(StoreError):
-                    found[f"{place}#{shard}"] = vars(read_commit(path.parent, shard))
+                with contextlib.suppress(StoreError):  # a damaged one
+                    commit = read_commit(path.parent, shard)
+                    if commit is not None:
+                        lists = {"counts": list(commit.counts), "status": list(commit.status)}
+                        found[f"{place}#{shard}"] = vars(commit) | lists
         return found
 
     def content(self) -> dict[str, str]:

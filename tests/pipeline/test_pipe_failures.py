@@ -117,10 +117,10 @@ def test_features_that_are_not_finite_fail_their_image_alone(tiny: Any, monkeypa
     def build(*arguments: Any) -> Any:
         model, calls = real(*arguments), iter(range(100))
 
-        def spoilt(image: Any, masks: Any, features: Any) -> Any:
-            vectors = model(image, masks, features)
+        def spoilt(items: Any) -> Any:
+            vectors = model(items)
             if next(calls) == 2:  # the proposals of the second image; its instances come in a call of their own
-                vectors[:, 3] = 1e30  # finite, and too large for float16
+                vectors[0][:, 3] = 1e30  # finite, and too large for float16
             return vectors
 
         return spoilt
@@ -257,13 +257,18 @@ def test_a_column_does_not_grow_by_other_numbers(tiny: Any, monkeypatch: pytest.
     tiny.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
     tiny.build("index --split train", "extract --split train --limit 2")
     real, before = stages.encoders.sam.build, tiny.times()
-    monkeypatch.setattr(stages.encoders.sam, "build", lambda *given: lambda *what: real(*given)(*what)[:, ::-1])
+
+    def mirrored(*given: Any) -> Any:
+        model = real(*given)
+        return lambda items: [vectors[:, ::-1] for vectors in model(items)]
+
+    monkeypatch.setattr(stages.encoders.sam, "build", mirrored)
     _loaded.clear()
     done = tiny.run("extract", "--split", "train", "--stage", "masks")
     assert done.code == 0, done.err
     done = tiny.run("extract", "--split", "train", "--stage", "embed")
     assert done.code == 2
-    assert "train/mask_embeddings/sam/demo_sam: image 1 embedded now is not what is stored (cosine" in done.err
+    assert "tiny/mask_embeddings/sam/demo_sam/train: image 1 embedded now is not what is stored (cosine" in done.err
     assert "raise VERSION" in done.err
     assert not [name for name in tiny.recomputed(before) if "embeddings" in name]
     monkeypatch.undo()

@@ -46,8 +46,10 @@ def stopped(
 
 
 def without(project: Any, *columns: str) -> None:
-    for column in columns:
-        shutil.rmtree(project.store / "tiny" / column)
+    for place in columns:
+        name, split = place.rsplit("/", 1)
+        for folder in {*project.store.glob(f"tiny/{name}/{split}"), *project.store.glob(f"tiny/{name}/**/{split}")}:
+            shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(("name", "code", "words"), [("SIGINT", 130, "Ctrl-C"), ("SIGTERM", 75, "SIGTERM")])

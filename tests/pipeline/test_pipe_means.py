@@ -88,7 +88,7 @@ def test_a_mean_is_missing_stale_and_damaged_as_any_other_column(finished: Any) 
     shard.write_bytes(kept)
     (finished.store / COLUMN / "c/0/0").unlink()
     assert shown() == ({"missing": 1}, [])
-    (finished.store / COLUMN / "c/0/0").write_text("{}")
+    (finished.store / COLUMN / "c/0/0").write_bytes(kept)
     assert shown()[0] == {"damaged": 1}
     assert f"  {COLUMN}" in finished.run("info").out
 

@@ -88,7 +88,7 @@ def test_a_column_in_a_folder_with_a_forbidden_name_is_damage(tmp_path: Path) ->
 
 def test_files_above_the_columns_are_seen(tmp_path: Path) -> None:
     small_store(tmp_path, [3] * 4)
-    for name in ("notes.txt", "d/notes.txt"):
+    for name in ("notes.txt", "d/notes.txt", ".gitignore", "d/.gitignore"):  # DVC keeps lists of its outputs there
         (tmp_path / name).touch()
     found = [str(problem) for problem in verify(tmp_path, ["d/val"]).problems]
     assert found == ["d/notes.txt: unknown file; remove it", "notes.txt: unknown file; remove it"]
