@@ -42,7 +42,8 @@ def test_extract_and_verify_say_what_there_is(finished: Any, name: str) -> None:
         done = finished.run(*command, before=before)
         assert done.code == 2, done.out
         assert words in done.err, command
-    assert sorted(path.name for path in finished.folder.iterdir() if path.is_dir()) == ["data", "report", "store"]
+    folders = sorted(path.name for path in finished.folder.iterdir() if path.is_dir())
+    assert folders == ["cache", "data", "report", "store"]
 
 
 def test_info_of_a_mistyped_store_is_an_error(finished: Any) -> None:
@@ -70,7 +71,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
     real = os.scandir
 
     def scandir(path: Any = ".") -> Any:
-        if Path(path) == finished.store / "tiny/masks/sam/val/commits":
+        if Path(path) == finished.store / "tiny/masks/sam/val":
             raise OSError(number, os.strerror(number), str(path))
         return real(path)
 
@@ -78,4 +79,4 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
         patch.setattr(os, "scandir", scandir)
         done = finished.run(command, *(["--deep"] if command == "verify" else []))
     assert done.code == (2 if number == errno.EACCES else 75), done.out
-    assert "tiny/masks/sam/val/commits" in done.err
+    assert "tiny/masks/sam/val" in done.err
