@@ -50,10 +50,10 @@ def check_stored(task: ShardTask) -> None:
         cosine = least_cosine(stored, found) if stored.shape == found.shape else 0.0
         if cosine < LEAST_COSINE:
             raise InputError(
-                f"{place_of(settings, task.split, column)}: image {index} embedded now is not what is stored (cosine "
-                f"{cosine:.3f}, at least {LEAST_COSINE} expected): code, a library or the device changed the numbers. Go "
-                "back to what made the column, "
-                "or raise VERSION of the stage or the encoder, so that all of it is computed again"
+                f"{place_of(settings, task.split, column)}: image {index} embedded now is not what is stored "
+                f"(cosine {cosine:.3f}, at least {LEAST_COSINE} expected): code, a library or the device changed the "
+                "numbers. Go back to what made the column, or raise VERSION of the stage or the encoder, so that all of it "
+                "is computed again"
             )
 
 

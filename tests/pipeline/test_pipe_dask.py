@@ -177,7 +177,7 @@ def test_success_is_told_from_commits(tiny: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(committed, "SEEN_WITHIN_S", 0.1)
     settings = load_settings(tiny.params)
     with pytest.raises(
-        InputError, match="committed shard 0 of tiny/images/val, but .*/tiny/images/val has no such commit"
+        InputError, match="committed shard 0 of tiny/images/val, but .*/tiny/images/val has no such shard"
     ):
         compute_stage(settings, "index", SplitRef("tiny", "val"), Liar())
     tiny.build("index --split val")

@@ -17,7 +17,7 @@ from pipeline.executors import LocalExecutor
 from pipeline.graph import STAGES
 from store.format.layout import column_dir
 from store.format.schema import OK
-from store.write.writer import ShardData, begin_column, write_shard
+from store.write.writer import ShardData, begin_column, seen_commit, write_shard
 
 COMMANDS = {
     "index": ("index",),
@@ -135,10 +135,10 @@ def test_a_done_shard_is_replaced_only_when_asked(tmp_path: Path) -> None:
         assert write_shard(folder, meta, place, 0, second, {}, None, {}) == kept
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        other = write_shard(folder, meta, place, 0, second, {}, None, {}, kept, anew=True)
-        assert other.sha256 != kept.sha256
+        other = write_shard(folder, meta, place, 0, second, {}, None, {}, seen_commit(folder, 0), anew=True)
+        assert other.seal != kept.seal
         (folder / "c/0/0/0").write_bytes(b"torn")
-        assert write_shard(folder, meta, place, 0, first, {}, None, {}, other).sha256 == kept.sha256
+        assert write_shard(folder, meta, place, 0, first, {}, None, {}, seen_commit(folder, 0)).seal == kept.seal
 
 
 def test_work_is_finished_while_the_next_is_begun_and_no_error_is_lost() -> None:

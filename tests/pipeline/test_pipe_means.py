@@ -52,7 +52,8 @@ def test_means_stand_next_to_each_other(finished: Any) -> None:
     np.testing.assert_allclose(mean, voted.mean(axis=0), rtol=1e-12, atol=1e-12)
     record = open_split(finished.store, "tiny", "val")["gnu"]
     for kind in KINDS:
-        expected = (record[f"{kind}/demo_sam"].astype(np.float64) - mean).astype(np.float16)
+        of = f"{kind}/demo_sam" if kind == "instance_embeddings" else f"{kind}/sam/demo_sam"
+        expected = (record[of].astype(np.float64) - mean).astype(np.float16)
         np.testing.assert_array_equal(record[f"centered/both/{kind}/sam/demo_sam"], expected)
     figures = json.loads((finished.folder / "report/tiny/normalize.json").read_text())
     assert figures["both"]["sam/demo_sam"]["vectors"] == len(voted)

@@ -67,6 +67,14 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def command_line(pid: int) -> bytes:
+    """Of a process; empty once it has ended, also while this is read."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def commit(folder: Path) -> None:
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "as it is")
@@ -166,10 +174,7 @@ def test_the_lock_is_put_away_however_it_ends(clone: Path, end: str, to: str) ->
         assert child.wait(60) != 0
         command_pid = int((clone / "data/begun").read_text())
         deadline = time.monotonic() + 10
-        while (
-            Path(f"/proc/{command_pid}/cmdline").exists()
-            and b"sleep" in Path(f"/proc/{command_pid}/cmdline").read_bytes()
-        ):
+        while b"sleep" in command_line(command_pid):
             assert time.monotonic() < deadline, "the command goes on"
             time.sleep(0.05)
     if end != "SIGKILL":
