@@ -27,8 +27,8 @@ from tests.benchmarks.data import MASKS, Records
 from tests.benchmarks.peers import ours
 from tests.benchmarks.report import table
 
-BASE = ("images", "masks", "targets", "mask_embeddings/masks")
-NEW = "mask_embeddings/new"
+BASE = ("images", "masks/sam", "targets", "mask_embeddings/sam/masks")
+NEW = "mask_embeddings/sam/new"
 HEADER = ("", "new bytes, MB", "rewritten bytes, MB", "seconds", "MB/s of the new column", "files per 100 000 images")
 
 
@@ -74,19 +74,19 @@ def add_ours(folder: Path, records: Records, column: list[data.F16]) -> dict[str
     before = files_of(folder)
     identity = {"stage": "benchmark", "column": NEW}
     layout = ArrayLayout((64, MASKS[1]), 16, "float16")
-    place = f"{ours.PLACE}/{NEW}"
+    place = ours.place(NEW)
     meta = ColumnMeta(NEW, identity, fingerprint(identity), len(records), records.in_a_file, layout)
-    masks = open_split(folder, *ours.PLACE.split("/"), columns=["masks"]).column("masks")
+    masks = open_split(folder, *ours.SPLIT, columns=["masks/sam"]).column("masks/sam")
     start = time.perf_counter()
     meta = begin_column(column_dir(folder, place), meta)
     for shard in range(meta.shards):
         numbers = meta.shard_range(shard)
         rows = [column[number % len(column)] for number in numbers]
-        upstream = {"masks": masks.commit(numbers.start)[0].content}
+        upstream = {"masks/sam": masks.commit(numbers.start)[0].content}
         shard_data = ShardData(rows, [len(row) for row in rows], [OK] * len(rows))
         write_shard(column_dir(folder, place), meta, place, shard, shard_data, upstream, None, {})
     seconds = time.perf_counter() - start
-    split = open_split(folder, *ours.PLACE.split("/"))
+    split = open_split(folder, *ours.SPLIT)
     last = len(records) - 1
     if not np.array_equal(split[last][NEW], column[last % len(column)]):
         raise ValueError("the new column does not hold what was written")

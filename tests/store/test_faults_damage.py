@@ -123,7 +123,10 @@ def test_any_file(whole: Whole, what: str) -> None:
             what
         ]
         with damaged(path, bad):
-            whole.check(f"{whole.name(path)}: {what}", path)
+            cache = (
+                what == "lost" and path.name == "summary.json"
+            )  # made of the shards' own records, which are still there
+            whole.check(f"{whole.name(path)}: {what}", path, found_by="nothing" if cache else "problems")
 
 
 @pytest.mark.parametrize("kind", [".parquet", "column.json", "zarr.json", "0"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from store import open_split
 from store.format.column import ArrayLayout, ColumnMeta, Commit, fingerprint
-from store.format.layout import column_dir
+from store.format.layout import column_dir, place_of
 from store.format.schema import IMAGES, MASKS, OK, TARGETS
 from store.torch import loader as torch_loader
 from store.write.writer import ShardData, begin_column, write_shard
@@ -16,24 +16,30 @@ from tests.benchmarks import data
 from tests.benchmarks.collate import Batch, batch_size, in_batches, names_of
 from tests.benchmarks.data import Record, Records
 
-PLACE = "bench/all"
+SPLIT = ("bench", "all")
+"""Data set and split."""
 NAMES = {
     "patches": "image_features/patches",
-    "masks": "mask_embeddings/masks",
-    "rles": "masks.segmentation",
+    "masks": "mask_embeddings/sam/masks",
+    "rles": "masks/sam.segmentation",
     "text": "targets.texts",
 }
 LAYOUTS = {
     "image_features/patches": ArrayLayout(data.PATCHES, data.PATCHES[0], "float16"),
-    "mask_embeddings/masks": ArrayLayout((64, data.MASKS[1]), 16, "float16"),
+    "mask_embeddings/sam/masks": ArrayLayout((64, data.MASKS[1]), 16, "float16"),
 }
-SCHEMAS = {"images": IMAGES, "masks": MASKS, "targets": TARGETS}
+SCHEMAS = {"images": IMAGES, "masks/sam": MASKS, "targets": TARGETS}
 COLUMNS = (*SCHEMAS, *LAYOUTS)
+
+
+def place(name: str) -> str:
+    """Place of a column."""
+    return place_of(SPLIT[0], name, SPLIT[1])
 
 
 def write(folder: Path, records: Records, columns: Sequence[str] = COLUMNS) -> None:
     """All columns, shard by shard."""
-    metas = {name: begin_column(column_dir(folder, f"{PLACE}/{name}"), _meta(name, records)) for name in columns}
+    metas = {name: begin_column(column_dir(folder, place(name)), _meta(name, records)) for name in columns}
     for shard, part in enumerate(in_batches(records, records.in_a_file)):
         above: dict[str, Commit] = {}
         for name in columns:
@@ -47,13 +53,13 @@ def write_column_shard(
     name, first = meta.column, shard * meta.shard_images
     rows: Sequence[Any] = [row for number, record in enumerate(part, first) for row in _rows(name, number, record)]
     counts = [len(row) for row in rows] if meta.array else [1] * len(part)
-    below = {"images": [], "mask_embeddings/masks": ["masks"]}.get(name, ["images"])
+    below = {"images": [], "mask_embeddings/sam/masks": ["masks/sam"]}.get(name, ["images"])
     upstream = {column: above[column].content for column in below if column in above}
     if name == "images":
         upstream = {f"file:{number}.jpg": "as it was" for number in range(first, first + len(part))}
     shard_data = ShardData(rows, counts, [OK] * len(part))
-    place = f"{PLACE}/{name}"
-    return write_shard(column_dir(folder, place), meta, place, shard, shard_data, upstream, SCHEMAS.get(name), {})
+    where = place(name)
+    return write_shard(column_dir(folder, where), meta, where, shard, shard_data, upstream, SCHEMAS.get(name), {})
 
 
 def _meta(name: str, records: Records) -> ColumnMeta:
@@ -81,13 +87,13 @@ def _rows(name: str, number: int, record: Record) -> list[Any]:
 
 def index_byte(folder: Path) -> tuple[Path, int]:
     """A byte of a shard's index: of the offset of the second image."""
-    file = folder / PLACE / "image_features/patches/c/0/0/0"
+    file = column_dir(folder, place("image_features/patches")) / "c/0/0/0"
     return file, file.stat().st_size - 4 - 16
 
 
 def loader(folder: Path, profile: str, check: str = "always", threads: int | None = None) -> Iterable[Batch]:
     """``split.stream(...)`` through ``store.torch.loader``."""
-    split = open_split(folder, *PLACE.split("/"), check=check)
+    split = open_split(folder, *SPLIT, check=check)
     wanted = {name: NAMES[name] for name in names_of(profile)}
     how = {"shuffle": profile != "sequential", "threads": 0 if profile == "single" else threads}
     return _Renamed(torch_loader(split.stream(wanted, batch_size(profile), **how)))  # type: ignore[arg-type]

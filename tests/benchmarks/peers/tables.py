@@ -7,16 +7,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from store.format.layout import column_dir
 from tests.benchmarks.collate import names_of
-from tests.benchmarks.peers.ours import PLACE
+from tests.benchmarks.peers.ours import place
 
 
 def texts_of(folder: Path, profile: str) -> dict[str, list[Any]]:
     """Name -> value of every record."""
     found: dict[str, list[Any]] = {}
     if "rles" in names_of(profile):
-        found["rles"] = _column(folder / PLACE / "masks", "segmentation")
-    found["text"] = [texts[0] for texts in _column(folder / PLACE / "targets", "texts")]
+        found["rles"] = _column(column_dir(folder, place("masks/sam")), "segmentation")
+    found["text"] = [texts[0] for texts in _column(column_dir(folder, place("targets")), "texts")]
     return found
 
 
@@ -28,5 +29,5 @@ def _column(folder: Path, name: str) -> list[Any]:
 
 def array_folders(folder: Path, profile: str) -> dict[str, Path]:
     """Name -> folder of the Zarr array."""
-    places = {"patches": "image_features/patches", "masks": "mask_embeddings/masks"}
-    return {name: folder / PLACE / places[name] for name in names_of(profile) if name in places}
+    places = {"patches": "image_features/patches", "masks": "mask_embeddings/sam/masks"}
+    return {name: column_dir(folder, place(places[name])) for name in names_of(profile) if name in places}
