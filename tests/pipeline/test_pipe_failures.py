@@ -117,10 +117,10 @@ def test_features_that_are_not_finite_fail_their_image_alone(tiny: Any, monkeypa
     def build(*arguments: Any) -> Any:
         model, calls = real(*arguments), iter(range(100))
 
-        def spoilt(image: Any, masks: Any, features: Any) -> Any:
-            vectors = model(image, masks, features)
+        def spoilt(items: Any) -> Any:
+            vectors = model(items)
             if next(calls) == 2:  # the proposals of the second image; its instances come in a call of their own
-                vectors[:, 3] = 1e30  # finite, and too large for float16
+                vectors[0][:, 3] = 1e30  # finite, and too large for float16
             return vectors
 
         return spoilt
@@ -214,7 +214,10 @@ def test_a_stage_without_its_upstream_says_what_to_type(tiny: Any) -> None:
     assert "run: python cli.py extract --split val --stage masks" in done.err
     done = tiny.run("normalize")
     assert done.code == 2
-    assert "run: python cli.py index --split train && python cli.py extract --split train" in done.err
+    assert (
+        "split tiny/train is not indexed: the data set tiny has the splits val; run: python cli.py index --split"
+        in done.err
+    )
     tiny.build("index", "extract --stage masks")
     done = tiny.run("normalize")
     assert done.code == 2
@@ -257,7 +260,9 @@ def test_a_column_does_not_grow_by_other_numbers(tiny: Any, monkeypatch: pytest.
     tiny.configure(embed__mask_encoders=["demo_sam"], embed__image_encoders=[])
     tiny.build("index --split train", "extract --split train --limit 2")
     real, before = stages.encoders.sam.build, tiny.times()
-    monkeypatch.setattr(stages.encoders.sam, "build", lambda *given: lambda *what: real(*given)(*what)[:, ::-1])
+    monkeypatch.setattr(
+        stages.encoders.sam, "build", lambda *given: lambda items: [found[:, ::-1] for found in real(*given)(items)]
+    )
     _loaded.clear()
     done = tiny.run("extract", "--split", "train", "--stage", "masks")
     assert done.code == 0, done.err

@@ -48,7 +48,12 @@ def test_extract_and_verify_say_what_there_is(finished: Any, name: str) -> None:
         done = finished.run(*command, before=before)
         assert done.code == 2, done.out
         assert words in done.err, command
-    assert sorted(path.name for path in finished.folder.iterdir() if path.is_dir()) == ["data", "report", "store"]
+    assert sorted(path.name for path in finished.folder.iterdir() if path.is_dir()) == [
+        "cache",
+        "data",
+        "report",
+        "store",
+    ]
 
 
 def test_info_of_a_mistyped_store_is_an_error(finished: Any) -> None:

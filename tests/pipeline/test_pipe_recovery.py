@@ -228,7 +228,7 @@ def test_a_dry_run_counts_what_follows_from_what_is_stale(finished: Any) -> None
     assert finished.recomputed(before) == set()
 
 
-@pytest.mark.parametrize("kind", ["mask_embeddings", "instance_embeddings"])
+@pytest.mark.parametrize("kind", ["mask_embeddings/sam", "instance_embeddings"])
 def test_a_column_computed_alone_has_the_same_bytes(finished: Any, kind: str) -> None:
     """A kill between two columns of a shard leaves one of them to be computed without the other."""
     before = finished.content()
