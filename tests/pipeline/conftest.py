@@ -149,16 +149,15 @@ class Project:
         return self.run("info", "--json", before=before).json()
 
     def commits(self) -> dict[str, dict[str, Any]]:
-        """``train/masks#0`` -> commit, of everything in the store (means: ``means/NAME/ENCODER#0``)."""
+        """``masks/sam/train#0`` -> commit, of everything in the store (means: ``means/NAME/PROPOSER/ENCODER#0``)."""
         found = {}
         for path in sorted(self.store.rglob("column.json")):
             place = path.parent.relative_to(self.store).as_posix().removeprefix("tiny/")
             for shard in committed_shards(path.parent):
-                with contextlib.suppress(StoreError):  # a damaged one
+                with contextlib.suppress(StoreError):
                     commit = read_commit(path.parent, shard)
-                    if commit is not None:
-                        lists = {"counts": list(commit.counts), "status": list(commit.status)}
-                        found[f"{place}#{shard}"] = vars(commit) | lists
+                    if commit is not None:  # None: a temporary file alone, which a kill left
+                        found[f"{place}#{shard}"] = json.loads(json.dumps(vars(commit)))
         return found
 
     def content(self) -> dict[str, str]:

@@ -136,7 +136,7 @@ BAD = {
     ),
     "option that is a list": (
         ["index", "--encoding", "a b"],
-        "data.NAME.encoding is a parameter: --set 'data.NAME.encoding=a b'\n",
+        "data.tiny.encoding is a parameter: --set 'data.tiny.encoding=a b'\n",
     ),
     "unknown option": (["index", "--splits", "val"], "No such option"),
     "unknown split": (["index", "--split", "nope"], "--split: found 'nope', expected one of train, val"),
@@ -207,7 +207,7 @@ def test_errors_say_what_was_expected(finished_once: Any, name: str) -> None:
         ("", "found NoneType"),
         ("store: a\nstore: b\n", "the key 'store' stands twice"),
         ("masks:\n  model: a\n  model: b\n", "the key 'model' stands twice"),
-        ("store: data/store\n", "embed: not there"),
+        ("store: data/store\n", "data: not there"),
         ("store: !!python/object:os.system {}\n", "not YAML"),
         (b"store: \xff\n", "not YAML in UTF-8"),
     ],

@@ -84,7 +84,7 @@ def test_a_mean_is_missing_stale_and_damaged_as_any_other_column(finished: Any) 
     assert f"{COLUMN}: 1 of 1 shards not done (stale: " in finished.run("verify", "--complete").out
     done = finished.run("normalize")
     assert done.code == 2
-    assert "split train: mask_embeddings/sam/demo_sam shard 1 is missing (stage embed)" in done.err
+    assert "split tiny/train: mask_embeddings/sam/demo_sam shard 1 is missing (stage embed)" in done.err
     assert "run: python cli.py extract --split train --stage embed" in done.err
     shard.write_bytes(kept)
     (finished.store / COLUMN / "c/0/0").unlink()

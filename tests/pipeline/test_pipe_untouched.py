@@ -122,7 +122,7 @@ FAILING = {
     "another split is not indexed": (
         ("--set", "data.tiny.splits=[train,val,test]", "--set", "proposers.sam.points_per_side=3"),
         ("extract", "--replace"),
-        "split test is not indexed",
+        "split tiny/test is not indexed",
     ),
     "weights of a later stage": (
         ("--set", "embed.mask_encoders=[dinov2_vits14]", *OTHER_MASKS),
@@ -146,7 +146,7 @@ FAILING = {
     "a split without embeddings": (
         ("--set", "means={other: {train: [train]}}", "--set", "data.tiny.splits=[train,val,test]"),
         ("normalize",),
-        "split test is not indexed",
+        "split tiny/test is not indexed",
     ),
     "training without a model": (("--set", "train.llava=/nowhere"), ("train", "--system", "elisa"), "nowhere"),
 }

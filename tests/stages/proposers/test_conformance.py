@@ -10,9 +10,10 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from pipeline.config import ROOT, Settings, load_settings
+from pipeline.config import ROOT, load_settings
 from stages import masks
 from stages.base import ShardInput
+from stages.params import Sections
 from stages.proposers import PROPOSERS, identity, proposer_params
 from stages.proposers.sam import generator
 from store import rle
@@ -33,11 +34,11 @@ SIZES = [(40, 60), (64, 48), (30, 31)]
 WEIGHTS = {"demo_sam": ROOT / "demo/models/demo_sam.safetensors"}
 
 
-def settings(proposers: dict[str, Any], *changes: str) -> Settings:
+def settings(proposers: dict[str, Any], *changes: str) -> Sections:
     given = [f"proposers.{name}={value}" for name, value in proposers.items()]
     return load_settings(
         ROOT / "params.yaml", ["run.device=cpu", "proposers={}", "train.proposer=null", *given, *changes]
-    )
+    ).of("demo")
 
 
 def images() -> list[np.ndarray]:
@@ -63,7 +64,7 @@ def shard_of(failed: tuple[int, ...] = ()) -> ShardInput:
     return ShardInput(range(len(SIZES)), lambda table: rows, nothing, nothing, pixels, lambda images: None)
 
 
-def propose(params: Settings, failed: tuple[int, ...] = ()) -> dict[str, ShardData]:
+def propose(params: Sections, failed: tuple[int, ...] = ()) -> dict[str, ShardData]:
     torch.manual_seed(0)
     names = [spec.name for spec in masks.columns(params)]
     return masks.start(params, names, WEIGHTS, ROOT)(shard_of(failed))
@@ -171,7 +172,7 @@ def test_two_proposers_of_one_sam_share_weights_and_encoding(monkeypatch: pytest
 
 
 def test_features_depend_on_model_and_precision_alone() -> None:
-    def features(params: Settings) -> Any:
+    def features(params: Sections) -> Any:
         (spec,) = (spec for spec in masks.columns(params) if spec.name == "sam_features/demo_sam")
         return spec
 

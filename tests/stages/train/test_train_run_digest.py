@@ -105,7 +105,7 @@ def test_other_data(params: TrainParams, seg_split: Split, about: dict[str, Any]
     columns, name = dict(seg_split.columns), "sam_features/demo_sam"
     column = columns[name] = copy.copy(columns[name])
     if change == "a shard":
-        column.commits = [replace(commit, sha256="0" * 64) for commit in column.commits if commit]
+        column.commits = [replace(commit, content="0" * 64) for commit in column.commits if commit]
     elif change == "the parameters of a column":
         column.meta = replace(column.meta, fingerprint="0" * 64)
     elif change == "no longer a column":
