@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from store import DamagedStoreError, IncompleteColumnError
+from store import ChangedError, DamagedStoreError
 from tests.benchmarks import data, faults, gate, interpreter, report
 from tests.benchmarks.data import PROFILES, Records
 from tests.benchmarks.entries import ENTRIES, OURS
@@ -99,7 +99,7 @@ def test_no_fault_goes_unseen_in_our_store(tiny: Path, tmp_path: Path, fault: st
     expected = gate.canonical(tiny, Records(faults.COUNT))["whole"]
     assert gate.digests(ours.loader(bad, "sequential"), "sequential") == expected
     faults.damage(fault, bad, tiny / "older", ours.index_byte(bad))
-    with pytest.raises(IncompleteColumnError if fault == "deleted file" else DamagedStoreError):
+    with pytest.raises(ChangedError if fault == "older file restored" else DamagedStoreError):
         gate.digests(ours.loader(bad, "sequential"), "sequential")
 
 

@@ -112,7 +112,7 @@ def test_what_is_rerun_is_what_the_originals_run(setting: Setting) -> None:
         "match/sam/instances",
         sam,
         clip,
-        "centered/demo/instance_embeddings/sam/demo_alphaclip",
+        "centered/bench/instance_embeddings/sam/demo_alphaclip",
     } <= everything
 
 
@@ -137,7 +137,7 @@ def test_json_holds_what_the_store_holds(setting: Setting, tmp_path: Path) -> No
     lines = Lines(setting, "elisa", tmp_path / "lines")
     for record in setting.open():
         masks, instances = lines.masks(record.path)
-        centered = "centered/demo/{}_embeddings/sam/demo_alphaclip"
+        centered = "centered/bench/{}_embeddings/sam/demo_alphaclip"
         np.testing.assert_allclose(masks, record[centered.format("mask")], atol=2e-3)
         np.testing.assert_allclose(instances, record[centered.format("instance")], atol=2e-3)
         assert len(lines.lines[record.path]["gt_shapes"]) == len(record.instances)

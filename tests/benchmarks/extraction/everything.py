@@ -109,7 +109,7 @@ def places_of_reference(generator: SamAutomaticMaskGenerator) -> list[Place]:
 def places_of_ours(generator: AutomaticMaskGenerator) -> list[Place]:
     """Our functions by stage."""
     return [
-        (generator, "encoder", "encode"),
+        (generator.images, "encode", "encode"),
         (generator.decoder, "image", "decode"),
         (generator.decoder, "decode", "decode"),
         (generator.decoder, "masks", "decode"),

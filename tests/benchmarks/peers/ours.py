@@ -11,7 +11,7 @@ from store.format.column import ArrayLayout, ColumnMeta, Commit, fingerprint
 from store.format.layout import column_dir, place_of
 from store.format.schema import IMAGES, MASKS, OK, TARGETS
 from store.torch import loader as torch_loader
-from store.write.writer import ShardData, begin_column, write_shard
+from store.write.writer import ShardData, begin_column, finish_column, write_shard
 from tests.benchmarks import data
 from tests.benchmarks.collate import Batch, batch_size, in_batches, names_of
 from tests.benchmarks.data import Record, Records
@@ -44,6 +44,8 @@ def write(folder: Path, records: Records, columns: Sequence[str] = COLUMNS) -> N
         above: dict[str, Commit] = {}
         for name in columns:
             above[name] = write_column_shard(folder, metas[name], shard, part, above)
+    for name in columns:
+        finish_column(column_dir(folder, place(name)), place(name))
 
 
 def write_column_shard(

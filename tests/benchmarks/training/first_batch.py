@@ -19,30 +19,32 @@ from stages.train.params import TrainParams
 from stages.train.run import batches, columns, system_class
 from store import open_split, rle
 from store.format.column import ArrayLayout, ColumnMeta, fingerprint
-from store.format.layout import column_dir
+from store.format.layout import column_dir, place_of
+from store.format.names import without_proposer
 from store.format.schema import OK, TABLES
 from store.write.writer import ShardData, begin_column, write_shard
 from tests.benchmarks import machine
 
 NAME, MASKS, HEIGHT, WIDTH = "short", 3, 48, 64
-PLACE = "bench/train"
-_MEAN = f"means/bench/{NAME}"
-_VECTORS = ("mask_embeddings", "instance_embeddings")
+DATASET, SPLIT = "bench", "train"
+PROPOSER = "bands"
+_MEAN = f"means/bench/{PROPOSER}/{NAME}"
+_VECTORS = {"mask": f"mask_embeddings/{PROPOSER}/{NAME}", "instance": f"instance_embeddings/{NAME}"}
+_CENTERED = {kind: f"centered/bench/{kind}_embeddings/{PROPOSER}/{NAME}" for kind in _VECTORS}
 ARRAYS = {
     f"image_features/{NAME}": ArrayLayout((4, 8), 4, "float16"),
-    **{f"{kind}/{NAME}": ArrayLayout((16, 16), 16, "float16") for kind in _VECTORS},
-    **{f"centered/bench/{kind}/{NAME}": ArrayLayout((16, 16), 16, "float16") for kind in _VECTORS},
+    **{name: ArrayLayout((16, 16), 16, "float16") for name in (*_VECTORS.values(), *_CENTERED.values())},
 }
 UPSTREAM: dict[str, tuple[str, ...]] = {
     "images": (),
     "instances": ("images",),
     "targets": ("images",),
-    "masks": ("images",),
-    "match/instances": ("masks", "instances"),
+    f"masks/{PROPOSER}": ("images",),
+    f"match/{PROPOSER}/instances": (f"masks/{PROPOSER}", "instances"),
     f"image_features/{NAME}": ("images",),
-    f"mask_embeddings/{NAME}": ("images", "masks"),
-    f"instance_embeddings/{NAME}": ("images", "instances"),
-    **{f"centered/bench/{kind}/{NAME}": (f"{kind}/{NAME}", f"/{_MEAN}") for kind in _VECTORS},
+    _VECTORS["mask"]: ("images", f"masks/{PROPOSER}"),
+    _VECTORS["instance"]: ("images", "instances"),
+    **{name: (_VECTORS[kind], f"/{_MEAN}") for kind, name in _CENTERED.items()},
 }
 """Column -> those it is computed from, in the order of making."""
 
@@ -50,7 +52,9 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
 def params_of(settings: Settings) -> TrainParams:
     """Section train with the columns of this store."""
     elisa = settings.train.elisa.model_copy(update={"mask_encoder": NAME})
-    return settings.train.model_copy(update={"image_encoder": NAME, "mean": "bench", "elisa": elisa})
+    return settings.train.model_copy(
+        update={"image_encoder": NAME, "mean": "bench", "proposer": PROPOSER, "elisa": elisa}
+    )
 
 
 def make(folder: str, images: int, shard_images: int) -> dict[str, Any]:
@@ -69,10 +73,17 @@ def make(folder: str, images: int, shard_images: int) -> dict[str, Any]:
             upstream = {one: above[one] for one in needed}
             if name == "images":
                 upstream = {f"file:{number}.jpg": "as it was" for number in numbers}
-            place = f"{PLACE}/{name}"
+            place = place_of(DATASET, name, SPLIT)
             data = ShardData(*_rows(name, numbers, fields), [OK] * len(numbers))
             commit = write_shard(
-                column_dir(store, place), metas[name], place, shard, data, upstream, TABLES.get(name), {}
+                column_dir(store, place),
+                metas[name],
+                place,
+                shard,
+                data,
+                upstream,
+                TABLES.get(without_proposer(name)),
+                {},
             )
             above[name] = commit.content
     files = [path.stat().st_size for path in store.rglob("*") if path.is_file()]
@@ -86,7 +97,9 @@ def _meta(name: str, images: int, shard_images: int, layout: ArrayLayout | None)
 
 
 def _begin(store: Path, name: str, images: int, shard_images: int) -> ColumnMeta:
-    return begin_column(column_dir(store, f"{PLACE}/{name}"), _meta(name, images, shard_images, ARRAYS.get(name)))
+    return begin_column(
+        column_dir(store, place_of(DATASET, name, SPLIT)), _meta(name, images, shard_images, ARRAYS.get(name))
+    )
 
 
 def _fields() -> dict[str, Any]:
@@ -106,8 +119,8 @@ def _fields() -> dict[str, Any]:
         "instances": {**one, "label": ["target"]},
         "targets": {"instances": [0], "texts": ["which band is the first?"], "is_sentence": True, "kind": "bench",
                     "answer": "It is on top.", "segmentation": bands[0], "ignore": rle.encode(np.zeros((HEIGHT, WIDTH), bool))},
-        "masks": {**regions, **scores, "crop_box": [[0, 0, WIDTH, HEIGHT]] * MASKS},
-        "match/instances": {"iou": overlap, "iop": overlap},
+        f"masks/{PROPOSER}": {**regions, **scores, "crop_box": [[0, 0, WIDTH, HEIGHT]] * MASKS},
+        f"match/{PROPOSER}/instances": {"iou": overlap, "iop": overlap},
     }  # fmt: skip
 
 
@@ -131,7 +144,7 @@ def first(settings: Settings, folder: str) -> dict[str, Any]:
     """Seconds to open the store and to the first shuffled batch, in a process that has imported everything and read nothing."""
     params, kind = params_of(settings), system_class("elisa")
     start = time.perf_counter()
-    split = open_split(folder, *PLACE.split("/"), columns=sorted(columns(params, "elisa")))
+    split = open_split(folder, DATASET, SPLIT, columns=sorted(columns(params, "elisa")))
     opened = time.perf_counter()
     stream = iter(batches(params, kind, {"train": split}))  # type: ignore[arg-type]
     batch = next(stream)
