@@ -20,7 +20,8 @@ from faults import steps_of
 from pycocotools import mask as coco
 
 from store import DamagedStoreError, RleError, StoreError, open_split, rle
-from store.format.layout import column_dir
+from store.format.layout import column_dir, place_of
+from store.format.names import with_proposer
 from store.format.schema import OK
 from store.write.verify import verify
 from store.write.writer import begin_column
@@ -196,7 +197,7 @@ def test_forged_tables(tmp_path: Path, what: str) -> None:
     with steps_of(tmp_path, lambda step: None):
         full_store(tmp_path, 4)
     for name in ("masks", "targets", "instances"):
-        folder = column_dir(tmp_path, f"d/{name}/val")
+        folder = column_dir(tmp_path, place_of("d", with_proposer(name, "sam"), "val"))
         path = folder / "00000.parquet"
         good, table = path.read_bytes(), pq.read_table(path)
         forge_table(path, partial(TABLES[what], table))
