@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+import stages.train.elisa.system
 import stages.train.run
 from pipeline.config import load_settings
 from stages.train import callbacks
@@ -168,7 +169,7 @@ def test_reporting_that_is_not_there_is_said_before_any_work(
     def loaded(*_: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(stages.train.run.Elisa, "build", loaded)
+    monkeypatch.setattr(stages.train.elisa.system.Elisa, "build", loaded)
     done = finished.run("train", "--system", "elisa", before=(*SMALL, "--set", f"train.report_to=[{name}]"))
     assert done.code == 2, done.err
     assert f"train.report_to: found '{name}', expected some of" in done.err or f"{name} is not installed" in done.err
