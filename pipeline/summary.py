@@ -57,8 +57,8 @@ NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing")
 def write_metrics(settings: Settings, summary: StageSummary) -> None:
     """``<report_dir>/metrics/<stage>/<dataset>/<split>.json``: what went in, what came out, what failed and why.
 
-    Of a stage that reduces splits, ``metrics/<stage>.json``. It changes with the columns, whose digests are in it: of DVC's
-    stages, those that read all data sets depend on these files.
+    Of a stage that reduces splits, ``metrics/<stage>.json``. It changes with the columns, whose digests are in it, and with
+    nothing else: of DVC's stages, those that read all data sets depend on these files. How long it took is in the shards' logs.
     """
     make_folder(metrics_folder(settings) / "evaluate")  # a dependency also where nothing is trained
     values = {key: value for key, value in asdict(summary).items() if key not in NO_METRICS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +14,6 @@ from pipeline.sources import unread_files
 from stages.names import SplitRef
 from store.format.column import Commit
 from store.format.schema import ABSENT, FAILED, OK
-from store.format.shard import read_log
 from store.storage.files import digest
 
 
@@ -38,7 +37,6 @@ class StageSummary:
     omitted: Mapping[str, int]
     failed: Mapping[str, int]
     failed_images: int
-    seconds: float
     columns: Mapping[str, str] = field(default_factory=dict)
     absent: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
@@ -64,7 +62,6 @@ def tally(
     images_failed: set[tuple[int, int]] = set()
     images_absent: set[tuple[int, int]] = set()
     notes: Counter[str] = Counter()
-    seconds: dict[int, float] = defaultdict(float)
     contents: dict[str, list[str]] = {}
     for plan in plans:
         contents[plan.spec.name] = [plan.meta.fingerprint]
@@ -75,7 +72,6 @@ def tally(
             contents[plan.spec.name].append(commit.content)
             vectors[plan.spec.name] += vectors_of(plan, commit)
             omitted[plan.spec.name] += commit.omitted
-            seconds[shard] = max(seconds[shard], float(read_log(plan.folder, commit).get("seconds", 0)))
             own = own_failures(look, plan, split, commit) if commit.errors else {}
             failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
             images_failed |= {(shard, position) for position in own}
@@ -96,7 +92,6 @@ def tally(
         {name: count for name, count in omitted.items() if count},
         dict(failed),
         len(images_failed),
-        round(sum(seconds.values()), 1),
         {name: digest(found) for name, found in contents.items()},
         len(images_absent),
         dict(notes),
