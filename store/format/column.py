@@ -16,7 +16,7 @@ from ..errors import DamagedStoreError, StoreError
 from ..storage.files import digest
 from ..storage.listing import is_there, state_of
 from ..storage.objects import read_json
-from .layout import COLUMN_JSON, FORMAT_VERSION
+from .layout import COLUMN_JSON, FORMAT_VERSION, is_name
 from .schema import ABSENT, FAILED, OK, REMOVED
 
 MAX_IMAGES = 2**33
@@ -44,7 +44,8 @@ class ColumnMeta:
     """Content of ``column.json``.
 
     ``identity`` is, in clear, all that decides the column's bytes; ``fingerprint`` is its digest. ``sources`` is the
-    permanent order of the split's images, as (image_id, path), in the column ``images`` alone.
+    permanent order of the split's images, as (image_id, path), in the column ``images`` alone; there ``holder`` is the data set
+    whose images they are, where the split borrows them (:mod:`store.format.links`).
     """
 
     column: str
@@ -55,6 +56,7 @@ class ColumnMeta:
     array: ArrayLayout | None = None
     zarr_sha256: str | None = None
     sources: tuple[tuple[str, str], ...] | None = None
+    holder: str | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -128,6 +130,8 @@ def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
     for name, least in (("images", 0), ("shard_images", 1)):
         _require(_whole(value[name], least, MAX_IMAGES), path, name, f"{least} to {MAX_IMAGES}")
     _require(isinstance(value["column"], str), path, "column", "a name")
+    holder = value["holder"]
+    _require(holder is None or (_is_text(holder) and is_name(holder)), path, "holder", "the name of a data set, or null")
     meta = ColumnMeta(**value)
     _require(meta.sources is None or len(meta.sources) == meta.images, path, "sources", "one an image")
     if fingerprint(meta.identity) != meta.fingerprint:

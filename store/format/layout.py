@@ -24,9 +24,14 @@ _TABLE, _CHUNK = (re.compile(rf"[0-9]+{ending}") for ending in (r"\.parquet", ""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also as pathlib leaves it, with one slash; C:/ is a drive
 
 
+def is_name(name: str) -> bool:
+    """Whether a text can be the name of a data set, a split or a part of a column: names become folder names."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
-    """Return ``name`` (of a data set, split, column part) or raise: names become folder names."""
-    if not _NAME.fullmatch(name):
+    """Return ``name`` (of a data set, split, column part), or raise StoreError where it can be none."""
+    if not is_name(name):
         raise StoreError(
             f"found the name {name!r}, expected letters, digits, '_', '-', '.', starting with a letter or digit"
         )

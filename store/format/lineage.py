@@ -162,7 +162,7 @@ def why_not_of_column(meta: ColumnMeta | None, commit: Commit | None, place: str
         raise DamagedStoreError(
             f"{place}: the record of shard {shard} counts more vectors than the column holds", place=place, shard=shard
         )
-    if meta.sources is not None and not _holds_sources(meta, commit):
+    if meta.sources is not None and meta.holder is None and not _holds_sources(meta, commit):
         return "column.json names other images than it holds"
     return None
 

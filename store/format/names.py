@@ -31,6 +31,15 @@ def with_proposer(name: str, proposer: str) -> str:
     return "/".join([*parts[:at], proposer, *parts[at:]]) if len(parts) == length - 1 else name
 
 
+def is_of_pictures(column: str) -> bool:
+    """Whether a column is made of pixels alone, so that it lies with the data set that holds the images."""
+    parts = column.split("/")
+    return parts[0] in _OF_PICTURES or (parts[0] == "centered" and len(parts) > 2 and parts[2] == "mask_embeddings")
+
+
+_OF_PICTURES = ("masks", "sam_features", "image_features", "mask_embeddings")
+
+
 def proposers_of(columns: Iterable[str]) -> tuple[str, ...]:
     """The proposers that are in names of columns, each once, in their order."""
     return tuple(dict.fromkeys(found for found in map(proposer_of, columns) if found is not None))

@@ -15,14 +15,16 @@ _scores = pa.list_(pa.float32())
 
 IMAGES = pa.schema(
     [
-        ("image_index", pa.int64()),  # its number in the split, for life
+        ("image_index", pa.int64()),  # its number in the split, which never changes
         ("image_id", pa.string()),  # stable name
-        ("path", pa.string()),  # relative to the root of the data set, POSIX
+        ("path", pa.string()),  # relative to the root of the data set that holds the image, POSIX
         ("height_px", pa.int32()),  # of the EXIF-oriented image; 0 when it could not be read
         ("width_px", pa.int32()),
         ("sha256", pa.string()),  # of the file's bytes; empty when there is no file
         ("status", pa.string()),  # ok | failed | removed
         ("error", pa.string()),  # the reason; when ok null, or what was odd about the file
+        ("holder_split", pa.string()),  # of an image that is borrowed: where it is; else null
+        ("holder_index", pa.int64()),  # its image_index there
     ]
 )
 

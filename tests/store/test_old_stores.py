@@ -20,7 +20,7 @@ from store.write.verify import verify
 from store.write.writer import ShardData, begin_column, finish_column, write_shard
 
 DATA = Path(__file__).parents[1] / "data"
-PLACE = "d/mask_embeddings/x/val"
+PLACE = "d/mask_embeddings/sam/x/val"
 COUNTS, WHY = [3, 0, 20, 1, 0, 32], "cannot be decoded: a test"
 
 
