@@ -125,7 +125,7 @@ def _require_ours_to_begin(folder: Path, meta: ColumnMeta, current: ColumnMeta |
             f"{folder.name}: another run made it grow from {meta.images} to {current.images} images; run this again"
         )
     first = current.sources if current is not None and found == meta.fingerprint else None
-    if first and first != (meta.sources or ())[: len(first)]:
+    if first and [name for name, _ in first] != [name for name, _ in (meta.sources or ())[: len(first)]]:
         raise ConflictError(f"{folder.name}: another run numbered the images first; run this again")
 
 

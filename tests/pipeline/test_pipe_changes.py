@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from store import open_split
+
 ARRAYS = ("mask_embeddings/sam/demo_alphaclip", "mask_embeddings/sam/demo_sam", "image_features/demo_clip")
 INSTANCES = ("instance_embeddings/demo_alphaclip", "instance_embeddings/demo_sam")
 FEATURES = ("sam_features/demo_sam",)
@@ -188,3 +190,14 @@ def test_info_and_extract_go_on_beside_a_damaged_record(finished: Any, name: str
     repaired = finished.run("verify", "--repair", "--deep", "--complete")
     assert repaired.code == 0, repaired.out + repaired.err
     assert finished.content() == content
+
+
+def test_a_picture_whose_file_is_renamed_keeps_its_number(finished: Any) -> None:
+    """The image_id is the file's stem: another suffix is the same image, whose path in ``column.json`` changes."""
+    (finished.data / "train" / "bee.png").unlink()
+    finished.add_image("train", "bee", 4)
+    done = finished.run("index")
+    assert done.code == 0, done.err
+    split = open_split(finished.store, "tiny", "train", columns=["images", "targets"])
+    assert split[1].path == "train/bee.jpg"
+    assert finished.run("index").out.count("up to date") == 2
