@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pipeline.config import Settings
 from pipeline.graph import EXTRACTED, STAGES, all_specs, upstream_columns, wanted_fingerprint
-from pipeline.plan import place_of, split_of, wanted_columns
+from pipeline.upstream import place_of, split_of, wanted_columns
 from stages.names import SplitRef
 from store.errors import DamagedStoreError, StoreError
 from store.format.lineage import Lineage

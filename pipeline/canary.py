@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import InputError
-from pipeline.plan import place_of
-from pipeline.shard import ShardSource, ShardTask, runner, settings_of
+from pipeline.inputs import ShardSource
+from pipeline.shard import ShardTask, runner, settings_of
+from pipeline.upstream import place_of
 from stages.base import ShardInput
 from store.format.schema import OK
 
@@ -29,7 +30,7 @@ def check_stored(task: ShardTask) -> None:
     """
     settings = settings_of(task.settings)
     source = ShardSource(settings, task.split, task.shard)
-    commits = {column: source.commit(column) for column in task.columns}
+    commits = {column: source.commit(column, task.split, task.shard) for column in task.columns}
     position = next((p for p in reversed(range(task.count)) if any(c.counts[p] for c in commits.values())), None)
     if position is None:
         return

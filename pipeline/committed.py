@@ -6,8 +6,8 @@ import contextlib
 import time
 
 from pipeline.config import InputError, Settings
-from pipeline.plan import place_of
 from pipeline.shard import ShardResult, ShardTask
+from pipeline.upstream import place_of
 from store.errors import ConflictError
 from store.format.layout import column_dir
 from store.format.shard import read_commit

@@ -23,7 +23,7 @@ from pipeline.estimate import estimate
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.graph import specs
 from pipeline.look import Look
-from pipeline.plan import DONE, ColumnPlan, place_of, plan_split, plan_stage, plan_stages, seen_entries
+from pipeline.plan import DONE, ColumnPlan, list_sources, plan_split, plan_stage, plan_stages, seen_entries
 from pipeline.preflight import (
     missing_weights,
     replacement,
@@ -35,6 +35,7 @@ from pipeline.preflight import (
 from pipeline.shard import ShardTask, compute_shard, run_shard
 from pipeline.sources import require_images
 from pipeline.tally import StageSummary, has_failures, tally
+from pipeline.upstream import place_of
 from stages.names import SplitRef
 from stages.progress import progress
 from store.errors import ConflictError, StoreError
@@ -88,7 +89,10 @@ def _look_ahead(
     require_writable(ROOT / settings.run.report_dir)
     if "index" in stages:
         for split in splits:
-            seen_entries(look, split)
+            if settings.holder(split.dataset) is not None and set(settings.held(split.dataset)) & set(splits):
+                list_sources(settings, split)  # where the images lie is known when those splits are indexed
+            else:
+                seen_entries(look, split)
         return
     columns = set()
     for split in splits:

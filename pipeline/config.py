@@ -154,13 +154,27 @@ class Settings(Shared):
 
     @property
     def splits(self) -> tuple[SplitRef, ...]:
-        """Every split of every data set."""
-        return tuple(SplitRef(name, split) for name, data in self.data.items() for split in data.splits)
+        """Every split of every data set, those of data sets that hold images first."""
+        names = sorted(self.data, key=lambda name: self.holder(name) is not None)
+        return tuple(SplitRef(name, split) for name in names for split in self.data[name].splits)
+
+    def holder(self, dataset: str) -> str | None:
+        """The data set whose images a data set borrows; None where they are its own."""
+        images = self.data[dataset].images
+        return None if images == dataset else images
+
+    def held(self, dataset: str) -> tuple[SplitRef, ...]:
+        """The splits that the images of a data set may be in: its own, or those of the data set that it borrows them from."""
+        images = self.data[dataset].images
+        return tuple(SplitRef(images, split) for split in self.data[images].splits)
 
     def of(self, dataset: str) -> Sections:
         """What a stage sees that works on a data set."""
         shared = {name: getattr(self, name) for name in Shared.model_fields}
-        return Sections.model_construct(data=self.data[dataset], **shared)
+        holder = self.holder(dataset)
+        return Sections.model_construct(
+            data=self.data[dataset], holder=None if holder is None else self.data[holder], **shared
+        )
 
     def root(self, dataset: str) -> Path:
         """Folder of a data set, absolute."""
@@ -213,6 +227,10 @@ class Settings(Shared):
     def options(self, split: SplitRef) -> str:
         """:meth:`words` in one line."""
         return " ".join(self.words(split))
+
+    def data_options(self, dataset: str) -> str:
+        """The options of the command line that select all splits of a data set."""
+        return f"--data {dataset}"
 
 
 RESERVED = {"means": "the store", "metrics": "the report"}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.look import Look
-from pipeline.plan import ColumnPlan, place_of
+from pipeline.plan import ColumnPlan
+from pipeline.upstream import place_of
 from stages.names import SplitRef
 from store.errors import DamagedStoreError
 from store.format.column import Commit

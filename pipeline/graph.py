@@ -10,12 +10,13 @@ from typing import Any
 
 from pipeline.config import InputError, Settings
 from stages import center, embed, index, masks, match, means
-from stages.base import ColumnSpec, Reduction, Stage
+from stages.base import HELD_IMAGES, ColumnSpec, Reduction, Stage
 from stages.checkpoints import WeightsError
 from stages.names import SplitRef
 from stages.weights import WEIGHTS, expected_sha256
 from store.format.column import fingerprint
 from store.format.layout import FORMAT_VERSION
+from store.format.names import is_of_pictures
 from store.storage.files import canonical_json
 
 MAPS: dict[str, Stage] = {"index": index, "masks": masks, "embed": embed, "match": match, "center": center}
@@ -32,12 +33,16 @@ EXTRACTED = ("masks", "embed", "match")
 
 @lru_cache(maxsize=32)
 def specs(settings: Settings, dataset: str) -> Mapping[str, ColumnSpec]:
-    """Every column of a data set's splits by name, upstream first, and those that are reduced over splits of any data set."""
+    """Every column of a data set's splits by name, upstream first, and those that are reduced over splits of any data set.
+
+    What is made of pixels alone is made where the images are: a data set that borrows its images has no such column.
+    """
     sections = settings.of(dataset)
     try:
-        return {spec.name: spec for stage in STAGES.values() for spec in stage.columns(sections)}
+        found = [spec for stage in STAGES.values() for spec in stage.columns(sections)]
     except ValueError as error:
         raise InputError(str(error)) from error
+    return {spec.name: spec for spec in found if sections.holder is None or not is_of_pictures(spec.name)}
 
 
 def all_specs(settings: Settings) -> Mapping[str, ColumnSpec]:
@@ -80,12 +85,29 @@ def wanted_fingerprint(settings: Settings, dataset: str | None, column: str, len
 def _reads(settings: Settings, dataset: str | None, spec: ColumnSpec, lenient: bool) -> dict[str, str]:
     """Fingerprints of what a column reads; a reduced one reads columns of every data set that it is taken over."""
     if spec.over is None:
-        alone = reduced(settings)
-        return {
-            name: wanted_fingerprint(settings, None if name in alone else dataset, name, lenient) for name in spec.reads
-        }
+        dataset = dataset or next(iter(settings.data))
+        return {name: wanted_fingerprint(settings, *lies_at(settings, dataset, name), lenient) for name in spec.reads}
     over = dict.fromkeys(SplitRef.of(split).dataset for split in spec.over)
-    return {f"{each}/{name}": wanted_fingerprint(settings, each, name, lenient) for each in over for name in spec.reads}
+    return {
+        f"{each}/{name}": wanted_fingerprint(settings, *lies_at(settings, each, name), lenient)
+        for each in over
+        for name in spec.reads
+    }
+
+
+def lies_at(settings: Settings, dataset: str, read: str) -> tuple[str | None, str]:
+    """Data set and column that a column of a data set reads under a name; None as the data set of one that is reduced."""
+    if read in reduced(settings):
+        return None, read
+    holder = settings.holder(dataset)
+    if read == HELD_IMAGES:
+        return holder, "images"
+    return (holder if holder is not None and is_of_pictures(read) else dataset), read
+
+
+def is_borrowed(settings: Settings, dataset: str, read: str) -> bool:
+    """Whether a column of a data set reads, under this name, a column of the data set that holds its images."""
+    return lies_at(settings, dataset, read)[0] not in (None, dataset)
 
 
 def _digest(settings: Settings, weights: str, lenient: bool) -> str:
@@ -109,13 +131,23 @@ def is_reduced(settings: Settings, column: str) -> bool:
 
 
 def upstream_columns(settings: Settings, column: str, split: SplitRef | None) -> list[tuple[str, SplitRef | None]]:
-    """(column, split) of what a column of a split is computed from. The split of a reduced column is None, here and there."""
-    alone = reduced(settings)
+    """(column, split) of what a column of a split may be computed from. The split of a reduced column is None, here and there.
+
+    What is borrowed may lie in any split of the holder: :func:`pipeline.upstream.upstream_shards` says where.
+    """
     if split is None:
-        spec = alone[column]
-        return [(read, SplitRef.of(where)) for where in spec.over or () for read in spec.reads]
-    reads = specs(settings, split.dataset)[column].reads
-    return [(read, None if read in alone else split) for read in reads]
+        spec = reduced(settings)[column]
+        reads = [(read, SplitRef.of(where)) for where in spec.over or () for read in spec.reads]
+    else:
+        reads = [(read, split) for read in specs(settings, split.dataset)[column].reads]
+    found: list[tuple[str, SplitRef | None]] = []
+    for read, where in reads:
+        dataset, name = lies_at(settings, where.dataset, read)
+        if dataset is None:
+            found.append((name, None))
+        else:
+            found += [(name, each) for each in ((where,) if dataset == where.dataset else settings.held(where.dataset))]
+    return list(dict.fromkeys(found))
 
 
 def stage_specs(settings: Settings, dataset: str, stage: str) -> list[ColumnSpec]:

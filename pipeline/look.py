@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.config import ROOT, Settings
+from pipeline.upstream import Upstream, known_sources
 from stages.base import Entry
 from stages.digests import digests_in
 from stages.index import source_digests
@@ -20,7 +21,8 @@ class Look:
 
     What changes later is not seen until :meth:`renew`.
 
-    entries: split -> its images in their order (:func:`pipeline.plan.listed_entries`).
+    entries: split -> its images in their order (:func:`pipeline.plan.seen_entries`). todo: split -> its shards that are not
+        done, as a plan of the whole split found.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -31,8 +33,19 @@ class Look:
         """Forget what was seen, as the command has changed the store since."""
         self.records = Lineage(self.settings.store_path)
         self.entries: dict[SplitRef, tuple[Entry, ...]] = {}
+        self.todo: dict[SplitRef, set[Upstream]] = {}
+        self._held: dict[SplitRef, tuple[tuple[str, str], ...]] = {}
         self._files: dict[str, dict[str, str]] = {}
         self._begun: dict[tuple[Path, str, int], bool] = {}
+
+    def held_images(self, dataset: str) -> dict[str, tuple[tuple[str, str], ...]]:
+        """(image_id, path) of the images that lie with a data set, or with the one that it borrows from, by split."""
+        found = {}
+        for split in self.settings.held(dataset):
+            if split not in self._held:
+                self._held[split] = known_sources(self.settings, split)
+            found[split.split] = self._held[split]
+        return found
 
     def is_begun(self, folder: Path, meta: ColumnMeta) -> bool:
         """:func:`store.write.writer.is_begun`, asked once."""

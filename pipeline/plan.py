@@ -12,25 +12,23 @@ from pipeline.graph import (
     STAGES,
     column_identity,
     differences,
-    is_reduced,
+    is_borrowed,
     reduced,
-    specs,
     stage_specs,
     upstream_columns,
 )
 from pipeline.look import Look
+from pipeline.upstream import Upstream, known_links, known_sources, place_of, upstream_name, upstream_shards
 from stages.base import ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
 from stages.index import order, reading, source_files
 from stages.names import SplitRef, did_you_mean
 from store.errors import DamagedStoreError
-from store.format import layout
-from store.format.column import ColumnMeta, fingerprint, read_column
+from store.format.column import ColumnMeta, fingerprint
 from store.format.layout import column_dir, find_splits, what_exists
 from store.format.lineage import FILE, Lineage
-from store.format.shard import committed_shards, read_commit
-from store.format.tables import read_table
+from store.format.links import Link
 from store.storage.listing import folders, is_folder
 
 DONE, MISSING, STALE, DAMAGED = "done", "missing", "stale", "damaged"
@@ -69,99 +67,71 @@ class ColumnPlan:
         """Shards that are not done."""
         return [number for number, shard in enumerate(self.shards) if shard.state != DONE]
 
-
-def place_of(settings: Settings, split: SplitRef | None, column: str) -> str:
-    """``<dataset>/<column>/<split>``; for a column that is reduced over splits, its name alone."""
-    if split is None or is_reduced(settings, column):
-        return column
-    return layout.place_of(split.dataset, column, split.split)
-
-
-def split_of(settings: Settings, place: str) -> tuple[SplitRef, str] | None:
-    """The split and the column of a place, the column empty for a split as a whole; None where it is of no split of the params."""
-    if place.count("/") > 1:
-        dataset, column, split = layout.parts_of(place)
-    else:
-        (dataset, _, split), column = place.partition("/"), ""
-    found = SplitRef(dataset, split)
-    return (found, column) if found in settings.splits else None
-
-
-def wanted_columns(settings: Settings) -> dict[str, tuple[str, SplitRef | None]]:
-    """Place -> (column, split) of every column that the settings ask for; the split of a reduced column is None."""
-    found: dict[str, tuple[str, SplitRef | None]] = {name: (name, None) for name in reduced(settings)}
-    for split in settings.splits:
-        for column, spec in specs(settings, split.dataset).items():
-            if spec.over is None:
-                found[place_of(settings, split, column)] = (column, split)
-    return found
-
-
-def upstream_shards(
-    settings: Settings, column: str, split: SplitRef | None, shard: int
-) -> list[tuple[str, SplitRef | None, int]]:
-    """(column, split, shard) of all that a shard is computed from, in the order in which a reduction takes them.
-
-    That of a column of a split: the same shard of each column that it reads, or the only one of a reduced column. That of a
-    reduced column: every shard of the columns that it reads, split by split.
-    """
-    reads = upstream_columns(settings, column, split)
-    if not is_reduced(settings, column):
-        return [(read, where, 0 if where is None else shard) for read, where in reads]
-    counts = {where: shard_count(settings, where) for where in {where for _, where in reads if where is not None}}
-    return [(read, where, number) for read, where in reads for number in range(1 if where is None else counts[where])]
-
-
-def shard_count(settings: Settings, split: SplitRef) -> int:
-    """How many shards the columns of a split have."""
-    return -(-len(known_sources(settings, split)) // settings.shard_images)
-
-
-def upstream_name(settings: Settings, column: str, read: str, split: SplitRef | None, shard: int) -> str:
-    """What a record of ``column`` calls a shard that it was computed from."""
-    if is_reduced(settings, column):
-        return f"/{place_of(settings, split, read)}#{shard}"
-    return f"/{read}" if split is None else read
-
-
-def known_sources(settings: Settings, split: SplitRef) -> tuple[tuple[str, str], ...]:
-    """(image_id, path) of a split's images in their permanent order; empty when it was never indexed.
-
-    Where ``column.json`` of ``images`` is lost, the committed tables give the order back.
-    """
-    place = place_of(settings, split, "images")
-    folder = column_dir(settings.store_path, place)
-    with contextlib.suppress(DamagedStoreError):
-        meta = read_column(folder)
-        if meta is not None:
-            return meta.sources or ()
-    rows: dict[int, tuple[str, str]] = {}
-    for shard in committed_shards(folder):
-        with contextlib.suppress(DamagedStoreError):
-            commit = read_commit(folder, shard)
-            if commit is not None and commit.place == place:
-                table = read_table(folder, commit).to_pylist()
-                rows |= {row["image_index"]: (row["image_id"], row["path"]) for row in table}
-    if sorted(rows) != list(range(len(rows))):
-        raise DamagedStoreError(
-            f"{folder}: column.json is lost, and the committed shards do not hold every image: found {len(rows)} of "
-            f"{max(rows) + 1}; restore the folder (dvc checkout), or remove the split to number its images anew"
-        )
-    return tuple(rows[number] for number in range(len(rows)))
-
-
-def listed_entries(settings: Settings, split: SplitRef) -> tuple[Entry, ...]:
-    """The images of a split in their permanent order: those the store knows, then the new ones of the data set."""
-    data = settings.data[split.dataset]
-    listed = DATASETS[data.format].list_sources(settings.root(split.dataset), split.split, **reading(data))
-    return tuple(order(known_sources(settings, split), listed))
+    def links(self, shard: int) -> list[Link | None] | None:
+        """Where the images of a shard lie, where this is the column that is to say so; else None."""
+        if self.spec.name != "images" or not self.entries:
+            return None
+        span = self.meta.shard_range(shard)
+        return [entry.link for entry in self.entries[span.start : span.stop]]
 
 
 def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
-    """:func:`listed_entries`, listed once in a look."""
+    """The images of a split in their permanent order: those the store knows, then the new ones of the data set.
+
+    They are listed once in a look.
+
+    Raises:
+        DatasetError: the data set cannot be listed.
+        InputError: the data set that holds the images is not indexed yet.
+    """
     if split not in look.entries:
-        look.entries[split] = listed_entries(look.settings, split)
+        entries = order(known_sources(look.settings, split), list_sources(look.settings, split))
+        look.entries[split] = linked(look, split, entries)
     return look.entries[split]
+
+
+def list_sources(settings: Settings, split: SplitRef) -> list[Source]:
+    """What the data set lists. Raises DatasetError where it cannot be listed."""
+    data = settings.data[split.dataset]
+    return DATASETS[data.format].list_sources(settings.root(split.dataset), split.split, **reading(data))
+
+
+def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries of borrowed images with where they lie: where they lay before, else in the first split that has the image_id.
+
+    Raises:
+        InputError: an image is not known, and a split of the holder is not indexed yet.
+    """
+    settings = look.settings
+    if settings.holder(split.dataset) is None:
+        return tuple(entries)
+    held, found = look.held_images(split.dataset), []
+    first: dict[str, Link] = {}
+    for where in settings.held(split.dataset):
+        for index, (image_id, _) in enumerate(held[where.split]):
+            first.setdefault(image_id, (where.split, index))
+    size = settings.shard_images
+    shards = range(-(-len(entries) // size))
+    before = {
+        shard * size + at: link
+        for shard in shards
+        for at, link in enumerate(known_links(settings, look.records, split, shard))
+    }
+    for number, entry in enumerate(entries):
+        link = before.get(number)
+        if not link or not _is_at(held, link, entry.source.image_id):
+            link = first.get(entry.source.image_id)
+        if link is not None:
+            entry = replace(entry, link=link, held=held[link[0]][link[1]][1])
+        elif not entry.removed and (empty := [each for each in settings.held(split.dataset) if not held[each.split]]):
+            raise not_indexed(settings, empty[0])  # the image may be there
+        found.append(entry)
+    return tuple(found)
+
+
+def _is_at(held: Mapping[str, Sequence[tuple[str, str]]], link: Link, image_id: str) -> bool:
+    split, index = link
+    return split in held and index < len(held[split]) and held[split][index][0] == image_id
 
 
 def expected_meta(
@@ -174,10 +144,12 @@ def expected_meta(
 ) -> ColumnMeta:
     """What ``column.json`` has to say; ``dataset`` as in :func:`pipeline.graph.column_identity`."""
     identity = column_identity(settings, dataset, spec.name, lenient)
-    sources = tuple((entry.source.image_id, entry.source.path) for entry in entries) if spec.name == "images" else None
-    return ColumnMeta(
-        spec.name, identity, fingerprint(identity), images, settings.shard_images, spec.layout, None, sources
-    )
+    sources = holder = None
+    if spec.name == "images" and dataset is not None:
+        sources = tuple((entry.source.image_id, entry.path) for entry in entries)
+        holder = settings.holder(dataset)
+    size = settings.shard_images
+    return ColumnMeta(spec.name, identity, fingerprint(identity), images, size, spec.layout, None, sources, holder)
 
 
 def plan_stage(settings: Settings, stage: str, split: SplitRef, look: Look | None = None) -> list[ColumnPlan]:
@@ -245,11 +217,12 @@ def plan_split(
         sources = known_sources(settings, split)
         if not sources:
             raise InputError(f"split {split} is not indexed, and cannot be: {error}") from error
-        entries = tuple(Entry(Source(image_id, path, ())) for image_id, path in sources)
+        entries = linked(look, split, [Entry(Source(image_id, path, ())) for image_id, path in sources])
         remark = f"source files not checked: {error}"
     if not known_sources(settings, split):
         raise not_indexed(settings, split)
-    return _plan(look, tuple(STAGES), split, len(entries), entries, not remark, lenient), remark
+    plans = _plan(look, tuple(STAGES), split, len(entries), entries, not remark, lenient)
+    return _behind_holder(look, split, plans, lenient), remark
 
 
 def _plan(
@@ -291,6 +264,31 @@ def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
     return replace(plan, shards=tuple(shards))
 
 
+def _behind_holder(look: Look, split: SplitRef, plans: Sequence[ColumnPlan], lenient: bool) -> list[ColumnPlan]:
+    """The same of what is borrowed: a shard that reads a shard of the holder that is about to be computed again."""
+    settings = look.settings
+    if settings.holder(split.dataset) is None:
+        return list(plans)
+    todo: set[Upstream] = set()
+    for where in settings.held(split.dataset):
+        if where not in look.todo:
+            every = plan_split(settings, where, lenient, look)[0] if known_sources(settings, where) else []
+            look.todo[where] = {(plan.spec.name, where, number) for plan in every for number in plan.todo}
+        todo |= look.todo[where]
+    found = []
+    for plan in plans:
+        shards = list(plan.shards)
+        for number, state in enumerate(shards):
+            if state.state == DONE:
+                read = upstream_shards(settings, look.records, plan.spec.name, split, number)
+                again = next((each for each in read if each in todo), None)
+                if again is not None:
+                    shards[number] = ShardState(STALE, f"{place_of(settings, again[1], again[0])} changed")
+        found.append(replace(plan, shards=tuple(shards)))
+        todo |= {(plan.spec.name, split, number) for number in found[-1].todo}
+    return found
+
+
 def _plan_column(
     look: Look,
     spec: ColumnSpec,
@@ -310,7 +308,7 @@ def _plan_column(
         found = records.meta(place)
     except DamagedStoreError:
         found = None
-    states, now_of = [], _upstream_digests(settings, records, spec, split)
+    states, now_of = [], _upstream_digests(settings, records, spec, split, entries)
     for shard in range(meta.shards):
         files: Mapping[str, str] | None = {}
         if split is not None and spec.files and entries is not None:
@@ -325,19 +323,29 @@ def _plan_column(
 
 
 def _upstream_digests(
-    settings: Settings, look: Lineage, spec: ColumnSpec, split: SplitRef | None
+    settings: Settings, look: Lineage, spec: ColumnSpec, split: SplitRef | None, entries: Sequence[Entry] | None
 ) -> Callable[[int], dict[str, str]]:
-    """A function that gives the digests of what a shard is computed from, as they are now, by their names in a record."""
-    if spec.over is None:
-        reads = [
-            (upstream_name(settings, spec.name, read, where, 0), place_of(settings, where, read), where is None)
+    """A function that gives the digests of what a shard is computed from, as they are now, by their names in a record.
+
+    ``entries``: the images of the split, for ``images``, whose record does not yet say where they lie.
+    """
+    if split is not None and not any(is_borrowed(settings, split.dataset, read) for read in spec.reads):
+        reads = [  # the same for every shard
+            (upstream_name(settings, split, read, where, 0), place_of(settings, where, read), where is None)
             for read, where in upstream_columns(settings, spec.name, split)
         ]
         return lambda shard: {name: look.content(place, 0 if alone else shard) for name, place, alone in reads}
-    return lambda shard: {
-        upstream_name(settings, spec.name, read, where, number): look.content(place_of(settings, where, read), number)
-        for read, where, number in upstream_shards(settings, spec.name, split, shard)
-    }
+
+    def now(shard: int) -> dict[str, str]:
+        links = None
+        if spec.name == "images" and entries is not None:
+            links = [entry.link for entry in entries[shard * settings.shard_images :][: settings.shard_images]]
+        return {
+            upstream_name(settings, split, read, where, number): look.content(place_of(settings, where, read), number)
+            for read, where, number in upstream_shards(settings, look, spec.name, split, shard, links)
+        }
+
+    return now
 
 
 def _readable(look: Lineage, place: str, meta: ColumnMeta) -> tuple[int, ...]:
@@ -383,8 +391,10 @@ def _shard_state(
 
 
 def files_of(spec: ColumnSpec, entries: Sequence[Entry]) -> list[str]:
-    """The source files that a shard of the index is made from."""
-    return list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files or "")))
+    """The source files that a shard of the index is made from; none for a column that is made from other columns alone."""
+    if spec.files is None:
+        return []
+    return list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files)))
 
 
 def of_files(files: Mapping[str, str]) -> dict[str, str]:

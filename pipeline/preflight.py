@@ -12,8 +12,9 @@ from pipeline.config import ROOT, InputError, Settings
 from pipeline.executors import Executor
 from pipeline.graph import all_specs, wanted_fingerprint
 from pipeline.look import Look
-from pipeline.plan import MISSING, STALE, ColumnPlan, known_sources, not_indexed, place_of, upstream_shards
+from pipeline.plan import MISSING, STALE, ColumnPlan, not_indexed
 from pipeline.shard import require_device
+from pipeline.upstream import known_sources, place_of, upstream_shards
 from stages.names import SplitRef
 from stages.weights import locate, why_missing
 from store.storage.listing import is_there
@@ -105,7 +106,8 @@ def require_upstream(
         split: None where the plans are of columns that are reduced over splits.
         meanwhile: columns of other stages that the same command computes before.
     """
-    settings, own = look.settings, {*meanwhile, *(plan.spec.name for plan in plans)}
+    settings = look.settings
+    own = {(name, None) for name in meanwhile} | {(plan.spec.name, split) for plan in plans}
     gaps = [
         gap
         for plan in plans
@@ -125,9 +127,9 @@ def _gaps(
     plan: ColumnPlan,
     split: SplitRef | None,
     shards: Sequence[int],
-    own: Collection[str],
+    own: Collection[tuple[str, SplitRef | None]],
 ) -> Iterator[tuple[str, SplitRef | None, str]]:
-    """(column, split, what is wrong) of what the shards read, is not one of the columns ``own``, and is not done."""
+    """(column, split, what is wrong) of what the shards read, is not one of ``own`` (column, split), and is not done."""
     settings, records = look.settings, look.records
     for train in map(SplitRef.of, plan.spec.over or ()) if shards else ():
         if not known_sources(settings, train):
@@ -135,9 +137,13 @@ def _gaps(
 
             raise not_indexed(settings, train, to_complete(settings, train, plan.spec.reads[0]))
     want: dict[tuple[str | None, str], str] = {}
-    read = [one for shard in shards for one in upstream_shards(settings, plan.spec.name, split, shard)]
+    read = [
+        one
+        for shard in shards
+        for one in upstream_shards(settings, records, plan.spec.name, split, shard, plan.links(shard))
+    ]
     for name, where, number in dict.fromkeys(read):
-        if name in own:
+        if (name, where) in own:
             continue
         place, stage = place_of(settings, where, name), all_specs(settings)[name].stage
         dataset = None if where is None else where.dataset

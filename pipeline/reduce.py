@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,12 +11,14 @@ from typing import Any
 
 from pipeline.config import InputError, Settings
 from pipeline.executors import Executor
-from pipeline.graph import REDUCTIONS
+from pipeline.graph import REDUCTIONS, is_borrowed, lies_at
 from pipeline.look import Look
-from pipeline.plan import ColumnPlan, place_of, plan_reduction, upstream_name, upstream_shards
+from pipeline.plan import ColumnPlan, plan_reduction
 from pipeline.preflight import require_upstream, require_writable
 from pipeline.shard import environment, settings_of
 from pipeline.tally import StageSummary, tally
+from pipeline.upstream import known_links, known_sources, place_of, shard_count, upstream_name, upstream_shards
+from stages.names import SplitRef
 from stages.progress import progress
 from store.errors import ConflictError, IncompleteColumnError
 from store.format.column import read_column
@@ -34,14 +37,14 @@ class Votes:
 
     Args:
         place, shard: where their vectors are.
-        positions: which images of the shard; None: all.
+        positions: which images of the shard.
     """
 
     settings: str
     stage: str
     place: str
     shard: int
-    positions: tuple[int, ...] | None = None
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,37 @@ class Part:
     content: str
 
 
-def votes(settings: Settings, plan: ColumnPlan) -> list[Votes]:
-    """Which images count in a reduced column, in the order in which their shards are reduced. Each image counts once.
+def votes(look: Look, plan: ColumnPlan) -> list[Votes]:
+    """Which images count in a reduced column, in the order in which their shards are reduced: split by split, column by column.
 
-    Every image of a split counts, as a split holds its images. A split that names images of another one has to add the
-    positions of those that no split before it has named.
+    What is made of pixels alone counts once for each image of the data set that holds it, however many splits borrow the image,
+    and of a split that borrows images only theirs. What is made of annotations counts once for each image of each split.
     """
+    settings = look.settings
     text, stage = settings.model_dump_json(), plan.spec.stage
-    return [
-        Votes(text, stage, place_of(settings, split, column), shard)
-        for column, split, shard in upstream_shards(settings, plan.spec.name, None, 0)
-    ]
+    counted: dict[tuple[str, SplitRef], set[int]] = defaultdict(set)
+    found = []
+    for split in map(SplitRef.of, plan.spec.over or ()):
+        shards = range(shard_count(settings, split))
+        for read in plan.spec.reads:
+            if is_borrowed(settings, split.dataset, read):
+                links = [link for shard in shards for link in known_links(settings, look.records, split, shard) if link]
+            else:
+                links = [(split.split, index) for index in range(len(known_sources(settings, split)))]
+            dataset, column = lies_at(settings, split.dataset, read)
+            assert dataset is not None, "means are of no means"
+            positions: dict[tuple[SplitRef, int], list[int]] = defaultdict(list)
+            for name, index in links:
+                where = SplitRef(dataset, name)
+                if index not in counted[column, where]:
+                    counted[column, where].add(index)
+                    shard, position = divmod(index, settings.shard_images)
+                    positions[where, shard].append(position)
+            found += [
+                Votes(text, stage, place_of(settings, where, column), shard, tuple(sorted(own)))
+                for (where, shard), own in positions.items()
+            ]
+    return found
 
 
 def compute_part(task: Votes) -> Part:
@@ -76,8 +99,7 @@ def compute_part(task: Votes) -> Part:
     if meta is None or commit is None:
         raise IncompleteColumnError(f"{task.place}: shard {task.shard} went away", place=task.place, shard=task.shard)
     reader = ShardReader(folder, meta, commit)
-    positions = range(len(commit.status)) if task.positions is None else task.positions
-    images = (reader.read(position) for position in positions if commit.status[position] == OK)
+    images = (reader.read(position) for position in task.positions if commit.status[position] == OK)
     return Part(REDUCTIONS[task.stage].part(images), commit.content)
 
 
@@ -104,10 +126,10 @@ def reduce_stage(
     require_upstream(look, chosen, None, todo)
     require_writable(*(plan.folder for plan in chosen))
     if chosen:
-        tasks = [votes(settings, plan) for plan in chosen]
+        tasks = [votes(look, plan) for plan in chosen]
         with progress(stage, sum(map(len, tasks)), "shard") as advance:
             for plan, own in zip(chosen, tasks, strict=True):
-                _reduce(settings, plan, own, executor, advance)
+                _reduce(look, plan, own, executor, advance)
     for plan in plans:
         if not plan.begun and not plan.todo:
             begin_column(plan.folder, plan.meta, plan.found)
@@ -123,9 +145,9 @@ def _summed_up(look: Look, stage: str, plans: Sequence[ColumnPlan], chosen: Sequ
     return replace(found, shards=len(plans), computed=len(chosen))
 
 
-def _reduce(settings: Settings, plan: ColumnPlan, tasks: Sequence[Votes], executor: Executor, advance: Any) -> None:
+def _reduce(look: Look, plan: ColumnPlan, tasks: Sequence[Votes], executor: Executor, advance: Any) -> None:
     """Compute, write and commit one column: nothing is written before every part is there."""
-    began, before, name = time.perf_counter(), seen_commit(plan.folder, 0), plan.spec.name
+    settings, began, before, name = look.settings, time.perf_counter(), seen_commit(plan.folder, 0), plan.spec.name
     parts: list[Part | None] = [None] * len(tasks)
     for number, part in executor.map(compute_part, tasks):
         parts[number] = part
@@ -135,19 +157,18 @@ def _reduce(settings: Settings, plan: ColumnPlan, tasks: Sequence[Votes], execut
         data = REDUCTIONS[plan.spec.stage].whole(part.value for part in done)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
-    look = Lineage(settings.store_path)
-    for task, part in zip(tasks, done, strict=True):
-        if look.content(task.place, task.shard) != part.content:
+    reads = upstream_shards(settings, look.records, name, None, 0)
+    seen = {read: look.records.content(place_of(settings, read[1], read[0]), read[2]) for read in reads}
+    now = Lineage(settings.store_path)
+    reduced = [(task.place, task.shard, part.content) for task, part in zip(tasks, done, strict=True)]
+    for place, shard, content in [*reduced, *((place_of(settings, r[1], r[0]), r[2], had) for r, had in seen.items())]:
+        if now.content(place, shard) != content:
             raise ConflictError(
-                f"{task.place}: shard {task.shard} is not what was reduced: another writer replaced it; run this again",
-                place=task.place,
-                shard=task.shard,
+                f"{place}: shard {shard} is not what was reduced: another writer replaced it; run this again",
+                place=place,
+                shard=shard,
             )
-    reads = upstream_shards(settings, name, None, 0)
-    contents = {(task.place, task.shard): part.content for task, part in zip(tasks, done, strict=True)}
-    upstream = {
-        upstream_name(settings, name, *read): contents[place_of(settings, read[1], read[0]), read[2]] for read in reads
-    }
+    upstream = {upstream_name(settings, None, *read): content for read, content in seen.items()}
     run = {**environment(), "columns": [name], "seconds": round(time.perf_counter() - began, 3)}
     begin = partial(begin_column, plan.folder, plan.meta, plan.found)
     write_shard(plan.folder, plan.meta, plan.place, 0, data, upstream, plan.spec.schema, run, before, begin=begin)

@@ -6,7 +6,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -16,25 +16,17 @@ import pyarrow as pa
 
 from pipeline.begun import begin_once
 from pipeline.config import ROOT, InputError, Settings, VanishedError
-from pipeline.graph import MAPS, is_reduced, specs, wanted_fingerprint
+from pipeline.graph import MAPS, specs, wanted_fingerprint
+from pipeline.inputs import ShardSource
 from pipeline.look import digest_files
-from pipeline.plan import files_of, of_files, place_of, upstream_name, upstream_shards
-from stages.base import Entry, Pixels, Runner, ShardInput
-from stages.digests import digests_in
-from stages.images import ImageFailure, inside, read_image
-from stages.index import source_sha256
+from pipeline.plan import files_of, of_files
+from pipeline.upstream import place_of, upstream_name
+from stages.base import Entry, Runner, ShardInput
 from stages.names import SplitRef
-from stages.threads import in_threads
 from stages.weights import expected_sha256, locate
-from store.errors import ConflictError, IncompleteColumnError
-from store.format.arrays import AnyArray
-from store.format.column import ColumnMeta, Commit, read_column
+from store.errors import ConflictError
+from store.format.column import ColumnMeta, read_column
 from store.format.layout import column_dir
-from store.format.lineage import no_column
-from store.format.schema import OK
-from store.format.shard import read_commit
-from store.format.tables import read_table
-from store.read.array import ShardReader
 from store.write.writer import seen_commit, write_shard
 
 
@@ -131,11 +123,11 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
     settings = settings_of(task.settings)
     dataset = task.split.dataset
     wanted = {name: specs(settings, dataset)[name] for name in task.columns}
-    source = ShardSource(settings, task.split, task.shard)
+    source = ShardSource(settings, task.split, task.shard, task.entries)
     # Digests and commits are taken before anything is read: a change meanwhile makes the shard stale or a conflict, not wrong.
-    digests = {
-        read: source.commit(read).content for spec in wanted.values() for read in spec.reads if read not in wanted
-    }
+    reads = {name: source.upstream(name) for name in wanted}
+    own = {(name, task.split, task.shard) for name in wanted}
+    digests = {read: source.commit(*read).content for every in reads.values() for read in every if read not in own}
     files = {name: digest_files(settings, dataset, files_of(spec, task.entries)) for name, spec in wanted.items()}
     places = {name: place_of(settings, task.split, name) for name in wanted}
     before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
@@ -180,8 +172,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
             begin = partial(begin_once, task.token, folder, meta, found) if name in task.begin else lambda: None
             if len(meta.shard_range(task.shard)) != task.count:
                 raise ConflictError(f"{place}: another run added images to the split; run this again")
-            reads = upstream_shards(settings, name, task.split, task.shard)
-            upstream = {upstream_name(settings, name, *read): digests[read[0]] for read in reads}
+            upstream = {upstream_name(settings, task.split, *read): digests[read] for read in reads[name]}
             done = write_shard(
                 folder,
                 meta,
@@ -195,90 +186,10 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
                 task.anew,
                 begin,
             )
-            digests[name] = done.content
-        return ShardResult(task.shard, task.count, {name: digests[name] for name in wanted})
+            digests[name, task.split, task.shard] = done.content
+        return ShardResult(task.shard, task.count, {name: digests[name, task.split, task.shard] for name in wanted})
 
     return commit
-
-
-class ShardSource:
-    """Reads the committed upstream shards that a shard is computed from."""
-
-    def __init__(self, settings: Settings, split: SplitRef, shard: int) -> None:
-        self.settings = settings
-        self.split = split
-        self.shard = shard
-        self._commits: dict[str, Commit] = {}
-        self._readers: dict[str, ShardReader] = {}
-
-    def commit(self, column: str) -> Commit:
-        """The commit of an upstream shard (of a reduced column: its only one).
-
-        Raises:
-            IncompleteColumnError: there is none, or it is of another column or of other parameters.
-        """
-        if column not in self._commits:
-            place = place_of(self.settings, self.split, column)
-            shard = 0 if is_reduced(self.settings, column) else self.shard
-            commit = read_commit(column_dir(self.settings.store_path, place), shard)
-            if commit is None:
-                raise IncompleteColumnError(f"{place}: shard {shard} is not computed", place=place, shard=shard)
-            dataset = None if is_reduced(self.settings, column) else self.split.dataset
-            if commit.place != place or commit.fingerprint != wanted_fingerprint(self.settings, dataset, column):
-                raise IncompleteColumnError(
-                    f"{place}: shard {commit.shard} is of {commit.place} with fingerprint {commit.fingerprint[:12]}, not of the "
-                    "parameters asked for",
-                    place=place,
-                    shard=commit.shard,
-                )
-            self._commits[column] = commit
-        return self._commits[column]
-
-    def rows(self, column: str) -> list[dict[str, Any]]:
-        """Rows of an upstream table."""
-        folder = column_dir(self.settings.store_path, place_of(self.settings, self.split, column))
-        return read_table(folder, self.commit(column)).to_pylist()  # type: ignore[no-any-return]
-
-    def array(self, column: str, position: int) -> AnyArray:
-        """Vectors of an upstream array."""
-        if column not in self._readers:
-            folder = column_dir(self.settings.store_path, place_of(self.settings, self.split, column))
-            meta = read_column(folder)
-            if meta is None:
-                raise no_column(self.settings.store_path, place_of(self.settings, self.split, column))
-            self._readers[column] = ShardReader(folder, meta, self.commit(column))
-        return self._readers[column].read(position)
-
-    def trouble(self, column: str, position: int) -> tuple[str, str] | None:
-        """(status, reason) of an image that has no vectors, else None."""
-        commit = self.commit(column)
-        if commit.status[position] == OK:
-            return None
-        return commit.status[position], commit.errors.get(str(position), commit.status[position])
-
-    def pixels(self) -> Iterator[Pixels | None]:
-        """The shard's images, ``run.prefetch`` of them decoded ahead in threads; None where the index says not ok."""
-        root, digests = self.settings.root(self.split.dataset), digests_in(ROOT / self.settings.run.cache_dir)
-        rows = self.rows("images")
-
-        def decode(row: dict[str, Any]) -> Pixels | None:
-            if row["status"] != OK:
-                return None
-            found = source_sha256(root, row["path"], digests)
-            if found == "missing":
-                raise VanishedError(f"{row['path']} is gone, and was there when this run began")
-            if found != row["sha256"]:
-                raise IncompleteColumnError(
-                    f"{row['path']} changed since it was indexed; run: python cli.py index {self.settings.options(self.split)}"
-                )
-            try:
-                return read_image(inside(root, row["path"]), self.settings.data[self.split.dataset].max_pixels)
-            except ImageFailure as error:  # the same bytes were read when it was indexed
-                raise VanishedError(f"{row['path']} changed while it was read: {error}") from error
-
-        prefetch = self.settings.run.prefetch
-        yield from in_threads(decode, rows, min(4, prefetch), prefetch)
-        digests.keep()
 
 
 def peak_memory() -> Callable[[], int] | None:

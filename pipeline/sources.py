@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipeline.config import InputError, Settings
 from pipeline.look import Look
-from pipeline.plan import DONE, ColumnPlan, known_sources, place_of
+from pipeline.plan import DONE, ColumnPlan
+from pipeline.upstream import known_sources, place_of
 from stages.base import Entry
 from stages.names import SplitRef
 from store.format.schema import OK
@@ -26,7 +27,8 @@ def require_images(
     if stage not in ("masks", "embed") or not todo:
         return
     settings, place = look.settings, place_of(look.settings, split, "images")
-    known, root = known_sources(settings, split), settings.root(split.dataset)
+    holder = settings.data[split.dataset].images
+    known, root = known_sources(settings, split), settings.root(holder)
     done = [
         shard for shard in range(plans[0].meta.shards) if shard not in todo and plans[0].shards[shard].state == DONE
     ]
@@ -37,7 +39,7 @@ def require_images(
             if status == OK and not (root / path).is_file():
                 raise InputError(
                     f"{path} changed since it was indexed: no such file in {root}; bring it back, or run: "
-                    f"python cli.py index {settings.options(split)}"
+                    f"python cli.py index {settings.options(split) if holder == split.dataset else settings.data_options(holder)}"
                 )
 
 

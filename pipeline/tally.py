@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.estimate import Estimate
-from pipeline.graph import is_reduced
+from pipeline.graph import lies_at
 from pipeline.look import Look
-from pipeline.plan import DONE, ColumnPlan, place_of
+from pipeline.plan import DONE, ColumnPlan
 from pipeline.sources import unread_files
+from pipeline.upstream import known_links, place_of
 from stages.names import SplitRef
 from store.format.column import Commit
+from store.format.links import Link
 from store.format.schema import ABSENT, FAILED, OK
 from store.storage.files import digest
 
@@ -107,16 +109,32 @@ def vectors_of(plan: ColumnPlan, commit: Commit) -> int:
 
 def own_failures(look: Look, plan: ColumnPlan, split: SplitRef | None, commit: Commit) -> dict[int, str]:
     """Position in the shard -> reason, of the images that failed in this column and in none that it reads."""
-    upstream = set()
-    for name in plan.spec.reads:
-        if not is_reduced(look.settings, name):
-            read = look.records.commit(place_of(look.settings, split, name), commit.shard)
-            upstream |= {number for number, status in enumerate(read.status if read else ()) if status != OK}
+    upstream = set() if split is None else failed_upstream(look, plan, split, commit)
     return {
         int(position): reason
         for position, reason in commit.errors.items()
         if commit.status[int(position)] == FAILED and int(position) not in upstream
     }
+
+
+def failed_upstream(look: Look, plan: ColumnPlan, split: SplitRef, commit: Commit) -> set[int]:
+    """Positions in a shard of the images that are not ok in a column that it is computed from; an image not there is none."""
+    settings, found = look.settings, set[int]()
+    for name in plan.spec.reads:
+        dataset, column = lies_at(settings, split.dataset, name)
+        if dataset is None:
+            continue
+        first = commit.shard * settings.shard_images
+        places: list[Link | None] = [(split.split, first + number) for number in range(len(commit.status))]
+        if dataset != split.dataset:
+            places = plan.links(commit.shard) or known_links(settings, look.records, split, commit.shard)
+        for number, place in enumerate(places):
+            if place is not None:
+                shard, at = divmod(place[1], settings.shard_images)
+                read = look.records.commit(place_of(settings, SplitRef(dataset, place[0]), column), shard)
+                if read is not None and at < len(read.status) and read.status[at] != OK:
+                    found.add(number)
+    return found
 
 
 def has_failures(look: Look, plan: ColumnPlan, split: SplitRef, shard: int) -> bool:

@@ -20,9 +20,12 @@ from stages.params import Sections
 from store import rle
 from store.format.arrays import AnyArray
 from store.format.column import ArrayLayout
+from store.format.links import Link
 from store.format.schema import ABSENT, FAILED, OK, REMOVED
 from store.write.writer import ShardData
 
+HELD_IMAGES = "holder/images"
+"""What ``images`` of a data set reads that borrows its images: for each image its row of the holder's ``images``."""
 Pixels = npt.NDArray[np.uint8]
 VECTORS_PER_CHUNK = 16
 
@@ -53,10 +56,21 @@ class ColumnSpec:
 
 @dataclass(frozen=True)
 class Entry:
-    """A place in the order of a split's images: where the image is, or that it was removed."""
+    """A place in the order of a split's images: where the image is, or that it was removed.
+
+    ``link``: of a borrowed image, split of the holder and image_index there; None: the holder has no such image. ``held``: its
+    path there.
+    """
 
     source: Source
     removed: bool = False
+    link: Link | None = None
+    held: str = ""
+
+    @property
+    def path(self) -> str:
+        """The image file, relative to the root of the data set that holds it."""
+        return self.held or self.source.path
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,8 @@ class Collector:
     omitted: int = 0
     notes: Counter[str] = field(default_factory=Counter)
     """What was odd about images that are ok, and how often; goes into the commit."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else goes into the commit."""
 
     @property
     def _row_a_target(self) -> bool:
@@ -182,7 +198,7 @@ class Collector:
     def data(self) -> ShardData:
         """What the writer takes."""
         extra = {"notes": dict(self.notes)} if self.notes else {}
-        return ShardData(self.rows, self.counts, self.status, self.errors, self.omitted, extra)
+        return ShardData(self.rows, self.counts, self.status, self.errors, self.omitted, {**extra, **self.extra})
 
 
 class RleMasks(Sequence[npt.NDArray[np.bool_]]):

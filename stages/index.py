@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stages.base import Collector, ColumnSpec, Entry, Runner, ShardInput
+from stages.base import HELD_IMAGES, Collector, ColumnSpec, Entry, Runner, ShardInput
 from stages.datasets import DATASETS
 from stages.datasets.base import Annotation, DatasetError, Source
 from stages.digests import Digests, digests_in
@@ -20,12 +20,14 @@ from stages.params import DataParams, Sections
 from stages.threads import cores, in_threads
 from store import rle
 from store.format import schema
+from store.format.links import links_extra
 from store.format.schema import ABSENT, FAILED, REMOVED
 from store.storage.files import file_sha256
 from store.write.writer import ShardData
 
-VERSION = 2
-"""2: shapes by their shape_type, sizes in the JSON, encodings; images without annotation are absent; a JPEG may lack its end."""
+VERSION = 3
+"""2: shapes by their shape_type, sizes in the JSON, encodings; images without annotation are absent; a JPEG may lack its end.
+3: rows of images say where a borrowed image is."""
 
 CONTROL = re.compile(r"</?s>|<unk>|<pad>|<image>|<im_(?:start|end|patch)>|<\|\w+\|>|<SEG_MASK_\d+>|\[(?:SEG|REJ)\]")
 """What language models read as something else than words; ``train`` refuses questions that have it."""
@@ -38,8 +40,12 @@ def columns(params: Sections) -> list[ColumnSpec]:
     """The three tables of a split."""
     pixels = {"max_pixels": params.data.max_pixels}
     annotated = {"format": params.data.format, **reading(params.data)}
+    if params.holder is None:
+        images = ColumnSpec("images", "index", (), pixels, VERSION, schema=schema.IMAGES, files="images")
+    else:
+        images = ColumnSpec("images", "index", (HELD_IMAGES,), {}, VERSION, schema=schema.IMAGES)
     return [
-        ColumnSpec("images", "index", (), pixels, VERSION, schema=schema.IMAGES, files="images"),
+        images,
         ColumnSpec(
             "instances",
             "index",
@@ -156,6 +162,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     loader = DATASETS[params.data.format]
     folder = root / params.data.root
     annotate = partial(loader.annotate, folder, **reading(params.data))
+    pictures = None if params.holder is None else root / params.holder.root
     digests = digests_in(root / params.run.cache_dir)
     threads = min(cores(), params.run.prefetch)
 
@@ -163,11 +170,16 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
         out = shard.collectors(specs)
         questions = bool({"instances", "targets"} & out.keys())
         upstream = [None] * len(shard.indices) if "images" in out else shard.rows("images")
+        held = shard.rows(HELD_IMAGES) if "images" in out and pictures is not None else []
+        if held:
+            out["images"].extra |= links_extra([entry.link for entry in shard.entries])
 
         def read(number: int) -> tuple[dict[str, Any], _Found | ImageFailure | None]:
             entry = shard.entries[number]
-            image = upstream[number] or image_row(folder, entry, params.data.max_pixels, digests)
-            return image, _annotated(annotate, entry, image) if questions else None
+            image = upstream[number] or (
+                borrowed_row(entry, held[number]) if held else image_row(folder, entry, params.data.max_pixels, digests)
+            )
+            return image, _annotated(annotate, entry, image, pictures) if questions else None
 
         done = in_threads(read, range(len(shard.indices)), threads, params.run.prefetch)
         for index, entry, (image, annotation) in zip(shard.indices, shard.entries, done, strict=True):
@@ -199,23 +211,41 @@ def image_row(root: Path, entry: Entry, max_pixels: int, digests: Digests | None
     return {**row, **size, "sha256": sha256, "status": schema.OK, "error": note}
 
 
+def borrowed_row(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of ``images`` of an image that another data set holds: as its row there, and where that is.
+
+    An image that is not ok there, or not there at all, failed, for the reason that ``held`` gives.
+    """
+    row: dict[str, Any] = {"image_id": entry.source.image_id, "path": entry.path, "height_px": 0, "width_px": 0}
+    row |= {"holder_split": entry.link[0], "holder_index": entry.link[1]} if entry.link else {}
+    if entry.removed:
+        return {**row, "sha256": "", "status": REMOVED, "error": REMOVED}
+    if held["status"] != schema.OK:
+        return {**row, "sha256": "", "status": FAILED, "error": held["error"]}
+    return row | {name: held[name] for name in ("height_px", "width_px", "sha256", "status", "error")}
+
+
 def _add_image(images: Collector, index: int, row: dict[str, Any]) -> None:
     if row["status"] == schema.OK:
         images.ok(index, row)
-        images.notes.update([row["error"]] if row["error"] else [])
+        images.notes.update([row["error"]] if row["error"] and row.get("holder_split") is None else [])
     else:
         images.failed(index, row["status"], row["error"], row)
 
 
 def _annotated(
-    annotate: Callable[[Source, int, int], Annotation], entry: Entry, image: Mapping[str, Any]
+    annotate: Callable[..., Annotation], entry: Entry, image: Mapping[str, Any], pictures: Path | None
 ) -> _Found | ImageFailure | None:
-    """What an image is annotated with, or why it cannot be used; None for an image that is not ok."""
+    """What an image is annotated with, or why it cannot be used; None for an image that is not ok.
+
+    ``pictures``: folder of the data set that holds the image, where it is borrowed.
+    """
     if image["status"] != schema.OK:
         return None
     height_px = image["height_px"]
     try:
-        found = annotate(entry.source, height_px, image["width_px"])
+        where = {} if pictures is None else {"picture": inside(pictures, image["path"])}
+        found = annotate(entry.source, height_px, image["width_px"], **where)
     except ImageFailure as error:
         return error
     counts = [instance.segmentation for instance in found.instances]

@@ -165,3 +165,5 @@ class Sections(Shared):
 
     data: DataParams
     """The entry of section data."""
+    holder: DataParams | None = None
+    """The entry of the data set whose images these are; None where they are its own."""

@@ -12,11 +12,12 @@ from pipeline.config import InputError, Settings
 from pipeline.executors import Executor
 from pipeline.graph import wanted_fingerprint
 from pipeline.look import Look
-from pipeline.plan import place_of, plan_reduction, plan_stages
+from pipeline.plan import plan_reduction, plan_stages
 from pipeline.preflight import require_upstream, require_writable
 from pipeline.reduce import reduce_stage
 from pipeline.summary import report_folder, write_report_file
 from pipeline.tally import StageSummary
+from pipeline.upstream import place_of
 from stages.center import center
 from stages.means import Embedded, embedded, mean_column
 from stages.names import SplitRef
@@ -101,12 +102,12 @@ def _write_report(settings: Settings, dataset: str) -> dict[str, Any]:
 
 
 def _figures(settings: Settings, dataset: str, mean: str, own: Embedded) -> dict[str, Any]:
-    """The mean's figures and those of each split of a data set; draws the heat maps."""
+    """The mean's figures and those of each split of a data set that holds its images; draws the heat maps."""
     column = open_mean(settings, mean_column(mean, own.name))
     (commit,) = column.commits
     assert commit is not None
     found: dict[str, Any] = {"vectors": commit.extra["count"], "norm": round(commit.extra["norm"], 6)}
-    for split in settings.select(data=[dataset]):
+    for split in settings.select(data=[dataset]) if settings.holder(dataset) is None else ():
         vectors = sampled_vectors(settings, split, own.masks.name)
         if len(vectors) < 2:
             found[split.split] = {"vectors": len(vectors)}

@@ -14,17 +14,10 @@ from pipeline.errors import DAMAGED
 from pipeline.executors import Executor, open_executor
 from pipeline.graph import STAGES, all_specs, column_identity, specs
 from pipeline.look import Look
-from pipeline.plan import (
-    ColumnPlan,
-    place_of,
-    plan_reduction,
-    plan_split,
-    plan_stage,
-    upstream_shards,
-    wanted_columns,
-)
+from pipeline.plan import ColumnPlan, plan_reduction, plan_split, plan_stage
 from pipeline.preflight import require_needs, require_writable
 from pipeline.reduce import reduce_stage
+from pipeline.upstream import place_of, upstream_shards, wanted_columns
 from stages.names import SplitRef
 from store.errors import StoreError
 from store.format.layout import column_dir, what_exists
@@ -158,7 +151,7 @@ def _add_upstream(settings: Settings, damaged: dict[Column, set[int]]) -> None:
     look = Lineage(settings.store_path)
     waiting = [(*column, shard) for column, shards in damaged.items() for shard in shards or {0}]
     while waiting:
-        for name, split, shard in upstream_shards(settings, *waiting.pop()):
+        for name, split, shard in upstream_shards(settings, look, *waiting.pop()):
             todo = damaged.get((name, split), set())
             if shard not in todo and look.why_not_current(place_of(settings, split, name), shard):
                 damaged[name, split] = todo | {shard}

@@ -70,9 +70,17 @@ class Dataset(Protocol):
         """
 
     def annotate(
-        self, root: Path, source: Source, height_px: int, width_px: int, encoding: str | None = None
+        self,
+        root: Path,
+        source: Source,
+        height_px: int,
+        width_px: int,
+        encoding: str | None = None,
+        picture: Path | None = None,
     ) -> Annotation:
         """Read the annotation of an image of this EXIF-oriented size; ImageFailure where it is unusable.
+
+        ``picture``: the image file, where another data set holds it; None: ``source.path`` below ``root``.
 
         Of a source without annotations the failure says what was expected; the image's status becomes ``absent``.
         """

@@ -88,7 +88,14 @@ def list_sources(root: Path, split: str, encoding: str | None = None) -> list[So
     ]
 
 
-def annotate(root: Path, source: Source, height_px: int, width_px: int, encoding: str | None = None) -> Annotation:
+def annotate(
+    root: Path,
+    source: Source,
+    height_px: int,
+    width_px: int,
+    encoding: str | None = None,
+    picture: Path | None = None,
+) -> Annotation:
     """Read the targets of an image, one a question, and its instances, of each question the largest shape first.
 
     Raises ImageFailure, naming file and place, where JSON is missing or broken, a key is missing or of
@@ -108,7 +115,7 @@ def annotate(root: Path, source: Source, height_px: int, width_px: int, encoding
     targets = []
 
     def orientation() -> int:
-        return read_picture(inside(root, source.path), height_px * width_px).orientation
+        return read_picture(picture or inside(root, source.path), height_px * width_px).orientation
 
     for number, name in enumerate(names):
         try:

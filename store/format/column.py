@@ -131,7 +131,9 @@ def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
         _require(_whole(value[name], least, MAX_IMAGES), path, name, f"{least} to {MAX_IMAGES}")
     _require(isinstance(value["column"], str), path, "column", "a name")
     holder = value["holder"]
-    _require(holder is None or (_is_text(holder) and is_name(holder)), path, "holder", "the name of a data set, or null")
+    _require(
+        holder is None or (_is_text(holder) and is_name(holder)), path, "holder", "the name of a data set, or null"
+    )
     meta = ColumnMeta(**value)
     _require(meta.sources is None or len(meta.sources) == meta.images, path, "sources", "one an image")
     if fingerprint(meta.identity) != meta.fingerprint:

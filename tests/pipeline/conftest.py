@@ -170,8 +170,8 @@ class Project:
 
     def shard_path(self, name: str) -> Path:
         place, _, shard = name.partition("#")
-        base = self.store if place.startswith("means/") else self.store / "tiny"
-        return shard_path(base / place, int(shard), None)
+        own = self.store / "tiny" / place
+        return shard_path(own if own.is_dir() else self.store / place, int(shard), None)
 
     def recomputed(self, since: dict[str, int]) -> set[str]:
         return {name for name, time in self.times().items() if since.get(name) != time}

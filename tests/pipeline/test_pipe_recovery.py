@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.config import load_settings
 from pipeline.graph import stage_specs
-from pipeline.plan import known_sources
 from pipeline.shard import ShardTask, run_shard
+from pipeline.upstream import known_sources
 from stages.names import SplitRef
 from store import IncompleteColumnError, open_split
 from store.format.column import fingerprint, load_column

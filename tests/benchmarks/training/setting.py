@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ROOT, InputError, Settings, load_settings
-from pipeline.plan import place_of
+from pipeline.upstream import place_of
 from stages.images import inside, read_image
 from stages.names import SplitRef
 from stages.train.run import system_class
