@@ -118,11 +118,14 @@ def index(
     context: typer.Context,
     split: SplitOption = None,
     data: DataOption = None,
+    holders: Annotated[
+        bool, typer.Option("--holders", help="Only data sets that hold their images; others wait for them.")
+    ] = False,
     part: PartOption = None,
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Read the data sets: images, instances, targets.
+    """Read the data sets: images, instances, targets. A data set that borrows its images comes after the one that holds them.
 
     Examples:
 
@@ -130,10 +133,13 @@ def index(
 
     `python cli.py index --data demo --part 0/4`
     """
+    from pipeline.summary import only_holders
     from pipeline.usage import part_of
 
     settings = _settings(context, executor=executor, scheduler=scheduler)
-    _compute_stages(settings, ("index",), _splits(settings, split, data), replace=True, part=part_of(part))
+    chosen = _splits(settings, split, data)
+    chosen = only_holders(settings, chosen) if holders else chosen
+    _compute_stages(settings, ("index",), chosen, replace=True, part=part_of(part))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pipeline.config import ROOT, Settings
 from pipeline.errors import DONE, FAILURES, as_given
 from pipeline.graph import EXTRACTED
 from pipeline.tally import StageSummary
+from stages.names import SplitRef
 from store.storage.files import make_folder, publish, temporary_file
 
 
@@ -67,6 +68,26 @@ def write_metrics(settings: Settings, summary: StageSummary) -> None:
     make_folder(folder)
     name = summary.stage if split is None else split.split
     write_report_file(folder / f"{name}.json", {**values, "split": None if split is None else str(split)})
+    if summary.stage == "index":
+        _note_images(settings, summary)
+
+
+def only_holders(settings: Settings, splits: Sequence[SplitRef]) -> tuple[SplitRef, ...]:
+    """The splits that hold their images; of every data set there is a folder for :func:`_note_images`."""
+    for dataset in dict.fromkeys(split.dataset for split in splits):
+        make_folder(metrics_folder(settings) / HOLD / dataset)
+    return tuple(split for split in splits if settings.holder(split.dataset) is None)
+
+
+HOLD = "hold"
+"""Folder of the metrics with a small file for each split that holds images: their digest. DVC orders what borrows them after it."""
+
+
+def _note_images(settings: Settings, summary: StageSummary) -> None:
+    if summary.split is not None and settings.holder(summary.split.dataset) is None:
+        folder = metrics_folder(settings) / HOLD / summary.split.dataset
+        make_folder(folder)
+        write_report_file(folder / f"{summary.split.split}.json", {"images": summary.columns.get("images")})
 
 
 def _what(summary: StageSummary) -> str:
@@ -92,6 +113,8 @@ def write_report_file(path: Path, values: Any) -> None:
 
 
 def _line(summary: StageSummary) -> str:
+    if summary.split is not None and not summary.columns:
+        return f"{_what(summary)}: nothing to compute; its images are those of another data set"
     entries = ", ".join(f"{count} {name}" for name, count in summary.vectors.items())
     parts = "columns" if summary.split is None else "shards"
     work = f"{summary.computed} of {summary.shards} {parts} computed" if summary.computed else "up to date"
@@ -101,7 +124,7 @@ def _line(summary: StageSummary) -> str:
 
 def _plan_line(settings: Settings, summary: StageSummary) -> str:
     if not summary.todo:
-        return f"{_what(summary)}: up to date"
+        return _line(summary) if not summary.columns else f"{_what(summary)}: up to date"
     lines = [
         f"{_what(summary)}: would compute "
         + (name if summary.split is None else f"{len(shards)} of {summary.shards} shards of {name}")

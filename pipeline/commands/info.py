@@ -29,7 +29,7 @@ def describe(settings: Settings, splits: tuple[SplitRef, ...]) -> dict[str, Any]
     found: dict[str, Any] = {"store": settings.store, "splits": {}, "means": {}}
     look = Look(settings)
     for split in splits:
-        entry: dict[str, Any] = {"columns": {}}
+        entry: dict[str, Any] = {"holder": settings.holder(split.dataset), "columns": {}}
         found["splits"][str(split)] = entry
         try:
             plans, remark = plan_split(settings, split, lenient=True, look=look)
@@ -87,7 +87,8 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [f"store {found['store']}"]
     for split, entry in found["splits"].items():
         without = f", {entry['absent']} of them without annotation" if entry.get("absent") else ""
-        lines += ["", f"{split}: {entry.get('images', 0)} images{without}"]
+        of = f" of {entry['holder']}" if entry.get("holder") else ""
+        lines += ["", f"{split}: {entry.get('images', 0)} images{of}{without}"]
         lines += [f"  {entry['remark']}"] if "remark" in entry else []
         lines += _lines(entry["columns"])
         if "not_in_params" in entry:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(900)  # one build by some twenty processes
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("cli.py", "dvc.yaml", "weights.lock", ".dvcignore", ".gitignore", "pipeline", "demo", "stages", "store")
-SETS = {"tiny": ("train", "val"), "other": ("val",)}
+SETS = {"tiny": ("train", "val"), "other": ("val",), "words": ("test",)}  # words borrows an image of each split of tiny
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
     **os.environ,
@@ -116,11 +116,17 @@ def project(repository: Path, project_at: Callable[[Path], Any]) -> Path:
     )
     other = {"format": "reasonseg", "images": "other", "root": "other-set", "splits": list(SETS["other"])}
     edit(repository, "data", "other", other)
-    for name, splits in SETS.items():
-        for number, split in enumerate(splits):
+    words = {"format": "reasonseg", "images": "tiny", "root": "words-set", "splits": list(SETS["words"])}
+    edit(repository, "data", "words", words)
+    for name in ("tiny", "other"):
+        for number, split in enumerate(SETS[name]):
             for seed in (0, 1):
-                data.add(split, f"image{seed}", 2 * number + seed + 10 * len(name))
+                data.add(split, f"{split}{seed}", 2 * number + seed + 10 * len(name))
         data.data.rename(repository / f"{name}-set")
+    for seed, name in enumerate(("train1", "val0")):
+        data.annotate_folder("test")
+        data.annotate("test", name, 50 + seed)
+    data.data.rename(repository / "words-set")
     for name in ("means.tiny", "train"):
         edit(repository, name, "train", ["tiny/train"])
     run(repository, "git", "add", "--all")
@@ -144,7 +150,7 @@ def killed_in_masks(folder: Path) -> None:
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert len(list((folder / "data/store").glob("*/masks/sam/*/*.parquet"))) < 2 * len(SETS["tiny"]) + 2
+    assert len(list((folder / "data/store").glob("*/masks/sam/*/*.parquet"))) < 6
 
 
 def test_it_is_whole_and_a_second_run_is_a_no_op(project: Path) -> None:
@@ -170,9 +176,9 @@ def stages(*names: str) -> set[str]:
 
 # Parameter -> stages whose own parameters it is; what reads their outputs runs if these change.
 RERUN = {
-    "shard_images=2": stages("index", "masks", "embed", "match", "center"),
-    "data.tiny.max_pixels=5000": {"index@tiny"},
-    "data.other.encoding=gbk": {"index@other"},
+    "shard_images=2": stages("hold", "index", "masks", "embed", "match", "center"),
+    "data.tiny.max_pixels=5000": {"hold@tiny", "index@tiny"},
+    "data.other.encoding=gbk": {"hold@other", "index@other"},
     "embed.max_masks=32": stages("masks", "embed", "means", "center"),
     "embed.image_encoders=[demo_clip]": stages("masks", "embed", "means", "center"),
     "proposers.sam.points_per_side=3": stages("masks", "embed", "match", "means", "center"),
@@ -206,17 +212,36 @@ def committed(project: Path, message: str) -> None:
 def test_a_changed_data_set_runs_its_stages_alone(project: Path, project_at: Callable[[Path], Any]) -> None:
     before = commits(project)
     more = project_at(project)
-    more.add("val", "image2", 90)
+    more.add("val", "val2", 90)
     for path in (more.data / "val").iterdir():
         path.rename(project / "other-set/val" / path.name)
     (more.data / "val").rmdir()  # next to the store
     ran = running(dvc(project, "repro", "verify"))
-    assert set(ran) == {f"{name}@other" for name in ("index", "masks", "embed", "match", "center")} | {
+    assert set(ran) == {f"{name}@other" for name in ("hold", "index", "masks", "embed", "match", "center")} | {
         "means",
         "verify",
     }
     assert all(commits(project)[name] == time for name, time in before.items() if "/tiny/" in name or "/means/" in name)
     assert "Running stage" not in dvc(project, "repro", "verify")
+
+
+def test_a_changed_picture_runs_the_stages_of_what_borrows_it(project: Path, project_at: Callable[[Path], Any]) -> None:
+    before = commits(project)
+    data = project_at(project)
+    path = data.add_image("val", "val0", 77)
+    path.replace(next((project / "tiny-set/val").glob("val0.[jp]*")))
+    path.parent.rmdir()
+    ran = running(dvc(project, "repro", "verify"))
+    names = ("hold", "index", "masks", "embed", "match", "center")
+    assert set(ran) >= {f"{name}@tiny" for name in names} | {f"{name}@words" for name in ("index", "embed", "match")}
+    assert not [name for name in ran if name.endswith("@other") and name != "center@other"]
+    order = [ran.index(name) for name in ("hold@tiny", "index@words", "match@words")]
+    assert order == sorted(order)
+    again = {name for name, time in commits(project).items() if before.get(name) != time}
+    own = {name.removeprefix("data/store/words/") for name in again if "/words/" in name}
+    assert {"images/test/00001.parquet", "match/sam/targets/test/00001.parquet"} <= own
+    assert not [name for name in own if "/test/00000" in name or (name.endswith("/c/0/0/0") and "centered" not in name)]
+    assert not list((project / "data/store/words").glob("masks/*"))
 
 
 def test_push_pull_of_one_data_set_and_work_on_it(project: Path, tmp_path: Path) -> None:
@@ -227,13 +252,13 @@ def test_push_pull_of_one_data_set_and_work_on_it(project: Path, tmp_path: Path)
     run(tmp_path, "git", "clone", "--quiet", str(project), str(clone))
     assert not (clone / "data").exists()
     dvc(clone, "remote", "add", "--default", "--local", "near", str(tmp_path / "remote"))
-    own = [f"{name}@other" for name in ("index", "masks", "embed", "match", "center")]
+    own = [f"{name}@other" for name in ("hold", "index", "masks", "embed", "match", "center")]
     dvc(clone, "pull", *own, "means")
     assert sorted(path.name for path in (clone / "data/store").iterdir()) == ["means", "other"]
-    assert "Running stage" not in dvc(clone, "repro", "--allow-missing", *own[:4])
+    assert "Running stage" not in dvc(clone, "repro", "--allow-missing", *own[:5])
     edit(clone, "proposers.sam", "points_per_side", 1)
-    ran = running(dvc(clone, "repro", "--single-item", *own[1:4]))
-    assert ran == own[1:4]
+    ran = running(dvc(clone, "repro", "--single-item", *own[2:5]))
+    assert ran == own[2:5]
     assert sorted(path.name for path in (clone / "data/store").iterdir()) == ["means", "other"]
     run(clone, "git", "checkout", "--quiet", "--force", "HEAD")
     dvc(clone, "pull", "--force")
