@@ -21,7 +21,7 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
     """Print a line a stage and split, write the metrics, return the exit code."""
     code = DONE
     for summary in summaries:
-        print(as_given(_plan_line(settings, summary)) if dry_run else _line(summary))
+        print(as_given(_plan_line(settings, summary)) if dry_run else _line(settings, summary))
         for reason, count in sorted(summary.failed.items()):
             print(f"  failed: {count} x {reason}", file=sys.stderr)
         for line in _remarks(summary):
@@ -112,9 +112,10 @@ def write_report_file(path: Path, values: Any) -> None:
         publish(temporary, path)
 
 
-def _line(summary: StageSummary) -> str:
+def _line(settings: Settings, summary: StageSummary) -> str:
     if summary.split is not None and not summary.columns:
-        return f"{_what(summary)}: nothing to compute; its images are those of another data set"
+        holder = settings.holder(summary.split.dataset)
+        return f"{_what(summary)}: nothing to compute" + (f"; its images are those of {holder}" if holder else "")
     entries = ", ".join(f"{count} {name}" for name, count in summary.vectors.items())
     parts = "columns" if summary.split is None else "shards"
     work = f"{summary.computed} of {summary.shards} {parts} computed" if summary.computed else "up to date"
@@ -124,7 +125,7 @@ def _line(summary: StageSummary) -> str:
 
 def _plan_line(settings: Settings, summary: StageSummary) -> str:
     if not summary.todo:
-        return _line(summary) if not summary.columns else f"{_what(summary)}: up to date"
+        return _line(settings, summary) if not summary.columns else f"{_what(summary)}: up to date"
     lines = [
         f"{_what(summary)}: would compute "
         + (name if summary.split is None else f"{len(shards)} of {summary.shards} shards of {name}")
