@@ -29,6 +29,8 @@ _WISHES = (  # one after the other over the images of a split: long question?, h
 )  # fmt: skip
 FURTHER = 15
 """Questions about a train image beside its first, as far as there are: 160 are too few to learn from. Val and test have none."""
+REWORDED = "reworded"
+"""Folder of the test questions in other words, a data set that has no pictures of its own."""
 IGNORED = 0.08  # part of the images with a region that counts neither way
 FLAGGED = 0.05  # part of the images with a `flag` shape, which readers skip
 
@@ -55,8 +57,9 @@ def scene_seeds(split: str, count: int, seed: int) -> range:
 
 
 def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> list[str]:
-    """Write {train,val,test}/NNNN.jpg + .json and explanatory/train.json under `root`, all or nothing.
+    """Write {train,val,test}/NNNN.jpg + .json, explanatory/train.json and reworded/test/NNNN.json under `root`, all or nothing.
 
+    The last are the annotations of the test images with each question in other words, for a data set that borrows these images.
     The same seed gives the same annotations and pictures. Of an older demo at `root` only files are replaced or removed that
     are as they were written: what a person added or changed stays, and its paths are returned. Any other folder there that is
     not empty raises DemoError and is left as it is.
@@ -74,8 +77,11 @@ def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> list
     with tqdm(total=sum(vars(sizes).values()), desc="demo data set", unit="image", disable=None) as bar:
         for split, count in vars(sizes).items():
             (part / split).mkdir(parents=True)
+            reworded = part / REWORDED / split if split == "test" else None
+            if reworded:
+                reworded.mkdir(parents=True)
             for number, scene_seed in enumerate(scene_seeds(split, count, seed)):
-                explained = _write_image(part / split, number, scene_seed, train=split == "train")
+                explained = _write_image(part / split, number, scene_seed, split == "train", reworded)
                 explanatory += [explained] if explained else []
                 bar.update()
     (part / "explanatory").mkdir()
@@ -107,8 +113,13 @@ def choose(every: list[Question], number: int, rng: np.random.Generator) -> Ques
     return fit[int(rng.integers(len(fit)))] if fit else every[0]
 
 
-def _write_image(folder: Path, number: int, scene_seed: int, train: bool) -> dict[str, str] | None:
-    """Write one picture and its annotation; returns its explanatory entry if it has one."""
+def _write_image(
+    folder: Path, number: int, scene_seed: int, train: bool, reworded: Path | None = None
+) -> dict[str, str] | None:
+    """Write one picture and its annotation; returns its explanatory entry if it has one.
+
+    `reworded` is a folder for the same annotation with its question in other words.
+    """
     drawn, rng = scene(scene_seed), np.random.default_rng((scene_seed, 2))
     every = questions(drawn, rng)
     question = choose(every, number, rng)
@@ -117,6 +128,13 @@ def _write_image(folder: Path, number: int, scene_seed: int, train: bool) -> dic
     (folder / name).write_bytes(encoded.tobytes())
     annotation = _annotation(drawn, question, name, train, rng)
     _write_json(folder / f"{number:04d}.json", annotation)
+    if reworded:
+        of_words = np.random.default_rng(
+            (scene_seed, 3)
+        )  # one of its own: the choices above and below stay as they are
+        _write_json(
+            reworded / f"{number:04d}.json", annotation | {"text": [str(of_words.choice(question.other_texts))]}
+        )
     explained = train and question.is_sentence and rng.random() < 0.6
     if train:
         others = [every[index] for index in rng.permutation(len(every)).tolist() if every[index] is not question]

@@ -74,7 +74,8 @@ def _remove(root: Path, files: Mapping[str, str]) -> None:
         place = root / path
         if place.is_file() and not place.is_symlink() and _sha256(place) == sha256:
             place.unlink()
-            _remove_empty(place.parent)
+            for folder in list(Path(path).parents)[:-1]:  # the last is `root` itself
+                _remove_empty(root / folder)
 
 
 def _remove_empty(folder: Path) -> None:

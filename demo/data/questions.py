@@ -7,50 +7,88 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.data.scenes import (
-    CLASSES,
-    COLOURS,
-    USES,
-    Scene,
-    SceneObject,
-)
+from demo.data.scenes import CLASSES, COLOURS, USES, Scene, SceneObject
 from demo.data.textures import TEXTURES
 
 CLEARLY = 1.35  # how many times more room, or less distance, counts as the most or the nearest
 APART = 0.06  # how much further out, in parts of the picture's side, counts as the outermost
 
-_THAT = (
-    "Which thing in the picture {that}? Please segment it.",
-    "Find whatever {that} and mark all of it that can be seen.",
-    "Could you point me to the item that {that}?",
-    "As a helpful robot, which object would you fetch if someone asked for something that {that}?",
-    "I am looking for something that {that}; show me exactly where it is, please.",
+
+@dataclass(frozen=True)
+class Wording:
+    """Forms of words with one meaning: those that the demo's own questions have, and others that none of them has.
+
+    The others are made of words that occur in the first: the demo's language model has read nothing else.
+    """
+
+    usual: tuple[str, ...]
+    other: tuple[str, ...]
+
+    def around(self, phrases: "Wording") -> "Wording":
+        """The forms with each of the phrases in their place: usual phrases in usual forms, other phrases in other forms."""
+        usual, other = (
+            tuple(form.format(words) for form in forms for words in inner)
+            for forms, inner in ((self.usual, phrases.usual), (self.other, phrases.other))
+        )
+        return Wording(usual, other)
+
+
+_THAT = Wording(
+    (
+        "Which thing in the picture {}? Please segment it.",
+        "Find whatever {} and mark all of it that can be seen.",
+        "Could you point me to the item that {}?",
+        "As a helpful robot, which object would you fetch if someone asked for something that {}?",
+        "I am looking for something that {}; show me exactly where it is, please.",
+    ),
+    (
+        "Which one in this scene is it that {}? Please mark it.",
+        "Someone is looking for the item that {}; which one would you point to?",
+        "Please segment one object here, if it {}.",
+    ),
 )
-_EVERY = (
-    "There may be more than one here: mark everything that {that}.",
-    "Segment each item in the picture that {that}, not only the first you see.",
-    "Could you show me all the objects of the kind that {that}?",
-    "Someone wants every single thing that {that}; which areas would you hand over?",
-    "Find all there is in this scene that {that}, please.",
+_EVERY = Wording(
+    (
+        "There may be more than one here: mark everything that {}.",
+        "Segment each item in the picture that {}, not only the first you see.",
+        "Could you show me all the objects of the kind that {}?",
+        "Someone wants every single thing that {}; which areas would you hand over?",
+        "Find all there is in this scene that {}, please.",
+    ),
+    (
+        "Could you mark each one in this scene that {}, please?",
+        "Someone is looking for all that {}; which objects would you point to?",
+        "Please segment every object here, if it {}.",
+    ),
 )
-_THE = (
-    "Which object is {the}? Please segment it.",
-    "Find {the} and mark all of it that can be seen.",
-    "Could you point me to {the}?",
-    "As a helpful robot you are told to fetch {the}; show what you would take.",
-    "I mean {the}; show me exactly where it is, please.",
+_THE = Wording(
+    (
+        "Which object is {}? Please segment it.",
+        "Find {} and mark all of it that can be seen.",
+        "Could you point me to {}?",
+        "As a helpful robot you are told to fetch {}; show what you would take.",
+        "I mean {}; show me exactly where it is, please.",
+    ),
+    (
+        "Please mark what I mean in this scene: {}.",
+        "Someone is looking for one thing, {}; which would you point to?",
+        "There is one object to segment here, please: {}.",
+    ),
 )
+_USE = Wording(("{}",), ("{}",))  # what something is for is its name in a long question
 
 
 @dataclass(frozen=True)
 class Question:
     """A question, the numbers of the objects that answer it (none: absent), and an answer in words.
 
-    ``forms``: the question and its rephrasings, with places for the words ``named``. ``family``: what it goes by, in a word.
+    ``forms``: the question and its rephrasings, with places for the words ``named``. ``other_forms``: further rephrasings, which
+    only the reworded test questions have. ``family``: what it goes by, in a word.
     """
 
     objects: tuple[int, ...]
     forms: tuple[str, ...]
+    other_forms: tuple[str, ...]
     named: tuple[str, ...]
     is_sentence: bool
     answer: str
@@ -60,6 +98,11 @@ class Question:
     def texts(self) -> tuple[str, ...]:
         """The question and its rephrasings."""
         return tuple(form.format(*self.named) for form in self.forms)
+
+    @property
+    def other_texts(self) -> tuple[str, ...]:
+        """Further rephrasings, for the reworded test questions; they name things as ``texts`` does."""
+        return tuple(form.format(*self.named) for form in self.other_forms)
 
 
 def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
@@ -72,25 +115,24 @@ def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
         by_class.setdefault(thing.label, []).append(index)
     found = [*_by_name(drawn.objects, by_class), *_by_use(by_class, rng)]
     everything = list(range(len(drawn.objects)))
-    for index, phrase in _outstanding(drawn.objects, everything):
-        words = phrase.format(of="everything here")
-        found.append(_long("of all", (index,), _THE, words, (), drawn.objects[index].label))
+    for index, phrases in _outstanding(drawn.objects, everything, "everything here"):
+        found.append(_long("of all", (index,), _THE, phrases, (), drawn.objects[index].label))
     for label, members in by_class.items():
         use = str(rng.choice(USES[label]))
         if len(members) > 1:
-            for index, phrase in _outstanding(drawn.objects, members):
-                found.append(_long("of a kind", (index,), _THE, phrase.format(of="all that {}"), (use,), label))
+            for index, phrases in _outstanding(drawn.objects, members, "all that {}"):
+                found.append(_long("of a kind", (index,), _THE, phrases, (use,), label))
         else:
             found += _by_relation(drawn, members[0], use)
     return [*found, *_absent(found, drawn.objects, rng)]
 
 
 def _long(
-    family: str, objects: tuple[int, ...], templates: tuple[str, ...], words: str, named: tuple[str, ...], label: str
+    family: str, objects: tuple[int, ...], templates: Wording, phrases: Wording, named: tuple[str, ...], label: str
 ) -> Question:
-    forms = tuple(template.format(that=words, the=words) for template in templates)
+    wording = templates.around(phrases)
     noun = f"the {label}" if len(objects) == 1 else f"the {len(objects)} {_plural(label)}"
-    return Question(objects, forms, named, True, f"The answer is {noun}.", family)
+    return Question(objects, wording.usual, wording.other, named, True, f"The answer is {noun}.", family)
 
 
 def _plural(label: str) -> str:
@@ -101,33 +143,43 @@ def _by_name(objects: tuple[SceneObject, ...], by_class: dict[str, list[int]]) -
     found = []
     for label, members in by_class.items():
         if len(members) == 1:
-            found.append(_short("class", tuple(members), ("the {}", "{}"), (label,)))
+            wording = Wording(("the {}", "{}"), ("the object of the kind {}", "the single {} in this scene"))
+            found.append(_short("class", tuple(members), wording, (label,)))
         else:
-            found.append(_short("class", tuple(members), ("all {}", "the {}"), (_plural(label),)))
+            wording = Wording(("all {}", "the {}"), ("every one of the {}", "each of the {} in this scene"))
+            found.append(_short("class", tuple(members), wording, (_plural(label),)))
         for colour in sorted({objects[i].colour for i in members}):
             chosen = tuple(i for i in members if objects[i].colour == colour)
             if len(chosen) == 1:
-                found.append(_short("coloured class", chosen, ("the {0} {1}", "{1} in {0}"), (colour, label)))
+                wording = Wording(("the {0} {1}", "{1} in {0}"), ("the {1} that is {0}", "the {1} that you see in {0}"))
+                found.append(_short("coloured class", chosen, wording, (colour, label)))
     for colour in sorted({thing.colour for thing in objects}):
         chosen = tuple(i for i, thing in enumerate(objects) if thing.colour == colour)
         noun = "thing" if len(chosen) == 1 else "things"
-        found.append(_short("colour", chosen, (f"the {{}} {noun}", f"{{}} {noun}"), (colour,)))
+        wording = Wording(
+            (f"the {{}} {noun}", f"{{}} {noun}"), (f"the {noun} that you see in {{}}", f"the {noun} here in {{}}")
+        )
+        found.append(_short("colour", chosen, wording, (colour,)))
     for texture in sorted({thing.texture for thing in objects} - {"plain"}):
         chosen = tuple(i for i, thing in enumerate(objects) if thing.texture == texture)
         noun = "object" if len(chosen) == 1 else "objects"
-        found.append(_short("texture", chosen, (f"the {{}} {noun}", f"{noun} with a {{}} surface"), (texture,)))
+        wording = Wording(
+            (f"the {{}} {noun}", f"{noun} with a {{}} surface"),
+            (f"the {noun} of which the surface is {{}}", f"the {noun} on which you see a {{}} surface"),
+        )
+        found.append(_short("texture", chosen, wording, (texture,)))
     return found
 
 
-def _short(family: str, objects: tuple[int, ...], forms: tuple[str, ...], named: tuple[str, ...]) -> Question:
-    answer = f"{'It is' if len(objects) == 1 else 'They are'} {forms[0].format(*named)}."
-    return Question(objects, forms, named, False, answer, family)
+def _short(family: str, objects: tuple[int, ...], wording: Wording, named: tuple[str, ...]) -> Question:
+    answer = f"{'It is' if len(objects) == 1 else 'They are'} {wording.usual[0].format(*named)}."
+    return Question(objects, wording.usual, wording.other, named, False, answer, family)
 
 
 def _by_use(by_class: dict[str, list[int]], rng: np.random.Generator) -> list[Question]:
     return [
         _long(
-            "use", tuple(members), _THAT if len(members) == 1 else _EVERY, "{}", (str(rng.choice(USES[label])),), label
+            "use", tuple(members), _THAT if len(members) == 1 else _EVERY, _USE, (str(rng.choice(USES[label])),), label
         )
         for label, members in by_class.items()
     ]
@@ -168,26 +220,32 @@ def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: 
     return found
 
 
-def _outstanding(objects: tuple[SceneObject, ...], members: list[int]) -> list[tuple[int, str]]:
-    """Members that stand out among members, with a phrase that has a place for what they are compared with."""
+def _outstanding(objects: tuple[SceneObject, ...], members: list[int], of: str) -> list[tuple[int, Wording]]:
+    """Members that stand out among members, with phrases; `of` says what they are compared with."""
     if len(members) < 2:
         return []
     areas = np.array([objects[i].visible.sum() for i in members], dtype=np.float64)
     height, width = objects[0].visible.shape
     centres = np.array([_centre(objects[i].visible) for i in members]) / (width, height)
-    scores: list[tuple[NDArray[np.float64], float, str]] = [
-        (np.log(areas), np.log(CLEARLY), "the one that takes up the most room of {of}"),
-        (-np.log(areas), np.log(CLEARLY), "the one that takes up the least room of {of}"),
-        (-centres[:, 0], APART, "the one furthest to the left of {of}"),
-        (centres[:, 0], APART, "the one furthest to the right of {of}"),
-        (-centres[:, 1], APART, "the one nearest the upper edge of the picture of {of}"),
-        (centres[:, 1], APART, "the one nearest the lower edge of the picture of {of}"),
+    scores: list[tuple[NDArray[np.float64], float, str, str]] = [
+        (np.log(areas), np.log(CLEARLY), "one that takes up the most room", "object with the most room in the picture"),
+        (
+            -np.log(areas),
+            np.log(CLEARLY),
+            "one that takes up the least room",
+            "object with the least room in the picture",
+        ),
+        (-centres[:, 0], APART, "one furthest to the left", "object that is furthest left"),
+        (centres[:, 0], APART, "one furthest to the right", "object that is furthest right"),
+        (-centres[:, 1], APART, "one nearest the upper edge of the picture", "object closest to the upper edge"),
+        (centres[:, 1], APART, "one nearest the lower edge of the picture", "object closest to the lower edge"),
     ]
     found = []
-    for score, margin, phrase in scores:
+    for score, margin, usual, other in scores:
         order = np.argsort(score)
         if score[order[-1]] - score[order[-2]] > margin:
-            found.append((members[int(order[-1])], phrase))
+            phrases = Wording((f"the {usual} of {of}",), (f"of {of}, the {other}",))
+            found.append((members[int(order[-1])], phrases))
     return found
 
 
@@ -199,15 +257,24 @@ def _by_relation(drawn: Scene, anchor: int, use: str) -> list[Question]:
     distances[anchor] = np.inf
     nearest, second = np.argsort(distances)[:2]
     if distances[second] > CLEARLY * distances[nearest]:
-        words = "the object that is closest to the one that {}"
+        words = Wording(("the object that is closest to the one that {}",), ("the nearest item to whatever {}",))
         found.append(_long("relation", (int(nearest),), _THE, words, (use,), objects[nearest].label))
-    for phrase, related in (
-        ("the object that is partly hidden behind the one that {}", lambda i: _hides(objects, anchor, i)),
-        ("the object that covers a part of the one that {}", lambda i: _hides(objects, i, anchor)),
+    for usual, other, related in (
+        (
+            "the object that is partly hidden behind the one that {}",
+            "the item behind whatever {}, with a part of it hidden",
+            lambda i: _hides(objects, anchor, i),
+        ),
+        (
+            "the object that covers a part of the one that {}",
+            "the item behind which whatever {} is partly hidden",
+            lambda i: _hides(objects, i, anchor),
+        ),
     ):
         chosen = _only(range(len(objects)), related)
         if chosen is not None:
-            found.append(_long("relation", (chosen,), _THE, phrase, (use,), objects[chosen].label))
+            words = Wording((usual,), (other,))
+            found.append(_long("relation", (chosen,), _THE, words, (use,), objects[chosen].label))
     return found
 
 

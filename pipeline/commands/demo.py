@@ -15,7 +15,7 @@ def make_demo_data() -> str:
     Raises:
         InputError: the folder holds something else than a demo data set.
     """
-    from demo.data.dataset import DemoError, make_demo
+    from demo.data.dataset import REWORDED, DemoError, make_demo
 
     try:
         kept = make_demo(DEMO_ROOT)
@@ -23,7 +23,8 @@ def make_demo_data() -> str:
         raise InputError(f"demo: {error}") from error
     images = {split.name: len(list(split.glob("*.jpg"))) for split in sorted(DEMO_ROOT.iterdir()) if split.is_dir()}
     counts = ", ".join(f"{count} {split}" for split, count in images.items() if count)
-    said = f"demo data set: {DEMO_ROOT.relative_to(ROOT)} ({counts} images)"
+    place = DEMO_ROOT.relative_to(ROOT)
+    said = f"demo data set: {place} ({counts} images); the test questions in other words: {place / REWORDED}"
     if kept:
         some = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
         said += f"\nkept, as the demo did not write it or it was changed since: {some}; to have the demo as it was, remove it"
