@@ -60,8 +60,8 @@ def main_options(
 
 
 def _settings(context: typer.Context, **run: Any) -> Settings:
-    from pipeline.config import load_settings
     from pipeline.errors import remember
+    from pipeline.params_file import load_settings
 
     params, overrides = context.obj
     if run.get("scheduler") and run.get("executor") is None:

@@ -6,20 +6,48 @@ tests catch that in our code; this catches it on the machine that does the work.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import InputError
+from pipeline.config import InputError, Settings
+from pipeline.executors import Executor
 from pipeline.inputs import ShardSource
+from pipeline.plan import DONE, ColumnPlan
 from pipeline.shard import ShardTask, runner, settings_of
 from pipeline.upstream import place_of
 from stages.base import ShardInput
+from stages.names import SplitRef
 from store.format.schema import OK
 
 LEAST_COSINE = 0.99
 """Of a vector and its stored self: room for float16 and another device, none for another transform or checkpoint."""
+
+
+def compare_with_stored(
+    settings: Settings,
+    stage: str,
+    split: SplitRef,
+    plans: Sequence[ColumnPlan],
+    todo: Mapping[int, list[str]],
+    started: tuple[str, ...],
+    executor: Executor,
+) -> None:
+    """A column that has shards already only grows by more of the same (:func:`check_stored`)."""
+    names = next(iter(todo.values()), [])
+    done = {
+        shard: tuple(plan.spec.name for plan in plans if plan.spec.name in names and plan.shards[shard].state == DONE)
+        for shard in range(plans[0].meta.shards if stage == "embed" and plans else 0)
+        if shard not in todo
+    }
+    shard = max((shard for shard, columns in done.items() if columns), default=None)
+    if shard is not None:
+        count = len(plans[0].meta.shard_range(shard))
+        task = ShardTask(settings.model_dump_json(), stage, split, shard, count, done[shard], started)
+        for _ in executor.map(check_stored, [task]):
+            pass
 
 
 def check_stored(task: ShardTask) -> None:

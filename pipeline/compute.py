@@ -6,24 +6,21 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-import shutil
-import sys
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from pipeline.canary import check_stored
+from pipeline.canary import compare_with_stored
 from pipeline.committed import require_commits
 from pipeline.config import ROOT, Settings, VanishedError
+from pipeline.entries import list_sources, seen_entries
 from pipeline.estimate import estimate
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.graph import specs
 from pipeline.look import Look
-from pipeline.plan import DONE, ColumnPlan, list_sources, plan_split, plan_stage, plan_stages, seen_entries
+from pipeline.plan import ColumnPlan, plan_split, plan_stage, plan_stages
 from pipeline.preflight import (
     missing_weights,
     replacement,
@@ -31,6 +28,7 @@ from pipeline.preflight import (
     require_needs,
     require_upstream,
     require_writable,
+    warn_of_a_full_disk,
 )
 from pipeline.shard import ShardTask, compute_shard, run_shard
 from pipeline.sources import require_images
@@ -183,10 +181,10 @@ def compute_stage(
     require_upstream(look, plans, split, todo)
     require_images(look, stage, split, plans, todo)
     require_writable(*(plan.folder for plan in chosen))
-    _warn_of_a_full_disk(settings, plans, todo)
+    warn_of_a_full_disk(settings, plans, todo)
     require_needs(settings, wanted, executor)
     try:
-        _compare_with_stored(settings, stage, split, plans, todo, executor)
+        compare_with_stored(settings, stage, split, plans, todo, _started(plans, todo), executor)
         _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
     except FileNotFoundError as error:  # at the beginning it was there
         raise VanishedError(f"{error.filename or error} went away during the run") from error
@@ -265,48 +263,6 @@ OUTPUTS = {
     "center": ("centered",),
 }
 """Folders of a data set that belong to a stage (the outs of dvc.yaml)."""
-
-
-def _warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
-    """Say beforehand when the arrays of these shards may not fit."""
-    need = 0
-    for plan in plans:
-        if plan.meta.array is not None:
-            shape, dtype = plan.meta.array.row_shape, plan.meta.array.dtype
-            images = sum(len(plan.meta.shard_range(shard)) for shard, names in todo.items() if plan.spec.name in names)
-            need += images * math.prod(shape) * np.dtype(dtype).itemsize
-    free = shutil.disk_usage(
-        next(path for path in (settings.store_path, *settings.store_path.parents) if path.exists())
-    ).free
-    if need > free:
-        print(
-            f"warning: {settings.store_path} has {free / 1e9:.1f} GB left, these shards may take up to {need / 1e9:.1f} GB; what "
-            "is finished when the disk is full is kept",
-            file=sys.stderr,
-        )
-
-
-def _compare_with_stored(
-    settings: Settings,
-    stage: str,
-    split: SplitRef,
-    plans: Sequence[ColumnPlan],
-    todo: Mapping[int, list[str]],
-    executor: Executor,
-) -> None:
-    """A column that has shards already only grows by more of the same (:mod:`pipeline.canary`)."""
-    names = next(iter(todo.values()), [])
-    done = {
-        shard: tuple(plan.spec.name for plan in plans if plan.spec.name in names and plan.shards[shard].state == DONE)
-        for shard in range(plans[0].meta.shards if stage == "embed" and plans else 0)
-        if shard not in todo
-    }
-    shard = max((shard for shard, columns in done.items() if columns), default=None)
-    if shard is not None:
-        count = len(plans[0].meta.shard_range(shard))
-        task = ShardTask(settings.model_dump_json(), stage, split, shard, count, done[shard], _started(plans, todo))
-        for _ in executor.map(check_stored, [task]):
-            pass
 
 
 def _started(plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ class Look:
 
     What changes later is not seen until :meth:`renew`.
 
-    entries: split -> its images in their order (:func:`pipeline.plan.seen_entries`). todo: split -> its shards that are not
+    entries: split -> its images in their order (:func:`pipeline.entries.seen_entries`). todo: split -> its shards that are not
         done, as a plan of the whole split found.
     """
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import InputError, Settings
+from pipeline.entries import linked, not_indexed, seen_entries
 from pipeline.graph import (
     STAGES,
     column_identity,
@@ -18,18 +19,16 @@ from pipeline.graph import (
     upstream_columns,
 )
 from pipeline.look import Look
-from pipeline.upstream import Upstream, known_links, known_sources, place_of, upstream_name, upstream_shards
+from pipeline.upstream import Upstream, known_sources, place_of, upstream_name, upstream_shards
 from stages.base import ColumnSpec, Entry
-from stages.datasets import DATASETS
 from stages.datasets.base import DatasetError, Source
-from stages.index import order, reading, source_files
-from stages.names import SplitRef, did_you_mean
+from stages.index import source_files
+from stages.names import SplitRef
 from store.errors import DamagedStoreError
 from store.format.column import ColumnMeta, fingerprint
-from store.format.layout import column_dir, find_splits, what_exists
+from store.format.layout import column_dir
 from store.format.lineage import FILE, Lineage
 from store.format.links import Link
-from store.storage.listing import folders, is_folder
 
 DONE, MISSING, STALE, DAMAGED = "done", "missing", "stale", "damaged"
 
@@ -73,65 +72,6 @@ class ColumnPlan:
             return None
         span = self.meta.shard_range(shard)
         return [entry.link for entry in self.entries[span.start : span.stop]]
-
-
-def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
-    """The images of a split in their permanent order: those the store knows, then the new ones of the data set.
-
-    They are listed once in a look.
-
-    Raises:
-        DatasetError: the data set cannot be listed.
-        InputError: the data set that holds the images is not indexed yet.
-    """
-    if split not in look.entries:
-        entries = order(known_sources(look.settings, split), list_sources(look.settings, split))
-        look.entries[split] = linked(look, split, entries)
-    return look.entries[split]
-
-
-def list_sources(settings: Settings, split: SplitRef) -> list[Source]:
-    """What the data set lists. Raises DatasetError where it cannot be listed."""
-    data = settings.data[split.dataset]
-    return DATASETS[data.format].list_sources(settings.root(split.dataset), split.split, **reading(data))
-
-
-def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The entries of borrowed images with where they lie: where they lay before, else in the first split that has the image_id.
-
-    Raises:
-        InputError: an image is not known, and a split of the holder is not indexed yet.
-    """
-    settings = look.settings
-    if settings.holder(split.dataset) is None:
-        return tuple(entries)
-    held, found = look.held_images(split.dataset), []
-    first: dict[str, Link] = {}
-    for where in settings.held(split.dataset):
-        for index, (image_id, _) in enumerate(held[where.split]):
-            first.setdefault(image_id, (where.split, index))
-    size = settings.shard_images
-    shards = range(-(-len(entries) // size))
-    before = {
-        shard * size + at: link
-        for shard in shards
-        for at, link in enumerate(known_links(settings, look.records, split, shard))
-    }
-    for number, entry in enumerate(entries):
-        link = before.get(number)
-        if not link or not _is_at(held, link, entry.source.image_id):
-            link = first.get(entry.source.image_id)
-        if link is not None:
-            entry = replace(entry, link=link, held=held[link[0]][link[1]][1])
-        elif not entry.removed and (empty := [each for each in settings.held(split.dataset) if not held[each.split]]):
-            raise not_indexed(settings, empty[0])  # the image may be there
-        found.append(entry)
-    return tuple(found)
-
-
-def _is_at(held: Mapping[str, Sequence[tuple[str, str]]], link: Link, image_id: str) -> bool:
-    split, index = link
-    return split in held and index < len(held[split]) and held[split][index][0] == image_id
 
 
 def expected_meta(
@@ -178,22 +118,6 @@ def plan_stages(
     if not count:
         raise not_indexed(settings, split)
     return _plan(look or Look(settings), stages, split, count, None, files_matter=False)
-
-
-def not_indexed(settings: Settings, split: SplitRef, command: str = "") -> InputError:
-    """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which.
-
-    Args:
-        command: what to type; default: the index of the split.
-    """
-    store = settings.store_path
-    beside = [store] if is_folder(store) else folders(store.parent)
-    there = f": {what_exists(store, split.dataset)}" if any(map(find_splits, beside)) else ""
-    others = sorted(find_splits(store))
-    if others and split.dataset not in others:
-        there = f" for data set {split.dataset}, found {', '.join(others)}{did_you_mean(split.dataset, others)}{there}"
-    command = command or f"python cli.py index {settings.options(split)}"
-    return InputError(f"split {split} is not indexed{there}; run: {command}")
 
 
 def plan_split(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import shutil
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.config import ROOT, InputError, Settings
+from pipeline.entries import not_indexed
 from pipeline.executors import Executor
 from pipeline.graph import all_specs, wanted_fingerprint
 from pipeline.look import Look
-from pipeline.plan import MISSING, STALE, ColumnPlan, not_indexed
+from pipeline.plan import MISSING, STALE, ColumnPlan
 from pipeline.shard import require_device
 from pipeline.upstream import known_sources, place_of, upstream_shards
 from stages.names import SplitRef
@@ -154,3 +160,22 @@ def _gaps(
             yield name, where, f"shard {number} is {MISSING} (stage {stage})"
         elif commit.fingerprint != want[dataset, name] or records.why_not_current(place, number):
             yield name, where, f"shard {number} is {STALE} (stage {stage})"
+
+
+def warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
+    """Say beforehand when the arrays of these shards may not fit."""
+    need = 0
+    for plan in plans:
+        if plan.meta.array is not None:
+            shape, dtype = plan.meta.array.row_shape, plan.meta.array.dtype
+            images = sum(len(plan.meta.shard_range(shard)) for shard, names in todo.items() if plan.spec.name in names)
+            need += images * math.prod(shape) * np.dtype(dtype).itemsize
+    free = shutil.disk_usage(
+        next(path for path in (settings.store_path, *settings.store_path.parents) if path.exists())
+    ).free
+    if need > free:
+        print(
+            f"warning: {settings.store_path} has {free / 1e9:.1f} GB left, these shards may take up to {need / 1e9:.1f} GB; what "
+            "is finished when the disk is full is kept",
+            file=sys.stderr,
+        )

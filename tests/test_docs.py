@@ -103,8 +103,8 @@ def test_the_tree_in_the_readme_is_the_repository() -> None:
 
 
 def test_the_readme_gives_the_shapes_and_sizes_of_the_demo() -> None:
-    from pipeline.config import load_settings
     from pipeline.graph import all_specs
+    from pipeline.params_file import load_settings
 
     text = section(ROOT / "README.md", "What you get")
     arrays = {name: spec.layout for name, spec in all_specs(load_settings(ROOT / "params.yaml")).items() if spec.layout}
@@ -222,7 +222,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("system", RECIPES)
 def test_recipes(system: str) -> None:
-    from pipeline.config import load_settings
+    from pipeline.params_file import load_settings
     from pipeline.runs import resolve
 
     settings = load_settings(ROOT / f"params/{system}.yaml")
@@ -249,8 +249,8 @@ def test_params_for_real_data_lack_only_data() -> None:
 
 
 def test_the_readme_fetches_exactly_the_weights_that_the_params_for_real_data_need() -> None:
-    from pipeline.config import load_settings
     from pipeline.graph import all_specs
+    from pipeline.params_file import load_settings
 
     needed = {
         name for spec in all_specs(load_settings(ROOT / "params/reasonseg.yaml")).values() for name in spec.weights

@@ -151,9 +151,9 @@ def make_image(split: Path, size_px: tuple[int, int], number: int) -> None:
 def fill(params: Path) -> None:
     """Bring masks, embeddings and matches of the split up to date, with one of each for an image, which nothing computed."""
     from pipeline.compute import compute_stage
-    from pipeline.config import load_settings
     from pipeline.executors import LocalExecutor
     from pipeline.graph import STAGES
+    from pipeline.params_file import load_settings
     from stages.base import Collector, Runner, ShardInput
     from store import rle
     from store.write.writer import ShardData

@@ -15,7 +15,8 @@ from segment_anything.modeling import ImageEncoderViT
 from torch.nn import functional as F
 
 from demo.data.dataset import FURTHER
-from pipeline.config import ROOT, InputError, load_settings
+from pipeline.config import ROOT, InputError
+from pipeline.params_file import load_settings
 from stages.weights import WEIGHTS
 from tests.benchmarks import train
 from tests.benchmarks.training import first_batch, real_size

@@ -172,7 +172,7 @@ def checked(answer: dict[str, Any]) -> dict[str, Any]:
 
 def measure_first_batch(options: argparse.Namespace, folder: Path, cores: list[int]) -> dict[str, Any]:
     """Make the large store, then open it several times, with a warm and with a cold page cache."""
-    from pipeline.config import load_settings
+    from pipeline.params_file import load_settings
 
     say(f"first batch: making a store of {options.images} images")
     made = cell(

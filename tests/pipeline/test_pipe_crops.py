@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from segment_anything.utils.amg import build_all_layer_point_grids
 
-from pipeline.config import load_settings
+from pipeline.params_file import load_settings
 from stages.proposers.params import SamParams
 
 ROOT = Path(__file__).resolve().parents[2]

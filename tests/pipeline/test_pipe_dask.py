@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from distributed import Client, Future
 
-from pipeline.config import ROOT, InputError, load_settings
+from pipeline.config import ROOT, InputError
 from pipeline.dask import remote
 from pipeline.dask.executor import DaskExecutor
 from pipeline.errors import INTERRUPTED, WorkersLostError, exit_code_of
+from pipeline.params_file import load_settings
 from stages.names import SplitRef
 
 pytestmark = pytest.mark.timeout(300)

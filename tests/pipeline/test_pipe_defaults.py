@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import ROOT, Settings, load_settings
+from pipeline.config import ROOT, Settings
 from pipeline.graph import specs, wanted_fingerprint
+from pipeline.params_file import load_settings
 from pipeline.runs import resolve
 from stages.train.run_digest import identity, run_digest
 from store.storage.files import digest

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load_settings
 from pipeline.estimate import estimate
 from pipeline.look import Look
+from pipeline.params_file import load_settings
 from pipeline.plan import plan_split
 from stages.names import SplitRef
 

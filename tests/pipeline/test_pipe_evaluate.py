@@ -16,7 +16,8 @@ from factory import Known, full_store, write_images, write_table
 from PIL import Image
 
 from pipeline.commands.evaluate import _name_of, _with_names_of_their_own, evaluate_command
-from pipeline.config import InputError, Settings, load_settings
+from pipeline.config import InputError, Settings
+from pipeline.params_file import load_settings
 from stages.evaluate import BASELINE_NAMES, Meta, Prediction, write
 from stages.evaluate.published import published
 from stages.evaluate.tables import as_text

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
+from pipeline.params_file import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = ("demo", "index", "extract", "normalize", "info", "verify", "weights")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.config import InputError, load_settings
+from pipeline.config import InputError
 from pipeline.executors import LocalExecutor
+from pipeline.params_file import load_settings
 from pipeline.plan import plan_reduction
 from pipeline.reduce import compute_part, reduce_stage, votes
 from pipeline.runs import resolve

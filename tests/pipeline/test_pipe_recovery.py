@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import load_settings
 from pipeline.graph import stage_specs
+from pipeline.params_file import load_settings
 from pipeline.shard import ShardTask, run_shard
 from pipeline.upstream import known_sources
 from stages.names import SplitRef

@@ -17,7 +17,8 @@ from PIL import Image
 
 from pipeline.commands.evaluate import evaluate_command
 from pipeline.commands.report import report_command
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
+from pipeline.params_file import load_settings
 from stages.evaluate import Meta, Prediction, write
 from stages.report.written import LIST
 from stages.train.run_digest import answering, identity, run_digest

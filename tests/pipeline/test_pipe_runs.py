@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import InputError, load_settings
+from pipeline.config import InputError
+from pipeline.params_file import load_settings
 from pipeline.runs import resolve
 from stages.evaluate import read
 from stages.train.folder import claim

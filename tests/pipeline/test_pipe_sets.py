@@ -11,8 +11,9 @@ import yaml
 
 from pipeline import parameters
 from pipeline.compute import in_part
-from pipeline.config import InputError, Settings, load_settings
+from pipeline.config import InputError, Settings
 from pipeline.graph import wanted_fingerprint
+from pipeline.params_file import load_settings
 from stages.names import SplitRef
 from store import open_split
 

@@ -15,7 +15,8 @@ import transformers
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from pipeline.config import ROOT, load_settings
+from pipeline.config import ROOT
+from pipeline.params_file import load_settings
 from pipeline.runs import resolve
 from stages.encoders import dinov2_vit
 from stages.train.folder import held

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 import stages.train.elisa.system
 import stages.train.run
-from pipeline.config import load_settings
+from pipeline.params_file import load_settings
 from stages.train import callbacks
 from stages.train.folder import held
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from pipeline.config import ROOT, load_settings
+from pipeline.config import ROOT
+from pipeline.params_file import load_settings
 from stages.train.run import columns, train
 from stages.train.trainer import save_trained
 from stages.weights import locate

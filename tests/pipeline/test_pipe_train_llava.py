@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import ROOT, load_settings
+from pipeline.config import ROOT
+from pipeline.params_file import load_settings
 from pipeline.runs import resolve
 
 QUICK = ("--set", "train.epochs=1", "--set", "train.batch_size=2", "--set", "train.elisa.max_new_tokens=8")

@@ -231,8 +231,8 @@ def test_repair_leaves_alone_what_these_params_cannot_make(finished: Any) -> Non
 
 def test_columns_that_nobody_asked_for_block_nobody(finished: Any) -> None:
     """Empty folders, a column that was begun and never computed, and one that is stale and no longer in the params."""
-    from pipeline.config import load_settings
     from pipeline.graph import stage_specs
+    from pipeline.params_file import load_settings
     from pipeline.plan import expected_meta
     from store.write.writer import begin_column
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from open_clip.transformer import VisionTransformer
 
-from pipeline.config import ROOT, load_settings
+from pipeline.config import ROOT
+from pipeline.params_file import load_settings
 from stages import embed, masks
 from stages.base import ShardInput
 from stages.encoders import openclip

@@ -12,7 +12,8 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
-from pipeline.config import ROOT, load_settings
+from pipeline.config import ROOT
+from pipeline.params_file import load_settings
 from stages import masks
 from stages.base import ShardInput
 from stages.center import center

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import ROOT, load_settings
+from pipeline.config import ROOT
+from pipeline.params_file import load_settings
 from stages import center, embed, index, masks, match, means
 from stages.base import Entry, ShardInput
 from stages.datasets import DATASETS

@@ -17,7 +17,8 @@ from segment_anything import SamAutomaticMaskGenerator
 from torch.nn import functional as F
 
 from demo.data.scenes import scene
-from pipeline.config import ROOT, load_settings
+from pipeline.config import ROOT
+from pipeline.params_file import load_settings
 from stages import embed, masks
 from stages.base import ShardInput
 from stages.encoders import ENCODERS, alphaclip, dinov2

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, CLIPVisionConfig, GemmaConfig, LlavaConfig
 
-from pipeline.config import ROOT, InputError, Settings, load_settings
+from pipeline.config import ROOT, InputError, Settings
+from pipeline.params_file import load_settings
 from stages.encoders import ENCODERS, clip
 from stages.encoders.clip_vit import to_openai
 from stages.names import SplitRef

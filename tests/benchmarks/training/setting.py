@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ROOT, InputError, Settings, load_settings
+from pipeline.config import ROOT, InputError, Settings
+from pipeline.params_file import load_settings
 from pipeline.upstream import place_of
 from stages.images import inside, read_image
 from stages.names import SplitRef

@@ -10,7 +10,8 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from pipeline.config import ROOT, load_settings
+from pipeline.config import ROOT
+from pipeline.params_file import load_settings
 from stages import masks
 from stages.base import ShardInput
 from stages.params import Sections
