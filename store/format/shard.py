@@ -206,10 +206,10 @@ def open_shard(path: Path, commit: Commit) -> Opened:
     try:
         return storage_of(path).open(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise _damaged(path, commit, "the file is missing") from error
+        raise damaged(path, commit, "the file is missing") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise _damaged(path, commit, LINKED) from error
+            raise damaged(path, commit, LINKED) from error
         raise
 
 
@@ -222,7 +222,7 @@ def raise_changed(path: Path, folder: Path, commit: Commit, opened: Opened) -> N
     """
     found = commit_in(opened, path, folder, commit.shard)
     if found.place != commit.place:
-        raise _damaged(path, commit, f"the file is that of {found.place}")
+        raise damaged(path, commit, f"the file is that of {found.place}")
     if found.seal != commit.seal:
         raise ChangedError(
             f"{path}: shard {commit.shard} of {commit.place} was computed again since the split was opened; open it again",
@@ -231,7 +231,8 @@ def raise_changed(path: Path, folder: Path, commit: Commit, opened: Opened) -> N
         )
 
 
-def _damaged(path: Path, commit: Commit, what: str) -> DamagedStoreError:
+def damaged(path: Path, commit: Commit, what: str) -> DamagedStoreError:
+    """The error that says what is wrong with a committed shard's file."""
     return DamagedStoreError(f"{path}: shard {commit.shard}: {what}", place=commit.place, shard=commit.shard)
 
 

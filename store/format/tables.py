@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import DamagedStoreError
 from ..storage.objects import read_range
+from ..storage.protocol import Opened
 from .column import Commit
 from .layout import parts_of, table_file
 from .names import without_proposer
 from .schema import PER_TARGET, TABLES
-from .shard import KEY, content_of, open_shard, overlay, raise_changed, record_text, unsealed, without_seal
+from .shard import KEY, content_of, damaged, open_shard, overlay, raise_changed, record_text, unsealed, without_seal
 
 ROW_GROUP_ROWS = 16
 
@@ -49,37 +49,50 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
         DamagedStoreError: the file is missing or is not the one that was committed.
         ChangedError: it was computed again since the commit was read.
     """
-    import pyarrow.parquet as pq  # open_split has loaded it: an import that a fork cuts short is never finished
-
     path = folder / table_file(commit.shard)
+    return decode(checked(open_shard(path, commit), path, folder, commit), path, commit, fields)
 
-    def damaged(what: str) -> DamagedStoreError:
-        return DamagedStoreError(f"{path}: shard {commit.shard}: {what}", place=commit.place, shard=commit.shard)
 
-    opened = open_shard(path, commit)
+def checked(opened: Opened, path: Path, folder: Path, commit: Commit) -> pa.Buffer:
+    """All bytes of a shard's open file, held against the seal of its commit. Raises as :func:`read_table`."""
     data, text = read_range(opened, 0, opened.size, path), record_text(commit)
     at = data.rfind(text)
     if at < 0 or hashlib.sha256(overlay(data, at, unsealed(text))).hexdigest() != commit.seal:
         raise_changed(path, folder, commit, opened)
-        raise damaged("the bytes are not the committed ones")
+        raise damaged(path, commit, "the bytes are not the committed ones")
+    return _owned_by_arrow(data)
+
+
+def decode(
+    data: pa.Buffer, path: Path, commit: Commit, fields: Sequence[str] | None = None, group: int | None = None
+) -> pa.Table:
+    """The table in a shard's checked bytes, or one row group of it. Raises DamagedStoreError when it is not the commit's."""
+    import pyarrow.parquet as pq  # open_split has loaded it: an import that a fork cuts short is never finished
+
+    name = without_proposer(parts_of(commit.place)[1])
+    names = None if fields is None else list(fields)
+    rows, where = sum(commit.counts) if name in PER_TARGET else len(commit.counts), ""
     try:
         # Not read_table: that imports pyarrow.dataset and pandas, which takes a second.
-        table = pq.ParquetFile(_owned_by_arrow(data)).read(columns=None if fields is None else list(fields))
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if group is None:
+            table = file.read(columns=names)
+        else:
+            rows, where = min(ROW_GROUP_ROWS, rows - group * ROW_GROUP_ROWS), f" in row group {group}"
+            table = file.read_row_group(group, columns=names, use_threads=False)
     except (pa.ArrowException, OSError) as error:  # OSError is what Arrow raises for a broken footer
-        raise damaged(f"found no table: {error}") from error
-    name = without_proposer(parts_of(commit.place)[1])
-    rows = sum(commit.counts) if name in PER_TARGET else len(commit.counts)
+        raise damaged(path, commit, f"found no table: {error}") from error
     if table.num_rows != rows:
-        raise damaged(f"found {table.num_rows} rows, expected {rows}")
+        raise damaged(path, commit, f"found {table.num_rows} rows{where}, expected {rows}")
     for field in TABLES.get(name, ()):
         if (fields is None or field.name in fields) and field not in table.schema:
-            raise damaged(f"found no field {field.name} of {field.type}")
+            raise damaged(path, commit, f"found no field {field.name} of {field.type}")
     return table
 
 
-def _owned_by_arrow(data: bytes) -> pa.BufferReader:
+def _owned_by_arrow(data: bytes) -> pa.Buffer:
     """The same bytes in Arrow's memory. A thread of Arrow's may be the last to let go of them, also while the interpreter ends, and
     letting go of Python's memory then ends the process by SIGABRT."""
     buffer = pa.allocate_buffer(len(data))
     memoryview(buffer).cast("B")[:] = data
-    return pa.BufferReader(buffer)
+    return buffer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -19,10 +19,11 @@ from ..format.lineage import Lineage, incoherence, no_column, require_readable
 from ..format.names import without_proposer
 from ..format.schema import OK, PER_TARGET
 from ..format.summary import distrust_summary
-from ..format.tables import read_table
+from ..format.tables import ROW_GROUP_ROWS, read_table
 from .array import ShardReader
 from .open_files import with_room
-from .table import Accessor, DecodedShard, TableCache
+from .row_groups import Parts, read_row_group
+from .table import Accessor, DecodedShard, Key, TableCache
 
 T = TypeVar("T")
 
@@ -48,6 +49,7 @@ class Column:
         self._tables = tables or TableCache()
         self._shards: dict[int, ShardReader] = {}
         self._firsts: dict[int, list[int]] = {}
+        self._parts: dict[int, Parts] = {}
 
     def __repr__(self) -> str:
         kind = "table" if self.meta.array is None else f"{self.meta.array.dtype} {list(self.meta.array.row_shape)}"
@@ -65,23 +67,46 @@ class Column:
         """The decoded table of a shard (the last few are kept)."""
         return self._decoded(shard, None).table
 
+    def table_rows(self, image_index: int) -> list[dict[str, Any]]:
+        """The image's rows of a table, as they are stored. Raises as :meth:`rows`."""
+        shard, rows = self.rows(image_index)
+        if self._tables.fits(Key(self.place, shard, None)):
+            table, first = self.table(shard), 0
+        elif not rows:
+            return []
+        else:
+            groups = range(rows.start // ROW_GROUP_ROWS, -(-rows.stop // ROW_GROUP_ROWS))
+            table = pa.concat_tables(self._decoded(shard, None, group).table for group in groups)
+            first = groups.start * ROW_GROUP_ROWS
+        return table.slice(rows.start - first, len(rows)).to_pylist()  # type: ignore[no-any-return]
+
     def field(self, shard: int, name: str, fields: tuple[str, ...] | None = None) -> Accessor:
         """Row of a table's shard -> value of a field (:mod:`store.read.table`); ``fields`` are decoded together."""
-        return self._decoded(shard, fields).field(name)
+        if self._tables.fits(Key(self.place, shard, fields)):
+            return self._decoded(shard, fields).field(name)
+
+        def read(row: int) -> Any:
+            group, position = divmod(row, ROW_GROUP_ROWS)
+            return self._decoded(shard, fields, group).field(name)(position)
+
+        return read
 
     def share(self, fields: tuple[str, ...] | None) -> bool:
         """Decode every shard of a table into memory that loader workers share; False when the cache's limit is met."""
         return all(
-            self._tables.share((self.place, shard, fields), partial(self._read_table, shard, fields))
+            self._tables.share(Key(self.place, shard, fields), partial(self._read_table, shard, fields))
             for shard in range(self.meta.shards)
         )
 
-    def _decoded(self, shard: int, fields: tuple[str, ...] | None) -> DecodedShard:
-        return self._tables.get((self.place, shard, fields), partial(self._read_table, shard, fields))
+    def _decoded(self, shard: int, fields: tuple[str, ...] | None, group: int | None = None) -> DecodedShard:
+        return self._tables.get(Key(self.place, shard, fields, group), partial(self._read_table, shard, fields, group))
 
-    def _read_table(self, shard: int, fields: tuple[str, ...] | None) -> pa.Table:
+    def _read_table(self, shard: int, fields: tuple[str, ...] | None, group: int | None = None) -> pa.Table:
         commit, _ = self.commit(shard * self.meta.shard_images)
-        return self._looked_up(partial(with_room, partial(read_table, self.folder, commit, fields)))
+        read = partial(read_table, self.folder, commit, fields)
+        if group is not None:
+            read = partial(read_row_group, self.folder, commit, fields, group, self._parts)
+        return self._looked_up(partial(with_room, read))
 
     def _looked_up(self, read: Callable[[], T]) -> T:
         """Read a shard; where it is another version than its commit, the summary that the commit was taken from is out of date."""

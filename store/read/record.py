@@ -137,9 +137,7 @@ class Record:
 
         A row of a failed image says so in ``status`` and ``error``. Tables of targets have none then: they raise FailedImageError.
         """
-        source = self.split.column(column)
-        shard, rows = source.rows(self.image_index)
-        return source.table(shard).slice(rows.start, len(rows)).to_pylist()  # type: ignore[no-any-return]
+        return self.split.column(column).table_rows(self.image_index)
 
     def image(self) -> npt.NDArray[np.uint8]:
         """The pixels, uint8 [H, W, 3] RGB, EXIF-oriented. Needs ``images_root`` and Pillow.

@@ -1,4 +1,4 @@
-"""Decoded shards of tables: a bounded number of bytes a process, and shards that all loader workers share.
+"""Decoded tables, shard by shard or by row group: a bounded number of bytes a process, and shards that all loader workers share.
 
 Their values come straight from Arrow's buffers: numpy views and strings, without a Python object a number.
 """
@@ -9,7 +9,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,18 @@ DEFAULT_BYTES = 1 << 30
 Accessor = Callable[[int], Any]
 _Span = Callable[[int, int], Any]
 
-Key = tuple[str, int, tuple[str, ...] | None]
-"""Place of the column, shard, fields (None: all)."""
+
+class Key(NamedTuple):
+    """What was decoded: which shard of the column at a place, which fields (None: all), which row group (None: all)."""
+
+    place: str
+    shard: int
+    fields: tuple[str, ...] | None
+    group: int | None = None
 
 
 class DecodedShard:
-    """A decoded table; its fields' accessors are made when they are asked for."""
+    """A decoded table, or a row group of it; its fields' accessors are made when they are asked for."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -62,11 +68,19 @@ class TableCache:
         self._decoding: dict[tuple[int, Key], _Decoding] = {}
         self._files: dict[int, SharedFile] = {}
         self._extents: dict[Key, tuple[int, int, int]] = {}
+        self._given_up: set[tuple[str, tuple[str, ...] | None]] = set()
 
     @property
     def nbytes(self) -> int:
         """Bytes of decoded tables that this process sees, the shared ones among them."""
         return self.own_bytes + self.shared_bytes
+
+    def fits(self, key: Key) -> bool:
+        """Whether to decode whole shards of a column's fields: until one was given up for others, and while this one is at hand."""
+        if not self._given_up:
+            return True
+        with LOCK:
+            return (key.place, key.fields) not in self._given_up or self._known(key) is not None
 
     def get(self, key: Key, decode: Callable[[], pa.Table]) -> DecodedShard:
         """The decoded shard; ``decode`` is called if it is not at hand.
@@ -89,7 +103,9 @@ class TableCache:
                 self._own[key] = shard
                 self.own_bytes += shard.table.nbytes
                 while self.own_bytes > self.limit_bytes and len(self._own) > 1:
-                    self.own_bytes -= self._own.popitem(last=False)[1].table.nbytes
+                    oldest, given_up = self._own.popitem(last=False)
+                    self.own_bytes -= given_up.table.nbytes
+                    self._given_up.add((oldest.place, oldest.fields))
             return shard
         finally:
             del self._decoding[place]
@@ -124,6 +140,7 @@ class TableCache:
             self._shared.clear()
             self._extents.clear()
             self._files.clear()
+            self._given_up.clear()
             self.own_bytes = self.shared_bytes = 0
 
     def _known(self, key: Key) -> DecodedShard | None:

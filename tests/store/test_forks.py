@@ -14,7 +14,7 @@ import pytest
 from factory import Known, full_store
 
 from store import open_split
-from store.read.table import TableCache, accessor
+from store.read.table import Key, TableCache, accessor
 
 ROOT = Path(__file__).parents[2]
 
@@ -189,7 +189,7 @@ def test_threads_decode_different_shards_at_once_and_the_same_one_once() -> None
     found: list[Any] = []
 
     def read(shard: int) -> None:
-        found.append((shard, cache.get(("d/val/t", shard, None), lambda: decode(shard)).table["value"].to_pylist()))
+        found.append((shard, cache.get(Key("d/val/t", shard, None), lambda: decode(shard)).table["value"].to_pylist()))
 
     threads = [threading.Thread(target=read, args=(shard,)) for shard in (0, 1, 0, 1)]
     for thread in threads:
@@ -211,7 +211,7 @@ def test_a_decode_that_fails_is_tried_again_by_those_who_waited() -> None:
 
     def read() -> None:
         try:
-            cache.get(("d/val/t", 0, None), fails)
+            cache.get(Key("d/val/t", 0, None), fails)
         except OSError as error:
             told.append(str(error))
 
@@ -219,7 +219,7 @@ def test_a_decode_that_fails_is_tried_again_by_those_who_waited() -> None:
     thread.start()
     first.wait(20)
     threading.Timer(0.1, waiting.set).start()
-    shard = cache.get(("d/val/t", 0, None), lambda: pa.table({"value": [7]}))
+    shard = cache.get(Key("d/val/t", 0, None), lambda: pa.table({"value": [7]}))
     thread.join(20)
     assert shard.field("value")(0) == accessor(pa.array([7]))(0)
     assert told == ["the first"]
