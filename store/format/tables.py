@@ -69,9 +69,8 @@ def decode(
     """The table in a shard's checked bytes, or one row group of it. Raises DamagedStoreError when it is not the commit's."""
     import pyarrow.parquet as pq  # open_split has loaded it: an import that a fork cuts short is never finished
 
-    name = without_proposer(parts_of(commit.place)[1])
     names = None if fields is None else list(fields)
-    rows, where = sum(commit.counts) if name in PER_TARGET else len(commit.counts), ""
+    rows, where = rows_of(commit), ""
     try:
         # Not read_table: that imports pyarrow.dataset and pandas, which takes a second.
         file = pq.ParquetFile(pa.BufferReader(data))
@@ -84,10 +83,19 @@ def decode(
         raise damaged(path, commit, f"found no table: {error}") from error
     if table.num_rows != rows:
         raise damaged(path, commit, f"found {table.num_rows} rows{where}, expected {rows}")
-    for field in TABLES.get(name, ()):
+    for field in TABLES.get(_table_of(commit), ()):
         if (fields is None or field.name in fields) and field not in table.schema:
             raise damaged(path, commit, f"found no field {field.name} of {field.type}")
     return table
+
+
+def rows_of(commit: Commit) -> int:
+    """How many rows a committed shard of a table has."""
+    return sum(commit.counts) if _table_of(commit) in PER_TARGET else len(commit.counts)
+
+
+def _table_of(commit: Commit) -> str:
+    return without_proposer(parts_of(commit.place)[1])
 
 
 def _owned_by_arrow(data: bytes) -> pa.Buffer:

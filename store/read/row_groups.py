@@ -18,7 +18,7 @@ import pyarrow as pa
 from ..format.column import Commit
 from ..format.layout import table_file
 from ..format.shard import damaged, open_shard
-from ..format.tables import checked, decode
+from ..format.tables import checked, decode, rows_of
 from ..storage.objects import read_range
 from ..storage.protocol import Opened
 
@@ -77,6 +77,8 @@ def _parts(data: pa.Buffer, opened: Opened, path: Path, commit: Commit) -> Parts
         metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, commit, f"found no table: {error}") from error
+    if metadata.num_rows != rows_of(commit):
+        raise damaged(path, commit, f"found {metadata.num_rows} rows, expected {rows_of(commit)}")
     borders, places = [], [0]
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)

@@ -68,6 +68,25 @@ def work():
 print(child(work))
 forked.set()
 """,
+    "while a row group is being decoded": """
+split = opened(table_cache_bytes=1)
+want = [record.rows("masks") for record in opened()]
+for number in (0, 4, 0):
+    split[number].masks
+real, entered, forked = store.read.column.read_row_group, threading.Event(), threading.Event()
+def slow(*given):
+    entered.set()
+    forked.wait()
+    return real(*given)
+store.read.column.read_row_group = slow
+background(lambda: split.column("masks").table_rows(4))
+entered.wait()
+def work():
+    store.read.column.read_row_group = real
+    assert [record.rows("masks") for record in split] == want
+print(child(work))
+forked.set()
+""",
     "while a record's masks are being worked out": """
 split = opened()
 record, other = split[0], split[1]
