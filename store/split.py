@@ -9,11 +9,12 @@ from typing import overload
 from .errors import IncompleteColumnError, StoreError
 from .format.layout import find_columns, find_links, missing_split, place_of, store_dir
 from .format.lineage import Lineage, is_unused
-from .format.names import both_names, find_name, proposer_of, proposers_of, with_proposer
+from .format.names import both_names, find_name, is_of_pictures, proposer_of, proposers_of, with_proposer
 from .internals import collection_paused
 from .read.array import CHECKS
-from .read.column import open_column
+from .read.borrowed import AnyColumn
 from .read.forks import Lazy
+from .read.holder import Holder, Opener, lacking
 from .read.open_columns import OpenColumns
 from .read.options import flag, index_of, listed, meant, whole
 from .read.record import Record, Records
@@ -70,8 +71,8 @@ class Split(OpenColumns):
         Raises:
             StoreError: no column of such a proposer is open; the message names those that are.
         """
-        _check_proposer(name, self.proposers, self.dataset, self.split)
-        return Split(self.dataset, self.split, self.columns, self.images_root, self.tables, name)
+        _check_proposer(name, self.proposers, self.dataset, self.split, self.why_not_borrowed)
+        return Split(self.dataset, self.split, self.columns, self.images_root, self.tables, name, self.why_not_borrowed)
 
     def batch(
         self,
@@ -112,10 +113,14 @@ def open_split(
 ) -> Split:
     """Open a split for reading.
 
+    A split whose images are borrowed has the columns that are made of pixels from the data set that holds the images; all of its
+    own are its own.
+
     Args:
         store: folder of the store.
         dataset, split: which split.
-        images_root: the data set's folder, if pixels are wanted; the store itself knows only relative paths.
+        images_root: the folder of the data set that holds the images (of a borrower: its holder's), if pixels are wanted; the
+            store itself knows only relative paths.
         columns: open this one or these alone (``images`` always comes along); default: every column there is, but for those of
             which nothing was computed, and for unfinished ones that the parameters no longer name.
         allow_incomplete: give the shards that are there instead of raising.
@@ -129,8 +134,8 @@ def open_split(
             ``columns``, those of other proposers are not opened. Not needed where the split has one proposer.
 
     Raises:
-        StoreError: there is no such split, column or proposer, several proposers have the column, or there is a link where a
-            column would be.
+        StoreError: there is no such split, column or proposer, several proposers have the column, there is a link where a
+            column would be, or a column is the holder's, which is not in the store.
         IncompleteColumnError: a column is unfinished, or does not belong to one that it was computed from; names the shards
             and the reason.
         DamagedStoreError: bytes are not what was committed, or a column lost its ``column.json``.
@@ -145,33 +150,46 @@ def open_split(
     names = find_columns(store, dataset, split)
     if "images" not in names:
         raise missing_split(store, dataset, split)
-    if columns is None and (links := find_links(store, dataset, split)):
-        raise StoreError(
-            f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left out; "
-            "put the folder itself there, or name the columns to open with columns=[...]"
-        )
-    if proposer is not None:
-        _check_proposer(proposer, proposers_of(names), dataset, split)
-    lineage = Lineage(store, summaries=True)
+    if columns is None:
+        _require_no_links(store, dataset, split)
+    tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
+    opener = Opener(Lineage(store, summaries=True), allow_incomplete, check, tables, coherence)
     asked = ["images", *([] if columns is None else listed(columns))]
+    holder = None
+    if columns is None or proposer is not None or not set(asked) <= set(names):
+        holder = _holder(opener, place_of(dataset, "images", split))
+    held = set() if holder is None else set(holder.names).difference(names)
+    known, why_not = [*names, *sorted(held)], None if holder is None else holder.why_not
+    if proposer is not None:
+        _check_proposer(proposer, proposers_of(known), dataset, split, why_not)
     whole_names = asked if proposer is None else [with_proposer(name, proposer) for name in asked]
-    found = (find_name(name, names, proposer) or full for name, full in zip(asked, whole_names, strict=True))
+    found = (find_name(name, known, proposer) or full for name, full in zip(asked, whole_names, strict=True))
     wanted = list(dict.fromkeys(found))
     if columns is None:
-        own = [name for name in names if proposer is None or proposer_of(name) in (None, proposer)]
-        used = (name for name in own if allow_incomplete or not is_unused(lineage, place_of(dataset, name, split)))
-        wanted = list(dict.fromkeys([*wanted, *used]))
-    if unknown := sorted(set(wanted) - set(names)):
-        hints = "".join(meant(name, both_names(names)) for name in unknown)
+        if holder is not None:
+            for name in holder.splits:
+                _require_no_links(store, holder.name, name)
+        for name in known:
+            of_other = proposer is not None and proposer_of(name) not in (None, proposer)
+            if of_other or name == "images":
+                continue
+            if name in held and holder is not None:
+                left = not allow_incomplete and holder.is_unused(name)
+            else:
+                left = not allow_incomplete and is_unused(opener.lineage, place_of(dataset, name, split))
+            wanted += [] if left else [name]
+    if unknown := sorted(set(wanted) - set(known)):
+        if why_not is not None and is_of_pictures(unknown[0]):
+            raise lacking(f"{dataset}/{split}", unknown[0], why_not)
+        hints = "".join(meant(name, both_names(known)) for name in unknown)
         place = place_of(dataset, unknown[0], split)
         raise StoreError(
-            f"{dataset}/{split}: no column {', '.join(unknown)}; {hints}found {', '.join(names)}", place=place
+            f"{dataset}/{split}: no column {', '.join(unknown)}; {hints}found {', '.join(known)}", place=place
         )
-    tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
-    opened = {
-        name: open_column(store, place_of(dataset, name, split), allow_incomplete, lineage, check, tables, coherence)
-        for name in wanted
-    }
+    opened: dict[str, AnyColumn] = {} if holder is None else {"images": holder.borrowing.images}
+    for name in (name for name in wanted if name not in opened):
+        place = place_of(dataset, name, split)
+        opened[name] = holder.open(name) if holder is not None and name in held else opener.open(place)
     images = opened["images"].meta
     for name, column in opened.items():
         made_for = (column.meta.images, column.meta.shard_images)
@@ -181,11 +199,27 @@ def open_split(
                 f"of {images.shard_images}",
                 place=place_of(dataset, name, split),
             )
-    return Split(dataset, split, opened, None if images_root is None else Path(images_root), tables, proposer)
+    return Split(dataset, split, opened, None if images_root is None else Path(images_root), tables, proposer, why_not)
 
 
-def _check_proposer(name: str, known: Sequence[str], dataset: str, split: str) -> None:
+def _holder(opener: Opener, images: str) -> Holder | None:
+    """The holder of a split's images, by the place of the images; None where they are its own."""
+    meta = opener.lineage.meta(images)
+    return None if meta is None or meta.holder is None else Holder(opener, opener.open(images))
+
+
+def _require_no_links(store: Path, dataset: str, split: str) -> None:
+    if links := find_links(store, dataset, split):
+        raise StoreError(
+            f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left out; "
+            "put the folder itself there, or name the columns to open with columns=[...]"
+        )
+
+
+def _check_proposer(name: str, known: Sequence[str], dataset: str, split: str, why_not: str | None) -> None:
     if name not in known:
+        if why_not is not None:
+            raise lacking(f"{dataset}/{split}", with_proposer("masks", name), why_not)
         there = ", ".join(known) or "none of any proposer"
         raise StoreError(
             f"{dataset}/{split}: no column of a proposer {name!r}; {meant(name, known)}found {there}",

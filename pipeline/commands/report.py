@@ -29,7 +29,7 @@ from stages.train.systems import SYSTEMS
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
 from store.format.names import with_proposer
-from store.format.schema import ABSENT, FAILED, REMOVED
+from store.format.schema import FAILED, REMOVED
 from store.storage.files import make_folder
 
 ORACLE = "oracle best mask"
@@ -228,7 +228,7 @@ def _pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -
 def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
     asked = list(questions(opened))
     removed = sum(record.status == REMOVED for record in opened)
-    absent = sum(commit.status.count(ABSENT) for commit in opened.columns["targets"].commits if commit)
+    absent = len(opened.columns["targets"].status(len(opened)).absent)
     facts = [("images", str(len(opened) - removed))]
     if absent:
         facts.append(("of them without annotation", str(absent)))
@@ -239,8 +239,8 @@ def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
     proposed = {f"masks/{name}": f"proposals of {name}" for name in opened.proposers}
     for name, word in {"instances": "instances", **proposed}.items():
         if name in opened.columns:
-            rows = [record.rows(name)[0]["segmentation"] for record in opened]
-            counts = [len(row) for row in rows if row is not None]
+            there = (record for record in opened if opened.columns[name].is_ok(record.image_index))
+            counts = [len(record.rows(name)[0]["segmentation"]) for record in there]
             mean = f" ({sum(counts) / len(counts):.1f} an image)" if counts else ""
             facts.append((word, f"{sum(counts)}{mean}"))
     return facts

@@ -17,9 +17,8 @@ from stages.train.folder import CURVES, Held, held, was_moved
 from stages.train.run_digest import answering, column_digest, differences, identity, system_of
 from stages.train.systems import SYSTEMS
 from store import Split
-from store.errors import StoreError
-from store.format.layout import column_dir
-from store.read.column import open_column
+from store.errors import DamagedStoreError, IncompleteColumnError, StoreError
+from store.read.holder import open_place
 
 
 @dataclass(frozen=True)
@@ -175,12 +174,12 @@ def changed_columns(settings: Settings, recorded: Mapping[str, str]) -> list[str
     """Those of the recorded columns that hold something else now. One that is not in this store cannot be compared."""
     changed = []
     for place, digest in recorded.items():
-        if not (column_dir(settings.store_path, place) / "column.json").exists():
-            continue
         try:
-            found = column_digest(open_column(settings.store_path, place))
-        except StoreError:  # unfinished or stale: it is being computed again
+            found = column_digest(open_place(settings.store_path, place))
+        except (IncompleteColumnError, DamagedStoreError):  # unfinished or stale: it is being computed again
             found = ""
+        except StoreError:  # there is no such column, or its holder is not there
+            continue
         if found != digest:
             changed.append(place)
     return changed

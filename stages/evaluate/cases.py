@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stages.evaluate.partition import partition
 from store import Candidates, Split
 from store.errors import FailedImageError
-from store.format.schema import ABSENT, OK, REMOVED
+from store.format.schema import OK, REMOVED
 from store.stream.candidates import number_of_instance
 
 POSITIVE_IOU = 0.5
@@ -49,9 +49,7 @@ def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Q
 
 def without_annotation(split: Split) -> set[str]:
     """image_id of each image that has no annotation. Needs the columns ``images`` and ``targets``."""
-    commits = [commit for commit in split.column("targets").commits if commit is not None]
-    status = [each for commit in commits for each in commit.status]
-    return {image_id for image_id, each in zip(split.image_ids, status, strict=True) if each == ABSENT}
+    return {split.image_ids[image] for image in split.column("targets").status(len(split)).absent}
 
 
 def without_questions(split: Split) -> dict[str, str]:

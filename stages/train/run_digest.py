@@ -18,7 +18,7 @@ from pydantic_core import to_jsonable_python
 from stages.train.language.base_model import locate_llava
 from stages.train.params import HOW, SINCE, TrainParams
 from stages.train.systems import SYSTEMS
-from store.read.column import Column
+from store.read.borrowed import AnyColumn
 from store.split import Split
 from store.storage.files import cached_sha256, digest
 
@@ -55,9 +55,9 @@ def system_of(about: Mapping[str, Any]) -> str:
     return str(about.get("system", named))
 
 
-def column_digest(column: Column) -> str:
+def column_digest(column: AnyColumn) -> str:
     """sha256 (hex) of what a column holds: its fingerprint and the contents of its shards."""
-    return digest([column.meta.fingerprint, *(commit.content for commit in column.commits if commit)])
+    return digest(column.contents())
 
 
 def llava_digest(name: str) -> str:

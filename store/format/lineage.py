@@ -6,7 +6,7 @@ all of it is there, and current itself, all the way up. Readers ask for the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -206,30 +206,36 @@ def require_current(lineage: Lineage, place: str) -> ColumnMeta:
     return _require(lineage, place, lineage.why_not_current)
 
 
-def require_readable(lineage: Lineage, place: str) -> ColumnMeta:
-    """The meta of a finished column. Raises as :func:`require_current`, whatever its shards were computed from."""
-    return _require(lineage, place, lineage.why_not_readable)
+def require_readable(lineage: Lineage, place: str, shards: Iterable[int] | None = None) -> ColumnMeta:
+    """The meta of a finished column, or of one with these shards. Raises as :func:`require_current`, whatever its shards were
+    computed from."""
+    return _require(lineage, place, lineage.why_not_readable, shards)
 
 
-def incoherence(lineage: Lineage, place: str) -> IncompleteColumnError | None:
-    """The error for a column that does not belong to what it was computed from, as that lies in the store; it names both."""
+def incoherence(lineage: Lineage, place: str, shards: Iterable[int] | None = None) -> IncompleteColumnError | None:
+    """The error for a column (or these shards of it) that does not belong to what it was computed from, as that lies in the
+    store; it names both."""
     try:
-        _require(lineage, place, lineage.why_not_coherent)
+        _require(lineage, place, lineage.why_not_coherent, shards)
     except IncompleteColumnError as error:
         return error
     return None
 
 
-def _require(lineage: Lineage, place: str, why_not: Callable[[str, int], str | None]) -> ColumnMeta:
+def _require(
+    lineage: Lineage, place: str, why_not: Callable[[str, int], str | None], shards: Iterable[int] | None = None
+) -> ColumnMeta:
     meta = lineage.meta(place)
     if meta is None:
         raise no_column(lineage.store, place)
-    wrong = {shard: reason for shard in range(meta.shards) if (reason := why_not(place, shard))}
+    wrong = {
+        shard: why for shard in (range(meta.shards) if shards is None else shards) if (why := why_not(place, shard))
+    }
     if wrong:
-        shards = ", ".join(str(shard) for shard in list(wrong)[:8]) + (", ..." if len(wrong) > 8 else "")
+        named = ", ".join(str(shard) for shard in list(wrong)[:8]) + (", ..." if len(wrong) > 8 else "")
         first, reason = next(iter(wrong.items()))
         raise IncompleteColumnError(
-            f"{place}: shards {shards} of {meta.shards}: {reason}; compute them, or leave the column out with columns=[...]",
+            f"{place}: shards {named} of {meta.shards}: {reason}; compute them, or leave the column out with columns=[...]",
             place=place,
             shard=first,
             reason=reason,

@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import DamagedStoreError
-from .column import Commit
+from .column import MAX_IMAGES, Commit
 from .layout import is_name
+from .schema import OK
+
+I64 = npt.NDArray[np.int64]
 
 HOLDER = "holder"
 """Key of ``Commit.extra``: ``splits`` (names), ``split`` (which of them, for each image) and ``index`` (image_index there)."""
@@ -34,23 +40,32 @@ def links_extra(links: Sequence[Link | None]) -> dict[str, Any]:
 
 
 def links_of(commit: Commit) -> list[Link | None]:
-    """The inverse of :func:`links_extra`: for each image of the shard where it is.
+    """The inverse of :func:`links_extra`: for each image of the shard where it is. Raises as :func:`link_arrays`."""
+    splits, split, index = link_arrays(commit)
+    pairs = zip(split.tolist(), index.tolist(), strict=True)
+    return [None if which < 0 else (splits[which], number) for which, number in pairs]
+
+
+def link_arrays(commit: Commit) -> tuple[tuple[str, ...], I64, I64]:
+    """Splits of the holder; for each image of the shard which of them it is in (-1: none), and its image_index there.
 
     Raises:
-        DamagedStoreError: the record says nothing of the kind.
+        DamagedStoreError: the record says nothing of the kind, or an image that is ok is in none of them.
     """
-    found = commit.extra.get(HOLDER)
-    if not _is_right(found, len(commit.counts)):
-        raise DamagedStoreError(
-            f"{commit.place}: the record of shard {commit.shard} does not say where its {len(commit.counts)} images are",
-            place=commit.place,
-            shard=commit.shard,
-        )
-    splits = found["splits"]  # type: ignore[index]
-    return [
-        None if split < 0 else (splits[split], index)
-        for split, index in zip(found["split"], found["index"], strict=True)  # type: ignore[index]
-    ]
+    found, count = commit.extra.get(HOLDER), len(commit.counts)
+    if not _is_right(found, count):
+        raise _damaged(commit, f"does not say where its {count} images are")
+    split, index = (np.array(found[name], np.int64) for name in ("split", "index"))  # type: ignore[index]
+    lost = [position for position in np.flatnonzero(split < 0).tolist() if commit.status[position] == OK]
+    if lost:
+        raise _damaged(commit, f"says of image {lost[0]} of the shard that it is ok, and not where it is")
+    return tuple(found["splits"]), split, index  # type: ignore[index]
+
+
+def _damaged(commit: Commit, what: str) -> DamagedStoreError:
+    return DamagedStoreError(
+        f"{commit.place}: the record of shard {commit.shard} {what}", place=commit.place, shard=commit.shard
+    )
 
 
 def _is_right(found: Any, images: int) -> bool:
@@ -63,7 +78,7 @@ def _is_right(found: Any, images: int) -> bool:
         return False
     if not all(isinstance(name, str) and is_name(name) for name in splits):
         return False
-    return all(
-        -1 <= which < len(splits) and -1 <= number < 2**33 and (which < 0) == (number < 0)
-        for which, number in zip(split, index, strict=True)
-    )
+    if not images:
+        return True
+    in_range = min(split) >= -1 and max(split) < len(splits) and min(index) >= -1 and max(index) < MAX_IMAGES
+    return in_range and all((which < 0) == (number < 0) for which, number in zip(split, index, strict=True))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import ChangedError, FailedImageError, IncompleteColumnError
@@ -17,7 +20,7 @@ from ..format.column import ColumnMeta, Commit
 from ..format.layout import column_dir
 from ..format.lineage import Lineage, incoherence, no_column, require_readable
 from ..format.names import without_proposer
-from ..format.schema import OK, PER_TARGET
+from ..format.schema import ABSENT, OK, PER_TARGET, REMOVED
 from ..format.summary import distrust_summary
 from ..format.tables import ROW_GROUP_ROWS, read_table
 from .array import ShardReader
@@ -26,6 +29,23 @@ from .row_groups import Parts, read_row_group
 from .table import Accessor, DecodedShard, Key, TableCache
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Which images are ok in a column, bool [images]; why others failed, and why there is nothing for those without annotation.
+
+    A removed image is neither: it is no part of the data set any more.
+    """
+
+    ok: npt.NDArray[np.bool_]
+    failed: dict[int, str] = field(default_factory=dict)
+    absent: dict[int, str] = field(default_factory=dict)
+
+    def note(self, image_index: int, status: str, reason: str) -> None:
+        """Note what became of an image that is not ok."""
+        if status != REMOVED:
+            (self.absent if status == ABSENT else self.failed)[image_index] = reason
 
 
 class Column:
@@ -91,12 +111,41 @@ class Column:
 
         return read
 
-    def share(self, fields: tuple[str, ...] | None) -> bool:
-        """Decode every shard of a table into memory that loader workers share; False when the cache's limit is met."""
+    def share(self, fields: tuple[str, ...] | None, shards: Iterable[int] | None = None) -> bool:
+        """Decode every shard (or these) of a table into memory that loader workers share; False when the cache's limit is met."""
         return all(
             self._tables.share(Key(self.place, shard, fields), partial(self._read_table, shard, fields))
-            for shard in range(self.meta.shards)
+            for shard in (range(self.meta.shards) if shards is None else shards)
         )
+
+    def status(self, images: int, shards: Iterable[int] | None = None) -> Status:
+        """What became of each of ``images`` images in this column; False, without a reason, in other shards than ``shards``."""
+        found = Status(np.zeros(images, bool))
+        for commit, first in self._records(shards):
+            all_ok = commit.status.count(OK) == len(
+                commit.status
+            )  # most are, and an array of strings takes long to make
+            found.ok[first : first + len(commit.status)] = all_ok or np.array(commit.status) == OK
+            for position, reason in commit.errors.items():
+                found.note(first + int(position), commit.status[int(position)], reason)
+        return found
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many vectors, targets or entries each image has, int64 [images]."""
+        found = np.zeros(self.meta.images, np.int64)
+        for commit, first in self._records(None):
+            found[first : first + len(commit.counts)] = commit.counts
+        return found
+
+    def contents(self) -> list[Any]:
+        """What the column holds, for a digest: its fingerprint and the content of its shards."""
+        return [self.meta.fingerprint, *(commit.content for commit in self.commits if commit)]
+
+    def _records(self, shards: Iterable[int] | None) -> Iterator[tuple[Commit, int]]:
+        """The commit of every shard, or of these, and its first image."""
+        for shard in range(self.meta.shards) if shards is None else shards:
+            first = shard * self.meta.shard_images
+            yield self.commit(first)[0], first
 
     def _decoded(self, shard: int, fields: tuple[str, ...] | None, group: int | None = None) -> DecodedShard:
         return self._tables.get(Key(self.place, shard, fields, group), partial(self._read_table, shard, fields, group))
@@ -173,23 +222,28 @@ def open_column(
     check: str = "always",
     tables: TableCache | None = None,
     coherence: str = "error",
+    shards: Sequence[int] | None = None,
 ) -> Column:
     """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
 
-    ``lineage`` is the look at the store that several columns share. Raises as :func:`store.open_split`.
+    ``lineage`` is the look at the store that several columns share; ``shards`` alone are opened, and have to be there. Raises as
+    :func:`store.open_split`.
     """
     lineage = lineage or Lineage(store, summaries=True)
     meta = lineage.meta(place)
     if meta is None:
         raise no_column(store, place)
     if not allow_incomplete:
-        require_readable(lineage, place)
-    readable = [lineage.why_not_readable(place, shard) is None for shard in range(meta.shards)]
+        require_readable(lineage, place, shards)
+    wanted = range(meta.shards) if shards is None else [shard for shard in shards if shard < meta.shards]
+    readable = [shard for shard in wanted if lineage.why_not_readable(place, shard) is None]
     if coherence == "error" and allow_incomplete:
-        readable = [good and not lineage.why_not_coherent(place, shard) for shard, good in enumerate(readable)]
-    elif (error := incoherence(lineage, place)) is not None:
+        readable = [shard for shard in readable if not lineage.why_not_coherent(place, shard)]
+    elif (error := incoherence(lineage, place, shards)) is not None:
         if coherence == "error":
             raise error
         warnings.warn(str(error), stacklevel=3)
-    commits = [lineage.commit(place, shard) if good else None for shard, good in enumerate(readable)]
+    commits: list[Commit | None] = [None] * meta.shards
+    for shard in readable:
+        commits[shard] = lineage.commit(place, shard)
     return Column(column_dir(store, place), place, meta, commits, check, tables)

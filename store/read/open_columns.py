@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..format.names import both_names, find_name, proposers_of
-from .column import Column
+from ..format.names import both_names, find_name, is_of_pictures, proposers_of
+from .borrowed import AnyColumn
 from .forks import Lazy
+from .holder import lacking
 from .options import meant
 from .pictures import Pictures
 from .table import TableCache
@@ -19,14 +20,16 @@ class OpenColumns:
         self,
         dataset: str,
         split: str,
-        columns: dict[str, Column],
+        columns: dict[str, AnyColumn],
         images_root: Path | None,
         tables: TableCache,
         proposer: str | None = None,
+        why_not_borrowed: str | None = None,
     ) -> None:
         self.dataset, self.split = dataset, split
         self.columns = columns
         self.proposer = proposer
+        self.why_not_borrowed = why_not_borrowed
         self.images_root = images_root
         self.tables = tables
         self._pictures: Pictures | None = None
@@ -62,10 +65,16 @@ class OpenColumns:
         """Whether a column is open. Raises as :meth:`name_of`."""
         return self.name_of(name) is not None
 
-    def column(self, name: str) -> Column:
-        """A column by name; an unknown one raises KeyError with the choices. Raises as :meth:`name_of`."""
+    def require_held(self, name: str) -> None:
+        """Raise StoreError where a column that is not open is made of pixels and its holder is not in the store."""
+        if self.why_not_borrowed is not None and is_of_pictures(name):
+            raise lacking(self.name, name, self.why_not_borrowed)
+
+    def column(self, name: str) -> AnyColumn:
+        """A column by name; an unknown one raises KeyError with the choices. Raises as :meth:`name_of`, :meth:`require_held`."""
         found = self.name_of(name)
         if found is None:
+            self.require_held(name)
             raise KeyError(
                 f"no column {name!r}; {meant(name, both_names(self.columns))}this split was opened with {', '.join(self.columns)}"
             )

@@ -14,7 +14,7 @@ from ..format.arrays import AnyArray
 from ..format.names import without_proposer
 from ..format.schema import PER_TARGET, TABLES
 from ..overlap import against_targets, among_instances
-from ..read.column import Column
+from ..read.borrowed import AnyColumn
 from ..read.open_columns import OpenColumns
 from ..read.open_files import keep_to_limit
 from ..read.table import Accessor
@@ -250,7 +250,7 @@ class BatchReader:
         batch[key] = out
 
 
-def _count(column: Column, image: int) -> int:
+def _count(column: AnyColumn, image: int) -> int:
     commit, position = column.commit(image)
     return commit.counts[position]
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import StoreError
 from ..format.names import both_names, proposers_of, with_proposer, without_proposer
 from ..format.schema import TABLES
-from ..read.column import Column
+from ..read.borrowed import AnyColumn
 from ..read.forks import Lazy
 from ..read.open_columns import OpenColumns
 from ..read.options import listed, meant
@@ -62,6 +62,7 @@ def resolve(split: OpenColumns, name: str) -> Wanted:
                 f"the table {table} has no field {field!r}; {meant(field, names)}its fields are {', '.join(names)}"
             )
         return Wanted(column, field)
+    split.require_held(table or name)
     known = both_names(split.columns)
     tables = {column: TABLES.get(without_proposer(column), ()) for column in known}
     fields = [f"{column}.{field.name}" for column, schema in tables.items() for field in schema]
@@ -177,6 +178,7 @@ class Request:
             layouts = []
             for split in self.splits:
                 if name not in split.columns:
+                    split.require_held(name)
                     raise StoreError(
                         f"{split.name}: what was asked for needs the column {name}: open the split with it"
                     )
@@ -190,6 +192,6 @@ def companion(name: str) -> str:
     return (name if name.startswith("centered/") else without_proposer(name)).replace(_MASKS, _INSTANCES)
 
 
-def _rows(column: Column) -> int:
+def _rows(column: AnyColumn) -> int:
     assert column.meta.array is not None
     return column.meta.array.row_shape[0]

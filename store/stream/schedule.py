@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FailedImageError, IncompleteColumnError, StoreError
-from ..format.column import Commit
-from ..format.schema import ABSENT, OK, REMOVED
-from ..read.column import Column
+from ..errors import FailedImageError, StoreError
 from ..read.open_columns import OpenColumns
 from ..read.options import flag, whole
 from .batches import Samples
@@ -244,11 +241,11 @@ def sample_set(split: OpenColumns, columns: Sequence[str], per_target: bool, fai
     bad: dict[int, str] = {}
     absent: dict[int, str] = {}
     for name in names:
-        ok, reasons, without = _status(split.column(name), len(split))
-        good &= ok
-        for image, reason in reasons.items():
+        found = split.column(name).status(len(split))
+        good &= found.ok
+        for image, reason in found.failed.items():
             bad.setdefault(image, f"{name}: {reason}")
-        absent |= without
+        absent |= found.absent
     left_out = tuple(sorted(absent.items()))
     if bad and failed == "raise":
         image, reason = next(iter(bad.items()))
@@ -259,34 +256,9 @@ def sample_set(split: OpenColumns, columns: Sequence[str], per_target: bool, fai
     images = np.flatnonzero(good)
     if not per_target:
         return SampleSet(images, np.full(len(images), -1, np.int64), tuple(sorted(bad.items())), left_out)
-    targets = split.column("targets")
-    of_shards = [np.array(_required(targets, shard).counts, np.int64) for shard in range(targets.meta.shards)]
-    counts = np.concatenate([np.empty(0, np.int64), *of_shards])[images]
+    counts = split.column("targets").counts()[images]
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return SampleSet(np.repeat(images, counts), number, tuple(sorted(bad.items())), left_out)
-
-
-def _status(column: Column, images: int) -> tuple[npt.NDArray[np.bool_], dict[int, str], dict[int, str]]:
-    """Which images are ok in a column, bool [images], why others failed, and why there is nothing for the absent ones."""
-    ok, reasons, absent = np.zeros(images, bool), dict[int, str](), dict[int, str]()
-    for shard in range(column.meta.shards):
-        commit, first = _required(column, shard), shard * column.meta.shard_images
-        all_ok = commit.status.count(OK) == len(commit.status)  # most are, and an array of strings takes long to make
-        ok[first : first + len(commit.status)] = all_ok or np.array(commit.status) == OK
-        for position, reason in commit.errors.items():
-            status = commit.status[int(position)]
-            if status != REMOVED:
-                (absent if status == ABSENT else reasons)[first + int(position)] = reason
-    return ok, reasons, absent
-
-
-def _required(column: Column, shard: int) -> Commit:
-    commit = column.commits[shard]
-    if commit is None:
-        raise IncompleteColumnError(
-            f"{column.place}: shard {shard} is not there: only finished columns can be streamed"
-        )
-    return commit
 
 
 def splitmix64(values: U64) -> U64:
