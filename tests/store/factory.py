@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,7 @@ def write_images(
                 "path": sources[i][1],
                 "height_px": 4,
                 "width_px": 6,
-                "sha256": "0" * 64,
+                "sha256": hashlib.sha256(sources[i][1].encode()).hexdigest(),
                 "status": status[i - span.start],
                 "error": failed.get(i),
             }
@@ -107,8 +109,9 @@ def write_table(
     upstream: dict[str, list[Commit]],
     shard_images: int = 4,
     failed: dict[int, str] | None = None,
+    more: Sequence[tuple[int, str, Commit]] = (),
 ) -> list[Commit]:
-    """A table with ``rows[image]`` (one row an image, or one a target)."""
+    """A table with ``rows[image]`` (one row an image, or one a target); ``more``: shard, name and commit of other upstream."""
     failed, name = failed or {}, parts_of(place)[1]
     folder, identity = column_dir(store, place), {"stage": name}
     meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images))
@@ -122,6 +125,7 @@ def write_table(
             {image - span.start: failed[image] for image in span if image in failed},
         )
         above = {column: made[shard].content for column, made in upstream.items()}
+        above |= {name: commit.content for of, name, commit in more if of == shard}
         commits.append(write_shard(folder, meta, place, shard, data, above, TABLES[without_proposer(name)], {}))
     return commits
 
@@ -134,8 +138,8 @@ def write_vectors(
     shard_images: int = 4,
     layout: ArrayLayout = LAYOUT,
 ) -> list[Commit]:
-    folder, identity = column_dir(store, place), {"stage": "embed", "place": place}
     name = parts_of(place)[1]
+    folder, identity = column_dir(store, place), {"stage": "embed", "column": name}
     meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images, layout))
     commits = []
     for shard in range(meta.shards):
