@@ -11,6 +11,7 @@ from ..errors import DamagedStoreError, StoreError
 from ..format.column import ColumnMeta, Commit, load_column
 from ..format.layout import COLUMN_JSON, SUMMARY_JSON, UNUSED, ZARR_JSON, column_dir, holds_shards, log_file
 from ..format.lineage import Lineage, own_meta
+from ..format.links import link_arrays
 from ..format.shard import is_whole, left_beyond, read_commit, shard_path
 from ..format.summary import parse_summary
 from ..storage.files import TEMPORARY, is_being_written, may_be_starting
@@ -131,6 +132,8 @@ def _judge_shard(
     try:
         commit = read_commit(folder, shard, meta)
         trouble = None if commit is None else _trouble(place, folder, commit, report.deep)
+        if commit is not None and meta.holder is not None and commit.fingerprint == meta.fingerprint:
+            link_arrays(commit)
     except FileNotFoundError:  # gone since it was looked at
         commit, trouble = None, None
     except StoreError as error:
