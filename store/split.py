@@ -14,7 +14,7 @@ from .internals import collection_paused
 from .read.array import CHECKS
 from .read.borrowed import AnyColumn
 from .read.forks import Lazy
-from .read.holder import Holder, Opener, lacking
+from .read.holder import Holder, NotThere, Opener, lacking
 from .read.open_columns import OpenColumns
 from .read.options import flag, index_of, listed, meant, whole
 from .read.record import Record, Records
@@ -150,14 +150,20 @@ def open_split(
     names = find_columns(store, dataset, split)
     if "images" not in names:
         raise missing_split(store, dataset, split)
-    if columns is None:
-        _require_no_links(store, dataset, split)
     tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
     opener = Opener(Lineage(store, summaries=True), allow_incomplete, check, tables, coherence)
+
+    def unused(name: str) -> bool:
+        return is_unused(opener.lineage, place_of(dataset, name, split))
+
     asked = ["images", *([] if columns is None else listed(columns))]
     holder = None
     if columns is None or proposer is not None or not set(asked) <= set(names):
         holder = _holder(opener, place_of(dataset, "images", split))
+    if holder is not None:  # a leftover of its own, as of the time when it held images, hides nothing of the holder's
+        names = [name for name in names if not (is_of_pictures(name) and unused(name))]
+    if columns is None:
+        _require_no_links(store, [(dataset, split), *([] if holder is None else holder.places)])
     held = set() if holder is None else set(holder.names).difference(names)
     known, why_not = [*names, *sorted(held)], None if holder is None else holder.why_not
     if proposer is not None:
@@ -166,18 +172,10 @@ def open_split(
     found = (find_name(name, known, proposer) or full for name, full in zip(asked, whole_names, strict=True))
     wanted = list(dict.fromkeys(found))
     if columns is None:
-        if holder is not None:
-            for name in holder.splits:
-                _require_no_links(store, holder.name, name)
-        for name in known:
-            of_other = proposer is not None and proposer_of(name) not in (None, proposer)
-            if of_other or name == "images":
-                continue
-            if name in held and holder is not None:
-                left = not allow_incomplete and holder.is_unused(name)
-            else:
-                left = not allow_incomplete and is_unused(opener.lineage, place_of(dataset, name, split))
-            wanted += [] if left else [name]
+        mine = [name for name in known if proposer is None or proposer_of(name) in (None, proposer)]
+        if not allow_incomplete:
+            mine = [name for name in mine if not (holder.is_unused(name) if holder and name in held else unused(name))]
+        wanted = list(dict.fromkeys([*wanted, *mine]))
     if unknown := sorted(set(wanted) - set(known)):
         if why_not is not None and is_of_pictures(unknown[0]):
             raise lacking(f"{dataset}/{split}", unknown[0], why_not)
@@ -208,15 +206,16 @@ def _holder(opener: Opener, images: str) -> Holder | None:
     return None if meta is None or meta.holder is None else Holder(opener, opener.open(images))
 
 
-def _require_no_links(store: Path, dataset: str, split: str) -> None:
-    if links := find_links(store, dataset, split):
-        raise StoreError(
-            f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left out; "
-            "put the folder itself there, or name the columns to open with columns=[...]"
-        )
+def _require_no_links(store: Path, splits: Sequence[tuple[str, str]]) -> None:
+    for dataset, split in splits:
+        if links := find_links(store, dataset, split):
+            raise StoreError(
+                f"{links[0]}: found a link, expected a folder: links in a store are not followed, so its columns would be left "
+                "out; put the folder itself there, or name the columns to open with columns=[...]"
+            )
 
 
-def _check_proposer(name: str, known: Sequence[str], dataset: str, split: str, why_not: str | None) -> None:
+def _check_proposer(name: str, known: Sequence[str], dataset: str, split: str, why_not: NotThere | None) -> None:
     if name not in known:
         if why_not is not None:
             raise lacking(f"{dataset}/{split}", with_proposer("masks", name), why_not)

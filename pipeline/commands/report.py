@@ -222,7 +222,8 @@ def _cases(
 
 def _pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -> NDArray[np.uint8]:
     (row,) = opened[image_index].rows("images")
-    return photograph(settings.root(dataset), row, settings.data[dataset].max_pixels)
+    holder = settings.data[dataset].images
+    return photograph(settings.root(holder), row, settings.data[holder].max_pixels)
 
 
 def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:

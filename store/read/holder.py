@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import DamagedStoreError, IncompleteColumnError, StoreError
 from ..format.layout import column_dir, find_columns, parts_of, place_of
@@ -35,6 +36,13 @@ class Opener:
         )
 
 
+class NotThere(NamedTuple):
+    """Why a borrower can read nothing of its holder, and the place that it is about."""
+
+    what: str
+    place: str
+
+
 class Holder:
     """The data set that holds the images of a split, seen from that split.
 
@@ -42,6 +50,7 @@ class Holder:
         images: the split's own column ``images``, which names the holder.
 
     ``why_not`` says why nothing can be borrowed: the holder, or one of its splits, is not in the store. Else it is None.
+    ``places`` are the holder's splits that have any of the images, as (data set, split).
 
     Raises:
         StoreError: the holder is itself a borrower.
@@ -53,6 +62,7 @@ class Holder:
         dataset, _, split = parts_of(images.place)
         self.borrowing = Borrowing.of(f"{dataset}/{split}", images)
         self.name, self.splits = self.borrowing.holder, self.borrowing.splits
+        self.places = [(self.name, split) for split in self.splits]
         self.why_not = self._find()
         if self.why_not is None:
             self._prove()
@@ -131,11 +141,11 @@ class Holder:
                     raise error
                 warnings.warn(str(error), stacklevel=2)
 
-    def _find(self) -> str | None:
+    def _find(self) -> NotThere | None:
         """Why the holder cannot be looked at; None where it can."""
         look = self.opener.lineage
         if not self.splits:
-            return f"none of its images is in {self.name}"
+            return NotThere(f"none of its images is in {self.name}", self.borrowing.images.place)
         for split in self.splits:
             place = place_of(self.name, "images", split)
             meta = look.meta(place)
@@ -143,7 +153,8 @@ class Holder:
                 error = no_column(look.store, place)
                 if isinstance(error, DamagedStoreError):
                     raise error
-                return f"its images are those of {self.name}, which is not in this store: found no {place}"
+                what = f"its images are those of {self.name}, which is not in this store: found no {place}"
+                return NotThere(what, place)
             if meta.holder is not None:
                 raise StoreError(
                     f"{self.borrowing.name}: its images are those of {self.name}, which has images of {meta.holder}: "
@@ -170,16 +181,16 @@ class Holder:
             self.borrowing.compare_with(parts)
 
 
-def lacking(split: str, column: str, why: str) -> StoreError:
+def lacking(split: str, column: str, why: NotThere) -> StoreError:
     """The error for a column of pictures that a borrower has from nobody."""
-    return StoreError(f"{split}: no column {column}: {why}", place=split, reason="its holder is not there")
+    return StoreError(f"{split}: no column {column}: {why.what}", place=why.place, reason="its holder is not there")
 
 
 def open_place(store: Path, place: str) -> AnyColumn:
     """Open one column by its place, of a split that borrows it as well. Raises as :func:`store.open_split`."""
     opener = Opener(Lineage(store, summaries=True))
     dataset, column, split = ("means", "", "") if place.startswith("means/") else parts_of(place)
-    if column and is_of_pictures(column) and opener.lineage.meta(place) is None:
+    if column and is_of_pictures(column) and is_unused(opener.lineage, place):
         images = opener.lineage.meta(place_of(dataset, "images", split))
         if images is not None and images.holder is not None:
             return Holder(opener, opener.open(place_of(dataset, "images", split))).open(column)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..format.names import both_names, find_name, is_of_pictures, proposers_of
 from .borrowed import AnyColumn
 from .forks import Lazy
-from .holder import lacking
+from .holder import NotThere, lacking
 from .options import meant
 from .pictures import Pictures
 from .table import TableCache
@@ -24,7 +24,7 @@ class OpenColumns:
         images_root: Path | None,
         tables: TableCache,
         proposer: str | None = None,
-        why_not_borrowed: str | None = None,
+        why_not_borrowed: NotThere | None = None,
     ) -> None:
         self.dataset, self.split = dataset, split
         self.columns = columns

@@ -58,9 +58,9 @@ def write_images(
     shard_images: int = 4,
     split: str = "val",
     failed: dict[int, str] | None = None,
-    files: str = "",
+    salt: str = "",
 ) -> list[Commit]:
-    """``d/<split>/images`` of this many files; the digest of each is that of ``files`` and its path."""
+    """``d/<split>/images`` of this many files; the digest of each is that of ``salt`` and its path."""
     failed = failed or {}
     sources = tuple((f"image{i}", f"{split}/image{i}.jpg") for i in range(count))
     identity = {"stage": "index"}
@@ -79,7 +79,7 @@ def write_images(
                 "path": sources[i][1],
                 "height_px": 4,
                 "width_px": 6,
-                "sha256": hashlib.sha256(f"{files}{sources[i][1]}".encode()).hexdigest(),
+                "sha256": hashlib.sha256(f"{salt}{sources[i][1]}".encode()).hexdigest(),
                 "status": status[i - span.start],
                 "error": failed.get(i),
             }

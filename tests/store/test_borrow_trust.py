@@ -66,8 +66,9 @@ def test_without_the_holder_its_own_columns_open_and_others_name_it(lent: Lent, 
         lambda: opened(store, proposer="other"),
         lambda: open_place(store, f"words/{X}/test"),
     ):
-        with pytest.raises(StoreError, match=said):
+        with pytest.raises(StoreError, match=said) as caught:
             reads()
+        assert caught.value.place in ("d/images/val", "d/images/train"), "what has to be there"
     with pytest.raises(KeyError, match="no column 'nothing'"):
         split.column("nothing")
     assert verify(store, ["words"], deep=True).problems == []
@@ -166,6 +167,19 @@ def test_leftovers_of_the_holder_are_left_out(store: Path) -> None:
         opened(store, columns=["mask_embeddings/old"])
 
 
+def test_a_leftover_of_its_own_hides_nothing_of_the_holders(lent: Lent, store: Path) -> None:
+    """It held images once, of which masks were begun, and vectors are left that the parameters do not name any longer."""
+    for column in ("masks/sam", X):
+        folder = Path(shutil.copytree(store / f"d/{column}/val", store / f"words/{column}/test"))
+    shutil.rmtree(folder / "c")
+    (store / "words/masks/sam/test/unused").touch()
+    split = opened(store)
+    assert list(split.columns) == [*OWN, *HELD]
+    np.testing.assert_array_equal(split[1][X], lent.embeddings(1))
+    assert len(opened(store, columns=["masks"])[1].masks) == len(lent.masks(1))
+    assert isinstance(open_place(store, f"words/{X}/test"), Borrowed)
+
+
 def test_a_link_in_the_holder_is_an_error(store: Path, tmp_path: Path) -> None:
     shutil.move(store / f"d/{X}/val", tmp_path / "elsewhere")
     (store / f"d/{X}/val").symlink_to(tmp_path / "elsewhere")
@@ -208,7 +222,7 @@ def test_a_holder_is_no_borrower(store: Path) -> None:
 def numbered_again(store: Path) -> None:
     """The holder's ``train`` indexed again, from other files in the places of those that were borrowed."""
     shutil.rmtree(store / "d/images/train")
-    write_images(store, 9, split="train", files="new")
+    write_images(store, 9, split="train", salt="new")
     finish_column(column_dir(store, "d/images/train"), "d/images/train")
 
 
