@@ -185,6 +185,15 @@ def test_candidates_are_masks_of_the_holder_and_instances_of_its_own(
     assert dropped > 2
 
 
+def test_candidates_of_fields_alone(lent: Lent, split: Split) -> None:
+    view = Candidates(top_k=3, with_gt=True)
+    for batch in split.stream(["masks.area", "masks.segmentation"], 4, failed="skip", candidates=view):
+        for slot, image in enumerate(batch["image_index"].tolist()):
+            painted = [*lent.masks(image)[:3], *lent.instances[image]]
+            assert list(batch["masks.area"][slot]) == [mask.sum() for mask in painted]
+            assert batch["masks.segmentation"][slot] == [rle.encode(mask) for mask in painted]
+
+
 def test_a_holder_and_its_borrower_are_mixed(lent: Lent, split: Split) -> None:
     splits = {"val": open_split(lent.store, "d", "val"), "test": split}
     names = [X, "targets.texts"]
