@@ -183,6 +183,11 @@ class Borrowed:
         number, which = divmod(shard, len(self.columns))
         return self.columns[which].table(number)
 
+    def table_rows(self, image_index: int) -> list[dict[str, Any]]:
+        """As :meth:`Column.table_rows`. Raises as :meth:`rows`."""
+        which, index = self._there(image_index)
+        return self.columns[which].table_rows(index)
+
     def field(self, shard: int, name: str, fields: tuple[str, ...] | None = None) -> Accessor:
         """As :meth:`Column.field`, of a shard that :meth:`rows` named."""
         number, which = divmod(shard, len(self.columns))
