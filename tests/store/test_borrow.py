@@ -251,3 +251,20 @@ def test_status_counts_and_contents_of_a_whole_column(lent: Lent, split: Split) 
     assert open_place(lent.store, f"d/{X}/val").contents() == open_column(lent.store, f"d/{X}/val").contents()
     assert open_place(lent.store, "means/m/sam/x").contents() == open_column(lent.store, "means/m/sam/x").contents()
     assert all(status.ok[image] == (split[image].status == OK) for image in range(10))
+
+
+def test_a_cache_that_no_table_fits_in_gives_the_same(lent: Lent, split: Split) -> None:
+    small = open_split(lent.store, "words", "test", table_cache_bytes=1)
+    for own, other in zip(small, split, strict=True):
+        assert own.status == other.status
+        if own.status == OK:
+            assert decoded(own.masks) == decoded(other.masks)
+            assert own.rows("masks") == other.rows("masks")
+    columns = ["masks.segmentation", "match/targets.iou", "targets.texts", X]
+    streams = [
+        each.stream(columns, 3, level="target", shuffle=True, failed="skip", threads=0) for each in (small, split)
+    ]
+    for batch, want in zip(*streams, strict=True):
+        assert batch["masks.segmentation"] == want["masks.segmentation"]
+        assert batch["targets.texts"] == want["targets.texts"]
+        np.testing.assert_array_equal(batch[X], want[X])
