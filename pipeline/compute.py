@@ -191,10 +191,10 @@ def compute_stage(
     lost = [p for p in plans if not p.begun and p.spec.name not in wanted and p.meta.shards > len(p.todo)]
     for plan in lost:
         begin_column(plan.folder, plan.meta, plan.found)
-    for plan in plans:
-        finish_column(plan.folder, plan.place)
     if todo or lost:
         look.renew()
+    for plan in plans:
+        finish_column(plan.folder, plan.place, look.records)
     _make_outputs(settings, stage, split.dataset)
     mark_unused(settings, split)
     return tally(look, stage, split, every, reach, todo)

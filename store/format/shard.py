@@ -18,7 +18,7 @@ from typing import Any
 import google_crc32c
 
 from ..errors import ChangedError, DamagedStoreError, StoreError
-from ..storage.files import canonical_json
+from ..storage.files import TEMPORARY, canonical_json
 from ..storage.listing import entries, files_below, is_folder, is_plain_file
 from ..storage.mounts import storage_of
 from ..storage.objects import read_object, read_range, replace_object
@@ -251,7 +251,9 @@ def committed_shards(folder: Path) -> list[int]:
     """
     tables = [Path(entry.name) for entry in entries(folder)]
     found = [name.stem for name in tables if name.suffix == ".parquet"]
-    found += [entry.name for entry in entries(folder / "c") if files_below(folder / "c" / entry.name)]
+    for entry in entries(folder / "c"):
+        if any(not path.name.startswith(TEMPORARY) for path in files_below(folder / "c" / entry.name)):
+            found.append(entry.name)
     return sorted(int(name) for name in found if _is_number(name))
 
 

@@ -92,13 +92,14 @@ def write_summary(folder: Path, meta: ColumnMeta, commits: Sequence[Commit]) -> 
         "shards": records,
     }
     data = sealed(value)
-    if not _is_now(path, data):
-        with storage.stage(path, [data]) as staged:
-            try:
-                storage.delete(path)
-                storage.put(staged, path, None, durable=False)
-            except RefusedError:  # another writer finished the column just now
-                return False
+    if _is_now(path, data):
+        return True  # whoever replaces a shard removes it first
+    with storage.stage(path, [data]) as staged:
+        try:
+            storage.delete(path)
+            storage.put(staged, path, None, durable=False)
+        except RefusedError:  # another writer finished the column just now
+            return False
     # A shard that was replaced since its commit was read was replaced by somebody who found no summary to remove.
     for commit in commits:
         try:

@@ -295,9 +295,12 @@ def _require_same_inputs(folder: Path, ours: Commit) -> None:
             )
 
 
-def finish_column(folder: Path, place: str) -> bool:
-    """Write the summary of a column that is finished, so that opening it takes two reads; whether it is there now."""
-    look = Lineage(folder.parents[place.count("/")])
+def finish_column(folder: Path, place: str, look: Lineage | None = None) -> bool:
+    """Write the summary of a column that is finished, so that opening it takes two reads; whether it is there now.
+
+    ``look``: what was seen of the store, where nothing was written since; default: every record is read again.
+    """
+    look = look or Lineage(folder.parents[place.count("/")])
     try:
         meta = look.meta(place)
         if meta is None or any(look.why_not_readable(place, shard) for shard in range(meta.shards)):
