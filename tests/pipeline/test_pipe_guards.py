@@ -250,7 +250,7 @@ def test_set_params_and_debug_may_follow_the_verb(
         seen.append((path, tuple(overrides)))
         return real(path, overrides, options)
 
-    monkeypatch.setattr("pipeline.config.load_settings", spy)
+    monkeypatch.setattr("pipeline.params_file.load_settings", spy)
     words = verb.format(out=tmp_path / "out").split()
     extra = ("--set", "run.workers=3", "--set=run.threads=1")
     after = cli(*words, "--params", str(finished.params), *extra)
