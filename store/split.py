@@ -177,12 +177,17 @@ def open_split(
             mine = [name for name in mine if not (holder.is_unused(name) if holder and name in held else unused(name))]
         wanted = list(dict.fromkeys([*wanted, *mine]))
     if unknown := sorted(set(wanted) - set(known)):
-        if why_not is not None and is_of_pictures(unknown[0]):
-            raise lacking(f"{dataset}/{split}", unknown[0], why_not)
+        place, of = place_of(dataset, unknown[0], split), ""
+        if holder is not None and is_of_pictures(unknown[0]):
+            if holder.why_not is not None:
+                raise lacking(f"{dataset}/{split}", unknown[0], holder.why_not)
+            place, of = (
+                place_of(holder.name, unknown[0], holder.splits[0]),
+                f", nor has {holder.name} that holds its images",
+            )
         hints = "".join(meant(name, both_names(known)) for name in unknown)
-        place = place_of(dataset, unknown[0], split)
         raise StoreError(
-            f"{dataset}/{split}: no column {', '.join(unknown)}; {hints}found {', '.join(known)}", place=place
+            f"{dataset}/{split}: no column {', '.join(unknown)}{of}; {hints}found {', '.join(known)}", place=place
         )
     opened: dict[str, AnyColumn] = {} if holder is None else {"images": holder.borrowing.images}
     for name in (name for name in wanted if name not in opened):

@@ -122,9 +122,8 @@ class Column:
         """What became of each of ``images`` images in this column; False, without a reason, in other shards than ``shards``."""
         found = Status(np.zeros(images, bool))
         for commit, first in self._records(shards):
-            all_ok = commit.status.count(OK) == len(
-                commit.status
-            )  # most are, and an array of strings takes long to make
+            # Most are ok, and an array of strings takes long to make.
+            all_ok = commit.status.count(OK) == len(commit.status)
             found.ok[first : first + len(commit.status)] = all_ok or np.array(commit.status) == OK
             for position, reason in commit.errors.items():
                 found.note(first + int(position), commit.status[int(position)], reason)

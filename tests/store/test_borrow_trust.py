@@ -90,6 +90,17 @@ def test_a_column_that_some_splits_of_the_holder_lack_is_missing(store: Path, co
     assert set(opened(store, columns=others).columns) == {"images", *others}
 
 
+def test_a_column_that_no_split_of_the_holder_has_is_missing_at_the_holder(store: Path) -> None:
+    for split in ("val", "train"):
+        shutil.rmtree(store / f"d/masks/sam/{split}")
+    assert list(opened(store).columns) == [*OWN, CENTERED, X]
+    with pytest.raises(
+        StoreError, match="words/test: no column masks/sam, nor has d that holds its images; "
+    ) as caught:
+        opened(store, columns=["masks/sam"])
+    assert caught.value.place == "d/masks/sam/val"
+
+
 def test_what_was_computed_in_part_can_be_read_in_part(lent: Lent, store: Path) -> None:
     shutil.rmtree(store / f"d/{X}/train")
     (store / f"d/{X}/val/c/2/0/0").unlink()
