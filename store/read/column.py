@@ -232,10 +232,11 @@ def open_column(
     meta = lineage.meta(place)
     if meta is None:
         raise no_column(store, place)
-    if not allow_incomplete:
+    readable = [*range(meta.shards)] if shards is None else [shard for shard in shards if shard < meta.shards]
+    if allow_incomplete:
+        readable = [shard for shard in readable if lineage.why_not_readable(place, shard) is None]
+    else:
         require_readable(lineage, place, shards)
-    wanted = range(meta.shards) if shards is None else [shard for shard in shards if shard < meta.shards]
-    readable = [shard for shard in wanted if lineage.why_not_readable(place, shard) is None]
     if coherence == "error" and allow_incomplete:
         readable = [shard for shard in readable if not lineage.why_not_coherent(place, shard)]
     elif (error := incoherence(lineage, place, shards)) is not None:
