@@ -83,7 +83,9 @@ def recall_section(split: Split, embedded: int, place: str, files: dict[str, byt
 
 
 def similarity_section(settings: Settings, split: SplitRef, missing: list[Missing]) -> Iterator[Section]:
-    """The heat maps that ``normalize`` drew; what is not there is added to ``missing``."""
+    """The heat maps that ``normalize`` drew; what is not there is added to ``missing``. Of borrowed masks it draws none."""
+    if settings.holder(split.dataset) is not None:
+        return
     folder = report_folder(settings, split.dataset)
     figures = folder / "normalize.json"
     known = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}

@@ -298,3 +298,12 @@ def test_parts_of_a_borrower_share_out_its_shards(changed: Any) -> None:
             done = changed.run(*verb.split(), *(["--part", part] if part else []))
             assert done.code == 0, done.err
     assert changed.content() == want
+
+
+def test_the_report_of_a_borrower_asks_for_nothing_that_is_the_holders(borrowed: Any) -> None:
+    """Its masks are read at the holder; their similarity is drawn there alone."""
+    done = borrowed.run("report", "--data", "words")
+    assert done.code == 0, done.err
+    assert "not drawn" not in done.out
+    page = (borrowed.folder / "report/words/test.html").read_text(encoding="utf-8")
+    assert "proposals of sam" in page
