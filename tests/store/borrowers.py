@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from factory import Known, full_store, vectors, write_array, write_table, write_vectors
 
-from store import open_split, rle
+from store import Split, open_split, rle
 from store.format.column import ArrayLayout, ColumnMeta, Commit, fingerprint
 from store.format.layout import column_dir, find_columns, place_of
 from store.format.links import Link, links_extra
@@ -204,3 +204,8 @@ def lend(store: Path, holder: dict[str, Known], links: Sequence[Link | None] = L
 
 def copy_of(store: Path, to: Path, *ignored: str) -> Path:
     return Path(shutil.copytree(store, to, ignore=shutil.ignore_patterns(*ignored)))
+
+
+def opened(store: Path, **how: Any) -> Split:
+    """The borrower."""
+    return open_split(store, "words", "test", **how)
