@@ -271,12 +271,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (data / "broken.jpg").write_bytes(b"no picture")
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values |= {"store": str(folder / "store"), "shard_images": 2}
-    values["data"]["demo"] |= {"root": str(folder / "data"), "splits": ["val"]}
+    values["data"] = {"demo": values["data"]["demo"] | {"root": str(folder / "data"), "splits": ["val"]}}
     masks = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
     values["proposers"] = {"demo_sam": {"model": "demo_sam", **masks}}
     values["embed"] |= {"mask_encoders": ["demo_alphaclip"], "image_encoders": ["demo_clip"], "max_masks": 16}
-    values["means"]["demo"]["train"] = ["val"]
-    values["train"]["train"] = ["val"]
+    values["means"]["demo"]["train"] = ["demo/val"]
+    values["train"]["train"] = ["demo/val"]
     values["run"] |= {"device": "cpu", "threads": 1, "report_dir": str(folder / "report"), "max_failures": 9}
     values["run"] |= {"cache_dir": str(folder / "cache")}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))

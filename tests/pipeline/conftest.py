@@ -79,7 +79,7 @@ class Project:
         values |= {"store": str(self.store), "data": {name: {"format": "reasonseg", **data}}, "shard_images": 2}
         values["runs"] = {}
         values["proposers"] = {"sam": {"model": "demo_sam", **ANY_MASK}}
-        values["train"]["proposer"] = "sam"
+        values["train"] |= {"proposer": "sam", "train": ["train"]}
         values["embed"] |= {"mask_encoders": ["demo_alphaclip", "demo_sam"], "image_encoders": ["demo_clip"]}
         values["embed"] |= {"sam_features": ["demo_sam"], "max_masks": 16, "max_instances": 16}
         values |= {"means": {"tiny": {"train": ["train"]}}, "report": {"similarity_vectors": 8}}

@@ -15,12 +15,12 @@ from stages.train.run_digest import identity, run_digest
 from store.storage.files import digest
 
 COLUMNS = {
-    "params.yaml": "34d7c4dea85e39f348e5bd96a62f3eda336529dba759b9db5f931fef63b77a1b",
-    "params/elisa.yaml": "d5a42720f1684e371d30d791b38d1dd745a0f138d0fce4dfd42a5027a67a5c4a",
-    "params/lisa.yaml": "97ea614518af61e0afc902a8a7f65680e13b01165784be60d8b7623eaa002e5b",
-    "params/llmseg.yaml": "f3f121cb1454f1a17226202e9de516f5e8f20d6d12c7e10b742422597c11e5aa",
-    "params/reasonseg.yaml": "d3901c871fc1da82e1457c6c56f649668d65c989a25772050aedd17f78ee06f6",
-    "minimal": "5a02628a54e7ad193cc9991f82fa8a9fde9b4b2b9c389c356e7a8c8357154a85",
+    "params.yaml": "f112fc3f699d03684e157a15159db1b6838ec39f7fc5aaf6ee59540ae8475d5c",
+    "params/elisa.yaml": "2573d747466ece932b0b46ab22882e6c77af29e08bc04bb7b929054274dce721",
+    "params/lisa.yaml": "9bb5c831d9ad1954fef144031edd7879baaac39174e046975bc9cfa49f51cb3f",
+    "params/llmseg.yaml": "2220f15f279e04aa3f92eccd61a731c7ae33320010f189eca19fa1353bee8e54",
+    "params/reasonseg.yaml": "9c12136ebaed70d96ba59ad2661e224ef127362197ef823025fda164f7582ddc",
+    "minimal": "a09316fc498d22672fc8f05cbf147d5f0aed716fa1ef892390d667854baf5b22",
 }
 """Params file -> digest of the fingerprints of its columns."""
 RUNS = {
@@ -65,8 +65,11 @@ def test_the_identities_of_columns_stay(name: str, minimal: Path, monkeypatch: p
     """If this fails, a default changed, or a VERSION was raised: only the second may be written into the table."""
     monkeypatch.setattr(Settings, "weights_lock", property(lambda self: minimal.with_name("none")))  # as in a new clone
     settings = load_settings(path_of(name, minimal))
-    (dataset,) = settings.data
-    found = {column: wanted_fingerprint(settings, dataset, column, lenient=True) for column in specs(settings, dataset)}
+    found = {
+        f"{dataset}/{column}": wanted_fingerprint(settings, dataset, column, lenient=True)
+        for dataset in settings.data
+        for column in specs(settings, dataset)
+    }
     assert digest(found) == COLUMNS[name]
 
 
