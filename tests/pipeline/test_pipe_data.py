@@ -148,10 +148,10 @@ def test_an_image_that_is_not_there_at_the_beginning_is_an_input_error(alone: An
 def test_what_vanishes_during_the_run_is_to_be_run_again(
     alone: Any, monkeypatch: pytest.MonkeyPatch, what: str, prefetch: int
 ) -> None:
-    import pipeline.shard
+    import pipeline.inputs
 
     alone.build("index --split val")
-    real, images = pipeline.shard.source_sha256, alone.data / "val"
+    real, images = pipeline.inputs.source_sha256, alone.data / "val"
     away = alone.folder / "away"
 
     def vanish(root: Path, path: str, digests: Any) -> str:
@@ -165,7 +165,7 @@ def test_what_vanishes_during_the_run_is_to_be_run_again(
                 (images / "hen.jpg").write_bytes(b"no picture")
         return found or real(root, path, digests)
 
-    monkeypatch.setattr(pipeline.shard, "source_sha256", vanish)
+    monkeypatch.setattr(pipeline.inputs, "source_sha256", vanish)
     done = alone.run("extract", "--split", "val", "--stage", "masks", before=("--set", f"run.prefetch={prefetch}"))
     assert done.code == 75, done.err
     assert "val/hen.jpg" in done.err
