@@ -3,6 +3,7 @@
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
+# make check-readers   zarr-python, zarrs, tensorstore and pyarrow on a store, in an environment of their own (Python 3.12)
 # make bench-read    reading beside other loaders, in an environment of their own (Python 3.12); bench-write: adding a column
 # make bench-extract    everything mode and embeddings beside the code they replace
 # make bench-scale    what index, info, verify and a dry run take on 100 000 images, and how fast two cores index
@@ -17,7 +18,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all test check soak bench-read bench-write bench-extract bench-train bench-scale lock bench-lock clean
+.PHONY: setup repro repro-all test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -57,6 +58,16 @@ bench-read: $(BENCH)
 bench-write: $(BENCH)
 	.venv-bench/bin/python -m tests.benchmarks.write $(BENCH_OPTIONS)
 
+READERS := .venv-readers/installed
+
+check-readers: $(READERS)
+	.venv-readers/bin/python -m tests.readers.check $(READERS_OPTIONS)
+
+$(READERS): tests/readers/requirements.lock $(INSTALLED)
+	found="$$(python -m tests.benchmarks.interpreter $(BENCH_PYTHON))" && uv venv --quiet --allow-existing --no-python-downloads --python "$$found" .venv-readers
+	uv pip sync --system-certs --python .venv-readers/bin/python --require-hashes --compile-bytecode tests/readers/requirements.lock
+	@touch $(READERS)
+
 $(BENCH): tests/benchmarks/requirements.lock $(INSTALLED)
 	found="$$(python -m tests.benchmarks.interpreter $(BENCH_PYTHON))" && uv venv --quiet --allow-existing --no-python-downloads --python "$$found" .venv-bench
 	uv pip sync --system-certs --python .venv-bench/bin/python --require-hashes --compile-bytecode tests/benchmarks/requirements.lock
@@ -77,6 +88,7 @@ bench-scale: $(INSTALLED)
 
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
+	uv pip compile --system-certs -q tests/readers/requirements.in -c tests/benchmarks/requirements.lock --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/readers/requirements.lock
 
 clean: $(INSTALLED)  # the demo's data alone: real data took days of GPU time; what a person put into data/demo is kept
 	python -m demo.data.files data/demo
