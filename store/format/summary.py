@@ -64,10 +64,13 @@ def distrust_summary(folder: Path) -> None:
         _distrusted.add((path, state.token))
 
 
-def remove_summary(folder: Path) -> None:
-    """Remove the summary of a column, if there is one: a shard is about to change, or did."""
+def remove_summary(folder: Path, durable: bool = True) -> None:
+    """Remove the summary of a column, if there is one: a shard is about to change, or did.
+
+    ``durable``: a power loss does not bring it back. One of other parameters may come back, since it says nothing.
+    """
     path = folder / SUMMARY_JSON
-    storage_of(path).delete(path, durable=True)
+    storage_of(path).delete(path, durable=durable)
 
 
 def _is_now(path: Path, data: bytes) -> bool:

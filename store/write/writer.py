@@ -110,7 +110,7 @@ def begin_column(folder: Path, meta: ColumnMeta, instead_of: str | None = ANY) -
         storage.sweep(folder)
         beyond = left_beyond(folder, meta.shards)
         if beyond or current != meta:
-            remove_summary(folder)
+            remove_summary(folder, durable=False)
         for left in [*beyond, folder / UNUSED]:
             storage.delete(left)
     return meta

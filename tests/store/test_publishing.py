@@ -293,13 +293,13 @@ def test_two_writers_that_finish_the_column(existing: bool) -> None:
 
 def test_a_writer_that_leaves_the_summary_there_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """So these tests can fail."""
-    monkeypatch.setattr("store.write.writer.remove_summary", lambda folder: None)
+    monkeypatch.setattr("store.write.writer.remove_summary", lambda folder, durable=True: None)
     with pytest.raises(AssertionError, match=r"summary\.json is not that of its shards"):
         explore(base_storage(True), {"writer 1": publish}, checker(True))
 
 
 def test_a_writer_that_makes_room_first_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make_room(folder: Path) -> None:
+    def make_room(folder: Path, durable: bool = True) -> None:
         storage_of(folder).delete(folder / "c/0/0/0")
 
     monkeypatch.setattr("store.write.writer.remove_summary", make_room)
