@@ -48,7 +48,9 @@ def stopped(
 def without(project: Any, *columns: str) -> None:
     for place in columns:
         name, split = place.rsplit("/", 1)
-        for folder in {*project.store.glob(f"tiny/{name}/{split}"), *project.store.glob(f"tiny/{name}/**/{split}")}:
+        folders = {*project.store.glob(f"tiny/{name}/{split}"), *project.store.glob(f"tiny/{name}/**/{split}")}
+        assert folders, place
+        for folder in folders:
             shutil.rmtree(folder)
 
 
@@ -180,8 +182,7 @@ def test_two_whole_runs_at_the_same_time(tiny: Any, finished_once: Any) -> None:
 def test_killed_anywhere_in_extract(finished: Any, at: int) -> None:
     content = finished.content()
     names = ("masks", "sam_features", "mask_embeddings", "instance_embeddings", "image_features", "match")
-    folders = (path for name in names for path in (finished.store / "tiny" / name).rglob("train"))
-    without(finished, *(str(path) for path in sorted(folders)))
+    without(finished, *(f"{name}/train" for name in names))
     done = stopped(finished, at, "SIGKILL", "extract", "--split", "train")
     assert done.returncode == -signal.SIGKILL
     before = finished.times()
