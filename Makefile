@@ -64,7 +64,7 @@ check-readers: $(READERS)
 	.venv-readers/bin/python -m tests.readers.check $(READERS_OPTIONS)
 
 $(READERS): tests/readers/requirements.lock $(INSTALLED)
-	found="$$(python -m tests.benchmarks.interpreter $(BENCH_PYTHON))" && uv venv --quiet --allow-existing --no-python-downloads --python "$$found" .venv-readers
+	found="$$(python -m tests.benchmarks.interpreter $(BENCH_PYTHON) check-readers)" && uv venv --quiet --allow-existing --no-python-downloads --python "$$found" .venv-readers
 	uv pip sync --system-certs --python .venv-readers/bin/python --require-hashes --compile-bytecode tests/readers/requirements.lock
 	@touch $(READERS)
 

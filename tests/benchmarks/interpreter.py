@@ -17,11 +17,11 @@ OWN = "python -m tests.benchmarks.read --only memmap 'this store' Parquet safete
 """The loaders that the project's own environment has."""
 
 
-def find(name: str) -> str:
+def find(name: str, target: str = "bench-read") -> str:
     """Path of the interpreter ``name``, or of one of pyenv's of that version.
 
     Raises:
-        LookupError: none runs; says what was found and what to type.
+        LookupError: none runs; says what was found and what to type for the ``target`` of the Makefile.
     """
     tried = []
     for candidate in [name, *_of_pyenv(name)]:
@@ -30,10 +30,11 @@ def find(name: str) -> str:
             return path
         tried.append(f"  {candidate}: {reason}")
     lines = "\n".join(tried)
+    instead = f"\nor, for the loaders that this project's own Python has: source .venv/bin/activate && {OWN}"
     raise LookupError(
         f"found no Python {'.'.join(map(str, OLDEST))} or newer that runs:\n{lines}\n"
-        "install one, or name one: make bench-read BENCH_PYTHON=/path/to/python3.12\n"
-        f"or, for the loaders that this project's own Python has: source .venv/bin/activate && {OWN}"
+        f"install one, or name one: make {target} BENCH_PYTHON=/path/to/python3.12"
+        f"{instead if target.startswith('bench') else ''}"
     )
 
 
@@ -60,6 +61,6 @@ def _runs(candidate: str) -> tuple[str, str]:
 
 if __name__ == "__main__":
     try:
-        print(find(sys.argv[1]))
+        print(find(*sys.argv[1:]))
     except LookupError as error:
         sys.exit(str(error))

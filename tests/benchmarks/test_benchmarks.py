@@ -144,6 +144,8 @@ def test_a_shim_that_does_not_run_is_no_python(tmp_path: Path, monkeypatch: pyte
         interpreter.find("python3.12")
     assert "make bench-read BENCH_PYTHON=/path/to/python3.12" in str(caught.value)
     assert interpreter.OWN in str(caught.value)
+    with pytest.raises(LookupError, match=r"make check-readers BENCH_PYTHON=/path/to/python3.12$"):
+        interpreter.find("python3.12", "check-readers")
     names = interpreter.OWN.partition("--only ")[2].replace("'", "").replace("this store", "this").split()
     assert all(any(name in entry for entry in ENTRIES) for name in names)
 
