@@ -313,7 +313,7 @@ def evaluate(
     ] = "proposals",
     with_controls: Annotated[
         bool,
-        typer.Option("--controls", help="Beside it, the system on shuffled images and questions, and without either."),
+        typer.Option("--controls", help="Next to it, the system on shuffled images and questions, and without either."),
     ] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,

@@ -185,7 +185,7 @@ def compute_stage(
     require_needs(settings, wanted, executor)
     try:
         compare_with_stored(settings, stage, split, plans, todo, _started(plans, todo), executor)
-        _compute(settings, stage, split, plans, todo, executor, anew=retry_failed)
+        _compute(settings, stage, split, plans, todo, executor, again=retry_failed)
     except FileNotFoundError as error:  # at the beginning it was there
         raise VanishedError(f"{error.filename or error} went away during the run") from error
     lost = [p for p in plans if not p.begun and p.spec.name not in wanted and p.meta.shards > len(p.todo)]
@@ -278,7 +278,7 @@ def _compute(
     plans: Sequence[ColumnPlan],
     todo: Mapping[int, list[str]],
     executor: Executor,
-    anew: bool,
+    again: bool,
 ) -> None:
     if not todo:
         return
@@ -296,7 +296,9 @@ def _compute(
         span = meta.shard_range(shard)
         own = entries[span.start : span.stop]
         to_begin = {name: begin[name] for name in names if name in begin}
-        tasks.append(ShardTask(text, stage, split, shard, len(span), tuple(names), started, own, anew, to_begin, token))
+        tasks.append(
+            ShardTask(text, stage, split, shard, len(span), tuple(names), started, own, again, to_begin, token)
+        )
     with progress(f"{stage} {split}", sum(task.count for task in tasks), "image") as advance:
         if isinstance(executor, LocalExecutor):
             executor.finish_behind(partial(compute_shard, tick=advance), tasks)

@@ -43,7 +43,7 @@ class ShardState:
 
 @dataclass(frozen=True)
 class ColumnPlan:
-    """A column of a split as the settings want it, beside what is on disk.
+    """A column of a split as the settings want it, next to what is on disk.
 
     ``begun``: ``column.json`` and ``zarr.json`` say what they have to. ``entries``: the images' order, for the index.
     ``found``: the fingerprint that ``column.json`` has now; None without one. ``replaces``: shards of another fingerprint

@@ -38,7 +38,7 @@ class ShardTask:
         columns: those of this shard that are to be computed.
         started: columns that the stage is started for, the same for every shard of a run: its models are loaded once.
         entries: for the index alone.
-        anew: compute also a shard that is done.
+        again: compute also a shard that is done.
         begin: column -> its meta and the fingerprint that its ``column.json`` had, where the column is still to be begun.
         token: names the run; a process begins a column once in a run.
     """
@@ -51,7 +51,7 @@ class ShardTask:
     columns: tuple[str, ...]
     started: tuple[str, ...]
     entries: tuple[Entry, ...] = ()
-    anew: bool = False
+    again: bool = False
     begin: Mapping[str, tuple[ColumnMeta, str | None]] = field(default_factory=dict)
     token: str = ""
 
@@ -183,7 +183,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
                 spec.schema,
                 run,
                 before[name],
-                task.anew,
+                task.again,
                 begin,
             )
             digests[name, task.split, task.shard] = done.content

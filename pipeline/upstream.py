@@ -158,6 +158,6 @@ def known_sources(settings: Settings, split: SplitRef) -> tuple[tuple[str, str],
     if sorted(rows) != list(range(len(rows))):
         raise DamagedStoreError(
             f"{folder}: column.json is lost, and the committed shards do not hold every image: found {len(rows)} of "
-            f"{max(rows) + 1}; restore the folder (dvc checkout), or remove the split to number its images anew"
+            f"{max(rows) + 1}; restore the folder (dvc checkout), or remove the split to number its images from scratch"
         )
     return tuple(rows[number] for number in range(len(rows)))

@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 
 LOST_LINK = "a link that leads to no file, or to itself"
 
-_FILE_OVERHEAD = 2**26  # bytes of metadata that an image file may have beside its pixels
+_FILE_OVERHEAD = 2**26  # bytes of metadata that an image file may have besides its pixels
 # What Pillow raises on bad bytes. It reads from memory here, so an OSError is its own and not the disk's.
 DECODE_ERRORS = (
     OSError,

@@ -73,7 +73,7 @@ def reading(data: DataParams) -> dict[str, Any]:
 
 
 def order(known: Sequence[tuple[str, str]], listed: Sequence[Source]) -> list[Entry]:
-    """The images of a split in their order for life: known ones keep their place, new ones come after.
+    """The images of a split in their permanent order: known ones keep their place, new ones come after.
 
     Args:
         known: (image_id, path) in the order of the store. listed: what the data set holds now.

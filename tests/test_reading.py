@@ -28,7 +28,7 @@ DDP, ACCELERATE, TRAINER = BLOCKS[len(NOTEBOOK) :]
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
-    """A store with a split ``train`` beside what is returned of ``val``."""
+    """A store with a split ``train`` next to what is returned of ``val``."""
     folder = tmp_path_factory.mktemp("reading")
     full_store(folder, 13, "train", seed=1)
     return full_store(folder, 23)

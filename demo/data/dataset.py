@@ -28,7 +28,7 @@ _WISHES = (  # one after the other over the images of a split: long question?, h
     (True, "several"), (False, "one"), (True, "one"), (False, "absent"), (True, "one"), (False, "several"),
 )  # fmt: skip
 FURTHER = 15
-"""Questions about a train image beside its first, as far as there are: 160 are too few to learn from. Val and test have none."""
+"""Questions about a train image besides its first, as far as there are: 160 are too few to learn from. Val and test have none."""
 REWORDED = "reworded"
 """Folder of the test questions in other words, a data set that has no pictures of its own."""
 IGNORED = 0.08  # part of the images with a region that counts neither way
@@ -146,7 +146,7 @@ def _write_image(
 
 
 def _further(first: Question, others: list[Question]) -> list[Question]:
-    """Those to ask about a train image beside its first: with it an eighth about absent things as in val and test, a short and a
+    """Those to ask about a train image besides its first: with it an eighth about absent things as in val and test, a short and a
     long one, and others as they come."""
     absent = [
         next(each for each in others if not each.objects and each.is_sentence == is_sentence)

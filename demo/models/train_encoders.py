@@ -60,7 +60,7 @@ Loss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Length:
-    """How long to train: so many steps or, if ``minutes`` is given, so long by the clock, which no machine exceeds."""
+    """How long to train: this many steps or, if ``minutes`` is given, so long by the clock, which no machine exceeds."""
 
     steps: int
     minutes: float | None = None

@@ -29,7 +29,7 @@ def make_stream(split: Split, column: str, batch_size: int) -> Stream:
 
 
 def take(stream: Stream, batches: int) -> int:
-    """Print up to so many batches; returns how many questions came."""
+    """Print up to this many batches; returns how many questions came."""
     questions = 0
     for number, batch in enumerate(stream, start=1):
         vectors, there = batch["vectors"], batch["vectors:mask"]  # float16 [B, K, D], bool [B, K]

@@ -1,4 +1,4 @@
-"""The plots and tables of a split's page, from the figures to the words beside them."""
+"""The plots and tables of a split's page, from the figures to the words next to them."""
 
 from __future__ import annotations
 

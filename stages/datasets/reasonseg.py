@@ -1,4 +1,4 @@
-"""ReasonSeg as published: ``<split>/NAME.jpg`` beside ``NAME.json``, answers in ``explanatory/<split>.json``.
+"""ReasonSeg as published: ``<split>/NAME.jpg`` next to ``NAME.json``, answers in ``explanatory/<split>.json``.
 
 Further questions about the picture may stand in ``NAME.1.json``, ``NAME.2.json``, ... of the same form. Published data has none,
 and readers that look for ``NAME.json`` pass over them.

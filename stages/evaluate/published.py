@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 MARK = "published"
-"""What every table writes beside these figures."""
+"""What every table writes next to these figures."""
 
 _LISA = "LISA, arXiv 2308.00692"
 _LLM_SEG = "LLM-Seg, arXiv 2404.08767"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 LONG_SIDE_PX = 640
 """Longest side of a picture on the page; of a large image it is less than it has."""
 MOST_ENLARGED = 4
-"""A small image is drawn at most so many times as large, so that numbers can be read."""
+"""A small image is drawn at most this many times as large, so that numbers can be read."""
 FILL = 0.38
 """Opacity of a mask's inside."""
 TRUTH = (0, 220, 90)

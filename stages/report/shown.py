@@ -36,7 +36,7 @@ def show(
 
     Args:
         why: what it was chosen for.
-        top_k: the largest so many proposals are candidates.
+        top_k: this many of the largest proposals are candidates.
         pixels_of: image_index -> RGB [H, W, 3]; raises GoneError where there is no picture.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where masks are and how large, as numbers beside their vectors. ELISA and LLM-Seg may have them; neither's release has."""
+"""Where masks are and how large, as numbers next to their vectors. ELISA and LLM-Seg may have them; neither's release has."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
     meta = ColumnMeta(**value)
     _require(meta.sources is None or len(meta.sources) == meta.images, path, "sources", "one an image")
     if fingerprint(meta.identity) != meta.fingerprint:
-        _wrong(path, "fingerprint", "that of the parameters beside it")
+        _wrong(path, "fingerprint", "that of the parameters next to it")
     return meta
 
 

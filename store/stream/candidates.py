@@ -29,7 +29,7 @@ class Candidates:
     """A candidate set, applied in the order of its fields (as ELISA's loader does it; DavidC001/ELISA).
 
     Args:
-        top_k: the largest so many masks alone.
+        top_k: this many of the largest masks alone.
         drop_near_gt: leave out masks whose IoU with an instance is above this (ELISA: 0.95).
         with_gt: add the annotated instances behind the masks.
     """
@@ -58,7 +58,7 @@ class Candidates:
         """The candidates of an image.
 
         Args:
-            masks, instances: so many it has (that were embedded, where embeddings are read).
+            masks, instances: how many it has (that were embedded, where embeddings are read).
             iou: that of each mask with every instance, a list of [G]; only looked at for ``drop_near_gt``.
         """
         first, added = min(masks, self.top_k or masks), instances if self.with_gt else 0

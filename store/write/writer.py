@@ -158,10 +158,10 @@ def write_shard(
     schema: pa.Schema | None,
     run: Mapping[str, Any],
     before: Seen | None = None,
-    anew: bool = False,
+    again: bool = False,
     begin: Callable[[], object] = lambda: None,
 ) -> Commit:
-    """Write one shard; an intact one from the same inputs is kept unless ``anew``.
+    """Write one shard; an intact one from the same inputs is kept unless ``again``.
 
     Killed at any moment, it leaves the shard that was there before, or this one.
 
@@ -206,19 +206,19 @@ def write_shard(
         commit = replace(commit if encoder is None else encoder.commit, size=staged.size)
         begin()
         with storage.lock(folder):
-            done = _publish(folder, meta, commit, staged, before, anew)
+            done = _publish(folder, meta, commit, staged, before, again)
             if done is commit:
                 write_log(folder, done, dict(run))
     return done
 
 
-def _publish(folder: Path, meta: ColumnMeta, ours: Commit, staged: Staged, before: Seen | None, anew: bool) -> Commit:
+def _publish(folder: Path, meta: ColumnMeta, ours: Commit, staged: Staged, before: Seen | None, again: bool) -> Commit:
     """Put a shard over what its writer saw; the commit there is then: ours, or another writer's that stands for ours."""
     storage, path = storage_of(folder), folder / ours.file
     _require_same_inputs(folder, ours)
     for _ in range(_TRIES):
         now = seen_commit(folder, ours.shard, meta)
-        if now is not None and (theirs := _theirs(now, ours, before, anew)) is not None:
+        if now is not None and (theirs := _theirs(now, ours, before, again)) is not None:
             return theirs
         try:
             if now is not None:
@@ -234,7 +234,7 @@ def _publish(folder: Path, meta: ColumnMeta, ours: Commit, staged: Staged, befor
     raise _conflict(ours, "other writers replace it all the time")
 
 
-def _theirs(now: Seen, ours: Commit, before: Seen | None, anew: bool) -> Commit | None:
+def _theirs(now: Seen, ours: Commit, before: Seen | None, again: bool) -> Commit | None:
     """The commit there is if it stays, None if it is ours to replace."""
     theirs = now.commit
     if theirs is None or theirs.seal == ours.seal:
@@ -243,7 +243,7 @@ def _theirs(now: Seen, ours: Commit, before: Seen | None, anew: bool) -> Commit 
         now.token == before.token or (before.commit is not None and before.commit.seal == theirs.seal)
     )
     same = theirs.same_inputs(ours)
-    if known and (anew or not same):
+    if known and (again or not same):
         return None
     if not same:
         raise _conflict(ours, f"another writer committed {theirs.seal} from other inputs, ours is {ours.seal}")

@@ -85,7 +85,7 @@ def forever(loader: Any) -> Iterator[Any]:
 
 
 def warm_up(batches: Iterator[Any], count: int, seconds: float) -> None:
-    """Read so many records, or for so long."""
+    """Read this many records, or for so long."""
     until = time.perf_counter() + seconds
     while count > 0 and time.perf_counter() < until:
         count -= touch_count(next(batches))

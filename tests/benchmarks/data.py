@@ -89,7 +89,7 @@ def digest(parts: Record | dict[str, Any], whole: bool = True) -> str:
 
 
 def size_bytes(rles: int, text: int, whole: bool = True) -> int:
-    """Bytes that a record of so many bytes of RLEs and text has."""
+    """Bytes that a record of this many bytes of RLEs and text has."""
     masks = 2 * MASKS[0] * MASKS[1]
     return masks + text + (2 * PATCHES[0] * PATCHES[1] + rles if whole else 0)
 

@@ -1,4 +1,4 @@
-"""``make bench-extract``: everything mode and embeddings beside the code they replace, same weights, taking turns."""
+"""``make bench-extract``: everything mode and embeddings next to the code they replace, same weights, taking turns."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def say(text: str) -> None:
-    """Progress, beside the results."""
+    """Progress, next to the results."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
 """Runs cells in processes of their own, on the same two cores, without a word to the network.
 
 A cell is forked off a process that has imported numpy and torch and nothing else of what is measured, so that an import of torch
-is not paid hundreds of times. Every peer is imported anew in every cell.
+is not paid hundreds of times. Every peer is imported again in every cell.
 """
 
 from __future__ import annotations

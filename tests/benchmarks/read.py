@@ -1,4 +1,4 @@
-"""``make bench-read``: this store's reader beside its peers, on two cores. See docs/results.md for what came of it."""
+"""``make bench-read``: this store's reader next to its peers, on two cores. See docs/results.md for what came of it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
 
 
 def say(text: str) -> None:
-    """Progress, beside the results."""
+    """Progress, next to the results."""
     print(text, file=sys.stderr, flush=True)
 
 

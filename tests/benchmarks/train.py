@@ -111,7 +111,7 @@ def parse() -> argparse.Namespace:
 
 
 def say(text: str) -> None:
-    """Progress, beside the results."""
+    """Progress, next to the results."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""``make bench-write``: adding a column to a store, and writing at all, beside LitData and MDS, which keep a record in one piece.
+"""``make bench-write``: adding a column to a store, and writing at all, next to LitData and MDS, which keep a record in one piece.
 
 The new column has 77 kB an image (50 x 768 float16). The store it joins holds another such column with RLEs and text: the fewer
 bytes it holds, the better for those that write them all again; with patch tokens (1.2 MB an image) it would be 13 times as many.
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="256 images instead of 10 000")
     parser.add_argument("--images", type=int, help="images of the store (default 10 000)")
-    parser.add_argument("--folder", type=Path, default=Path("data/bench-write"), help="made anew (about 6 GB)")
+    parser.add_argument("--folder", type=Path, default=Path("data/bench-write"), help="made from scratch (about 6 GB)")
     parser.add_argument("--json", type=Path, help="all figures into this file")
     options = parser.parse_args()
     count = options.images or (256 if options.quick else 10_000)
@@ -69,7 +69,7 @@ def new_column(distinct: int) -> list[data.F16]:
 
 
 def add_ours(folder: Path, records: Records, column: list[data.F16]) -> dict[str, Any]:
-    """A column of its own beside the others, shard by shard, each durable before its commit."""
+    """A column of its own next to the others, shard by shard, each durable before its commit."""
     ours.write(folder, records, BASE)
     before = files_of(folder)
     identity = {"stage": "benchmark", "column": NEW}

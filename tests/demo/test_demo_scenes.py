@@ -148,7 +148,7 @@ def test_questions_by_use_mean_all_objects_of_the_class(scenes: list[Scene]) -> 
 
 
 def questions_of(split: str, count: int) -> list[int]:
-    """How many questions each image of a split of the demo has: of a train image :data:`FURTHER` more, if there are so many."""
+    """How many questions each image of a split of the demo has: of a train image :data:`FURTHER` more, if there are that many."""
     if split != "train":
         return [1] * count
     every = [questions(scene(seed), np.random.default_rng(0)) for seed in scene_seeds(split, count, 3)]

@@ -62,7 +62,7 @@ def test_an_added_image_goes_to_the_end_and_recomputes_the_last_shard_alone(fini
     every = ("images", "instances", "targets", "masks/sam", "match/sam/targets", "match/sam/instances")
     every += ARRAYS + INSTANCES + FEATURES
     assert finished.recomputed(before) == shards("train", every, 2)
-    finished.build("normalize")  # a new train image: another mean, so every split is centred anew
+    finished.build("normalize")  # a new train image: another mean, so every split is centred again
     centered = tuple(
         f"centered/tiny/{kind}_embeddings/sam/{name}" for kind in ("mask", "instance") for name in ENCODERS
     )

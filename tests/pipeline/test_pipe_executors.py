@@ -135,7 +135,7 @@ def test_a_done_shard_is_replaced_only_when_asked(tmp_path: Path) -> None:
         assert write_shard(folder, meta, place, 0, second, {}, None, {}) == kept
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        other = write_shard(folder, meta, place, 0, second, {}, None, {}, seen_commit(folder, 0), anew=True)
+        other = write_shard(folder, meta, place, 0, second, {}, None, {}, seen_commit(folder, 0), again=True)
         assert other.seal != kept.seal
         (folder / "c/0/0/0").write_bytes(b"torn")
         assert write_shard(folder, meta, place, 0, first, {}, None, {}, seen_commit(folder, 0)).seal == kept.seal

@@ -103,7 +103,9 @@ def stale_columns(info: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
 
 
 def test_the_table_has_a_line_for_every_parameter() -> None:
-    sections = {name: field for name, field in Sections.model_fields.items() if name != "holder"}  # another entry of data
+    sections = {
+        name: field for name, field in Sections.model_fields.items() if name != "holder"
+    }  # another entry of data
     names = set(Settings.model_fields) - set(sections)
     for section, field in sections.items():
         own = EACH.get(section, (section, field.annotation))

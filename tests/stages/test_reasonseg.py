@@ -1,4 +1,4 @@
-"""ReasonSeg annotations: LISA's painting, written anew with cv2, and what makes a file unusable."""
+"""ReasonSeg annotations: LISA's painting, written again with cv2, and what makes a file unusable."""
 
 from __future__ import annotations
 

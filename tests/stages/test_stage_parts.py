@@ -1,4 +1,4 @@
-"""The small parts of stages: collecting rows, the order for life, means, similarity."""
+"""The small parts of stages: collecting rows, the permanent order, means, similarity."""
 
 from __future__ import annotations
 

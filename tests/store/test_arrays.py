@@ -125,7 +125,7 @@ def test_a_missing_or_swapped_shard_is_never_fill_values(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("check", ["always", "first-touch"])
 def test_large_chunks_are_checked_part_by_part(tmp_path: Path, check: str) -> None:
-    """Chunks larger than what the reader checks at once: every part of them, and the checksum beside them."""
+    """Chunks larger than what the reader checks at once: every part of them, and the checksum after them."""
     layout = ArrayLayout((3, 400, 512), 1, "float16")
     folder = tmp_path / "d/mask_embeddings/sam/x/val"
     commits = write_array(folder, array_meta(2, layout=layout), [2, 3])

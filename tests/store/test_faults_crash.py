@@ -37,7 +37,7 @@ def in_a_child(work: Callable[[Callable[[str], None]], None], journal: Path) -> 
     """Run in a forked process that can note lines in a journal; its wait status and the lines."""
     descriptor = os.open(journal, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks next to threads
         child = os.fork()
     if child == 0:
         try:

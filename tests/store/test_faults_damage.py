@@ -197,7 +197,7 @@ def test_an_older_version_put_back_with_its_old_time(tmp_path: Path, names: list
 
 
 def test_nothing_depends_on_times(tmp_path: Path) -> None:
-    """A record that is overwritten by one as long, and then as old, is read anew; so is a source file."""
+    """A record that is overwritten by one as long, and then as old, is read again; so is a source file."""
     folder, place = column_dir(tmp_path, "d/mask_embeddings/sam/x/val"), "d/mask_embeddings/sam/x/val"
     write_array(folder, array_meta(4, points=1), [3] * 4)
     path = folder / "column.json"

@@ -79,7 +79,7 @@ class StoreTrainer(Trainer):
 
 
 class SaveLoader(TrainerCallback):
-    """Keeps the loader's state beside each checkpoint."""
+    """Keeps the loader's state next to each checkpoint."""
 
     def __init__(self, data: Loader) -> None:
         self.data = data

@@ -40,7 +40,7 @@ class ImageTokens:
 
 
 class TwoWay:
-    """A decoder's weights, with what follows from them alone: to be made anew when they have changed.
+    """A decoder's weights, with what follows from them alone: to be made again when they have changed.
 
     Args:
         prompt_encoder, mask_decoder: of any SAM; their weights are used where they are.

@@ -76,7 +76,7 @@ def conversation(
 
 
 def _first(position: Position, rng: np.random.Generator) -> bool:
-    """Whether the words come first and the masks after them; drawn anew for the question and for the answer, as released."""
+    """Whether the words come first and the masks after them; drawn again for the question and for the answer, as released."""
     return bool(rng.random() < 0.5) if position == "randomized" else position == "after"
 
 

@@ -59,7 +59,7 @@ def conversation(
     """A question and its answer, each by a template drawn from ``rng``.
 
     Args:
-        masks: so many [SEG], with commas between them; 0 is answered with :data:`REJ` (GSVA, LeapLabTHU/GSVA).
+        masks: this many [SEG], with commas between them; 0 is answered with :data:`REJ` (GSVA, LeapLabTHU/GSVA).
         explanation: the explanatory answer, if there is one.
         alone: share of the explained that is asked for the explanation alone, whose answer has no [SEG]; half of the others
             get both. None: nothing is explained.

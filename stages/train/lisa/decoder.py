@@ -33,7 +33,7 @@ Size = tuple[int, int]
 PROMPT_ENCODER, MASK_DECODER = "prompt_encoder.", "mask_decoder."
 """What SAM's checkpoints call the two parts that are needed here."""
 MASK_EPS, DICE_SCALE, DICE_EPS = 1e-8, 1000.0, 1e-6
-"""Of the released losses: beside the number of masks, and within Dice."""
+"""Of the released losses: added to the number of masks, and within Dice."""
 _PUBLISHED: Mapping[str, Any] = MappingProxyType(
     {"decoder_mlp_dim": 2048, "decoder_heads": 8, "mask_in_chans": 16, "iou_hidden_dim": 256}
 )

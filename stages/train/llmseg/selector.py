@@ -169,7 +169,7 @@ class TwoWayBlock(nn.Module):
     def forward(self, masks: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """masks [C, K, dim], of which bool ``valid`` [C, K] are some, and text [C, T, dim]: both updated.
 
-        SAM's tokens are the masks here and its image is the text, whence the names of the modules.
+        SAM's tokens are the masks here and its image is the text, which gives the names of the modules.
         """
         masks = self.norm1(masks + self.self_attn(masks, masks, masks, valid))
         masks = self.norm2(masks + self.cross_attn_token_to_image(masks, text, text))

@@ -1,4 +1,4 @@
-"""Mask embeddings: ours beside one forward a mask, and beside pooling upsampled features."""
+"""Mask embeddings: ours next to one forward per mask, and next to pooling upsampled features."""
 
 from __future__ import annotations
 

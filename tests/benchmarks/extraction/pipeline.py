@@ -1,4 +1,4 @@
-"""Whole images: the stages masks and embed as they are, beside a script that calls the official code, image by image."""
+"""Whole images: the stages masks and embed as they are, next to a script that calls the official code, image by image."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def too_small(language_model: int, towers: Mapping[str, int]) -> str:
     """Why no ratio may be quoted; empty when one may.
 
     Args:
-        language_model, towers: numbers of parameters. A language model smaller than what is re-run beside it makes any
+        language_model, towers: numbers of parameters. A language model smaller than what is re-run next to it makes any
             store look good.
     """
     largest = max(towers, key=lambda name: towers[name])

@@ -13,7 +13,7 @@ HEADER = (
     "peak memory, MB", "on the GPU, MB", "read a step, MB", "read before, MB", "re-run, GFLOPs a step",
 )  # fmt: skip
 GAINS = (
-    "(a) beside", "predicted by FLOPs", "predicted by seconds of the parts", "measured", "measured / predicted by FLOPs",
+    "(a) next to", "predicted by FLOPs", "predicted by seconds of the parts", "measured", "measured / predicted by FLOPs",
 )  # fmt: skip
 FIRST = ("ELISA, shuffled", "opening, ms", "from there to the first batch, ms", "together, ms", "under 1 s")
 WAITING_PERCENT, OF_PREDICTED, OVER_EVERYTHING = 2.0, 0.9, 10.0
