@@ -226,9 +226,10 @@ class Settings(Shared):
         """:meth:`words` in one line."""
         return " ".join(self.words(split))
 
-    def data_options(self, dataset: str) -> str:
-        """The options of the command line that select all splits of a data set."""
-        return f"--data {dataset}"
+    def holder_options(self, split: SplitRef) -> str:
+        """:meth:`options` of where the images of a split are indexed: of the split, or of the data set that it borrows from."""
+        holder = self.holder(split.dataset)
+        return self.options(split) if holder is None else f"--data {holder}"
 
 
 RESERVED = {"means": "the store", "metrics": "the report"}

@@ -140,7 +140,7 @@ class ShardSource:
                 raise VanishedError(f"{row['path']} is gone, and was there when this run began")
             if found != row["sha256"]:
                 raise IncompleteColumnError(
-                    f"{row['path']} changed since it was indexed; run: python cli.py index {settings.data_options(holder)}"
+                    f"{row['path']} changed since it was indexed; run: python cli.py index {settings.holder_options(self.split)}"
                 )
             try:
                 return read_image(inside(root, row["path"]), settings.data[holder].max_pixels)

@@ -39,7 +39,7 @@ def require_images(
             if status == OK and not (root / path).is_file():
                 raise InputError(
                     f"{path} changed since it was indexed: no such file in {root}; bring it back, or run: "
-                    f"python cli.py index {settings.options(split) if holder == split.dataset else settings.data_options(holder)}"
+                    f"python cli.py index {settings.holder_options(split)}"
                 )
 
 
