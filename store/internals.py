@@ -1,4 +1,4 @@
-"""What rests on how CPython, google-crc32c or torch work inside: each trick is one function here, with a test of its name.
+"""What rests on how CPython, google-crc32c, Arrow or torch work inside: each trick is one function here, with a test of its name.
 
 They save time or tell of errors; none decides what is read.
 """
@@ -39,6 +39,17 @@ def _count_when_unheld() -> int:
 
 
 _UNHELD = _count_when_unheld()
+
+
+def arrow_with_system_memory() -> None:
+    """Let Arrow allocate with the C library in this process, where Arrow is loaded: for a child right after a fork.
+
+    Rests on the C library's allocator being whole in a forked child. Arrow's own (mimalloc) is not, where a thread of the parent
+    was allocating at that moment: about one child in 300 of a busy parent waited for ever.
+    """
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is not None and hasattr(pyarrow, "set_memory_pool"):
+        pyarrow.set_memory_pool(pyarrow.system_memory_pool())
 
 
 _LETS_OTHERS_RUN = 1 << 17

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from ..internals import arrow_with_system_memory
+
 T = TypeVar("T")
 
 LOCK = threading.RLock()
@@ -19,6 +21,7 @@ LOCK = threading.RLock()
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
     os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
+    os.register_at_fork(after_in_child=arrow_with_system_memory)
 
 
 class Lazy(Generic[T]):

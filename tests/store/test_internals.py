@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 from multiprocessing.reduction import ForkingPickler
@@ -19,6 +20,8 @@ from factory import write_images
 
 from store import StoreError, open_split
 from store.internals import _find_crc32c, crc32c_at, sendable, signalled, unheld
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_unheld() -> None:
@@ -94,3 +97,19 @@ def test_signalled() -> None:
         assert str(signalled(broken)) == "DataLoader worker (pid 7) is killed"
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_arrow_with_system_memory() -> None:
+    """In a forked child alone, where the store and Arrow are loaded; what Arrow allocated before stays readable."""
+    code = """
+import os, pyarrow as pa, store.read.forks
+before = pa.array(range(1000))
+pool = pa.default_memory_pool().backend_name
+if (child := os.fork()) == 0:
+    good = pa.default_memory_pool().backend_name == "system" and before.to_pylist() == list(range(1000))
+    os._exit(0 if good and len(pa.allocate_buffer(1 << 20)) == 1 << 20 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert pa.default_memory_pool().backend_name == pool
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
