@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.config import InputError, Settings
@@ -20,7 +21,7 @@ from pipeline.graph import (
 )
 from pipeline.look import Look
 from pipeline.upstream import Upstream, known_sources, place_of, upstream_name, upstream_shards
-from stages.base import ColumnSpec, Entry
+from stages.base import HELD_IMAGES, ColumnSpec, Entry
 from stages.datasets.base import DatasetError, Source
 from stages.index import source_files
 from stages.names import SplitRef
@@ -235,9 +236,10 @@ def _plan_column(
     states, now_of = [], _upstream_digests(settings, records, spec, split, entries)
     for shard in range(meta.shards):
         files: Mapping[str, str] | None = {}
-        if split is not None and spec.files and entries is not None:
+        if split is not None and spec.stage == "index" and entries is not None:
             own = [entries[number] for number in meta.shard_range(shard)]
-            files = look.file_digests(split.dataset, files_of(spec, own)) if files_matter else None
+            digests = partial(look.file_digests, split.dataset)
+            files = files_of(spec, own, digests) if files_matter else None
         states.append(_shard_state(records, place, meta, found, shard, now_of(shard), files))
     begun = look.is_begun(folder, meta)
     replaces = _readable(records, place, found) if found and found.fingerprint != meta.fingerprint else ()
@@ -309,16 +311,29 @@ def _shard_state(
     now = {**upstream, **of_files(files or {})}
     changed = [name for name in dict.fromkeys([*now, *had]) if now.get(name) != had.get(name)]
     if changed:
-        names = [name.removeprefix(FILE) for name in changed]
+        names = [name.removeprefix(FILE) or "the list of images" for name in changed]
         return ShardState(STALE, f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} changed")
     return ShardState(DONE)
 
 
-def files_of(spec: ColumnSpec, entries: Sequence[Entry]) -> list[str]:
-    """The source files that a shard of the index is made from; none for a column that is made from other columns alone."""
+def files_of(
+    spec: ColumnSpec, entries: Sequence[Entry], digests: Callable[[list[str]], Mapping[str, str]]
+) -> dict[str, str]:
+    """Digests of the source files that a shard of the index is made from; for borrowed images, of the list of them.
+
+    Args:
+        digests: gives the sha256 of files.
+    """
+    if HELD_IMAGES in spec.reads:
+        asked = [[entry.source.image_id, entry.removed, entry.link] for entry in entries]
+        return {ASKED: fingerprint({"images": asked})}
     if spec.files is None:
-        return []
-    return list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files)))
+        return {}
+    return dict(digests(list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files)))))
+
+
+ASKED = ""
+"""Stands for the path of a source file: the list of the images that a borrower asks for."""
 
 
 def of_files(files: Mapping[str, str]) -> dict[str, str]:

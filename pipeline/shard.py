@@ -128,7 +128,8 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
     reads = {name: source.upstream(name) for name in wanted}
     own = {(name, task.split, task.shard) for name in wanted}
     digests = {read: source.commit(*read).content for every in reads.values() for read in every if read not in own}
-    files = {name: digest_files(settings, dataset, files_of(spec, task.entries)) for name, spec in wanted.items()}
+    of_now = partial(digest_files, settings, dataset)
+    files = {name: files_of(spec, task.entries, of_now) for name, spec in wanted.items()}
     places = {name: place_of(settings, task.split, name) for name in wanted}
     before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
     start = task.shard * settings.shard_images
@@ -149,7 +150,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         memory = peak_memory()
         results = work(shard)
     for name, spec in wanted.items():  # what was read must be what the commit will say
-        if changed := files[name].items() ^ digest_files(settings, dataset, files_of(spec, task.entries)).items():
+        if changed := files[name].items() ^ files_of(spec, task.entries, of_now).items():
             raise VanishedError(f"{min(path for path, _ in changed)} changed or went away while it was read")
     run = {
         **environment(),

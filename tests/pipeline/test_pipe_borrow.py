@@ -201,6 +201,32 @@ def test_an_image_that_the_holder_does_not_have_is_a_failed_row_with_the_reason(
     assert rows(changed, "words/images/test")[2]["holder_index"] == 5
 
 
+def test_an_image_that_the_holder_lacks_joins_a_shard_that_is_done(changed: Any) -> None:
+    """Nothing of the holder says that the shard is another one now."""
+    annotate(changed, "train", "zebra")  # shard 1 has one image, the fox
+    done = changed.run("index", "--data", "words")
+    assert done.code == 1
+    assert "another writer" not in done.err
+    assert [row["status"] for row in rows(changed, "words/images/train")] == ["ok"] * 3 + ["failed"]
+    assert changed.run("index", "--data", "words").out.count("up to date") == 2
+    assert changed.run("extract", "--data", "words").code == 0
+
+
+def test_what_a_borrower_asks_about_no_longer_is_removed_and_may_come_back(changed: Any) -> None:
+    want = changed.content()
+    path = changed.folder / "words/test/elk.json"
+    text = path.read_text()
+    path.unlink()
+    stale = changed.run("info", "--json").json()["splits"]["words/test"]["columns"]["images"]
+    assert stale["why"] == ["stale: the list of images changed"]
+    changed.build("index", "extract", "normalize")
+    assert [row["status"] for row in rows(changed, "words/images/test")] == ["removed", "ok"]
+    assert changed.run("verify", "--complete").code == 0
+    path.write_text(text)
+    changed.build("index", "extract", "normalize")
+    assert changed.content() == want
+
+
 def test_what_failed_at_the_holder_failed_at_the_borrower_and_is_counted_once(changed: Any) -> None:
     (changed.data / "train" / "cat.jpg").write_bytes(b"no picture")
     done = changed.run("index")
