@@ -33,7 +33,7 @@ from pipeline.preflight import (
 from pipeline.shard import ShardTask, compute_shard, run_shard
 from pipeline.sources import require_images
 from pipeline.tally import StageSummary, has_failures, tally
-from pipeline.upstream import place_of
+from pipeline.upstream import Upstream, place_of
 from stages.names import SplitRef
 from stages.progress import progress
 from store.errors import ConflictError, StoreError
@@ -63,7 +63,7 @@ def compute_stages(
     """
     look = Look(settings)
     if not dry_run:
-        _look_ahead(look, stages, splits, executor, only, proposers, limit, replace)
+        _look_ahead(look, stages, splits, executor, only, proposers, limit, part, replace)
     options: dict[str, Any] = {"only": only, "proposers": proposers, "limit": limit, "retry_failed": retry_failed}
     options |= {"dry_run": dry_run, "part": part}
     return [
@@ -81,6 +81,7 @@ def _look_ahead(
     only: Sequence[str],
     proposers: Sequence[str],
     limit: int | None,
+    part: tuple[int, int] | None,
     replace: bool,
 ) -> None:
     settings = look.settings
@@ -92,10 +93,11 @@ def _look_ahead(
             else:
                 seen_entries(look, split)
         return
-    columns = set()
+    reach = math.inf if limit is None else -(-limit // settings.shard_images)
+    columns: set[str] = set()
+    meanwhile: set[Upstream] = set()  # splits that hold images come first
     for split in splits:
         plans = _chosen(plan_stages(settings, stages, split, look), only, proposers)
-        reach = math.inf if limit is None else -(-limit // settings.shard_images)
         plans = [plan for plan in plans if any(shard < reach for shard in plan.todo)]
         if not replace:
             stage = f" --stage {stages[0]}" if len(stages) == 1 else ""
@@ -105,6 +107,13 @@ def _look_ahead(
             require_consent(plans, split, f"extract {settings.options(split)}{stage}{names}")
         require_writable(*(plan.folder for plan in plans))
         columns |= {plan.spec.name for plan in plans}
+        todo: dict[int, list[str]] = defaultdict(list)
+        for plan in plans:
+            for shard in plan.todo:
+                if shard < reach and in_part(split, shard, part):
+                    todo[shard].append(plan.spec.name)
+            meanwhile |= {(plan.spec.name, split, shard) for shard in plan.todo if shard < reach}
+        require_upstream(look, plans, split, todo, meanwhile)
     require_needs(settings, columns, executor)
 
 

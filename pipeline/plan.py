@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -118,7 +118,13 @@ def plan_stages(
     count = len(known_sources(settings, split))
     if not count:
         raise not_indexed(settings, split)
-    return _plan(look or Look(settings), stages, split, count, None, files_matter=False)
+    look = look or Look(settings)
+    plans = _plan(look, stages, split, count, None, files_matter=False)
+    if settings.holder(split.dataset) is None:
+        return plans
+    place, size = place_of(settings, split, "images"), settings.shard_images
+    index = {number for number in range(-(-count // size)) if _is_behind(look.records, place, number)}
+    return [_stale(plan, index, "images") for plan in plans]
 
 
 def plan_split(
@@ -181,12 +187,25 @@ def plan_reduction(settings: Settings, stage: str, lenient: bool = False, look: 
 
 def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
     """A shard that reads what is about to be computed again is stale with it."""
-    shards = list(plan.shards)
     for other in upstream:
-        for number in range(len(shards)) if other.spec.over is not None and other.todo else other.todo:
-            if shards[number].state == DONE:
-                shards[number] = ShardState(STALE, f"{other.spec.name} changed")
-    return replace(plan, shards=tuple(shards))
+        every = other.spec.over is not None and other.todo
+        plan = _stale(plan, range(len(plan.shards)) if every else other.todo, other.spec.name)
+    return plan
+
+
+def _stale(plan: ColumnPlan, shards: Collection[int], because: str) -> ColumnPlan:
+    """The plan with these shards stale that were done."""
+    stale = ShardState(STALE, f"{because} changed")
+    found = (stale if state.state == DONE and number in shards else state for number, state in enumerate(plan.shards))
+    return replace(plan, shards=tuple(found))
+
+
+def _is_behind(look: Lineage, place: str, shard: int) -> bool:
+    """Whether a shard of a borrower's images is not made of what the holder has now."""
+    try:
+        return look.why_not_current(place, shard) is not None
+    except DamagedStoreError:
+        return True
 
 
 def _behind_holder(look: Look, split: SplitRef, plans: Sequence[ColumnPlan], lenient: bool) -> list[ColumnPlan]:

@@ -20,7 +20,7 @@ from pipeline.graph import all_specs, wanted_fingerprint
 from pipeline.look import Look
 from pipeline.plan import MISSING, STALE, ColumnPlan
 from pipeline.shard import require_device
-from pipeline.upstream import known_sources, place_of, upstream_shards
+from pipeline.upstream import Upstream, known_sources, place_of, upstream_shards
 from stages.names import SplitRef
 from stages.weights import locate, why_missing
 from store.storage.listing import is_there
@@ -104,20 +104,20 @@ def require_upstream(
     plans: Sequence[ColumnPlan],
     split: SplitRef | None,
     todo: Mapping[int, Collection[str]],
-    meanwhile: Collection[str] = (),
+    meanwhile: Collection[Upstream] = (),
 ) -> None:
     """Raise InputError, naming the command, where an upstream column of another stage is not done for these shards.
 
     Args:
         split: None where the plans are of columns that are reduced over splits.
-        meanwhile: columns of other stages that the same command computes before.
+        meanwhile: shards of other columns that the same command computes before.
     """
     settings = look.settings
-    own = {(name, None) for name in meanwhile} | {(plan.spec.name, split) for plan in plans}
+    own = {(plan.spec.name, split) for plan in plans}
     gaps = [
         gap
         for plan in plans
-        for gap in _gaps(look, plan, split, [n for n, names in todo.items() if plan.spec.name in names], own)
+        for gap in _gaps(look, plan, split, [n for n, names in todo.items() if plan.spec.name in names], own, meanwhile)
     ]
     if gaps:
         from pipeline.advice import to_complete
@@ -134,8 +134,9 @@ def _gaps(
     split: SplitRef | None,
     shards: Sequence[int],
     own: Collection[tuple[str, SplitRef | None]],
+    meanwhile: Collection[Upstream],
 ) -> Iterator[tuple[str, SplitRef | None, str]]:
-    """(column, split, what is wrong) of what the shards read, is not one of ``own`` (column, split), and is not done."""
+    """(column, split, what is wrong) of what the shards read, is not one of ``own`` or ``meanwhile``, and is not done."""
     settings, records = look.settings, look.records
     for train in map(SplitRef.of, plan.spec.over or ()) if shards else ():
         if not known_sources(settings, train):
@@ -149,7 +150,7 @@ def _gaps(
         for one in upstream_shards(settings, records, plan.spec.name, split, shard, plan.links(shard))
     ]
     for name, where, number in dict.fromkeys(read):
-        if (name, where) in own:
+        if (name, where) in own or (name, where, number) in meanwhile:
             continue
         place, stage = place_of(settings, where, name), all_specs(settings)[name].stage
         dataset = None if where is None else where.dataset

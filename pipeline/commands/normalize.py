@@ -74,7 +74,9 @@ def _look_ahead(settings: Settings, stages: Sequence[str], splits: Sequence[Spli
         plans = plan_stages(settings, ("center",), split, look)
         names = [plan.spec.name for plan in plans]
         shards = range(max((plan.meta.shards for plan in plans), default=0))
-        require_upstream(look, plans, split, dict.fromkeys(shards, names), [plan.spec.name for plan in means])
+        require_upstream(
+            look, plans, split, dict.fromkeys(shards, names), [(plan.spec.name, None, 0) for plan in means]
+        )
         require_writable(*(plan.folder for plan in plans if plan.todo or not plan.begun or missing))
     if "center" in stages:
         require_writable(*(report_folder(settings, dataset) for dataset in dict.fromkeys(s.dataset for s in splits)))
