@@ -12,6 +12,7 @@ from pipeline.look import Look
 from pipeline.plan import DAMAGED, DONE, MISSING, STALE, ColumnPlan, plan_reduction, plan_split
 from pipeline.preflight import missing_weights
 from pipeline.tally import vectors_of
+from pipeline.upstream import known_sources
 from stages.names import SplitRef
 from store.format.layout import find_columns, find_splits, what_exists
 from store.format.schema import ABSENT
@@ -34,7 +35,7 @@ def describe(settings: Settings, splits: tuple[SplitRef, ...]) -> dict[str, Any]
         try:
             plans, remark = plan_split(settings, split, lenient=True, look=look)
         except InputError as error:
-            entry["remark"] = str(error)
+            entry["images"], entry["remark"] = len(known_sources(settings, split)), str(error)
             continue
         entry["images"] = plans[0].meta.images
         entry["columns"] = {plan.spec.name: _column(look, plan) for plan in plans}

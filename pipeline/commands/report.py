@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.advice import to_complete
 from pipeline.commands.report_runs import Found, commands, current_answers, current_curves, current_runs, runs_section
 from pipeline.commands.report_sections import answers_section, recall_section, similarity_section, training_section
 from pipeline.config import InputError, Settings
@@ -104,7 +105,12 @@ def _open(settings: Settings, split: SplitRef, missing: list[Missing]) -> Split:
         except DamagedStoreError:
             raise
         except StoreError as error:
-            command = "" if "run: " in str(error) else f"; run: {settings.command('extract', *settings.words(split))}"
+            if settings.holder(split.dataset) is None:
+                command = settings.command("extract", *settings.words(split))
+            else:  # what is lacking may be the holder's
+                match = with_proposer("match/targets", proposer)
+                command = to_complete(settings, split, match).replace("python cli.py", settings.command())
+            command = "" if "run: " in str(error) else f"; run: {command}"
             missing.append(Missing(f"{NAMES[name]} of {proposer}", f"{error}{command}"))
         else:
             columns.append(column)

@@ -69,7 +69,8 @@ def list_sources(root: Path, split: str, encoding: str | None = None) -> list[So
         found = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())) or "nothing at all"
         raise DatasetError(
             f"folder {split!r} in {root} has no images (found: {found}); expected files named "
-            f"{', '.join(f'*{suffix}' for suffix in SUFFIXES)}, each with a .json next to it"
+            f"{', '.join(f'*{suffix}' for suffix in SUFFIXES)}, each with a .json next to it, or the .json alone "
+            "where another data set holds the pictures"
         )
     shared = (answers,) if answers_file.exists() else ()
     if shared:

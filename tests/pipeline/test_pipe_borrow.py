@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,22 @@ def test_what_a_borrower_asks_about_no_longer_is_removed_and_may_come_back(chang
     assert changed.content() == want
 
 
+def test_extract_of_a_borrower_refuses_before_it_changes_anything(changed: Any) -> None:
+    """Its embeddings ask for nothing that is not there, its matches do."""
+    changed.add_image("train", "cat", seed=2, size=(80, 60))
+    assert changed.run("index", "--data", "tiny").code == 0
+    done = changed.run("extract", "--data", "words")
+    assert done.code == 2, done.out
+    assert "images shard 0 is stale (stage index)" in done.err
+    assert "run: python cli.py index --data words --split train" in done.err
+    assert changed.run("index", "--data", "words").code == 0
+    before = changed.times()
+    done = changed.run("extract", "--data", "words")
+    assert done.code == 2, done.out
+    assert "run: python cli.py extract --data tiny --split train --stage masks" in done.err
+    assert not changed.recomputed(before)
+
+
 def test_what_failed_at_the_holder_failed_at_the_borrower_and_is_counted_once(changed: Any) -> None:
     (changed.data / "train" / "cat.jpg").write_bytes(b"no picture")
     done = changed.run("index")
@@ -314,8 +331,6 @@ def test_damage_of_a_borrower_is_mended(changed: Any) -> None:
 
 
 def test_parts_of_a_borrower_share_out_its_shards(changed: Any) -> None:
-    import shutil
-
     want = changed.content()
     shutil.rmtree(changed.store / "words")
     for verb in ("index", "extract", "normalize --stage center"):
@@ -333,3 +348,20 @@ def test_the_report_of_a_borrower_asks_for_nothing_that_is_the_holders(borrowed:
     assert "not drawn" not in done.out
     page = (borrowed.folder / "report/words/test.html").read_text(encoding="utf-8")
     assert "proposals of sam" in page
+
+
+def test_without_its_holder_a_borrower_says_what_to_type(changed: Any) -> None:
+    shutil.rmtree(changed.store / "tiny")
+    split = changed.info()["splits"]["words/test"]
+    assert split["images"] == 2
+    assert "index --data tiny --split train" in split["remark"]
+    done = changed.run("report", "--data", "words", "--split", "test")
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.out.splitlines() if "proposals of sam" in line]
+    commands = line.partition("; run: ")[2].split(" && ")
+    assert len(commands) > 1
+    for command in commands:
+        done = changed.cli(*command.removeprefix("python cli.py ").split())
+        assert done.code == 0, (command, done.err)
+    assert "not drawn" not in changed.run("report", "--data", "words", "--split", "test").out
+    open_column(changed.store, "words/match/sam/targets/test")
