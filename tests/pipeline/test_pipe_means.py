@@ -13,6 +13,7 @@ import zarr
 
 from pipeline.config import InputError
 from pipeline.executors import LocalExecutor
+from pipeline.look import Look
 from pipeline.params_file import load_settings
 from pipeline.plan import plan_reduction
 from pipeline.reduce import compute_part, reduce_stage, votes
@@ -113,7 +114,7 @@ def test_only_the_images_that_vote_count(finished_once: Any) -> None:
     """Votes name images of shards; a split that names another's images adds their positions there."""
     settings = load_settings(finished_once.params)
     (plan,) = (plan for plan in plan_reduction(settings, "means") if plan.spec.name == COLUMN)
-    tasks = votes(settings, plan)
+    tasks = votes(Look(settings), plan)
     assert [(task.place.split("/")[1], task.shard) for task in tasks] == [(kind, n) for kind in KINDS for n in range(3)]
     opened = open_split(finished_once.store, "tiny", "train")
     masks = [record["mask_embeddings/sam/demo_sam"].astype(np.float64) for record in opened]
