@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.config import InputError, Settings
 from pipeline.look import Look
-from pipeline.upstream import known_links, known_sources
+from pipeline.upstream import known_links, known_sources, place_of
 from stages.base import Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import Source
 from stages.index import order, reading
 from stages.names import SplitRef, did_you_mean
+from store.errors import DamagedStoreError
 from store.format.layout import find_splits, what_exists
 from store.format.links import Link
+from store.format.schema import REMOVED
 from store.storage.listing import folders, is_folder
 
 
@@ -42,6 +44,8 @@ def list_sources(settings: Settings, split: SplitRef) -> list[Source]:
 def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """The entries of borrowed images with where they lie: where they lay before, else in the first split that has the image_id.
 
+    A split from which the holder removed the image comes last.
+
     Raises:
         InputError: an image is not known, and a split of the holder is not indexed yet.
     """
@@ -49,10 +53,10 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
     if settings.holder(split.dataset) is None:
         return tuple(entries)
     held, found = look.held_images(split.dataset), []
-    first: dict[str, Link] = {}
+    there: dict[str, list[Link]] = {}
     for where in settings.held(split.dataset):
         for index, (image_id, _) in enumerate(held[where.split]):
-            first.setdefault(image_id, (where.split, index))
+            there.setdefault(image_id, []).append((where.split, index))
     size = settings.shard_images
     shards = range(-(-len(entries) // size))
     before = {
@@ -61,9 +65,10 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
         for at, link in enumerate(known_links(settings, look.records, split, shard))
     }
     for number, entry in enumerate(entries):
-        link = before.get(number)
-        if not link or not _is_at(held, link, entry.source.image_id):
-            link = first.get(entry.source.image_id)
+        links = there.get(entry.source.image_id, [])
+        if (known := before.get(number)) in links:
+            links = [known, *links]
+        link = next((each for each in links if not _is_removed(look, split.dataset, each)), links[0] if links else None)
         if link is not None:
             entry = replace(entry, link=link, held=held[link[0]][link[1]][1])
         elif not entry.removed and (empty := [each for each in settings.held(split.dataset) if not held[each.split]]):
@@ -72,9 +77,17 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
     return tuple(found)
 
 
-def _is_at(held: Mapping[str, Sequence[tuple[str, str]]], link: Link, image_id: str) -> bool:
-    split, index = link
-    return split in held and index < len(held[split]) and held[split][index][0] == image_id
+def _is_removed(look: Look, dataset: str, link: Link) -> bool:
+    """Whether the holder has an image no longer: another of its splits may have it now."""
+    settings = look.settings
+    shard, at = divmod(link[1], settings.shard_images)
+    try:
+        commit = look.records.commit(
+            place_of(settings, SplitRef(settings.data[dataset].images, link[0]), "images"), shard
+        )
+    except DamagedStoreError:
+        return False
+    return commit is not None and commit.status[at : at + 1] == (REMOVED,)
 
 
 def not_indexed(settings: Settings, split: SplitRef, command: str = "") -> InputError:

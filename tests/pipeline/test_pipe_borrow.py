@@ -244,6 +244,15 @@ def test_extract_of_a_borrower_refuses_before_it_changes_anything(changed: Any) 
     assert not changed.recomputed(before)
 
 
+def test_an_image_that_moves_to_another_split_of_the_holder_is_followed(changed: Any) -> None:
+    for suffix in (".jpg", ".json"):
+        (changed.data / "train" / f"cat{suffix}").rename(changed.data / "val" / f"cat{suffix}")
+    changed.build("index")
+    row = rows(changed, "words/images/train")[1]
+    assert (row["status"], row["holder_split"], row["holder_index"]) == ("ok", "val", 3)
+    assert changed.run("index").out.count("up to date") == 4
+
+
 def test_what_failed_at_the_holder_failed_at_the_borrower_and_is_counted_once(changed: Any) -> None:
     (changed.data / "train" / "cat.jpg").write_bytes(b"no picture")
     done = changed.run("index")
