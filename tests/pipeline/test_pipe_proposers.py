@@ -32,7 +32,7 @@ def with_grid(project: Any, **options: Any) -> Any:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory, project_at: Callable[[Path], Any]) -> tuple[Any, Counter[str]]:
     """Everything computed, and how often each image was decoded by the stages that read pixels."""
-    import pipeline.shard
+    import pipeline.inputs
 
     project = project_at(tmp_path_factory.mktemp("both"))
     for seed, name in enumerate(("fox", "gnu", "hen"), start=10):
@@ -40,10 +40,10 @@ def both(tmp_path_factory: pytest.TempPathFactory, project_at: Callable[[Path], 
     with_grid(project)
     project.build("index")
     decoded: Counter[str] = Counter()
-    whole = pipeline.shard.read_image
+    whole = pipeline.inputs.read_image
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            pipeline.shard, "read_image", lambda path, most: (decoded.update([path.stem]), whole(path, most))[1]
+            pipeline.inputs, "read_image", lambda path, most: (decoded.update([path.stem]), whole(path, most))[1]
         )
         project.build("extract --stage masks", "extract --stage embed", "extract --stage match", "normalize")
     return project, decoded
