@@ -14,8 +14,9 @@ from typing import Any
 
 from pipeline.canary import compare_with_stored
 from pipeline.committed import require_commits
-from pipeline.config import ROOT, Settings, VanishedError
+from pipeline.config import ROOT, InputError, Settings, VanishedError
 from pipeline.entries import list_sources, seen_entries
+from pipeline.errors import INTERRUPTED, StoppedError
 from pipeline.estimate import estimate
 from pipeline.executors import Executor, LocalExecutor
 from pipeline.graph import specs
@@ -187,7 +188,13 @@ def compute_stage(
         )
     if not replace:
         require_consent(chosen, split, f"extract {settings.options(split)} --stage {stage}")
-    require_upstream(look, plans, split, todo)
+    try:
+        require_upstream(look, plans, split, todo)
+    except InputError as error:
+        if part is None or settings.holder(split.dataset) is None:
+            raise
+        message = f"stopped: {error}; or, where another part is at work on that, run this one again after it"
+        raise StoppedError(INTERRUPTED, message) from error
     require_images(look, stage, split, plans, todo)
     require_writable(*(plan.folder for plan in chosen))
     warn_of_a_full_disk(settings, plans, todo)

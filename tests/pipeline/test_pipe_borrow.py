@@ -339,6 +339,14 @@ def test_damage_of_a_borrower_is_mended(changed: Any) -> None:
     assert changed.content() == want
 
 
+def test_a_part_that_needs_what_other_parts_compute_is_to_be_run_again(tiny: Any) -> None:
+    project = borrow(tiny)
+    codes = [project.run("index", "--part", part).code for part in ("0/2", "1/2", "0/2", "1/2")]
+    assert 75 in codes, "one of them needs the holder's shards of the other"
+    assert codes[-2:] == [0, 0]
+    assert project.run("verify", "--deep").code == 0
+
+
 def test_parts_of_a_borrower_share_out_its_shards(changed: Any) -> None:
     want = changed.content()
     shutil.rmtree(changed.store / "words")
