@@ -98,8 +98,8 @@ def _look_ahead(
     columns: set[str] = set()
     meanwhile: set[Upstream] = set()  # splits that hold images come first
     for split in splits:
-        plans = _chosen(plan_stages(settings, stages, split, look), only, proposers)
-        plans = [plan for plan in plans if any(shard < reach for shard in plan.todo)]
+        every = _chosen(plan_stages(settings, stages, split, look), only, proposers)
+        plans = [plan for plan in every if any(shard < reach for shard in plan.todo)]
         if not replace:
             stage = f" --stage {stages[0]}" if len(stages) == 1 else ""
             names = "".join(f" --proposer {name}" for name in proposers) + "".join(
@@ -113,7 +113,9 @@ def _look_ahead(
             for shard in plan.todo:
                 if shard < reach and in_part(split, shard, part):
                     todo[shard].append(plan.spec.name)
-            meanwhile |= {(plan.spec.name, split, shard) for shard in plan.todo if shard < reach}
+        for plan in every:  # one that is to be begun again is not current until then
+            shards = plan.todo if plan.begun else range(plan.meta.shards)
+            meanwhile |= {(plan.spec.name, split, shard) for shard in shards if shard < reach}
         require_upstream(look, plans, split, todo, meanwhile)
     require_needs(settings, columns, executor)
 
