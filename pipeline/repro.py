@@ -72,9 +72,16 @@ def _is_the_demo() -> bool:
     files = ("params.yaml", "dvc.yaml")
     if _git("ls-files", "--error-unmatch", *files) is None or _git("diff", "--quiet", "HEAD", "--", *files) is None:
         return False
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return is_of_the_demo(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+
+
+def is_of_the_demo(params: Any) -> bool:
+    """Whether all data sets of a params file are in the folder that the demo generates."""
     data = params.get("data") if isinstance(params, dict) else None
-    return isinstance(data, dict) and list(data) == ["demo"] and data["demo"].get("root") == "data/demo"
+    if not isinstance(data, dict) or not data or not all(isinstance(entry, dict) for entry in data.values()):
+        return False
+    roots = [Path(str(entry.get("root"))) for entry in data.values()]
+    return all(root.is_relative_to("data/demo") and ".." not in root.parts for root in roots)
 
 
 def _git(*arguments: str) -> str | None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.repro import is_of_the_demo
+
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +60,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pipeline").mkdir()
     for name in ("pipeline/__init__.py", "pipeline/repro.py", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text("data: {demo: {root: data/demo}}\ncolour: red\n")
+    data = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]  # the demo's, whatever borrows its pictures
+    (folder / "params.yaml").write_text(yaml.safe_dump({"data": data}) + "colour: red\n")
     (folder / "dvc.yaml").write_text(DVC_YAML.format(command=COMMAND))
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
@@ -84,6 +87,21 @@ def commit(folder: Path) -> None:
 def clone(origin: Path, tmp_path: Path) -> Path:
     run(tmp_path, "git", "clone", "--quiet", str(origin), "clone")
     return tmp_path / "clone"
+
+
+@pytest.mark.parametrize(
+    ("data", "is_demo"),
+    [
+        ({"demo": {"root": "data/demo"}, "more": {"root": "data/demo/more"}}, True),
+        ({"demo": {"root": "data/demo"}, "real": {"root": "data/reasonseg"}}, False),
+        ({"demo": {"root": "data/demo/../reasonseg"}}, False),
+        ({"demo": {"root": "data/demonstration"}}, False),
+        ({}, False),
+        ([], False),
+    ],
+)
+def test_data_sets_below_the_demos_folder_are_the_demo(data: object, is_demo: bool) -> None:
+    assert is_of_the_demo({"data": data}) is is_demo
 
 
 def test_the_repository_has_no_lock_of_the_demo() -> None:
