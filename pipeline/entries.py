@@ -14,9 +14,10 @@ from stages.datasets.base import Source
 from stages.index import order, reading
 from stages.names import SplitRef, did_you_mean
 from store.errors import DamagedStoreError
-from store.format.layout import find_splits, what_exists
+from store.format.layout import column_dir, find_splits, what_exists
 from store.format.links import Link
 from store.format.schema import REMOVED
+from store.format.tables import read_table
 from store.storage.listing import folders, is_folder
 
 
@@ -42,19 +43,20 @@ def list_sources(settings: Settings, split: SplitRef) -> list[Source]:
 
 
 def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The entries of borrowed images with where they lie: where they lay before, else in the first split that has the image_id.
+    """The entries of borrowed images with where they lie: where they lay before, else by image_id.
 
-    A split from which the holder removed the image comes last.
+    An image_id is unique in a split alone. It means that of the holder's split of the same name, else of the only one that has
+    it, or of the first of several that have the same file. A split from which the holder removed the image comes last.
 
     Raises:
-        InputError: an image is not known, and a split of the holder is not indexed yet.
+        InputError: an image is not known, and a split of the holder is not indexed yet; or an image_id may be several pictures.
     """
     settings = look.settings
     if settings.holder(split.dataset) is None:
         return tuple(entries)
     held, found = look.held_images(split.dataset), []
     there: dict[str, list[Link]] = {}
-    for where in settings.held(split.dataset):
+    for where in sorted(settings.held(split.dataset), key=lambda where: where.split != split.split):
         for index, (image_id, _) in enumerate(held[where.split]):
             there.setdefault(image_id, []).append((where.split, index))
     size = settings.shard_images
@@ -66,15 +68,38 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
     }
     for number, entry in enumerate(entries):
         links = there.get(entry.source.image_id, [])
-        if (known := before.get(number)) in links:
-            links = [known, *links]
-        link = next((each for each in links if not _is_removed(look, split.dataset, each)), links[0] if links else None)
+        now = [each for each in links if not _is_removed(look, split.dataset, each)]
+        if (known := before.get(number)) in now:
+            link = known
+        else:
+            link = next(iter(now or links), None)
+            if len(now) > 1 and now[0][0] != split.split:
+                _require_one_picture(look, split, entry.source.image_id, now)
         if link is not None:
             entry = replace(entry, link=link, held=held[link[0]][link[1]][1])
         elif not entry.removed and (empty := [each for each in settings.held(split.dataset) if not held[each.split]]):
             raise not_indexed(settings, empty[0])  # the image may be there
         found.append(entry)
     return tuple(found)
+
+
+def _require_one_picture(look: Look, split: SplitRef, image_id: str, links: Sequence[Link]) -> None:
+    """Raise InputError, naming two of them, where the images of one image_id in several splits of the holder are not one file."""
+    settings, holder = look.settings, look.settings.data[split.dataset].images
+    found: dict[str, str] = {}
+    for name, index in links:
+        place = place_of(settings, SplitRef(holder, name), "images")
+        shard, at = divmod(index, settings.shard_images)
+        commit = look.records.commit(place, shard)
+        if commit is not None:
+            table = read_table(column_dir(settings.store_path, place), commit, ["sha256"])
+            found.setdefault(str(table.column("sha256")[at]), name)
+    if len(found) > 1:
+        one, other, *_ = found.values()
+        raise InputError(
+            f"{split}: the image_id {image_id!r} is in {holder}/{one} and in {holder}/{other}, which are different pictures; "
+            f"expected image_ids that one split of {holder} has, or a split of {split.dataset} that is called as the one that it means"
+        )
 
 
 def _is_removed(look: Look, dataset: str, link: Link) -> bool:

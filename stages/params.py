@@ -37,7 +37,8 @@ class DataParams(Params):
     format: Annotated[str, AfterValidator(_known_format)]
     """Annotation format of the data set."""
     images: Key
-    """The data set that holds the image files: its own name where they are its own."""
+    """The data set that holds the image files: its own name where they are its own. Images of another one are found by image_id,
+    in its split of the same name first."""
     root: str
     """Folder of the data set. Belongs to no fingerprint: the files' checksums do."""
     splits: Annotated[tuple[Name, ...], Field(min_length=1)]

@@ -339,6 +339,36 @@ def test_damage_of_a_borrower_is_mended(changed: Any) -> None:
     assert changed.content() == want
 
 
+def test_an_image_id_means_the_split_of_the_same_name(tiny: Any) -> None:
+    """As in the demo, whose splits number their images alike: other pictures under one name are never taken for each other."""
+    tiny.add("train", "fox", 41)
+    tiny.add("val", "ant", 42)
+    project = borrow(tiny)
+    values = project.values
+    values["data"]["words"]["splits"] = ["train"]
+    project.params.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert project.run("index").code == 0
+    found = {row["image_id"]: row["holder_split"] for row in rows(project, "words/images/train")}
+    assert found == {"ant": "train", "cat": "train", "fox": "train"}
+
+    annotate(project, "test", "fox")
+    values["data"]["words"]["splits"] = ["train", "test"]
+    project.params.write_text(yaml.safe_dump(values, sort_keys=False))
+    before = project.times()
+    done = project.run("index")
+    assert done.code == 2
+    assert "words/test: the image_id 'fox' is in tiny/train and in tiny/val, which are different pictures" in done.err
+    assert project.recomputed(before) == set()
+
+    (held,) = (project.data / "val").glob("fox.[jp][pn]g")
+    (other,) = (project.data / "train").glob("fox.[jp][pn]g")
+    other.unlink()
+    (project.data / "train" / held.name).write_bytes(held.read_bytes())
+    assert project.run("index").code == 0
+    found = {row["image_id"]: row["holder_split"] for row in rows(project, "words/images/test")}
+    assert found["fox"] == "train", "one file, so the first split of the params"
+
+
 def test_a_part_that_needs_what_other_parts_compute_is_to_be_run_again(tiny: Any) -> None:
     project = borrow(tiny)
     codes = [project.run("index", "--part", part).code for part in ("0/2", "1/2", "0/2", "1/2")]
