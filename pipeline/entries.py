@@ -69,9 +69,8 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
     for number, entry in enumerate(entries):
         links = there.get(entry.source.image_id, [])
         now = [each for each in links if not _is_removed(look, split.dataset, each)]
-        if (known := before.get(number)) in now:
-            link = known
-        else:
+        link = before.get(number)
+        if link not in now:
             link = next(iter(now or links), None)
             if len(now) > 1 and now[0][0] != split.split:
                 _require_one_picture(look, split, entry.source.image_id, now)
@@ -98,7 +97,7 @@ def _require_one_picture(look: Look, split: SplitRef, image_id: str, links: Sequ
         one, other, *_ = found.values()
         raise InputError(
             f"{split}: the image_id {image_id!r} is in {holder}/{one} and in {holder}/{other}, which are different pictures; "
-            f"expected image_ids that one split of {holder} has, or a split of {split.dataset} that is called as the one that it means"
+            f"expected image_ids that one split of {holder} has, or a split of {split.dataset} of the name of the one that it means"
         )
 
 
