@@ -38,7 +38,7 @@ repro-all: $(INSTALLED)
 	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], "*", "*.html")))'); open it in a browser"
 
 test: $(INSTALLED)
-	python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 check: $(INSTALLED)
 	ruff check .

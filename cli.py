@@ -349,9 +349,9 @@ def evaluate(
     found = []
     for one in splits:
         path = answers(settings, run, one, mode, setting=setting) if run else predictions
-        beside = controls(settings, run, one) if run and with_controls else []
+        further = controls(settings, run, one) if run and with_controls else []
         assert path is not None
-        text, figures = evaluate_command(settings, one, path, missing, beside, threshold, protocol)
+        text, figures = evaluate_command(settings, one, path, missing, further, threshold, protocol)
         if run and protocol is None:  # what is kept is of the common figures
             keep_report(settings, text, figures)
         found.append(figures)
@@ -433,7 +433,7 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that every byte of the store is what was committed.
+    """Check that every byte of the store is what was committed; of borrowed images also at the data set that holds them.
 
     Examples:
 

@@ -1,20 +1,22 @@
-"""The images of a split in their permanent order, and where those lie that are borrowed."""
+"""The images of a split in their permanent order, where those lie that are borrowed, and the files that they are made from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.config import InputError, Settings
 from pipeline.look import Look
 from pipeline.upstream import known_links, known_sources, place_of
-from stages.base import Entry
+from stages.base import HELD_IMAGES, ColumnSpec, Entry
 from stages.datasets import DATASETS
 from stages.datasets.base import Source
-from stages.index import order, reading
+from stages.index import order, reading, source_files
 from stages.names import SplitRef, did_you_mean
 from store.errors import DamagedStoreError
+from store.format.column import fingerprint
 from store.format.layout import column_dir, find_splits, what_exists
+from store.format.lineage import FILE
 from store.format.links import Link
 from store.format.schema import REMOVED
 from store.format.tables import read_table
@@ -49,7 +51,8 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
     it, or of the first of several that have the same file. A split from which the holder removed the image comes last.
 
     Raises:
-        InputError: an image is not known, and a split of the holder is not indexed yet; or an image_id may be several pictures.
+        InputError: an image_id that the split of the same name does not have may be several pictures, or a split of the holder
+            is not indexed yet that may have it.
     """
     settings = look.settings
     if settings.holder(split.dataset) is None:
@@ -72,12 +75,12 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
         link = before.get(number)
         if link not in now:
             link = next(iter(now or links), None)
-            if len(now) > 1 and now[0][0] != split.split:
+            if not entry.removed and (not now or now[0][0] != split.split):
+                if empty := [each for each in settings.held(split.dataset) if not held[each.split]]:
+                    raise not_indexed(settings, empty[0])  # it may have the image, or another one of this image_id
                 _require_one_picture(look, split, entry.source.image_id, now)
         if link is not None:
             entry = replace(entry, link=link, held=held[link[0]][link[1]][1])
-        elif not entry.removed and (empty := [each for each in settings.held(split.dataset) if not held[each.split]]):
-            raise not_indexed(settings, empty[0])  # the image may be there
         found.append(entry)
     return tuple(found)
 
@@ -121,10 +124,35 @@ def not_indexed(settings: Settings, split: SplitRef, command: str = "") -> Input
         command: what to type; default: the index of the split.
     """
     store = settings.store_path
-    beside = [store] if is_folder(store) else folders(store.parent)
-    there = f": {what_exists(store, split.dataset)}" if any(map(find_splits, beside)) else ""
+    nearby = [store] if is_folder(store) else folders(store.parent)
+    there = f": {what_exists(store, split.dataset)}" if any(map(find_splits, nearby)) else ""
     others = sorted(find_splits(store))
     if others and split.dataset not in others:
         there = f" for data set {split.dataset}, found {', '.join(others)}{did_you_mean(split.dataset, others)}{there}"
     command = command or f"python cli.py index {settings.options(split)}"
     return InputError(f"split {split} is not indexed{there}; run: {command}")
+
+
+def files_of(
+    spec: ColumnSpec, entries: Sequence[Entry], digests: Callable[[list[str]], Mapping[str, str]]
+) -> dict[str, str]:
+    """Digests of the source files that a shard of the index is made from; for borrowed images, of the list of them.
+
+    Args:
+        digests: gives the sha256 of files.
+    """
+    if HELD_IMAGES in spec.reads:
+        asked = [[entry.source.image_id, entry.removed, entry.link] for entry in entries]
+        return {ASKED: fingerprint({"images": asked})}
+    if spec.files is None:
+        return {}
+    return dict(digests(list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files)))))
+
+
+ASKED = ""
+"""Stands for the path of a source file: the list of the images that a borrower asks for."""
+
+
+def of_files(files: Mapping[str, str]) -> dict[str, str]:
+    """Digests of source files, by the names that they have in a record."""
+    return {f"{FILE}{path}": sha256 for path, sha256 in files.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import ROOT, Settings, VanishedError
-from pipeline.graph import is_borrowed, lies_at, wanted_fingerprint
+from pipeline.graph import is_borrowed, lies_at, specs, wanted_fingerprint
 from pipeline.upstream import Upstream, place_of, upstream_shards
 from stages.base import Entry, Pixels
 from stages.digests import digests_in
@@ -42,7 +42,6 @@ class ShardSource:
         self.split = split
         self.shard = shard
         self.entries = entries
-        self._records = Lineage(settings.store_path)
         self._commits: dict[Upstream, Commit] = {}
         self._tables: dict[Upstream, pa.Table] = {}
         self._readers: dict[Upstream, ShardReader] = {}
@@ -56,8 +55,10 @@ class ShardSource:
 
     def upstream(self, column: str) -> list[Upstream]:
         """All shards that a column of the shard is computed from."""
-        links = self.links if column == "images" and self.entries else None
-        return upstream_shards(self.settings, self._records, column, self.split, self.shard, links)
+        reads = specs(self.settings, self.split.dataset)[column].reads
+        borrows = any(is_borrowed(self.settings, self.split.dataset, read) for read in reads)
+        links = self.links if borrows else ()
+        return upstream_shards(self.settings, Lineage(self.settings.store_path), column, self.split, self.shard, links)
 
     def commit(self, column: str, split: SplitRef | None, shard: int) -> Commit:
         """The commit of an upstream shard.

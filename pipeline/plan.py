@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.config import InputError, Settings
-from pipeline.entries import linked, not_indexed, seen_entries
+from pipeline.entries import files_of, linked, not_indexed, of_files, seen_entries
 from pipeline.graph import (
     STAGES,
     column_identity,
@@ -21,9 +21,8 @@ from pipeline.graph import (
 )
 from pipeline.look import Look
 from pipeline.upstream import Upstream, known_sources, place_of, upstream_name, upstream_shards
-from stages.base import HELD_IMAGES, ColumnSpec, Entry
+from stages.base import ColumnSpec, Entry
 from stages.datasets.base import DatasetError, Source
-from stages.index import source_files
 from stages.names import SplitRef
 from store.errors import DamagedStoreError
 from store.format.column import ColumnMeta, fingerprint
@@ -333,28 +332,3 @@ def _shard_state(
         names = [name.removeprefix(FILE) or "the list of images" for name in changed]
         return ShardState(STALE, f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} changed")
     return ShardState(DONE)
-
-
-def files_of(
-    spec: ColumnSpec, entries: Sequence[Entry], digests: Callable[[list[str]], Mapping[str, str]]
-) -> dict[str, str]:
-    """Digests of the source files that a shard of the index is made from; for borrowed images, of the list of them.
-
-    Args:
-        digests: gives the sha256 of files.
-    """
-    if HELD_IMAGES in spec.reads:
-        asked = [[entry.source.image_id, entry.removed, entry.link] for entry in entries]
-        return {ASKED: fingerprint({"images": asked})}
-    if spec.files is None:
-        return {}
-    return dict(digests(list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files)))))
-
-
-ASKED = ""
-"""Stands for the path of a source file: the list of the images that a borrower asks for."""
-
-
-def of_files(files: Mapping[str, str]) -> dict[str, str]:
-    """Digests of source files, by the names that they have in a record."""
-    return {f"{FILE}{path}": sha256 for path, sha256 in files.items()}

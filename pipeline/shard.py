@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from pipeline.begun import begin_once
 from pipeline.config import ROOT, InputError, Settings, VanishedError
+from pipeline.entries import files_of, of_files
 from pipeline.graph import MAPS, specs, wanted_fingerprint
 from pipeline.inputs import ShardSource
 from pipeline.look import digest_files
-from pipeline.plan import files_of, of_files
 from pipeline.upstream import place_of, upstream_name
 from stages.base import Entry, Runner, ShardInput
 from stages.names import SplitRef

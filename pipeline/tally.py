@@ -118,7 +118,10 @@ def own_failures(look: Look, plan: ColumnPlan, split: SplitRef | None, commit: C
 
 
 def failed_upstream(look: Look, plan: ColumnPlan, split: SplitRef, commit: Commit) -> set[int]:
-    """Positions in a shard of the images that are not ok in a column that it is computed from; an image not there is none."""
+    """Positions in a shard of the images that are not ok in a column that it is computed from.
+
+    An image that the holder lacks is not among them.
+    """
     settings, found = look.settings, set[int]()
     for name in plan.spec.reads:
         dataset, column = lies_at(settings, split.dataset, name)

@@ -66,8 +66,8 @@ def upstream_shards(
     reduced column: every such shard of the columns that it reads, split by split.
 
     Args:
-        links: where the images of the shard lie; default: as the record of ``images`` says. Where there is none, the shards of
-            the holder are left out: the one of ``images`` is missing.
+        links: where the images of the shard lie; default: as the record of ``images`` says. Without that record the shards of
+            the holder are left out, as the one of ``images`` is missing.
     """
     if split is None:
         over = [
@@ -122,6 +122,18 @@ def known_links(settings: Settings, records: Lineage, split: SplitRef, shard: in
         return [] if commit is None else links_of(commit)
     except DamagedStoreError:
         return []
+
+
+def lenders(settings: Settings, records: Lineage, split: SplitRef) -> list[SplitRef]:
+    """The splits of the holder that have any of the images that a split borrows, as far as its records can be read."""
+    try:
+        meta = records.meta(place_of(settings, split, "images"))
+    except DamagedStoreError:
+        meta = None
+    if meta is None or settings.holder(split.dataset) is None:
+        return []
+    links = (link for shard in range(meta.shards) for link in known_links(settings, records, split, shard))
+    return list(dict.fromkeys(where for where, _ in held_shards(settings, split, links)))
 
 
 def shard_count(settings: Settings, split: SplitRef) -> int:

@@ -33,8 +33,8 @@ def adopt(name: str, file: Path, folder: Path, lock: Path, replace: bool = False
         raise WeightsError(f"{name}: found {found} {file}, expected a file; {how_to_get(weights)}")
     path = place(name, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".adopt-", dir=folder) as beside:
-        copy = Path(beside) / path.name  # by its suffix a loader knows how to read it
+    with tempfile.TemporaryDirectory(prefix=".adopt-", dir=folder) as aside:
+        copy = Path(aside) / path.name  # by its suffix a loader knows how to read it
         shutil.copyfile(file, copy)
         found = file_sha256(copy)
         if weights.sha256 not in (None, found):

@@ -36,7 +36,7 @@ def evaluate_command(
     split: SplitRef,
     predictions_path: Path,
     missing: str = "error",
-    beside: Sequence[Path] = (),
+    further: Sequence[Path] = (),
     threshold: int | None = None,
     protocol: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
@@ -48,7 +48,7 @@ def evaluate_command(
     Args:
         split: the one the predictions are for.
         missing: ``error``, or ``empty`` to score a question without prediction as rejected.
-        beside: further predictions for the same questions, in rows of their own.
+        further: other predictions for the same questions, in rows of their own.
         threshold: grey values of PNGs from here on are the mask.
         protocol: None, or ``gsva``: scored by GSVA's rules (:mod:`stages.evaluate.gsva`), and by no others.
 
@@ -62,12 +62,12 @@ def evaluate_command(
     check_options(missing, protocol, threshold)
     if not predictions_path.exists():
         raise InputError(f"--predictions: no such file or folder: {predictions_path}")
-    proposer = _proposer(settings, (predictions_path, *beside))
+    proposer = _proposer(settings, (predictions_path, *further))
     opened, without_masks = _open(settings, split, proposer)
     unasked: dict[str, int] = {}
     how: dict[str, Any] = {"threshold": threshold, "protocol": protocol, "unasked": unasked}
     try:
-        loaded = [load_predictions(path, opened, split, **how) for path in (predictions_path, *beside)]
+        loaded = [load_predictions(path, opened, split, **how) for path in (predictions_path, *further)]
         named = _with_names_of_their_own(loaded)
         (system, meta, predictions), *others = named
         scores = score(
@@ -78,7 +78,7 @@ def evaluate_command(
             top_k=settings.embed.max_masks,
             missing=missing,
             baselines=WITHOUT_MASKS if without_masks else BASELINE_NAMES,
-            beside={name: found for name, _, found in others},
+            further={name: found for name, _, found in others},
             protocol=protocol,
             seed=SEED,
             progress=True,

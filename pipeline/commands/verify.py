@@ -17,7 +17,7 @@ from pipeline.look import Look
 from pipeline.plan import ColumnPlan, plan_reduction, plan_split, plan_stage
 from pipeline.preflight import require_needs, require_writable
 from pipeline.reduce import reduce_stage
-from pipeline.upstream import place_of, upstream_shards, wanted_columns
+from pipeline.upstream import lenders, place_of, upstream_shards, wanted_columns
 from stages.names import SplitRef
 from store.errors import StoreError
 from store.format.layout import column_dir, what_exists
@@ -76,9 +76,10 @@ def verify_command(
 ) -> tuple[int, str]:
     """What ``verify`` prints and its exit code: 0, or 4 for damage (with ``complete`` also for anything not done).
 
-    To repair is to look deep: what a reader meets are bytes.
+    To repair is to look deep: what a reader meets are bytes. Of borrowed images the splits that lend them are looked at, too.
     """
-    deep = deep or repairing
+    deep, look = deep or repairing, Lineage(settings.store_path)
+    splits = tuple(dict.fromkeys(each for split in splits for each in (split, *lenders(settings, look, split))))
     report = verify_store(settings, splits, deep)
     lines = []
     if repairing and report.problems:

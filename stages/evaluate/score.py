@@ -38,7 +38,7 @@ def score(
     top_k: int | None = None,
     missing: str = "error",
     baselines: Iterable[str] = (),
-    beside: Mapping[str, Sequence[Prediction]] | None = None,
+    further: Mapping[str, Sequence[Prediction]] | None = None,
     protocol: str | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -56,7 +56,7 @@ def score(
         top_k: of an image only this many of its largest masks are candidates (those that were embedded); default: all.
         missing: ``error``, or ``empty``: a question without prediction counts as rejected.
         baselines: some of ``BASELINE_NAMES``.
-        beside: name -> further predictions for the same questions.
+        further: name -> other predictions for the same questions.
         protocol: None, or ``gsva``, which has figures of its own and no others (:mod:`stages.evaluate.gsva`).
         seed: of the random baselines.
         progress: show a bar where stderr is a terminal.
@@ -75,7 +75,7 @@ def score(
     ):
         if unknown := set(found) - set(choices):
             raise ValueError(f"{option}: found {unknown.pop()!r}, expected {', '.join(choices)}")
-    others = dict(beside or {})
+    others = dict(further or {})
     if taken := {system} & {*names, *others} or set(others) & set(names):
         raise ValueError(
             f"system: found {taken.pop()!r}, which is the name of a baseline or of another system; expected another"

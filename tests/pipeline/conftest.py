@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lending import borrow
 from PIL import Image
 
 from stages.params import DataParams
@@ -259,3 +260,17 @@ def scheduler() -> Iterator[str]:
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
+def borrowed(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tiny data set and one that borrows from it, finished once a process. Read only: take ``changed`` to change it."""
+    project = borrow(finished_once.copy(tmp_path_factory.mktemp("borrowed")))
+    project.build()
+    return project
+
+
+@pytest.fixture
+def changed(borrowed: Project, tmp_path: Path) -> Project:
+    """A copy that a test may change."""
+    return borrow(borrowed.copy(tmp_path / "copy"))

@@ -175,7 +175,7 @@ def test_systems_of_one_name_each_have_a_row(ready: tuple[Settings, Known], tmp_
     paths = [tmp_path / str(k) / "lisa.parquet" for k in range(4)]
     for path in paths:
         write(path, Meta("lisa", "d", "val"), answers(known))
-    _, figures = evaluate_command(settings, VAL, paths[0], beside=paths[1:])
+    _, figures = evaluate_command(settings, VAL, paths[0], further=paths[1:])
     names = ["lisa", "lisa (predictions)", "lisa (2)", "lisa (3)"]
     assert [name for name in figures["groups"]["all"] if name.startswith("lisa")] == names
 

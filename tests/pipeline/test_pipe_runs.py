@@ -67,9 +67,9 @@ def test_another_run_of_the_same_name_is_refused_and_what_it_says_works(
     assert "  train.clip: 1.0 -> 2.0\n" in done.err
     assert done.err.count(" -> ") == 2
     assert contents(runs(trained) / "elisa") == before
-    beside, replace = commands(done.err)
-    assert beside[-4:] == ["--system", "elisa", "--name", "elisa-2"]
-    done = cli(*beside)
+    renamed, replace = commands(done.err)
+    assert renamed[-4:] == ["--system", "elisa", "--name", "elisa-2"]
+    done = cli(*renamed)
     assert done.code == 0, done.err
     assert contents(runs(trained) / "elisa") == before
     assert json.loads((runs(trained) / "elisa-2/run.json").read_text())["params"]["seed"] == 1

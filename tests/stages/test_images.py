@@ -274,11 +274,11 @@ def test_a_file_is_never_read_beyond_its_limit(tmp_path: Path) -> None:
 def test_words_stay_inside_the_root_and_links_are_followed(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "val").mkdir(parents=True)
-    (tmp_path / "shared.jpg").write_bytes(JPEG_BYTES)
-    (root / "val" / "link.jpg").symlink_to(tmp_path / "shared.jpg")
+    (tmp_path / "outside.jpg").write_bytes(JPEG_BYTES)
+    (root / "val" / "link.jpg").symlink_to(tmp_path / "outside.jpg")
     assert inside(root, "val/a.jpg") == root / "val" / "a.jpg"
     assert read_image(inside(root, "val/link.jpg"), LIMIT).shape == (HEIGHT, WIDTH, 3)
-    for relative in ("../shared.jpg", str(tmp_path / "shared.jpg"), "../root2", "val/../val/a.jpg", ".."):
+    for relative in ("../outside.jpg", str(tmp_path / "outside.jpg"), "../root2", "val/../val/a.jpg", ".."):
         with pytest.raises(ImageFailure, match=r"leads outside the data set's folder"):
             inside(root, relative)
     for relative in ("val/a\0.jpg", ""):
