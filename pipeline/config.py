@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from stages.datasets import FORMATS, AnyData
 from stages.fields import Key
 from stages.names import SplitRef, did_you_mean
-from stages.params import DataParams, EvaluateParams, Sections, Shared
+from stages.params import EvaluateParams, Sections, Shared
 from stages.train.params import TrainParams, overridden
 from stages.train.systems import SYSTEMS
+from store.read.folders import Folders
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: params.yaml, weights.lock and relative paths are looked up here."""
@@ -34,7 +36,7 @@ class Settings(Shared):
 
     store: str = "data/store"
     """Folder of the feature store."""
-    data: Annotated[dict[Key, DataParams], Field(min_length=1)]
+    data: Annotated[dict[Key, AnyData], Field(min_length=1)]
     """Data sets by the name that they have in the store."""
     shard_images: Annotated[int, Field(ge=1)] = 32
     """S: images per shard."""
@@ -63,7 +65,7 @@ class Settings(Shared):
     def _names_are_of_use(self) -> Settings:
         for name, value in (
             ("store", self.store),
-            *((f"data.{name}.root", data.root) for name, data in self.data.items()),
+            *((f"data.{name}.root", root) for name, data in self.data.items() for root in data.roots),
             ("run.weights_dir", self.run.weights_dir),
             ("run.train_dir", self.run.train_dir),
             ("run.report_dir", self.run.report_dir),
@@ -77,6 +79,14 @@ class Settings(Shared):
             if name in RESERVED:
                 raise ValueError(f"data.{name}: {name} is a folder of its own in {RESERVED[name]}; choose another name")
             holder = self.data.get(data.images)
+            if isinstance(data.root, tuple) and FORMATS[data.format].annotated:
+                raise ValueError(
+                    f"data.{name}.root: found {len(data.root)} folders, expected one; images may lie in several"
+                )
+            if data.images != name and not FORMATS[data.format].annotated:
+                raise ValueError(
+                    f"data.{name}.images: found {data.images!r}, expected {name!r}, as it holds images itself"
+                )
             if holder is None or holder.images != data.images:
                 holders = [name for name, data in self.data.items() if name == data.images]
                 raise ValueError(
@@ -174,9 +184,9 @@ class Settings(Shared):
             data=self.data[dataset], holder=None if holder is None else self.data[holder], **shared
         )
 
-    def root(self, dataset: str) -> Path:
-        """Folder of a data set, absolute."""
-        return ROOT / self.data[dataset].root
+    def folders(self, dataset: str) -> Folders:
+        """The folders of a data set, absolute."""
+        return Folders([ROOT / root for root in self.data[dataset].roots])
 
     def refs(self, parameter: str, names: Sequence[str]) -> tuple[SplitRef, ...]:
         """The splits that a parameter names; ValueError, with the choices, where one is not there or stands twice."""

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pipeline.config import InputError, Settings
 from pipeline.look import Look
 from pipeline.upstream import known_links, known_sources, place_of
+from stages import datasets
 from stages.base import HELD_IMAGES, ColumnSpec, Entry
-from stages.datasets import DATASETS
 from stages.datasets.base import Source
-from stages.index import order, reading, source_files
+from stages.index import order
 from stages.names import SplitRef, did_you_mean
+from stages.source_files import source_files
 from store.errors import DamagedStoreError
 from store.format.column import fingerprint
 from store.format.layout import column_dir, find_splits, what_exists
@@ -40,8 +41,7 @@ def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
 
 def list_sources(settings: Settings, split: SplitRef) -> list[Source]:
     """What the data set lists. Raises DatasetError where it cannot be listed."""
-    data = settings.data[split.dataset]
-    return DATASETS[data.format].list_sources(settings.root(split.dataset), split.split, **reading(data))
+    return datasets.list_sources(settings.data[split.dataset], settings.folders(split.dataset), split.split)
 
 
 def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,9 @@ from pipeline.config import InputError, Settings
 from stages import center, embed, index, masks, match, means
 from stages.base import HELD_IMAGES, ColumnSpec, Reduction, Stage
 from stages.checkpoints import WeightsError
+from stages.datasets import FORMATS
 from stages.names import SplitRef
+from stages.params import Sections
 from stages.weights import WEIGHTS, expected_sha256
 from store.format.column import fingerprint
 from store.format.layout import FORMAT_VERSION
@@ -42,7 +44,21 @@ def specs(settings: Settings, dataset: str) -> Mapping[str, ColumnSpec]:
         found = [spec for stage in STAGES.values() for spec in stage.columns(sections)]
     except ValueError as error:
         raise InputError(str(error)) from error
-    return {spec.name: spec for spec in found if sections.holder is None or not is_of_pictures(spec.name)}
+    return {
+        spec.name: spec
+        for spec in _that_can_be_read(found, sections)
+        if sections.holder is None or not is_of_pictures(spec.name)
+    }
+
+
+def _that_can_be_read(specs: Sequence[ColumnSpec], sections: Sections) -> Iterator[ColumnSpec]:
+    """The columns without those that are made of annotations, where the data set's format has none; upstream comes first."""
+    absent = set() if FORMATS[sections.data.format].annotated else {"instances", "targets"}
+    for spec in specs:
+        if spec.over is None and not absent.isdisjoint(spec.reads):
+            absent.add(spec.name)
+        else:
+            yield spec
 
 
 def all_specs(settings: Settings) -> Mapping[str, ColumnSpec]:

@@ -14,8 +14,8 @@ from pipeline.upstream import Upstream, place_of, upstream_shards
 from stages.base import Entry, Pixels
 from stages.digests import digests_in
 from stages.images import ImageFailure, inside, read_image
-from stages.index import source_sha256
 from stages.names import SplitRef
+from stages.source_files import source_sha256
 from stages.threads import in_threads
 from store.errors import IncompleteColumnError
 from store.format.arrays import AnyArray
@@ -130,7 +130,7 @@ class ShardSource:
     def pixels(self) -> Iterator[Pixels | None]:
         """The shard's images, ``run.prefetch`` of them decoded ahead in threads; None where the index says not ok."""
         settings, holder = self.settings, self.settings.data[self.split.dataset].images
-        root, digests = settings.root(holder), digests_in(ROOT / settings.run.cache_dir)
+        root, digests = settings.folders(holder), digests_in(ROOT / settings.run.cache_dir)
         rows = self.rows("images")
 
         def decode(row: dict[str, Any]) -> Pixels | None:

@@ -9,8 +9,8 @@ from pipeline.config import ROOT, Settings
 from pipeline.upstream import Upstream, known_sources
 from stages.base import Entry
 from stages.digests import digests_in
-from stages.index import source_digests
 from stages.names import SplitRef
+from stages.source_files import source_digests
 from store.format.column import ColumnMeta
 from store.format.lineage import Lineage
 from store.write.writer import is_begun
@@ -55,12 +55,12 @@ class Look:
         return self._begun[key]
 
     def file_digests(self, dataset: str, paths: Iterable[str]) -> dict[str, str]:
-        """sha256 of source files as they were when first asked for; see :func:`stages.index.source_digests`."""
+        """sha256 of source files as they were when first asked for; see :func:`stages.source_files.source_digests`."""
         paths, known = dict.fromkeys(paths), self._files.setdefault(dataset, {})
         known |= digest_files(self.settings, dataset, [path for path in paths if path not in known])
         return {path: known[path] for path in paths}
 
 
 def digest_files(settings: Settings, dataset: str, paths: Iterable[str]) -> dict[str, str]:
-    """sha256 of source files of a data set as they are now; see :func:`stages.index.source_digests`."""
-    return source_digests(settings.root(dataset), paths, digests_in(ROOT / settings.run.cache_dir))
+    """sha256 of source files of a data set as they are now; see :func:`stages.source_files.source_digests`."""
+    return source_digests(settings.folders(dataset), paths, digests_in(ROOT / settings.run.cache_dir))

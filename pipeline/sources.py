@@ -28,7 +28,7 @@ def require_images(
         return
     settings, place = look.settings, place_of(look.settings, split, "images")
     holder = settings.data[split.dataset].images
-    known, root = known_sources(settings, split), settings.root(holder)
+    known, root = known_sources(settings, split), settings.folders(holder)
     done = [
         shard for shard in range(plans[0].meta.shards) if shard not in todo and plans[0].shards[shard].state == DONE
     ]
@@ -36,7 +36,7 @@ def require_images(
         commit = look.records.commit(place, shard)
         for number, status in enumerate(commit.status if commit else ()):
             path = known[shard * settings.shard_images + number][1]
-            if status == OK and not (root / path).is_file():
+            if status == OK and not Path(root.path(path)).is_file():
                 raise InputError(
                     f"{path} changed since it was indexed: no such file in {root}; bring it back, or run: "
                     f"python cli.py index {settings.holder_options(split)}"
@@ -45,7 +45,9 @@ def require_images(
 
 def unread_files(settings: Settings, split: SplitRef, entries: Sequence[Entry]) -> dict[str, int]:
     """Kind of file (its suffix) in the split's folder that no entry is made from -> how many; hidden files are not counted."""
-    folder = settings.root(split.dataset) / split.split
+    if settings.data[split.dataset].format != "reasonseg":  # in other formats a split has no folder of its own
+        return {}
+    folder = settings.folders(split.dataset).folders[0] / split.split
     if not folder.is_dir():
         return {}
     read = {path for entry in entries for path in (entry.source.path, *entry.source.annotations)}

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from stages.internals import refuse_decompression_bombs
 from stages.jpeg import every_pixel_is_there, without_end_marker
+from store.read.folders import Folders
 from store.read.pixels import orientation_of, upright_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -67,10 +68,10 @@ class ImageFailure(ValueError):  # noqa: N818
         super().__init__(" ".join(reason.split())[:300])
 
 
-def inside(root: Path, relative: str) -> Path:
-    """Give ``root / relative`` (POSIX), or raise ImageFailure as :func:`check_inside`."""
+def inside(root: Path | Folders, relative: str) -> Path:
+    """Give ``root / relative`` (POSIX), of several folders the one that has it, or raise ImageFailure as :func:`check_inside`."""
     check_inside(relative)
-    return root / relative
+    return Path(root.path(relative)) if isinstance(root, Folders) else root / relative
 
 
 def check_inside(relative: str) -> None:

@@ -8,14 +8,12 @@ Fields that only say *how* work is done are in :class:`RunParams` and belong to 
 
 from __future__ import annotations
 
-import codecs
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field, field_validator
 
-from stages.datasets import DATASETS
+from stages.datasets import AnyData
 from stages.fields import AtOnce, Key, Name, Params, Precision
-from stages.names import did_you_mean
 from stages.proposers import AnyProposer
 
 
@@ -23,50 +21,6 @@ def _multiple_of_16(value: int) -> int:
     if value % 16:
         raise ValueError(f"found {value}, expected a multiple of 16 (one chunk holds 16 vectors)")
     return value
-
-
-def _known_format(name: str) -> str:
-    if name not in DATASETS:
-        raise ValueError(f"found {name!r}, expected one of {', '.join(DATASETS)}{did_you_mean(name, DATASETS)}")
-    return name
-
-
-class DataParams(Params):
-    """One data set, an entry of section data: data set -> images, instances, targets."""
-
-    format: Annotated[str, AfterValidator(_known_format)]
-    """Annotation format of the data set."""
-    images: Key
-    """The data set that holds the image files: its own name where they are its own. Images of another one are found by image_id,
-    in its split of the same name first."""
-    root: str
-    """Folder of the data set. Belongs to no fingerprint: the files' checksums do."""
-    splits: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Splits of the data set."""
-    encoding: str | None = None
-    """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, for files whose every byte beyond ASCII
-    stands alone."""
-    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)] = 89_478_485
-    """Images with more pixels than this are failed rows, before anything is decoded. The default, Pillow's own guard, is the
-    most."""
-
-    @field_validator("splits")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError(f"a split stands twice in {list(value)}")
-        return value
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            "".encode(value)  # which an encoding that is not of text refuses
-            return codecs.lookup(value).name
-        except LookupError as error:
-            raise ValueError(f"found {value!r}, expected the name of a text encoding in Python, such as gbk") from error
 
 
 class EmbedParams(Params):
@@ -164,7 +118,7 @@ class Shared(Params):
 class Sections(Shared):
     """What a stage sees: its parameters, and those of the data set that it works on."""
 
-    data: DataParams
+    data: AnyData
     """The entry of section data."""
-    holder: DataParams | None = None
+    holder: AnyData | None = None
     """The entry of the data set whose images these are; None where they are its own."""

@@ -103,7 +103,7 @@ def open_split(
     store: str | Path,
     dataset: str,
     split: str,
-    images_root: str | Path | None = None,
+    images_root: str | Path | Sequence[str | Path] | None = None,
     columns: str | Sequence[str] | None = None,
     allow_incomplete: bool = False,
     check: str = "always",
@@ -119,8 +119,8 @@ def open_split(
     Args:
         store: folder of the store.
         dataset, split: which split.
-        images_root: the folder of the data set that holds the images (of a borrower: its holder's), if pixels are wanted; the
-            store itself knows only relative paths.
+        images_root: the folder, or the folders, of the data set that holds the images (of a borrower: its holder's), if pixels are
+            wanted; the store itself knows only relative paths.
         columns: open this one or these alone (``images`` always comes along); default: every column there is, but for those of
             which nothing was computed, and for unfinished ones that the parameters no longer name.
         allow_incomplete: give the shards that are there instead of raising.
@@ -202,7 +202,7 @@ def open_split(
                 f"of {images.shard_images}",
                 place=place_of(dataset, name, split),
             )
-    return Split(dataset, split, opened, None if images_root is None else Path(images_root), tables, proposer, why_not)
+    return Split(dataset, split, opened, images_root, tables, proposer, why_not)
 
 
 def _holder(opener: Opener, images: str) -> Holder | None:

@@ -229,7 +229,7 @@ def _cases(
 def _pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -> NDArray[np.uint8]:
     (row,) = opened[image_index].rows("images")
     holder = settings.data[dataset].images
-    return photograph(settings.root(holder), row, settings.data[holder].max_pixels)
+    return photograph(settings.folders(holder), row, settings.data[holder].max_pixels)
 
 
 def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:

@@ -62,7 +62,13 @@ def disagreements(here: Checkout, there: Checkout) -> list[str]:
 
 
 def _folders(settings: Settings) -> dict[str, Path]:
-    return {"store": settings.store_path} | {f"data.{name}.root": settings.root(name) for name in settings.data}
+    data = {f"data.{name}.root": settings.folders(name).folders for name in settings.data}
+    numbered = {
+        key if len(folders) == 1 else f"{key}.{number}": folder
+        for key, folders in data.items()
+        for number, folder in enumerate(folders)
+    }
+    return {"store": settings.store_path} | numbered
 
 
 def _folder(path: Path) -> tuple[str, tuple[int, int] | None]:

@@ -1,10 +1,100 @@
-"""Loaders of data sets, one small module a family, by the name that ``format`` of a data set gives."""
+"""Formats of data sets, by the name that ``format`` of a data set gives. One module and one line of :data:`FORMATS` each.
+
+No torch here, and no format's module before it is needed.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from stages.datasets import reasonseg
-from stages.datasets.base import Dataset
+from pydantic import PlainValidator, SerializeAsAny
 
-DATASETS: Mapping[str, Dataset] = {"reasonseg": reasonseg}
+from stages.datasets.base import Collection, Dataset, Source
+from stages.datasets.params import DataParams, ImagesOptions, Options, ReasonSegOptions
+from stages.names import did_you_mean
+from store.read.folders import Folders
+
+
+@dataclass(frozen=True)
+class Format:
+    """One line of :data:`FORMATS`."""
+
+    module: str
+    """File in stages/datasets: a :class:`stages.datasets.base.Dataset`, or without annotations a ``Collection``."""
+    options: type[Options]
+    """What it has of its own in an entry of section ``data``."""
+    annotated: bool = True
+    """Whether it has instances and targets."""
+    version: int = 1
+    """Goes up whenever the same files would give other instances or targets."""
+
+
+FORMATS: dict[str, Format] = {
+    "reasonseg": Format("reasonseg", ReasonSegOptions),
+    "images": Format("images", ImagesOptions, annotated=False),
+}
+
+
+def _model(name: str, options: type[Options]) -> type[DataParams]:
+    """An entry of section ``data`` of a format: what all entries have, and its own options."""
+    return type(f"{name}Params", (DataParams, options), {"__doc__": options.__doc__, "__module__": __name__})
+
+
+_MODELS = {name: _model(name, found.options) for name, found in FORMATS.items()}
+
+
+def data_params(value: Any) -> DataParams:
+    """An entry of section ``data``.
+
+    Raises:
+        ValueError: it is no section or of no such format (pydantic.ValidationError: an option is unknown or out of range).
+    """
+    if isinstance(value, DataParams):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"found {value!r}, expected a section such as {{format: reasonseg, images: NAME, root: FOLDER}}"
+        )
+    name = value.get("format")
+    if name not in FORMATS:
+        raise ValueError(
+            f"format: found {name!r}, expected one of {', '.join(FORMATS)}{did_you_mean(str(name), FORMATS)}"
+        )
+    return _MODELS[str(name)].model_validate(value)
+
+
+AnyData = Annotated[SerializeAsAny[DataParams], PlainValidator(data_params)]
+"""An entry of section ``data``, of whichever format."""
+
+
+def loader(data: DataParams) -> Dataset:
+    """The module that reads a data set with annotations."""
+    module: Dataset = _module(data.format)
+    return module
+
+
+def list_sources(data: DataParams, folders: Folders, split: str) -> list[Source]:
+    """The images of a split in a stable order. Raises DatasetError where they cannot be listed."""
+    if FORMATS[data.format].annotated:
+        return loader(data).list_sources(folders.folders[0], split, data)
+    collection: Collection = _module(data.format)
+    return collection.list_sources(folders, split, data)
+
+
+def reading(data: DataParams) -> dict[str, Any]:
+    """All of an entry that decides what is read of its annotations; options are left out at their defaults."""
+    own, found = FORMATS[data.format], {"format": data.format}
+    defaults = own.options().model_dump(mode="json")
+    found |= {
+        name: value
+        for name, value in data.model_dump(mode="json", include=set(defaults)).items()
+        if value != defaults[name]
+    }
+    return found if own.version == 1 else {**found, "format_version": own.version}
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"stages.datasets.{FORMATS[name].module}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from store.read.folders import Folders
 
 
 class DatasetError(ValueError):
@@ -21,6 +23,8 @@ class Source:
     """The image file. An annotation without an image has the path where one was expected."""
     annotations: tuple[str, ...]
     """Files that decide the annotation, those that exist; empty: the image has none."""
+    others: tuple[str, ...] = ()
+    """Further files of the same picture: the next one is taken where one cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,15 @@ class Target:
     """COCO RLE of the answer, empty where it is absent from the image."""
     ignore: str
     """COCO RLE of the pixels that no metric counts; disjoint from ``segmentation``."""
+    absent: bool = False
+    """The annotation says that the image shows nothing of the kind: the question has a false premise. An empty ``segmentation``
+    alone does not say that, as a small region may be drawn on no pixel."""
+    correction: str | None = None
+    """Of a false premise: what could be asked instead, where the data set has it."""
+    incomplete: bool = False
+    """The image may show more of what is meant than is annotated, as in a federated data set."""
+    turns: tuple[str, ...] = ()
+    """Of a conversation: question, answer, question, ...; else empty."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +73,21 @@ class Annotation:
     """What was not read in the usual way, one entry for each time; they are counted, and ``index`` prints how many there are."""
 
 
+class Collection(Protocol):
+    """What the module of a format without annotations has."""
+
+    def list_sources(self, root: Folders, split: str, options: Any) -> list[Source]:
+        """As :meth:`Dataset.list_sources`, of one or several folders."""
+
+
 class Dataset(Protocol):
-    """What a loader module has. It is stateless: ``annotate`` is called in any order and in any process."""
+    """What the module of a format has. It is stateless: ``annotate`` is called in any order and in any process.
 
-    def list_sources(self, root: Path, split: str, encoding: str | None = None) -> list[Source]:
-        """Give the sources of a split in a stable order; DatasetError where its folder is unusable.
+    options: of the format, as in an entry of section ``data`` (stages/datasets/params.py); without them, the defaults.
+    """
 
-        ``encoding``: of annotation files that are not UTF-8; it is given where the params name one (``data.NAME.encoding``).
-        """
+    def list_sources(self, root: Path, split: str, options: Any = ...) -> list[Source]:
+        """Give the sources of a split in a stable order; DatasetError where its folder is unusable."""
 
     def annotate(
         self,
@@ -75,7 +95,7 @@ class Dataset(Protocol):
         source: Source,
         height_px: int,
         width_px: int,
-        encoding: str | None = None,
+        options: Any = ...,
         picture: Path | None = None,
     ) -> Annotation:
         """Read the annotation of an image of this EXIF-oriented size; ImageFailure where it is unusable.

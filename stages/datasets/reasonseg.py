@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
 from stages.datasets.jsonfile import field, read_json, text
+from stages.datasets.params import ReasonSegOptions
 from stages.datasets.shapes import IGNORE, TARGET, Shape, raster, read_shapes
 from stages.datasets.sizes import UPRIGHT, drawn_on
 from stages.images import LOST_LINK, SUFFIXES, ImageFailure, inside, read_picture
@@ -38,9 +39,10 @@ from store import rle
 from store.read.pixels import oriented
 
 Mask = NDArray[np.bool_]
+DEFAULTS = ReasonSegOptions()
 
 
-def list_sources(root: Path, split: str, encoding: str | None = None) -> list[Source]:
+def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -> list[Source]:
     """Give an image or a JSON file a source each, together where their stems are equal, sorted by stem.
 
     Files of further questions go with their image. An image without JSON is listed without annotations, and a JSON file
@@ -74,7 +76,7 @@ def list_sources(root: Path, split: str, encoding: str | None = None) -> list[So
         )
     shared = (answers,) if answers_file.exists() else ()
     if shared:
-        _answers_of(root, answers, encoding)
+        _answers_of(root, answers, options.encoding)
     further = _further(images, jsons)
     alone = jsons.keys() - {stem for stems in further.values() for stem in stems}
     return [
@@ -94,7 +96,7 @@ def annotate(
     source: Source,
     height_px: int,
     width_px: int,
-    encoding: str | None = None,
+    options: ReasonSegOptions = DEFAULTS,
     picture: Path | None = None,
 ) -> Annotation:
     """Read the targets of an image, one a question, and its instances, of each question the largest shape first.
@@ -109,7 +111,7 @@ def annotate(
     folder = PurePosixPath(source.path).parent
     names = [name for name in source.annotations if PurePosixPath(name).parent == folder]
     shared = [name for name in source.annotations if name not in names]
-    answers, notes = _answers_of(root, shared[0], encoding) if shared else ({}, [])
+    answers, notes = _answers_of(root, shared[0], options.encoding) if shared else ({}, [])
     answer = answers.get(PurePosixPath(source.path).name)
     notes = notes if answer is not None else []
     instances: list[Instance] = []
@@ -120,7 +122,7 @@ def annotate(
 
     for number, name in enumerate(names):
         try:
-            document, found = read_json(root, name, encoding)
+            document, found = read_json(root, name, options.encoding)
             shapes = read_shapes(field(document, "shapes", list))
             texts = _texts(field(document, "text", list))
             is_sentence = field(document, "is_sentence", bool)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.images import ImageFailure, inside, read_image
-from stages.index import source_sha256
+from stages.source_files import source_sha256
 from store.format.schema import OK
+from store.read.folders import Folders
 
 
 class GoneError(Exception):
     """The picture cannot be shown: ``str(error)`` says why."""
 
 
-def photograph(root: Path, row: Mapping[str, Any], max_pixels: int) -> NDArray[np.uint8]:
+def photograph(root: Folders, row: Mapping[str, Any], max_pixels: int) -> NDArray[np.uint8]:
     """RGB [H, W, 3], EXIF-oriented, of exactly the file that was indexed.
 
     Args:
-        root: folder of the data set.
+        root: the folder, or folders, of the data set.
         row: of the image in the table ``images``.
 
     Raises:

@@ -51,6 +51,13 @@ TARGETS = pa.schema(
         ("answer", pa.string()),  # explanatory answer, null when there is none
         ("segmentation", pa.string()),  # COCO RLE counts of the answer as painted
         ("ignore", pa.string()),  # COCO RLE counts of the pixels that do not count
+        ("absent", pa.bool_()),  # the annotation says that the image shows nothing of the kind (a false premise)
+        (
+            "correction",
+            pa.string(),
+        ),  # of a false premise: what could be asked instead, null where the data set has none
+        ("incomplete", pa.bool_()),  # the image may show more of it than is annotated (a federated data set)
+        ("turns", pa.list_(pa.string())),  # of a conversation: question, answer, question, ...; else empty
     ]
 )
 
@@ -99,6 +106,9 @@ TABLES = {
     "match/instances": MATCH_INSTANCES,
 }
 """Column name -> schema of every table."""
+
+SINCE = {"images": ("holder_split", "holder_index"), "targets": ("absent", "correction", "incomplete", "turns")}
+"""Table -> fields that shards do not have that were written before there were such. They are read as null."""
 
 PER_TARGET = ("targets", "match/targets")
 """Tables with a row a target; all others have a row an image."""

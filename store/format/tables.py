@@ -15,7 +15,7 @@ from ..storage.protocol import Opened
 from .column import Commit
 from .layout import parts_of, table_file
 from .names import without_proposer
-from .schema import PER_TARGET, TABLES
+from .schema import PER_TARGET, SINCE, TABLES
 from .shard import KEY, content_of, damaged, open_shard, overlay, raise_changed, record_text, unsealed, without_seal
 
 ROW_GROUP_ROWS = 16
@@ -84,7 +84,11 @@ def decode(
     if table.num_rows != rows:
         raise damaged(path, commit, f"found {table.num_rows} rows{where}, expected {rows}")
     for field in TABLES.get(_table_of(commit), ()):
-        if (fields is None or field.name in fields) and field not in table.schema:
+        if (fields is not None and field.name not in fields) or field in table.schema:
+            continue
+        if field.name in SINCE.get(_table_of(commit), ()) and field.name not in file.schema_arrow.names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+        else:
             raise damaged(path, commit, f"found no field {field.name} of {field.type}")
     return table
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..format.names import both_names, find_name, is_of_pictures, proposers_of
 from .borrowed import AnyColumn
+from .folders import Folders
 from .forks import Lazy
 from .holder import NotThere, lacking
 from .options import meant
@@ -21,7 +23,7 @@ class OpenColumns:
         dataset: str,
         split: str,
         columns: dict[str, AnyColumn],
-        images_root: Path | None,
+        images_root: str | Path | Sequence[str | Path] | None,
         tables: TableCache,
         proposer: str | None = None,
         why_not_borrowed: NotThere | None = None,
@@ -90,8 +92,9 @@ class OpenColumns:
     def pictures(self) -> Pictures | None:
         """Reads the image files below ``images_root``; None without one."""
         root = self.images_root
-        if root is None or self._pictures is None or self._pictures.root != Path(root):
-            self._pictures = None if root is None else Pictures(Path(root), self.columns["images"].check)
+        folders = None if root is None else Folders(root)
+        if self._pictures is None or self._pictures.root != folders:
+            self._pictures = None if folders is None else Pictures(folders, self.columns["images"].check)
         return self._pictures
 
     def close(self) -> None:

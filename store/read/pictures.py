@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StoreError
+from .folders import Folders
 from .open_files import with_room
 from .pixels import upright_rgb
 
@@ -25,12 +26,12 @@ class Pictures:
     """Reads the image files of a split.
 
     Args:
-        root: the data set's folder. Links are followed; the names of files lead nowhere but below it.
+        root: the data set's folder, or its folders. Links are followed; the names of files lead nowhere but below them.
         check: when bytes are held against their digest: ``always``, at ``first-touch`` (and again when size or times changed),
             or ``never``. A file is read once for both.
     """
 
-    def __init__(self, root: Path, check: str) -> None:
+    def __init__(self, root: Folders, check: str) -> None:
         self.root, self.check = root, check
         self._checked: dict[str, Version] = {}
 
@@ -60,7 +61,7 @@ class Pictures:
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts:
             raise StoreError(f"{name!r} leads outside images_root")
-        return self.root / inside
+        return Path(self.root.path(str(inside)))
 
     def _bytes(self, path: Path) -> tuple[bytes, Version]:
         try:
@@ -68,7 +69,7 @@ class Pictures:
                 state = os.fstat(file.fileno())
                 return file.read(), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            what = "holds no such file" if self.root.is_dir() else "is no folder"
+            what = "holds no such file" if all(folder.is_dir() for folder in self.root.folders) else "is no folder"
             raise StoreError(
                 f"no file {path}: images_root={str(self.root)!r} {what}; expected the folder of the data set that was indexed"
             ) from error

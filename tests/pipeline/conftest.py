@@ -23,7 +23,7 @@ import yaml
 from lending import borrow
 from PIL import Image
 
-from stages.params import DataParams
+from stages.datasets.params import DataParams, ReasonSegOptions
 from store.errors import StoreError
 from store.format.shard import committed_shards, read_commit, shard_path
 
@@ -76,7 +76,11 @@ class Project:
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
         name = changes.pop("dataset", "tiny")
         data = {"images": name, "root": str(self.data), "splits": changes.pop("splits", ["train", "val"])}
-        data |= {key: changes.pop(f"data__{key}") for key in DataParams.model_fields if f"data__{key}" in changes}
+        data |= {
+            key: changes.pop(f"data__{key}")
+            for key in (*DataParams.model_fields, *ReasonSegOptions.model_fields)
+            if f"data__{key}" in changes
+        }
         values |= {"store": str(self.store), "data": {name: {"format": "reasonseg", **data}}, "shard_images": 2}
         values["runs"] = {}
         values["proposers"] = {"sam": {"model": "demo_sam", **ANY_MASK}}

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stages.datasets import DATASETS
+from stages.datasets import reasonseg
 from stages.datasets.base import Source
 from stages.images import read_image
 from store import open_split
@@ -93,8 +93,8 @@ def test_the_encoding_is_a_parameter_that_decides_what_is_stored(alone: Any) -> 
 
 def test_an_image_id_that_is_listed_twice_names_both_files(alone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [Source("fox", "val/fox.jpg", ("val/fox.json",)), Source("fox", "val/hen.jpg", ())]
-    loader = DATASETS["reasonseg"]
-    monkeypatch.setattr(loader, "list_sources", lambda root, split: twice)
+    loader = reasonseg
+    monkeypatch.setattr(loader, "list_sources", lambda root, split, options: twice)
     done = alone.run("index", "--split", "val")
     assert done.code == 2
     assert "error: image_id 'fox' is listed twice: val/fox.jpg, val/fox.json and val/hen.jpg" in done.err
@@ -183,7 +183,7 @@ def test_what_changes_while_it_is_indexed_is_not_committed(alone: Any, monkeypat
 
     real, path = stages.index.image_row, alone.data / "val/fox.jpg"
 
-    def gone_for_a_moment(root: Path, entry: Any, max_pixels: int, digests: Any) -> dict[str, Any]:
+    def gone_for_a_moment(root: Any, entry: Any, max_pixels: int, digests: Any) -> Any:
         if entry.source.image_id != "fox":
             return real(root, entry, max_pixels, digests)
         path.rename(alone.folder / "away")

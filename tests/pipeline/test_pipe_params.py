@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.config import Settings
 from pipeline.graph import specs
-from stages.params import DataParams, MeanParams, Sections
+from stages.datasets import _MODELS
+from stages.params import MeanParams, Sections
 from stages.proposers.params import SamParams
 from store.storage.objects import write_json
 
@@ -87,7 +88,7 @@ SPECIAL = {
     "runs",
 }
 EACH: dict[str, tuple[str, Any]] = {
-    "data": ("data.tiny", DataParams),
+    "data": ("data.tiny", _MODELS["reasonseg"]),
     "proposers": ("proposers.sam", SamParams),
     "means": ("means.tiny", MeanParams),
 }

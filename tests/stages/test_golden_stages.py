@@ -19,7 +19,7 @@ from pipeline.config import ROOT
 from pipeline.params_file import load_settings
 from stages import center, embed, index, masks, match, means
 from stages.base import Entry, ShardInput
-from stages.datasets import DATASETS
+from stages.datasets import reasonseg
 from stages.images import read_image
 from stages.proposers.sam import generator
 from stages.proposers.sam.model import new_sam
@@ -62,7 +62,7 @@ def run(weights: Mapping[str, Path]) -> Callable[[], dict[str, ShardData]]:
     """Run the stages one after the other on the val photographs, by their functions alone: no store is needed."""
 
     def run_all() -> dict[str, ShardData]:
-        entries = tuple(Entry(source) for source in DATASETS["reasonseg"].list_sources(PHOTOS, "val"))
+        entries = tuple(Entry(source) for source in reasonseg.list_sources(PHOTOS, "val"))
         done: dict[str, ShardData] = {}
         shard = ShardInput(
             indices=range(len(entries)),
@@ -104,6 +104,7 @@ def numbers(done: Mapping[str, ShardData]) -> dict[str, Any]:
     return {
         "index": {
             "version": index.VERSION,
+            "targets_version": index.TARGETS_VERSION,
             **{name: digest(done[name].rows) for name in ("images", "instances", "targets")},
         },
         "masks": {

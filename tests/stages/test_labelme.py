@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from stages.datasets.base import Annotation, DatasetError, Source
+from stages.datasets.params import ReasonSegOptions
 from stages.datasets.reasonseg import annotate, list_sources
 from stages.datasets.shapes import raster, read_shapes
 from stages.images import ImageFailure
@@ -198,12 +199,12 @@ def test_text_in_another_encoding_is_read_when_it_is_named(tmp_path: Path, encod
         match=r"^val/a.json: text is not UTF-8; name its encoding, such as gbk, in encoding of the data set",
     ):
         annotate(tmp_path, source, HEIGHT, WIDTH)
-    found = annotate(tmp_path, source, HEIGHT, WIDTH, encoding=encoding)
+    found = annotate(tmp_path, source, HEIGHT, WIDTH, ReasonSegOptions(encoding=encoding))
     assert found.targets[0].texts == (question,)
     assert found.instances[0].label == question
     assert found.notes == (f"JSON read as {encoding}",)
     with pytest.raises(ImageFailure, match=r"text is not UTF-8 or ascii; name its encoding"):
-        annotate(tmp_path, source, HEIGHT, WIDTH, encoding="ascii")
+        annotate(tmp_path, source, HEIGHT, WIDTH, ReasonSegOptions(encoding="ascii"))
 
 
 @pytest.mark.parametrize("encoding", [None, "gbk"])
@@ -211,7 +212,7 @@ def test_utf8_comes_first_whatever_is_named(tmp_path: Path, encoding: str | None
     text = "\u732b\u5728\u54ea\u91cc\uff1f caf\u00e9"
     for codec in ("utf-8", "utf-8-sig"):
         data = json.dumps({"shapes": [], "text": [text], "is_sentence": True}, ensure_ascii=False).encode(codec)
-        found = annotate(tmp_path, write(tmp_path, data), HEIGHT, WIDTH, encoding)
+        found = annotate(tmp_path, write(tmp_path, data), HEIGHT, WIDTH, ReasonSegOptions(encoding=encoding))
         assert (found.targets[0].texts, found.notes) == ((text,), ())
 
 
@@ -232,9 +233,9 @@ def test_answers_have_the_same_encodings(tmp_path: Path) -> None:
         DatasetError, match=r"explanatory/val.json: text is not UTF-8; name its encoding.*in encoding of the data set"
     ):
         list_sources(tmp_path, "val")
-    (listed,) = list_sources(tmp_path, "val", encoding="gbk")
+    (listed,) = list_sources(tmp_path, "val", ReasonSegOptions(encoding="gbk"))
     assert listed.annotations == (*source.annotations, "explanatory/val.json")
-    found = annotate(tmp_path, listed, HEIGHT, WIDTH, "gbk")
+    found = annotate(tmp_path, listed, HEIGHT, WIDTH, ReasonSegOptions(encoding="gbk"))
     assert found.targets[0].answer == "\u732b\u5728\u8fd9\u91cc"
     assert found.notes == ("answer read as gbk",)
 

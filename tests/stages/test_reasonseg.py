@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stages.datasets import DATASETS
+from stages.datasets import reasonseg
 from stages.datasets.base import Annotation, Source
 from stages.datasets.reasonseg import annotate
 from stages.datasets.shapes import MAX_COORDINATE_PX
@@ -263,7 +263,7 @@ PHOTO_SIZES = {
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_real_photographs(split: str) -> None:
-    loader = DATASETS["reasonseg"]
+    loader = reasonseg
     sources = loader.list_sources(PHOTOS, split)
     assert [s.image_id for s in sources] == sorted(PHOTO_SIZES[split])
     for source in sources:

@@ -154,7 +154,7 @@ def make_store(settings: Settings, paths: Mapping[str, Path], images: int) -> di
     for name, path in paths.items():  # this process alone takes them for the published ones
         digest = file_sha256(path)
         WEIGHTS[name] = replace(WEIGHTS[name], sha256=digest, path=path.name, committed=False)
-    make_demo(settings.root("bench"), DemoSizes(train=images, val=0, test=0))
+    make_demo(settings.folders("bench").folders[0], DemoSizes(train=images, val=0, test=0))
     with open_executor(settings) as executor:
         for stage in ("index", "masks", "embed", "match"):
             compute_stage(settings, stage, SplitRef("bench", "train"), executor)

@@ -68,7 +68,7 @@ class Setting:
 
     def pixels(self, path: str) -> Any:
         """An image as the original decodes it in each step: uint8 [H, W, 3]."""
-        root = self.settings.root(self.split.dataset)
+        root = self.settings.folders(self.split.dataset).folders[0]
         return read_image(inside(root, path), self.settings.data[self.split.dataset].max_pixels)
 
 
@@ -80,7 +80,10 @@ def open_setting(params: Path, device: str, overrides: Sequence[str] = ()) -> Se
     """
     settings = load_settings(params, [*overrides, f"run.device={device}"])
     split = SplitRef.of(settings.train.train[0])
-    for folder in (column_dir(settings.store_path, place_of(settings, split, "images")), settings.root(split.dataset)):
+    for folder in (
+        column_dir(settings.store_path, place_of(settings, split, "images")),
+        settings.folders(split.dataset).folders[0],
+    ):
         if not folder.is_dir():
             raise InputError(f"found no folder {folder}, which the benchmark reads; run: make repro")
     return Setting(settings)

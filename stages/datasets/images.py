@@ -1,0 +1,96 @@
+"""Pictures without annotations, in one or several folders: one's own, or a collection that other data sets borrow from.
+
+The split ``all`` is every picture below the folders, any other split those below the folder of its name. They are found in all
+folders below, also by links. Hidden files and folders, and files of other suffixes, are not looked at.
+
+COCO (``ids: coco``) is one collection: a picture is known by its number, whether it lies in train2014, val2014, train2017 or
+val2017, or in several of them. Every picture of train2014 is in train2017, too; where its files differ, ``index`` says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.datasets.base import DatasetError, Source
+from stages.datasets.ids import coco_id_of, path_id
+from stages.datasets.params import ImagesOptions
+from stages.images import SUFFIXES, ImageFailure, check_inside
+from store.read.folders import Folders
+
+ALL = "all"
+"""The split that is every picture below the folders."""
+DEFAULTS = ImagesOptions()
+
+
+def list_sources(root: Folders, split: str, options: ImagesOptions = DEFAULTS) -> list[Source]:
+    """Give each picture a source, sorted by image_id; files of one COCO number are one picture, the first folder's first.
+
+    Raises DatasetError where a folder is not there, where there is no such picture, where two files have one image_id, or where
+    a file name is not UTF-8.
+    """
+    try:
+        check_inside(split)
+    except ImageFailure as error:
+        raise DatasetError(f"{error}; expected a folder in {root}, or all for every picture in it") from error
+    below = "" if split == ALL else split
+    files: dict[str, list[str]] = {}
+    passed_over = 0
+    for number, folder in enumerate(root.folders, start=1):
+        top = folder / below
+        if not top.is_dir():
+            if below and len(root.folders) > 1:
+                continue
+            raise DatasetError(_no_folder(folder, below))
+        for relative in sorted(_pictures(top)):
+            path = f"{below}/{relative}" if below else relative
+            image_id = coco_id_of(relative) if options.ids == "coco" else path_id(relative)
+            if image_id is None:
+                passed_over += 1
+            else:
+                shadowed = root.path(path) != f"{folder}/{path}"
+                files.setdefault(image_id, []).append(f"@{number}/{path}" if shadowed else path)
+    if not files:
+        other = f", but {passed_over} pictures of other names than COCO's (000000000009.jpg)" if passed_over else ""
+        raise DatasetError(
+            f"no pictures below {root}{f' in {below}' if below else ''}{other}; expected *{', *'.join(SUFFIXES)}"
+        )
+    if options.ids == "path":
+        for image_id, paths in files.items():
+            if len(paths) > 1:
+                raise DatasetError(
+                    f"{root.path(paths[0])} and {root.path(paths[1])} would both be the image {image_id!r}: rename or remove one"
+                )
+    return [Source(image_id, paths[0], (), tuple(paths[1:])) for image_id, paths in sorted(files.items())]
+
+
+def _pictures(top: Path) -> Iterator[str]:
+    """Paths of pictures, relative to a folder, in any order. A folder that a link leads to again is not entered again."""
+    state = top.stat()
+    seen, folders = {(state.st_dev, state.st_ino)}, [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(top / folder) as entries:
+            found = list(entries)
+        for entry in found:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            path = f"{folder}/{name}" if folder else name
+            if entry.is_dir():
+                state = entry.stat()
+                if (state.st_dev, state.st_ino) not in seen:
+                    seen.add((state.st_dev, state.st_ino))
+                    folders.append(path)
+            elif name.lower().endswith(SUFFIXES):
+                if name != name.encode("utf-8", "replace").decode("utf-8"):
+                    raise DatasetError(f"{top}: {path!a}: expected a file name in UTF-8, rename it")
+                yield path
+
+
+def _no_folder(folder: Path, below: str) -> str:
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    missing = f"no folder {below!r} in {folder}" if below else f"no folder {folder}"
+    found = f" (folders there: {', '.join(there) or 'none'})" if below else ""
+    return f"{missing}{found}; set root or splits of the data set in section data of the params (split all is every picture)"

@@ -1,0 +1,72 @@
+"""Parameter models of the formats of data sets: each format's own options with their defaults. No torch here."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from stages.fields import Key, Name, Params
+
+
+class Options(Params):
+    """Base: what a format has of its own in an entry of section ``data``. An option that is not at its default decides bytes."""
+
+
+class ReasonSegOptions(Options):
+    """Of the format reasonseg."""
+
+    encoding: str | None = None
+    """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, for files whose every byte beyond ASCII
+    stands alone."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            "".encode(value)  # which an encoding that is not of text refuses
+            return codecs.lookup(value).name
+        except LookupError as error:
+            raise ValueError(f"found {value!r}, expected the name of a text encoding in Python, such as gbk") from error
+
+
+class ImagesOptions(Options):
+    """Of the format images."""
+
+    ids: Literal["path", "coco"] = "path"
+    """What an image is called. path: as its file below the split's folder, without suffix. coco: by its number in COCO, 12 digits,
+    of JPEG files that have COCO's names of 2014 or 2017; other files are passed over."""
+    only: tuple[Key, ...] = ()
+    """List new images only where one of these data sets asks about them; default: all. Images that the store knows stay."""
+
+
+class DataParams(Params):
+    """One data set, an entry of section ``data``: data set -> images, instances, targets."""
+
+    format: str
+    """Format of the data set, a line of ``stages.datasets.FORMATS``, which may have options of its own."""
+    images: Key
+    """The data set that holds the image files: its own name where they are its own. Images of another one are found by image_id,
+    in its split of the same name first."""
+    root: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """Folder of the data set; of the format images also a list of folders. Belongs to no fingerprint: the files' checksums do."""
+    splits: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Splits of the data set."""
+    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)] = 89_478_485
+    """Images with more pixels than this are failed rows, before anything is decoded. The default, Pillow's own guard, is the
+    most."""
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The folder, or the folders."""
+        return (self.root,) if isinstance(self.root, str) else self.root
+
+    @field_validator("splits")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"a split stands twice in {list(value)}")
+        return value

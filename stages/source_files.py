@@ -1,0 +1,79 @@
+"""The files that an image and its annotation are made from, and their digests."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from stages.base import Entry
+from stages.digests import Digests
+from stages.images import ImageFailure, check_inside
+from stages.threads import cores, in_threads
+from store.read.folders import Folders
+from store.storage.files import file_sha256
+
+
+def source_files(entry: Entry, files: str) -> tuple[str, ...]:
+    """The files a row of ``images`` (or of the two ``annotations`` tables) is made from, relative to the data set's root."""
+    if entry.removed:
+        return ()
+    return (entry.source.path, *entry.source.others) if files == "images" else entry.source.annotations
+
+
+def source_sha256(root: Path | Folders, path: str, digests: Digests | None = None) -> str:
+    """sha256 of a source file, or what :func:`_source` says instead of its state. Raises as that does.
+
+    ``digests``: those that are known; None: the file is read.
+    """
+    file, state = _file(root, path), _source(root, path)
+    if isinstance(state, str):
+        return state
+    return file_sha256(Path(file)) if digests is None else digests.sha256(file, state)
+
+
+def source_digests(root: Path | Folders, paths: Iterable[str], digests: Digests) -> dict[str, str]:
+    """:func:`source_sha256` of several files; those that have to be read are read in threads."""
+    found: dict[str, str] = {}
+    unknown: dict[str, os.stat_result] = {}
+    for path in paths:
+        state = _source(root, path)
+        known = state if isinstance(state, str) else digests.known(_file(root, path), state)
+        if isinstance(known, str):
+            found[path] = known
+        elif not isinstance(state, str):
+            unknown[path] = state
+    threads = cores() if len(unknown) > 1 else 0
+    read = in_threads(lambda path: digests.sha256(_file(root, path), unknown[path]), unknown, threads, 4 * threads)
+    found |= zip(unknown, read, strict=True)
+    digests.keep()
+    return found
+
+
+def _file(root: Path | Folders, path: str) -> str:
+    return root.path(path) if isinstance(root, Folders) else f"{root}/{path}"
+
+
+def _source(root: Path | Folders, path: str) -> os.stat_result | str:
+    """The state of a source file; ``missing``, or ``outside`` for a path whose words lead out of ``root``.
+
+    Raises:
+        FileNotFoundError: its whole folder is gone, e.g. an unmounted disk; that is no fact about the data set.
+    """
+    try:
+        check_inside(path)
+    except ImageFailure:
+        return "outside"
+    file, state = _file(root, path), None
+    try:
+        state = os.stat(file)  # noqa: PTH116 - a Path for each of 100 000 files takes longer than to ask for its state
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+    if state is None or not stat.S_ISREG(state.st_mode):
+        if not Path(file).parent.is_dir():
+            raise FileNotFoundError(f"{path}: its folder is not there")
+        return "missing"
+    return state
