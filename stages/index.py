@@ -27,7 +27,8 @@ from store.write.writer import ShardData
 
 VERSION, TARGETS_VERSION = 3, 4
 """2: shapes by their shape_type, sizes in the JSON, encodings; images without annotation are absent; a JPEG may lack its end.
-3: rows of images say where a borrowed image is. 4, of targets alone: they have ``absent``, ``correction``, ``incomplete``, ``turns``."""
+3: rows of images say where a borrowed image is. 4, of
+targets alone: they have ``absent``, ``correction``, ``incomplete`` and ``turns``."""
 
 CONTROL = re.compile(r"</?s>|<unk>|<pad>|<image>|<im_(?:start|end|patch)>|<\|\w+\|>|<SEG_MASK_\d+>|\[(?:SEG|REJ)\]")
 """What language models read as something else than words; ``train`` refuses questions that have it."""

@@ -10,11 +10,16 @@ from typing import Any
 from stages.images import ImageFailure, inside, read_file
 
 MAX_JSON_BYTES = 2**26
+"""Of a file that annotates one image."""
+MAX_SET_BYTES = 2**33
+"""Of a file that annotates a whole data set: LVIS has 1.1 GB."""
 _NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
 """In Western text a letter beyond ASCII stands alone; in other encodings (GBK, Shift-JIS, cp1251, ...) most stand together."""
 
 
-def read_json(root: Path, relative: str, encoding: str | None = None) -> tuple[Any, str]:
+def read_json(
+    root: Path, relative: str, encoding: str | None = None, max_bytes: int = MAX_JSON_BYTES
+) -> tuple[Any, str]:
     """Parse a JSON file; give its value and the encoding it was read in.
 
     It is read in UTF-8 (with a byte order mark or without), or else in ``encoding`` (the data set's ``encoding`` in the params), or
@@ -24,7 +29,7 @@ def read_json(root: Path, relative: str, encoding: str | None = None) -> tuple[A
     Raises:
         ImageFailure: there is no such file, it is in none of these, or it is not JSON.
     """
-    data = read_file(inside(root, relative), MAX_JSON_BYTES)
+    data = read_file(inside(root, relative), max_bytes)
     text, found = _decode(data, encoding)
     try:
         return json.loads(text), found
