@@ -342,6 +342,7 @@ def evaluate(
     settings = _settings(context, device=device)
     run = resolve(settings, system, name) if asked else None
     splits = _asked(settings, split, data)
+    settings.require_questions(*splits)
     if run is None and len(splits) > 1:
         raise InputError(
             f"evaluate: --predictions are of one split, found {', '.join(map(str, splits))}; name one with --data and --split"

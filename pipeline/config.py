@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from stages.datasets import FORMATS, AnyData
+from stages.datasets.params import ImagesOptions
 from stages.fields import Key
 from stages.names import SplitRef, did_you_mean
 from stages.params import EvaluateParams, Sections, Shared
@@ -94,6 +95,14 @@ class Settings(Shared):
                     f"{''.join(f', or {other}' for other in holders if other != name)}"
                     f"{did_you_mean(data.images, [*holders, name])}"
                 )
+        for name, data in self.data.items():
+            for other in data.only if isinstance(data, ImagesOptions) else ():
+                if other not in self.data or self.data[other].images != name or other == name:
+                    borrowers = [each for each in self.data if self.holder(each) == name]
+                    raise ValueError(
+                        f"data.{name}.only: found {other!r}, expected data sets whose images are {name}: "
+                        f"{', '.join(borrowers) or 'there is none yet'}{did_you_mean(other, borrowers)}"
+                    )
         for name, mean in self.means.items():
             self.refs(f"means.{name}.train", mean.train)
         self.refs("evaluate.splits", self.evaluate.splits)
@@ -203,8 +212,11 @@ class Settings(Shared):
 
     @property
     def evaluated(self) -> tuple[SplitRef, ...]:
-        """The splits that systems answer where none is named: ``evaluate.splits``, or else the last one of every data set."""
-        last = tuple(SplitRef(name, data.splits[-1]) for name, data in self.data.items())
+        """The splits that systems answer where none is named: ``evaluate.splits``, or else the last one of every data set that
+        has questions (where none has: of every data set, whose pictures alone can be shown).
+        """
+        asked = {name: data for name, data in self.data.items() if FORMATS[data.format].annotated}
+        last = tuple(SplitRef(name, data.splits[-1]) for name, data in (asked or self.data).items())
         return tuple(map(SplitRef.of, self.evaluate.splits)) or last
 
     def select(self, split: str | None = None, data: Sequence[str] = ()) -> tuple[SplitRef, ...]:
@@ -227,6 +239,17 @@ class Settings(Shared):
                 f"{did_you_mean(str(split), known)}"
             )
         return found
+
+    def require_questions(self, *splits: SplitRef) -> None:
+        """Raise InputError for a split of a format without annotations, of which nothing can be asked."""
+        for split in splits:
+            name = self.data[split.dataset].format
+            if not FORMATS[name].annotated:
+                asked = [str(one) for one in self.splits if FORMATS[self.data[one.dataset].format].annotated]
+                raise InputError(
+                    f"{split} has no questions: its format is {name}, which is pictures alone; expected a split with questions: "
+                    f"{', '.join(asked) or 'a data set of another format in section data of the params'}"
+                )
 
     def words(self, split: SplitRef) -> tuple[str, ...]:
         """The options of the command line that select a split."""

@@ -11,6 +11,7 @@ from pipeline.upstream import known_links, known_sources, place_of
 from stages import datasets
 from stages.base import HELD_IMAGES, ColumnSpec, Entry
 from stages.datasets.base import Source
+from stages.datasets.params import ImagesOptions
 from stages.index import order
 from stages.names import SplitRef, did_you_mean
 from stages.source_files import source_files
@@ -40,8 +41,19 @@ def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
 
 
 def list_sources(settings: Settings, split: SplitRef) -> list[Source]:
-    """What the data set lists. Raises DatasetError where it cannot be listed."""
-    return datasets.list_sources(settings.data[split.dataset], settings.folders(split.dataset), split.split)
+    """What the data set lists. Raises DatasetError where it cannot be listed.
+
+    Where ``only`` names data sets, new images are listed only if one of these asks about them.
+    """
+    data = settings.data[split.dataset]
+    found = datasets.list_sources(data, settings.folders(split.dataset), split.split)
+    if not isinstance(data, ImagesOptions) or not data.only:
+        return found
+    asked = {image_id for image_id, _ in known_sources(settings, split)}
+    for name in data.only:
+        for one in settings.data[name].splits:
+            asked |= {source.image_id for source in list_sources(settings, SplitRef(name, one))}
+    return [source for source in found if source.image_id in asked]
 
 
 def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry, ...]:

@@ -108,6 +108,7 @@ def _reads(settings: Settings, dataset: str | None, spec: ColumnSpec, lenient: b
         f"{each}/{name}": wanted_fingerprint(settings, *lies_at(settings, each, name), lenient)
         for each in over
         for name in spec.reads
+        if has_column(settings, each, name)
     }
 
 
@@ -119,6 +120,12 @@ def lies_at(settings: Settings, dataset: str, read: str) -> tuple[str | None, st
     if read == HELD_IMAGES:
         return holder, "images"
     return (holder if holder is not None and is_of_pictures(read) else dataset), read
+
+
+def has_column(settings: Settings, dataset: str, read: str) -> bool:
+    """Whether a data set has a column, its own or borrowed: one without annotations has none that is made of them."""
+    where, column = lies_at(settings, dataset, read)
+    return column in specs(settings, where or dataset)
 
 
 def is_borrowed(settings: Settings, dataset: str, read: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config import InputError, Settings
 from pipeline.executors import Executor
-from pipeline.graph import REDUCTIONS, is_borrowed, lies_at
+from pipeline.graph import REDUCTIONS, has_column, is_borrowed, lies_at
 from pipeline.look import Look
 from pipeline.plan import ColumnPlan, plan_reduction
 from pipeline.preflight import require_upstream, require_writable
@@ -68,6 +68,8 @@ def votes(look: Look, plan: ColumnPlan) -> list[Votes]:
     for split in map(SplitRef.of, plan.spec.over or ()):
         shards = range(shard_count(settings, split))
         for read in plan.spec.reads:
+            if not has_column(settings, split.dataset, read):
+                continue
             if is_borrowed(settings, split.dataset, read):
                 links = [link for shard in shards for link in known_links(settings, look.records, split, shard) if link]
             else:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from pipeline.config import Settings
-from pipeline.graph import is_reduced, lies_at, reduced, specs
+from pipeline.graph import has_column, is_reduced, lies_at, reduced, specs
 from stages.base import HELD_IMAGES
 from stages.names import SplitRef
 from store.errors import DamagedStoreError
@@ -73,7 +73,8 @@ def upstream_shards(
         over = [
             (SplitRef.of(name), read)
             for name in reduced(settings)[column].over or ()
-            for read in _reads(settings, column)
+            for read in reduced(settings)[column].reads
+            if has_column(settings, SplitRef.of(name).dataset, read)
         ]
         counts = {where: range(shard_count(settings, where)) for where in dict.fromkeys(where for where, _ in over)}
         found = [_read_of(settings, records, where, read, number) for where, read in over for number in counts[where]]
@@ -83,10 +84,6 @@ def upstream_shards(
             for read in specs(settings, split.dataset)[column].reads
         ]
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
-
-
-def _reads(settings: Settings, column: str) -> tuple[str, ...]:
-    return reduced(settings)[column].reads
 
 
 def _read_of(

@@ -39,7 +39,7 @@ def describe(settings: Settings, splits: tuple[SplitRef, ...]) -> dict[str, Any]
             continue
         entry["images"] = plans[0].meta.images
         entry["columns"] = {plan.spec.name: _column(look, plan) for plan in plans}
-        entry["absent"] = entry["columns"]["targets"]["status"].get(ABSENT, 0)
+        entry["absent"] = entry["columns"].get("targets", {"status": {}})["status"].get(ABSENT, 0)
         if remark:
             entry["remark"] = remark
         others = set(find_columns(settings.store_path, split.dataset, split.split)) - set(entry["columns"])

@@ -16,6 +16,7 @@ from pipeline.commands.report_runs import Found, commands, current_answers, curr
 from pipeline.commands.report_sections import answers_section, recall_section, similarity_section, training_section
 from pipeline.config import InputError, Settings
 from pipeline.summary import report_folder
+from stages.datasets import FORMATS
 from stages.evaluate.cases import questions
 from stages.evaluate.metrics import Samples
 from stages.evaluate.score import Scores, score
@@ -24,13 +25,13 @@ from stages.predictions import Meta, Prediction, PredictionError
 from stages.report.choose import Key, choose, spread
 from stages.report.page import Missing, Page, Shown, render
 from stages.report.photographs import photograph
-from stages.report.shown import Answers, show
+from stages.report.shown import Answers, show, show_image
 from stages.report.written import write_page
 from stages.train.systems import SYSTEMS
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
 from store.format.names import with_proposer
-from store.format.schema import FAILED, REMOVED
+from store.format.schema import FAILED, OK, REMOVED
 from store.storage.files import make_folder
 
 ORACLE = "oracle best mask"
@@ -51,7 +52,8 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
     folder = report_folder(settings, split.dataset) if out is None else out.expanduser() / split.dataset
     missing: list[Missing] = []
     opened = _open(settings, split, missing)
-    runs = current_runs(settings, split, missing)
+    annotated = "targets" in opened.columns
+    runs = current_runs(settings, split, missing) if annotated else []
     systems = _systems(settings, split, runs, opened, missing)
     oracles = _oracles(settings, opened)
     files: dict[str, bytes] = {}
@@ -62,18 +64,23 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
     sections = [
         *runs_section(settings, runs),
         *answers_section(named, place, files),
-        *recall_section(opened, settings.embed.max_masks, place, files),
+        *(recall_section(opened, settings.embed.max_masks, place, files) if annotated else ()),
         *similarity_section(settings, split, missing),
         *training_section(folders, place, files),
     ]
-    keys, chosen = _chosen(opened, systems, next(iter(oracles.values()), None), cases)
-    shown = _cases(settings, split, opened, keys, systems, files)
+    if annotated:
+        keys, chosen = _chosen(opened, systems, next(iter(oracles.values()), None), cases)
+        shown = _cases(settings, split, opened, keys, systems, files)
+    else:
+        shown, chosen = _images(settings, split, opened, cases, files)
+    what = "questions" if annotated else "images"
     failures = _failures(opened)
     page = Page(
         f"{split.dataset}, {split.split}",
         _facts(opened, len(failures)),
         missing,
         sections,
+        what.capitalize(),
         shown,
         chosen,
         place,
@@ -86,7 +93,9 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
     except FileExistsError as error:
         raise InputError(f"report: {error}") from error
     size_mb = path.stat().st_size / 1e6
-    done = f"{path}: {len(shown)} questions, {len(systems)} systems, {size_mb:.1f} MB; {len(files)} PNGs in {folder / place}"
+    done = (
+        f"{path}: {len(shown)} {what}, {len(systems)} systems, {size_mb:.1f} MB; {len(files)} PNGs in {folder / place}"
+    )
     return "\n".join([done, *(f"  not there: {item.what}: {item.why}" for item in missing)])
 
 
@@ -95,10 +104,11 @@ def _open(settings: Settings, split: SplitRef, missing: list[Missing]) -> Split:
 
     Names without a proposer stand for columns of the params' proposer, or the first one that is there.
     """
-    columns = ["images", "instances", "targets"]
+    annotated = FORMATS[settings.data[split.dataset].format].annotated
+    columns = ["images", "instances", "targets"] if annotated else ["images"]
     where = settings.store_path, split.dataset, split.split
     opened = open_split(*where, columns=columns)
-    for proposer, name in product(settings.proposers, NAMES):
+    for proposer, name in product(settings.proposers, NAMES if annotated else ["masks"]):
         column = with_proposer(name, proposer)
         try:
             opened = open_split(*where, columns=[*columns, column])
@@ -226,6 +236,20 @@ def _cases(
     return shown
 
 
+def _images(
+    settings: Settings, split: SplitRef, opened: Split, cases: int, files: dict[str, bytes]
+) -> tuple[list[Shown], str]:
+    """Images of a split without questions, evenly from it, and what to say of the choice."""
+    there = [record.image_index for record in opened if record.status == OK]
+    pixels_of = partial(_pixels, settings, split.dataset, opened)
+    shown = []
+    for number, place in enumerate(spread(len(there), cases) if there else (), start=1):
+        case, pictures = show_image(opened, there[place], settings.embed.max_masks, pixels_of)
+        files |= {f"{number:03d}-{name}": data for name, data in pictures.items()}
+        shown.append(case)
+    return shown, f"At most {cases} images, evenly from the split, with the masks of each proposer."
+
+
 def _pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -> NDArray[np.uint8]:
     (row,) = opened[image_index].rows("images")
     holder = settings.data[dataset].images
@@ -233,16 +257,18 @@ def _pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -
 
 
 def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
-    asked = list(questions(opened))
+    annotated = "targets" in opened.columns
+    asked = list(questions(opened)) if annotated else []
     removed = sum(record.status == REMOVED for record in opened)
-    absent = len(opened.columns["targets"].status(len(opened)).absent)
+    absent = len(opened.columns["targets"].status(len(opened)).absent) if annotated else 0
     facts = [("images", str(len(opened) - removed))]
     if absent:
         facts.append(("of them without annotation", str(absent)))
     if failed:
         facts.append(("of them left out, in whole or part", str(failed)))
-    facts.append(("questions", str(len(asked))))
-    facts.append(("of them with nothing to be found", str(sum(not question.exists for question in asked))))
+    if annotated:
+        facts.append(("questions", str(len(asked))))
+        facts.append(("of them with nothing to be found", str(sum(not question.exists for question in asked))))
     proposed = {f"masks/{name}": f"proposals of {name}" for name in opened.proposers}
     for name, word in {"instances": "instances", **proposed}.items():
         if name in opened.columns:

@@ -76,9 +76,11 @@ def _trained_on(settings: Settings, run: Run) -> tuple[SplitRef, ...]:
     if not run.params.train:
         raise InputError(f"train.train: found no split, expected some of {', '.join(map(str, settings.splits))}")
     try:
-        return settings.refs("train.train", run.params.train)
+        splits = settings.refs("train.train", run.params.train)
     except ValueError as error:
         raise InputError(str(error)) from error
+    settings.require_questions(*splits)
+    return splits
 
 
 def _trained(settings: Settings, run: Run, splits: dict[str, Split], restart: bool, replace: bool) -> Path:

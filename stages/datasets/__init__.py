@@ -40,7 +40,7 @@ FORMATS: dict[str, Format] = {
 
 def _model(name: str, options: type[Options]) -> type[DataParams]:
     """An entry of section ``data`` of a format: what all entries have, and its own options."""
-    return type(f"{name}Params", (DataParams, options), {"__doc__": options.__doc__, "__module__": __name__})
+    return type(f"{name}Params", (options, DataParams), {"__doc__": options.__doc__, "__module__": __name__})
 
 
 _MODELS = {name: _model(name, found.options) for name, found in FORMATS.items()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from stages.fields import Key, Name, Params
 
@@ -43,6 +43,17 @@ class ImagesOptions(Options):
     """List new images only where one of these data sets asks about them; default: all. Images that the store knows stay."""
 
 
+def _root(value: Any) -> str | tuple[str, ...]:
+    folders = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(folders, list | tuple)
+        or not folders
+        or not all(isinstance(each, str) and each for each in folders)
+    ):
+        raise ValueError(f"found {value!r}, expected a folder, or a list of folders")
+    return value if isinstance(value, str) else tuple(folders)
+
+
 class DataParams(Params):
     """One data set, an entry of section ``data``: data set -> images, instances, targets."""
 
@@ -51,7 +62,7 @@ class DataParams(Params):
     images: Key
     """The data set that holds the image files: its own name where they are its own. Images of another one are found by image_id,
     in its split of the same name first."""
-    root: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    root: Annotated[str | tuple[str, ...], BeforeValidator(_root)]
     """Folder of the data set; of the format images also a list of folders. Belongs to no fingerprint: the files' checksums do."""
     splits: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Splits of the data set."""

@@ -32,7 +32,7 @@ def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Q
     """The targets of a split in its order. Needs the columns ``images`` and ``targets``.
 
     Images without targets because they failed, or because they have no annotation, are left out; ``skipped`` gets their
-    image_id and the reason.
+    image_id and the reason. Conversations are left out, too, as no mask answers them.
     """
     for record in split:
         if record.status == REMOVED:
@@ -44,6 +44,8 @@ def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Q
                 skipped[record.image_id] = str(error)
             continue
         for number, target in enumerate(targets):
+            if target["turns"]:
+                continue
             yield Question(record.image_id, record.image_index, record.height_px, record.width_px, number, target)
 
 

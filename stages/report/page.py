@@ -80,7 +80,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Shown:
-    """A question with its pictures.
+    """A question with its pictures, or an image without questions (``question`` is empty then).
 
     why: what it was chosen for. photograph: data URI, or None where ``gone`` says why there is none. size: (h, w) px that the
     pictures have. note: size of the image.
@@ -101,14 +101,15 @@ class Shown:
 class Page:
     """All that is on the page.
 
-    facts: name and figure of what the split holds. pictures: folder of the PNGs, from the page's. failures: image_id, what
-    failed, why.
+    facts: name and figure of what the split holds. what: what the cases are, Questions or Images. pictures: folder of the PNGs,
+    from the page's. failures: image_id, what failed, why.
     """
 
     title: str
     facts: Sequence[tuple[str, str]]
     missing: Sequence[Missing]
     sections: Sequence[Section]
+    what: str
     cases: Sequence[Shown]
     chosen: str
     pictures: str

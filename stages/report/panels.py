@@ -60,6 +60,20 @@ def proposals_panel(case: Case, size: tuple[int, int], total: int) -> Panel:
     return Panel("Proposals", layer, facts)
 
 
+def masks_panel(proposer: str, masks: Sequence[str], full: tuple[int, int], size: tuple[int, int], top_k: int) -> Panel:
+    """The largest ``top_k`` proposals of an image without a question.
+
+    Args:
+        masks: COCO RLE counts, the largest first. full: size of the image, (h, w) px. size: of the picture.
+    """
+    layer, shown = overlays.new_layer(size), min(top_k, len(masks))
+    regions = [overlays.resize_mask(rle.decode(counts, *full), size) for counts in masks[:top_k]]
+    numbers = range(shown)
+    overlays.draw_masks(layer, regions, [overlays.colour_of(number) for number in numbers], [_name(n) for n in numbers])
+    fact = _count(len(masks), "proposal") if shown == len(masks) else f"the {shown} largest of {len(masks)} proposals"
+    return Panel(f"Proposals of {proposer}", layer, [fact if masks else "the image has no proposals"])
+
+
 def answer_panel(case: Case, size: tuple[int, int], system: str, prediction: Prediction | None, iou: float) -> Panel:
     """What a system answered, the ground truth outlined in green. No prediction counts as a refusal."""
     layer = overlays.new_layer(size)

@@ -14,7 +14,7 @@ from stages.predictions import Meta, Prediction
 from stages.report import overlays
 from stages.report.choose import Key
 from stages.report.page import Picture, Shown, data_uri
-from stages.report.panels import Panel, answer_panel, proposals_panel, truth_panel
+from stages.report.panels import Panel, answer_panel, masks_panel, proposals_panel, truth_panel
 from stages.report.photographs import GoneError
 from store import Split
 from store.format.schema import OK
@@ -43,14 +43,7 @@ def show(
         What the page shows, and the PNG files: name without suffix -> bytes.
     """
     size = overlays.shown_size(question.height_px, question.width_px)
-    photograph, gone = None, ""
-    behind = np.full((*size, 3), _NO_PHOTOGRAPH, np.uint8)
-    try:
-        pixels = pixels_of(question.image_index)
-        behind = overlays.resize_photograph(pixels, size)
-        photograph = data_uri("jpeg", overlays.photograph_jpeg(pixels, size))
-    except GoneError as error:
-        gone = str(error)
+    photograph, gone, below = _photograph(pixels_of, question.image_index, size)
     panels = {
         "truth": truth_panel(_case(split, question, text_index, "proposals", top_k), size, _instances(split, question))
     }
@@ -69,10 +62,43 @@ def show(
         photograph,
         gone,
         size,
-        _note(question, size),
+        _note(question.height_px, question.width_px, size),
         [_picture(panel) for panel in panels.values()],
     )
-    return shown, {name: overlays.flat_png(behind, panel.layer) for name, panel in panels.items()}
+    return shown, {name: overlays.flat_png(below, panel.layer) for name, panel in panels.items()}
+
+
+def show_image(
+    split: Split, image_index: int, top_k: int, pixels_of: Callable[[int], NDArray[np.uint8]]
+) -> tuple[Shown, dict[str, bytes]]:
+    """Draw an image that nothing is asked about, with the masks of each proposer whose column is open; as :func:`show`."""
+    record = split[image_index]
+    full = record.height_px, record.width_px
+    size = overlays.shown_size(*full)
+    photograph, gone, below = _photograph(pixels_of, image_index, size)
+    panels = []
+    for proposer in split.proposers:
+        (masks,) = split.of_proposer(proposer)[image_index].rows("masks")
+        if masks["status"] == OK:
+            panels.append(masks_panel(proposer, masks["segmentation"], full, size, top_k))
+        else:
+            reason = f"failed: {masks['error'] or masks['status']}"
+            panels.append(Panel(f"Proposals of {proposer}", overlays.new_layer(size), [reason]))
+    pictures = [_picture(panel) for panel in panels]
+    shown = Shown(record.image_id, record.image_id, "", (), photograph, gone, size, _note(*full, size), pictures)
+    return shown, {f"proposals of {panel.title.split()[-1]}": overlays.flat_png(below, panel.layer) for panel in panels}
+
+
+def _photograph(
+    pixels_of: Callable[[int], NDArray[np.uint8]], image_index: int, size: tuple[int, int]
+) -> tuple[str | None, str, NDArray[np.uint8]]:
+    """The picture as data URI (None: there is none, for the reason that follows), and what masks are drawn on, uint8 [h, w, 3]."""
+    try:
+        pixels = pixels_of(image_index)
+    except GoneError as error:
+        return None, str(error), np.full((*size, 3), _NO_PHOTOGRAPH, np.uint8)
+    photograph = data_uri("jpeg", overlays.photograph_jpeg(pixels, size))
+    return photograph, "", overlays.resize_photograph(pixels, size)
 
 
 def _case(split: Split, question: Question, text_index: int, setting: str, top_k: int) -> Case:
@@ -96,11 +122,11 @@ def _text(question: Question, text_index: int) -> str:
     return str(texts[text_index]) if texts else "(it has no text)"
 
 
-def _note(question: Question, size: tuple[int, int]) -> str:
-    full = f"{question.width_px} x {question.height_px} px"
-    if size == (question.height_px, question.width_px):
+def _note(height_px: int, width_px: int, size: tuple[int, int]) -> str:
+    full = f"{width_px} x {height_px} px"
+    if size == (height_px, width_px):
         return full
-    change = "reduced" if size[0] < question.height_px else "enlarged"
+    change = "reduced" if size[0] < height_px else "enlarged"
     return f"{full}, {change} to {size[1]} x {size[0]}"
 
 
