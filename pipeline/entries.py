@@ -94,7 +94,23 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
         if link is not None:
             entry = replace(entry, link=link, held=held[link[0]][link[1]][1])
         found.append(entry)
+    _require_listed(settings, split, found)
     return tuple(found)
+
+
+def _require_listed(settings: Settings, split: SplitRef, entries: Sequence[Entry]) -> None:
+    """Raise InputError where the holder lists ``only`` what is asked about, and has not listed all of it yet."""
+    holder = settings.data[split.dataset].images
+    data = settings.data[holder]
+    lacking = {entry.source.image_id for entry in entries if entry.link is None and not entry.removed}
+    if not lacking or not isinstance(data, ImagesOptions) or split.dataset not in data.only:
+        return
+    listed = {source.image_id for one in settings.held(split.dataset) for source in list_sources(settings, one)}
+    if pending := sorted(lacking & listed):
+        raise InputError(
+            f"{split}: {len(pending)} images that it asks about are in the folders of {holder} and not in its index yet, such as "
+            f"{pending[0]}; run: python cli.py index --data {holder}"
+        )
 
 
 def _require_one_picture(look: Look, split: SplitRef, image_id: str, links: Sequence[Link]) -> None:

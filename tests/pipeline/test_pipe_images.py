@@ -182,6 +182,12 @@ def test_only_what_is_asked_about_is_listed_and_more_is_appended(tmp_path: Path,
     project.build("index", "extract --stage masks")
     assert open_split(project.store, "coco", "all").image_ids == ("000000000030", "000000000036")
     ask("009")
+    alone = project.run("index", "--data", "words")
+    assert alone.code == 2
+    assert (
+        "1 images that it asks about are in the folders of coco and not in its index yet, such as 000000000009; run: "
+        in (alone.err)
+    )
     times = project.times()
     project.build("index", "extract --stage masks")
     assert open_split(project.store, "coco", "all").image_ids == ("000000000030", "000000000036", "000000000009")
