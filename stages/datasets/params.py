@@ -33,14 +33,26 @@ class ReasonSegOptions(Options):
             raise ValueError(f"found {value!r}, expected the name of a text encoding in Python, such as gbk") from error
 
 
+Ids = Literal["path", "coco"]
+
+
 class ImagesOptions(Options):
     """Of the format images."""
 
-    ids: Literal["path", "coco"] = "path"
+    ids: Ids = "path"
     """What an image is called. path: as its file below the split's folder, without suffix. coco: by its number in COCO, 12 digits,
     of JPEG files that have COCO's names of 2014 or 2017; other files are passed over."""
     only: tuple[Key, ...] = ()
     """List new images only where one of these data sets asks about them; default: all. Images that the store knows stay."""
+
+
+class CsvOptions(Options):
+    """Of the format csv."""
+
+    file: str = "{split}.csv"
+    """The table, below the data set's folder; {split} stands for the split's name."""
+    ids: Ids = "path"
+    """What an image is called, as the format images says: by its path, or by its number in COCO."""
 
 
 def _root(value: Any) -> str | tuple[str, ...]:

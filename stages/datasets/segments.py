@@ -6,7 +6,6 @@ that depends on it.
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,8 +101,4 @@ def _compressed(runs: list[Any], pixels: int) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and not (isinstance(value, float) and math.isnan(value))
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool)
