@@ -73,10 +73,10 @@ def train_command(
 
 
 def _trained_on(settings: Settings, run: Run) -> tuple[SplitRef, ...]:
-    if not run.params.train:
+    if not run.params.splits:
         raise InputError(f"train.train: found no split, expected some of {', '.join(map(str, settings.splits))}")
     try:
-        splits = settings.refs("train.train", run.params.train)
+        splits = settings.refs("train.mixture" if run.params.mixture else "train.train", run.params.splits)
     except ValueError as error:
         raise InputError(str(error)) from error
     settings.require_questions(*splits)

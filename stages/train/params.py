@@ -7,12 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.fields import Fraction, Name, Params
+from stages.fields import Fraction, Key, Name, Params
 
 Positive = Annotated[float, Field(gt=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
-SINCE = ("adam_betas", "elisa.targets", "max_steps", "save_steps", "schedule_options", "warmup_steps", "weight_decay")
+SINCE = (
+    "adam_betas", "draw", "elisa.targets", "epoch_samples", "max_steps", "max_text_tokens", "mixture", "questions", "save_steps",
+    "schedule_options", "warmup_steps", "weight_decay",
+)  # fmt: skip
 """Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
 there was before it. A default never changes: a run of a params file that does not name it would become another."""
 HOW = ("report_to", "save_steps")
@@ -204,6 +207,15 @@ class LisaParams(SegParams):
     """Of Dice."""
 
 
+class MixtureGroup(Params):
+    """Splits that share a weight in a mixture."""
+
+    weight: Positive
+    """Its share, next to the weights of the other groups, of the samples."""
+    of: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Splits, as refcoco/train; each is drawn from equally often."""
+
+
 class TrainParams(Params):
     """What the systems have in common."""
 
@@ -262,8 +274,36 @@ class TrainParams(Params):
     save_steps: Annotated[int, Field(ge=1)] = 100
     """A checkpoint is written after this many updates, and the one before is removed. It does not decide the result."""
 
+    mixture: dict[Key, MixtureGroup] = Field(default_factory=dict)
+    """Groups of splits to train on, by name; instead of ``train``. A sample is then a picture with up to ``questions`` questions,
+    each a sequence of its own, and ``batch_size`` counts samples (dvlab-research/LISA, ``utils/dataset.py``)."""
+    draw: Literal["released", "laps"] = "released"
+    """How samples of a mixture are drawn. released: each by itself, a group by weight, a split of it, a picture of that. laps:
+    groups have exact shares, and no picture of a split comes again before all of them came."""
+    questions: Annotated[int, Field(ge=1)] = 3
+    """Of a mixture: at most this many questions of a picture."""
+    epoch_samples: Annotated[int, Field(ge=0)] = 0
+    """Of a mixture: samples of an epoch, over all processes. 0: as many as ``max_steps`` updates take."""
+    max_text_tokens: Annotated[int, Field(ge=0)] = 0
+    """Conversations are cut after this many tokens, of which the image counts as one. 0: they are not; LISA and LLM-Seg: 257."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits to train on."""
+        return tuple(name for group in self.mixture.values() for name in group.of) or self.train
+
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # a dict has no hash
+
+    @model_validator(mode="after")
+    def _each_split_once(self) -> TrainParams:
+        if len(set(self.splits)) != len(self.splits):
+            raise ValueError(f"a split stands twice in {list(self.splits)}")
+        if self.mixture and not (self.epoch_samples or self.max_steps):
+            raise ValueError(
+                "epoch_samples: found 0 with a mixture and no max_steps, expected how many samples an epoch has"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_warm_up(self) -> TrainParams:
@@ -281,7 +321,7 @@ def overridden(params: TrainParams, changes: Mapping[str, Any]) -> TrainParams:
     Raises:
         pydantic.ValidationError: a name or value is wrong.
     """
-    whole = {name: changes[name] for name in ("schedule_options",) if name in changes}  # its keys are no parameters
+    whole = {name: changes[name] for name in ("schedule_options", "mixture") if name in changes}  # their keys are free
     return TrainParams.model_validate(_merged(params.model_dump(mode="json"), changes) | whole)
 
 

@@ -35,6 +35,7 @@ from stages.train.trainer import StoreTrainer, load_trained, save_trained
 from store import mix
 from store.format.schema import TABLES
 from store.split import Split
+from store.stream.mixture import Group, mixture
 from store.stream.request import companion
 from store.stream.stream import Stream
 from store.torch import Loader, loader
@@ -63,20 +64,28 @@ def columns(params: TrainParams, system: str) -> set[str]:
 def batches(
     params: TrainParams, system: System | type[System], splits: Mapping[str, Split], rank: int = 0, world_size: int = 1
 ) -> Loader:
-    """The training batches: all targets of the splits in a new order every epoch.
+    """The training batches: all targets of the splits in a new order every epoch, or samples of a mixture.
 
-    Batches are of ``params.batch_size`` targets, or of all where there are fewer.
+    Batches are of ``params.batch_size`` targets, or of all where there are fewer; of a mixture, of that many pictures.
 
     Raises:
         ValueError: there is not one target for each of the ``world_size`` processes.
     """
 
+    names = {**ALWAYS, **system.columns(params, training=True)}
+    ranks: dict[str, Any] = {"rank": rank, "world_size": world_size}
+    if params.mixture:
+        groups = {name: Group(group.weight, group.of) for name, group in params.mixture.items()}
+        length = params.epoch_samples or params.max_steps * params.batch_size * params.accumulation * world_size
+        drawn: dict[str, Any] = {"questions": params.questions, "draw": params.draw, "seed": params.seed, **ranks}
+        drawn["candidates"] = system.candidates(params, training=True)
+        return loader(mixture(splits, groups, names, params.batch_size, length, **drawn))
+
     def made(size: int) -> Loader:
         how: dict[str, Any] = {
             "shuffle": True, "seed": params.seed, "level": "target", "tail": "drop", "failed": "skip",
-            "candidates": system.candidates(params, training=True), "rank": rank, "world_size": world_size,
+            "candidates": system.candidates(params, training=True), **ranks,
         }  # fmt: skip
-        names = {**ALWAYS, **system.columns(params, training=True)}
         if len(splits) == 1:
             (split,) = splits.values()
             return loader(split.stream(names, size, **how))

@@ -14,10 +14,10 @@ from stages.train.language.llava import IGNORED, load_llava
 from stages.train.language.mask_words import REJ, MaskWords
 from stages.train.language.seg_states import seg_states
 from stages.train.language.seg_text import ANSWERS, GIVEN, SEG, conversation, evaluation
-from stages.train.language.text import Encoded, check_texts, collate, encode_prompt, pad
+from stages.train.language.text import IMAGE, Encoded, Turn, check_texts, collate, cut, encode_prompt, pad
 from stages.train.language.vocabulary import ExtendedLlava
 from stages.train.params import SegParams, TrainParams
-from stages.train.system import Batch, Mode, rng_of
+from stages.train.system import Batch, Mode, draws_of_sample, rng_of, text_of
 
 Found = tuple[str | None, tuple[int, ...] | None]
 """COCO RLE counts of a mask (None: empty), and the numbers of the proposals it is made of (None: of none)."""
@@ -54,7 +54,9 @@ class SegSystem(ABC):
     def shared_columns(params: TrainParams, training: bool) -> dict[str, str]:
         """Keys of a batch -> what is read by both systems."""
         names = {"features": f"image_features/{params.image_encoder}", "is_sentence": "targets.is_sentence"}
-        return {**names, "answer": "targets.answer", "instances": "targets.instances"} if training else names
+        if not training:
+            return names
+        return {**names, "answer": "targets.answer", "instances": "targets.instances", "turns": "targets.turns"}
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """What is trained, each with its learning rate."""
@@ -70,24 +72,36 @@ class SegSystem(ABC):
         rows, wanted = [], []
         for number, instances in enumerate(batch["instances"]):
             numbers = [int(j) for j in instances]
-            masks = len(numbers) if self.own.one_per == "instance" else min(len(numbers), 1)
-            rng = rng_of(self.params, epoch, batch, number)
-            turn = conversation(
-                str(rng.choice(batch["texts"][number])),
-                bool(batch["is_sentence"][number]),
-                masks,
-                batch["answer"][number],
-                self.own.explanatory,
-                rng,
-                self.own.answers or ANSWERS,
-            )
-            rows.append(self.words.encode([turn], self.tokens))
-            wanted.append(numbers if self.seg in rows[-1].labels else [])
+            row = self.words.encode(self._turns(batch, epoch, number, len(numbers)), self.tokens)
+            if self.params.max_text_tokens:
+                row = cut(row, self.params.max_text_tokens - 1 + self.tokens)  # the image counts as one
+            rows.append(row)
+            said = row.labels.count(self.seg)
+            wanted.append(numbers[:said] if self.own.one_per == "instance" else numbers[: len(numbers) * said])
         return {
             **collate(rows, self.tokenizer.pad_token_id),
             "pixel_values": batch["features"],
             **self.wanted(batch, wanted),
         }
+
+    def _turns(self, batch: Batch, epoch: int, number: int, instances: int) -> list[Turn]:
+        """What is asked and answered about a row of a batch: a question with masks, or a conversation as it is."""
+        if turns := batch["turns"][number]:
+            asked, answered = list(turns[::2]), list(turns[1::2])
+            asked[0] = f"{IMAGE}\n{asked[0]}"
+            return list(zip(asked, answered, strict=True))
+        rng = rng_of(self.params, epoch, batch, number)
+        turn = conversation(
+            text_of(batch, number, rng),
+            bool(batch["is_sentence"][number]),
+            instances if self.own.one_per == "instance" else min(instances, 1),
+            batch["answer"][number],
+            self.own.explanatory,
+            rng,
+            self.own.answers or ANSWERS,
+            draws_of_sample(self.params, epoch, batch, number),
+        )
+        return [turn]
 
     def loss(self, inputs: Mapping[str, Any]) -> Tensor:
         """Cross entropy of the text and the losses of the masks, weighted."""

@@ -75,9 +75,25 @@ class System(Protocol):
 
 
 def rng_of(params: TrainParams, epoch: int, batch: Batch, number: int) -> np.random.Generator:
-    """Randomness of one sample in one epoch: a resumed run draws the same."""
-    place = (int(batch["image_index"][number]), int(batch["target"][number]))
+    """Randomness of one question in one epoch: a resumed run draws the same."""
+    place = [int(batch["image_index"][number]), int(batch["target"][number])]
+    if "sample" in batch:  # of a mixture, which may draw a question several times
+        place += [int(batch["sample"][number]), int(batch["source"][number]) if "source" in batch else 0]
     return np.random.default_rng((params.seed, epoch, *place))
+
+
+def draws_of_sample(params: TrainParams, epoch: int, batch: Batch, number: int) -> tuple[float, float] | None:
+    """Of a mixture, two numbers from 0 to 1 that all questions of a sample share; else None."""
+    if "sample" not in batch:
+        return None
+    one, other = np.random.default_rng((params.seed, epoch, int(batch["sample"][number]))).random(2)
+    return float(one), float(other)
+
+
+def text_of(batch: Batch, number: int, rng: np.random.Generator) -> str:
+    """The text that a question of a batch asks: the one that the mixture drew, or one by ``rng``."""
+    texts = batch["texts"][number]
+    return str(texts[int(batch["text"][number] * len(texts))] if "text" in batch else rng.choice(texts))
 
 
 def sizes_of(batch: Batch) -> list[tuple[int, int]]:

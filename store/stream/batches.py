@@ -28,11 +28,16 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class Samples:
-    """Which samples: source (position among the splits), image_index and number of the target (-1: the image), [B] each."""
+    """Which samples: source (position among the splits), image_index and number of the target (-1: the image), [B] each.
+
+    text, number: of a mixture, which of the target's texts (as a share of them), and which sample of the epoch the row belongs to.
+    """
 
     source: Sequence[int]
     image: Sequence[int]
     target: Sequence[int]
+    text: Sequence[float] = ()
+    number: Sequence[int] = ()
 
 
 class BatchReader:
@@ -56,7 +61,9 @@ class BatchReader:
         where there are any; ragged: ``[total, ...]`` and ``key + ":offsets"`` int64 [B + 1]. Of a field: a list [B], or
         where it is a number a candidate ``[B, K]`` as well. With candidate sets, ``"candidates"`` int64 says which mask
         (or, -1 - j, which instance j) each one is, with a mask or offsets as well. ``"image_index"`` is int64 [B],
-        ``"target"`` too where samples are targets, ``"source"`` where there are several splits.
+        ``"target"`` too where samples are targets, ``"source"`` where there are several splits. Of a mixture (:mod:`.mixture`)
+        each row is a question: ``"sample"`` int64 [B] says of which sample of the epoch, and ``"text"`` float64 [B] which of the
+        target's texts it asks, as a share of them: ``texts[int(text * len(texts))]``.
         """
         keep_to_limit()
         batch: Batch = {"image_index": np.array(samples.image, np.int64)}
@@ -64,6 +71,9 @@ class BatchReader:
             batch["target"] = np.array(samples.target, np.int64)
         if len(self.splits) > 1:
             batch["source"] = np.array(samples.source, np.int64)
+        if samples.number:
+            batch["text"] = np.array(samples.text, np.float64)
+            batch["sample"] = np.array(samples.number, np.int64)
         places = list(zip(samples.source, samples.image, samples.target, strict=True))
         chosen: dict[tuple[int, int], Chosen] = {}
         if self.request.chooses:

@@ -17,7 +17,7 @@ from stages.train.language.vision import feature_tokens
 from stages.train.language.vocabulary import ExtendedLlava, NamedOnce
 from stages.train.params import TrainParams
 from stages.train.places import GEOMETRY, with_places
-from stages.train.system import Batch, Mode, rng_of, sizes_of, union_of
+from stages.train.system import Batch, Mode, rng_of, sizes_of, text_of, union_of
 from store.split import Split
 from store.stream.candidates import Candidates, instance_of
 from store.stream.request import companion
@@ -114,8 +114,8 @@ class Elisa:
         rows = []
         for number, positives in enumerate(self.positives(batch)):
             rng = rng_of(self.params, epoch, batch, number)
-            texts, answer = batch["texts"][number], batch["answer"][number]
-            turn = conversation(str(rng.choice(texts)), answer, positives, rng, self.style)
+            text, answer = text_of(batch, number, rng), batch["answer"][number]
+            turn = conversation(text, answer, positives, rng, self.style)
             rows.append(self.words.encode([turn], self.tokens))
         found = collate(rows, self.tokenizer.pad_token_id)
         return {**found, **self._features(batch)}

@@ -55,6 +55,7 @@ def conversation(
     alone: float | None,
     rng: np.random.Generator,
     answers: Sequence[str] = ANSWERS,
+    draws: tuple[float, float] | None = None,
 ) -> Turn:
     """A question and its answer, each by a template drawn from ``rng``.
 
@@ -64,12 +65,15 @@ def conversation(
         alone: share of the explained that is asked for the explanation alone, whose answer has no [SEG]; half of the others
             get both. None: nothing is explained.
         answers: what an answer with masks may be.
+        draws: two numbers from 0 to 1 that decide whether the explanation stands alone, and whether there is one at all; None: of
+            ``rng``. LISA draws them once for all questions of a picture.
     """
     words = str(rng.choice(LONG)).format(text=text) if is_sentence else str(rng.choice(SHORT)).format(text=text.lower())
     answer = str(rng.choice(answers)).replace(SEG, ", ".join([SEG] * masks) or REJ)
     if explanation is not None and alone is not None:
-        if rng.random() < alone:
+        draws = draws or (float(rng.random()), float(rng.random()))
+        if draws[0] < alone:
             words, answer = text, explanation
-        elif rng.random() < 0.5:
+        elif draws[1] < 0.5:
             words, answer = f"{text} {rng.choice(EXPLAIN)}", f"{answer} {explanation}"
     return f"{IMAGE}\n{words}", answer

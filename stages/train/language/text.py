@@ -137,6 +137,11 @@ def check_texts(batch: Mapping[str, Any], tokenizer: Any, first_alone: bool = Fa
                 )
 
 
+def cut(row: Encoded, length: int) -> Encoded:
+    """The first ``length`` tokens of a conversation."""
+    return Encoded(row.ids[:length], row.labels[:length])
+
+
 def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.Tensor:
     """Rows of different lengths as int64 [B, L]."""
     length = max(map(len, rows))
