@@ -403,6 +403,30 @@ def info(
 
 
 @app.command()
+def leaks(
+    context: typer.Context,
+    split: SplitOption = None,
+    data: DataOption = None,
+    run: Annotated[str | None, typer.Option("--run", help="Also what this run leaves out of its training.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which splits share pictures, so that nothing is trained on what it is evaluated on.
+
+    Examples:
+
+    `python cli.py leaks`
+
+    `python cli.py leaks --run lisa`
+    """
+    from pipeline.commands.leaks import as_text, leaks_command
+    from pipeline.errors import as_given
+
+    settings = _settings(context)
+    found = leaks_command(settings, _splits(settings, split, data), run)
+    print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
+
+
+@app.command()
 def params(
     context: typer.Context,
     doc: Annotated[bool, typer.Option("--doc", help="Every parameter with its default and what it means.")] = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any, cast, get_args
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
+from pipeline.leaks import left_out
 from pipeline.runs import Run, not_the_same, not_trained, resolve
 from pipeline.shard import require_device
 from stages.names import SplitRef
 from stages.train.folder import held, kept
-from stages.train.run_digest import answering, column_digest, differences, identity, run_digest
+from stages.train.run_digest import LeftOut, answering, column_digest, differences, identity, run_digest
 from stages.train.systems import SYSTEMS
 from stages.weights import locate
 from store import Split, open_split
@@ -47,9 +48,13 @@ def train_command(
     run = resolve(settings, system, name)
     again = "run the same command again"
     with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
-        splits = {str(split): _open(settings, run, split) for split in _trained_on(settings, run)}
+        trained_on = _trained_on(settings, run)
+        splits = {str(split): _open(settings, run, split) for split in trained_on}
+        without = _left_out(settings, run, trained_on)
         found = held(run.folder)
-        differ = differences(found.about, identity(run.params, run.system, splits)) if found and found.about else []
+        differ = (
+            differences(found.about, identity(run.params, run.system, splits, without)) if found and found.about else []
+        )
         another = found is not None and (bool(differ) or not found.about)
     measure = settings.command("evaluate", *run.words, *settings.words(settings.evaluated[-1]))
     if found is not None and not restart:
@@ -68,7 +73,7 @@ def train_command(
         return f"{kept(run.folder)}; {go_on}"
 
     with _told(f"train {run.name}", left):
-        path = _trained(settings, run, splits, restart, replace)
+        path = _trained(settings, run, splits, without, restart, replace)
     return f"{path}: trained; {measure} measures it"
 
 
@@ -83,12 +88,34 @@ def _trained_on(settings: Settings, run: Run) -> tuple[SplitRef, ...]:
     return splits
 
 
-def _trained(settings: Settings, run: Run, splits: dict[str, Split], restart: bool, replace: bool) -> Path:
+def _left_out(settings: Settings, run: Run, splits: Sequence[SplitRef]) -> LeftOut:
+    """Pictures that ``train.leaks`` leaves out, each split with its number on stderr."""
+    found = left_out(settings, splits, run.params.leaks)
+    for name, images in found.images.items():
+        print(
+            f"train: {len(images)} pictures of {name} are left out, as splits that are not trained on show them (train.leaks "
+            f"{run.params.leaks}; {settings.command('leaks', '--run', run.asked)} says which)",
+            file=sys.stderr,
+        )
+    return found.images
+
+
+def _trained(
+    settings: Settings, run: Run, splits: dict[str, Split], without: LeftOut, restart: bool, replace: bool
+) -> Path:
     from stages.train.run import train
 
     try:
         return train(
-            run.params, run.system, splits, run.folder, require_device(settings), _weights(settings), restart, replace
+            run.params,
+            run.system,
+            splits,
+            run.folder,
+            require_device(settings),
+            _weights(settings),
+            restart,
+            replace,
+            without=without,
         )
     except ValueError as error:  # a model that is not there, parameters that do not fit it
         raise InputError(f"train {run.name}: {error}") from error

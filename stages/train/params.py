@@ -13,8 +13,8 @@ Positive = Annotated[float, Field(gt=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 SINCE = (
-    "adam_betas", "draw", "elisa.targets", "epoch_samples", "max_steps", "max_text_tokens", "mixture", "questions", "save_steps",
-    "schedule_options", "warmup_steps", "weight_decay",
+    "adam_betas", "draw", "elisa.targets", "epoch_samples", "leaks", "max_steps", "max_text_tokens", "mixture", "questions",
+    "save_steps", "schedule_options", "warmup_steps", "weight_decay",
 )  # fmt: skip
 """Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
 there was before it. A default never changes: a run of a params file that does not name it would become another."""
@@ -286,6 +286,11 @@ class TrainParams(Params):
     """Of a mixture: samples of an epoch, over all processes. 0: as many as ``max_steps`` updates take."""
     max_text_tokens: Annotated[int, Field(ge=0)] = 0
     """Conversations are cut after this many tokens, of which the image counts as one. 0: they are not; LISA and LLM-Seg: 257."""
+
+    leaks: Literal["all", "paper", "none"] = "all"
+    """Which pictures are left out. all: those of other data sets' splits that are there to be evaluated on (whose name does not
+    begin with train). paper: of data sets that are no referring ones, those of referring sets' splits val (LISA's paper). none:
+    as LISA's code."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from stages.train.language.vision import feature_tokens
 from stages.train.memory import Plan, plan
 from stages.train.params import TrainParams
 from stages.train.questions import check_questions
-from stages.train.run_digest import differences, identity, run_digest
+from stages.train.run_digest import LeftOut, differences, identity, run_digest
 from stages.train.system import ALWAYS, Mode, System
 from stages.train.systems import SYSTEMS
 from stages.train.trainer import StoreTrainer, load_trained, save_trained
@@ -62,18 +62,26 @@ def columns(params: TrainParams, system: str) -> set[str]:
 
 
 def batches(
-    params: TrainParams, system: System | type[System], splits: Mapping[str, Split], rank: int = 0, world_size: int = 1
+    params: TrainParams,
+    system: System | type[System],
+    splits: Mapping[str, Split],
+    rank: int = 0,
+    world_size: int = 1,
+    without: LeftOut | None = None,
 ) -> Loader:
     """The training batches: all targets of the splits in a new order every epoch, or samples of a mixture.
 
     Batches are of ``params.batch_size`` targets, or of all where there are fewer; of a mixture, of that many pictures.
+
+    Args:
+        without: split -> image_index of pictures that are left out.
 
     Raises:
         ValueError: there is not one target for each of the ``world_size`` processes.
     """
 
     names = {**ALWAYS, **system.columns(params, training=True)}
-    ranks: dict[str, Any] = {"rank": rank, "world_size": world_size}
+    ranks: dict[str, Any] = {"rank": rank, "world_size": world_size, "without": without}
     if params.mixture:
         groups = {name: Group(group.weight, group.of) for name, group in params.mixture.items()}
         length = params.epoch_samples or params.max_steps * params.batch_size * params.accumulation * world_size
@@ -86,9 +94,6 @@ def batches(
             "shuffle": True, "seed": params.seed, "level": "target", "tail": "drop", "failed": "skip",
             "candidates": system.candidates(params, training=True), **ranks,
         }  # fmt: skip
-        if len(splits) == 1:
-            (split,) = splits.values()
-            return loader(split.stream(names, size, **how))
         return loader(mix(splits, names, size, **how))
 
     found = made(params.batch_size)
@@ -113,6 +118,7 @@ def train(
     restart: bool = False,
     replace: bool = False,
     callbacks: Sequence[Any] = (),
+    without: LeftOut | None = None,
 ) -> Path:
     """Fine-tune; a run that was stopped goes on from its last checkpoint, and one that is finished stays as it is.
 
@@ -125,6 +131,7 @@ def train(
         weights: name of a checkpoint (stages/weights.py) -> its file, checked.
         restart: a run in the folder, this or another one, is moved aside (:func:`stages.train.folder.move_aside`).
         replace: another run in the folder is moved aside.
+        without: split -> image_index of pictures that are left out.
 
     Returns:
         The file of what was trained.
@@ -133,7 +140,7 @@ def train(
         ValueError: the folder holds another run, ``report_to`` names what is not there, there are no questions, or the
             parameters do not fit the language model or the store.
     """
-    about = identity(params, name, splits)
+    about = identity(params, name, splits, without)
     found = held(folder)
     another = found is not None and (not found.about or bool(differences(found.about, about)))
     if found is not None and found.finished and not another and not restart:
@@ -142,7 +149,7 @@ def train(
     for split in splits.values():  # the system is built by the first
         feature_tokens(params, split)
     arguments = arguments_of(params, folder, device)
-    ranks = {"rank": arguments.process_index, "world_size": arguments.world_size}
+    ranks: dict[str, Any] = {"rank": arguments.process_index, "world_size": arguments.world_size, "without": without}
     size = batches(params, system_class(name), splits, **ranks).stream.schedule.batch_size
     if size < params.batch_size:
         print(
@@ -158,7 +165,7 @@ def train(
     with arguments.main_process_first(local=False):  # the others find the folder as the first one left it
         stopped = claim(folder, about, aside=first_rank and (restart or (replace and another)))
     if stopped is None:
-        every = batches(params, system, splits)
+        every = batches(params, system, splits, without=without)
         system.begin(lambda: (blanked(batch, params.without) for batch in every))
     curves = [Curves(folder / CURVES, run_digest(about), step_of(stopped) if stopped else None)] if first_rank else []
     lines = [Lines(folder.name)] if first_rank and arguments.disable_tqdm else []

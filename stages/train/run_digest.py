@@ -7,7 +7,7 @@ decide how a trained model answers belong to predictions (:func:`answering`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -26,11 +26,17 @@ SHORT = 12
 """Digits of a digest that names and messages show."""
 
 
-def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> dict[str, Any]:
+LeftOut = Mapping[str, Sequence[int]]
+"""Split -> image_index of the pictures that a training leaves out."""
+
+
+def identity(
+    params: TrainParams, system: str, splits: Mapping[str, Split], without: LeftOut | None = None
+) -> dict[str, Any]:
     """``system``, its ``version``, ``params`` less those of the other systems, digest ``llava`` of the language model and one of
-    each column."""
+    each column; and where pictures are left out, how many of each split and a digest of them."""
     others = SYSTEMS.keys() - {system} | (set() if SYSTEMS[system].centered else {"mean"})
-    return {
+    found = {
         "system": system,
         "version": SYSTEMS[system].version,
         "params": params.model_dump(mode="json", exclude=others),
@@ -39,6 +45,9 @@ def identity(params: TrainParams, system: str, splits: Mapping[str, Split]) -> d
             column.place: column_digest(column) for split in splits.values() for column in split.columns.values()
         },
     }
+    if without:
+        found["left_out"] = {name: {"pictures": len(own), "digest": digest(list(own))} for name, own in without.items()}
+    return found
 
 
 def run_digest(about: Mapping[str, Any]) -> str:
@@ -46,6 +55,7 @@ def run_digest(about: Mapping[str, Any]) -> str:
     system = system_of(about)
     decides = _deciding(about.get("params", {}), system)
     others = {name: about.get(name) for name in ("version", "llava", "columns")}
+    others |= {name: about[name] for name in ("left_out",) if name in about}
     return digest({"system": system, "params": decides, **others})
 
 
@@ -112,6 +122,9 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool 
         left, right = found.get("columns", {}), wanted["columns"]
         names = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
         differ += [Difference(f"data in {name}", left.get(name), right.get(name)) for name in names]
+        left, right = found.get("left_out", {}), wanted.get("left_out", {})
+        names = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+        differ += [Difference(f"pictures left out of {name}", left.get(name), right.get(name)) for name in names]
     return differ
 
 

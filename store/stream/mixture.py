@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -94,8 +94,7 @@ def source_of(
     Raises:
         FailedImageError: as :func:`store.stream.schedule.sample_set`.
     """
-    found = sample_set(split, [*columns, "targets"], False, failed)
-    found = replace(found, image=found.image[~np.isin(found.image, np.array(without, np.int64))])
+    found = sample_set(split, [*columns, "targets"], False, failed, without)
     column = split.column("targets")
     targets = column.counts()[found.image]
     kind, texts = "", np.zeros(int(targets.sum()), np.int64)

@@ -225,7 +225,9 @@ class Schedule:
                 yield start
 
 
-def sample_set(split: OpenColumns, columns: Sequence[str], per_target: bool, failed: str) -> SampleSet:
+def sample_set(
+    split: OpenColumns, columns: Sequence[str], per_target: bool, failed: str, without: Sequence[int] = ()
+) -> SampleSet:
     """The samples of a split that are ok in every column.
 
     Removed images are no part of the data set any more. Those without annotation are left out where a column is made from
@@ -233,6 +235,7 @@ def sample_set(split: OpenColumns, columns: Sequence[str], per_target: bool, fai
 
     Args:
         failed: ``raise`` when an image failed in one of the columns, or ``skip`` it and list it with its reason.
+        without: image_index of further images to leave out.
     """
     if failed not in ("raise", "skip"):
         raise ValueError(f"found failed={failed!r}, expected raise or skip")
@@ -253,6 +256,7 @@ def sample_set(split: OpenColumns, columns: Sequence[str], per_target: bool, fai
             f"{split.name}: {len(bad)} of {len(split)} images failed, such as image {image}, {reason}; "
             'to go on without them: failed="skip" (stream.failed lists them)'
         )
+    good[np.array(without, np.int64)] = False
     images = np.flatnonzero(good)
     if not per_target:
         return SampleSet(images, np.full(len(images), -1, np.int64), tuple(sorted(bad.items())), left_out)

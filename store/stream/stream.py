@@ -149,6 +149,7 @@ def stream(
     threads: int | None = None,
     weights: Mapping[str, float] | None = None,
     length: int | None = None,
+    without: Mapping[str, Sequence[int]] | None = None,
 ) -> Stream:
     """Batches of numpy arrays, of one split or of several by weight.
 
@@ -172,6 +173,8 @@ def stream(
         length: samples of an epoch over all ranks; default: all there are. With weights or a length the turns are random
             and each source goes through shuffled laps of its own, which go on over epochs.
 
+        without: name -> image_index of images that are left out.
+
     The keys of a batch: :meth:`store.stream.batches.BatchReader.read`. An array's memory is used again as soon as nobody
     holds it, or anything made of it.
     """
@@ -183,7 +186,8 @@ def stream(
     per_target = level == "target"
     request = Request(list(sources.values()), named(columns), per_target, Candidates.of(candidates))
     sets: dict[str, SampleSet] = {
-        name: sample_set(split, request.needed, per_target, failed) for name, split in sources.items()
+        name: sample_set(split, request.needed, per_target, failed, (without or {}).get(name, ()))
+        for name, split in sources.items()
     }
     schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
     if threads is None:

@@ -1,0 +1,62 @@
+"""The verb ``leaks``: which splits share pictures, and what a training leaves out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.config import Settings
+from pipeline.leaks import left_out, pictures_of, shared
+from pipeline.runs import resolve
+from pipeline.upstream import known_sources
+from stages.names import SplitRef
+
+NOT_PROTECTED = (
+    "Protected are the splits of the params alone. Published sets on COCO's pictures whose val and test splits would have to be "
+    "in the params: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, R-RefCOCO, Ref-ZOM, LLM-Seg40K, MUSE, MMR. Pictures of Visual Genome "
+    "and GQA that are COCO's have other names and other bytes, and are not found."
+)
+
+
+def leaks_command(settings: Settings, splits: Sequence[SplitRef], run: str | None) -> dict[str, Any]:
+    """Which of the splits share pictures; with ``run``, what that training leaves out and of which splits it does so.
+
+    Raises:
+        InputError: a split is not indexed, or there is no such run.
+    """
+    found: dict[str, Any] = {
+        "splits": {str(split): pictures_of(settings, split).images for split in splits},
+        "shared": [],
+    }
+    for pair in shared(settings, splits):
+        example = known_sources(settings, pair.one)[min(pair.images)][0]
+        entry = {"splits": [str(pair.one), str(pair.other)], "pictures": len(pair.images), "example": example}
+        found["shared"].append(entry)
+    if run is not None:
+        resolved = resolve(settings, None, run)
+        trained = settings.refs("train", resolved.params.splits)
+        lost = left_out(settings, trained, resolved.params.leaks)
+        found["run"] = {
+            "name": run,
+            "leaks": resolved.params.leaks,
+            "protected": [str(split) for split in lost.protected],
+            "left_out": {str(split): len(lost.images.get(str(split), ())) for split in trained},
+        }
+    return found
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = []
+    for pair in found["shared"]:
+        one, other = pair["splits"]
+        counts = f"{found['splits'][one]} and {found['splits'][other]}"
+        lines.append(f"{one} and {other} share {pair['pictures']} pictures (of {counts}), such as {pair['example']}")
+    if not lines:
+        lines.append(f"no two of {len(found['splits'])} splits share a picture")
+    if run := found.get("run"):
+        lines.append("")
+        lines.append(f"run {run['name']} (leaks: {run['leaks']}) leaves out:")
+        lines += [f"  {split}: {count} pictures" for split, count in run["left_out"].items()]
+        lines.append(f"  protected: {', '.join(run['protected']) or 'nothing'}")
+    return "\n".join([*lines, "", NOT_PROTECTED])
