@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, SerializeAsAny
 
 from stages.datasets.base import Collection, Dataset, Source
-from stages.datasets.params import CsvOptions, DataParams, ImagesOptions, Options, ReasonSegOptions
+from stages.datasets.params import CsvOptions, DataParams, ImagesOptions, Options, ReasonSegOptions, SemanticOptions
 from stages.names import did_you_mean
 from store.read.folders import Folders
 
@@ -36,6 +36,7 @@ FORMATS: dict[str, Format] = {
     "reasonseg": Format("reasonseg", ReasonSegOptions),
     "csv": Format("csvfile", CsvOptions),
     "images": Format("images", ImagesOptions, annotated=False),
+    "semantic": Format("semantic", SemanticOptions),
 }
 
 

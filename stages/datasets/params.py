@@ -55,6 +55,25 @@ class CsvOptions(Options):
     """What an image is called, as the format images says: by its path, or by its number in COCO."""
 
 
+class SemanticOptions(Options):
+    """Of the format semantic."""
+
+    labels: Literal["ade20k", "cocostuff", "mapillary", "own"] = "ade20k"
+    """What the values of the label maps mean. ade20k: the 150 names of SceneParsing150. cocostuff: the names of stuffthingmaps.
+    mapillary: the names in config_VERSION.json. own: the lines of the file that names says."""
+    version: Literal["v1.2", "v2.0"] = "v2.0"
+    """Of mapillary: which of its two sets of labels."""
+    drop: tuple[str, ...] = ()
+    """Names that are not asked about: their pixels are ignored, as void pixels are."""
+    names: str = "names.txt"
+    """Of labels own: the file below root whose first line names value 0, the next one value 1, and so on."""
+    void: tuple[Annotated[int, Field(ge=0, le=255)], ...] = (255,)
+    """Of labels own: values of pixels that show nothing that has a name."""
+    ids: Literal["path", "coco"] = "path"
+    """Of labels own: what an image is called. path: as its label map, without suffix. coco: by its number in COCO, 12 digits.
+    Images of cocostuff always have their number."""
+
+
 def _root(value: Any) -> str | tuple[str, ...]:
     folders = [value] if isinstance(value, str) else value
     if (

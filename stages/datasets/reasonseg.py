@@ -34,6 +34,7 @@ from stages.datasets.jsonfile import field, read_json, text
 from stages.datasets.params import ReasonSegOptions
 from stages.datasets.shapes import IGNORE, TARGET, Shape, raster, read_shapes
 from stages.datasets.sizes import UPRIGHT, drawn_on
+from stages.datasets.stems import by_stem
 from stages.images import LOST_LINK, SUFFIXES, ImageFailure, inside, read_picture
 from store import rle
 from store.read.pixels import oriented
@@ -64,8 +65,8 @@ def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -
         )
     with os.scandir(folder) as files:
         names = sorted(file.name for file in files)
-    images = _by_stem(folder.name, names, SUFFIXES)
-    jsons = _by_stem(folder.name, names, (".json",))
+    images = by_stem(folder.name, names, SUFFIXES)
+    jsons = by_stem(folder.name, names, (".json",))
     if not images and not jsons:
         kinds = Counter("folders" if path.is_dir() else path.suffix or "no suffix" for path in folder.iterdir())
         found = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())) or "nothing at all"
@@ -186,24 +187,6 @@ def _further(images: Mapping[str, str], jsons: Mapping[str, str]) -> dict[str, l
         if name in images and name in jsons and number.isascii() and number.isdigit():
             found.setdefault(name, []).append((int(number), stem))
     return {name: [stem for _, stem in sorted(numbered)] for name, numbered in found.items()}
-
-
-def _by_stem(folder: str, names: Sequence[str], suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Those of a folder's file names that have these suffixes, in any case, by stem. Strings: a Path for each takes seconds."""
-    found: dict[str, str] = {}
-    for name in names:
-        stem, _, suffix = name.rpartition(".")
-        if f".{suffix.lower()}" not in suffixes or name.startswith("."):
-            continue
-        if not name.isascii() and name != name.encode("utf-8", "replace").decode("utf-8"):
-            raise DatasetError(f"{folder}/{name!a}: expected a file name in UTF-8, rename it")
-        other = found.setdefault(stem, name)
-        if other != name:
-            raise DatasetError(
-                f"{folder}/{other} and {folder}/{name} have the same stem, so one annotation "
-                "would belong to both: rename or remove one"
-            )
-    return found
 
 
 def _texts(values: list[Any]) -> tuple[str, ...]:

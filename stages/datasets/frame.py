@@ -1,0 +1,43 @@
+"""The frame of a mask that says how large it is: that of the upright image, or that of the file before EXIF turned it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stages.images import ImageFailure, read_picture
+from store.read.pixels import oriented
+
+
+def turned_by(what: str, size: tuple[int, int], upright: tuple[int, int], picture: Path) -> int:
+    """The EXIF orientation that still turns something of this size, 5 to 8, or 1 where it has the upright image's size.
+
+    Args:
+        what: names it in messages, such as ``the label map``.
+        size, upright: height and width in px, of it and of the upright image.
+        picture: the image file, which is read where the sizes are swapped.
+
+    Raises:
+        ImageFailure: it has another size, or the sizes are swapped and no orientation of the image explains it.
+    """
+    if size == upright:
+        return 1
+    sizes = f"{what} has {size[1]} x {size[0]} px, the upright image {upright[1]} x {upright[0]} px"
+    if size != upright[::-1]:
+        raise ImageFailure(f"{sizes}; expected one size: it is of another picture, or one of them was scaled")
+    turn = read_picture(picture, upright[0] * upright[1]).orientation
+    if turn < 5:
+        raise ImageFailure(f"{sizes}, and no EXIF orientation of the image explains the swap")
+    return turn
+
+
+def upright_pixels(pixels: NDArray[Any], turn: int) -> NDArray[Any]:
+    """Pixels [H, W] in the frame of the upright image. turn: of :func:`turned_by`."""
+    return pixels if turn == 1 else oriented(pixels, turn)
+
+
+def turn_note(what: str, turn: int) -> tuple[str, ...]:
+    """The note of what was turned with its image, or nothing."""
+    return () if turn == 1 else (f"{what} made before EXIF orientation {turn}, turned with the image",)
