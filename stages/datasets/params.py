@@ -74,6 +74,13 @@ class SemanticOptions(Options):
     Images of cocostuff always have their number."""
 
 
+class LlmSeg40kOptions(Options):
+    """Of the format llmseg40k."""
+
+    source: Literal["coco", "ego_objects"] = "coco"
+    """Whose pictures are read: COCO's, known by their number in 12 digits, or those of EgoObjects, known by their file names."""
+
+
 def _root(value: Any) -> str | tuple[str, ...]:
     folders = [value] if isinstance(value, str) else value
     if (

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.instances import numbers
 from stages.datasets.jsonfile import field, read_json, text
 from stages.datasets.params import ReasonSegOptions
 from stages.datasets.shapes import IGNORE, TARGET, Shape, raster, read_shapes
@@ -134,7 +135,7 @@ def annotate(
         is_target = painted == TARGET
         target = Target(
             target_id=f"{source.image_id}/{number}",
-            instances=_numbers(_regions(order, is_target, turn), instances),
+            instances=numbers(_regions(order, is_target, turn), instances),
             texts=texts,
             is_sentence=is_sentence,
             kind="reasonseg",
@@ -164,19 +165,6 @@ def _regions(order: Sequence[Shape], is_target: Mask, turn: int) -> list[Instanc
             if region.any():
                 found.append(Instance(rle.encode(region), shape.label))
     return found
-
-
-def _numbers(found: Sequence[Instance], instances: list[Instance]) -> tuple[int, ...]:
-    """Numbers of a question's instances among the image's, to which those that no earlier question has are added."""
-    earlier = list(instances)
-    numbers = []
-    for instance in found:
-        if instance in earlier:
-            numbers.append(earlier.index(instance))
-        else:
-            numbers.append(len(instances))
-            instances.append(instance)
-    return tuple(numbers)
 
 
 def _further(images: Mapping[str, str], jsons: Mapping[str, str]) -> dict[str, list[str]]:

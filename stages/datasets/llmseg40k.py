@@ -1,0 +1,144 @@
+"""LLM-Seg40K as released: ``train.json``, ``validation.json`` and ``test.json``, each an object by the image's file name.
+
+``{"000000000009.jpg": {"from_dataset": "coco", "qa_pairs": [{"question", "answer", "rle_seg", "segmentation_path"}]}}``. A pair is
+a target of one instance, whose label is the answer, the name of a class. ``segmentation_path`` is of files that were not released.
+
+The pictures are those of COCO train2017 and of EgoObjects. A data set borrows from one holder, so that an entry of the params reads
+those of one source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.frame import turn_note, turned_by, upright_pixels
+from stages.datasets.ids import coco_id_of, path_id
+from stages.datasets.instances import numbers
+from stages.datasets.jsonfile import MAX_SET_BYTES, field, read_json, text
+from stages.datasets.once import Once
+from stages.datasets.params import LlmSeg40kOptions
+from stages.datasets.segments import read_segmentation
+from stages.datasets.setfile import parsed
+from stages.images import ImageFailure, check_inside, inside
+from store import rle
+
+DEFAULTS = LlmSeg40kOptions()
+_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_FOLDERS = {"coco": "train2017", "ego_objects": "images"}
+_EMPTY = "mask without a pixel"
+
+
+def list_sources(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -> list[Source]:
+    """Give each picture of the source a row, sorted by image_id; rows of the other source are not listed.
+
+    Raises DatasetError where the split has no file, where it is not of this form, or where no picture is of the source.
+    """
+    if split not in _SPLITS:
+        raise DatasetError(f"found the split {split!r}, expected one of {', '.join(_SPLITS)}")
+    file = f"{_SPLITS[split]}.json"
+    rows = parsed(_ROWS, root, file, None, "an object by image file name, with 'from_dataset' and 'qa_pairs'")
+    names = [name for name, (source, _) in rows.items() if source == options.source]
+    if not names:
+        others = ", ".join(sorted({source for source, _ in rows.values()})) or "none"
+        raise DatasetError(
+            f"{root / file}: no picture is of source {options.source} (sources there: {others}); set source of the "
+            "data set in section data of the params"
+        )
+    folder = _FOLDERS[options.source]
+    sources = [Source(_image_id(root / file, name, options.source), f"{folder}/{name}", (file,)) for name in names]
+    return sorted(sources, key=lambda source: source.image_id)
+
+
+def annotate(
+    root: Path,
+    source: Source,
+    height_px: int,
+    width_px: int,
+    options: LlmSeg40kOptions = DEFAULTS,
+    picture: Path | None = None,
+) -> Annotation:
+    """Read the targets of an image, one for each pair of question and answer, in file order.
+
+    Raises ImageFailure where a key is missing or of another type, or where the run lengths are not of the image's size.
+    """
+    file = source.annotations[0]
+    name = source.path.removeprefix(f"{_FOLDERS[options.source]}/")
+    rows = _ROWS.get(root, (file,))
+    if name not in rows:
+        raise ImageFailure(f"{file}: {name!r} is not there any more")
+    instances: list[Instance] = []
+    targets: list[Target] = []
+    notes: list[str] = []
+    for number, pair in enumerate(rows[name][1]):
+        try:
+            question, label = (
+                text(field(pair, "question", str), "'question'"),
+                text(field(pair, "answer", str), "'answer'"),
+            )
+            runs = field(pair, "rle_seg", dict)
+            size = _size(runs)
+            turn = turned_by("rle_seg", size, (height_px, width_px), picture or inside(root, source.path))
+            mask = upright_pixels(read_segmentation(runs, *size).mask, turn)
+        except ImageFailure as error:
+            raise ImageFailure(f"{file}: {name}: pair {number}: {error}") from error
+        counts = rle.encode(mask)
+        found = [Instance(counts, label)] if mask.any() else []
+        targets.append(
+            Target(
+                target_id=f"{source.image_id}/{number}",
+                instances=numbers(found, instances),
+                texts=(question,),
+                is_sentence=True,
+                kind="llmseg40k",
+                answer=None,
+                segmentation=counts,
+                ignore=rle.union([], height_px, width_px),
+            )
+        )
+        notes += [*turn_note("mask", turn), *([] if found else [_EMPTY])]
+    return Annotation(tuple(instances), tuple(targets), tuple(notes))
+
+
+def _image_id(file: Path, name: str, source: str) -> str:
+    try:
+        check_inside(name)
+    except ImageFailure as error:
+        raise DatasetError(f"{file}: {error}") from error
+    image_id = coco_id_of(name) if source == "coco" else path_id(name)
+    if image_id is None:
+        raise DatasetError(f"{file}: {name!r} is no file name of COCO's, such as 000000000009.jpg")
+    return image_id
+
+
+def _size(runs: Mapping[str, Any]) -> tuple[int, int]:
+    size = field(runs, "size", list)
+    if len(size) != 2 or not all(isinstance(each, int) and not isinstance(each, bool) for each in size):
+        raise ImageFailure(f"'size' is {size!r:.40}, expected [height, width]")
+    return size[0], size[1]
+
+
+def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """Image file name -> its source and its pairs, of which only what is read is kept."""
+    document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
+    if not isinstance(document, dict):
+        raise ImageFailure(f"found {type(document).__name__}, expected an object by image file name")
+    rows = {}
+    for name, row in document.items():
+        try:
+            source = field(row, "from_dataset", str)
+            if source not in _FOLDERS:
+                raise ImageFailure(f"'from_dataset' is {source!r}, expected one of {', '.join(_FOLDERS)}")
+            pairs = field(row, "qa_pairs", list)
+        except ImageFailure as error:
+            raise ImageFailure(f"{name}: {error}") from error
+        for pair in pairs:
+            if isinstance(pair, dict):
+                pair.pop("segmentation_path", None)
+        rows[text(name, "a file name")] = (source, tuple(pairs))
+    return rows
+
+
+_ROWS = Once(_parse)

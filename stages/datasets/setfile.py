@@ -1,0 +1,33 @@
+"""One annotation file of a whole data set: where it is unusable, the data set is, and not an image."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import TypeVar
+
+from stages.datasets.base import DatasetError
+from stages.datasets.once import Once
+from stages.images import ImageFailure
+
+T = TypeVar("T")
+
+
+def parsed(once: Once[T], root: Path, file: str, options: Hashable, expected: str) -> T:
+    """What the file holds.
+
+    Args:
+        expected: what the file is, for the message.
+
+    Raises:
+        DatasetError: it is not there, or it cannot be read.
+    """
+    try:
+        return once.get(root, (file,), options)
+    except (ImageFailure, FileNotFoundError, NotADirectoryError) as error:
+        found = str(error) if isinstance(error, ImageFailure) else "no such file"
+        there = sorted(path.name for path in root.iterdir())[:10] if root.is_dir() else []
+        raise DatasetError(
+            f"{root / file}: {found}; expected {expected} (in {root}: {', '.join(there) or 'nothing'}); "
+            "set root or splits of the data set in section data of the params"
+        ) from error
