@@ -7,6 +7,9 @@ A JSON file has ``shapes`` (``label`` and ``points`` of a polygon), ``text`` (wo
 ``is_sentence``. What labelme writes besides is heeded where it decides what these mean: ``shape_type``,
 ``imageHeight`` and ``imageWidth``. An image without JSON has no annotation, which is no failure.
 
+FP-Aug (see-say-segment/sesame) adds ``false_premise_QA``: questions about what the picture does not show, each
+``[question, is_sentence, answer]``. Each of them is a target that is absent, after the file's own.
+
 Ground truth is painted exactly as dvlab-research/LISA does in ``utils/data_processing.py``: shapes labelled
 ``flag`` are skipped, points are cut to integers, polygons are painted (outline and inside) from the largest to
 the smallest, a label that contains ``ignore`` as ignored, any other as target, a later one over an earlier one.
@@ -20,6 +23,7 @@ region, and is no instance. A region that an earlier question about the image ha
 from __future__ import annotations
 
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -117,33 +121,48 @@ def annotate(
     answer = answers.get(PurePosixPath(source.path).name)
     notes = notes if answer is not None else []
     instances: list[Instance] = []
-    targets = []
+    targets: list[Target] = []
 
     def orientation() -> int:
         return read_picture(picture or inside(root, source.path), height_px * width_px).orientation
 
-    for number, name in enumerate(names):
+    for name in names:
         try:
             document, found = read_json(root, name, options.encoding)
             shapes = read_shapes(field(document, "shapes", list))
             texts = _texts(field(document, "text", list))
             is_sentence = field(document, "is_sentence", bool)
             turn = drawn_on(document, shapes, height_px, width_px, orientation)
+            false_premises = _false_premises(document)
         except ImageFailure as error:
             raise ImageFailure(f"{name}: {error}") from error
         painted, order = _paint(shapes, height_px, width_px, turn)
         is_target = painted == TARGET
         target = Target(
-            target_id=f"{source.image_id}/{number}",
+            target_id=f"{source.image_id}/{len(targets)}",
             instances=numbers(_regions(order, is_target, turn), instances),
             texts=texts,
             is_sentence=is_sentence,
             kind="reasonseg",
-            answer=None if number else answer,
+            answer=None if targets else answer,
             segmentation=rle.encode(is_target),
             ignore=rle.encode(painted == IGNORE),
         )
         targets.append(target)
+        for question, long, correction in false_premises:
+            targets.append(
+                Target(
+                    target_id=f"{source.image_id}/{len(targets)}",
+                    instances=(),
+                    texts=(question,),
+                    is_sentence=long,
+                    kind="false_premise",
+                    answer=correction,
+                    segmentation=rle.union([], height_px, width_px),
+                    ignore=rle.union([], height_px, width_px),
+                    absent=True,
+                )
+            )
         notes = [*notes, *_notes(found, shapes, turn)]
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
 
@@ -175,6 +194,20 @@ def _further(images: Mapping[str, str], jsons: Mapping[str, str]) -> dict[str, l
         if name in images and name in jsons and number.isascii() and number.isdigit():
             found.setdefault(name, []).append((int(number), stem))
     return {name: [stem for _, stem in sorted(numbered)] for name, numbered in found.items()}
+
+
+def _false_premises(document: Any) -> list[tuple[str, bool, str]]:
+    """Question, whether it is a sentence, and answer, of each question about what is not there; a file may have none."""
+    found = document.get("false_premise_QA")
+    if found is None:
+        return []
+    questions = []
+    for number, entry in enumerate(field(document, "false_premise_QA", list)):
+        what = f"false_premise_QA {number}"
+        if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[1], bool):
+            raise ImageFailure(f"{what} is {reprlib.repr(entry)}, expected [question, is_sentence, answer]")
+        questions.append((text(entry[0], f"question of {what}"), entry[1], text(entry[2], f"answer of {what}")))
+    return questions
 
 
 def _texts(values: list[Any]) -> tuple[str, ...]:
