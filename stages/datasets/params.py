@@ -81,6 +81,13 @@ class LlmSeg40kOptions(Options):
     """Whose pictures are read: COCO's, known by their number in 12 digits, or those of EgoObjects, known by their file names."""
 
 
+class ReasonSegPlusOptions(Options):
+    """Of the format reasonseg_plus."""
+
+    release: Literal["muse", "mmr", "lisa_plus"] = "muse"
+    """Which data set the files are of. It decides their names, and those of the splits."""
+
+
 def _root(value: Any) -> str | tuple[str, ...]:
     folders = [value] if isinstance(value, str) else value
     if (

@@ -1,0 +1,174 @@
+"""Reasoning segmentation with several masks for a question, on COCO's pictures: MUSE, MMR and LISA++.
+
+| release | splits | files |
+|---|---|---|
+| muse | train, val, test_less, test_many | MUSE_train.json or muse_train.json, ... |
+| mmr | train, val, test_mixed, test_obj_only, test_part_only | MMR_train.json, ... |
+| lisa_plus | instance_seg, cot, caption, conversations | LISA_Plus_COT.json or LISA_Plus_COT/data.json, ... |
+
+Each object or part of an answer is an instance; the target is their union.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.frame import turn_note, turned_by, upright_pixels
+from stages.datasets.ids import coco_id_of
+from stages.datasets.instances import numbers
+from stages.datasets.jsonfile import MAX_SET_BYTES, read_json
+from stages.datasets.once import Once
+from stages.datasets.params import ReasonSegPlusOptions
+from stages.datasets.reasonseg_plus_rows import KEYS, Asked, asked_in, picture_of, size_of
+from stages.datasets.segments import read_segmentation
+from stages.datasets.setfile import parsed
+from stages.images import ImageFailure, inside
+from store import rle
+
+DEFAULTS = ReasonSegPlusOptions()
+_FILES: dict[str, dict[str, tuple[str, ...]]] = {
+    "muse": {
+        split: (f"MUSE_{split}.json", f"muse_{split}.json") for split in ("train", "val", "test_less", "test_many")
+    },
+    "mmr": {
+        split: (f"MMR_{split}.json",) for split in ("train", "val", "test_mixed", "test_obj_only", "test_part_only")
+    },
+    "lisa_plus": {
+        split: (f"LISA_Plus_{name}.json", f"LISA_Plus_{name}/data.json")
+        for split, name in {
+            "instance_seg": "Instance_Seg",
+            "cot": "COT",
+            "caption": "Caption",
+            "conversations": "Conversations",
+        }.items()
+    },
+}
+
+_Rows = dict[str, tuple[str, tuple[tuple[int, str], ...]]]
+"""image_id -> where the picture is expected; number and compact JSON of each of its rows."""
+
+
+def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> list[Source]:
+    """Give each picture that is asked about a row, sorted by its number in COCO.
+
+    Raises DatasetError where the release has no such split, where its file is missing or no list, or where a row names no picture
+    of COCO.
+    """
+    files = _FILES[options.release]
+    if split not in files:
+        raise DatasetError(f"found the split {split!r}, of {options.release} expected one of {', '.join(files)}")
+    file = next((file for file in files[split] if (root / file).is_file()), files[split][0])
+    rows = parsed(_ROWS, root, file, None, f"the list of rows of {options.release}, {' or '.join(files[split])}")
+    return [Source(image_id, path, (file,)) for image_id, (path, _) in sorted(rows.items())]
+
+
+def annotate(
+    root: Path,
+    source: Source,
+    height_px: int,
+    width_px: int,
+    options: ReasonSegPlusOptions = DEFAULTS,
+    picture: Path | None = None,
+) -> Annotation:
+    """Read the targets of an image, one for each question that has masks, in file order.
+
+    Left out, with a note, is a question whose answer has another number of ``{seg}`` than masks, or points to none.
+
+    Raises ImageFailure where a key is missing or of another type, where a mask is unusable, or where the size that a row states is
+    not the image's.
+    """
+    (file,) = source.annotations
+    rows = _ROWS.get(root, (file,))
+    if source.image_id not in rows:
+        raise ImageFailure(f"{file}: image {source.image_id} is not there any more")
+    upright = (height_px, width_px)
+    instances: list[Instance] = []
+    targets: list[Target] = []
+    notes: list[str] = []
+    for number, compact in rows[source.image_id][1]:
+        try:
+            row = json.loads(compact)
+            size = size_of(row) or upright
+            turn = turned_by("the row", size, upright, picture or inside(root, source.path))
+            notes += turn_note("masks", turn)
+            for asked in asked_in(row):
+                if isinstance(asked, str):
+                    notes.append(asked)
+                    continue
+                found, segmentation = _regions(asked, size, turn, upright, notes)
+                targets.append(
+                    Target(
+                        target_id=f"{source.image_id}/{len(targets)}",
+                        instances=numbers(found, instances),
+                        texts=(asked.question,),
+                        is_sentence=True,
+                        kind="reasonseg_plus",
+                        answer=asked.answer,
+                        segmentation=segmentation,
+                        ignore=rle.union([], *upright),
+                        incomplete=asked.incomplete,
+                    )
+                )
+        except ImageFailure as error:
+            raise ImageFailure(f"{file}: row {number}: {error}") from error
+    return Annotation(tuple(instances), tuple(targets), tuple(notes))
+
+
+def _regions(
+    asked: Asked, size: tuple[int, int], turn: int, upright: tuple[int, int], notes: list[str]
+) -> tuple[list[Instance], str]:
+    """The instances of an answer and the run lengths of their union; notes are added to."""
+    found = []
+    union = np.zeros(upright, bool)
+    for number, (label, segmentation) in enumerate(asked.parts):
+        try:
+            region = read_segmentation(segmentation, *size)
+        except ImageFailure as error:
+            raise ImageFailure(f"{asked.question!r:.40}: mask {number}: {error}") from error
+        mask = upright_pixels(region.mask, turn)
+        union |= mask
+        notes += ["polygon of less than three points left out"] * region.dropped
+        notes += ["polygons of one mask overlap"] * region.overlaps
+        if mask.any():
+            found.append(Instance(rle.encode(mask), label))
+        else:
+            notes.append("mask without a pixel")
+    return found, rle.encode(union)
+
+
+def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> _Rows:
+    """Rows by image. Only what is read is kept, as text, which is a tenth of the size of lists of numbers."""
+    document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
+    if not isinstance(document, list):
+        raise ImageFailure(f"found {type(document).__name__}, expected a list of rows")
+    rows: dict[str, tuple[str, list[tuple[int, str]]]] = {}
+    for number, row in enumerate(document):
+        try:
+            if not isinstance(row, dict):
+                raise ImageFailure(f"is {type(row).__name__}, expected an object")
+            path = picture_of(row)
+            image_id = coco_id_of(path)
+            if image_id is None:
+                raise ImageFailure(f"names the picture {path!r}, expected a file name of COCO's")
+            compact = _compact(row)
+        except ImageFailure as error:
+            raise ImageFailure(f"row {number}: {error}") from error
+        rows.setdefault(image_id, (path, []))[1].append((number, compact))
+        document[number] = None
+    return {image_id: (path, tuple(found)) for image_id, (path, found) in rows.items()}
+
+
+def _compact(row: dict[str, Any]) -> str:
+    try:
+        return json.dumps({key: row[key] for key in KEYS if key in row}, separators=(",", ":"))
+    except RecursionError as error:
+        raise ImageFailure("is nested too deep") from error
+
+
+_ROWS = Once(_parse)
