@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, SerializeAsAny
 
 from stages.datasets.base import Collection, Dataset, Source
-from stages.datasets.params import CsvOptions, DataParams, ImagesOptions, LlmSeg40kOptions, Options, ReasonSegOptions, ReasonSegPlusOptions, SemanticOptions
+from stages.datasets.params import CsvOptions, DataParams, ImagesOptions, LlmSeg40kOptions, Options, ReasonSegOptions, ReasonSegPlusOptions, SemanticOptions, VqaOptions
 from stages.names import did_you_mean
 from store.read.folders import Folders
 
@@ -39,6 +39,7 @@ FORMATS: dict[str, Format] = {
     "semantic": Format("semantic", SemanticOptions),
     "llmseg40k": Format("llmseg40k", LlmSeg40kOptions),
     "reasonseg_plus": Format("reasonseg_plus", ReasonSegPlusOptions),
+    "vqa": Format("vqa", VqaOptions),
 }
 
 

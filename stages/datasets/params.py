@@ -88,6 +88,18 @@ class ReasonSegPlusOptions(Options):
     """Which data set the files are of. It decides their names, and those of the splits."""
 
 
+class VqaOptions(Options):
+    """Of the format vqa."""
+
+    file: str = "llava_instruct_150k.json"
+    """The file of records below root."""
+    under: str = ""
+    """Start of ``image`` of the records that are read, such as coco/ of mix665k. What follows it is the picture's path in the
+    data set that holds it."""
+    ids: Literal["path", "coco"] = "path"
+    """What an image is called. path: as the rest of ``image``, without suffix. coco: by its number in COCO, 12 digits."""
+
+
 def _root(value: Any) -> str | tuple[str, ...]:
     folders = [value] if isinstance(value, str) else value
     if (

@@ -1,0 +1,188 @@
+"""Conversations about pictures: LLaVA-Instruct-150k, and LLaVA-v1.5's mix665k.
+
+One file, a list of ``{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}``. A record is a target without a
+mask, and all of its turns stand in it. ``<image>`` is taken out of every turn: training puts it in front of the first one. As in
+dvlab-research/LISA, a first turn that is not a human's is dropped.
+
+mix665k has pictures of five sources, told apart by the start of ``image``, and a data set borrows from one holder: ``under``
+picks a source. Records without ``image`` are about text alone. They are left out, as every row of a data set is a picture; a note
+of the first picture says how many they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.datasets.base import Annotation, DatasetError, Source, Target
+from stages.datasets.ids import coco_id_of, path_id
+from stages.datasets.jsonfile import MAX_SET_BYTES, field, read_json, text
+from stages.datasets.once import Once
+from stages.datasets.params import VqaOptions
+from stages.datasets.setfile import parsed
+from stages.images import ImageFailure, check_inside
+from store import rle
+
+DEFAULTS = VqaOptions()
+SPLIT = "train"
+"""The one split that such a file is."""
+_SPEAKERS = ("human", "gpt")
+_IMAGE = "<image>"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """turns: question, answer, question, ...; or an error that says why there are none."""
+
+    turns: tuple[str, ...]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Records:
+    """images: image_id -> path below ``under``, and records. without: how many have no picture. others: how many another one's.
+
+    first: the image_id that is listed first.
+    """
+
+    images: dict[str, tuple[str, list[_Record]]]
+    without: int
+    others: int
+    first: str
+
+
+def list_sources(root: Path, split: str, options: VqaOptions = DEFAULTS) -> list[Source]:
+    """Give each picture that records are about a row, sorted by image_id.
+
+    Raises DatasetError where the split is not ``train``, where the file is missing or no list of records, where no picture is
+    ``under`` this folder, or where an image has no name of COCO's though they are known by their number.
+    """
+    if split != SPLIT:
+        raise DatasetError(f"found the split {split!r}, expected {SPLIT}: {options.file} is one split")
+    expected = "a list of records with 'id', 'image' and 'conversations'"
+    records = parsed(_RECORDS, root, options.file, (options.under, options.ids), expected)
+    if not records.images:
+        raise DatasetError(
+            f"{root / options.file}: no record has an image under {options.under!r} ({records.others} have another one, "
+            f"{records.without} none); set under of the data set in section data of the params"
+        )
+    return [
+        Source(image_id, f"{options.under}{name}", (options.file,))
+        for image_id, (name, _) in sorted(records.images.items())
+    ]
+
+
+def annotate(
+    root: Path,
+    source: Source,
+    height_px: int,
+    width_px: int,
+    options: VqaOptions = DEFAULTS,
+    picture: Path | None = None,
+) -> Annotation:
+    """Read the targets of an image, one for each record, in file order.
+
+    Raises ImageFailure, naming the record, where a key is missing or of another type, where turns are not human's and gpt's in
+    turn, or where one is empty.
+    """
+    records = _RECORDS.get(root, (options.file,), (options.under, options.ids))
+    if source.image_id not in records.images:
+        raise ImageFailure(f"{options.file}: {source.path!r} is not there any more")
+    nothing = rle.union([], height_px, width_px)
+    targets = []
+    for number, record in enumerate(records.images[source.image_id][1]):
+        if record.error is not None:
+            raise ImageFailure(f"{options.file}: {record.error}")
+        targets.append(
+            Target(
+                target_id=f"{source.image_id}/{number}",
+                instances=(),
+                texts=record.turns[:1],
+                is_sentence=True,
+                kind="vqa",
+                answer=record.turns[1],
+                segmentation=nothing,
+                ignore=nothing,
+                turns=record.turns,
+            )
+        )
+    first = records.without and source.image_id == records.first
+    notes = (f"file with {records.without} records without a picture, left out",) if first else ()
+    return Annotation((), tuple(targets), notes)
+
+
+def _parse(root: Path, files: tuple[str, ...], options: Hashable) -> _Records:
+    (under, ids) = options if isinstance(options, tuple) else ("", "path")
+    document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
+    if not isinstance(document, list):
+        raise ImageFailure(f"found {type(document).__name__}, expected a list of records")
+    images: dict[str, tuple[str, list[_Record]]] = {}
+    without = others = 0
+    for number, row in enumerate(document):
+        document[number] = None  # so that text is in memory once
+        if not isinstance(row, dict):
+            raise ImageFailure(f"record {number} is {type(row).__name__}, expected an object")
+        image = row.get("image")
+        if image is None:
+            without += 1
+            continue
+        if isinstance(image, str) and not image.startswith(under):
+            others += 1
+            continue
+        try:
+            name = text(image, "'image'").removeprefix(under)
+            image_id = _image_id(name, ids)
+            known, records = images.setdefault(image_id, (name, []))
+            if known != name and ids == "path":
+                raise ImageFailure(f"{known!r} and {name!r} would both be the image {image_id!r}")
+        except ImageFailure as error:
+            raise ImageFailure(f"record {_name(row, number)}: {error}") from error
+        records.append(_record(row, number))
+    return _Records(images, without, others, min(images, default=""))
+
+
+def _image_id(name: str, ids: str) -> str:
+    check_inside(name)
+    image_id = coco_id_of(name) if ids == "coco" else path_id(name)
+    if image_id is None:
+        raise ImageFailure(
+            f"{name!r} is no file name of COCO's; set under to the folder of COCO's pictures, or ids to path, in the entry of the "
+            "data set"
+        )
+    return image_id
+
+
+def _record(row: dict[str, Any], number: int) -> _Record:
+    try:
+        return _Record(_turns(field(row, "conversations", list)))
+    except ImageFailure as error:
+        return _Record((), f"record {_name(row, number)}: {error}")
+
+
+def _name(row: dict[str, Any], number: int) -> str:
+    return f"{row.get('id', number)!r:.60}"
+
+
+def _turns(conversation: list[Any]) -> tuple[str, ...]:
+    """Question, answer, question, ..., without ``<image>``."""
+    if conversation and field(conversation[0], "from", str) != _SPEAKERS[0]:
+        conversation = conversation[1:]
+    turns = []
+    for number, turn in enumerate(conversation):
+        speaker, expected = field(turn, "from", str), _SPEAKERS[number % 2]
+        if speaker != expected:
+            raise ImageFailure(
+                f"turn {number} is from {speaker!r:.20}, expected {expected!r}, as human and gpt take turns"
+            )
+        said = text(field(turn, "value", str), f"turn {number}").replace(_IMAGE, "").strip()
+        if not said:
+            raise ImageFailure(f"turn {number} is empty")
+        turns.append(said)
+    if len(turns) < 2 or len(turns) % 2:
+        raise ImageFailure(f"found {len(turns)} turns, expected questions and an answer to each")
+    return tuple(turns)
+
+
+_RECORDS = Once(_parse)
