@@ -13,7 +13,17 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, SerializeAsAny
 
 from stages.datasets.base import Collection, Dataset, Source
-from stages.datasets.params import CsvOptions, DataParams, ImagesOptions, LlmSeg40kOptions, Options, ReasonSegOptions, ReasonSegPlusOptions, SemanticOptions, VqaOptions
+from stages.datasets.params import (
+    CsvOptions,
+    DataParams,
+    ImagesOptions,
+    LlmSeg40kOptions,
+    Options,
+    ReasonSegOptions,
+    ReasonSegPlusOptions,
+    SemanticOptions,
+    VqaOptions,
+)
 from stages.names import did_you_mean
 from store.read.folders import Folders
 

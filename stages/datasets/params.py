@@ -69,7 +69,7 @@ class SemanticOptions(Options):
     """Of labels own: the file below root whose first line names value 0, the next one value 1, and so on."""
     void: tuple[Annotated[int, Field(ge=0, le=255)], ...] = (255,)
     """Of labels own: values of pixels that show nothing that has a name."""
-    ids: Literal["path", "coco"] = "path"
+    ids: Ids = "path"
     """Of labels own: what an image is called. path: as its label map, without suffix. coco: by its number in COCO, 12 digits.
     Images of cocostuff always have their number."""
 
@@ -96,7 +96,7 @@ class VqaOptions(Options):
     under: str = ""
     """Start of ``image`` of the records that are read, such as coco/ of mix665k. What follows it is the picture's path in the
     data set that holds it."""
-    ids: Literal["path", "coco"] = "path"
+    ids: Ids = "path"
     """What an image is called. path: as the rest of ``image``, without suffix. coco: by its number in COCO, 12 digits."""
 
 

@@ -109,7 +109,7 @@ def annotate(
             )
         )
     first = records.without and source.image_id == records.first
-    notes = (f"file with {records.without} records without a picture, left out",) if first else ()
+    notes = (f"records about text alone, which are left out: {records.without}",) if first else ()
     return Annotation((), tuple(targets), notes)
 
 

@@ -103,7 +103,7 @@ def test_an_entry_reads_the_pictures_of_one_source(tmp_path: Path) -> None:
         assert source == Source(image_id, path, (file,))
         annotation = annotate(tmp_path, source, 4, 6, options)
         assert annotation.targets[0].target_id == f"{image_id}/0"
-        assert annotation.notes == ("file with 2 records without a picture, left out",)
+        assert annotation.notes == ("records about text alone, which are left out: 2",)
     with pytest.raises(DatasetError, match=r"no record has an image under 'ocr/' \(3 have another one, 2 none\)"):
         list_sources(tmp_path, "train", VqaOptions(file=file, under="ocr/"))
 
@@ -112,7 +112,7 @@ def test_records_without_a_picture_are_said_once(tmp_path: Path) -> None:
     write(tmp_path, [record(1, NAME, "q", "a"), record(2, None, "q", "a"), record(3, "000000000003.jpg", "q", "a")])
     sources = list_sources(tmp_path, "train", COCO)
     notes = [annotate(tmp_path, source, 4, 6, COCO).notes for source in sources]
-    assert notes == [("file with 1 records without a picture, left out",), ()]
+    assert notes == [("records about text alone, which are left out: 1",), ()]
 
 
 @pytest.mark.parametrize(
