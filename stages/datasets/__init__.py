@@ -14,6 +14,7 @@ from pydantic import PlainValidator, SerializeAsAny
 
 from stages.datasets.base import Collection, Dataset, Source
 from stages.datasets.params import (
+    CocoOptions,
     CsvOptions,
     DataParams,
     ImagesOptions,
@@ -45,6 +46,7 @@ class Format:
 FORMATS: dict[str, Format] = {
     "reasonseg": Format("reasonseg", ReasonSegOptions),
     "csv": Format("csvfile", CsvOptions),
+    "coco": Format("coco", CocoOptions),
     "images": Format("images", ImagesOptions, annotated=False),
     "semantic": Format("semantic", SemanticOptions),
     "llmseg40k": Format("llmseg40k", LlmSeg40kOptions),

@@ -100,6 +100,32 @@ class VqaOptions(Options):
     """What an image is called. path: as the rest of ``image``, without suffix. coco: by its number in COCO, 12 digits."""
 
 
+class CocoOptions(Options):
+    """Of the format coco: any file in the form of COCO's ``instances_*.json``."""
+
+    file: Annotated[str, Field(min_length=1)] = "{split}.json"
+    """The annotations of a split, a file below ``root``; ``{split}`` is replaced by the name of the split."""
+    pictures: str = "{split}"
+    """Folder below ``root`` that ``file_name`` starts from, where the data set holds its pictures itself; ``{split}`` is replaced,
+    and empty is ``root``. Of borrowed pictures nothing is looked for."""
+    ids: Ids = "path"
+    """What an image is called. path: as ``file_name``, without suffix, which is its path below the split's folder where another
+    data set holds it. coco: by its number in COCO, 12 digits: that in ``file_name`` or ``coco_url``, else ``id`` of the image."""
+    targets: Literal["category", "instance"] = "category"
+    """What is asked for. category: a target for each category of an image, which is the union of its annotations. instance: a
+    target for each annotation, so that several of one image may have the same texts, as LISA asks PACO and PASCAL-Part."""
+    names: Literal["parts", "plain"] = "parts"
+    """How the name of a category becomes texts. parts: cut at ``_(``, and ``obj:part`` becomes ``obj part`` and ``the part of the
+    obj``, two wordings of one target. plain: as it stands."""
+    kind: Literal["object", "part"] | None = None
+    """Kind of all targets but boxes. null: ``part`` where the name is ``obj:part`` or the supercategory ``PART``, else
+    ``object``."""
+    absent: bool = False
+    """Also ask for each category in ``neg_category_ids`` of an image, which the annotation says is absent."""
+    categories: str | None = None
+    """The file below ``root`` whose ``categories`` count, where the annotations have none of their own."""
+
+
 def _root(value: Any) -> str | tuple[str, ...]:
     folders = [value] if isinstance(value, str) else value
     if (

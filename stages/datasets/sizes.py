@@ -13,7 +13,12 @@ UPRIGHT = 1
 
 
 def drawn_on(
-    document: dict[str, Any], shapes: Sequence[Shape], height_px: int, width_px: int, orientation: Callable[[], int]
+    document: dict[str, Any],
+    shapes: Sequence[Shape],
+    height_px: int,
+    width_px: int,
+    orientation: Callable[[], int],
+    keys: tuple[str, str] = ("imageHeight", "imageWidth"),
 ) -> int:
     """Which frame the shapes were drawn in: the EXIF orientation that still turns it, or UPRIGHT.
 
@@ -23,15 +28,17 @@ def drawn_on(
 
     Args:
         height_px, width_px: of the upright image.
+        keys: of the height and the width in ``document``.
         orientation: gives the EXIF orientation of the image file; asked for where the sizes are swapped.
 
     Raises:
         ImageFailure: the sizes contradict each other, and nothing decides.
     """
-    height, width = _stated(document, "imageHeight", height_px), _stated(document, "imageWidth", width_px)
+    height, width = _stated(document, keys[0], height_px), _stated(document, keys[1], width_px)
     if (height, width) == (height_px, width_px):
         return UPRIGHT
-    sizes = f"the JSON says {width:g} x {height:g} px (imageWidth, imageHeight), the upright image has {width_px} x {height_px}"
+    says = f"the JSON says {width:g} x {height:g} px ({keys[1]}, {keys[0]})"
+    sizes = f"{says}, the upright image has {width_px} x {height_px}"
     if (height, width) != (width_px, height_px):
         factors = dict.fromkeys(f"{actual / stated:.4g}" for actual, stated in ((width_px, width), (height_px, height)))
         raise ImageFailure(f"{sizes}: factor {' x '.join(factors)}; its points are of another picture size")

@@ -1,0 +1,253 @@
+"""Any file in the form of COCO's ``instances_*.json``: LVIS, PACO-LVIS, PASCAL-Part, PartImageNet, EgoObjects, one's own.
+
+By default an image has a target for each category that its annotations have, and the answer is their union. LVIS, PACO and
+EgoObjects are federated: a category that an image does not list may be in the picture all the same, so that it is never asked as
+absent, but for those in ``neg_category_ids`` where the options say so. A category in ``not_exhaustive_category_ids`` is
+``incomplete``; so is a part of such an object.
+
+Of a crowd (``iscrowd``) the region is a part of its category's answer. Where each annotation is a target of its own, it is none:
+its pixels are ignored in the targets of its category.
+
+An annotation with a ``bbox`` and without ``segmentation`` is the filled box, and its target has the kind ``box``. An image that
+the file lists and does not annotate is annotated with nothing. ``area`` and ``bbox`` of an annotation with a segmentation are not
+looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.cocofile import Category, CocoFile, Record, name_of, read_coco
+from stages.datasets.cocoregion import Region, frame_of, read_region
+from stages.datasets.once import Once
+from stages.datasets.params import CocoOptions
+from stages.datasets.sizes import UPRIGHT
+from stages.images import ImageFailure, inside, read_picture
+from store import rle
+
+DEFAULTS = CocoOptions()
+ABSENT_BUT_ANNOTATED = "a category is annotated, and said to be absent: asked as annotated"
+WITHOUT_CATEGORY = "annotation of EgoObjects with an instance_id and no category, passed over"
+ALIKE = "two categories of an image have the same texts"
+NO_PIXEL = "a target without a pixel, which is not absent"
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """An annotation: the number of its category, its region, and whether that is a crowd."""
+
+    category: int
+    region: Region
+    is_crowd: bool
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a target asks for: a category, what of it is the answer, by place among the annotations, and what is ignored."""
+
+    category: int
+    answer: tuple[int, ...] = ()
+    ignored: tuple[int, ...] = ()
+
+
+def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> list[Source]:
+    """Give each image that the split's file lists a source, in file order.
+
+    Of a file without the key ``annotations``, such as COCO's ``image_info_test2017.json``, no source has an annotation. Raises
+    DatasetError where the file is not there or not of this form, or where two images have one id or one name.
+    """
+    files = _files(root, split, options)
+    found = _read(root, files, options)
+    if not found.images:
+        raise DatasetError(f"{root / files[0]}: 'images' is empty, expected the images of the split {split!r}")
+    folder = options.pictures.replace("{split}", split).strip("/")
+    before = "" if folder in ("", ".") else f"{folder}/"
+    annotations = files if found.has_annotations else ()
+    return [Source(each.image_id, before + each.path, annotations) for each in found.images.values()]
+
+
+def annotate(
+    root: Path,
+    source: Source,
+    height_px: int,
+    width_px: int,
+    options: CocoOptions = DEFAULTS,
+    picture: Path | None = None,
+) -> Annotation:
+    """Read the annotations of an image. ImageFailure, which names the annotation, where one is unusable.
+
+    Sizes in the file are those of the upright image, or swapped where the image's EXIF orientation explains it: then regions are
+    turned with the image, or not, as their points tell (:mod:`stages.datasets.sizes`).
+    """
+    if not source.annotations:
+        raise ImageFailure("no annotation: the file that lists the image has no key 'annotations'")
+
+    def orientation() -> int:
+        return read_picture(picture or inside(root, source.path), height_px * width_px).orientation
+
+    found = _read(root, source.annotations, options)
+    record = found.images.get(source.image_id)
+    if record is None:
+        raise ImageFailure(f"{source.annotations[0]}: no image {source.image_id!r} in it any more")
+    try:
+        file = inside(root, source.annotations[0])
+        every = list(found.annotations(file, source.image_id))
+        kept = [(value, category) for value, category in every if not _is_of_instances_alone(value)]
+        turn = frame_of(record, [value for value, _ in kept], height_px, width_px, orientation)
+        marked = [_marked(found, value, category, height_px, width_px, turn) for value, category in kept]
+        absent = _absent(found, record, marked) if options.absent else []
+    except ImageFailure as error:
+        raise ImageFailure(f"{source.annotations[0]}: {error}") from error
+    asked = [*(_by_category if options.targets == "category" else _by_instance)(marked), *map(_Asked, absent)]
+    used = sorted({each for one in asked for each in one.answer})
+    number_of = {each: number for number, each in enumerate(used)}
+    targets = []
+    for number, each in enumerate(asked):
+        category, regions = found.categories[each.category], [marked[one].region for one in each.answer]
+        answer = rle.union([region.counts for region in regions], height_px, width_px)
+        crowds = rle.union([marked[one].region.counts for one in each.ignored], height_px, width_px)
+        target = Target(
+            target_id=f"{source.image_id}/{number}",
+            instances=tuple(number_of[one] for one in each.answer),
+            texts=_texts(category, options),
+            is_sentence=False,
+            kind="box" if any(region.is_box for region in regions) else _kind(category, options),
+            answer=None,
+            segmentation=answer,
+            ignore=rle.subtract(crowds, answer),
+            absent=not each.answer,
+            incomplete=bool(each.answer) and _is_open_ended(found, record, each.category),
+        )
+        targets.append(target)
+    notes = [*record.notes, *(note for each in marked for note in each.region.notes)]
+    notes += [WITHOUT_CATEGORY] * (len(every) - len(kept))
+    notes += [f"regions drawn before EXIF orientation {turn}, turned with the image"] * (turn != UPRIGHT)
+    notes += [ABSENT_BUT_ANNOTATED] * len({each.category for each in marked}.intersection(record.negative))
+    notes += [NO_PIXEL for target in targets if not target.absent and not rle.area(target.segmentation)]
+    alike = Counter(_texts(found.categories[each], options) for each in {one.category for one in asked})
+    notes += [ALIKE for count in alike.values() if count > 1]
+    instances = [Instance(marked[each].region.counts, found.categories[marked[each].category].name) for each in used]
+    return Annotation(tuple(instances), tuple(targets), tuple(notes))
+
+
+def wordings(name: str) -> tuple[str, ...]:
+    """What a category is asked as, as dvlab-research/LISA does: ``dog_(animal)`` as dog, a part ``dog:ear`` in two wordings."""
+    parts = [part.partition("_(")[0].strip() or part for part in _parts(name)]
+    if len(parts) == 1:
+        return (parts[0],)
+    return f"{parts[0]} {parts[1]}", f"the {parts[1]} of the {parts[0]}"
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Object and part of ``object:part``, or the whole name."""
+    parts = tuple(part.strip() for part in name.split(":"))
+    return parts if len(parts) == 2 and all(parts) else (name,)
+
+
+def _texts(category: Category, options: CocoOptions) -> tuple[str, ...]:
+    return wordings(category.name) if options.names == "parts" else (category.name,)
+
+
+def _kind(category: Category, options: CocoOptions) -> str:
+    if options.kind is not None:
+        return options.kind
+    return "part" if category.supercategory == "PART" or len(_parts(category.name)) == 2 else "object"
+
+
+def _is_open_ended(found: CocoFile, record: Record, category: int) -> bool:
+    """Whether the image may show more of a category, or, of a part, more of the object that it is a part of."""
+    names = {found.categories[each].name for each in record.open_ended if each in found.categories}
+    name = found.categories[category].name
+    return name in names or _parts(name)[0] in names
+
+
+def _is_of_instances_alone(annotation: Mapping[str, Any]) -> bool:
+    return "instance_id" in annotation and annotation.get("category_id") is None
+
+
+def _marked(
+    found: CocoFile, annotation: dict[str, Any], category: int, height_px: int, width_px: int, turn: int
+) -> _Marked:
+    name = name_of(annotation)
+    if category not in found.categories:
+        of = "missing" if "category_id" not in annotation else f"{annotation['category_id']!r:.40}"
+        raise ImageFailure(
+            f"{name}: 'category_id' is {of}, expected the id of one of {len(found.categories)} categories"
+        )
+    is_crowd = annotation.get("iscrowd")
+    if is_crowd not in (None, 0, 1):
+        raise ImageFailure(f"{name}: 'iscrowd' is {is_crowd!r:.40}, expected 0 or 1")
+    try:
+        return _Marked(category, read_region(annotation, height_px, width_px, turn), bool(is_crowd))
+    except ImageFailure as error:
+        raise ImageFailure(f"{name}: {error}") from error
+
+
+def _absent(found: CocoFile, record: Record, marked: Sequence[_Marked]) -> list[int]:
+    """Categories that the image is said not to show, and that no annotation is of."""
+    annotated = {each.category for each in marked}
+    for each in record.negative:
+        if each not in found.categories:
+            raise ImageFailure(f"image {record.key:.40}: 'neg_category_ids' has an id that no category has")
+    return [each for each in record.negative if each not in annotated]
+
+
+def _by_category(marked: Sequence[_Marked]) -> list[_Asked]:
+    of: dict[int, list[int]] = {}
+    for place, each in enumerate(marked):
+        of.setdefault(each.category, []).append(place)
+    return [_Asked(category, tuple(places)) for category, places in of.items()]
+
+
+def _by_instance(marked: Sequence[_Marked]) -> list[_Asked]:
+    crowds: dict[int, list[int]] = {}
+    for place, each in enumerate(marked):
+        if each.is_crowd:
+            crowds.setdefault(each.category, []).append(place)
+    return [
+        _Asked(each.category, (place,), tuple(crowds.get(each.category, ())))
+        for place, each in enumerate(marked)
+        if not each.is_crowd
+    ]
+
+
+def _files(root: Path, split: str, options: CocoOptions) -> tuple[str, ...]:
+    """The file of a split, and that of the categories where there is one. DatasetError where one is not there."""
+    names = [options.file.replace("{split}", split)]
+    names += [] if options.categories is None else [options.categories.replace("{split}", split)]
+    for name, option in zip(names, ("file", "categories"), strict=False):
+        try:
+            path = inside(root, name)
+        except ImageFailure as error:
+            raise DatasetError(f"{option} of the data set: {error}; expected a file below {root}") from error
+        if not path.is_file():
+            there = sorted(
+                each.relative_to(root).as_posix() for depth in ("*", "*/*") for each in root.glob(f"{depth}.json")
+            )
+            raise DatasetError(
+                f"no file {name!r} in {root} (JSON files there: {', '.join(there[:20]) or 'none'}); set {option} of the data set "
+                "in section data of the params, such as annotations/instances_{split}.json"
+            )
+    return tuple(names)
+
+
+def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> CocoFile:
+    return read_coco(root, files, str(ids))
+
+
+_ONCE: Once[CocoFile] = Once(_parse)
+
+
+def _read(root: Path, files: tuple[str, ...], options: CocoOptions) -> CocoFile:
+    """The file; a broken one is nobody's row but a DatasetError."""
+    try:
+        return _ONCE.get(root, files, options.ids)
+    except ImageFailure as error:
+        raise DatasetError(
+            f"{root / files[0]}: {error}; expected COCO's form, an object with the lists images, annotations and categories"
+        ) from error

@@ -1,0 +1,159 @@
+"""Large JSON files, an element at a time: one object whose values are arrays, as COCO's ``instances_train2017.json`` is.
+
+Only a window of the file is in memory. The place of every element is given as well, so that it can be read again from there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stages.images import ImageFailure
+
+MAX_ELEMENT_BYTES = 2**24
+"""Of one element of an array, or of any other value of the object."""
+CHUNK_BYTES = 2**22
+_SPACE = re.compile(r"[ \t\n\r]*")
+_BOM = "\xef\xbb\xbf"
+
+Each = Callable[[Any, int, int], None]
+"""Called with an element, and with the byte that it starts at and its length in bytes."""
+
+
+def read_elements(path: Path, wanted: Mapping[str, Each]) -> set[str]:
+    """Call ``wanted[key]`` for every element of these arrays, in file order; gives the keys that the file has.
+
+    Raises:
+        ImageFailure: the file is not JSON in UTF-8, it is no object, a key stands twice, a wanted one is not of an array, or
+            an element has more than MAX_ELEMENT_BYTES.
+    """
+    with path.open("rb") as file:
+        window, found = _Window(file), set[str]()
+        window.expect("{")
+        while window.peek() != "}" or found:
+            key, _, _ = window.value()
+            if not isinstance(key, str):
+                raise window.failure("a key in quotation marks")
+            if key in found:
+                raise ImageFailure(f"the key {key!r} stands twice")
+            found.add(key)
+            window.expect(":")
+            _read_value(window, key, wanted.get(key))
+            if window.peek() == "}":
+                break
+            window.expect(",")
+        window.expect("}")
+        if window.peek():
+            raise window.failure("nothing more")
+        return found
+
+
+def element_at(file: BinaryIO, start: int, length: int) -> Any:
+    """The element at a place that :func:`read_elements` gave; ImageFailure where the file is another one now."""
+    file.seek(start)
+    try:
+        return json.loads(file.read(length).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ImageFailure(f"byte {start} no longer starts the element that was there: {error}") from error
+
+
+def _read_value(window: _Window, key: str, each: Each | None) -> None:
+    if window.peek() != "[":
+        value, _, _ = window.value()
+        if each is not None:
+            raise ImageFailure(f"{key!r} is {type(value).__name__}, expected list")
+        return
+    window.expect("[")
+    if window.peek() == "]":
+        window.expect("]")
+        return
+    while True:
+        value, start, length = window.value()
+        if each is not None:
+            each(value, start, length)
+        if window.peek() == "]":
+            window.expect("]")
+            return
+        window.expect(",")
+
+
+class _Window:
+    """A part of a file as text of one character a byte, which is what JSON's own characters are in UTF-8."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._ended = file, False
+        self._text, self._at, self._first = "", 0, 0
+        self._scan = json.JSONDecoder().raw_decode
+        self._more()
+        if self._text.startswith(_BOM):
+            self._at = len(_BOM)
+        elif self._text.startswith(("\xff\xfe", "\xfe\xff")) or "\0" in self._text[:4]:
+            raise ImageFailure("text is not UTF-8 but looks like UTF-16 or UTF-32: save it as UTF-8")
+
+    def peek(self) -> str:
+        """The next character that is no space; empty at the end of the file."""
+        while True:
+            found = _SPACE.match(self._text, self._at)
+            self._at = found.end() if found else self._at
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._ended:
+                return ""
+            self._more()
+
+    def expect(self, character: str) -> None:
+        """Go past this character."""
+        if self.peek() != character:
+            raise self.failure(character)
+        self._at += 1
+
+    def value(self) -> tuple[Any, int, int]:
+        """The next value, the byte it starts at, and its length in bytes."""
+        self.peek()
+        while True:
+            try:
+                value, end = self._scan(self._text, self._at)
+            except json.JSONDecodeError as error:
+                why = f"{error.msg} at byte {self._first + error.pos}"
+                if self._ended:
+                    raise ImageFailure(f"not JSON: {why}") from error
+                self._more(why)
+                continue
+            except (ValueError, RecursionError) as error:
+                raise ImageFailure(f"not JSON: {error} in the element at byte {self._first + self._at}") from error
+            if end == len(self._text) and not self._ended:  # a number may go on
+                self._more()
+                continue
+            start, length = self._first + self._at, end - self._at
+            written = self._text[self._at : end]
+            self._at = end
+            return value if written.isascii() else _utf8(written, start), start, length
+
+    def failure(self, expected: str) -> ImageFailure:
+        """That something else stands here."""
+        found = self.peek()
+        return ImageFailure(
+            f"not JSON: found {found or 'the end of the file'!r} at byte {self._first + self._at}, expected {expected!r}"
+        )
+
+    def _more(self, why: str = "") -> None:
+        """Read on, twice as much each time that one element goes on; what lies before the place is dropped."""
+        left = len(self._text) - self._at
+        if left > MAX_ELEMENT_BYTES:
+            raise ImageFailure(
+                f"the element at byte {self._first + self._at} is not JSON ({why}), or has more than {MAX_ELEMENT_BYTES} bytes"
+            )
+        data = self._file.read(max(CHUNK_BYTES, left))
+        self._ended = not data
+        self._text = self._text[self._at :] + data.decode("latin-1")
+        self._first, self._at = self._first + self._at, 0
+
+
+def _utf8(written: str, start: int) -> Any:
+    try:
+        return json.loads(written.encode("latin-1").decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ImageFailure(f"text at byte {start + error.start} is not UTF-8: save the file as UTF-8") from error
