@@ -106,11 +106,11 @@ def annotate(
     asked = [*(_by_category if options.targets == "category" else _by_instance)(marked), *map(_Asked, absent)]
     used = sorted({each for one in asked for each in one.answer})
     number_of = {each: number for number, each in enumerate(used)}
-    targets = []
+    nothing, targets = rle.union([], height_px, width_px), []
     for number, each in enumerate(asked):
         category, regions = found.categories[each.category], [marked[one].region for one in each.answer]
-        answer = rle.union([region.counts for region in regions], height_px, width_px)
-        crowds = rle.union([marked[one].region.counts for one in each.ignored], height_px, width_px)
+        answer = _union([region.counts for region in regions], nothing, height_px, width_px)
+        crowds = _union([marked[one].region.counts for one in each.ignored], nothing, height_px, width_px)
         target = Target(
             target_id=f"{source.image_id}/{number}",
             instances=tuple(number_of[one] for one in each.answer),
@@ -119,7 +119,7 @@ def annotate(
             kind="box" if any(region.is_box for region in regions) else _kind(category, options),
             answer=None,
             segmentation=answer,
-            ignore=rle.subtract(crowds, answer),
+            ignore=rle.subtract(crowds, answer) if each.ignored else nothing,
             absent=not each.answer,
             incomplete=bool(each.answer) and _is_open_ended(found, record, each.category),
         )
@@ -195,6 +195,11 @@ def _absent(found: CocoFile, record: Record, marked: Sequence[_Marked]) -> list[
         if each not in found.categories:
             raise ImageFailure(f"image {record.key:.40}: 'neg_category_ids' has an id that no category has")
     return [each for each in record.negative if each not in annotated]
+
+
+def _union(counts: Sequence[str], nothing: str, height_px: int, width_px: int) -> str:
+    """The union of regions; one alone is that as it is, and of none ``nothing``."""
+    return rle.union(counts, height_px, width_px) if len(counts) > 1 else (*counts, nothing)[0]
 
 
 def _by_category(marked: Sequence[_Marked]) -> list[_Asked]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stages.datasets.cocofile import Record, name_of
-from stages.datasets.segments import read_segmentation
+from stages.datasets.segments import read_counts, read_segmentation
 from stages.datasets.shapes import TARGET, Shape
 from stages.datasets.sizes import UPRIGHT, drawn_on
 from stages.images import ImageFailure
@@ -40,11 +40,12 @@ def read_region(annotation: dict[str, Any], height_px: int, width_px: int, turn:
     is_box = segmentation is None or segmentation == []
     if is_box:
         segmentation = [_corners(annotation)]
-    height, width = (height_px, width_px) if turn == UPRIGHT else (width_px, height_px)
-    found = read_segmentation(segmentation, height, width)
-    mask = found.mask if turn == UPRIGHT else oriented(found.mask, turn)
-    notes = (FILLED_BOX,) * is_box + (NO_POLYGON,) * found.dropped
-    return Region(rle.encode(mask), is_box, notes)
+    if turn == UPRIGHT:
+        counts, dropped = read_counts(segmentation, height_px, width_px)
+    else:
+        stored = read_segmentation(segmentation, width_px, height_px)
+        counts, dropped = rle.encode(oriented(stored.mask, turn)), stored.dropped
+    return Region(counts, is_box, (FILLED_BOX,) * is_box + (NO_POLYGON,) * dropped)
 
 
 def frame_of(

@@ -6,6 +6,7 @@ that depends on it.
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,19 +61,53 @@ def read_segmentation(value: Any, height_px: int, width_px: int) -> Region:
     return Region(canvas > 0, bool((canvas > 1).any()), dropped)
 
 
+def read_counts(value: Any, height_px: int, width_px: int) -> tuple[str, int]:
+    """COCO RLE of the region of :func:`read_segmentation`, and how many polygons were dropped. Polygons are not decoded.
+
+    Raises:
+        ImageFailure: as there.
+    """
+    if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
+        return rle.encode(read_segmentation(value, height_px, width_px).mask), 0
+    checked = [_polygon(part) for part in value if len(part) >= 6 and len(part) % 2 == 0]
+    polygons = [points for points, _ in checked]
+    if not polygons:
+        return rle.union([], height_px, width_px), len(value)
+    _check_outline(sum(outline_px for _, outline_px in checked), "polygons have outlines")
+    found = pycocotools.mask.merge(pycocotools.mask.frPyObjects(polygons, height_px, width_px))
+    counts = found["counts"].decode("ascii")
+    # maskApi.c ends with a run of no pixels where the last pixel is set.
+    return (rle.union([counts], height_px, width_px) if _has_empty_run(counts) else counts), len(value) - len(polygons)
+
+
+def _has_empty_run(counts: str) -> bool:
+    return not rle.to_runs(counts)[1:].all()
+
+
 def _from_polygon(points: Any, height_px: int, width_px: int) -> NDArray[np.bool_]:
     """The pixels of one polygon ``[x0, y0, x1, y1, ...]`` in px, bool [H, W]."""
-    if not isinstance(points, list) or not all(_is_number(each) for each in points):
+    (found,) = pycocotools.mask.frPyObjects([_polygon(points)[0]], height_px, width_px)
+    return rle.decode(found["counts"].decode("ascii"), height_px, width_px)
+
+
+def _polygon(points: Any) -> tuple[list[float], float]:
+    """The numbers of one polygon, and its outline in px, which maskApi.c has the memory for."""
+    if not isinstance(points, list) or not set(map(type, points)) <= {int, float}:
         raise ImageFailure(f"polygon is {reprlib.repr(points)}, expected a flat list of numbers")
-    # An integer of any size is compared exactly, and NaN is not within.
-    if not all(-MAX_OUTLINE_PX <= each <= MAX_OUTLINE_PX for each in points):
+    # An integer of any size is compared exactly, and NaN is not below.
+    if not all(-MAX_OUTLINE_PX <= each <= MAX_OUTLINE_PX for each in (min(points), max(points))) or not all(
+        map(math.isfinite, points)
+    ):
         raise ImageFailure(f"polygon has numbers beyond {MAX_OUTLINE_PX} px, or that are not finite")
     corners = np.array(points, np.float64).reshape(-1, 2)
-    outline_px = np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum()
+    outline_px = float(np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum())
+    _check_outline(outline_px, "polygon has an outline")
+    return corners.ravel().tolist(), outline_px
+
+
+def _check_outline(outline_px: float, what: str) -> None:
     if outline_px > MAX_OUTLINE_PX:
-        raise ImageFailure(f"polygon has an outline of {outline_px:.0f} px, expected at most {MAX_OUTLINE_PX}")
-    (found,) = pycocotools.mask.frPyObjects([corners.ravel().tolist()], height_px, width_px)
-    return rle.decode(found["counts"].decode("ascii"), height_px, width_px)
+        raise ImageFailure(f"{what} of {outline_px:.0f} px, expected at most {MAX_OUTLINE_PX}")
 
 
 def _from_runs(value: Mapping[str, Any], height_px: int, width_px: int) -> NDArray[np.bool_]:
@@ -98,7 +133,3 @@ def _compressed(runs: list[Any], pixels: int) -> str:
     if len(runs) > 2 * pixels + 2:
         raise ImageFailure(f"found {len(runs)} run lengths, too many for {pixels} pixels")
     return rle.from_runs(np.array(runs or [0], np.int64))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
