@@ -124,7 +124,7 @@ class _Window:
                 continue
             except (ValueError, RecursionError) as error:
                 raise ImageFailure(f"not JSON: {error} in the element at byte {self._first + self._at}") from error
-            if end == len(self._text) and not self._ended:  # a number may go on
+            if len(self._text) - end < 3 and not self._ended:  # a number may go on: 1 may be 1e-5
                 self._more()
                 continue
             start, length = self._first + self._at, end - self._at

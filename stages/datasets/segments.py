@@ -67,21 +67,18 @@ def read_counts(value: Any, height_px: int, width_px: int) -> tuple[str, int]:
     Raises:
         ImageFailure: as there.
     """
+    if isinstance(value, Mapping):
+        return _counts_of(value, height_px, width_px), 0
     if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
-        return rle.encode(read_segmentation(value, height_px, width_px).mask), 0
+        found = read_segmentation(value, height_px, width_px)
+        return rle.encode(found.mask), found.dropped
     checked = [_polygon(part) for part in value if len(part) >= 6 and len(part) % 2 == 0]
     polygons = [points for points, _ in checked]
     if not polygons:
         return rle.union([], height_px, width_px), len(value)
     _check_outline(sum(outline_px for _, outline_px in checked), "polygons have outlines")
-    found = pycocotools.mask.merge(pycocotools.mask.frPyObjects(polygons, height_px, width_px))
-    counts = found["counts"].decode("ascii")
-    # maskApi.c ends with a run of no pixels where the last pixel is set.
-    return (rle.union([counts], height_px, width_px) if _has_empty_run(counts) else counts), len(value) - len(polygons)
-
-
-def _has_empty_run(counts: str) -> bool:
-    return not rle.to_runs(counts)[1:].all()
+    merged = pycocotools.mask.merge(pycocotools.mask.frPyObjects(polygons, height_px, width_px))
+    return merged["counts"].decode("ascii"), len(value) - len(polygons)
 
 
 def _from_polygon(points: Any, height_px: int, width_px: int) -> NDArray[np.bool_]:
@@ -112,6 +109,11 @@ def _check_outline(outline_px: float, what: str) -> None:
 
 def _from_runs(value: Mapping[str, Any], height_px: int, width_px: int) -> NDArray[np.bool_]:
     """The pixels of ``{size: [h, w], counts: ...}``, bool [H, W]; counts are a list, or compressed to a string."""
+    return rle.decode(_counts_of(value, height_px, width_px), height_px, width_px)
+
+
+def _counts_of(value: Mapping[str, Any], height_px: int, width_px: int) -> str:
+    """COCO RLE of such run lengths, which are of an image of this size."""
     size, counts = value.get("size"), value.get("counts")
     if size is not None and list(size if isinstance(size, Sequence) else ()) != [height_px, width_px]:
         raise ImageFailure(f"run lengths are of an image of {reprlib.repr(size)} px, expected {[height_px, width_px]}")
@@ -122,7 +124,7 @@ def _from_runs(value: Mapping[str, Any], height_px: int, width_px: int) -> NDArr
             counts = _compressed(counts, height_px * width_px)
         if not isinstance(counts, str):
             raise ImageFailure(f"'counts' is {type(counts).__name__}, expected a list of numbers or a string")
-        return rle.decode(counts, height_px, width_px)
+        return rle.union([counts], height_px, width_px)
     except RleError as error:
         raise ImageFailure(f"run lengths: {error}") from error
 
