@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.datasets.ids import coco_id, coco_id_of, path_id
+from stages.datasets.cocopicture import picture_of
 from stages.datasets.jsonfile import text
 from stages.datasets.jsonstream import element_at, read_elements
 from stages.images import ImageFailure, inside
 
-BACKSLASHES = "file name with backslashes, read as folders"
-OTHER_NUMBER = "COCO's number is read from the file name: the image's id is another one"
+MAX_NAME = 1000
+"""Characters of the name of a category."""
 OF_NO_IMAGE = "annotation of an image that the file does not list, passed over"
 
 
@@ -169,6 +169,8 @@ class _Parts:
         name = text(value.get("name"), f"{place}: 'name'").strip()
         if not name:
             raise ImageFailure(f"{place}: 'name' is empty, expected what to ask for")
+        if len(name) > MAX_NAME:
+            raise ImageFailure(f"{place}: 'name' has {len(name)} characters, expected at most {MAX_NAME}")
         number = self._number(self._category_numbers, key)
         if number in self._categories:
             raise ImageFailure(
@@ -220,23 +222,7 @@ class _Parts:
         )
 
     def _record(self, key: str, value: dict[str, Any]) -> Record:
-        path, notes = _path_of(value)
-        if self._ids == "coco":
-            image_id = coco_id_of(path) if path else None
-            number = int(key) if key.isascii() and key.isdigit() and len(key) <= 12 else None
-            if image_id is None:
-                if number is None:
-                    raise ImageFailure("expected a number of COCO as 'id', as the data set has ids: coco")
-                image_id = coco_id(number)
-            elif number is None or image_id != coco_id(number):
-                notes = (*notes, OTHER_NUMBER)
-            path = path or f"{image_id}.jpg"
-        elif not path:
-            raise ImageFailure(
-                "no 'file_name' and no 'coco_url'; set ids: coco of the data set where 'id' is the number in COCO"
-            )
-        else:
-            image_id = path_id(path)
+        image_id, path, notes = picture_of(key, value, self._ids)
         return Record(
             key=key,
             image_id=image_id,
@@ -267,27 +253,6 @@ class _Parts:
 def _noted(record: Record, notes: tuple[str, ...]) -> Record:
     fields = {name: getattr(record, name) for name in Record.__slots__}
     return Record(**{**fields, "notes": (*record.notes, *notes)})
-
-
-def _path_of(value: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Path of the picture in POSIX, empty where none is named; and notes.
-
-    LVIS names ``coco_url`` alone, of which the folder and the file count. EgoObjects has the file name in ``url``.
-    """
-    for name in ("file_name", "coco_url", "url"):
-        found = value.get(name)
-        if found is None or found == "":
-            continue
-        path = text(found, f"{name!r}")
-        if "://" in path:
-            path = "/".join(path.rpartition("://")[2].split("/")[1:][-2:])
-        notes = (BACKSLASHES,) * ("\\" in path)
-        path = path.replace("\\", "/")
-        while path.startswith("./"):
-            path = path[2:]
-        if path:
-            return path, notes
-    return "", ()
 
 
 def _plain(value: Any) -> Any:

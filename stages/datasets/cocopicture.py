@@ -1,0 +1,66 @@
+"""What a line of ``images`` in COCO's form calls its picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.datasets.ids import coco_id, coco_id_of, path_id
+from stages.datasets.jsonfile import text
+from stages.images import ImageFailure
+
+BACKSLASHES = "file name with backslashes, read as folders"
+OTHER_NUMBER = "COCO's number is read from the file name: the image's id is another one"
+MAX_PATH, MAX_FILE_NAME_BYTES = 4000, 255
+"""Of a path, in characters, and of a file or folder in it."""
+
+
+def picture_of(key: str, value: dict[str, Any], ids: str) -> tuple[str, str, tuple[str, ...]]:
+    """image_id and path, in POSIX, of the picture of a line, and notes.
+
+    Args:
+        key: the line's ``id`` as text. ids: of the options: ``path`` or ``coco``.
+
+    Raises:
+        ImageFailure: the line names no picture, or a path that is none.
+    """
+    path, notes = _path_of(value)
+    if ids == "coco":
+        image_id = coco_id_of(path) if path else None
+        number = int(key) if key.isascii() and key.isdigit() and len(key) <= 12 else None
+        if image_id is None:
+            if number is None:
+                raise ImageFailure("expected a number of COCO as 'id', as the data set has ids: coco")
+            image_id = coco_id(number)
+        elif number is None or image_id != coco_id(number):
+            notes = (*notes, OTHER_NUMBER)
+        return image_id, path or f"{image_id}.jpg", notes
+    if not path:
+        raise ImageFailure(
+            "no 'file_name' and no 'coco_url'; set ids: coco of the data set where 'id' is the number in COCO"
+        )
+    return path_id(path), path, notes
+
+
+def _path_of(value: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Path of the picture in POSIX, empty where none is named; and notes.
+
+    LVIS names ``coco_url`` alone, of which the folder and the file count. EgoObjects has the file name in ``url``.
+    """
+    for name in ("file_name", "coco_url", "url"):
+        found = value.get(name)
+        if found is None or found == "":
+            continue
+        path = text(found, f"{name!r}")
+        if "://" in path:
+            path = "/".join(path.rpartition("://")[2].split("/")[1:][-2:])
+        notes = (BACKSLASHES,) * ("\\" in path)
+        path = path.replace("\\", "/")
+        while path.startswith("./"):
+            path = path[2:]
+        if len(path) > MAX_PATH or max(len(each.encode()) for each in path.split("/")) > MAX_FILE_NAME_BYTES:
+            raise ImageFailure(
+                f"{name!r} has {len(path)} characters or a name of more than {MAX_FILE_NAME_BYTES} bytes, which is no path"
+            )
+        if path:
+            return path, notes
+    return "", ()
