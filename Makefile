@@ -1,5 +1,6 @@
 # make repro   set up, then run the data part of the pipeline on params.yaml (the demo) and print what the store holds
 # make repro-all   the same, then train the systems, evaluate them and write the report
+# make repro-mixture   LLM-Seg on LISA's mixture of data sets in small, next to long questions alone (about 25 minutes)
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
@@ -18,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale lock bench-lock clean
+.PHONY: setup repro repro-all repro-mixture test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -36,6 +37,16 @@ repro: $(INSTALLED)
 repro-all: $(INSTALLED)
 	python -m pipeline.repro
 	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], "*", "*.html")))'); open it in a browser"
+
+MIXTURE := python cli.py --params params/mixture_demo.yaml
+repro-mixture: $(INSTALLED)
+	python cli.py demo --mixture
+	$(MIXTURE) index
+	$(MIXTURE) extract
+	$(MIXTURE) leaks --run mixture
+	for run in mixture alone lisa_mixture; do $(MIXTURE) train --name $$run || exit $$?; done
+	for run in mixture alone; do $(MIXTURE) evaluate --name $$run > /dev/null || exit $$?; done
+	python -m demo.measure.mixture
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.config import ROOT, InputError
 
 DEMO_ROOT = ROOT / "data" / "demo"
+MIXTURE = Path("data/mixture")
 
 
 def make_demo_data() -> str:
@@ -29,6 +30,23 @@ def make_demo_data() -> str:
         some = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
         said += f"\nkept, as the demo did not write it or it was changed since: {some}; to have the demo as it was, remove it"
     return said
+
+
+def make_demo_mixture() -> str:
+    """Generate scenes in the official formats of the mixture's sets; return what to print.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    from demo.data.dataset import DemoError
+    from demo.data.mixture import make_mixture
+
+    try:
+        kept = make_mixture(ROOT / MIXTURE)
+    except DemoError as error:
+        raise InputError(f"demo: {error}") from error
+    stays = f"\nkept, as the demo did not write it or it was changed since: {', '.join(kept[:3])}" if kept else ""
+    return f"demo mixture: {MIXTURE}; params/mixture_demo.yaml names its data sets{stays}"
 
 
 def make_demo_scenes(count: int, first_seed: int, root: Path) -> str:

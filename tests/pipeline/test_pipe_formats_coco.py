@@ -79,7 +79,10 @@ def test_own_pictures_with_a_file_of_ones_own(empty: Any) -> None:
     ]  # fmt: skip
     found = rows(empty, "own/instances/train")
     assert [row["status"] for row in found] == ["ok", "ok", "failed", "failed"]
-    assert "train.json: the JSON says 51 x 40 px (width, height), the upright image has 50 x 40: factor" in found[2]["error"]
+    assert (
+        "train.json: the JSON says 51 x 40 px (width, height), the upright image has 50 x 40: factor"
+        in found[2]["error"]
+    )
     assert [(row["kind"], row["texts"]) for row in rows(empty, "own/targets/train")] == [("box", ["bolt"])]
 
     write(empty.folder / "own", images, [annotation(1, 1, 7, square(1, 1))], [category(1, "bolt")])
