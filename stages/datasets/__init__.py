@@ -17,11 +17,13 @@ from stages.datasets.params import (
     CocoOptions,
     CsvOptions,
     DataParams,
+    GReferOptions,
     ImagesOptions,
     LlmSeg40kOptions,
     Options,
     ReasonSegOptions,
     ReasonSegPlusOptions,
+    ReferOptions,
     SemanticOptions,
     VqaOptions,
 )
@@ -52,6 +54,8 @@ FORMATS: dict[str, Format] = {
     "llmseg40k": Format("llmseg40k", LlmSeg40kOptions),
     "reasonseg_plus": Format("reasonseg_plus", ReasonSegPlusOptions),
     "vqa": Format("vqa", VqaOptions),
+    "refer": Format("refer", ReferOptions),
+    "grefer": Format("grefer", GReferOptions),
 }
 
 

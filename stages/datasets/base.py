@@ -25,6 +25,8 @@ class Source:
     """Files that decide the annotation, those that exist; empty: the image has none."""
     others: tuple[str, ...] = ()
     """Further files of the same picture: the next one is taken where one cannot be decoded."""
+    split: str = ""
+    """The split it was listed for, where the files of annotations hold several splits and an image may lie in several of them."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,16 @@ _NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
 
 
 def read_json(
-    root: Path, relative: str, encoding: str | None = None, max_bytes: int = MAX_JSON_BYTES
+    root: Path,
+    relative: str,
+    encoding: str | None = None,
+    max_bytes: int = MAX_JSON_BYTES,
+    each: Callable[[dict[str, Any]], Any] | None = None,
 ) -> tuple[Any, str]:
     """Parse a JSON file; give its value and the encoding it was read in.
+
+    ``each``: is given every object as soon as it is parsed, inner ones first, and what it returns stands in its place. So a large
+    file takes no more memory than what is kept of it.
 
     It is read in UTF-8 (with a byte order mark or without), or else in ``encoding`` (the data set's ``encoding`` in the params), or
     else, where no two neighbouring bytes are beyond ASCII, in cp1252, as a part of the published ReasonSeg is. cp1252 has a
@@ -29,10 +37,9 @@ def read_json(
     Raises:
         ImageFailure: there is no such file, it is in none of these, or it is not JSON.
     """
-    data = read_file(inside(root, relative), max_bytes)
-    text, found = _decode(data, encoding)
+    text, found = _decode(read_file(inside(root, relative), max_bytes), encoding)
     try:
-        return json.loads(text), found
+        return json.loads(text, object_hook=each), found
     except (ValueError, RecursionError) as error:
         raise ImageFailure(f"not JSON: {error}") from error
 

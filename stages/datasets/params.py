@@ -137,6 +137,26 @@ def _root(value: Any) -> str | tuple[str, ...]:
     return value if isinstance(value, str) else tuple(folders)
 
 
+class ReferOptions(Options):
+    """Of the format refer."""
+
+    split_by: str = "unc"
+    """Who made the splits, as in the name of the file ``refs(unc).p``: unc, google, umd, berkeley, unc_exclude_unified, ..."""
+    ids: Literal["coco", "path"] = "coco"
+    """What an image is called. coco: by its number in COCO, 12 digits. path: as the file that ``instances.json`` names, without
+    suffix, which refCLEF needs."""
+
+
+class GReferOptions(Options):
+    """Of the format grefer."""
+
+    split_by: str = "unc"
+    """Who made the splits, as in the name of the file: unc for ``grefs(unc).json``, final for Ref-ZOM's ``refs(final).p``."""
+    ids: Literal["coco", "path"] = "coco"
+    """What an image is called. coco: by its number in COCO, 12 digits. path: as the file that ``instances.json`` names, without
+    suffix."""
+
+
 class DataParams(Params):
     """One data set, an entry of section ``data``: data set -> images, instances, targets."""
 

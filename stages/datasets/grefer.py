@@ -1,0 +1,112 @@
+"""Referring expressions about any number of objects: gRefCOCO (henghuiding/gRefCOCO) and Ref-ZOM (toggle1995/RIS-DMMI).
+
+The root is the folder of ``instances.json`` and ``grefs(<split_by>).p`` or ``.json`` (the first is taken where both are there, as
+by its own reader), or Ref-ZOM's ``refs(<split_by>).p``. A ref is one target. Its ``ann_id`` are the objects whose union is meant: a
+list or one number, ``[-1]`` (gRefCOCO) or ``[]`` (Ref-ZOM) where the picture has none, which alone makes the target absent. Ref-ZOM
+says ``source: zero`` as well, which its own reader goes by: so it holds where objects are named all the same, with a note.
+
+A crowd is not drawn, as in henghuiding/ReLA. An object may be drawn on no pixel: its target is empty, and not absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.datasets import refs
+from stages.datasets.base import Annotation, Source, Target
+from stages.datasets.drawn import Drawn, about
+from stages.datasets.params import GReferOptions
+from stages.datasets.published import Counts
+from stages.datasets.refs import Ref
+from stages.images import ImageFailure
+from store import rle
+
+DEFAULTS = GReferOptions()
+NO_OBJECT, ZERO = -1, "zero"
+
+
+def count(root: Path, splits: Sequence[str], options: GReferOptions = DEFAULTS) -> Counts:
+    """How many images, refs and sentences some splits have together, or ``all``, to compare with those published."""
+    found = refs.read(root, _files(root, options), options.ids)
+    return found.count(lambda stored: "all" in splits or stored in splits)
+
+
+def list_sources(root: Path, split: str, options: GReferOptions = DEFAULTS) -> list[Source]:
+    """Give each picture that a ref of exactly this split is about a source, sorted by image_id.
+
+    Raises DatasetError where a file is not there (it names the files of refs that are), cannot be read, or has no such split.
+    """
+    files = _files(root, options)
+    found = refs.read(root, files, options.ids)
+    return refs.sources(found, files, split, lambda stored: stored == split)
+
+
+def annotate(
+    root: Path,
+    source: Source,
+    height_px: int,
+    width_px: int,
+    options: GReferOptions = DEFAULTS,
+    picture: Path | None = None,
+) -> Annotation:
+    """Read the targets of an image, one a ref, in file order.
+
+    Raises ImageFailure, naming file and place, where a ref lacks a key or contradicts itself, where an object is not there, is of
+    another picture or cannot be drawn, or where the stated size is not that of the image.
+    """
+    if not source.annotations:
+        raise ImageFailure(f"no annotation: expected grefs({options.split_by}).json")
+    found = refs.read(root, source.annotations, options.ids)
+    drawn = Drawn(found, source, (height_px, width_px), root, picture)
+    nothing = rle.union([], height_px, width_px)
+    targets: list[Target] = []
+    try:
+        for ref in about(found, source).refs:
+            if ref.split != source.split:
+                continue
+            wanted = _objects(ref)
+            if wanted and ref.source == ZERO:
+                wanted = []
+                drawn.notes.append("objects named by a ref with source zero, which is absent as in its own reader")
+            whole = [ann_id for ann_id in wanted if not drawn.is_crowd(ann_id)]
+            instances, segmentation = drawn.of(ref, whole)
+            targets.append(
+                Target(
+                    target_id=f"{source.image_id}/{len(targets)}",
+                    instances=instances,
+                    texts=tuple(sentence.text for sentence in ref.sentences),
+                    is_sentence=False,
+                    kind="grefer",
+                    answer=None,
+                    segmentation=segmentation,
+                    ignore=nothing,
+                    absent=not wanted,
+                )
+            )
+            drawn.notes += ["a crowd, left out as in ReLA"] * (len(wanted) - len(whole))
+            drawn.notes += ["a sentence without a word"] * sum(not each.text.strip() for each in ref.sentences)
+    except ImageFailure as error:
+        raise ImageFailure(f"{source.annotations[0]}: {error}") from error
+    return Annotation(tuple(drawn.instances), tuple(targets), tuple(drawn.notes))
+
+
+def _files(root: Path, options: GReferOptions) -> tuple[str, str]:
+    by = options.split_by
+    return refs.find(root, [f"grefs({by}).p", f"grefs({by}).json", f"refs({by}).p", f"Ref-ZOM({by}).p"])
+
+
+def _objects(ref: Ref) -> list[int]:
+    """The objects that are meant; empty: the picture has none."""
+    if ref.problem:
+        raise ImageFailure(f"{ref.name}: {ref.problem}")
+    if ref.ann_id is None:
+        raise ImageFailure(f"{ref.name}: 'ann_id' is missing, or no list of numbers")
+    ids = list(ref.ann_id) if isinstance(ref.ann_id, tuple) else [ref.ann_id]
+    if not all(sentence.exists for sentence in ref.sentences):
+        raise ImageFailure(f"{ref.name}: a sentence says that its object does not exist, which the format refer reads")
+    if NO_OBJECT in ids and ids != [NO_OBJECT]:
+        raise ImageFailure(f"{ref.name}: 'ann_id' names objects and none (-1) at once")
+    if not ids and ref.source not in ("", ZERO):
+        raise ImageFailure(f"{ref.name}: 'source' is {ref.source!r:.40}, and 'ann_id' names no object")
+    return [] if ids == [NO_OBJECT] else ids

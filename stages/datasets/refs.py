@@ -1,0 +1,277 @@
+"""Files of referring expressions: refs (``refs(unc).p``, ``grefs(unc).json``) and the COCO-form ``instances.json`` next to them.
+
+A ref is a list of sentences about one object, or some, or none: ``ref_id``, ``ann_id``, ``image_id``, ``split`` and ``sentences``,
+each with ``sent``. Pictures and objects are found by ``image_id`` and ``ann_id``, never by the ref's ``file_name``, which is
+another one (``COCO_train2014_000000581857_16.jpg``). Both files are read once per process, and of the objects those are kept that a
+ref names: about a quarter of refCOCO's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.datasets.base import DatasetError, Source
+from stages.datasets.ids import coco_id, coco_id_of, path_id
+from stages.datasets.jsonfile import MAX_SET_BYTES, read_json, text
+from stages.datasets.jsonfile import field as value_of
+from stages.datasets.once import Once
+from stages.datasets.pickles import read_pickle
+from stages.datasets.published import Counts
+from stages.images import ImageFailure, check_inside
+
+INSTANCES = "instances.json"
+MAX_REFS_BYTES = 2**29
+"""Of a file of refs: that of refCOCO has about 20 MB."""
+_NAMED = re.compile(r".*\(.*\)\.(?:p|json)")
+_DO = "set root or split_by of the data set in section data of the params"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A wording. exists: what it says is in the picture. correction: of a false premise, the sentence that it was made from."""
+
+    text: str
+    exists: bool = True
+    correction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A ref as it stands in its file. name: its place there. ann_id: a number or several, None where it is something else.
+
+    problem: why it cannot be used, or empty.
+    """
+
+    name: str
+    split: str
+    ann_id: int | tuple[int, ...] | None = None
+    sentences: tuple[Sentence, ...] = ()
+    source: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """An annotated object. image: number of its picture. segmentation: as in COCO, written in JSON."""
+
+    image: Any
+    label: str
+    crowd: bool
+    segmentation: str
+
+
+@dataclass(slots=True)
+class Picture:
+    """A picture that refs are about. size_px: stated height and width, each None where it is not stated."""
+
+    number: int
+    path: str
+    size_px: tuple[Any, Any]
+    listed: bool
+    refs: list[Ref] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RefSet:
+    """What two files of refs hold: image_id -> picture, ann_id -> object."""
+
+    pictures: Mapping[str, Picture]
+    things: Mapping[int, Thing]
+
+    def split(self, matches: Callable[[str], bool]) -> dict[str, list[Ref]]:
+        """image_id -> its refs of a split, in file order; images without any are left out."""
+        found = {name: [ref for ref in each.refs if matches(ref.split)] for name, each in self.pictures.items()}
+        return {name: refs for name, refs in found.items() if refs}
+
+    def count(self, matches: Callable[[str], bool]) -> Counts:
+        """How many images, refs and sentences a split has."""
+        split = self.split(matches)
+        refs = [ref for each in split.values() for ref in each]
+        return Counts(len(split), len(refs), sum(len(ref.sentences) for ref in refs))
+
+    def splits(self) -> str:
+        """The splits that are named, each with how many refs it has."""
+        counts = Counter(ref.split for picture in self.pictures.values() for ref in picture.refs)
+        return ", ".join(f"{name} ({count} refs)" for name, count in sorted(counts.items())) or "none"
+
+
+def find(root: Path, names: Sequence[str]) -> tuple[str, str]:
+    """The files of a data set, relative to root: refs, of the first of these names that is there, and objects.
+
+    Raises DatasetError where one is not there; it says which files of refs are.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"no folder {root}; expected one with {' or '.join(names)} and {INSTANCES}: {_DO}")
+    refs = next((name for name in names if (root / name).is_file()), None)
+    if refs is None:
+        there = sorted(path.name for path in root.iterdir() if _NAMED.fullmatch(path.name))
+        raise DatasetError(
+            f"no {' or '.join(names)} in {root} (files of refs there: {', '.join(there) or 'none'}); {_DO}"
+        )
+    if not (root / INSTANCES).is_file():
+        raise DatasetError(f"no {INSTANCES} in {root}, which holds the objects that {refs} is about; bring it there")
+    return refs, INSTANCES
+
+
+def read(root: Path, files: tuple[str, ...], ids: str) -> RefSet:
+    """What the files hold, read once per process. Raises DatasetError where one of them is unusable as a whole."""
+    return _READ.get(root, files, ids)
+
+
+def sources(found: RefSet, files: tuple[str, ...], split: str, matches: Callable[[str], bool]) -> list[Source]:
+    """A source for each picture that a ref of the split is about, by image_id. DatasetError: there is none."""
+    wanted = found.split(matches)
+    if not wanted:
+        raise DatasetError(
+            f"{files[0]} has no refs of the split {split!r} (splits there: {found.splits()}); set splits of the data set in "
+            "section data of the params"
+        )
+    return [Source(name, found.pictures[name].path, files, split=split) for name in sorted(wanted)]
+
+
+def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> RefSet:
+    refs_file, instances_file = files
+    try:
+        by_number = _refs(_raw_refs(root, refs_file))
+    except ImageFailure as error:
+        raise DatasetError(f"{root / refs_file}: {error}; get the file again, or {_DO}") from error
+    wanted = {number for refs in by_number.values() for ref in refs for number in _numbers(ref.ann_id)}
+    try:
+        listed, things = _instances(root, instances_file, wanted)
+        pictures = _pictures(by_number, listed, ids == "coco")
+    except ImageFailure as error:
+        raise DatasetError(f"{root / instances_file}: {error}") from error
+    return RefSet(pictures, things)
+
+
+_READ: Once[RefSet] = Once(_parse)
+
+
+def _raw_refs(root: Path, file: str) -> list[Any]:
+    if file.endswith(".json"):
+        records, _ = read_json(root, file, max_bytes=MAX_REFS_BYTES)
+    else:
+        records = read_pickle(root, file, MAX_REFS_BYTES)
+    if not isinstance(records, list):
+        raise ImageFailure(f"found {type(records).__name__}, expected a list of refs")
+    return records
+
+
+def _refs(records: Sequence[Any]) -> dict[int, list[Ref]]:
+    """Number of the picture -> its refs. One that lacks its picture or split is a failure, other problems are the ref's own."""
+    found: dict[int, list[Ref]] = {}
+    for position, record in enumerate(records):
+        try:
+            image, split = _whole(record, "image_id"), sys.intern(text(value_of(record, "split", str), "'split'"))
+        except ImageFailure as error:
+            raise ImageFailure(f"ref {position}: {error}") from error
+        name = f"ref {position}"
+        if isinstance(record.get("ref_id"), int):
+            name += f" (ref_id {record['ref_id']})"
+        try:
+            ref = _ref(record, name, split)
+        except ImageFailure as error:
+            ref = Ref(name, split, problem=str(error))
+        found.setdefault(image, []).append(ref)
+    return found
+
+
+def _ref(record: Mapping[str, Any], name: str, split: str) -> Ref:
+    sentences = tuple(_sentence(each) for each in value_of(record, "sentences", list))
+    if not sentences:
+        raise ImageFailure("'sentences' is empty, expected at least one")
+    ann_id = record.get("ann_id")
+    if isinstance(ann_id, list) and all(_is_whole(each) for each in ann_id):
+        ann_id = tuple(ann_id)
+    elif not _is_whole(ann_id):
+        ann_id = None
+    source = record.get("source")
+    return Ref(name, split, ann_id, sentences, sys.intern(source) if isinstance(source, str) else "")
+
+
+def _sentence(record: Any) -> Sentence:
+    wording = text(value_of(record, "sent", str), "'sent'")
+    says = record.get("is_false_premise", record.get("exist", True))
+    if not isinstance(says, int) or says not in (0, 1):
+        raise ImageFailure(f"a sentence says {says!r:.40} of whether its object exists, expected true or false")
+    exists = not says if "is_false_premise" in record else bool(says)
+    correction = record.get("gt_sent")
+    if exists or not isinstance(correction, str) or not correction.strip():
+        return Sentence(wording, exists)
+    return Sentence(wording, exists, text(correction, "'gt_sent'"))
+
+
+def _instances(root: Path, file: str, wanted: set[int]) -> tuple[dict[int, dict[str, Any]], dict[int, Thing]]:
+    """Number -> picture as listed, and ann_id -> object for those that are wanted; the rest is dropped while the file is read."""
+    names: dict[Any, str] = {}
+
+    def each(record: dict[str, Any]) -> Any:
+        if "segmentation" not in record:
+            return record
+        number = record.get("id")
+        if not _is_whole(number) or number not in wanted:
+            return None
+        written = json.dumps(record["segmentation"], separators=(",", ":"))
+        return number, record.get("image_id"), record.get("category_id"), bool(record.get("iscrowd")), written
+
+    document, _ = read_json(root, file, max_bytes=MAX_SET_BYTES, each=each)
+    for category in document.get("categories") or [] if isinstance(document, dict) else []:
+        if isinstance(category, dict) and isinstance(category.get("name"), str) and _is_whole(category.get("id")):
+            names[category["id"]] = text(category["name"], "the name of a category")
+    things = {
+        kept[0]: Thing(kept[1], names.get(kept[2], f"category {kept[2]}") if _is_whole(kept[2]) else "", *kept[3:])
+        for kept in value_of(document, "annotations", list)
+        if isinstance(kept, tuple)
+    }
+    listed = {_whole(image, "id"): image for image in value_of(document, "images", list)}
+    return listed, things
+
+
+def _pictures(
+    by_number: Mapping[int, list[Ref]], listed: Mapping[int, Mapping[str, Any]], coco: bool
+) -> dict[str, Picture]:
+    """image_id -> picture, for those that refs are about."""
+    names = {number: image.get("file_name") for number, image in listed.items()}
+    given = [name for name in names.values() if isinstance(name, str)]
+    if coco and given and not any(map(coco_id_of, given)):
+        raise ImageFailure(
+            f"the pictures are not COCO's (the first is {given[0]!r:.60}); set ids: path for this data set"
+        )
+    found: dict[str, Picture] = {}
+    for number, refs in by_number.items():
+        image, name = listed.get(number, {}), names.get(number)
+        if isinstance(name, str):
+            check_inside(name)
+        elif not coco:
+            raise ImageFailure(f"image {number} is not listed with a file_name, by which ids: path calls it")
+        try:
+            image_id = coco_id(number) if coco else path_id(text(name, "'file_name'"))
+        except ValueError as error:
+            raise ImageFailure(str(error)) from error
+        if image_id in found:
+            raise ImageFailure(f"images {found[image_id].number} and {number} would both be the image {image_id!r}")
+        path = name if isinstance(name, str) else f"{image_id}.jpg"
+        found[image_id] = Picture(number, path, (image.get("height"), image.get("width")), number in listed, refs)
+    return found
+
+
+def _numbers(ann_id: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    return ann_id if isinstance(ann_id, tuple) else () if ann_id is None else (ann_id,)
+
+
+def _whole(record: Any, key: str) -> int:
+    number: int = value_of(record, key, int)
+    if isinstance(number, bool):
+        raise ImageFailure(f"{key!r} is bool, expected int")
+    return number
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
