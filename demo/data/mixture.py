@@ -108,13 +108,13 @@ def _write_pictures(root: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn]) 
 
 def _write_label_maps(folder: Path, mixed: Iterable[Drawn]) -> None:
     """A PNG per picture, whose values are numbers of classes, 255 where nothing is drawn; and the classes' names."""
-    (folder / "train").mkdir(parents=True)
+    (folder / "annotations/train").mkdir(parents=True)
     (folder / "names.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
     for each in mixed:
         values = np.full(each.scene.image.shape[:2], VOID, np.uint8)
         for thing in each.scene.objects:
             values[thing.visible] = CLASSES.index(thing.label)
-        cv2.imwrite(str(folder / "train" / f"{each.number:012d}.png"), values)
+        cv2.imwrite(str(folder / "annotations/train" / f"{each.number:012d}.png"), values)
 
 
 def _write_coco_form(path: Path, mixed: Iterable[Drawn]) -> None:
