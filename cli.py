@@ -268,6 +268,9 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Train from scratch; move any run of that name aside, this one too.")
     ] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Begin with the weights of this finished run (train.start).")
+    ] = None,
     device: DeviceOption = None,
 ) -> None:
     """Fine-tune a system on the stored features; goes on where a stopped run was.
@@ -281,10 +284,15 @@ def train(
     `python cli.py --set train.seed=1 train --system elisa --name elisa-seed1`
 
     `python cli.py --set train.epochs=3 train --system lisa --replace`
+
+    `python cli.py train --system lisa --name lisa-ft --from lisa`
     """
     from pipeline.commands.train import train_command
     from pipeline.errors import as_given
 
+    if start is not None:
+        params, overrides = context.obj
+        context.obj = params, [*overrides, f"train.start={start}"]
     print(as_given(train_command(_settings(context, device=device), system, name, restart, replace)))
 
 

@@ -14,11 +14,11 @@ from typing import Any, cast, get_args
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
 from pipeline.leaks import left_out
-from pipeline.runs import Run, not_the_same, not_trained, resolve
+from pipeline.runs import Run, not_the_same, not_trained, resolve, runs_folder
 from pipeline.shard import require_device
 from stages.names import SplitRef
-from stages.train.folder import held, kept
-from stages.train.run_digest import LeftOut, answering, column_digest, differences, identity, run_digest
+from stages.train.folder import TRAINED, held, kept
+from stages.train.run_digest import LeftOut, answering, column_digest, differences, identity, run_digest, system_of
 from stages.train.systems import SYSTEMS
 from stages.weights import locate
 from store import Split, open_split
@@ -50,10 +50,12 @@ def train_command(
     with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
         trained_on = _trained_on(settings, run)
         splits = {str(split): _open(settings, run, split) for split in trained_on}
-        without = _left_out(settings, run, trained_on)
+        without, start = _left_out(settings, run, trained_on), _start(settings, run)
         found = held(run.folder)
         differ = (
-            differences(found.about, identity(run.params, run.system, splits, without)) if found and found.about else []
+            differences(found.about, identity(run.params, run.system, splits, without, start))
+            if found and found.about
+            else []
         )
         another = found is not None and (bool(differ) or not found.about)
     measure = settings.command("evaluate", *run.words, *settings.words(settings.evaluated[-1]))
@@ -73,7 +75,7 @@ def train_command(
         return f"{kept(run.folder)}; {go_on}"
 
     with _told(f"train {run.name}", left):
-        path = _trained(settings, run, splits, without, restart, replace)
+        path = _trained(settings, run, splits, without, start, restart, replace)
     return f"{path}: trained; {measure} measures it"
 
 
@@ -100,8 +102,32 @@ def _left_out(settings: Settings, run: Run, splits: Sequence[SplitRef]) -> LeftO
     return found.images
 
 
+def _start(settings: Settings, run: Run) -> Path | None:
+    """The weights that a run begins with. Raises InputError where ``train.start`` names no finished run of its system."""
+    if run.params.start is None:
+        return None
+    first = resolve(settings, None if run.params.start in settings.runs else run.system, run.params.start)
+    folder = runs_folder(settings) / run.params.start
+    found = held(folder)
+    said = f"train.start: found {run.params.start!r}"
+    if first.name == run.name:
+        raise InputError(f"{said}, the run itself; expected another one (--name names this one)")
+    if found is None or not found.finished:
+        command = settings.command("--set", "train.start=null", "train", *first.words)
+        raise InputError(f"{said}, which is no finished run in {folder.parent}; run: {command}")
+    if system_of(found.about) != run.system:
+        raise InputError(f"{said}, a run of {system_of(found.about)}; expected one of {run.system}")
+    return folder / TRAINED
+
+
 def _trained(
-    settings: Settings, run: Run, splits: dict[str, Split], without: LeftOut, restart: bool, replace: bool
+    settings: Settings,
+    run: Run,
+    splits: dict[str, Split],
+    without: LeftOut,
+    start: Path | None,
+    restart: bool,
+    replace: bool,
 ) -> Path:
     from stages.train.run import train
 
@@ -116,6 +142,7 @@ def _trained(
             restart,
             replace,
             without=without,
+            start=start,
         )
     except ValueError as error:  # a model that is not there, parameters that do not fit it
         raise InputError(f"train {run.name}: {error}") from error

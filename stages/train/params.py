@@ -14,7 +14,7 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 SINCE = (
     "adam_betas", "draw", "elisa.targets", "epoch_samples", "leaks", "max_steps", "max_text_tokens", "mixture", "questions",
-    "save_steps", "schedule_options", "warmup_steps", "weight_decay",
+    "save_steps", "schedule_options", "start", "warmup_steps", "weight_decay",
 )  # fmt: skip
 """Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
 there was before it. A default never changes: a run of a params file that does not name it would become another."""
@@ -291,6 +291,10 @@ class TrainParams(Params):
     """Which pictures are left out. all: those of other data sets' splits that are there to be evaluated on (whose name does not
     begin with train). paper: of data sets that are no referring ones, those of referring sets' splits val (LISA's paper). none:
     as LISA's code."""
+
+    start: Name | None = None
+    """A finished run of the same system whose trained weights this one begins with, with a fresh optimizer (the papers' "ft" rows);
+    null: none."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -119,6 +119,7 @@ def train(
     replace: bool = False,
     callbacks: Sequence[Any] = (),
     without: LeftOut | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Fine-tune; a run that was stopped goes on from its last checkpoint, and one that is finished stays as it is.
 
@@ -132,6 +133,7 @@ def train(
         restart: a run in the folder, this or another one, is moved aside (:func:`stages.train.folder.move_aside`).
         replace: another run in the folder is moved aside.
         without: split -> image_index of pictures that are left out.
+        start: the trained weights to begin with, a file of an earlier call.
 
     Returns:
         The file of what was trained.
@@ -140,7 +142,7 @@ def train(
         ValueError: the folder holds another run, ``report_to`` names what is not there, there are no questions, or the
             parameters do not fit the language model or the store.
     """
-    about = identity(params, name, splits, without)
+    about = identity(params, name, splits, without, start)
     found = held(folder)
     another = found is not None and (not found.about or bool(differences(found.about, about)))
     if found is not None and found.finished and not another and not restart:
@@ -160,6 +162,8 @@ def train(
     system = system_class(name).build(params, next(iter(splits.values())), device, weights)
     check_questions(system.tokenizer, splits, training=True)
     prepare(system, params)
+    if start is not None:
+        load_trained(system.model, start)
     print(memory_of(system, params), file=sys.stderr)
     first_rank = arguments.process_index == 0  # of several, each would write the same files
     with arguments.main_process_first(local=False):  # the others find the folder as the first one left it

@@ -31,10 +31,14 @@ LeftOut = Mapping[str, Sequence[int]]
 
 
 def identity(
-    params: TrainParams, system: str, splits: Mapping[str, Split], without: LeftOut | None = None
+    params: TrainParams,
+    system: str,
+    splits: Mapping[str, Split],
+    without: LeftOut | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """``system``, its ``version``, ``params`` less those of the other systems, digest ``llava`` of the language model and one of
-    each column; and where pictures are left out, how many of each split and a digest of them."""
+    each column; where pictures are left out, how many of each split and a digest of them; and one of the weights it begins with."""
     others = SYSTEMS.keys() - {system} | (set() if SYSTEMS[system].centered else {"mean"})
     found = {
         "system": system,
@@ -45,6 +49,8 @@ def identity(
             column.place: column_digest(column) for split in splits.values() for column in split.columns.values()
         },
     }
+    if start is not None:
+        found["start"] = cached_sha256(start)
     if without:
         found["left_out"] = {name: {"pictures": len(own), "digest": digest(list(own))} for name, own in without.items()}
     return found
@@ -55,7 +61,7 @@ def run_digest(about: Mapping[str, Any]) -> str:
     system = system_of(about)
     decides = _deciding(about.get("params", {}), system)
     others = {name: about.get(name) for name in ("version", "llava", "columns")}
-    others |= {name: about[name] for name in ("left_out",) if name in about}
+    others |= {name: about[name] for name in ("left_out", "start") if name in about}
     return digest({"system": system, "params": decides, **others})
 
 
@@ -122,6 +128,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool 
         left, right = found.get("columns", {}), wanted["columns"]
         names = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
         differ += [Difference(f"data in {name}", left.get(name), right.get(name)) for name in names]
+        if found.get("start") != wanted.get("start") and not any(one.parameter == "start" for one in differ):
+            differ.append(Difference("weights that it began with", found.get("start"), wanted.get("start")))
         left, right = found.get("left_out", {}), wanted.get("left_out", {})
         names = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
         differ += [Difference(f"pictures left out of {name}", left.get(name), right.get(name)) for name in names]

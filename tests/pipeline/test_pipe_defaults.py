@@ -15,12 +15,12 @@ from stages.train.run_digest import identity, run_digest
 from store.storage.files import digest
 
 COLUMNS = {
-    "params.yaml": "f112fc3f699d03684e157a15159db1b6838ec39f7fc5aaf6ee59540ae8475d5c",
-    "params/elisa.yaml": "2573d747466ece932b0b46ab22882e6c77af29e08bc04bb7b929054274dce721",
-    "params/lisa.yaml": "9bb5c831d9ad1954fef144031edd7879baaac39174e046975bc9cfa49f51cb3f",
-    "params/llmseg.yaml": "2220f15f279e04aa3f92eccd61a731c7ae33320010f189eca19fa1353bee8e54",
-    "params/reasonseg.yaml": "9c12136ebaed70d96ba59ad2661e224ef127362197ef823025fda164f7582ddc",
-    "minimal": "a09316fc498d22672fc8f05cbf147d5f0aed716fa1ef892390d667854baf5b22",
+    "params.yaml": "268286e6a77b549765f7a16e4cf65d23773f7eed2eae5eedc3de3841595b2805",
+    "params/elisa.yaml": "42d4a996afe830b35e2a7dc411fd6c17d6e10cc8a5829ff887c1af76cd0341a0",
+    "params/lisa.yaml": "5bc0090e07109f075b1aaaa9103ea4a64421122458198b4aef29d0cf94131224",
+    "params/llmseg.yaml": "9bff15cc40eb4488763b030b11b44515c9bc95d75d941bf8c77bcb132fa3c205",
+    "params/reasonseg.yaml": "7463bd8269653ea0b1a6380dc4a25a094f132eec93dafb87a5fd5da93f21cabf",
+    "minimal": "221a03fb79dad9f821e671ae464ed69a0d240ef1b853a5f852bbb91f2f271fe0",
 }
 """Params file -> digest of the fingerprints of its columns."""
 RUNS = {

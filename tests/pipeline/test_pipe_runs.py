@@ -18,6 +18,7 @@ from pipeline.params_file import load_settings
 from pipeline.runs import resolve
 from stages.evaluate import read
 from stages.train.folder import claim
+from store.storage.files import file_sha256
 
 SMALL = (
     *("--set", "train.epochs=1", "--set", "train.batch_size=3", "--set", "train.elisa.max_new_tokens=4"),
@@ -254,3 +255,34 @@ def test_a_run_keeps_the_parameters_with_which_it_was_trained(trained: Any) -> N
     assert len(about["digest"]) == 64
     assert about["params"]["elisa"]["max_new_tokens"] == 4
     assert about["params"]["adam_betas"] == [0.9, 0.999]
+
+
+def test_a_run_begins_with_the_weights_of_another(trained: Any) -> None:
+    from safetensors.numpy import load_file
+
+    before = contents(runs(trained) / "elisa")
+    slow = [*SMALL, "--set", "train.max_steps=1"]
+    slow += [word for rate in ("", "lora_") for word in ("--set", f"train.elisa.{rate}learning_rate=1e-12")]
+    done = trained.run("train", "--system", "elisa", "--name", "elisa-ft", "--from", "elisa", before=tuple(slow))
+    assert done.code == 0, done.err
+    one, other = (load_file(runs(trained) / name / "trained.safetensors") for name in ("elisa", "elisa-ft"))
+    assert all(abs(one[name] - other[name]).max() < 1e-6 for name in one)
+    record = json.loads((runs(trained) / "elisa-ft/run.json").read_text())
+    assert record["params"]["start"] == "elisa"
+    assert record["start"] == file_sha256(runs(trained) / "elisa/trained.safetensors")
+    assert contents(runs(trained) / "elisa") == before
+    again = trained.run("train", "--system", "elisa", "--name", "elisa-ft", "--from", "elisa", before=tuple(slow))
+    assert "trained with these parameters on these data already" in again.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--name", "elisa", "--from", "elisa"], "the run itself; expected another one"),
+        (["--name", "x", "--from", "elsa"], "found 'elsa', which is no finished run in"),
+    ],
+)
+def test_a_run_to_begin_with_has_to_be_there(trained_once: Any, words: list[str], said: str) -> None:
+    done = trained_once.run("train", "--system", "elisa", *words, before=SMALL)
+    assert done.code == 2
+    assert said in done.err
