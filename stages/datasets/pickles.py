@@ -22,7 +22,7 @@ MAX_DEPTH = 32
 _ESCAPES = {b"\\": b"\\", b"'": b"'", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _ESCAPED = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.?))", re.DOTALL)
 _LONGEST_NUMBER = 40
-"""Digits, or bytes: ids and sizes have fewer."""
+"""In bytes: ids and sizes have fewer."""
 
 
 def read_pickle(root: Path, relative: str, max_bytes: int) -> Any:
@@ -50,9 +50,7 @@ def _check_tree(value: Any, most: int) -> None:
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise ImageFailure(
-                f"pickle: containers are more than {MAX_DEPTH} deep in each other, or contain themselves"
-            )
+            raise ImageFailure(f"pickle: containers more than {MAX_DEPTH} deep in each other, or contain themselves")
         following: list[Any] = []
         for container in level:
             values = container.values() if isinstance(container, dict) else container
@@ -60,9 +58,7 @@ def _check_tree(value: Any, most: int) -> None:
                 continue
             most -= len(values)
             if most < 0:
-                raise ImageFailure(
-                    "pickle: stands for more values than it has bytes: its containers repeat, or contain themselves"
-                )
+                raise ImageFailure("pickle: more values than bytes, as its containers repeat or contain themselves")
             following += [each for each in values if isinstance(each, list | dict | tuple)]
         level = following
 
@@ -82,6 +78,11 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
     return _ESCAPES[match[2]]
 
 
+def _refuse_key(key: Any) -> None:
+    """A hash of nested tuples may take forever."""
+    raise ImageFailure(f"a dict has a key of type {type(key).__name__}, expected a string or a number")
+
+
 class _Reader:
     """Runs the instructions of a pickle that make plain data. start: the byte at which the current instruction starts."""
 
@@ -93,21 +94,18 @@ class _Reader:
 
     def value(self) -> Any:
         """What the pickle is."""
-        known, data = _KNOWN, self._data
+        run, data = _RUN_BY_CODE, self._data
         while True:
             at = self.start = self._at
-            if at >= len(data):
-                raise ImageFailure(f"the file ends without the instruction STOP ({len(data)} bytes)")
-            code, self._at = data[at], at + 1
+            code = data[at]
             if code == _STOP:
                 return self._stack.pop()
-            run = known.get(code)
-            if run is None:
-                self._refuse(code)
-            else:
-                run(self)
+            self._at = at + 1
+            run[code](self)
 
-    def _refuse(self, code: int) -> None:
+    def refuse(self) -> None:
+        """Say what an instruction asks for that is not run."""
+        code = self._data[self.start]
         name = _NAMES.get(code)
         if name is None:
             raise ImageFailure(f"found {bytes([code])!r}, which is no instruction of a pickle")
@@ -133,10 +131,10 @@ class _Reader:
         return line
 
     def _number(self) -> int:
-        line = self._line()
-        if len(line) > _LONGEST_NUMBER:
-            raise ImageFailure(f"found a number of {len(line)} digits, expected at most {_LONGEST_NUMBER}")
-        return int(line.rstrip(b"L"))
+        data, at = self._data, self._at
+        end = data.index(b"\n", at)
+        self._at = end + 1
+        return int(data[at:end])  # at most 4300 digits
 
     def _marked(self) -> list[Any]:
         """What was pushed since the last mark, which is taken away with it."""
@@ -155,9 +153,7 @@ class _Reader:
             memo += [None] * (number + 1 - len(memo))
             memo[number] = self._stack[-1]
         else:
-            raise ImageFailure(
-                f"remembers a value as number {number}, more than the file has bytes ({len(self._data)})"
-            )
+            raise ImageFailure(f"remembers a value as number {number}, the file has {len(self._data)} bytes")
 
     def _get(self, number: int) -> None:
         if not 0 <= number < len(self._memo):
@@ -171,8 +167,8 @@ class _Reader:
         found = self._at_top(dict)
         keys = items[::2]
         for key in keys:
-            if type(key) not in _KEYS:  # a hash of nested tuples may take forever
-                raise ImageFailure(f"a dict has a key of type {type(key).__name__}, expected a string or a number")
+            if type(key) not in _KEYS:
+                _refuse_key(key)
         found.update(zip(keys, items[1::2], strict=True))
 
     def _at_top(self, kind: type) -> Any:
@@ -229,11 +225,16 @@ def _tuple_of(count: int) -> Callable[[_Reader], None]:
     return run
 
 
-def _pop(reader: _Reader) -> None:
-    if reader._stack:
-        reader._stack.pop()
-    else:
-        reader._marked()
+def _append_one(reader: _Reader) -> None:
+    value = reader._stack.pop()
+    reader._at_top(list).append(value)
+
+
+def _set_one(reader: _Reader) -> None:
+    value, key = reader._stack.pop(), reader._stack.pop()
+    if type(key) not in _KEYS:
+        _refuse_key(key)
+    reader._at_top(dict)[key] = value
 
 
 def _dict_of(reader: _Reader) -> None:
@@ -246,7 +247,7 @@ _RUN: Mapping[str, Callable[[_Reader], object]] = {
     "PROTO": lambda reader: reader._of(_1),
     "FRAME": lambda reader: reader._of(_8),
     "MARK": _Reader._mark,
-    "POP": _pop,
+    "POP": lambda reader: reader._stack.pop() if reader._stack else reader._marked(),
     "POP_MARK": _Reader._marked,
     "DUP": _push(lambda reader: reader._stack[-1]),
     "PUT": lambda reader: reader._put(reader._number()),
@@ -265,9 +266,9 @@ _RUN: Mapping[str, Callable[[_Reader], object]] = {
     "TUPLE1": _tuple_of(1),
     "TUPLE2": _tuple_of(2),
     "TUPLE3": _tuple_of(3),
-    "APPEND": lambda reader: reader._append([reader._stack.pop()]),
+    "APPEND": _append_one,
     "APPENDS": lambda reader: reader._append(reader._marked()),
-    "SETITEM": lambda reader: reader._set_items([reader._stack.pop(), reader._stack.pop()][::-1]),
+    "SETITEM": _set_one,
     "SETITEMS": lambda reader: reader._set_items(reader._marked()),
     "NONE": _push(lambda reader: None),
     "NEWTRUE": _push(lambda reader: True),
@@ -276,7 +277,7 @@ _RUN: Mapping[str, Callable[[_Reader], object]] = {
     "BININT": _push(lambda reader: reader._of(_4)),
     "BININT1": _push(lambda reader: reader._of(_1)),
     "BININT2": _push(lambda reader: reader._of(_2)),
-    "LONG": _push(_Reader._number),
+    "LONG": _push(lambda reader: int(reader._line().removesuffix(b"L"))),
     "LONG1": _push(lambda reader: reader._long(_1)),
     "LONG4": _push(lambda reader: reader._long(_4)),
     "FLOAT": _push(lambda reader: float(reader._line())),
@@ -295,4 +296,4 @@ _RUN: Mapping[str, Callable[[_Reader], object]] = {
 }
 """What makes plain data, by the names of ``pickletools``."""
 _NAMES = {ord(found.code): found.name for found in pickletools.opcodes}
-_KNOWN = {code: _RUN[name] for code, name in _NAMES.items() if name in _RUN}
+_RUN_BY_CODE = [_RUN.get(_NAMES.get(code, ""), _Reader.refuse) for code in range(256)]
