@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import datetime
-import os
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from written_refer import Long, Unicode, python2
+from written_refer import Attack, Long, Unicode, python2
 
 from stages.datasets.pickles import read_pickle
 from stages.images import ImageFailure
@@ -72,16 +71,6 @@ def test_strings_of_python_2_and_bytes_are_utf_8_or_else_latin_1(folder: Path) -
     assert load(folder, b"S'caf\\xe9'\n.") == "café"
     assert load(folder, b"\x80\x02U\x04caf\xe9.") == "café"
     assert load(folder, pickle.dumps({"a": "é".encode(), "b": bytearray(b"c")}, 5)) == {"a": "é", "b": "c"}
-
-
-class Attack:
-    """What runs a command when ``pickle`` loads it."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return os.mkdir, (str(self.marker),)
 
 
 @pytest.mark.parametrize("protocol", range(6))

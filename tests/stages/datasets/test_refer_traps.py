@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pickles import Attack
-from written_refer import HEIGHT, SQUARE, WIDTH, ref, thing, write_instances, write_refs
+from written_refer import HEIGHT, SQUARE, WIDTH, Attack, ref, thing, write_instances, write_refs
 
 from stages.datasets.base import Annotation, DatasetError
 from stages.datasets.params import ReferOptions

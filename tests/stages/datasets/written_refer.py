@@ -6,6 +6,7 @@ Written from the descriptions of lichengunc/refer, henghuiding/gRefCOCO and of P
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,16 @@ SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 25.0, 10.0, 25.0]
 BESIDE = [40.0, 12.0, 55.0, 12.0, 55.0, 40.0, 40.0, 40.0]
 OVER = [20.0, 15.0, 45.0, 15.0, 45.0, 35.0, 20.0, 35.0]
 HEIGHT, WIDTH = 48, 64
+
+
+class Attack:
+    """What runs a command when ``pickle`` loads it."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return os.mkdir, (str(self.marker),)
 
 
 class Long(int):
