@@ -156,7 +156,8 @@ def _texts(category: Category, options: CocoOptions) -> tuple[str, ...]:
 def _kind(category: Category, options: CocoOptions) -> str:
     if options.kind is not None:
         return options.kind
-    return "part" if category.supercategory == "PART" or len(_parts(category.name)) == 2 else "object"
+    named = options.names == "parts" and len(_parts(category.name)) == 2
+    return "part" if named or category.supercategory == "PART" else "object"
 
 
 def _is_open_ended(found: CocoFile, record: Record, category: int) -> bool:

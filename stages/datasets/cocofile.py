@@ -152,9 +152,10 @@ class _Parts:
                 f"two images have the id {key:.40}: {self._records[other].path!r:.80} and {record.path!r:.80}; expected one each"
             )
         if record.image_id in self._records:
-            other = self._records[record.image_id].key
+            first = self._records[record.image_id]
             raise ImageFailure(
-                f"the images {other:.40} and {key:.40} are both {record.path!r:.80}: put their annotations under one id"
+                f"the images {first.key:.40} ({first.path:.60}) and {key:.40} ({record.path:.60}) would both be the image "
+                f"{record.image_id!r:.60}: put their annotations under one id, or rename one"
             )
         self._records[record.image_id] = record
         self._listed[number] = record.image_id

@@ -166,6 +166,7 @@ def test_names_as_they_stand_and_kinds_by_option(tmp_path: Path) -> None:
     write(tmp_path, [image(9, "a.jpg")], [annotation(k, 9, k, square(1, 1)) for k in (1, 2, 3)], cats)
     found = read(tmp_path, CocoOptions(names="plain"))
     assert [each.texts for each in found.targets] == [("a:b",), ("x_(y)",), ("bolt",)]
+    assert [each.kind for each in found.targets] == ["object", "object", "part"]
     assert [each.kind for each in read(tmp_path).targets] == ["part", "object", "part"]
     assert [each.kind for each in read(tmp_path, CocoOptions(kind="part")).targets] == ["part"] * 3
 

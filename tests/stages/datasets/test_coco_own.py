@@ -154,7 +154,7 @@ def test_paths_that_leave_the_folder_are_the_failure_of_their_row(tmp_path: Path
         ({"images": [{"id": 1, "file_name": 7}]}, r"images\[0\] \(id 1\): 'file_name' is int, expected str"),
         ({"images": [{"id": 1, "file_name": "\ud800.jpg"}]}, "half of a surrogate pair"),
         ({"images": [image(1, "a.jpg"), image("1", "b.jpg")]}, "two images have the id 1: 'a.jpg' and 'b.jpg'"),
-        ({"images": [image(1, "a.jpg"), image(2, "a.jpg")]}, "the images 1 and 2 are both 'a.jpg'"),
+        ({"images": [image(1, "a.jpg"), image(2, "a.png")]}, r"the images 1 \(a.jpg\) and 2 \(a.png\) would both be"),
         ({"images": [image(1, "a.jpg", neg_category_ids=7)]}, "'neg_category_ids' is 7, expected a list"),
         ({"images": [image(1, "a.jpg", neg_category_ids=[[]])]}, "'neg_category_ids' is"),
         ({"images": [image(1, "a.jpg")], "annotations": [annotation(1, 1, 1, [])]}, "no categories: expected a key 'categories'"),
