@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from written_coco import HEIGHT, WIDTH, annotation, category, image, lvis_image, run_string, square, write
 
@@ -43,6 +45,24 @@ def test_lvis_names_a_picture_by_its_url_and_its_number(tmp_path: Path) -> None:
     assert [each.texts for each in read(tmp_path, LVIS, 1, "val").targets] == [("aerosol_can",)]
     empty = read(tmp_path, LVIS, 2, "val")
     assert (empty.instances, empty.targets, empty.notes) == ((), (), ())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.integers(1, 6)), st.lists(st.integers(1, 6)), st.lists(st.integers(1, 6)), st.booleans())
+def test_what_a_federated_file_says_of_a_category(
+    tmp_path_factory: pytest.TempPathFactory, negative: set[int], open_ended: list[int], annotated: list[int], ask: bool
+) -> None:
+    root = tmp_path_factory.mktemp("lvis")
+    lists = {"neg_category_ids": list(negative), "not_exhaustive_category_ids": open_ended}
+    anns = [annotation(k, 7, each, square(k, k, 4)) for k, each in enumerate(annotated)]
+    write(root, [lvis_image(7, **lists)], anns, [category(k, f"c{k}") for k in range(1, 7)], "lvis_v1_train.json")
+    found = {
+        int(each.texts[0][1:]): (each.absent, each.incomplete)
+        for each in read(root, LVIS.model_copy(update={"absent": ask})).targets
+    }
+    assert {each for each, (absent, _) in found.items() if absent} == (negative - set(annotated) if ask else set())
+    assert {each for each, (absent, _) in found.items() if not absent} == set(annotated)
+    assert {each for each, (_, incomplete) in found.items() if incomplete} == set(open_ended) & set(annotated)
 
 
 def test_a_list_of_pictures_without_annotations_has_none(tmp_path: Path) -> None:
