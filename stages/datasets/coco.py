@@ -108,15 +108,15 @@ def annotate(
     number_of = {each: number for number, each in enumerate(used)}
     nothing, targets = rle.union([], height_px, width_px), []
     for number, each in enumerate(asked):
-        category, regions = found.categories[each.category], [marked[one].region for one in each.answer]
+        regions = [marked[one].region for one in each.answer]
         answer = _union([region.counts for region in regions], nothing, height_px, width_px)
         crowds = _union([marked[one].region.counts for one in each.ignored], nothing, height_px, width_px)
         target = Target(
             target_id=f"{source.image_id}/{number}",
             instances=tuple(number_of[one] for one in each.answer),
-            texts=_texts(category, options),
+            texts=_texts(found.categories[each.category], options),
             is_sentence=False,
-            kind="box" if any(region.is_box for region in regions) else _kind(category, options),
+            kind="box" if any(region.is_box for region in regions) else _kind(found.categories[each.category], options),
             answer=None,
             segmentation=answer,
             ignore=rle.subtract(crowds, answer) if each.ignored else nothing,
@@ -124,15 +124,20 @@ def annotate(
             incomplete=bool(each.answer) and _is_open_ended(found, record, each.category),
         )
         targets.append(target)
+    instances = [Instance(marked[each].region.counts, found.categories[marked[each].category].name) for each in used]
     notes = [*record.notes, *(note for each in marked for note in each.region.notes)]
     notes += [WITHOUT_CATEGORY] * (len(every) - len(kept))
     notes += [f"regions drawn before EXIF orientation {turn}, turned with the image"] * (turn != UPRIGHT)
     notes += [ABSENT_BUT_ANNOTATED] * len({each.category for each in marked}.intersection(record.negative))
-    notes += [NO_PIXEL for target in targets if not target.absent and not rle.area(target.segmentation)]
-    alike = Counter(_texts(found.categories[each], options) for each in {one.category for one in asked})
-    notes += [ALIKE for count in alike.values() if count > 1]
-    instances = [Instance(marked[each].region.counts, found.categories[marked[each].category].name) for each in used]
+    notes += _notes_of(targets, [_texts(found.categories[each], options) for each in {one.category for one in asked}])
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
+
+
+def _notes_of(targets: Sequence[Target], texts: Sequence[tuple[str, ...]]) -> list[str]:
+    """Notes of targets whose answer has no pixel, and of texts that several of an image's categories have."""
+    alike = sum(count > 1 for count in Counter(texts).values())
+    empty = sum(not target.absent and not rle.area(target.segmentation) for target in targets)
+    return [NO_PIXEL] * empty + [ALIKE] * alike
 
 
 def wordings(name: str) -> tuple[str, ...]:

@@ -119,7 +119,9 @@ def as_key(value: Any) -> str | None:
 def name_of(annotation: Any, number: int | None = None) -> str:
     """What an annotation is called in messages: by its id, else by its place among the annotations."""
     key = as_key(annotation.get("id")) if isinstance(annotation, dict) else None
-    return f"annotation {key:.40}" if key else "annotation without id" if number is None else f"annotations[{number}]"
+    return (
+        f"annotation {key:.40}" if key else "an annotation without id" if number is None else f"annotations[{number}]"
+    )
 
 
 class _Parts:

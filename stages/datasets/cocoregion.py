@@ -55,8 +55,13 @@ def frame_of(
     width_px: int,
     orientation: Callable[[], int],
 ) -> int:
-    """The EXIF orientation that still turns the annotations of an image, or UPRIGHT; as :func:`stages.datasets.sizes.drawn_on`."""
+    """The EXIF orientation that still turns the annotations of an image, or UPRIGHT; as :func:`stages.datasets.sizes.drawn_on`.
+
+    Where there is none, nothing has to be turned, whatever the size.
+    """
     document = {"height": record.height, "width": record.width}
+    if not annotations:
+        return UPRIGHT
     if record.height in (None, height_px) and record.width in (None, width_px):
         return UPRIGHT
     shapes = [_outline(each) for each in annotations]

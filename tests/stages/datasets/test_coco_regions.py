@@ -81,3 +81,18 @@ def test_a_picture_that_another_data_set_holds_tells_the_orientation(tmp_path: P
     source = list_sources(tmp_path / "set", "train")[0]
     found = annotate(tmp_path / "set", source, WIDTH, HEIGHT, picture=held)
     assert np.array_equal(rle.decode(found.targets[0].segmentation, WIDTH, HEIGHT), oriented(box_of(38, 3), 8))
+
+
+def test_of_a_picture_without_annotations_the_size_does_not_matter(tmp_path: Path) -> None:
+    write(tmp_path, [image(9, "a.jpg")], [], CATS)
+    assert annotate(tmp_path, list_sources(tmp_path, "train")[0], WIDTH, HEIGHT).targets == ()
+
+
+def test_boxes_are_turned_too(tmp_path: Path) -> None:
+    write_picture(tmp_path / "train" / "a.jpg", HEIGHT, WIDTH, orientation=6)
+    write(tmp_path, [image(9, "a.jpg")], [annotation(1, 9, 1, [], bbox=[38, 3, 10, 10])], CATS)
+    found = annotate(tmp_path, list_sources(tmp_path, "train")[0], WIDTH, HEIGHT)
+    assert np.array_equal(rle.decode(found.targets[0].segmentation, WIDTH, HEIGHT), oriented(box_of(38, 3), 6))
+    write(tmp_path, [image(9, "a.jpg")], [annotation(5, 9, 1, [], bbox=[38])], CATS)
+    with pytest.raises(ImageFailure, match="train.json: annotation 5: 'bbox' is"):
+        annotate(tmp_path, list_sources(tmp_path, "train")[0], WIDTH, HEIGHT)

@@ -113,10 +113,10 @@ def test_an_element_without_end_is_refused_before_it_is_in_memory(
     monkeypatch.setattr(jsonstream, "CHUNK_BYTES", 2**14)
     refused = "has more than 65536 bytes"
     for data, raises in (
-        ('{"a": ["' + "x" * 2**21, pytest.raises(ImageFailure, match=refused)),
-        ('{"a": {"b": [' + "1.5, " * 2**18, pytest.raises(ImageFailure, match=refused)),
-        ('{"a": ' + " " * 2**21 + "1}", nullcontext()),
-        ('{"a": [' + "1.5, " * 2**15 + "2]}", nullcontext()),
+        ('{"a": ["' + "x" * 2**19, pytest.raises(ImageFailure, match=refused)),
+        ('{"a": {"b": [' + "1.5, " * 2**16, pytest.raises(ImageFailure, match=refused)),
+        ('{"a": ' + " " * 2**19 + "1}", nullcontext()),
+        ('{"a": [' + "1.5, " * 2**13 + "2]}", nullcontext()),
     ):
         (tmp_path / "a.json").write_text(data)
         tracemalloc.start()
