@@ -17,6 +17,8 @@ MAX_SET_BYTES = 2**33
 _NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
 """In Western text a letter beyond ASCII stands alone; in other encodings (GBK, Shift-JIS, cp1251, ...) most stand together."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def read_json(
     root: Path,
@@ -81,6 +83,6 @@ def text(value: Any, what: str) -> str:
     """A string that can be written as UTF-8."""
     if not isinstance(value, str):
         raise ImageFailure(f"{what} is {type(value).__name__}, expected str")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and _SURROGATE.search(value):
         raise ImageFailure(f"{what} has half of a surrogate pair, which is no character")
     return value
