@@ -1,4 +1,4 @@
-"""Large JSON files, an element at a time: one object whose values are arrays, as COCO's ``instances_train2017.json`` is.
+"""Large JSON files, an element at a time: one array, or an object of arrays, as COCO's ``instances_train2017.json`` is.
 
 Only a window of the file is in memory. The place of every element is given as well, so that it can be read again from there.
 """
@@ -51,6 +51,21 @@ def read_elements(path: Path, wanted: Mapping[str, Each]) -> set[str]:
         return found
 
 
+def read_list(path: Path, each: Each) -> None:
+    """Call ``each`` for every element of a file that is one array, in file order.
+
+    Raises:
+        ImageFailure: the file is not JSON in UTF-8, it is no array, or an element has more than MAX_ELEMENT_BYTES.
+    """
+    with path.open("rb") as file:
+        window = _Window(file)
+        if window.peek() == "{":
+            raise ImageFailure("found an object, expected an array")
+        _read_array(window, each)
+        if window.peek():
+            raise window.failure("nothing more")
+
+
 def element_at(file: BinaryIO, start: int, length: int) -> Any:
     """The element at a place that :func:`read_elements` gave; ImageFailure where the file is another one now."""
     file.seek(start)
@@ -66,6 +81,10 @@ def _read_value(window: _Window, key: str, each: Each | None) -> None:
         if each is not None:
             raise ImageFailure(f"{key!r} is {type(value).__name__}, expected list")
         return
+    _read_array(window, each)
+
+
+def _read_array(window: _Window, each: Each | None) -> None:
     window.expect("[")
     if window.peek() == "]":
         window.expect("]")

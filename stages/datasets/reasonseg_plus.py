@@ -11,10 +11,8 @@ Each object or part of an answer is an instance; the target is their union.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,10 +20,10 @@ from stages.datasets.base import Annotation, DatasetError, Instance, Source, Tar
 from stages.datasets.frame import turn_note, turned_by, upright_pixels
 from stages.datasets.ids import coco_id_of
 from stages.datasets.instances import numbers
-from stages.datasets.jsonfile import MAX_SET_BYTES, read_json
+from stages.datasets.jsonstream import element_at, read_list
 from stages.datasets.once import Once
 from stages.datasets.params import ReasonSegPlusOptions
-from stages.datasets.reasonseg_plus_rows import KEYS, Asked, asked_in, picture_of, size_of
+from stages.datasets.reasonseg_plus_rows import Asked, asked_in, picture_of, size_of
 from stages.datasets.segments import read_segmentation
 from stages.datasets.setfile import parsed
 from stages.images import ImageFailure, inside
@@ -50,8 +48,8 @@ _FILES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-_Rows = dict[str, tuple[str, tuple[tuple[int, str], ...]]]
-"""image_id -> where the picture is expected; number and compact JSON of each of its rows."""
+_Rows = dict[str, tuple[str, list[tuple[int, int, int]]]]
+"""image_id -> where the picture is expected; of each of its rows the number, first byte and length in the file."""
 
 
 def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> list[Source]:
@@ -91,32 +89,35 @@ def annotate(
     instances: list[Instance] = []
     targets: list[Target] = []
     notes: list[str] = []
-    for number, compact in rows[source.image_id][1]:
-        try:
-            row = json.loads(compact)
-            size = size_of(row) or upright
-            turn = turned_by("the row", size, upright, picture or inside(root, source.path))
-            notes += turn_note("masks", turn)
-            for asked in asked_in(row):
-                if isinstance(asked, str):
-                    notes.append(asked)
-                    continue
-                found, segmentation = _regions(asked, size, turn, upright, notes)
-                targets.append(
-                    Target(
-                        target_id=f"{source.image_id}/{len(targets)}",
-                        instances=numbers(found, instances),
-                        texts=(asked.question,),
-                        is_sentence=True,
-                        kind="reasonseg_plus",
-                        answer=asked.answer,
-                        segmentation=segmentation,
-                        ignore=rle.union([], *upright),
-                        incomplete=asked.incomplete,
+    with inside(root, file).open("rb") as opened:
+        for number, start, length in rows[source.image_id][1]:
+            try:
+                row = element_at(opened, start, length)
+                if not isinstance(row, dict):
+                    raise ImageFailure(f"is {type(row).__name__}, expected an object")
+                size = size_of(row) or upright
+                turn = turned_by("the row", size, upright, picture or inside(root, source.path))
+                notes += turn_note("masks", turn)
+                for asked in asked_in(row):
+                    if isinstance(asked, str):
+                        notes.append(asked)
+                        continue
+                    found, segmentation = _regions(asked, size, turn, upright, notes)
+                    targets.append(
+                        Target(
+                            target_id=f"{source.image_id}/{len(targets)}",
+                            instances=numbers(found, instances),
+                            texts=(asked.question,),
+                            is_sentence=True,
+                            kind="reasonseg_plus",
+                            answer=asked.answer,
+                            segmentation=segmentation,
+                            ignore=rle.union([], *upright),
+                            incomplete=asked.incomplete,
+                        )
                     )
-                )
-        except ImageFailure as error:
-            raise ImageFailure(f"{file}: row {number}: {error}") from error
+            except ImageFailure as error:
+                raise ImageFailure(f"{file}: row {number}: {error}") from error
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
 
 
@@ -143,12 +144,12 @@ def _regions(
 
 
 def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> _Rows:
-    """Rows by image. Only what is read is kept, as text, which is a tenth of the size of lists of numbers."""
-    document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
-    if not isinstance(document, list):
-        raise ImageFailure(f"found {type(document).__name__}, expected a list of rows")
-    rows: dict[str, tuple[str, list[tuple[int, str]]]] = {}
-    for number, row in enumerate(document):
+    """Rows by image: where they stand in the file. What they say is read with their image, so that memory stays flat."""
+    rows: _Rows = {}
+    count = 0
+
+    def add(row: object, start: int, length: int) -> None:
+        nonlocal count
         try:
             if not isinstance(row, dict):
                 raise ImageFailure(f"is {type(row).__name__}, expected an object")
@@ -156,19 +157,13 @@ def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> _Rows:
             image_id = coco_id_of(path)
             if image_id is None:
                 raise ImageFailure(f"names the picture {path!r}, expected a file name of COCO's")
-            compact = _compact(row)
         except ImageFailure as error:
-            raise ImageFailure(f"row {number}: {error}") from error
-        rows.setdefault(image_id, (path, []))[1].append((number, compact))
-        document[number] = None
-    return {image_id: (path, tuple(found)) for image_id, (path, found) in rows.items()}
+            raise ImageFailure(f"row {count}: {error}") from error
+        rows.setdefault(image_id, (path, []))[1].append((count, start, length))
+        count += 1
 
-
-def _compact(row: dict[str, Any]) -> str:
-    try:
-        return json.dumps({key: row[key] for key in KEYS if key in row}, separators=(",", ":"))
-    except RecursionError as error:
-        raise ImageFailure("is nested too deep") from error
+    read_list(inside(root, files[0]), add)
+    return rows
 
 
 _ROWS = Once(_parse)

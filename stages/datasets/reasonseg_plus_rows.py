@@ -16,20 +16,6 @@ from typing import Any
 from stages.datasets.jsonfile import field, text
 from stages.images import ImageFailure, check_inside
 
-KEYS = (
-    *(
-        "file_name",
-        "coco_url",
-        "height",
-        "width",
-        "questions",
-        "answers",
-        "text_answers",
-        "not_exhaustive_category_ids",
-    ),
-    *("img_path", "image_path", "img_pth", "English Question", "English Answer", "ID", "points", "info", "output"),
-)
-"""Of a row, all that is read."""
 MAX_TEXT_CHARS = 2**16
 _PICTURE_KEYS = ("img_path", "image_path", "img_pth")
 _SEG = "{seg}"

@@ -18,11 +18,12 @@ from typing import Any
 
 from stages.datasets.base import Annotation, DatasetError, Source, Target
 from stages.datasets.ids import coco_id_of, path_id
-from stages.datasets.jsonfile import MAX_SET_BYTES, field, read_json, text
+from stages.datasets.jsonfile import field, text
+from stages.datasets.jsonstream import element_at, read_list
 from stages.datasets.once import Once
 from stages.datasets.params import VqaOptions
 from stages.datasets.setfile import parsed
-from stages.images import ImageFailure, check_inside
+from stages.images import ImageFailure, check_inside, inside
 from store import rle
 
 DEFAULTS = VqaOptions()
@@ -32,25 +33,17 @@ _SPEAKERS = ("human", "gpt")
 _IMAGE = "<image>"
 
 
-@dataclass(frozen=True)
-class _Record:
-    """turns: question, answer, question, ...; or an error that says why there are none."""
-
-    turns: tuple[str, ...]
-    error: str | None = None
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Records:
-    """images: image_id -> path below ``under``, and records. without: how many have no picture. others: how many another one's.
+    """images: image_id -> path below ``under``; of each record the number, first byte and length in the file.
 
-    first: the image_id that is listed first.
+    without: how many records have no picture. others: how many another one's. first: the image_id that is listed first.
     """
 
-    images: dict[str, tuple[str, list[_Record]]]
-    without: int
-    others: int
-    first: str
+    images: dict[str, tuple[str, list[tuple[int, int, int]]]]
+    without: int = 0
+    others: int = 0
+    first: str = ""
 
 
 def list_sources(root: Path, split: str, options: VqaOptions = DEFAULTS) -> list[Source]:
@@ -91,56 +84,62 @@ def annotate(
     if source.image_id not in records.images:
         raise ImageFailure(f"{options.file}: {source.path!r} is not there any more")
     nothing = rle.union([], height_px, width_px)
-    targets = []
-    for number, record in enumerate(records.images[source.image_id][1]):
-        if record.error is not None:
-            raise ImageFailure(f"{options.file}: {record.error}")
-        targets.append(
-            Target(
-                target_id=f"{source.image_id}/{number}",
-                instances=(),
-                texts=record.turns[:1],
-                is_sentence=True,
-                kind="vqa",
-                answer=record.turns[1],
-                segmentation=nothing,
-                ignore=nothing,
-                turns=record.turns,
+    targets: list[Target] = []
+    with inside(root, options.file).open("rb") as opened:
+        for number, start, length in records.images[source.image_id][1]:
+            record = element_at(opened, start, length)
+            try:
+                turns = _turns(field(record, "conversations", list))
+            except ImageFailure as error:
+                raise ImageFailure(f"{options.file}: record {_name(record, number)}: {error}") from error
+            targets.append(
+                Target(
+                    target_id=f"{source.image_id}/{len(targets)}",
+                    instances=(),
+                    texts=turns[:1],
+                    is_sentence=True,
+                    kind="vqa",
+                    answer=turns[1],
+                    segmentation=nothing,
+                    ignore=nothing,
+                    turns=turns,
+                )
             )
-        )
     first = records.without and source.image_id == records.first
     notes = (f"records about text alone, which are left out: {records.without}",) if first else ()
     return Annotation((), tuple(targets), notes)
 
 
 def _parse(root: Path, files: tuple[str, ...], options: Hashable) -> _Records:
+    """Records by image: where they stand in the file. What is said is read with the image, so that memory stays flat."""
     (under, ids) = options if isinstance(options, tuple) else ("", "path")
-    document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
-    if not isinstance(document, list):
-        raise ImageFailure(f"found {type(document).__name__}, expected a list of records")
-    images: dict[str, tuple[str, list[_Record]]] = {}
-    without = others = 0
-    for number, row in enumerate(document):
-        document[number] = None  # so that text is in memory once
-        if not isinstance(row, dict):
-            raise ImageFailure(f"record {number} is {type(row).__name__}, expected an object")
-        image = row.get("image")
-        if image is None:
-            without += 1
-            continue
-        if isinstance(image, str) and not image.startswith(under):
-            others += 1
-            continue
+    records = _Records({})
+    count = 0
+
+    def add(row: Any, start: int, length: int) -> None:
+        nonlocal count
+        number, count = count, count + 1
+        image = row.get("image") if isinstance(row, dict) else None
         try:
-            name = text(image, "'image'").removeprefix(under)
-            image_id = _image_id(name, ids)
-            known, records = images.setdefault(image_id, (name, []))
-            if known != name and ids == "path":
-                raise ImageFailure(f"{known!r} and {name!r} would both be the image {image_id!r}")
+            if not isinstance(row, dict):
+                raise ImageFailure(f"is {type(row).__name__}, expected an object")
+            if image is None:
+                records.without += 1
+            elif isinstance(image, str) and not image.startswith(under):
+                records.others += 1
+            else:
+                name = text(image, "'image'").removeprefix(under)
+                image_id = _image_id(name, ids)
+                known, places = records.images.setdefault(image_id, (name, []))
+                if known != name and ids == "path":
+                    raise ImageFailure(f"{known!r} and {name!r} would both be the image {image_id!r}")
+                places.append((number, start, length))
         except ImageFailure as error:
             raise ImageFailure(f"record {_name(row, number)}: {error}") from error
-        records.append(_record(row, number))
-    return _Records(images, without, others, min(images, default=""))
+
+    read_list(inside(root, files[0]), add)
+    records.first = min(records.images, default="")
+    return records
 
 
 def _image_id(name: str, ids: str) -> str:
@@ -154,15 +153,8 @@ def _image_id(name: str, ids: str) -> str:
     return image_id
 
 
-def _record(row: dict[str, Any], number: int) -> _Record:
-    try:
-        return _Record(_turns(field(row, "conversations", list)))
-    except ImageFailure as error:
-        return _Record((), f"record {_name(row, number)}: {error}")
-
-
-def _name(row: dict[str, Any], number: int) -> str:
-    return f"{row.get('id', number)!r:.60}"
+def _name(row: Any, number: int) -> str:
+    return f"{row.get('id', number) if isinstance(row, dict) else number!r:.60}"
 
 
 def _turns(conversation: list[Any]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.datasets import jsonstream
-from stages.datasets.jsonstream import element_at, read_elements
+from stages.datasets.jsonstream import element_at, read_elements, read_list
 from stages.images import ImageFailure
 
 VALUES = st.recursive(
@@ -131,3 +131,38 @@ def test_a_file_that_was_changed_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": [{"id": 1}]}')
     with (tmp_path / "a.json").open("rb") as file, pytest.raises(ImageFailure, match="no longer starts the element"):
         element_at(file, 8, 9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(VALUES, max_size=5), st.integers(1, 40))
+def test_elements_of_one_array_are_those_of_json(
+    tmp_path_factory: pytest.TempPathFactory, values: list[Any], chunk: int
+) -> None:
+    path = tmp_path_factory.mktemp("list") / "a.json"
+    path.write_text(json.dumps(values, indent=chunk % 3, ensure_ascii=False), encoding="utf-8")
+    found: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
+        patch.setattr(jsonstream, "CHUNK_BYTES", chunk)
+
+        def each(value: Any, start: int, length: int) -> None:
+            assert element_at(file, start, length) == value
+            found.append(value)
+
+        read_list(path, each)
+    assert found == values
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{}", "found an object, expected an array"),
+        ("[1, 2", "not JSON: found 'the end of the file'"),
+        ("[1] 2", "not JSON: found '2' at byte 4, expected 'nothing more'"),
+        ("", "not JSON: found 'the end of the file' at byte 0"),
+        ("5", "not JSON: found '5' at byte 0"),
+    ],
+)
+def test_a_file_that_is_no_array_is_refused(tmp_path: Path, data: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(data)
+    with pytest.raises(ImageFailure, match=message):
+        read_list(tmp_path / "a.json", lambda *_: None)

@@ -242,7 +242,7 @@ def test_a_broken_row_fails_its_image_and_names_the_place(tmp_path: Path, more: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "found dict, expected a list of rows"),
+        ({}, "found an object, expected an array; expected the list of rows"),
         ([5], "row 0: is int, expected an object"),
         ([{}], "row 0: names no picture"),
         ([{"file_name": "cat.jpg"}], "row 0: names the picture 'train2014/cat.jpg', expected a file name of COCO's"),

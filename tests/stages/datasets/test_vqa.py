@@ -149,8 +149,8 @@ def test_a_broken_record_leaves_other_pictures_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ({}, COCO, "found dict, expected a list of records"),
-        (["a"], COCO, "record 0 is str"),
+        ({}, COCO, "found an object, expected an array; expected a list of records"),
+        (["a"], COCO, "record 0: is str, expected an object"),
         ([{"id": 3, "image": 5}], COCO, "record 3: 'image' is int"),
         ([{"image": "cat.jpg"}], COCO, "record 0: 'cat.jpg' is no file name of COCO's; set under"),
         ([{"id": "a", "image": "../x.jpg"}], VqaOptions(), "record 'a': .*leads outside"),
