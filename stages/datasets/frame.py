@@ -7,7 +7,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from stages.datasets.segments import read_counts, read_segmentation
 from stages.images import ImageFailure, read_picture
+from store import rle
 from store.read.pixels import oriented
 
 
@@ -36,6 +38,21 @@ def turned_by(what: str, size: tuple[int, int], upright: tuple[int, int], pictur
 def upright_pixels(pixels: NDArray[Any], turn: int) -> NDArray[Any]:
     """Pixels [H, W] in the frame of the upright image. turn: of :func:`turned_by`."""
     return pixels if turn == 1 else oriented(pixels, turn)
+
+
+def upright_counts(segmentation: Any, size: tuple[int, int], turn: int) -> tuple[str, int]:
+    """COCO RLE of a ``segmentation`` in the frame of the upright image, and how many of its polygons were dropped.
+
+    Args:
+        size: height and width, px, of the frame that it was made in. turn: of :func:`turned_by`.
+
+    Raises:
+        ImageFailure: as :func:`stages.datasets.segments.read_counts`.
+    """
+    if turn == 1:
+        return read_counts(segmentation, *size)
+    region = read_segmentation(segmentation, *size)
+    return rle.encode(oriented(region.mask, turn)), region.dropped
 
 
 def turn_note(what: str, turn: int) -> tuple[str, ...]:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
-from stages.datasets.frame import turn_note, turned_by, upright_pixels
+from stages.datasets.frame import turn_note, turned_by, upright_counts
 from stages.datasets.ids import coco_id_of, path_id
 from stages.datasets.instances import numbers
 from stages.datasets.jsonfile import MAX_SET_BYTES, field, read_json, text
 from stages.datasets.once import Once
 from stages.datasets.params import LlmSeg40kOptions
-from stages.datasets.segments import read_segmentation
 from stages.datasets.setfile import parsed
 from stages.images import ImageFailure, check_inside, inside
 from store import rle
@@ -81,11 +80,10 @@ def annotate(
             runs = field(pair, "rle_seg", dict)
             size = _size(runs)
             turn = turned_by("rle_seg", size, (height_px, width_px), picture or inside(root, source.path))
-            mask = upright_pixels(read_segmentation(runs, *size).mask, turn)
+            counts, _ = upright_counts(runs, size, turn)
         except ImageFailure as error:
             raise ImageFailure(f"{file}: {name}: pair {number}: {error}") from error
-        counts = rle.encode(mask)
-        found = [Instance(counts, label)] if mask.any() else []
+        found = [Instance(counts, label)] if rle.area(counts) else []
         targets.append(
             Target(
                 target_id=f"{source.image_id}/{number}",

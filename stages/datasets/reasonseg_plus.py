@@ -14,22 +14,20 @@ from __future__ import annotations
 from collections.abc import Hashable
 from pathlib import Path
 
-import numpy as np
-
 from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
-from stages.datasets.frame import turn_note, turned_by, upright_pixels
+from stages.datasets.frame import turn_note, turned_by, upright_counts
 from stages.datasets.ids import coco_id_of
 from stages.datasets.instances import numbers
 from stages.datasets.jsonstream import element_at, read_list
 from stages.datasets.once import Once
 from stages.datasets.params import ReasonSegPlusOptions
 from stages.datasets.reasonseg_plus_rows import Asked, asked_in, picture_of, size_of
-from stages.datasets.segments import read_segmentation
 from stages.datasets.setfile import parsed
 from stages.images import ImageFailure, inside
 from store import rle
 
 DEFAULTS = ReasonSegPlusOptions()
+NO_POLYGON = "polygon with fewer than three points or half a point, dropped"
 _FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "muse": {
         split: (f"MUSE_{split}.json", f"muse_{split}.json") for split in ("train", "val", "test_less", "test_many")
@@ -102,7 +100,12 @@ def annotate(
                     if isinstance(asked, str):
                         notes.append(asked)
                         continue
-                    found, segmentation = _regions(asked, size, turn, upright, notes)
+                    regions = _regions(asked, size, turn, notes)
+                    found = [
+                        Instance(counts, label)
+                        for (label, _), counts in zip(asked.parts, regions, strict=True)
+                        if rle.area(counts)
+                    ]
                     targets.append(
                         Target(
                             target_id=f"{source.image_id}/{len(targets)}",
@@ -111,7 +114,7 @@ def annotate(
                             is_sentence=True,
                             kind="reasonseg_plus",
                             answer=asked.answer,
-                            segmentation=segmentation,
+                            segmentation=rle.union(regions, *upright),
                             ignore=rle.union([], *upright),
                             incomplete=asked.incomplete,
                         )
@@ -121,26 +124,18 @@ def annotate(
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
 
 
-def _regions(
-    asked: Asked, size: tuple[int, int], turn: int, upright: tuple[int, int], notes: list[str]
-) -> tuple[list[Instance], str]:
-    """The instances of an answer and the run lengths of their union; notes are added to."""
-    found = []
-    union = np.zeros(upright, bool)
-    for number, (label, segmentation) in enumerate(asked.parts):
+def _regions(asked: Asked, size: tuple[int, int], turn: int, notes: list[str]) -> list[str]:
+    """COCO RLE of each mask of an answer; notes are added to."""
+    regions = []
+    for number, (_, segmentation) in enumerate(asked.parts):
         try:
-            region = read_segmentation(segmentation, *size)
+            counts, dropped = upright_counts(segmentation, size, turn)
         except ImageFailure as error:
             raise ImageFailure(f"{asked.question!r:.40}: mask {number}: {error}") from error
-        mask = upright_pixels(region.mask, turn)
-        union |= mask
-        notes += ["polygon of less than three points left out"] * region.dropped
-        notes += ["polygons of one mask overlap"] * region.overlaps
-        if mask.any():
-            found.append(Instance(rle.encode(mask), label))
-        else:
-            notes.append("mask without a pixel")
-    return found, rle.encode(union)
+        regions.append(counts)
+        notes += [NO_POLYGON] * dropped
+        notes += [] if rle.area(counts) else ["mask without a pixel"]
+    return regions
 
 
 def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> _Rows:
