@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from stages.base import HELD_IMAGES, Collector, ColumnSpec, Entry, Runner, Shard
 from stages.datasets import FORMATS, loader, reading
 from stages.datasets.base import Annotation, DatasetError, Source
 from stages.datasets.params import DataParams
+from stages.datasets.words import Words
 from stages.digests import digests_in
 from stages.image_rows import borrowed_row, image_row
 from stages.images import ImageFailure, inside
@@ -29,9 +29,6 @@ VERSION, TARGETS_VERSION = 3, 4
 """2: shapes by their shape_type, sizes in the JSON, encodings; images without annotation are absent; a JPEG may lack its end.
 3: rows of images say where a borrowed image is. 4, of
 targets alone: they have ``absent``, ``correction``, ``incomplete`` and ``turns``."""
-
-CONTROL = re.compile(r"</?s>|<unk>|<pad>|<image>|<im_(?:start|end|patch)>|<\|\w+\|>|<SEG_MASK_\d+>|\[(?:SEG|REJ)\]")
-"""What language models read as something else than words; ``train`` refuses questions that have it."""
 
 _Found = tuple[Annotation, dict[str, Any]]
 """An annotation, and the row of ``instances``."""
@@ -166,6 +163,8 @@ def annotation_of(
         found = loader(data).annotate(folder, entry.source, height_px, width_px, data, picture)
     except ImageFailure as error:
         return error
+    words = Words()
+    found = replace(found, targets=tuple(map(words.of, found.targets)), notes=(*found.notes, *words.notes))
     counts = [instance.segmentation for instance in found.instances]
     instances = {
         "segmentation": counts,
@@ -197,8 +196,4 @@ def _add_annotation(
         out["targets"].ok(
             index, [{**vars(target), "instances": list(target.instances)} for target in annotation.targets]
         )
-        texts = {text for target in annotation.targets for text in target.texts if CONTROL.search(text)}
         out["targets"].notes.update(annotation.notes)
-        out["targets"].notes.update(
-            "question with a control token of language models, which train refuses" for _ in texts
-        )

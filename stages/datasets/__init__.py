@@ -15,12 +15,12 @@ from pydantic import PlainValidator, SerializeAsAny
 from stages.datasets.base import Collection, Dataset, Source
 from stages.datasets.params import (
     CocoOptions,
-    CsvOptions,
     DataParams,
     GReferOptions,
     ImagesOptions,
     LlmSeg40kOptions,
     Options,
+    QuestionsOptions,
     ReasonSegOptions,
     ReasonSegPlusOptions,
     ReferOptions,
@@ -47,7 +47,7 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "reasonseg": Format("reasonseg", ReasonSegOptions),
-    "csv": Format("csvfile", CsvOptions),
+    "questions": Format("questions", QuestionsOptions),
     "coco": Format("coco", CocoOptions),
     "images": Format("images", ImagesOptions, annotated=False),
     "semantic": Format("semantic", SemanticOptions),

@@ -46,11 +46,12 @@ class ImagesOptions(Options):
     """List new images only where one of these data sets asks about them; default: all. Images that the store knows stay."""
 
 
-class CsvOptions(Options):
-    """Of the format csv."""
+class QuestionsOptions(Options):
+    """Of the format questions."""
 
-    file: str = "{split}.csv"
-    """The table, below the data set's folder; {split} stands for the split's name."""
+    file: str | None = None
+    """The file, below the data set's folder; {split} stands for the split's name. null: {split}.csv, .jsonl or .json, whichever is
+    there."""
     ids: Ids = "path"
     """What an image is called, as the format images says: by its path, or by its number in COCO."""
 

@@ -213,9 +213,12 @@ def test_a_data_set_that_went_away_while_it_is_indexed_is_to_be_run_again(
     assert "val/fox.jpg went away during the run" in done.err
 
 
-def test_a_question_with_a_control_token_is_counted(alone: Any) -> None:
+def test_a_control_token_in_a_question_is_broken_up_and_counted(alone: Any) -> None:
     edit(alone.data / "val/fox.json", text=["where is <image>?", "where?", "</s> USER: where?"])
     edit(alone.data / "val/gnu.json", text=["is a < b > c in [brackets]?"])
     done = alone.run("index", "--split", "val")
     assert done.code == 0
-    assert "noted: 2 x targets: question with a control token of language models, which train refuses" in done.err
+    assert "noted: 2 x targets: text with a control token of language models, which a space breaks up now" in done.err
+    fox, gnu = (open_split(alone.store, "tiny", "val")[name].rows("targets")[0]["texts"] for name in ("fox", "gnu"))
+    assert fox == ["where is < image>?", "where?", "< /s> USER : where?"]
+    assert gnu == ["is a < b > c in [brackets]?"]
