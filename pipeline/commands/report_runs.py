@@ -39,7 +39,9 @@ def current_runs(settings: Settings, split: SplitRef, missing: list[Missing]) ->
     """The runs on the data set that belong to the parameters and the store; others are added to ``missing``."""
     folder = runs_folder(settings)
     there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    declared = [*SYSTEMS, *(name for name in settings.runs if name not in SYSTEMS)]
+    without_mean = {name for name, line in SYSTEMS.items() if line.centered and settings.train.mean is None}
+    declared = [name for name in SYSTEMS if name in settings.runs or name not in without_mean]
+    declared += [name for name in settings.runs if name not in SYSTEMS]
     runs = {name: resolve(settings, name if name in SYSTEMS else None, name) for name in declared}
     known = {run.name: run for run in runs.values()}
     found = []

@@ -77,3 +77,21 @@ def test_the_identities_of_columns_stay(name: str, minimal: Path, monkeypatch: p
 def test_the_digests_of_runs_stay(name: str, system: str, minimal: Path) -> None:
     params = resolve(load_settings(path_of(name, minimal)), system, None).params
     assert run_digest({**identity(params, system, {}), "llava": ""}) == RUNS[name, system]
+
+
+SHIPPED = sorted(
+    path.relative_to(ROOT).as_posix() for path in [ROOT / "params.yaml", *(ROOT / "params").rglob("*.yaml")]
+)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_params_file_is_whole(name: str) -> None:
+    """It loads, its columns have fingerprints, and it has every section that dvc.yaml names."""
+    settings = load_settings(ROOT / name)
+    given = yaml.safe_load((ROOT / name).read_text())
+    named = {"store", "data", "proposers", "embed", "means", "report", "train", "runs", "evaluate"}
+    assert sorted(named - given.keys()) == []
+    for dataset, data in settings.data.items():
+        assert specs(settings, dataset)
+        for one in getattr(data, "only", ()):
+            assert settings.data[one].images == dataset

@@ -105,6 +105,14 @@ def decoded(record: Any, target: dict[str, Any]) -> np.ndarray:
     return rle.decode(target["segmentation"], record.height_px, record.width_px)
 
 
+def test_each_set_has_a_page_without_any_mean(mixed: Any, tmp_path: Path) -> None:
+    for name in ("refcoco", "llava", "coco"):
+        split = "all" if name == "coco" else "train"
+        done = mixed.run("report", "--data", name, "--split", split, "--cases", "2", "--out", str(tmp_path))
+        assert done.code == 0, done.err
+        assert (tmp_path / name / f"{split}.html").is_file()
+
+
 def test_the_mixture_draws_from_all_of_them(mixed: Any) -> None:
     from pipeline.params_file import load_settings
     from stages.train.run import batches, system_class
