@@ -419,6 +419,32 @@ def info(
 
 
 @app.command()
+def boxes(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option("--out", help="The file to write, in COCO's form.")],
+    split: SplitOption = None,
+    data: DataOption = None,
+    model: Annotated[str, typer.Option("--model", help="A SAM model, e.g. sam_vit_h.")] = "sam_vit_h",
+    device: DeviceOption = None,
+) -> None:
+    """Make masks of boxes by SAM's box prompt, for data sets that have boxes alone (EgoObjects). It goes on where it was stopped.
+
+    Example: `python cli.py boxes --data egoobjects --split train --out data/ego_objects/data/train_masks.json`
+    """
+    from pipeline.commands.boxes import boxes_command
+    from pipeline.config import InputError
+    from pipeline.errors import as_given
+
+    settings = _settings(context, device=device)
+    splits = _splits(settings, split, data)
+    if len(splits) > 1:
+        raise InputError(
+            f"boxes: expected one split, found {', '.join(map(str, splits))}; name one with --data and --split"
+        )
+    print(as_given(boxes_command(settings, splits[0], model, out.expanduser())))
+
+
+@app.command()
 def leaks(
     context: typer.Context,
     split: SplitOption = None,
