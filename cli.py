@@ -450,6 +450,12 @@ def leaks(
     split: SplitOption = None,
     data: DataOption = None,
     run: Annotated[str | None, typer.Option("--run", help="Also what this run leaves out of its training.")] = None,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Compare decoded pixels, too; reads every picture once.")
+    ] = False,
+    alike: Annotated[
+        bool, typer.Option("--alike", help="Also list pictures of different sets that look alike, to be looked at.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Which splits share pictures, so that nothing is trained on what it is evaluated on.
@@ -458,13 +464,15 @@ def leaks(
 
     `python cli.py leaks`
 
+    `python cli.py leaks --pixels --alike`
+
     `python cli.py leaks --run lisa`
     """
     from pipeline.commands.leaks import as_text, leaks_command
     from pipeline.errors import as_given
 
     settings = _settings(context)
-    found = leaks_command(settings, _splits(settings, split, data), run)
+    found = leaks_command(settings, _splits(settings, split, data), run, pixels, alike)
     print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
 
 

@@ -1,20 +1,28 @@
 """Which pictures two splits share, and which pictures a training leaves out as other data sets are evaluated on them.
 
 A picture is known by the sha256 of its file and, where its file is named as COCO's are, by its COCO number: so copies of 2014 and
-2017, and COCO's pictures in a folder of one's own, are found. Copies that were encoded again under another name are not.
+2017, and COCO's pictures in a folder of one's own, are found. Of Visual Genome and GQA, whose pictures of COCO have other names and
+bytes, ``coco_ids`` of the collection says the numbers. Copies that were encoded again under another name are found by their decoded
+pixels, where that is asked for and nothing was lost.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import PurePosixPath
 
-from pipeline.config import InputError, Settings
+from pipeline.config import ROOT, InputError, Settings
 from pipeline.entries import not_indexed
 from pipeline.upstream import place_of
 from stages.datasets import FORMATS
-from stages.datasets.ids import coco_id_of
+from stages.datasets.ids import coco_id, coco_id_of
+from stages.datasets.jsonfile import MAX_SET_BYTES, read_json
+from stages.datasets.params import ImagesOptions
+from stages.images import ImageFailure
+from stages.likeness import Likeness, alike, likenesses
 from stages.names import SplitRef
 from store.format.column import read_column
 from store.format.layout import column_dir
@@ -23,22 +31,27 @@ from store.format.shard import read_commit
 from store.format.tables import read_table
 
 Key = tuple[str, str]
-"""``file`` and its sha256, or ``coco`` and the number."""
+"""``file`` and its sha256, ``coco`` and the number, or ``pixels`` and their sha256."""
 REFERRING = ("refer", "grefer")
 """Formats of the sets whose validation pictures LISA's paper leaves out of COCO's other sets."""
+ALIKE_BITS = 4
+"""Difference hashes of pictures that are shown as alike differ in at most this many of their 64 bits."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a split that are ok: what each is known by -> its image_index."""
+    """The pictures of a split that are ok: what each is known by -> its image_index, several where they are one picture.
 
-    keys: Mapping[Key, int]
-    images: int
+    files: image_index -> sha256 of its file and its path, which starts at the folders of the data set that holds it.
+    """
+
+    keys: Mapping[Key, Sequence[int]]
+    files: Mapping[int, tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Two splits that share pictures. images: image_index in ``one`` -> in ``other``."""
+    """Two splits that share pictures. images: image_index in ``one`` -> one in ``other``."""
 
     one: SplitRef
     other: SplitRef
@@ -53,43 +66,96 @@ class LeftOut:
     protected: tuple[SplitRef, ...]
 
 
-def pictures_of(settings: Settings, split: SplitRef) -> Pictures:
+def pictures_of(settings: Settings, split: SplitRef, pixels: bool = False) -> Pictures:
     """The pictures of a split, as its index says.
 
+    Args:
+        pixels: know them by their decoded pixels as well, which are read the first time (:mod:`stages.likeness`).
+
     Raises:
-        InputError: it is not indexed.
+        InputError: it is not indexed, or the file that ``coco_ids`` names cannot be read.
     """
     place = place_of(settings, split, "images")
     folder = column_dir(settings.store_path, place)
     meta = read_column(folder)
     if meta is None:
         raise not_indexed(settings, split)
-    keys: dict[Key, int] = {}
-    images = 0
+    numbers = _coco_numbers(settings, settings.data[split.dataset].images)
+    keys: dict[Key, list[int]] = defaultdict(list)
+    files: dict[int, tuple[str, str]] = {}
     for shard in range(meta.shards):
         commit = read_commit(folder, shard, meta)
         if commit is None:
             raise not_indexed(settings, split)
         table = read_table(folder, commit, ["image_index", "path", "sha256", "status"])
-        for row in table.to_pylist():
-            if row["status"] != OK:
-                continue
-            images += 1
-            keys.setdefault(("file", row["sha256"]), row["image_index"])
-            if number := coco_id_of(row["path"]):
-                keys.setdefault(("coco", number), row["image_index"])
-    return Pictures(keys, images)
+        for index, path, sha256, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if status == OK:
+                files[index] = sha256, path
+                keys["file", sha256].append(index)
+                if number := coco_id_of(path) or numbers.get(PurePosixPath(path).stem):
+                    keys["coco", number].append(index)
+    if pixels:
+        known = _likenesses(settings, split, files)
+        for index, (sha256, _) in files.items():
+            if sha256 in known:
+                keys["pixels", known[sha256].pixels].append(index)
+    return Pictures(keys, files)
 
 
-def shared(settings: Settings, splits: Sequence[SplitRef]) -> list[Shared]:
+def _coco_numbers(settings: Settings, holder: str) -> Mapping[str, str]:
+    """Name of a picture without suffix -> its COCO number, of a collection that has other names for COCO's pictures."""
+    data = settings.data[holder]
+    if not isinstance(data, ImagesOptions) or data.coco_ids is None:
+        return {}
+    root = settings.folders(holder).folders[0]
+    try:
+        items, _ = read_json(root, data.coco_ids, max_bytes=MAX_SET_BYTES)
+        return {
+            str(item["image_id"]): coco_id(int(item["coco_id"])) for item in items if item.get("coco_id") is not None
+        }
+    except (ImageFailure, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"data.{holder}.coco_ids: {root / data.coco_ids}: {error or type(error).__name__}; expected a list of records with "
+            "image_id and coco_id, as Visual Genome's image_data.json"
+        ) from error
+
+
+def _likenesses(settings: Settings, split: SplitRef, files: Mapping[int, tuple[str, str]]) -> Mapping[str, Likeness]:
+    holder = settings.data[split.dataset].images
+    pictures = dict(files.values())
+    return likenesses(
+        settings.folders(holder), pictures, settings.data[holder].max_pixels, ROOT / settings.run.cache_dir
+    )
+
+
+def shared(settings: Settings, splits: Sequence[SplitRef], pixels: bool = False) -> list[Shared]:
     """Every two of the splits, of different data sets with questions, that share pictures."""
     asked = [split for split in splits if FORMATS[settings.data[split.dataset].format].annotated]
-    known = {split: pictures_of(settings, split) for split in asked}
+    known = {split: pictures_of(settings, split, pixels) for split in asked}
     found = []
     for one, other in combinations(asked, 2):
         if one.dataset != other.dataset and (images := _common(known[one], known[other])):
             found.append(Shared(one, other, images))
     return found
+
+
+def alike_pictures(settings: Settings, splits: Sequence[SplitRef]) -> list[tuple[str, str, int]]:
+    """Pairs of pictures of different data sets that look much alike and are not the same file, the likest first: for a person to
+    look at. Each is ``<split>: <path>``; the number is that of the bits in which their hashes differ."""
+    found: list[tuple[str, str, int]] = []
+    looks = {}
+    for split in splits:
+        files = pictures_of(settings, split).files
+        known = _likenesses(settings, split, files)
+        looks[split] = [(path, sha256, known[sha256].look) for sha256, path in files.values() if sha256 in known]
+    for one, other in combinations(splits, 2):
+        if settings.data[one.dataset].images == settings.data[other.dataset].images:
+            continue
+        left, right = looks[one], looks[other]
+        for at, place, bits in alike([look for *_, look in left], [look for *_, look in right], ALIKE_BITS):
+            if left[at][1] != right[place][1]:
+                found.append((f"{one}: {left[at][0]}", f"{other}: {right[place][0]}", bits))
+    return sorted(found, key=lambda pair: pair[2])
 
 
 def is_protected(settings: Settings, split: SplitRef) -> bool:
@@ -98,13 +164,14 @@ def is_protected(settings: Settings, split: SplitRef) -> bool:
     return (annotated and not split.split.startswith("train") and split.split != "all") or split in settings.evaluated
 
 
-def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str) -> LeftOut:
+def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str, pixels: bool = False) -> LeftOut:
     """The pictures that a training on these splits leaves out.
 
     Args:
         mode: ``all``: those of every other data set's splits that are there to be evaluated on (:func:`is_protected`) and that it
             is not trained on; ``paper``: of data sets that are no referring ones, those of referring sets' splits ``val`` (LISA's
             paper; its code leaves out nothing); ``none``.
+        pixels: as :func:`pictures_of`.
 
     Raises:
         InputError: a split is not indexed.
@@ -118,7 +185,7 @@ def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str) -> Left
         and is_protected(settings, split)
         and (mode == "all" or (split.split == "val" and settings.data[split.dataset].format in REFERRING))
     ]
-    known = {split: pictures_of(settings, split) for split in protected if _is_indexed(settings, split)}
+    known = {split: pictures_of(settings, split, pixels) for split in protected if _is_indexed(settings, split)}
     images = {}
     for split in trained:
         own = settings.data[split.dataset]
@@ -127,7 +194,7 @@ def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str) -> Left
         ]
         lost: set[int] = set()
         if others:
-            pictures = pictures_of(settings, split)
+            pictures = pictures_of(settings, split, pixels)
             for other in others:
                 lost |= _common(pictures, known[other]).keys()
         if lost:
@@ -143,4 +210,5 @@ def _is_indexed(settings: Settings, split: SplitRef) -> bool:
 
 
 def _common(one: Pictures, other: Pictures) -> dict[int, int]:
-    return {image: other.keys[key] for key, image in one.keys.items() if key in other.keys}
+    """image_index of each picture of ``one`` that is in ``other``, and where it is there."""
+    return {image: other.keys[key][0] for key, images in one.keys.items() if key in other.keys for image in images}

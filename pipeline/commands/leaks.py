@@ -6,36 +6,43 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import Settings
-from pipeline.leaks import left_out, pictures_of, shared
+from pipeline.leaks import alike_pictures, left_out, pictures_of, shared
 from pipeline.runs import resolve
 from pipeline.upstream import known_sources
 from stages.names import SplitRef
 
 NOT_PROTECTED = (
     "Protected are the splits of the params alone. Published sets on COCO's pictures whose val and test splits would have to be "
-    "in the params: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, R-RefCOCO, Ref-ZOM, LLM-Seg40K, MUSE, MMR. Pictures of Visual Genome "
-    "and GQA that are COCO's have other names and other bytes, and are not found."
+    "in the params: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, R-RefCOCO, Ref-ZOM, LLM-Seg40K, MUSE, MMR. COCO's pictures in Visual "
+    "Genome and GQA have other names and bytes; coco_ids of their collection says which they are."
 )
+SHOWN = 50
+"""Pairs that look alike, of which the text shows this many; --json has all."""
 
 
-def leaks_command(settings: Settings, splits: Sequence[SplitRef], run: str | None) -> dict[str, Any]:
+def leaks_command(
+    settings: Settings, splits: Sequence[SplitRef], run: str | None, pixels: bool = False, alike: bool = False
+) -> dict[str, Any]:
     """Which of the splits share pictures; with ``run``, what that training leaves out and of which splits it does so.
+
+    Args:
+        pixels: compare decoded pixels, too. alike: also list pictures that look alike.
 
     Raises:
         InputError: a split is not indexed, or there is no such run.
     """
-    found: dict[str, Any] = {
-        "splits": {str(split): pictures_of(settings, split).images for split in splits},
-        "shared": [],
-    }
-    for pair in shared(settings, splits):
+    counts = {str(split): len(pictures_of(settings, split).files) for split in splits}
+    found: dict[str, Any] = {"splits": counts, "shared": []}
+    for pair in shared(settings, splits, pixels):
         example = known_sources(settings, pair.one)[min(pair.images)][0]
         entry = {"splits": [str(pair.one), str(pair.other)], "pictures": len(pair.images), "example": example}
         found["shared"].append(entry)
+    if alike:
+        found["alike"] = [list(pair) for pair in alike_pictures(settings, splits)]
     if run is not None:
         resolved = resolve(settings, None, run)
         trained = settings.refs("train", resolved.params.splits)
-        lost = left_out(settings, trained, resolved.params.leaks)
+        lost = left_out(settings, trained, resolved.params.leaks, pixels or resolved.params.leaks_pixels)
         found["run"] = {
             "name": run,
             "leaks": resolved.params.leaks,
@@ -54,9 +61,11 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"{one} and {other} share {pair['pictures']} pictures (of {counts}), such as {pair['example']}")
     if not lines:
         lines.append(f"no two of {len(found['splits'])} splits share a picture")
+    if "alike" in found:
+        lines += ["", f"{len(found['alike'])} pairs look alike (bits of 64 that differ); look at them:"]
+        lines += [f"  {bits}  {one}  {other}" for one, other, bits in found["alike"][:SHOWN]]
     if run := found.get("run"):
-        lines.append("")
-        lines.append(f"run {run['name']} (leaks: {run['leaks']}) leaves out:")
+        lines += ["", f"run {run['name']} (leaks: {run['leaks']}) leaves out:"]
         lines += [f"  {split}: {count} pictures" for split, count in run["left_out"].items()]
         lines.append(f"  protected: {', '.join(run['protected']) or 'nothing'}")
     return "\n".join([*lines, "", NOT_PROTECTED])

@@ -92,7 +92,7 @@ def _trained_on(settings: Settings, run: Run) -> tuple[SplitRef, ...]:
 
 def _left_out(settings: Settings, run: Run, splits: Sequence[SplitRef]) -> LeftOut:
     """Pictures that ``train.leaks`` leaves out, each split with its number on stderr."""
-    found = left_out(settings, splits, run.params.leaks)
+    found = left_out(settings, splits, run.params.leaks, run.params.leaks_pixels)
     for name, images in found.images.items():
         print(
             f"train: {len(images)} pictures of {name} are left out, as splits that are not trained on show them (train.leaks "

@@ -44,6 +44,9 @@ class ImagesOptions(Options):
     of JPEG files that have COCO's names of 2014 or 2017; other files are passed over."""
     only: tuple[Key, ...] = ()
     """List new images only where one of these data sets asks about them; default: all. Images that the store knows stay."""
+    coco_ids: str | None = None
+    """A file below the first folder that says which pictures of COCO these are: a list of records with image_id (the file's name
+    without suffix) and coco_id, as Visual Genome's image_data.json, which serves GQA, too. ``leaks`` reads it."""
 
 
 class QuestionsOptions(Options):

@@ -13,8 +13,8 @@ Positive = Annotated[float, Field(gt=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 SINCE = (
-    "adam_betas", "draw", "elisa.targets", "epoch_samples", "leaks", "max_steps", "max_text_tokens", "mixture", "questions",
-    "save_steps", "schedule_options", "start", "warmup_steps", "weight_decay",
+    "adam_betas", "draw", "elisa.targets", "epoch_samples", "leaks", "leaks_pixels", "max_steps", "max_text_tokens", "mixture",
+    "questions", "save_steps", "schedule_options", "start", "warmup_steps", "weight_decay",
 )  # fmt: skip
 """Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
 there was before it. A default never changes: a run of a params file that does not name it would become another."""
@@ -292,6 +292,8 @@ class TrainParams(Params):
     begin with train). paper: of data sets that are no referring ones, those of referring sets' splits val (LISA's paper). none:
     as LISA's code."""
 
+    leaks_pixels: bool = False
+    """Find them by their decoded pixels, too, for which every picture is read once: copies of another name and other bytes."""
     start: Name | None = None
     """A finished run of the same system whose trained weights this one begins with, with a fresh optimizer (the papers' "ft" rows);
     null: none."""

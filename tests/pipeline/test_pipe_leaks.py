@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from pipeline.leaks import left_out
 from pipeline.params_file import load_settings
@@ -90,3 +92,75 @@ def test_what_is_not_there_is_said(borrowed: Any, words: list[str], said: str) -
     done = borrowed.run("leaks", *words)
     assert done.code == 2
     assert re.search(said, done.err)
+
+
+def two_sets(project: Any, first: Any, second: Any) -> None:
+    """Data sets a and b, each with a split val of one picture with a question."""
+    for folder, (name, pixels, how) in {"a": first, "b": second}.items():
+        place = project.folder / folder / "val"
+        place.mkdir(parents=True)
+        Image.fromarray(pixels).save(place / name, **how)
+        (place / Path(name).with_suffix(".json").name).write_text('{"shapes": [], "text": ["q"], "is_sentence": true}')
+    project.configure()
+    entry = {"format": "reasonseg", "splits": ["val"]}
+    project.values["data"] = {name: {**entry, "images": name, "root": str(project.folder / name)} for name in "ab"}
+    project.values["train"]["train"] = ["a/val"]
+    project.values["means"] = {}
+    project.params.write_text(yaml.safe_dump(project.values))
+    project.build("index")
+
+
+def test_copies_with_other_bytes_are_found_by_their_pixels(tmp_path: Path, project_at: Any) -> None:
+    project = project_at(tmp_path)
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
+    two_sets(project, ("x.png", pixels, {}), ("y.png", pixels, {"compress_level": 1}))
+    assert project.run("leaks", "--json").json()["shared"] == []
+    (pair,) = project.run("leaks", "--pixels", "--json").json()["shared"]
+    assert pair["pictures"] == 1
+    settings = load_settings(project.params, [])
+    assert left_out(settings, [SplitRef("a", "val")], "all").images == {}
+    assert left_out(settings, [SplitRef("a", "val")], "all", pixels=True).images == {"a/val": (0,)}
+    log = tmp_path / "cache/likeness.txt"
+    log.write_text(log.read_text()[:150])  # a kill cut the second line
+    assert len(project.run("leaks", "--pixels", "--json").json()["shared"]) == 1
+
+
+def test_pictures_that_look_alike_are_shown_and_nothing_else(tmp_path: Path, project_at: Any) -> None:
+    project = project_at(tmp_path)
+    ramp = np.add.outer(np.arange(64), 2 * np.arange(80))[..., None].repeat(3, 2).astype(np.uint8)
+    two_sets(project, ("x.png", ramp, {}), ("y.jpg", np.minimum(ramp + 1, 255), {"quality": 80}))
+    found = project.run("leaks", "--alike", "--json").json()
+    assert found["shared"] == []
+    ((one, other, bits),) = found["alike"]
+    assert (one, other) == ("a/val: val/x.png", "b/val: val/y.jpg")
+    assert bits <= 4
+    assert "1 pairs look alike" in project.run("leaks", "--alike").out
+
+
+def test_pictures_of_visual_genome_are_known_by_what_it_says_of_coco(tmp_path: Path, project_at: Any) -> None:
+    project = project_at(tmp_path)
+    first, second = np.zeros((2, 40, 50, 3), np.uint8) + np.array([1, 2], np.uint8)[:, None, None, None]
+    two_sets(project, ("COCO_val2014_000000000042.jpg", first, {}), ("2407890.jpg", second, {}))
+    held = {
+        "format": "images",
+        "images": "vg",
+        "root": str(tmp_path / "b/val"),
+        "splits": ["all"],
+        "coco_ids": "vg.json",
+    }
+    project.values["data"]["vg"] = held
+    project.values["data"]["b"] |= {"images": "vg"}
+    shutil.move(tmp_path / "b/val/2407890.json", tmp_path / "b/keep.json")
+    (tmp_path / "c/val").mkdir(parents=True)
+    shutil.move(tmp_path / "b/keep.json", tmp_path / "c/val/2407890.json")
+    project.values["data"]["b"]["root"] = str(tmp_path / "c")
+    project.params.write_text(yaml.safe_dump(project.values))
+    (tmp_path / "b/val/vg.json").write_text('[{"image_id": 2407890, "coco_id": 42}, {"image_id": 1, "coco_id": null}]')
+    shutil.rmtree(project.store)
+    project.build("index")
+    assert [pair["splits"] for pair in project.run("leaks", "--json").json()["shared"]] == [["a/val", "b/val"]]
+    (tmp_path / "b/val/vg.json").write_text("{")
+    done = project.run("leaks")
+    assert done.code == 2
+    assert "data.vg.coco_ids:" in done.err
+    assert "as Visual Genome's image_data.json" in done.err
