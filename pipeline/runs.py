@@ -15,7 +15,9 @@ from stages.train.params import TrainParams, overridden
 from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
 from stages.train.systems import SYSTEMS
 
-_ANSWERS = (*MODES, "shuffled-images", "shuffled-questions")
+EVERY_TEXT = "every-text"
+"""What is added to the name of answers to every text."""
+_ANSWERS = (*MODES, "shuffled-images", "shuffled-questions", EVERY_TEXT)
 _SHOWN = 20
 
 

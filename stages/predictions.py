@@ -18,7 +18,10 @@ MODES = ("generated", "teacher_forced")
 SETTINGS = ("proposals", "proposals+gt")
 """What a system chose from: a proposer's masks, or these and the annotated instances (ELISA's two settings)."""
 
-_OURS = ("run", "answering", "columns")
+TEXTS = ("first", "every")
+"""Which texts of each target a system was asked."""
+
+_OURS = ("run", "answering", "columns", "texts")
 """Metadata of what this project's ``evaluate`` made; no one else need have them."""
 _FORMAT_KEY = "prediction_format"
 _SCHEMA = pa.schema(
@@ -35,8 +38,10 @@ _SCHEMA = pa.schema(
 
 def write(path: Path, meta: Meta, predictions: Iterable[Prediction]) -> None:
     """Write predictions to a Parquet file; it appears whole or not at all."""
-    rows = [asdict(prediction) for prediction in predictions]
+    rows = [{name: getattr(prediction, name) for name in _SCHEMA.names} for prediction in predictions]
     metadata = {_FORMAT_KEY: str(FORMAT), **asdict(meta)}
+    if meta.texts == TEXTS[0]:
+        del metadata["texts"]  # files from before there was another
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA.with_metadata(metadata)), buffer, write_page_checksum=True)
     make_folder(path.parent)
@@ -98,6 +103,7 @@ class Meta:
         run: sha256 (hex) of the run that answered (stages/train/run_digest.py); empty for others' predictions.
         answering: the parameters that decide how a trained system answers: a JSON object, names below ``train``.
         columns: what of the split it read: a JSON object, column -> sha256 (hex) of its fingerprint and contents.
+        texts: which texts of each target were asked, the ``first`` or ``every`` one.
     """
 
     system: str
@@ -108,9 +114,10 @@ class Meta:
     run: str = ""
     answering: str = "{}"
     columns: str = "{}"
+    texts: str = "first"
 
     def __post_init__(self) -> None:
-        for name, choices in (("mode", MODES), ("setting", SETTINGS)):
+        for name, choices in (("mode", MODES), ("setting", SETTINGS), ("texts", TEXTS)):
             if getattr(self, name) not in choices:
                 raise PredictionError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}")
 
@@ -126,6 +133,7 @@ class Prediction:
             answer is empty is told by its mask.
         chosen: numbers of the image's masks it chose, -1 - j for instance j; None where it does not choose proposals.
         answer: its text.
+        is_box: its mask is a filled box; no file keeps that.
 
     Raises:
         PredictionError: ``text_index`` is negative.
@@ -137,17 +145,18 @@ class Prediction:
     rejected: bool | None
     chosen: tuple[int, ...] | None = None
     answer: str = ""
+    is_box: bool = False
 
     def __post_init__(self) -> None:
         if self.text_index < 0:
             raise PredictionError(f"{self.target_id}: text_index is {self.text_index}, expected 0 or more")
 
     def require_one_answer(self) -> None:
-        """PredictionError where it is rejected and has a mask: only GSVA's protocol says what that means."""
+        """PredictionError where it is rejected and has a mask: only the protocols gsva and gres say what that means."""
         if self.rejected and (self.chosen or not self.is_empty):
             raise PredictionError(
                 f"{self.target_id}: it is rejected, but has a mask; expected one or the other. GSVA's answers have both: score "
-                "them by --protocol gsva"
+                "them by --protocol gsva (or gres)"
             )
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.commands.evaluate import load_predictions
+from pipeline.commands.evaluate_input import load_predictions
 from pipeline.config import Settings
 from pipeline.runs import Run, as_it_was, resolve, runs_folder, short
 from stages.names import SplitRef

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
 from pipeline.leaks import left_out
-from pipeline.runs import Run, not_the_same, not_trained, resolve, runs_folder
+from pipeline.runs import EVERY_TEXT, Run, not_the_same, not_trained, resolve, runs_folder
 from pipeline.shard import require_device
 from stages.names import SplitRef
 from stages.train.folder import TRAINED, held, kept
@@ -160,6 +160,7 @@ def answers(
     mode: str = "generated",
     given: str = "own",
     setting: str = "proposals",
+    texts: str = "first",
 ) -> Path:
     """The answers of a trained system to a split's questions, generated again.
 
@@ -167,18 +168,19 @@ def answers(
         mode: ``generated``, or ``teacher_forced``: the answer ``[SEG].`` is in the input.
         given: ``own``, or ``shuffled-images`` or ``shuffled-questions``: questions about each other's images.
         setting: ``proposals``, or ``proposals+gt``: the annotated instances are offered, too (ELISA's published choices).
+        texts: ``first``, or ``every``: which texts of each target are asked.
 
     Returns:
-        The file of predictions; its system is the run's name, with ``mode``, ``given`` and ``setting`` where these are not the
-        usual ones.
+        The file of predictions; its system is the run's name, with ``mode``, ``given``, ``setting`` and ``every-text`` where these
+        are not the usual ones.
 
     Raises:
         InputError: it was not trained with these parameters and this language model, or has no such mode.
         StoppedError: it was interrupted; nothing is written.
     """
-    from stages.predictions import MODES, SETTINGS, Meta, write
+    from stages.predictions import MODES, SETTINGS, TEXTS, Meta, write
 
-    for option, value, choices in (("mode", mode, MODES), ("setting", setting, SETTINGS)):
+    for option, value, choices in (("mode", mode, MODES), ("setting", setting, SETTINGS), ("texts", texts, TEXTS)):
         if value not in choices:
             raise InputError(f"--{option}: found {value!r}, expected one of {', '.join(choices)}")
     found = held(run.folder)
@@ -187,7 +189,8 @@ def answers(
         raise refused
     assert found is not None
     opened = _open(settings, run, split)
-    usual = ((mode, "generated"), (given, "own"), (setting, "proposals"))
+    named = "first" if texts == "first" else EVERY_TEXT
+    usual = ((mode, "generated"), (given, "own"), (setting, "proposals"), (named, "first"))
     unusual = [part for part, default in usual if part != default]
     path = run.answers(split, *unusual)
     meta = Meta(
@@ -199,13 +202,15 @@ def answers(
         run_digest(found.about),
         json.dumps(answering(run.params, run.system)),
         json.dumps({column.place: column_digest(column) for column in opened.columns.values()}),
+        texts,
     )
     with _told(f"evaluate {run.name}", lambda: "no answers are written; run the same command again"):
         from stages.train.run import predict, restore
 
         try:
             trained = restore(run.params, run.system, opened, run.folder, require_device(settings), _weights(settings))
-            said = predict(trained, opened, mode=cast(Any, mode), given=cast(Any, given), setting=setting)
+            how: dict[str, Any] = {"mode": mode, "given": given, "setting": setting, "texts": texts}
+            said = predict(trained, opened, **how)
             write(path, meta, said)
         except ValueError as error:  # another model or column than it was trained with, no such mode, too few images
             raise InputError(f"evaluate {run.name}: {error}") from error

@@ -96,6 +96,15 @@ class Question:
         """Something is to be found: it has an instance."""
         return bool(self.target["instances"])
 
+    @property
+    def absent(self) -> bool:
+        """The annotation says that there is nothing to be found, which a small object that is drawn on no pixel does not.
+
+        Of a store that does not say it: it has no instance.
+        """
+        said = self.target.get("absent")
+        return not self.exists if said is None else bool(said)
+
 
 @dataclass(frozen=True)
 class Offered:

@@ -28,7 +28,7 @@ def counts_false_alarms(dataset: str) -> bool:
 
 
 def gsva_figures(question: Question, prediction: Prediction, false_alarms: bool) -> dict[str, float]:
-    """The fields ``gsva_*`` of ``metrics.Samples``. ``false_alarms``: as :func:`counts_false_alarms`.
+    """The fields ``protocol_*`` of ``metrics.Samples``. ``false_alarms``: as :func:`counts_false_alarms`.
 
     Raises:
         PredictionError: it is not known whether ``[REJ]`` was said.
@@ -51,9 +51,9 @@ def gsva_figures(question: Question, prediction: Prediction, false_alarms: bool)
         common, iou = 0, float(prediction.rejected)
         union = rle.area(guess) if false_alarms and not prediction.rejected else 0
     return {
-        "gsva_exists": float(exists),
-        "gsva_rejected": float(prediction.rejected),
-        "gsva_intersection_px": float(common),
-        "gsva_union_px": float(union),
-        "gsva_iou": iou,
+        "protocol_exists": float(exists),
+        "protocol_rejected": float(prediction.rejected),
+        "protocol_intersection_px": float(common),
+        "protocol_union_px": float(union),
+        "protocol_iou": iou,
     }

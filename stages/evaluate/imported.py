@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from stages.evaluate.boxes import filled_box
 from stages.evaluate.cases import Question, image_of, questions, without_questions
-from stages.evaluate.gsva import PROTOCOL
 from stages.evaluate.pngs import Painted, read_png, require_known_colours
+from stages.evaluate.protocols import PROTOCOLS
 from stages.predictions import Prediction, PredictionError
 from store import Split, rle
 from store.errors import RleError
 
-_KEYS = ("target_id", "image_id", "text_index", "segmentation", "rejected", "answer")
+_KEYS = ("target_id", "image_id", "text_index", "segmentation", "bbox", "rejected", "answer")
 _SIGNATURES = (
     # That of UTF-32 begins as that of UTF-16 does.
     *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
@@ -46,12 +47,13 @@ def import_predictions(
     Args:
         path: a ``.json`` file with a list, or a ``.jsonl`` file with one object a line, in UTF-8 or with the signature (BOM) of
             UTF-16 or UTF-32: ``target_id`` or (where the image has one target) ``image_id``, ``segmentation`` (COCO RLE
-            ``{"size": [h, w], "counts": str or list}``, or null for the empty mask), and optionally ``text_index`` (0),
-            ``rejected`` (default: not known) and ``answer``. Or a folder of PNGs ``<target_id>.png`` or ``<image_id>.png``, a
-            slash in the id being a subfolder (:func:`stages.evaluate.pngs.read_png`).
+            ``{"size": [h, w], "counts": str or list}``, or null for the empty mask) or else ``bbox`` (XYWH in px, which counts as
+            the filled box), and optionally ``text_index`` (0), ``rejected`` (default: not known) and ``answer``. Or a folder of
+            PNGs ``<target_id>.png`` or ``<image_id>.png``, a slash in the id being a subfolder
+            (:func:`stages.evaluate.pngs.read_png`).
         split: with the columns ``images`` and ``targets``; masks have the size of its EXIF-oriented images.
         threshold: grey values of PNGs from here on are the mask; None: PNGs have two values, and what is not 0 is the mask.
-        protocol: ``gsva`` takes answers that are rejected and have a mask.
+        protocol: a name of ``PROTOCOLS``; some take answers that are rejected and have a mask.
         unasked: gets the images that have no questions, as they failed or have no annotation, and how many predictions there
             are for each; these are left out.
 
@@ -78,7 +80,7 @@ def import_predictions(
                 f"{where}: target {key[0]!r}, text {key[1]} is there already, at {seen[key]}; expected it once"
             )
         seen[key] = where
-        if protocol != PROTOCOL:
+        if protocol is None or not PROTOCOLS[protocol].rejected_with_mask:
             try:
                 prediction.require_one_answer()
             except PredictionError as error:
@@ -97,17 +99,20 @@ def _from_json(path: Path, keys: _Keys) -> Iterator[Found]:
             raise PredictionError(f"{where}: found {type(entry).__name__}, expected an object")
         if unknown := sorted(set(entry) - set(_KEYS)):
             raise PredictionError(f"{where}: unknown key {unknown[0]!r}, expected {', '.join(_KEYS)}")
-        if "segmentation" not in entry:
-            raise PredictionError(f"{where}: no key 'segmentation'; expected COCO RLE, or null for the empty mask")
+        if ("segmentation" in entry) == ("bbox" in entry):
+            found = "the keys 'segmentation' and 'bbox'" if "bbox" in entry else "no key 'segmentation'"
+            raise PredictionError(f"{where}: {found}; expected COCO RLE, or null for the empty mask; or else a bbox")
         question = keys.of_entry(where, entry)
         if question is None:
             continue
-        counts = _counts(where, entry["segmentation"], question)
+        is_box = "bbox" in entry
+        read = filled_box if is_box else _counts
+        counts = read(where, entry["bbox" if is_box else "segmentation"], question)
         rejected = _typed(where, entry, "rejected", bool, None)
         text_index = _typed(where, entry, "text_index", int, 0)
         answer = _typed(where, entry, "answer", str, "").encode("utf-8", "replace").decode()  # half a surrogate pair
         try:
-            yield where, Prediction(question.target_id, text_index, counts, rejected, None, answer)
+            yield where, Prediction(question.target_id, text_index, counts, rejected, None, answer, is_box)
         except PredictionError as error:
             raise PredictionError(f"{where}: {error}") from error
 

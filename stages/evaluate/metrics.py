@@ -2,8 +2,8 @@
 
 Different figures are called gIoU in the papers' tables and code: LISA's and LLM-Seg's is ``miou_per_sample``, ELISA's a hull's.
 What stands next to a published row is the published metric, computed as released: ``miou_per_sample``, ``ciou`` and ``nciou``
-are LISA's and LLM-Seg's, ``elisa_*`` are ELISA's, ``gsva_*`` GSVA's under its protocol; the others are ours. Every metric is a
-ratio of sums over samples, so that one bootstrap serves them all.
+are LISA's and LLM-Seg's, ``elisa_*`` are ELISA's; the others are ours. Protocols have figures of their own
+(:mod:`stages.evaluate.protocol_figures`). Every metric is a ratio of sums over samples, so that one bootstrap serves them all.
 """
 
 from __future__ import annotations
@@ -36,118 +36,98 @@ def selection(chosen: Sequence[int], index: NDArray[np.int64], positive: NDArray
 
 def miou_per_sample(samples: Samples) -> Sums:
     """Mean of the samples' IoU: "gIoU" of LISA, GSVA and LLM-Seg. 0/0 is 1; an empty target with any prediction has 0."""
-    return _mean(samples.iou)
+    return mean(samples.iou)
 
 
 def ciou(samples: Samples) -> Sums:
     """All intersections over all unions."""
-    return _ratio(samples.intersection_px, samples.union_px)
+    return ratio(samples.intersection_px, samples.union_px)
 
 
 def nciou(samples: Samples) -> Sums:
     """cIoU once every mask is resized to 1024 x 1024, so that images count alike (LLM-Seg, ``training.py``)."""
-    return _ratio(samples.nc_intersection_px, samples.nc_union_px)
+    return ratio(samples.nc_intersection_px, samples.nc_union_px)
 
 
 def giou_hull(samples: Samples) -> Sums:
     """Mean of IoU - (hull - union) / hull in pixels of the image (Rezatofighi et al., arXiv 1902.09630). 0/0 is 1."""
-    return _mean(samples.giou_hull)
+    return mean(samples.giou_hull)
 
 
 def n_acc(samples: Samples) -> Sums:
     """Share of the empty targets whose predicted mask is empty (GRES, arXiv 2306.00968)."""
-    return _mean(np.where(samples.exists, np.nan, samples.empty))
+    return mean(np.where(samples.exists, np.nan, samples.empty))
 
 
 def t_acc(samples: Samples) -> Sums:
     """Share of the existing targets whose predicted mask is not empty (GRES)."""
-    return _mean(np.where(samples.exists, 1 - samples.empty, np.nan))
+    return mean(np.where(samples.exists, 1 - samples.empty, np.nan))
 
 
 def see(samples: Samples) -> Sums:
     """Share of the targets whose existence the mask judges right ("see" of SESAME, arXiv 2312.08366)."""
-    return _mean(np.where(samples.exists, 1 - samples.empty, samples.empty))
+    return mean(np.where(samples.exists, 1 - samples.empty, samples.empty))
 
 
 def said_rej(samples: Samples) -> Sums:
     """Share of the answers that said ``[REJ]``, whatever their mask is; left out of systems of which none is known to say it."""
-    return _mean(samples.rejected)
+    return mean(samples.rejected)
 
 
 def precision(samples: Samples) -> Sums:
     """Macro mean over existing targets of tp / (tp + fp); a candidate is right by its IoU with an instance."""
-    return _mean(samples.precision)
+    return mean(samples.precision)
 
 
 def recall(samples: Samples) -> Sums:
     """Macro mean over existing targets of tp / (tp + fn)."""
-    return _mean(samples.recall)
+    return mean(samples.recall)
 
 
 def f1(samples: Samples) -> Sums:
     """Macro mean over existing targets of 2 tp / (2 tp + fp + fn)."""
-    return _mean(samples.f1)
+    return mean(samples.f1)
 
 
 def accuracy(samples: Samples) -> Sums:
     """Macro mean over existing targets of the share of candidates judged right."""
-    return _mean(samples.accuracy)
+    return mean(samples.accuracy)
 
 
 def elisa_precision(samples: Samples) -> Sums:
     """As released (``val_step``): of annotated instances and proposals the instances alone are right; an existing target with
     both counts. Where no instances are offered there is no such figure."""
-    return _mean(samples.elisa_precision)
+    return mean(samples.elisa_precision)
 
 
 def elisa_recall(samples: Samples) -> Sums:
     """As :func:`elisa_precision`."""
-    return _mean(samples.elisa_recall)
+    return mean(samples.elisa_recall)
 
 
 def elisa_f1(samples: Samples) -> Sums:
     """As :func:`elisa_precision`."""
-    return _mean(samples.elisa_f1)
+    return mean(samples.elisa_f1)
 
 
 def elisa_accuracy(samples: Samples) -> Sums:
     """As :func:`elisa_precision`."""
-    return _mean(samples.elisa_accuracy)
+    return mean(samples.elisa_accuracy)
 
 
 def elisa_ciou(samples: Samples) -> Sums:
     """As released (``compute_IoU``): sums of areas at 1024 x 1024; misses and false alarms are in neither."""
-    return _ratio(samples.elisa_intersection, samples.elisa_union)
+    return ratio(samples.elisa_intersection, samples.elisa_union)
 
 
 def elisa_giou(samples: Samples) -> Sums:
     """As released: mean of IoU - (hull - union) / hull at 1024 x 1024; 0 where one side is empty, or both are."""
-    return _mean(samples.elisa_giou)
+    return mean(samples.elisa_giou)
 
 
 def elisa_iou(samples: Samples) -> Sums:
     """As released: mean IoU at 1024 x 1024; 0 where one side is empty, or both are."""
-    return _mean(samples.elisa_iou)
-
-
-def gsva_giou(samples: Samples) -> Sums:
-    """Protocol ``gsva`` (:mod:`stages.evaluate.gsva`): mean IoU; of an empty target 1 if ``[REJ]`` was said, else 0."""
-    return _mean(samples.gsva_iou)
-
-
-def gsva_ciou(samples: Samples) -> Sums:
-    """Protocol ``gsva``: sums over existing targets, rejected or not; false alarms count on gRefCOCO alone."""
-    return _ratio(samples.gsva_intersection_px, samples.gsva_union_px)
-
-
-def gsva_n_acc(samples: Samples) -> Sums:
-    """Protocol ``gsva``: share of the empty targets to which ``[REJ]`` was said."""
-    return _mean(np.where(samples.gsva_exists == 0, samples.gsva_rejected, np.nan))
-
-
-def gsva_t_acc(samples: Samples) -> Sums:
-    """Protocol ``gsva``: share of the existing targets to which ``[REJ]`` was not said."""
-    return _mean(np.where(samples.gsva_exists == 1, 1 - samples.gsva_rejected, np.nan))
+    return mean(samples.elisa_iou)
 
 
 METRICS: Mapping[str, Callable[[Samples], Sums]] = MappingProxyType(
@@ -158,7 +138,6 @@ METRICS: Mapping[str, Callable[[Samples], Sums]] = MappingProxyType(
             *(n_acc, t_acc, see, said_rej),
             *(precision, recall, f1, accuracy),
             *(elisa_ciou, elisa_giou, elisa_iou, elisa_precision, elisa_recall, elisa_f1, elisa_accuracy),
-            *(gsva_giou, gsva_ciou, gsva_n_acc, gsva_t_acc),
         )
     }
 )
@@ -170,12 +149,14 @@ def value(sums: Sums) -> float:
     return numerator / denominator if denominator else float("nan")
 
 
-def _mean(values: F64) -> Sums:
+def mean(values: F64) -> Sums:
+    """The mean of those that are not NaN."""
     counts = ~np.isnan(values)
     return np.where(counts, values, 0.0), counts.astype(np.float64)
 
 
-def _ratio(part: F64, whole: F64) -> Sums:
+def ratio(part: F64, whole: F64) -> Sums:
+    """The sum of the parts over that of the wholes."""
     return np.nan_to_num(part), np.nan_to_num(whole)
 
 
@@ -193,8 +174,10 @@ class Samples:
     """One row a sample, each field [n]. float64 unless said otherwise; NaN where the system has no such figure.
 
     image_index: int64. exists, is_sentence: bool, of the target. empty: the predicted mask is; rejected: ``[REJ]`` was said; 0 or
-    1 each. The rest as in ``overlap.Overlap`` and ``Selection``; ``elisa_`` as in :mod:`stages.evaluate.released_elisa`, ``gsva_``
-    as in :mod:`stages.evaluate.gsva`. Of an empty target there is no selection.
+    1 each. area_px, instances, kind: of the target, its pixels, the number of its instances, and its place in ``Scores.kinds``.
+    ref: number of an existing target, which the absent ones after it in the image share. The rest as in ``overlap.Overlap`` and
+    ``Selection``; ``elisa_`` as in :mod:`stages.evaluate.released_elisa`, ``protocol_`` by the rule of a protocol
+    (:mod:`stages.evaluate.protocol_rules`). Of an empty target there is no selection.
     """
 
     image_index: NDArray[np.int64]
@@ -220,11 +203,17 @@ class Samples:
     elisa_recall: F64
     elisa_f1: F64
     elisa_accuracy: F64
-    gsva_exists: F64
-    gsva_rejected: F64
-    gsva_intersection_px: F64
-    gsva_union_px: F64
-    gsva_iou: F64
+    area_px: F64
+    instances: F64
+    kind: F64
+    ref: F64
+    protocol_exists: F64
+    protocol_rejected: F64
+    protocol_intersection_px: F64
+    protocol_union_px: F64
+    protocol_iou: F64
+    protocol_nc_intersection_px: F64
+    protocol_nc_union_px: F64
 
     def __len__(self) -> int:
         return len(self.image_index)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from stages.evaluate.metrics import METRICS
+from stages.evaluate.protocols import PROTOCOLS
 
 MARK = "published"
 """What every table writes next to these figures."""
@@ -31,12 +34,43 @@ LISA-13B-LLaVA1.5      57.7 60.3  50.8 50.0  54.7 50.9  53.8 50.8
 LISA-13B-LLaVA1.5 (ft) 65.0 72.9  55.4 50.6  63.2 65.3  61.3 62.2
 """
 
+# Table 2 of the same, cIoU: refCOCO val, testA, testB, refCOCO+ val, testA, testB, refCOCOg val and test (umd); "-": not printed.
+_LISA_TABLE_2 = """
+MCN                               62.4 64.2 59.7  50.6 55.0 44.7  49.2 49.4
+VLT                               67.5 70.5 65.2  56.3 61.0 50.1  55.0 57.7
+CRIS                              70.5 73.2 66.1  62.3 68.1 53.7  59.9 60.4
+LAVT                              72.7 75.8 68.8  62.1 68.4 55.1  61.2 62.1
+ReLA                              73.8 76.5 70.2  66.0 71.0 57.7  65.0 66.0
+X-Decoder                            -    -    -     -    -    -  64.6    -
+SEEM                                 -    -    -     -    -    -  65.7    -
+LISA-7B                           74.1 76.5 71.1  62.4 67.4 56.5  66.4 68.5
+LISA-7B (fine-tuned on ReferSeg)  74.9 79.1 72.3  65.1 70.8 58.1  67.9 70.6
+"""
+_LISA_PLACES_2 = (
+    *(("refCOCO", split) for split in ("val", "testA", "testB")),
+    *(("refCOCO+", split) for split in ("val", "testA", "testB")),
+    *(("refCOCOg", split) for split in ("val", "test")),
+)
+
+# LISA's ablations on ReasonSeg val, all of LISA-7B (ft): what differs, "gIoU" (mean per-sample IoU) and cIoU.
+_LISA_ABLATIONS = (
+    ("LISA-7B (ft), SAM from scratch", f"{_LISA}, Table 4", 35.9, 44.6, None),
+    ("LISA-7B (ft), without rephrasing", f"{_LISA}, Table 4", 50.7, 51.1, None),
+    ("LISA-7B (ft), without ADE20K", f"{_LISA}, Table 5", 48.9, 53.5, None),
+    ("LISA-7B (ft), without COCO-Stuff", f"{_LISA}, Table 5", 48.5, 50.8, None),
+    ("LISA-7B (ft), without parts", f"{_LISA}, Table 5", 46.7, 50.9, None),
+    ("LISA-7B (ft), without ADE20K and COCO-Stuff", f"{_LISA}, Table 5", 46.6, 46.7, None),
+    ("LISA-7B (ft), without semantic segmentation", f"{_LISA}, Table 5", 30.4, 20.4, None),
+    ("LISA-7B (ft), without referring segmentation", f"{_LISA}, Table 5", 47.7, 51.1, None),
+)
+
 # System, source, and "gIoU" (mean per-sample IoU) and cIoU on the whole of a split; ncIoU where it is printed.
 _REASONSEG_VAL = (
     ("LISA-7B, Mask2Former-Swin-L backbone", _LISA, 42.4, 38.8, None),
     ("LISA-7B, Mask2Former-Swin-L backbone (ft)", _LISA, 50.7, 52.3, None),
     ("LISA-7B, SAM with LoRA", _LISA, 41.5, 37.3, None),
     ("LISA-7B, SAM with LoRA (ft)", _LISA, 51.8, 51.9, None),
+    *_LISA_ABLATIONS,
     ("LLaVA + GroundingSAM", _LLM_SEG, 47.4, 34.6, 34.4),
     ("LLM-Seg, zero-shot", _LLM_SEG, 47.4, 35.4, 43.5),
     ("LLM-Seg, 10 epochs", _LLM_SEG, 52.3, 47.5, 48.8),
@@ -56,6 +90,10 @@ _LLMSEG40K_VAL = (
     ("LLM-Seg (ft)", _LLM_SEG, 45.47, 54.18, None),
 )
 
+# gRefCOCO val by GSVA's protocol: gIoU and cIoU, as its README prints them.
+_GSVA = "LeapLabTHU/GSVA, README"
+_GREFCOCO_VAL = (("GSVA-7B, pretrained", 63.5, 61.7), ("GSVA-7B, GRES fine-tuned", 66.4, 63.2))
+
 # Split, system, precision, recall, F1. Candidates are ground truth and SAM's proposals.
 _ELISA_SELECTION = (
     ("val", "ELISA", 33.2, 39.0, 32.4),
@@ -69,18 +107,33 @@ _ELISA_SELECTION = (
 _ELISA_SEGMENTATION = (("proposals", 15.3, 6.2, 12.5), ("proposals+gt", 36.8, 13.8, 27.7))
 
 
-def published(dataset: str, split: str) -> list[Published]:
-    """The rows printed for a split of a data set; names are compared without case, ``-``, ``_`` and spaces."""
-    return [row for row in _rows() if (_plain(row.dataset), row.split) == (_plain(dataset), split)]
+def published(dataset: str, split: str, protocol: str | None = None) -> list[Published]:
+    """The rows printed for a split of a data set; names are compared without case, ``-``, ``_`` and spaces, and + is plus.
+
+    Args:
+        protocol: whose figures are wanted, under its names; None: the common figures.
+    """
+    found = [row for row in _rows() if (_plain(row.dataset), row.split) == (_plain(dataset), split)]
+    under = [replace(row, percent=_under(protocol, row.percent)) for row in found]
+    return [row for row in under if row.percent]
 
 
 def datasets() -> list[str]:
-    """The data sets that there are rows for."""
-    return list(dict.fromkeys(row.dataset for row in _rows()))
+    """The data sets that there are rows of common figures for."""
+    return list(dict.fromkeys(row.dataset for row in _rows() if _under(None, row.percent)))
+
+
+def _under(protocol: str | None, percent: Mapping[str, float]) -> dict[str, float]:
+    """The figures that stand next to those of a protocol."""
+    if protocol is None:
+        return {name: figure for name, figure in percent.items() if name in METRICS}
+    names = dict(PROTOCOLS[protocol].quotes)
+    own = {name: figure for name, figure in percent.items() if name.startswith(f"{protocol}_")}
+    return own | {f"{protocol}_{names[name]}": figure for name, figure in percent.items() if name in names}
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+    return name.lower().replace("+", "plus").replace("-", "").replace("_", "").replace(" ", "")
 
 
 def _rows() -> Iterator[Published]:
@@ -91,6 +144,17 @@ def _rows() -> Iterator[Published]:
         for number, (split, group) in enumerate(places):
             miou, ciou = figures[2 * number : 2 * number + 2]
             yield Published(system, f"{_LISA}, Table 1", "ReasonSeg", split, group, _percent(miou, ciou, None))
+    yield Published(
+        "LISA-7B (ft), train and val", f"{_LISA}, Table 6", "ReasonSeg", "test", "all", _percent(54.0, 54.9, None)
+    )
+    for line in _LISA_TABLE_2.strip().splitlines():
+        words = line.split()
+        system = " ".join(words[:-8])
+        for (dataset, split), figure in zip(_LISA_PLACES_2, words[-8:], strict=True):
+            if figure != "-":
+                yield Published(system, f"{_LISA}, Table 2", dataset, split, "all", {"refcoco_ciou": float(figure)})
+    for system, giou, ciou in _GREFCOCO_VAL:
+        yield Published(system, _GSVA, "gRefCOCO", "val", "all", {"gsva_giou": giou, "gsva_ciou": ciou})
     for dataset, rows in (("ReasonSeg", _REASONSEG_VAL), ("LLM-Seg40K", _LLMSEG40K_VAL)):
         for system, source, miou, ciou, nciou in rows:
             yield Published(system, source, dataset, "val", "all", _percent(miou, ciou, nciou))
@@ -114,7 +178,7 @@ class Published:
     Args:
         system, source: whose figures, and where they are printed.
         dataset, split, group: of what; the group as in ``tables.GROUPS``.
-        percent: our name of the metric -> the figure as printed, in percent.
+        percent: our name of the metric, or of a protocol's figure, -> the figure as printed, in percent.
         setting: what an ELISA row chose from; empty for others.
     """
 

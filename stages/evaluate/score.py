@@ -12,16 +12,14 @@ import numpy as np
 
 from stages.evaluate.baselines import ANALYTIC, BASELINES, union_iou_upper_bound
 from stages.evaluate.cases import CANDIDATES, Case, Question, image_of, questions, without_questions
-from stages.evaluate.gsva import PROTOCOL, counts_false_alarms, gsva_figures
 from stages.evaluate.measure import Row, counts_for_elisa, framed, measure, measure_as_elisa, of_elisa
 from stages.evaluate.metrics import Samples, Selection
+from stages.evaluate.protocols import PROTOCOLS, Texts
 from stages.predictions import Prediction, PredictionError
 from stages.progress import tracked
-from store import Split
+from store import Split, rle
 
 MISSING = ("error", "empty")
-PROTOCOLS = (PROTOCOL,)
-"""Protocols with figures of their own."""
 UPPER_BOUND = "upper bound of any union"
 BASELINE_NAMES = (*BASELINES, *ANALYTIC, UPPER_BOUND)
 """All baselines, in the order of tables."""
@@ -40,13 +38,15 @@ def score(
     baselines: Iterable[str] = (),
     further: Mapping[str, Sequence[Prediction]] | None = None,
     protocol: str | None = None,
+    texts: Texts | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Scores:
     """Score predictions, and baselines on the same questions.
 
     The first text of every target is asked (as LISA's validation does), or every text if there is a prediction for another
-    than a first one. Predictions for images that have no questions, as they failed or have no annotation, are counted.
+    than a first one. Predictions for images that have no questions, as they failed or have no annotation, are counted, and so are
+    those for texts that are not asked.
 
     Args:
         split: with the columns ``images`` and ``targets``; with ``instances`` also ELISA's figures; to score choices or
@@ -57,7 +57,8 @@ def score(
         missing: ``error``, or ``empty``: a question without prediction counts as rejected.
         baselines: some of ``BASELINE_NAMES``.
         further: name -> other predictions for the same questions.
-        protocol: None, or ``gsva``, which has figures of its own and no others (:mod:`stages.evaluate.gsva`).
+        protocol: None, or a name of ``PROTOCOLS``: it has figures of its own and no others.
+        texts: ``first`` or ``every`` text of each target is asked; None: as there are predictions.
         seed: of the random baselines.
         progress: show a bar where stderr is a terminal.
 
@@ -71,7 +72,7 @@ def score(
         ("missing", [missing], MISSING),
         ("setting", [setting], tuple(CANDIDATES)),
         ("baselines", names, BASELINE_NAMES),
-        ("protocol", [protocol or PROTOCOL], PROTOCOLS),
+        ("protocol", [] if protocol is None else [protocol], tuple(PROTOCOLS)),
     ):
         if unknown := set(found) - set(choices):
             raise ValueError(f"{option}: found {unknown.pop()!r}, expected {', '.join(choices)}")
@@ -82,15 +83,22 @@ def score(
         )
     skipped: dict[str, str] = {}
     answers = {system: list(predictions), **others}
-    every_text = any(prediction.text_index for given in answers.values() for prediction in given)
+    every_text = texts == "every"
+    if texts is None:
+        every_text = any(prediction.text_index for given in answers.values() for prediction in given)
+    of_all = sum(len(given) for given in answers.values())
+    if texts == "first":
+        answers = {name: [one for one in given if not one.text_index] for name, given in answers.items()}
+    aside = of_all - sum(len(given) for given in answers.values())
     asked = [key for question in questions(split, skipped) for key in _keys(question, every_text)]
     silent, unasked = without_questions(split), dict[str, int]()
     by_key = {name: _by_key(given, asked, silent, unasked) for name, given in answers.items()}
     lacking = [key for found in by_key.values() for key in asked if key not in found]
     if lacking and missing == "error":
         first = ", ".join(f"{target} (text {text})" for target, text in lacking[:5])
+        every = "; every text of a target is asked" if texts == "every" and all(text for _, text in lacking) else ""
         raise PredictionError(
-            f"{len(lacking)} of {len(asked)} predictions are missing, first {first}; predict them, or score them as empty "
+            f"{len(lacking)} of {len(asked)} predictions are missing, first {first}{every}; predict them, or score them as empty "
             "ones: missing='empty', on the command line --missing empty"
         )
     view = replace(CANDIDATES[setting], top_k=top_k)
@@ -101,30 +109,40 @@ def score(
     systems |= {name: _baseline(name, seed, protocol, rule) for name in names}
     rows = {name: array("d") for name in systems}
     cases = _cases(split, every_text, view)
+    kinds: dict[str, int] = {}
+    refs, drawn_nowhere = _Refs(), set()
     for case in tracked(cases, "evaluate", len(asked), "text") if progress else cases:
+        question = case.question
+        area_px = rle.area(question.target["segmentation"])
         about = {
-            "image_index": case.question.image_index,
-            "exists": case.question.exists,
-            "is_sentence": bool(case.question.target["is_sentence"]),
+            "image_index": question.image_index,
+            "exists": question.exists,
+            "is_sentence": bool(question.target["is_sentence"]),
+            "area_px": area_px,
+            "instances": len(question.target["instances"]),
+            "kind": kinds.setdefault(str(question.target["kind"]), len(kinds)),
+            "ref": refs.number(question),
         }
+        if not (question.absent or area_px):
+            drawn_nowhere.add(question.target_id)
         for name, figures in systems.items():
             row = {**about, **figures(case)}
             rows[name].extend(row.get(field, float("nan")) for field in _FIELDS)
     samples = {name: _samples(found) for name, found in rows.items()}
-    return Scores(samples, tuple(asked), len(lacking), skipped, unasked)
+    return Scores(samples, tuple(asked), len(lacking), skipped, unasked, tuple(kinds), aside, frozenset(drawn_nowhere))
 
 
 def _rule(split: Split, protocol: str | None) -> Callable[[Case, Prediction], Row]:
     """What a prediction is scored by."""
     if protocol is None:
         return measure
-    false_alarms = counts_false_alarms(split.dataset)
+    figures = PROTOCOLS[protocol].score
 
-    def by_gsva(case: Case, prediction: Prediction) -> Row:
+    def by_protocol(case: Case, prediction: Prediction) -> Row:
         with framed(case.question):
-            return gsva_figures(case.question, prediction, false_alarms)
+            return figures(case.question, prediction, split.dataset)
 
-    return by_gsva
+    return by_protocol
 
 
 def _keys(question: Question, every_text: bool) -> Iterator[tuple[str, int]]:
@@ -206,6 +224,8 @@ class Scores:
 
     asked: target_id and text_index of each sample. missing: questions without prediction, scored as empty. skipped: image_id ->
     why the image has no questions. unasked: image_id -> predictions for an image that has no questions; nothing scores them.
+    kinds: what ``Samples.kind`` counts. aside: predictions for texts that are not asked. drawn_nowhere: target_id of targets
+    without a pixel that are not absent.
     """
 
     systems: Mapping[str, Samples]
@@ -213,3 +233,23 @@ class Scores:
     missing: int
     skipped: Mapping[str, str]
     unasked: Mapping[str, int]
+    kinds: tuple[str, ...] = ()
+    aside: int = 0
+    drawn_nowhere: frozenset[str] = frozenset()
+
+
+@dataclass
+class _Refs:
+    """Numbers existing targets; the absent ones after it in an image have the same number, as false sentences of one ref do."""
+
+    count: int = -1
+    target_id: str = ""
+    image_id: str = ""
+
+    def number(self, question: Question) -> int:
+        """That of a question; they come in the order of the split."""
+        if question.target_id != self.target_id:
+            if question.image_id != self.image_id or not question.absent:
+                self.count += 1
+            self.target_id, self.image_id = question.target_id, question.image_id
+        return self.count

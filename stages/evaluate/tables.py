@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.evaluate.bootstrap import interval, replicates
-from stages.evaluate.metrics import METRICS, Samples, value
+from stages.evaluate.metrics import METRICS, Samples, Sums, value
+from stages.evaluate.protocol_figures import figures_of, headings
+from stages.evaluate.protocols import PROTOCOLS
 from stages.evaluate.published import MARK, Published
 
 GROUPS: Mapping[str, tuple[str, Callable[[Samples], NDArray[np.bool_]]]] = MappingProxyType(
@@ -46,7 +48,7 @@ TITLES: Mapping[str, str] = MappingProxyType(
             f"elisa_{name}": f"elisa_{name}"
             for name in ("ciou", "giou", "iou", "precision", "recall", "f1", "accuracy")
         },
-        **{f"gsva_{name}": f"gsva_{name}" for name in ("giou", "ciou", "n_acc", "t_acc")},
+        **headings(),
     }
 )
 """Metric -> heading of its column, in the order of the tables."""
@@ -60,26 +62,33 @@ _TABLES = (
         "Selection as ELISA's released code computes it",
         ("elisa_precision", "elisa_recall", "elisa_f1", "elisa_accuracy"),
     ),
-    ("Protocol gsva, as GSVA's released code computes it", ("gsva_giou", "gsva_ciou", "gsva_n_acc", "gsva_t_acc")),
+    *(
+        (f"Protocol {name}, as {protocol.source} computes it", tuple(figures_of(name)))
+        for name, protocol in PROTOCOLS.items()
+    ),
 )
 
 Results = Mapping[str, Mapping[str, Mapping[str, "Estimate"]]]
 """Group -> system -> metric -> estimate; groups without samples and metrics that a system lacks are not there."""
 
 
-def summarise(systems: Mapping[str, Samples], resamples: int, seed: int) -> Results:
-    """Every metric of every system and group, with its 95 % bootstrap interval over images."""
+def summarise(systems: Mapping[str, Samples], resamples: int, seed: int, protocol: str | None = None) -> Results:
+    """Every metric (of a protocol: every figure) of every system and group, with its 95 % bootstrap interval over images."""
+    figures = METRICS if protocol is None else figures_of(protocol)
     results: dict[str, dict[str, dict[str, Estimate]]] = {}
     for group, (_, belongs) in GROUPS.items():
         for system, samples in systems.items():
             rows = samples.where(belongs(samples))
             if len(rows):
-                results.setdefault(group, {})[system] = _estimates(rows, resamples, seed)
+                results.setdefault(group, {})[system] = estimates(rows, figures, resamples, seed)
     return results
 
 
-def _estimates(samples: Samples, resamples: int, seed: int) -> dict[str, Estimate]:
-    sums = {name: metric(samples) for name, metric in METRICS.items()}
+def estimates(
+    samples: Samples, figures: Mapping[str, Callable[[Samples], Sums]], resamples: int, seed: int
+) -> dict[str, Estimate]:
+    """Those of the figures that the samples have, with their intervals."""
+    sums = {name: figure(samples) for name, figure in figures.items()}
     sums = {name: parts for name, parts in sums.items() if parts[1].any()}
     if not sums:
         return {}
@@ -132,21 +141,22 @@ def as_markdown(results: Results, quoted: Sequence[Published] = ()) -> str:
 
 
 def _table(shown: list[str], systems: Mapping[str, Mapping[str, Estimate]], quoted: list[Published]) -> list[str]:
-    lines = [_line(["system", *(TITLES[name] for name in shown)]), _line(["---", *("---:" for _ in shown)])]
+    lines = [line(["system", *(TITLES[name] for name in shown)]), line(["---", *("---:" for _ in shown)])]
     for system, found in systems.items():
         if any(name in found for name in shown):
             lines.append(
-                _line([as_text(system), *(found[name].in_percent() if name in found else "" for name in shown)])
+                line([as_text(system), *(found[name].in_percent() if name in found else "" for name in shown)])
             )
     for row in quoted:
         if any(name in row.percent for name in shown):
             where = ", ".join(part for part in (row.source, row.setting) if part)
             cells = (f"{row.percent[name]:g}" if name in row.percent else "" for name in shown)
-            lines.append(_line([as_text(f"{row.system} ({MARK}: {where})"), *cells]))
+            lines.append(line([as_text(f"{row.system} ({MARK}: {where})"), *cells]))
     return lines
 
 
-def _line(cells: Iterable[str]) -> str:
+def line(cells: Iterable[str]) -> str:
+    """A row of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"
 
 

@@ -14,12 +14,13 @@ from store.split import Split
 SHOWN = 5
 
 
-def check_questions(tokenizer: Any, splits: Mapping[str, Split], training: bool) -> None:
+def check_questions(tokenizer: Any, splits: Mapping[str, Split], training: bool, every: bool = False) -> None:
     """Find texts that hold a control token, before any of them is asked. Needs the column ``targets``.
 
     Args:
         splits: name -> split.
         training: every text and every answer in words is used; else the first text of each target is.
+        every: every text is used, without the answers.
 
     Raises:
         ValueError: there are such texts; names the first few by split, image and target.
@@ -27,7 +28,7 @@ def check_questions(tokenizer: Any, splits: Mapping[str, Split], training: bool)
     control = control_tokens(tokenizer)
     bad = []
     for name, split in splits.items():
-        for target, text in _texts(split, training):
+        for target, text in _texts(split, training, every):
             if found := control.search(text):
                 image = split.image_ids[target["image_index"]]
                 bad.append(f"{name}/{image} (target {target['target_id']}): {found.group()!r} in {text[:80]!r}")
@@ -47,11 +48,11 @@ def control_tokens(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join([*parts, r"<SEG_MASK_\d+>"]), re.IGNORECASE)
 
 
-def _texts(split: Split, training: bool) -> Iterator[tuple[dict[str, Any], str]]:
+def _texts(split: Split, training: bool, every: bool) -> Iterator[tuple[dict[str, Any], str]]:
     column = split.column("targets")
     for shard in range(column.meta.shards):
         names = ["target_id", "image_index", "texts", "answer"]
         for target in column.table(shard).select(names).to_pylist():
-            yield from ((target, text) for text in (target["texts"] if training else target["texts"][:1]))
+            yield from ((target, text) for text in (target["texts"] if training or every else target["texts"][:1]))
             if training and target["answer"] is not None:
                 yield target, target["answer"]

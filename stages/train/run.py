@@ -17,6 +17,7 @@ from transformers import TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from stages.evaluate.cases import CANDIDATES
+from stages.evaluate.protocols import Texts
 from stages.predictions import Prediction
 from stages.progress import progress
 from stages.train.callbacks import Curves, Lines
@@ -29,7 +30,7 @@ from stages.train.memory import Plan, plan
 from stages.train.params import TrainParams
 from stages.train.questions import check_questions
 from stages.train.run_digest import LeftOut, differences, identity, run_digest
-from stages.train.system import ALWAYS, Mode, System
+from stages.train.system import ALWAYS, Mode, System, every_text
 from stages.train.systems import SYSTEMS
 from stages.train.trainer import StoreTrainer, load_trained, save_trained
 from store import mix
@@ -284,16 +285,22 @@ def predict(
     mode: Mode = "generated",
     given: Given = "own",
     setting: str = "proposals",
+    texts: Texts = "first",
 ) -> Iterator[Prediction]:
-    """Answers to the first text of every target, in the order of the split; ValueError as the system's own ``predict``.
+    """Answers to the first text of every target, or to every text, in the order of the split.
+
+    Raises ValueError as the system's own ``predict``.
 
     Args:
         setting: what is offered, ``proposals``, or ``proposals+gt`` with the annotated instances among them.
         given: the question and its own image, or one of the two from another sample
             (:func:`stages.train.controls.answered`).
+        texts: ``first`` or ``every``; about other samples only the first one.
     """
     params = system.params
-    check_questions(system.tokenizer, {split.split: split}, training=False)
+    if texts == "every" and given != "own":
+        raise ValueError(f"texts: found every with {given}, expected first: controls ask the first text of each target")
+    check_questions(system.tokenizer, {split.split: split}, training=False, every=texts == "every")
     offered = system.candidates(params, training=False)
     if setting != "proposals":
         if offered is None:
@@ -315,5 +322,9 @@ def predict(
         stream = ask(batch_size_for(stream.schedule.samples, batch_size))
     with progress("answers", stream.schedule.samples, "question") as advance:
         for batch in loader(stream):
-            yield from answered(system, blanked(batch, params.without), mode, given)
+            for part, numbers in every_text(batch, batch_size) if texts == "every" else [(batch, None)]:
+                found = answered(system, blanked(part, params.without), mode, given)
+                if numbers is not None:
+                    found = [replace(one, text_index=number) for one, number in zip(found, numbers, strict=True)]
+                yield from found
             advance(len(batch["id"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -94,6 +94,20 @@ def text_of(batch: Batch, number: int, rng: np.random.Generator) -> str:
     """The text that a question of a batch asks: the one that the mixture drew, or one by ``rng``."""
     texts = batch["texts"][number]
     return str(texts[int(batch["text"][number] * len(texts))] if "text" in batch else rng.choice(texts))
+
+
+def every_text(batch: Batch, size: int) -> Iterator[tuple[Batch, list[int]]]:
+    """A batch as batches of at most ``size`` that ask one text each, and the number of each one's text among its target's."""
+    asked = [(row, number) for row, texts in enumerate(batch["texts"]) for number in range(max(1, len(texts)))]
+    for first in range(0, len(asked), size):
+        part = asked[first : first + size]
+        rows = [row for row, _ in part]
+        chosen = {name: _rows_of(values, rows) for name, values in batch.items()}
+        yield {**chosen, "texts": [batch["texts"][row][n : n + 1] for row, n in part]}, [number for _, number in part]
+
+
+def _rows_of(values: Any, rows: list[int]) -> Any:
+    return values[rows] if isinstance(values, Tensor | np.ndarray) else [values[row] for row in rows]
 
 
 def sizes_of(batch: Batch) -> list[tuple[int, int]]:

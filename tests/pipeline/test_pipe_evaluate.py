@@ -15,7 +15,8 @@ import pytest
 from factory import Known, full_store, write_images, write_table
 from PIL import Image
 
-from pipeline.commands.evaluate import _name_of, _with_names_of_their_own, evaluate_command
+from pipeline.commands.evaluate import evaluate_command
+from pipeline.commands.evaluate_input import name_of, with_names_of_their_own
 from pipeline.config import InputError, Settings
 from pipeline.params_file import load_settings
 from stages.evaluate import BASELINE_NAMES, Meta, Prediction, write
@@ -104,7 +105,9 @@ def test_the_protocol_has_a_table_of_its_own(
     ready: tuple[Settings, Known], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, known = ready
-    monkeypatch.setattr("pipeline.commands.evaluate.published", lambda dataset, split: published("ReasonSeg", split))
+    monkeypatch.setattr(
+        "pipeline.commands.evaluate.published", lambda dataset, split, protocol: published("ReasonSeg", split, protocol)
+    )
     entries = [
         {"target_id": a.target_id, "segmentation": {"size": [4, 6], "counts": a.segmentation}, "rejected": k % 2 == 0}
         for k, a in enumerate(answers(known))
@@ -124,8 +127,10 @@ def test_the_protocol_has_a_table_of_its_own(
     path.write_text(json.dumps(entries))
     with pytest.raises(InputError, match=r"image0/0: it is not known whether \[REJ\] was said"):
         evaluate_command(settings, VAL, path, protocol="gsva")
-    with pytest.raises(InputError, match="--protocol: found 'gres', expected gsva"):
-        evaluate_command(settings, VAL, path, protocol="gres")
+    with pytest.raises(
+        InputError, match=r"--protocol: found 'gress', expected lisa, .* or rris \(did you mean 'gres'\?\)"
+    ):
+        evaluate_command(settings, VAL, path, protocol="gress")
 
 
 @pytest.mark.parametrize("gone", ["masks/sam", "match/sam/instances"])
@@ -182,7 +187,7 @@ def test_systems_of_one_name_each_have_a_row(ready: tuple[Settings, Known], tmp_
 
 def test_every_baseline_s_name_is_taken() -> None:
     loaded = [(Meta(name, "d", "val"), []) for name in BASELINE_NAMES]
-    assert [name for name, _, _ in _with_names_of_their_own(loaded)] == [
+    assert [name for name, _, _ in with_names_of_their_own(loaded)] == [
         f"{name} (predictions)" for name in BASELINE_NAMES
     ]
 
@@ -225,7 +230,7 @@ def test_what_a_file_or_folder_is_called(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "theirs.v2.json").symlink_to(tmp_path / "blob-1234")
     monkeypatch.chdir(tmp_path / "ovseg.v2" / "val")
     found = [
-        _name_of(path) for path in (Path(), Path(".."), tmp_path / "ovseg.v2", tmp_path / "theirs.v2.json", Path("/"))
+        name_of(path) for path in (Path(), Path(".."), tmp_path / "ovseg.v2", tmp_path / "theirs.v2.json", Path("/"))
     ]
     assert found == ["val", "ovseg.v2", "ovseg.v2", "theirs.v2", "predictions"]
 
@@ -289,7 +294,7 @@ def test_published_rows_stand_below_their_split(
     """As if the small store's data set were ReasonSeg."""
     settings, known = ready
     monkeypatch.setattr(
-        "pipeline.commands.evaluate.published", lambda dataset, split: published({"d": "ReasonSeg"}[dataset], split)
+        "pipeline.commands.evaluate.published", lambda dataset, *rest: published({"d": "ReasonSeg"}[dataset], *rest)
     )
     path = tmp_path / "ours.parquet"
     write(path, Meta("s", "d", "val"), answers(known))
@@ -328,9 +333,12 @@ def test_the_command_line(empty: Any, tmp_path: Path) -> None:
     for wrong, why in (
         (["--predictions", str(path), "--threshold", "9"], "--threshold is for a folder of PNGs"),
         (["--predictions", str(path), "--threshold", "0.5"], "valid integer"),
-        (["--predictions", str(path), "--protocol", "lisa"], "--protocol: found 'lisa', expected gsva"),
+        (["--predictions", str(path), "--protocol", "lissa"], "--protocol: found 'lissa', expected lisa, per_text"),
         (["--system", "elisa", "--threshold", "9"], "found --threshold with --system"),
-        (["--system", "elisa", "--protocol", "lisa"], "--protocol: found 'lisa', expected gsva"),  # before it answers
+        (
+            ["--system", "elisa", "--protocol", "lissa"],
+            "--protocol: found 'lissa', expected lisa, per_text",
+        ),  # before it answers
     ):
         done = empty.run("evaluate", "--split", "val", *wrong)
         assert (done.code, why in done.err) == (2, True), done.err

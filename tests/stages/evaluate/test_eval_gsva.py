@@ -14,6 +14,7 @@ from stages.evaluate import BASELINE_NAMES, Prediction, PredictionError, score
 from stages.evaluate.cases import Question
 from stages.evaluate.gsva import counts_false_alarms, gsva_figures
 from stages.evaluate.metrics import METRICS, value
+from stages.evaluate.protocol_figures import figures_of
 from store import Split, rle
 
 SIZE = (4, 6)
@@ -57,7 +58,7 @@ def answers_of(known: Known) -> list[Prediction]:
 def test_it_is_the_released_evaluation(
     split: Split, known: Known, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("stages.evaluate.score")
+    module = importlib.import_module("stages.evaluate.protocol_rules")
     monkeypatch.setattr(module, "counts_false_alarms", lambda _: counts_false_alarms(dataset))
     answers = answers_of(known)
     targets = {target["target_id"]: target for targets in known.targets for target in targets}
@@ -70,10 +71,11 @@ def test_it_is_the_released_evaluation(
         decoded.append((gt & counts, pred & counts, bool(answer.rejected)))
     samples = score(split, answers, protocol="gsva").systems["predictions"]
     names = ("gsva_giou", "gsva_ciou", "gsva_n_acc", "gsva_t_acc")
-    found = [value(METRICS[name](samples)) for name in names]
+    figures = figures_of("gsva")
+    assert tuple(figures) == names
+    found = [value(figure(samples)) for figure in figures.values()]
     assert found == pytest.approx(eval_gres(decoded, dataset == "gRefCOCO"), abs=1e-7)
-    others = set(METRICS) - set(names)
-    assert all(math.isnan(value(METRICS[name](samples))) for name in others)
+    assert all(math.isnan(value(metric(samples))) for metric in METRICS.values())
 
 
 def question(target: NDArray[np.bool_], ignore: NDArray[np.bool_] | None = None) -> Question:
@@ -110,16 +112,20 @@ def test_every_case(
 ) -> None:
     answer = Prediction("a/0", 0, None if guess is None else rle.encode(guess), rejected)
     found = gsva_figures(question(target), answer, false_alarms)
-    assert (found["gsva_intersection_px"], found["gsva_union_px"], found["gsva_iou"]) == want
-    assert found["gsva_exists"] == target.any()
-    assert found["gsva_rejected"] == rejected
+    assert (found["protocol_intersection_px"], found["protocol_union_px"], found["protocol_iou"]) == want
+    assert found["protocol_exists"] == target.any()
+    assert found["protocol_rejected"] == rejected
 
 
 def test_ignored_pixels_leave_both() -> None:
     answer = Prediction("a/0", 0, rle.encode(TWELVE), False)
-    assert gsva_figures(question(SIX, TWELVE & ~SIX), answer, False)["gsva_iou"] == 1
+    assert gsva_figures(question(SIX, TWELVE & ~SIX), answer, False)["protocol_iou"] == 1
     nothing_left = gsva_figures(question(SIX, TWELVE), answer, False)
-    assert (nothing_left["gsva_exists"], nothing_left["gsva_union_px"], nothing_left["gsva_iou"]) == (1, 0, 0)
+    assert (nothing_left["protocol_exists"], nothing_left["protocol_union_px"], nothing_left["protocol_iou"]) == (
+        1,
+        0,
+        0,
+    )
 
 
 def test_which_data_set_counts_false_alarms() -> None:
@@ -136,12 +142,12 @@ def test_what_was_said_must_be_known(split: Split, known: Known) -> None:
 
 def test_baselines_under_the_protocol(split: Split, known: Known) -> None:
     found = score(split, answers_of(known), protocol="gsva", baselines=BASELINE_NAMES).systems
-    assert value(METRICS["gsva_n_acc"](found["always reject"])) == 1
-    assert value(METRICS["gsva_t_acc"](found["always reject"])) == 0
-    assert np.isnan(found["Rand50 (analytic)"].gsva_iou).all()
+    assert value(figures_of("gsva")["gsva_n_acc"](found["always reject"])) == 1
+    assert value(figures_of("gsva")["gsva_t_acc"](found["always reject"])) == 0
+    assert np.isnan(found["Rand50 (analytic)"].protocol_iou).all()
     assert np.isnan(found["upper bound of any union"].iou).all()
 
 
 def test_an_unknown_protocol(split: Split, known: Known) -> None:
-    with pytest.raises(ValueError, match="protocol: found 'gres', expected gsva"):
-        score(split, answers_of(known), protocol="gres")
+    with pytest.raises(ValueError, match="protocol: found 'gress', expected lisa, per_text, .*gres, gsva"):
+        score(split, answers_of(known), protocol="gress")

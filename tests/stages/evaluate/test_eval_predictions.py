@@ -41,11 +41,23 @@ def test_any_parquet_reader_sees_plain_columns(tmp_path: Path) -> None:
     write(path, META, PREDICTIONS)
     table = pq.read_table(path)
     expected = [asdict(prediction) for prediction in PREDICTIONS]
+    assert not any(row.pop("is_box") for row in expected)
     assert [
         {**row, "chosen": None if row["chosen"] is None else tuple(row["chosen"])} for row in table.to_pylist()
     ] == expected
     metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    assert asdict(META).items() <= metadata.items()
+    found = asdict(META)
+    assert found.pop("texts") == "first"
+    assert "texts" not in metadata, "files are as they were before every text could be asked"
+    assert found.items() <= metadata.items()
+
+
+def test_the_file_says_that_every_text_was_asked(tmp_path: Path) -> None:
+    meta = replace(META, texts="every")
+    write(tmp_path / "val.parquet", meta, PREDICTIONS)
+    assert read(tmp_path / "val.parquet") == (meta, PREDICTIONS)
+    with pytest.raises(PredictionError, match="texts is 'all', expected one of first, every"):
+        replace(META, texts="all")
 
 
 def test_no_predictions_at_all(tmp_path: Path) -> None:

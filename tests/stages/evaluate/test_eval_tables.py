@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stages.evaluate.metrics import METRICS, Samples
+from stages.evaluate.protocol_figures import headings
 from stages.evaluate.published import Published, datasets, published
 from stages.evaluate.tables import GROUPS, TITLES, Estimate, as_json, as_markdown, summarise
 
@@ -18,7 +19,7 @@ def samples(count: int = 12, **fields: object) -> Samples:
     columns = {name: rng.random(count) for name in Samples.__dataclass_fields__}
     columns |= {"image_index": np.arange(count) // 2, "exists": np.arange(count) % 3 > 0}
     columns |= {"is_sentence": np.arange(count) % 2 > 0, "rejected": (np.arange(count) % 4 == 0).astype(float)}
-    columns |= {"empty": (np.arange(count) % 5 == 0).astype(float), "gsva_exists": columns["exists"].astype(float)}
+    columns |= {"empty": (np.arange(count) % 5 == 0).astype(float), "protocol_exists": columns["exists"].astype(float)}
     columns |= {name: np.full(count, value) if np.isscalar(value) else value for name, value in fields.items()}
     return Samples(**columns)
 
@@ -63,7 +64,7 @@ def test_what_a_system_lacks_and_groups_without_samples_are_absent() -> None:
 
 
 def test_every_metric_has_a_title() -> None:
-    assert set(METRICS) | {"refusal"} == set(TITLES)
+    assert set(METRICS) | {"refusal", *headings()} == set(TITLES)
 
 
 def test_json_is_json() -> None:
