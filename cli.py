@@ -315,14 +315,32 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="gsva: score as GSVA's released code does, [REJ] apart from the mask."),
+        typer.Option(
+            "--protocol",
+            help="Ask and score as a published evaluation does: lisa, per_text, hub, llmseg, llmseg40k, refcoco, gres, gsva, "
+            "sesame or rris.",
+        ),
     ] = None,
+    texts: Annotated[
+        str | None,
+        typer.Option("--texts", help="first or every text of a target; default: as the protocol, else the first."),
+    ] = None,
+    every_split: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="One table of all splits with questions, each by the protocol that fits its format."
+        ),
+    ] = False,
     missing: Annotated[
         str, typer.Option("--missing", help="error, or empty: unanswered counts as rejected.")
     ] = "error",
     mode: Annotated[
-        str, typer.Option("--mode", help="generated, or teacher_forced: the answer [SEG]. is in the input.")
-    ] = "generated",
+        str | None,
+        typer.Option(
+            "--mode",
+            help="generated, or teacher_forced: the answer [SEG]. is in the input; default: as the protocol, else generated.",
+        ),
+    ] = None,
     setting: Annotated[
         str,
         typer.Option("--setting", help="What it chooses from: proposals, or proposals+gt: annotated instances, too."),
@@ -336,6 +354,11 @@ def evaluate(
 ) -> None:
     """Score a system, or a file of predictions, with baselines and the papers' figures.
 
+    Protocols (docs/training.md has what each one fixes): **lisa**, **llmseg** and **hub** are of ReasonSeg's first texts,
+    **per_text** of all of them; **llmseg40k** of LLM-Seg40K; **refcoco** of refCOCO's sentences (cIoU, mIoU, P@); **gres** and
+    **gsva** of gRefCOCO (N-acc, T-acc); **sesame** and **rris** of sentences with false premises. Of predictions that are not
+    asked for here a protocol fixes only how they are scored.
+
     Examples:
 
     `python cli.py evaluate --system elisa --split val`
@@ -345,18 +368,29 @@ def evaluate(
     `python cli.py evaluate --predictions theirs.jsonl --split val --missing empty`
 
     `python cli.py evaluate --predictions probabilities/ --split val --threshold 128`
+
+    `python cli.py evaluate --predictions theirs.jsonl --data refcoco --split val --protocol refcoco`
+
+    `python cli.py evaluate --name lisa_mix --all`
     """
     from pipeline.commands.evaluate import check_options, evaluate_command, keep_report
-    from pipeline.commands.train import answers, controls
+    from pipeline.commands.evaluate_run import answered, evaluate_all
+    from pipeline.commands.train import controls
     from pipeline.config import InputError
     from pipeline.runs import resolve
-    from pipeline.usage import asks_a_system, check_setting
+    from pipeline.usage import asks_a_system, check_all, check_setting
 
     check_setting(setting, predictions, with_controls)
-    asked = asks_a_system(system or name, predictions, with_controls or mode != "generated", threshold)
-    check_options(missing, protocol, threshold)
+    asked = asks_a_system(system or name, predictions, with_controls or mode not in (None, "generated"), threshold)
+    check_options(missing, protocol, threshold, texts)
+    check_all(every_split, predictions, with_controls)
     settings = _settings(context, device=device)
     run = resolve(settings, system, name) if asked else None
+    if run and every_split:
+        chosen = _splits(settings, split, data)
+        text, found = evaluate_all(settings, run, chosen, mode, setting, protocol, texts)
+        print(json.dumps(found, indent=1) if as_json else text)
+        return
     splits = _asked(settings, split, data)
     settings.require_questions(*splits)
     if run is None and len(splits) > 1:
@@ -365,10 +399,12 @@ def evaluate(
         )
     found = []
     for one in splits:
-        path = answers(settings, run, one, mode, setting=setting) if run else predictions
+        path = predictions
+        if run:
+            path = answered(settings, run, one, mode, setting, protocol, texts, with_controls)
         further = controls(settings, run, one) if run and with_controls else []
         assert path is not None
-        text, figures = evaluate_command(settings, one, path, missing, further, threshold, protocol)
+        text, figures = evaluate_command(settings, one, path, missing, further, threshold, protocol, texts)
         if run and protocol is None:  # what is kept is of the common figures
             keep_report(settings, text, figures)
         found.append(figures)

@@ -77,6 +77,15 @@ def check_setting(setting: str, predictions: Path | None, with_controls: bool) -
         raise InputError("evaluate: found --setting with --controls; controls choose among proposals: leave one out")
 
 
+def check_all(every_split: bool, predictions: Path | None, with_controls: bool) -> None:
+    """InputError where ``evaluate --all`` is given with what is of one split."""
+    from pipeline.config import InputError
+
+    if every_split and (predictions is not None or with_controls):
+        wrong = "--controls" if with_controls else "--predictions"
+        raise InputError(f"evaluate: found --all with {wrong}; --all asks a system about all splits: leave one out")
+
+
 def asks_a_system(run: str | None, predictions: Path | None, of_a_system: bool, threshold: int | None) -> bool:
     """Whether ``evaluate`` asks a trained system; else it reads predictions.
 

@@ -38,7 +38,7 @@ def evaluate_command(
     further: Sequence[Path] = (),
     threshold: int | None = None,
     protocol: str | None = None,
-    texts: Texts | None = None,
+    texts: str | None = None,
     baselines: bool = True,
 ) -> tuple[str, dict[str, Any]]:
     """Score predictions: ours (``.parquet``) or anyone's (``.json``, ``.jsonl``, or a folder of PNGs).

@@ -14,8 +14,8 @@ from stages.evaluate.baselines import ANALYTIC, BASELINES, union_iou_upper_bound
 from stages.evaluate.cases import CANDIDATES, Case, Question, image_of, questions, without_questions
 from stages.evaluate.measure import Row, counts_for_elisa, framed, measure, measure_as_elisa, of_elisa
 from stages.evaluate.metrics import Samples, Selection
-from stages.evaluate.protocols import PROTOCOLS, Texts
-from stages.predictions import Prediction, PredictionError
+from stages.evaluate.protocols import PROTOCOLS
+from stages.predictions import TEXTS, Prediction, PredictionError
 from stages.progress import tracked
 from store import Split, rle
 
@@ -38,7 +38,7 @@ def score(
     baselines: Iterable[str] = (),
     further: Mapping[str, Sequence[Prediction]] | None = None,
     protocol: str | None = None,
-    texts: Texts | None = None,
+    texts: str | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Scores:
@@ -73,6 +73,7 @@ def score(
         ("setting", [setting], tuple(CANDIDATES)),
         ("baselines", names, BASELINE_NAMES),
         ("protocol", [] if protocol is None else [protocol], tuple(PROTOCOLS)),
+        ("texts", [] if texts is None else [texts], TEXTS),
     ):
         if unknown := set(found) - set(choices):
             raise ValueError(f"{option}: found {unknown.pop()!r}, expected {', '.join(choices)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stages.fields import Params
+from stages.predictions import MODES
 from stages.train.params import ElisaParams, LisaParams, LlmSegParams
 
 
@@ -20,6 +21,7 @@ class SystemLine:
         answering: those of its parameters that only decide how a trained model answers. They belong to predictions, not to a run.
         chooses: whether it chooses among a proposer's masks; to the others ``train.proposer`` makes no difference.
         centered: whether it learns from centred embeddings; ``train.mean`` belongs to its runs, and to no other's.
+        modes: in which it answers.
     """
 
     place: str
@@ -28,11 +30,18 @@ class SystemLine:
     answering: tuple[str, ...]
     chooses: bool = False
     centered: bool = False
+    modes: tuple[str, ...] = MODES
 
 
 SYSTEMS = {
     "elisa": SystemLine(
-        "stages.train.elisa.system:Elisa", 3, ElisaParams, ("max_new_tokens", "beams", "repeats"), True, True
+        "stages.train.elisa.system:Elisa",
+        3,
+        ElisaParams,
+        ("max_new_tokens", "beams", "repeats"),
+        True,
+        True,
+        modes=("generated",),
     ),
     "llmseg": SystemLine(
         "stages.train.llmseg.system:LlmSeg", 2, LlmSegParams, ("max_new_tokens", "strategy", "threshold"), True
