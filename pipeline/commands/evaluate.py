@@ -19,7 +19,7 @@ from pipeline.summary import metrics_folder, report_folder, write_report_file
 from stages.evaluate.breakdown import as_markdown as breakdowns_as_markdown
 from stages.evaluate.breakdown import breakdowns
 from stages.evaluate.cases import without_annotation
-from stages.evaluate.protocols import PROTOCOLS, Texts
+from stages.evaluate.protocols import PROTOCOLS, Texts, usual_of
 from stages.evaluate.published import MARK, Published, datasets, published
 from stages.evaluate.score import BASELINE_NAMES, MISSING, score
 from stages.evaluate.tables import as_json, as_markdown, as_text, summarise
@@ -119,6 +119,8 @@ def evaluate_command(
     lines += of_images(unasked, absent, without_masks, left_out)
     if not quoted and not protocol:
         lines.append(f"- No {MARK} figures for this split; there are some for {', '.join(datasets())}.")
+        if usual := usual_of(settings.data[split.dataset].format):
+            lines.append(f"- Papers score data of this format by --protocol {usual}.")
     parts = ["\n".join(lines), as_markdown(results, quoted), breakdowns_as_markdown(broken_down)]
     figures = {
         "system": system,

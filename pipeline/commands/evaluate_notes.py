@@ -26,9 +26,11 @@ def of_protocol(name: str, dataset: str, data_format: str, meta: Meta, scores: S
         texts = {"first": "first text", "every": "every text", None: "texts as answered"}[protocol.asks(data_format)]
         asked = ", ".join([texts, *([_dashed(protocol.mode)] if protocol.mode else [])])
         yield (
-            f"- Protocol {name}, as {protocol.source}: {asked}; {protocol.frame}; ignored pixels {protocol.ignore}; "
-            f"{protocol.empties}. {protocol.sums}. How exact: {protocol.exact}."
+            f"- Protocol {name}, as {protocol.source}: {asked}. Frame: {protocol.frame}. Ignored pixels {protocol.ignore}. Empty "
+            f"and absent: {protocol.empties}."
         )
+        yield f"- Figures: {protocol.sums}."
+        yield f"- Match with the original: {protocol.exact}."
     if not meta.run:
         yield (
             "- These predictions are imported: the protocol fixes only how they are scored. What was asked, and how, is up to who "

@@ -73,13 +73,17 @@ Results = Mapping[str, Mapping[str, Mapping[str, "Estimate"]]]
 
 
 def summarise(systems: Mapping[str, Samples], resamples: int, seed: int, protocol: str | None = None) -> Results:
-    """Every metric (of a protocol: every figure) of every system and group, with its 95 % bootstrap interval over images."""
+    """Every metric of every system and group, with its 95 % bootstrap interval over images.
+
+    Of a protocol its figures, without groups that all samples are in.
+    """
     figures = METRICS if protocol is None else figures_of(protocol)
     results: dict[str, dict[str, dict[str, Estimate]]] = {}
     for group, (_, belongs) in GROUPS.items():
         for system, samples in systems.items():
             rows = samples.where(belongs(samples))
-            if len(rows):
+            is_all = protocol is not None and group != "all" and len(rows) == len(samples)
+            if len(rows) and not is_all:
                 results.setdefault(group, {})[system] = estimates(rows, figures, resamples, seed)
     return results
 

@@ -294,6 +294,14 @@ def test_a_protocol_prints_its_figures_alone(with_absent: World, protocol: str) 
     assert not math.isnan(results["all"]["predictions"][next(iter(figures_of(protocol)))].low)
 
 
+def test_groups_that_are_all_of_it_are_not_printed_again(with_ignored: World) -> None:
+    found = score(with_ignored.split, with_ignored.predictions(False), protocol="refcoco", texts="every").systems
+    assert list(summarise(found, 20, 0, "refcoco")) == ["all", "short", "long", "existing", "empty"]
+    short = {"a": found["predictions"].where(~found["predictions"].is_sentence & found["predictions"].exists)}
+    assert list(summarise(short, 20, 0, "refcoco")) == ["all"]
+    assert list(summarise(short, 20, 0)) == ["all", "short", "existing"]
+
+
 def test_what_a_format_is_usually_scored_by() -> None:
     found: dict[str, str | None] = {name: usual_of(name) for name in ("refer", "grefer", "reasonseg", "csv")}
     assert found == {"refer": "refcoco", "grefer": "gres", "reasonseg": None, "csv": None}
