@@ -6,108 +6,57 @@ number of ranks, workers and any batch size draw the same, and a resumed run goe
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from ..read.open_columns import OpenColumns
 from .batches import BatchReader, Samples
 from .candidates import Candidates
+from .dice import Dice
 from .request import Request, named
-from .schedule import Order, SampleSet, Schedule, Step, mixed_order, sample_set
+from .schedule import Order, Schedule, Step, mixed_order
+from .source import EITHER, FALSE, I64, TRUE, Source, source_of
 from .stream import LARGE_SAMPLE_BYTES, Stream
 
-I64 = npt.NDArray[np.int64]
-_MASK = 2**64 - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 _TRIES = 100_000
 DRAWS = ("released", "laps")
-POOLS = {"semantic": "targets", "object": "targets", "part": "targets", "box": "targets", "vqa": "records"}
-"""Kind of the targets -> what a sample's questions are drawn from; of other kinds, ``texts``."""
+ABSENT = ("pooled", "redrawn")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Splits that share a weight. of: names of sources."""
+    """Splits that share a weight.
+
+    of: names of sources. absent: which of its questions with a false premise are asked. A number: this share of its samples asks
+        nothing else, and the others ask none; ``pooled``: they are drawn with the others; ``redrawn``: so, too, but a sample whose
+        every question has a false premise is drawn again.
+    """
 
     weight: float
     of: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What samples of one split are drawn from.
-
-    pool: ``targets``: questions are targets of the picture, and of each one a text; ``texts``: all texts of all of its targets;
-        ``records``: a sample is one target alone.
-    image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: of each target in turn how
-        many texts it has, int64 [sum of targets].
-    """
-
-    pool: str
-    image: I64
-    targets: I64
-    texts: I64
-
-    @property
-    def units(self) -> int:
-        """How many there are to draw from: pictures, or targets."""
-        return int(self.targets.sum()) if self.pool == "records" else len(self.image)
+    absent: float | str = 0.0
 
     def __post_init__(self) -> None:
-        self.__dict__["first"] = np.cumsum(self.targets) - self.targets
-        self.__dict__["first_text"] = np.cumsum(self.texts) - self.texts
+        if not (self.absent in ABSENT if isinstance(self.absent, str) else 0 <= self.absent <= 1):
+            raise ValueError(
+                f"found absent={self.absent!r}, expected a number from 0 to 1 or one of {', '.join(ABSENT)}"
+            )
 
-    def questions(self, unit: int, most: int, dice: Dice) -> list[tuple[int, int, float]]:
-        """image_index, number of the target, and which of its texts (as a share of them), of at most ``most`` questions.
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Which questions its samples ask, of :data:`TRUE`, :data:`FALSE` and :data:`EITHER`; a sample asks one kind."""
+        if isinstance(self.absent, str):
+            return (EITHER,)
+        return ((TRUE,) if self.absent < 1 else ()) + ((FALSE,) if self.absent > 0 else ())
 
-        Empty: the picture has none.
-        """
-        first: I64 = self.__dict__["first"]
-        if self.pool == "records":
-            at = int(np.searchsorted(first, unit, side="right")) - 1
-            return [(int(self.image[at]), unit - int(first[at]), 0.0)]
-        image, start, count = int(self.image[unit]), int(first[unit]), int(self.targets[unit])
-        if self.pool == "targets":
-            return [(image, number, dice.fraction()) for number in dice.some(count, most)]
-        texts = self.texts[start : start + count]
-        ends = np.cumsum(texts)
-        found = []
-        for number in dice.some(int(ends[-1]) if count else 0, most):
-            target = int(np.searchsorted(ends, number, side="right"))
-            inside = number - int(ends[target] - texts[target])
-            found.append((image, target, (inside + 0.5) / int(texts[target])))
-        return found
-
-
-def source_of(
-    split: OpenColumns, columns: Sequence[str], failed: str = "skip", without: Sequence[int] = ()
-) -> tuple[Source, SampleSet]:
-    """What is drawn from a split, of the pictures that are ok in every column, and those that are left out.
-
-    Args:
-        without: image_index of further pictures to leave out.
-
-    Raises:
-        FailedImageError: as :func:`store.stream.schedule.sample_set`.
-    """
-    found = sample_set(split, [*columns, "targets"], False, failed, without)
-    column = split.column("targets")
-    targets = column.counts()[found.image]
-    kind, texts = "", np.zeros(int(targets.sum()), np.int64)
-    at = 0
-    for image in found.image.tolist():
-        shard, rows = column.rows(image)
-        if len(rows) and not kind:
-            kind = str(column.field(shard, "kind", ("kind", "texts"))(rows.start))
-        read = column.field(shard, "texts", ("kind", "texts"))
-        for row in rows:
-            texts[at] = len(read(row))
-            at += 1
-    return Source(POOLS.get(kind, "texts"), found.image, targets, texts), found
+    def asked(self, dice: Dice) -> str:
+        """Which questions one sample asks."""
+        if len(self.asks) == 1:
+            return self.asks[0]
+        return FALSE if dice.fraction() < float(self.absent) else TRUE
 
 
 @dataclass
@@ -138,18 +87,28 @@ class MixtureSchedule(Schedule):
         if sorted(known) != sorted(self.sources):
             raise ValueError(f"found groups of {known}, expected each of {list(self.sources)} once")
         for name, group in self.groups.items():
-            if group.weight and not any(self.sources[one].targets.any() for one in group.of):
-                raise ValueError(f"group {name} has a weight of {group.weight}, but no question")
+            if not group.weight:
+                continue
+            for asked in (TRUE,) if group.absent == "redrawn" else group.asks:
+                if not any(len(self.sources[one].filled(asked)) for one in group.of):
+                    lacking = {
+                        TRUE: "no question",
+                        FALSE: f"with absent {group.absent}, but no question with a false premise",
+                    }
+                    raise ValueError(
+                        f"group {name} has a weight of {group.weight}, but {lacking.get(asked, 'no question')}"
+                    )
         self._names = list(self.sources)
+        self._numbers = {name: number for number, name in enumerate(self._names)}
         self._orders: dict[int, Order] = {}
+        self._drawn_from = [group for group in self.groups.values() if group.weight]
+        self._ends = np.cumsum([group.weight for group in self._drawn_from]).tolist()
 
     @property
     def per_source(self) -> list[float]:
         """Weight of each source: its group's, shared out evenly."""
-        return [
-            next(group.weight / len(group.of) for group in self.groups.values() if name in group.of)
-            for name in self._names
-        ]
+        groups = [self._group_of(name) for name in self._names]
+        return [group.weight / len(group.of) for group in groups]
 
     def sample(self, epoch: int, number: int) -> list[tuple[int, int, int, float]]:
         """Source, image_index, target and text (as a share of its texts) of each question of a sample."""
@@ -157,20 +116,38 @@ class MixtureSchedule(Schedule):
         if self.draw == "laps":
             order = self._order(epoch)
             at = int(order.source[number])
-            filled = self._filled[at]
-            found = self.sources[self._names[at]].questions(int(filled[order.sample[number]]), self.questions, dice)
-            return [(at, *one) for one in found]
-        groups = [group for group in self.groups.values() if group.weight]
-        ends = np.cumsum([group.weight for group in groups])
-        group = groups[int(np.searchsorted(ends, dice.fraction() * ends[-1], side="right"))]
+            unit = int(self._filled[at][int(order.sample[number])])
+            return [(at, *one) for one in self._of_lap(self._names[at], unit, dice)]
+        group = self._drawn_from[bisect_right(self._ends, dice.fraction() * self._ends[-1])]
+        asked = group.asked(dice)
         for _ in range(_TRIES):
             name = group.of[dice.below(len(group.of))]
             source = self.sources[name]
-            if source.units and (found := source.questions(dice.below(source.units), self.questions, dice)):
-                return [(self._names.index(name), *one) for one in found]
+            if not source.units:
+                continue
+            unit = dice.below(source.units)
+            found = source.questions(unit, self.questions, dice, asked)
+            if found and (group.absent != "redrawn" or source.any_true(unit, found)):
+                return [(self._numbers[name], *one) for one in found]
         raise ValueError(
             f"found no question in {_TRIES} draws from {', '.join(group.of)}: nearly all of its pictures have none"
         )
+
+    def _of_lap(self, name: str, unit: int, dice: Dice) -> list[tuple[int, int, float]]:
+        """The questions of a picture whose turn it is; where it has none of the kind that is drawn, of the other kind."""
+        group, source = self._group_of(name), self.sources[name]
+        asked = group.asked(dice)
+        for kind in (asked, *(other for other in group.asks if other != asked)):
+            for _ in range(_TRIES):
+                found = source.questions(unit, self.questions, dice, kind)
+                if not found or group.absent != "redrawn" or source.any_true(unit, found):
+                    break
+            if found:
+                return found
+        raise AssertionError("a lap is of pictures that have a question")
+
+    def _group_of(self, name: str) -> Group:
+        return next(group for group in self.groups.values() if name in group.of)
 
     def steps(self) -> Iterator[Step]:
         """As :meth:`Schedule.steps`; a step has a row for each question of its samples."""
@@ -193,37 +170,44 @@ class MixtureSchedule(Schedule):
         """Source -> how many samples and questions of it the first epochs have, and of how many pictures.
 
         Args:
-            samples: of the last of these epochs; default: all of them.
+            samples: of the last of these epochs; default: all that are handed out.
         """
-        counts: dict[str, Counter[str]] = {name: Counter() for name in self._names}
-        images: dict[str, set[int]] = {name: set() for name in self._names}
+        whole = len(self) * self.batch_size * self.world_size if self.tail == "drop" else self.samples
+        counts = [[0, 0] for _ in self._names]
+        images: list[set[int]] = [set() for _ in self._names]
         for epoch in range(epochs):
             last = epoch == epochs - 1 and samples is not None
-            for number in range(int(samples or 0) if last else self.samples):
+            for number in range(int(samples or 0) if last else whole):
                 found = self.sample(epoch, number)
-                name = self._names[found[0][0]]
-                counts[name].update(samples=1, questions=len(found))
-                images[name].add(found[0][1])
+                at, image, _, _ = found[0]
+                counts[at][0] += 1
+                counts[at][1] += len(found)
+                images[at].add(image)
         return {
-            name: {"samples": one["samples"], "questions": one["questions"], "images": len(images[name])}
-            for name, one in counts.items()
+            name: {"samples": of_it[0], "questions": of_it[1], "images": len(shown)}
+            for name, of_it, shown in zip(self._names, counts, images, strict=True)
         }
+
+    def drawn_so_far(self) -> dict[str, dict[str, int]]:
+        """As :meth:`drawn`, up to where the schedule stands."""
+        return self.drawn(self.epoch + 1, self.position)
 
     def _order(self, epoch: int) -> Order:
         if epoch not in self._orders:
-            self._filled = [_with_questions(source) for source in self.sources.values()]
+            self._filled = [self._askable(name) for name in self._names]
             counts = [len(filled) for filled in self._filled]
             consumed = self._consumed(epoch)
             self._orders = {epoch: mixed_order(counts, self.per_source, self.samples, consumed, self.seed, epoch)}
         return self._orders[epoch]
 
+    def _askable(self, name: str) -> I64:
+        group = self._group_of(name)
+        kinds = (TRUE,) if group.absent == "redrawn" else group.asks
+        return np.unique(np.concatenate([self.sources[name].filled(kind) for kind in kinds]))
+
     @property
     def _weights(self) -> list[float]:
         return self.per_source
-
-
-def _with_questions(source: Source) -> I64:
-    return np.arange(source.units) if source.pool == "records" else np.flatnonzero(source.targets > 0)
 
 
 def mixture(
@@ -260,41 +244,3 @@ def mixture(
         sources=sources, groups=groups, questions=questions, draw=draw,
     )  # fmt: skip
     return Stream(BatchReader(request), schedule, 2 if request.sample_bytes >= LARGE_SAMPLE_BYTES else 1)
-
-
-class Dice:
-    """Numbers that the seeds decide, the same on every machine (SplitMix64; Steele, Lea, Flood 2014)."""
-
-    def __init__(self, *seeds: int) -> None:
-        self._state = 0
-        for seed in seeds:
-            self._state = _mixed(self._state ^ _mixed(seed & _MASK))
-
-    def _next(self) -> int:
-        self._state = (self._state + _GOLDEN) & _MASK
-        return _mixed(self._state)
-
-    def below(self, count: int) -> int:
-        """A whole number, 0 <= n < count."""
-        return (self._next() * count) >> 64
-
-    def fraction(self) -> float:
-        """A number, 0 <= x < 1."""
-        return (self._next() >> 11) / 2**53
-
-    def some(self, count: int, most: int) -> list[int]:
-        """At most ``most`` different whole numbers below ``count``, in random order; all of them where there are no more."""
-        moved: dict[int, int] = {}
-        found = []
-        for place in range(min(count, most)):
-            other = place + self.below(count - place)
-            found.append(moved.get(other, other))
-            moved[other] = moved.get(place, place)
-        return found
-
-
-def _mixed(value: int) -> int:
-    value = (value + _GOLDEN) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)

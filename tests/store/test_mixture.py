@@ -1,4 +1,7 @@
-"""What a mixture draws, as dvlab-research/LISA's loaders draw it (utils/dataset.py and those of each data set)."""
+"""What a mixture draws, as dvlab-research/LISA's loaders draw it (utils/dataset.py and those of each data set).
+
+Tests named ``test_behaviour_NN`` are of the list in tests/stages/train/test_train_behaviours.py.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store.stream.mixture import Dice, Group, MixtureSchedule, Source
+from store.stream.dice import Dice
+from store.stream.mixture import Group, MixtureSchedule
 from store.stream.schedule import SampleSet
+from store.stream.source import FALSE, POOLS, TRUE, Source
 
 GROUPS = {
     "sem_seg": Group(9, ("maps", "parts")),
@@ -20,10 +25,12 @@ GROUPS = {
 }
 
 
-def source(pool: str, targets: list[int], texts: int | list[int] = 1) -> Source:
+def source(pool: str, targets: list[int], texts: int | list[int] = 1, absent: str = "") -> Source:
+    """absent: a letter for each target, F where its premise is false."""
     count = sum(targets)
     of_each = [texts] * count if isinstance(texts, int) else texts
-    return Source(pool, np.arange(len(targets)) * 2, np.array(targets, np.int64), np.array(of_each, np.int64))
+    false = np.array([letter == "F" for letter in absent]) if absent else None
+    return Source(pool, np.arange(len(targets)) * 2, np.array(targets, np.int64), np.array(of_each, np.int64), false)
 
 
 SOURCES = {
@@ -43,7 +50,7 @@ def schedule(
     return MixtureSchedule(sets, sources=sources, groups=groups, **values)
 
 
-def test_weights_are_probabilities_of_samples() -> None:
+def test_behaviour_01_weights_are_probabilities_of_samples_and_no_quotas() -> None:
     found = schedule().drawn(1)
     shares = {name: found[name]["samples"] / 4000 for name in ("refer", "talk", "reason")}
     assert shares["refer"] == pytest.approx(3 / 16, abs=0.02)
@@ -52,7 +59,7 @@ def test_weights_are_probabilities_of_samples() -> None:
     assert found["reason"]["samples"] != 4000 // 16  # they are no quotas
 
 
-def test_a_set_with_pictures_without_labels_is_seen_less_than_its_share() -> None:
+def test_behaviour_04_a_picture_without_labels_is_drawn_again_within_its_group() -> None:
     """Where a picture has nothing to ask, LISA draws again within the group, the data set included."""
     found = schedule().drawn(1)
     maps, parts = found["maps"]["samples"], found["parts"]["samples"]
@@ -94,13 +101,114 @@ def test_labels_are_equally_likely_and_so_are_texts_of_all_refs_together() -> No
     assert max(sentences.values()) / min(sentences.values()) < 1.4
 
 
-def test_conversations_are_drawn_by_record_and_not_by_picture() -> None:
-    found, counts = schedule(groups={"vqa": Group(1, ("talk",))}, sources={"talk": SOURCES["talk"]}), Counter[int]()
+def test_behaviour_02_an_epoch_is_a_number_of_samples_and_no_pass_over_anything() -> None:
+    """LISA draws whatever number its loader is asked for. Here the number, the epoch and the seed decide: equally at random, but a
+    run can be resumed and shared out. The named option ``draw: laps`` goes over the pictures instead."""
+    found = schedule(groups={"a": Group(1, ("refer",))}, sources={"refer": source("texts", [1] * 300)}, length=300)
+    assert found.samples == 300
+    assert len(found) == 150
+    seen = Counter(found.sample(0, number)[0][1] for number in range(300))
+    assert 0.55 < len(seen) / 300 < 0.72  # 1 - 1/e of them: some come several times and some never
+    laps = schedule(
+        groups={"a": Group(1, ("refer",))}, sources={"refer": source("texts", [1] * 300)}, length=300, draw="laps"
+    )
+    assert len({laps.sample(0, number)[0][1] for number in range(300)}) == 300
+
+
+def test_behaviour_03_a_set_then_what_its_family_counts_each_equally_likely() -> None:
+    """Label files, image ids, images with a ref, images of ReasonSeg; but of conversations the records, and not their pictures."""
+    sizes = {
+        "maps": ("semantic", [8, 1, 4]),
+        "paco": ("object", [2, 9]),
+        "refer": ("refer", [4, 1]),
+        "talk": ("vqa", [1, 3, 2]),
+    }
+    sources = {name: source(POOLS.get(kind, "texts"), targets) for name, (kind, targets) in sizes.items()}
+    found = schedule(sources, {"all": Group(1, tuple(sizes))}, length=12000)
+    pictures: dict[str, Counter[int]] = {name: Counter() for name in sizes}
+    for number in range(12000):
+        at, image, _, _ = found.sample(0, number)[0]
+        pictures[list(sizes)[at]][image // 2] += 1
+    for name, counts in pictures.items():
+        whole = counts.total()
+        assert whole / 12000 == pytest.approx(1 / 4, abs=0.02)
+        weights = sizes[name][1] if name == "talk" else [1] * len(sizes[name][1])
+        for unit, weight in enumerate(weights):
+            assert counts[unit] / whole == pytest.approx(weight / sum(weights), abs=0.03)
+
+
+def test_behaviour_07_annotations_of_objects_and_parts_are_drawn_and_not_names() -> None:
+    """Two questions of a picture may have the same words and other masks: each annotation is a target of its own."""
+    assert POOLS["object"] == POOLS["part"] == "targets"
+    found = schedule({"paco": source("targets", [5])}, {"a": Group(1, ("paco",))}, length=3000)
+    pairs: Counter[tuple[int, ...]] = Counter()
     for number in range(3000):
-        ((_, image, _, _),) = found.sample(0, number)
-        counts[image] += 1
-    assert counts[2] / 3000 == pytest.approx(3 / 6, abs=0.03)
-    assert counts[0] / 3000 == pytest.approx(1 / 6, abs=0.03)
+        rows = found.sample(0, number)
+        assert len({target for _, _, target, _ in rows}) == len(rows) == 3
+        pairs[tuple(sorted(target for _, _, target, _ in rows))] += 1
+    assert len(pairs) == 10  # 3 of 5, whatever they are called
+    assert max(pairs.values()) / min(pairs.values()) < 1.5
+
+
+def asked_of(found: MixtureSchedule, count: int) -> list[list[tuple[int, int]]]:
+    return [[(image, target) for _, image, target, _ in found.sample(0, number)] for number in range(count)]
+
+
+PREMISES = {"fp": source("texts", [3, 2, 2, 1], 2, "TFFTTFFT")}
+"""Pictures with both, with true, with false and with one true premise."""
+IS_FALSE = {(0, 1), (0, 2), (4, 0), (4, 1)}
+
+
+@pytest.mark.parametrize("draw", ["released", "laps"])
+def test_questions_with_a_false_premise_are_left_out_unless_a_group_asks_for_them(draw: str) -> None:
+    samples = asked_of(schedule(PREMISES, {"a": Group(1, ("fp",))}, length=900, draw=draw), 900)
+    assert not IS_FALSE & {row for rows in samples for row in rows}
+    assert {image for rows in samples for image, _ in rows} == {0, 2, 6}  # the third shows nothing that is asked
+    assert all(len(rows) == (2 if rows[0][0] in (0, 6) else 3) for rows in samples)  # texts of the true ones alone
+
+
+@pytest.mark.parametrize("draw", ["released", "laps"])
+def test_pooled_and_redrawn_false_premises(draw: str) -> None:
+    pooled = asked_of(schedule(PREMISES, {"a": Group(1, ("fp",), "pooled")}, length=900, draw=draw), 900)
+    assert {row for rows in pooled for row in rows} >= IS_FALSE
+    assert any(set(rows) <= IS_FALSE for rows in pooled)
+    redrawn = asked_of(schedule(PREMISES, {"a": Group(1, ("fp",), "redrawn")}, length=900, draw=draw), 900)
+    assert all(set(rows) - IS_FALSE for rows in redrawn)
+    assert {row for rows in redrawn for row in rows} & IS_FALSE == {(0, 1), (0, 2)}
+
+
+def test_a_share_of_the_samples_asks_for_nothing_that_is_there() -> None:
+    """SESAME: of ReasonSeg 15 % of the pictures are asked with false premises alone, 85 % with none."""
+    samples = asked_of(schedule(PREMISES, {"a": Group(1, ("fp",), 0.15)}, length=4000), 4000)
+    false = [rows for rows in samples if set(rows) <= IS_FALSE]
+    assert len(false) / 4000 == pytest.approx(0.15, abs=0.02)
+    assert all(not set(rows) & IS_FALSE for rows in samples if rows not in false)
+    laps = asked_of(schedule(PREMISES, {"a": Group(1, ("fp",), 0.15)}, length=400, draw="laps"), 400)
+    assert Counter(rows[0][0] for rows in laps) == {0: 100, 2: 100, 4: 100, 6: 100}
+
+
+def test_pictures_without_a_false_premise_draw_as_if_there_were_none() -> None:
+    """What a run was trained on does not change as a data set says of each target whether it is there."""
+    targets = int(SOURCES["refer"].targets.sum())
+    told = {**SOURCES, "refer": source("texts", [2, 1], [3, 3, 2], "T" * targets)}
+    one, other = schedule(), schedule(told)
+    assert [one.sample(1, n) for n in range(300)] == [other.sample(1, n) for n in range(300)]
+    assert PREMISES["fp"].filled(TRUE).tolist() == [0, 1, 3]
+    assert PREMISES["fp"].filled(FALSE).tolist() == [0, 2]
+
+
+def test_what_was_drawn_is_counted_up_to_where_the_schedule_stands() -> None:
+    one = schedule(length=41, tail="drop")  # the last is dropped: a batch has two
+    assert sum(found["samples"] for found in one.drawn(2).values()) == 80
+    steps = list(one.steps())
+    rows = [step.samples for step in steps[:7]]
+    for step in steps[:7]:
+        one.advance(step)
+    found = one.drawn_so_far()
+    assert sum(of_it["samples"] for of_it in found.values()) == 14
+    assert sum(of_it["questions"] for of_it in found.values()) == sum(len(samples.image) for samples in rows)
+    shown = {(at, image) for samples in rows for at, image in zip(samples.source, samples.image, strict=True)}
+    assert sum(of_it["images"] for of_it in found.values()) == len(shown)
 
 
 def test_what_is_drawn_depends_on_nothing_but_seed_epoch_and_number() -> None:
@@ -165,12 +273,22 @@ def test_laps_have_exact_shares_and_no_picture_twice_before_all_came(length: int
         ({"draw": "all"}, "draw='all'"),
         ({"questions": 0}, "questions=0"),
         ({"length": None}, "length=None"),
+        (
+            {"groups": {name: Group(1, one.of, 0.5) for name, one in GROUPS.items()}},
+            "with absent 0.5, but no question with a f",
+        ),
         ({"groups": {"a": Group(1, ("maps",))}}, r"found groups of \['maps'\], expected each of"),
     ],
 )
 def test_what_does_not_fit_is_refused(how: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         schedule(**how)
+
+
+@pytest.mark.parametrize("absent", [1.5, -0.1, "all"])
+def test_a_share_of_false_premises_that_is_none_is_refused(absent: float | str) -> None:
+    with pytest.raises(ValueError, match="expected a number from 0 to 1 or one of pooled, redrawn"):
+        Group(1, ("fp",), absent)
 
 
 def test_a_group_without_a_question_is_refused() -> None:

@@ -1,0 +1,127 @@
+"""What the samples of a mixture are drawn from: the pictures of a split, their targets and the texts of these."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+from ..read.open_columns import OpenColumns
+from .dice import Dice
+from .schedule import SampleSet, sample_set
+
+I64 = npt.NDArray[np.int64]
+POOLS = {"semantic": "targets", "object": "targets", "part": "targets", "box": "targets", "vqa": "records"}
+"""Kind of the targets -> what a sample's questions are drawn from; of other kinds, ``texts``."""
+TRUE, FALSE, EITHER = "true", "false", "either"
+"""Which questions are drawn from: those whose premise is true, those that ask for what the picture does not show, or both."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What samples of one split are drawn from.
+
+    pool: ``targets``: questions are targets of the picture, and of each one a text; ``texts``: all texts of all of its targets;
+        ``records``: a sample is one target alone.
+    image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: of each target in turn how
+        many texts it has, int64 [sum of targets]. absent: of each target in turn whether its premise is false, bool; None: of none.
+    """
+
+    pool: str
+    image: I64
+    targets: I64
+    texts: I64
+    absent: npt.NDArray[np.bool_] | None = None
+    _first: I64 = field(init=False, repr=False, compare=False)
+    _units: int = field(init=False, repr=False, compare=False)
+    _absent: npt.NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
+
+    @property
+    def units(self) -> int:
+        """How many there are to draw from: pictures, or targets."""
+        return self._units
+
+    def __post_init__(self) -> None:
+        first = np.cumsum(self.targets) - self.targets
+        self.__dict__.update(
+            _first=first,
+            _units=int(self.targets.sum()) if self.pool == "records" else len(self.image),
+            _absent=self.absent if self.absent is not None and self.absent.any() else None,
+        )
+
+    def questions(self, unit: int, most: int, dice: Dice, asked: str = EITHER) -> list[tuple[int, int, float]]:
+        """image_index, number of the target, and which of its texts (as a share of them), of at most ``most`` questions.
+
+        Empty: the picture has none. ``asked``: :data:`TRUE`, :data:`FALSE` or :data:`EITHER`; a record is asked as it is.
+        """
+        if self.pool == "records":
+            at = int(np.searchsorted(self._first, unit, side="right")) - 1
+            return [(int(self.image[at]), unit - int(self._first[at]), 0.0)]
+        image, start, count = int(self.image[unit]), int(self._first[unit]), int(self.targets[unit])
+        numbers = self._numbers(start, count, asked)
+        if self.pool == "targets":
+            return [(image, numbers[place], dice.fraction()) for place in dice.some(len(numbers), most)]
+        texts = [int(self.texts[start + number]) for number in numbers]
+        ends = list(accumulate(texts))
+        found = []
+        for place in dice.some(ends[-1] if ends else 0, most):
+            at = bisect_right(ends, place)
+            found.append((image, numbers[at], (place - ends[at] + texts[at] + 0.5) / texts[at]))
+        return found
+
+    def any_true(self, unit: int, found: Sequence[tuple[int, int, float]]) -> bool:
+        """Whether the premise of one of a picture's questions is true."""
+        if self._absent is None or self.pool == "records":
+            return True
+        start = int(self._first[unit])
+        return any(not self._absent[start + number] for _, number, _ in found)
+
+    def filled(self, asked: str) -> I64:
+        """The units that have something to ask, int64."""
+        if self.pool == "records":
+            return np.arange(self.units)
+        if asked == EITHER or (self._absent is None and asked == TRUE):
+            return np.flatnonzero(self.targets > 0)
+        absent = np.zeros(int(self.targets.sum()), bool) if self._absent is None else self._absent
+        unit = np.repeat(np.arange(len(self.image)), self.targets)
+        return np.unique(unit[absent == (asked == FALSE)])
+
+    def _numbers(self, start: int, count: int, asked: str) -> Sequence[int]:
+        if asked == EITHER or (self._absent is None and asked == TRUE):
+            return range(count)
+        if self._absent is None:
+            return ()
+        numbers: list[int] = np.flatnonzero(self._absent[start : start + count] == (asked == FALSE)).tolist()
+        return numbers
+
+
+def source_of(
+    split: OpenColumns, columns: Sequence[str], failed: str = "skip", without: Sequence[int] = ()
+) -> tuple[Source, SampleSet]:
+    """What is drawn from a split, of the pictures that are ok in every column, and those that are left out.
+
+    Args:
+        without: image_index of further pictures to leave out.
+
+    Raises:
+        FailedImageError: as :func:`store.stream.schedule.sample_set`.
+    """
+    found = sample_set(split, [*columns, "targets"], False, failed, without)
+    column = split.column("targets")
+    targets = column.counts()[found.image]
+    kind, texts, absent = "", np.zeros(int(targets.sum()), np.int64), np.zeros(int(targets.sum()), bool)
+    fields = ("kind", "texts", "absent")
+    at = 0
+    for image in found.image.tolist():
+        shard, rows = column.rows(image)
+        if len(rows) and not kind:
+            kind = str(column.field(shard, "kind", fields)(rows.start))
+        read, missing = (column.field(shard, name, fields) for name in ("texts", "absent"))
+        for row in rows:
+            texts[at], absent[at] = len(read(row)), bool(missing(row))
+            at += 1
+    return Source(POOLS.get(kind, "texts"), found.image, targets, texts, absent), found
