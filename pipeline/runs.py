@@ -11,6 +11,7 @@ from pipeline.config import ROOT, InputError, Settings
 from stages.names import SplitRef, did_you_mean
 from stages.predictions import MODES
 from stages.train.folder import Held, held
+from stages.train.language.prompts import load_prompts
 from stages.train.params import TrainParams, overridden
 from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
 from stages.train.systems import SYSTEMS
@@ -52,7 +53,8 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
         name: a key of ``runs``, or any other name.
 
     Raises:
-        InputError: there is no such system, it is not the run's, or the name says nothing of the system.
+        InputError: there is no such system, it is not the run's, the name says nothing of the system, or its file of prompts is
+            none.
     """
     if system is not None and system not in SYSTEMS:
         raise InputError(
@@ -89,6 +91,11 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
             f"train.mean: found null, expected the train mean that {wanted} is to learn with; section means has "
             f"{', '.join(settings.means) or 'none yet'}"
         )
+    if params.prompts is not None:
+        try:
+            load_prompts(params.prompts)
+        except ValueError as error:
+            raise InputError(str(error)) from error
     return Run(folder.name, asked, wanted, params, folder, spec is not None)
 
 

@@ -13,8 +13,8 @@ Positive = Annotated[float, Field(gt=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 SINCE = (
-    "adam_betas", "draw", "elisa.targets", "epoch_samples", "leaks", "leaks_pixels", "max_steps", "max_text_tokens", "mixture",
-    "questions", "save_steps", "schedule_options", "start", "warmup_steps", "weight_decay",
+    "adam_betas", "draw", "elisa.targets", "epoch_samples", "leaks", "leaks_pixels", "lisa.form", "llmseg.form", "max_steps",
+    "max_text_tokens", "mixture", "prompts", "questions", "save_steps", "schedule_options", "start", "warmup_steps", "weight_decay",
 )  # fmt: skip
 """Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
 there was before it. A default never changes: a run of a params file that does not name it would become another."""
@@ -124,6 +124,10 @@ class SegParams(Params):
         Annotated[tuple[Annotated[str, Field(pattern=r"^[^\[]*\[SEG\][^\[]*$")], ...], Field(min_length=1)] | None
     ) = None
     """What the training answers with a mask may be, each with one [SEG]; null: the five that were released."""
+    form: Literal["lisa", "gsva", "sesame"] = "lisa"
+    """How is asked and answered. lisa: a question for each text. gsva: of a mixture, one question for all phrases of a picture, and
+    an answer that names each. sesame: questions that doubt whether the thing is there; a false premise is denied or corrected in
+    words, without [REJ]; answers and explanatory are not heeded."""
     text_weight: Positive = 1.0
     """Of the text's cross entropy in the loss."""
     learning_rate: Positive
@@ -214,6 +218,10 @@ class MixtureGroup(Params):
     """Its share, next to the weights of the other groups, of the samples."""
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     """Splits, as refcoco/train; each is drawn from equally often."""
+    absent: Fraction | Literal["pooled", "redrawn"] = 0.0
+    """Which questions with a false premise are asked. A share: of this share of the samples all questions are such, of the others
+    none (default 0: none are asked; SESAME's ReasonSeg: 0.15). pooled: they are drawn with the others. redrawn: so, too, but a
+    sample whose every question has a false premise is drawn again (GSVA)."""
 
 
 class TrainParams(Params):
@@ -286,6 +294,10 @@ class TrainParams(Params):
     """Of a mixture: samples of an epoch, over all processes. 0: as many as ``max_steps`` updates take."""
     max_text_tokens: Annotated[int, Field(ge=0)] = 0
     """Conversations are cut after this many tokens, of which the image counts as one. 0: they are not; LISA and LLM-Seg: 257."""
+
+    prompts: Annotated[str, Field(min_length=1)] | None = None
+    """A file with prompts of one's own for lisa and llmseg, of the form of stages/train/language/prompts.yaml; what it leaves out
+    is as released. null: the released ones."""
 
     leaks: Literal["all", "paper", "none"] = "all"
     """Which pictures are left out. all: those of other data sets' splits that are there to be evaluated on (whose name does not

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stages.train.language.mask_words import REJ
-from stages.train.language.seg_text import SEG
+from stages.train.language.prompts import SEG
 from stages.train.language.text import IMAGE
 from store.split import Split
 

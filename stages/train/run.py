@@ -36,7 +36,7 @@ from stages.train.trainer import StoreTrainer, load_trained, save_trained
 from store import mix
 from store.format.schema import TABLES
 from store.split import Split
-from store.stream.mixture import Group, mixture
+from store.stream.mixture import Group, MixtureSchedule, mixture
 from store.stream.request import companion
 from store.stream.stream import Stream
 from store.torch import Loader, loader
@@ -84,7 +84,7 @@ def batches(
     names = {**ALWAYS, **system.columns(params, training=True)}
     ranks: dict[str, Any] = {"rank": rank, "world_size": world_size, "without": without}
     if params.mixture:
-        groups = {name: Group(group.weight, group.of) for name, group in params.mixture.items()}
+        groups = {name: Group(group.weight, group.of, group.absent) for name, group in params.mixture.items()}
         length = params.epoch_samples or params.max_steps * params.batch_size * params.accumulation * world_size
         drawn: dict[str, Any] = {"questions": params.questions, "draw": params.draw, "seed": params.seed, **ranks}
         drawn["candidates"] = system.candidates(params, training=True)
@@ -186,9 +186,20 @@ def train(
         told = json.dumps({"system": name, "params": about["params"]})  # one entry: safetensors keeps no order
         save_trained(system.model, folder / TRAINED, {"run": told})
         ended = {"name": folder.name, "digest": run_digest(about), **about, "history": trainer.state.log_history}
+        if isinstance(trainer.data.stream.schedule, MixtureSchedule):
+            ended["drawn"] = trainer.data.stream.schedule.drawn_so_far()
+            print(*told_draws(ended["drawn"]), sep="\n", file=sys.stderr)
         write_record(folder / RUN, ended)
         shutil.rmtree(folder / CHECKPOINTS)  # what a stopped run needs
     return folder / TRAINED
+
+
+def told_draws(drawn: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A line for each split of a mixture: what a run saw of it."""
+    return [
+        f"train: of {name} {one['samples']:,} samples with {one['questions']:,} questions about {one['images']:,} pictures"
+        for name, one in drawn.items()
+    ]
 
 
 def _no_bars() -> None:

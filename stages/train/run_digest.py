@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from stages.train.language.base_model import locate_llava
-from stages.train.params import HOW, SINCE, TrainParams
+from stages.train.language.prompts import prompts_digest
+from stages.train.params import HOW, SINCE, SegParams, TrainParams
 from stages.train.systems import SYSTEMS
 from store.read.borrowed import AnyColumn
 from store.split import Split
@@ -38,7 +39,8 @@ def identity(
     start: Path | None = None,
 ) -> dict[str, Any]:
     """``system``, its ``version``, ``params`` less those of the other systems, digest ``llava`` of the language model and one of
-    each column; where pictures are left out, how many of each split and a digest of them; and one of the weights it begins with."""
+    each column; where pictures are left out, how many of each split and a digest of them; and one of the weights it begins with,
+    and of prompts that are not the released ones. ValueError for a file of prompts that is not one."""
     others = SYSTEMS.keys() - {system} | (set() if SYSTEMS[system].centered else {"mean"})
     found = {
         "system": system,
@@ -51,6 +53,9 @@ def identity(
     }
     if start is not None:
         found["start"] = cached_sha256(start)
+    if params.prompts is not None and issubclass(SYSTEMS[system].params, SegParams):
+        own = prompts_digest(params.prompts)
+        found |= {} if own is None else {"prompts": own}
     if without:
         found["left_out"] = {name: {"pictures": len(own), "digest": digest(list(own))} for name, own in without.items()}
     return found
@@ -61,7 +66,7 @@ def run_digest(about: Mapping[str, Any]) -> str:
     system = system_of(about)
     decides = _deciding(about.get("params", {}), system)
     others = {name: about.get(name) for name in ("version", "llava", "columns")}
-    others |= {name: about[name] for name in ("left_out", "start") if name in about}
+    others |= {name: about[name] for name in ("left_out", "start", "prompts") if name in about}
     return digest({"system": system, "params": decides, **others})
 
 
@@ -124,6 +129,9 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool 
     differ += [Difference("", left, right, name) for name, left, right in _unequal(old, new)]
     if found.get("llava") != wanted["llava"] and not any(one.parameter == "llava" for one in differ):
         differ.append(Difference("files of the language model", found.get("llava"), wanted["llava"]))
+    old_prompts, new_prompts = (about.get("prompts", "the released ones") for about in (found, wanted))
+    if old_prompts != new_prompts:
+        differ.append(Difference("prompts", old_prompts, new_prompts))
     if data:
         left, right = found.get("columns", {}), wanted["columns"]
         names = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
@@ -139,7 +147,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool 
 def _deciding(values: Mapping[str, Any], system: str, prefix: str = "") -> dict[str, Any]:
     """Parameters without those that do not decide what a run becomes, and without new ones that mean what there was before."""
     line = SYSTEMS.get(system)
-    left = {*HOW, *(f"{system}.{name}" for name in (line.answering if line else ()))}
+    left = {*HOW, "prompts", *(f"{system}.{name}" for name in (line.answering if line else ()))}
     left |= set() if line and line.chooses else {"proposer"}
     kept = {}
     for key, value in values.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,13 +13,18 @@ from torch import Tensor, nn
 from stages.predictions import Prediction
 from stages.train.language.llava import IGNORED, load_llava
 from stages.train.language.mask_words import REJ, MaskWords
+from stages.train.language.prompts import SEG, Evaluation, load_prompts
 from stages.train.language.seg_states import seg_states
-from stages.train.language.seg_text import ANSWERS, GIVEN, SEG, conversation, evaluation
+from stages.train.language.seg_text import conversation, evaluation, given, names_conversation, premise_conversation
 from stages.train.language.text import IMAGE, Encoded, Turn, check_texts, collate, cut, encode_prompt, pad
 from stages.train.language.vocabulary import ExtendedLlava
 from stages.train.params import SegParams, TrainParams
 from stages.train.system import Batch, Mode, draws_of_sample, rng_of, text_of
 
+LABELS = ("semantic", "object", "part", "box")
+"""Kinds of targets whose texts are labels."""
+ALONE = ("reasonseg", "reasonseg_plus")
+"""Kinds of targets that are asked one by one even where the others of a picture are asked together."""
 Found = tuple[str | None, tuple[int, ...] | None]
 """COCO RLE counts of a mask (None: empty), and the numbers of the proposals it is made of (None: of none)."""
 
@@ -33,6 +39,7 @@ class SegSystem(ABC):
 
     def __init__(self, params: TrainParams, own: SegParams, tokens: int, device: str) -> None:
         self.params, self.own, self.tokens, self.device = params, own, tokens, device
+        self.prompts = load_prompts(params.prompts)
         self.model, self.tokenizer = load_llava(params.llava, params.base, device, ExtendedLlava, {"words": (SEG, REJ)})
         like = {SEG: "the segmentation mask", REJ: " nothing"}
         self.model.start_words_like(
@@ -51,11 +58,13 @@ class SegSystem(ABC):
         self.new += [weight for weight in module.parameters() if weight.requires_grad]
 
     @staticmethod
-    def shared_columns(params: TrainParams, training: bool) -> dict[str, str]:
+    def shared_columns(params: TrainParams, own: SegParams, training: bool) -> dict[str, str]:
         """Keys of a batch -> what is read by both systems."""
         names = {"features": f"image_features/{params.image_encoder}", "is_sentence": "targets.is_sentence"}
+        names |= {"kind": "targets.kind"} if own.form == "gsva" else {}
         if not training:
             return names
+        names |= {"correction": "targets.correction"} if own.form == "sesame" else {}
         return {**names, "answer": "targets.answer", "instances": "targets.instances", "turns": "targets.turns"}
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
@@ -69,45 +78,74 @@ class SegSystem(ABC):
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Any]:
         """A stream's batch as the model's inputs with labels, and what the masks should be; as :class:`System` says."""
         check_texts(batch, self.words.tokenizer)
-        rows, wanted = [], []
-        for number, instances in enumerate(batch["instances"]):
-            numbers = [int(j) for j in instances]
-            row = self.words.encode(self._turns(batch, epoch, number, len(numbers)), self.tokens)
+        one_each = self.own.one_per == "instance"
+        together = self._together(batch)
+        rows, wanted, owner = [], [], []
+        for numbers in together:
+            instances = {number: [int(j) for j in batch["instances"][number]] for number in numbers}
+            masks = [len(found) if one_each else min(len(found), 1) for found in instances.values()]
+            row = self.words.encode(self._turns(batch, epoch, numbers, masks), self.tokens)
             if self.params.max_text_tokens:
                 row = cut(row, self.params.max_text_tokens - 1 + self.tokens)  # the image counts as one
             rows.append(row)
             said = row.labels.count(self.seg)
-            wanted.append(numbers[:said] if self.own.one_per == "instance" else numbers[: len(numbers) * said])
+            for (number, found), asked in zip(instances.items(), masks, strict=True):
+                here = min(asked, said)
+                said -= here
+                wanted.append(found[:here] if one_each else found * here)
+                owner += [number] * here
+        features = batch["features"]
+        if len(together) < len(batch["id"]):
+            features = features[torch.tensor([numbers[0] for numbers in together])]
         return {
             **collate(rows, self.tokenizer.pad_token_id),
-            "pixel_values": batch["features"],
+            "pixel_values": features,
+            "owner": torch.tensor(owner, dtype=torch.long),
             **self.wanted(batch, wanted),
         }
 
-    def _turns(self, batch: Batch, epoch: int, number: int, instances: int) -> list[Turn]:
-        """What is asked and answered about a row of a batch: a question with masks, or a conversation as it is."""
+    def _together(self, batch: Batch) -> list[list[int]]:
+        """The rows of a batch that are asked in one sequence: each by itself, or as GSVA all phrases of a picture."""
+        numbers = range(len(batch["id"]))
+        if self.own.form != "gsva" or "sample" not in batch:
+            return [[number] for number in numbers]
+
+        def sequence(number: int) -> tuple[int, int]:
+            return int(batch["sample"][number]), -1 if self._is_name(batch, number) else number
+
+        return [list(found) for _, found in groupby(numbers, sequence)]
+
+    def _is_name(self, batch: Batch, number: int) -> bool:
+        """Whether GSVA asks a row as one of the names of its picture."""
+        return not batch["is_sentence"][number] and batch["kind"][number] not in (*ALONE, "vqa")
+
+    def _turns(self, batch: Batch, epoch: int, numbers: Sequence[int], masks: Sequence[int]) -> list[Turn]:
+        """What is asked and answered about rows of a batch: a question with masks, or a conversation as it is.
+
+        ``masks``: how many each row asks for.
+        """
+        number = numbers[0]
         if turns := batch["turns"][number]:
             asked, answered = list(turns[::2]), list(turns[1::2])
             asked[0] = f"{IMAGE}\n{asked[0]}"
             return list(zip(asked, answered, strict=True))
         rng = rng_of(self.params, epoch, batch, number)
-        turn = conversation(
-            text_of(batch, number, rng),
-            bool(batch["is_sentence"][number]),
-            instances if self.own.one_per == "instance" else min(instances, 1),
-            batch["answer"][number],
-            self.own.explanatory,
-            rng,
-            self.own.answers or ANSWERS,
-            draws_of_sample(self.params, epoch, batch, number),
-        )
-        return [turn]
+        texts = [text_of(batch, each, rng) for each in numbers]
+        if self.own.form == "gsva" and self._is_name(batch, number):
+            labels = batch["kind"][number] in LABELS
+            return [names_conversation(texts, masks, labels, rng, self.prompts.gsva)]
+        question = texts[0], bool(batch["is_sentence"][number]), masks[0], batch["answer"][number]
+        if self.own.form == "sesame":
+            return [premise_conversation(*question, batch["correction"][number], rng, self.prompts.sesame)]
+        draws = draws_of_sample(self.params, epoch, batch, number)
+        alone, answers = self.own.explanatory, self.own.answers
+        return [conversation(*question, alone, rng, answers, draws, self.prompts.lisa)]
 
     def loss(self, inputs: Mapping[str, Any]) -> Tensor:
         """Cross entropy of the text and the losses of the masks, weighted."""
         with self._autocast():
-            text, states, owner = self._read(inputs)
-            return self.own.text_weight * text + self.mask_loss(inputs, states, owner)
+            text, states, _ = self._read(inputs)
+            return self.own.text_weight * text + self.mask_loss(inputs, states, inputs["owner"].to(states.device))
 
     @torch.no_grad()
     def predict(self, batch: Batch, mode: Mode = "generated") -> list[Prediction]:
@@ -117,12 +155,15 @@ class SegSystem(ABC):
             mode: "generated", or "teacher_forced": the answer "[SEG]." is given, so that nothing is ever rejected.
         """
         check_texts(batch, self.words.tokenizer, first_alone=True)
-        asked = zip(batch["texts"], batch["is_sentence"], strict=True)
-        questions = [evaluation(texts[0], bool(is_sentence)) for texts, is_sentence in asked]
+        forms = [self._evaluation(batch, number) for number in range(len(batch["id"]))]
+        asked = list(zip(batch["texts"], batch["is_sentence"], forms, strict=True))
+        questions = [evaluation(texts[0], bool(is_sentence), form) for texts, is_sentence, form in asked]
         features = batch["features"].to(self.device)
         with self._autocast():
             if mode == "teacher_forced":
-                rows = [self.words.encode([(question, GIVEN)], self.tokens) for question in questions]
+                answers_given = [given(texts[0], form) for texts, _, form in asked]
+                turns = zip(questions, answers_given, strict=True)
+                rows = [self.words.encode([turn], self.tokens) for turn in turns]
             else:
                 rows = self._generate(questions, features)
             found = {name: value.to(self.device) for name, value in collate(rows, self.tokenizer.pad_token_id).items()}
@@ -131,9 +172,15 @@ class SegSystem(ABC):
         answers = []
         for name, row, (segmentation, chosen) in zip(batch["id"], rows, masks, strict=True):
             said = [token for token in row.labels if token != IGNORED]
-            rejected = self.rej in said and self.seg not in said
+            rejected = self.seg not in said and (self.rej in said or self.own.form == "sesame")
             answers.append(Prediction(name, 0, segmentation, rejected, chosen, self.words.decode(said)[0]))
         return answers
+
+    def _evaluation(self, batch: Batch, number: int) -> Evaluation:
+        """What a row of a batch is asked with in evaluation."""
+        if self.own.form == "gsva" and self._is_name(batch, number):
+            return self.prompts.gsva.evaluation
+        return (self.prompts.sesame if self.own.form == "sesame" else self.prompts.lisa).evaluation
 
     def _generate(self, questions: Sequence[str], features: Tensor) -> list[Encoded]:
         """Questions with greedy answers, which are labelled."""

@@ -44,7 +44,7 @@ class Lisa(SegSystem):
     def columns(params: TrainParams, training: bool) -> dict[str, str]:
         """Keys of a batch -> what is read."""
         names = {
-            **SegSystem.shared_columns(params, training),
+            **SegSystem.shared_columns(params, params.lisa, training),
             "sam": features_column(params.lisa.sam_model),
         }
         if not training:

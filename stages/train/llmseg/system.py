@@ -45,7 +45,7 @@ class LlmSeg(SegSystem):
     def columns(params: TrainParams, training: bool) -> dict[str, str]:
         """Keys of a batch -> what is read."""
         names = {
-            **SegSystem.shared_columns(params, training),
+            **SegSystem.shared_columns(params, params.llmseg, training),
             "masks": f"mask_embeddings/{params.llmseg.mask_encoder}",
             **({"bbox": "masks.bbox"} if params.llmseg.geometry else {}),
         }

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from stages.train import run
 from stages.train.language.llava import IGNORED
-from stages.train.language.seg_text import EXPLAIN, SEG, conversation
+from stages.train.language.seg_text import RELEASED, SEG, conversation
 from stages.train.params import TrainParams, overridden
 from store.split import Split
 
@@ -58,7 +58,7 @@ def test_an_explanation_is_drawn_once_for_all_questions_of_a_picture() -> None:
             asked, answer = conversation("why", True, 1, "It is so.", 0.1, rng, draws=draws)
             kind = "alone" if SEG not in answer else "with" if "It is so." in answer else "without"
             found.add(kind)
-            assert (kind == "with") == any(text in asked for text in EXPLAIN)
+            assert (kind == "with") == any(text in asked for text in RELEASED.lisa.explain)
             assert kind != "alone" or asked == "<image>\nwhy"
         assert len(found) == 1
         kinds[found.pop()] += 1
@@ -106,7 +106,8 @@ def test_a_mixture_trains_and_its_record_names_it(
     trained = run.train(params, "lisa", {"val": seg_split}, tmp_path / "run", "cpu", sam_weights)
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert trained.is_file()
-    assert record["params"]["mixture"] == {"a": {"weight": 9.0, "of": ["val"]}}
+    assert record["params"]["mixture"] == {"a": {"weight": 9.0, "of": ["val"], "absent": 0.0}}
+    assert record["drawn"]["val"]["samples"] == 8
     assert record["history"][-1]["step"] == 4
 
 

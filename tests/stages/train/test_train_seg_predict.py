@@ -18,7 +18,7 @@ from stages.encoders import dinov2_vit
 from stages.evaluate import score
 from stages.train import run
 from stages.train.folder import held
-from stages.train.language.seg_text import GIVEN, evaluation
+from stages.train.language.seg_text import evaluation, given
 from stages.train.llmseg.selector import select
 from store import rle
 from store.split import Split
@@ -75,7 +75,7 @@ def test_every_target_gets_an_answer_in_its_frame(
     assert all(small(*pair) for pair in zip(found, targets, strict=True))
     assert [one.text_index for one in found] == [0] * len(targets)
     if mode == "teacher_forced":
-        assert {one.answer for one in found} == {GIVEN}
+        assert {one.answer for one in found} == {given("")}
         assert not any(one.rejected for one in found)
     if name == "lisa":
         assert {one.chosen for one in found} == {None}
@@ -124,7 +124,7 @@ def test_the_teacher_forced_state_is_that_before_seg(
     found = system.predict(batch, "teacher_forced")
     for number in (3, 7):
         question = evaluation(batch["texts"][number][0], bool(batch["is_sentence"][number]))
-        ids = system.words.encode([(question, GIVEN)], system.tokens).ids
+        ids = system.words.encode([(question, given(""))], system.tokens).ids
         before = ids[: ids.index(system.seg)]
         with torch.no_grad():
             features = batch["features"][number : number + 1]

@@ -8,7 +8,7 @@ import numpy as np
 
 from stages.train.language.llava import IGNORED
 from stages.train.language.mask_words import REJ, MaskWords
-from stages.train.language.seg_text import ANSWERS, EXPLAIN, GIVEN, LONG, SEG, SHORT, conversation, evaluation
+from stages.train.language.seg_text import RELEASED, SEG, conversation, evaluation, given
 
 
 def drawn(*arguments: Any, times: int = 400) -> set[tuple[str, str]]:
@@ -30,7 +30,7 @@ def test_all_templates_of_a_phrase_in_lower_case_and_of_a_sentence_as_it_is() ->
         "Sure, the segmentation result is [SEG].",
         "[SEG].",
     }
-    assert len(turns) == len(SHORT) * len(ANSWERS)  # question and answer know nothing of each other
+    assert len(turns) == 4 * 5  # question and answer know nothing of each other
     assert {question for question, _ in drawn("What opens IT?", True, 1, "A key.", None)} == {
         "<image>\nWhat opens IT? Please respond with segmentation mask.",
         "<image>\nWhat opens IT? Please output segmentation mask.",
@@ -55,12 +55,12 @@ def test_explanations_come_alone_beside_the_mask_or_not_at_all() -> None:
         if (question, answer) == ("<image>\nWhy?", "So."):
             alone += 1
         elif answer.endswith(" So."):
-            assert answer.removesuffix(" So.") in ANSWERS
-            assert question.removeprefix("<image>\nWhy? ") in EXPLAIN
+            assert answer.removesuffix(" So.") in RELEASED.lisa.answers
+            assert question.removeprefix("<image>\nWhy? ") in RELEASED.lisa.explain
             both += 1
         else:
-            assert answer in ANSWERS
-            assert question.removeprefix("<image>\n") in {form.format(text="Why?") for form in LONG}
+            assert answer in RELEASED.lisa.answers
+            assert question.removeprefix("<image>\n") in {form.format(text="Why?") for form in RELEASED.lisa.long}
             plain += 1
     assert 150 < alone < 250
     assert 800 < both < 1000
@@ -71,7 +71,7 @@ def test_the_released_evaluation_prompts() -> None:
     assert evaluation(" Which one? ", True) == "<image>\n Which one? Please output segmentation mask."
     asked = "<image>\n What is the Key in this image? Please output segmentation mask."
     assert evaluation("the Key", False) == asked
-    assert GIVEN == "[SEG]."
+    assert given("the Key") == "[SEG]."
 
 
 def test_the_words_are_one_token_each_and_come_back(tokenizer: Any) -> None:

@@ -15,7 +15,7 @@ from transformers import AddedToken, LlamaTokenizer
 from stages.train import run
 from stages.train.language.llava import IGNORED, load_llava
 from stages.train.language.mask_words import MaskWords
-from stages.train.language.seg_text import GIVEN, SEG, conversation, evaluation
+from stages.train.language.seg_text import SEG, conversation, evaluation, given
 from stages.train.language.text import IMAGE, check_texts, encode, encode_prompt
 from stages.train.language.tokenizer import IM_END, IM_START, usable
 from tests.stages.train.released import SENTENCES, make_sentencepiece, released_folder
@@ -130,7 +130,7 @@ def test_thirty_of_thirty_begin_with_the_first_token(tokenizer: Any, original: O
         turn = conversation(SENTENCES[number % len(SENTENCES)], bool(number % 2), number % 3, None, None, rng)
         found = words.encode([turn], PATCHES)
         assert found.ids == theirs.image_token(prompt([(wrapped(turn[0]), turn[1])]))
-    assert words.encode([(evaluation("x", True), GIVEN)], PATCHES).ids[0] == tokenizer.bos_token_id
+    assert words.encode([(evaluation("x", True), given("x"))], PATCHES).ids[0] == tokenizer.bos_token_id
 
 
 def test_the_image_stands_between_its_words_where_the_base_has_them(tokenizer: Any, tmp_path: Path) -> None:
