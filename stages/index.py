@@ -166,10 +166,11 @@ def annotation_of(
     words = Words()
     found = replace(found, targets=tuple(map(words.of, found.targets)), notes=(*found.notes, *words.notes))
     counts = [instance.segmentation for instance in found.instances]
+    measured = [rle.bbox_and_area(item, height_px) for item in counts]
     instances = {
         "segmentation": counts,
-        "bbox": [list(rle.bbox(item, height_px)) for item in counts],
-        "area": [rle.area(item) for item in counts],
+        "bbox": [list(box) for box, _ in measured],
+        "area": [area for _, area in measured],
         "label": [instance.label for instance in found.instances],
     }
     return found, instances

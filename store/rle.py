@@ -83,9 +83,11 @@ def from_runs(runs: Runs) -> str:
     _check_lengths(runs)
     numbers = runs.astype(np.int64)
     numbers[3:] -= runs[1:-2]
-    groups = np.ones(runs.size, np.int64)
+    groups, largest = np.ones(runs.size, np.int64), int(np.abs(numbers).max())
     for k in range(1, _MAX_GROUPS):
         limit = 2 ** (5 * k - 1)
+        if limit > largest:
+            break
         groups += (numbers >= limit) | (numbers < -limit)
     ends = np.cumsum(groups)
     if ends[-1] > MAX_CHARS:
@@ -105,7 +107,16 @@ def area(counts: str) -> int:
 
 def bbox(counts: str, height_px: int) -> tuple[int, int, int, int]:
     """Give the tight box as XYWH in px; an empty mask has (0, 0, 0, 0)."""
+    return bbox_and_area(counts, height_px)[0]
+
+
+def bbox_and_area(counts: str, height_px: int) -> tuple[tuple[int, int, int, int], int]:
+    """:func:`bbox` and :func:`area`, for which the counts are read once."""
     starts, ends = _spans(to_runs(counts))
+    return _box(starts, ends, height_px), int((ends - starts).sum())
+
+
+def _box(starts: Runs, ends: Runs, height_px: int) -> tuple[int, int, int, int]:
     if not starts.size:
         return (0, 0, 0, 0)
     if height_px < 1:

@@ -61,7 +61,7 @@ def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> lis
     Of a file without the key ``annotations``, such as COCO's ``image_info_test2017.json``, no source has an annotation. Raises
     DatasetError where the file is not there or not of this form, or where two images have one id or one name.
     """
-    files = _files(root, split, options)
+    files = listed_from(root, split, options)
     found = _read(root, files, options)
     if not found.images:
         raise DatasetError(f"{root / files[0]}: 'images' is empty, expected the images of the split {split!r}")
@@ -129,14 +129,16 @@ def annotate(
     notes += [WITHOUT_CATEGORY] * (len(every) - len(kept))
     notes += [f"regions drawn before EXIF orientation {turn}, turned with the image"] * (turn != UPRIGHT)
     notes += [ABSENT_BUT_ANNOTATED] * len({each.category for each in marked}.intersection(record.negative))
-    notes += _notes_of(targets, [_texts(found.categories[each], options) for each in {one.category for one in asked}])
+    notes += _notes_of(
+        targets, nothing, [_texts(found.categories[each], options) for each in {one.category for one in asked}]
+    )
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
 
 
-def _notes_of(targets: Sequence[Target], texts: Sequence[tuple[str, ...]]) -> list[str]:
+def _notes_of(targets: Sequence[Target], nothing: str, texts: Sequence[tuple[str, ...]]) -> list[str]:
     """Notes of targets whose answer has no pixel, and of texts that several of an image's categories have."""
     alike = sum(count > 1 for count in Counter(texts).values())
-    empty = sum(not target.absent and not rle.area(target.segmentation) for target in targets)
+    empty = sum(not target.absent and target.segmentation == nothing for target in targets)
     return [NO_PIXEL] * empty + [ALIKE] * alike
 
 
@@ -227,7 +229,7 @@ def _by_instance(marked: Sequence[_Marked]) -> list[_Asked]:
     ]
 
 
-def _files(root: Path, split: str, options: CocoOptions) -> tuple[str, ...]:
+def listed_from(root: Path, split: str, options: CocoOptions = DEFAULTS) -> tuple[str, ...]:
     """The file of a split, and that of the categories where there is one. DatasetError where one is not there."""
     names = [options.file.replace("{split}", split)]
     names += [] if options.categories is None else [options.categories.replace("{split}", split)]
