@@ -1,5 +1,7 @@
 """``make bench-scale``: what the commands cost on a split of 100 000 small images, and how fast ``index`` reads large ones.
 
+With ``--borrowers``: what they cost on as many pictures as COCO has, 20 x 20 px each, with five data sets that borrow them.
+
 Every command is a process of its own, with the files in the page cache. The data set is made in a temporary folder. Masks and
 embeddings are stand-ins, one for each image, that go through the real pipeline into the store: no model is run here.
 """
@@ -24,7 +26,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from tests.benchmarks import machine
+from tests.benchmarks import machine, shared_pictures
 from tests.benchmarks.report import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,26 +34,35 @@ SPLIT = "train"
 SIDE_PX = 20
 """Noise of 20 x 20 pixels is a JPEG of about 1 kB."""
 LARGE = (640, 480)
+COCO_TRAIN_2017 = 118_287
+SHARD_IMAGES = 256
 
 
 def main() -> None:
     """Make the data sets, run the commands, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=100_000, help="small images (default 100 000)")
+    parser.add_argument("--images", type=int, help="small images (default 100 000; with --borrowers 118 287)")
+    parser.add_argument(
+        "--borrowers", action="store_true", help="measure five data sets that borrow their pictures instead"
+    )
     parser.add_argument("--large-images", type=int, default=2_000, help="images of 640 x 480 px (default 2 000)")
     parser.add_argument("--folder", type=Path, help="work here, and keep it; default: a temporary folder")
     parser.add_argument("--json", type=Path, help="all figures into this file")
     parser.add_argument("--fill", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--split", default=f"bench/{SPLIT}", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fill:
         fill(options.fill)
     elif options.read:
-        print(json.dumps(read(options.read)))
+        print(json.dumps(read(options.read, options.split)))
     else:
         with tempfile.TemporaryDirectory(prefix="bench-scale-") as temporary:
             folder = options.folder or Path(temporary)
-            document = measure(folder, options.images, options.large_images)
+            if options.borrowers:
+                document = measure_borrowers(folder, options.images or COCO_TRAIN_2017)
+            else:
+                document = measure(folder, options.images or 100_000, options.large_images)
         if options.json:
             options.json.write_text(json.dumps(document, indent=1) + "\n")
         print(report(document))
@@ -77,10 +88,7 @@ def measure(folder: Path, images: int, large_images: int) -> dict[str, Any]:
         "verify --complete": (*cli, "verify", "--complete"),
         "open_split and a first batch": (*ours, "--read", str(params)),
     }
-    rows, said = {}, ""
-    for name, command in commands.items():
-        rows[name], said = timed(command)
-        print(f"{name}: {rows[name]}", file=sys.stderr)
+    rows, said = run_all(commands)
     reading = json.loads(said)
     rates = {}
     if large_images:
@@ -88,15 +96,57 @@ def measure(folder: Path, images: int, large_images: int) -> dict[str, Any]:
             params = make_data(folder / f"large-{count}", large_images, LARGE)
             found, _ = timed((str(ROOT / "cli.py"), "--params", str(params), "index"), cores[:count])
             rates[count] = large_images / found["seconds"]
-    facts = {"machine": machine.describe(folder), "versions": machine.versions(["numpy", "pyarrow", "pillow"])}
     return {
-        **facts,
+        **facts(folder),
         "images": images,
         "large_images": large_images,
         "commands": rows,
         "reading": reading,
         "rates": rates,
     }
+
+
+def measure_borrowers(folder: Path, pictures: int) -> dict[str, Any]:
+    """The same of a data set of pictures and of five that borrow them."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    params = folder / "params.yaml"
+    if not params.exists():
+        write_params(folder, shared_pictures.write(folder / "data", pictures))
+    cli = (str(ROOT / "cli.py"), "--params", str(params))
+    ours = ("-m", "tests.benchmarks.scale")
+    first = {
+        f"index of {name}, for the first time": (*cli, "index", "--data", name)
+        for name in ("coco", *shared_pictures.BORROWERS)
+    }
+    commands = {
+        **first,
+        "index again, of all": (*cli, "index"),
+        "index again, of lvis": (*cli, "index", "--data", "lvis"),
+        "info, of an index alone": (*cli, "info"),
+        "extract --dry-run, of an index alone": (*cli, "extract", "--dry-run"),
+        "leaks": (*cli, "leaks"),
+        "(stand-ins for masks and embeddings)": (*ours, "--fill", str(params)),
+        "info": (*cli, "info"),
+        "extract --dry-run": (*cli, "extract", "--dry-run"),
+        "verify --complete": (*cli, "verify", "--complete"),
+        "open_split of lvis and a first batch": (*ours, "--read", str(params), "--split", "lvis/train"),
+    }
+    rows, said = run_all(commands)
+    return {**facts(folder), "images": pictures, "commands": rows, "reading": json.loads(said), "rates": {}}
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {"machine": machine.describe(folder), "versions": machine.versions(["numpy", "pyarrow", "pillow"])}
+
+
+def run_all(commands: Mapping[str, Sequence[str]]) -> tuple[dict[str, dict[str, float]], str]:
+    """:func:`timed` of each command, and what the last one printed."""
+    rows, said = {}, ""
+    for name, command in commands.items():
+        rows[name], said = timed(command)
+        print(f"{name}: {rows[name]}", file=sys.stderr)
+    return rows, said
 
 
 def timed(arguments: Sequence[str], cores: Sequence[int] = ()) -> tuple[dict[str, float], str]:
@@ -123,15 +173,20 @@ def make_data(folder: Path, count: int, size_px: tuple[int, int]) -> Path:
         split.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(partial(make_image, split, size_px), range(count)))
-        values = yaml.safe_load((ROOT / "params.yaml").read_text())
         data = {"format": "reasonseg", "images": "bench", "root": str(folder / "data"), "splits": [SPLIT]}
-        values |= {"store": str(folder / "store"), "data": {"bench": data}, "shard_images": 256}
-        values |= {"proposers": {"sam": {"model": "demo_sam"}}, "means": {"bench": {"train": [SPLIT]}}}
-        values["train"] |= {"train": [SPLIT], "proposer": "sam"}
-        values["embed"] |= {"mask_encoders": ["demo_sam"], "image_encoders": ["demo_clip"], "sam_features": []}
-        values["run"] |= {f"{name}_dir": str(folder / name) for name in ("report", "train", "cache")}
-        params.write_text(yaml.safe_dump(values, sort_keys=False))
+        write_params(folder, {"bench": data}, {"bench": {"train": [f"bench/{SPLIT}"]}})
     return params
+
+
+def write_params(folder: Path, data: Mapping[str, Any], means: Mapping[str, Any] | None = None) -> None:
+    """``params.yaml`` for these data sets, with the models of the demo."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values |= {"store": str(folder / "store"), "data": dict(data), "shard_images": SHARD_IMAGES}
+    values |= {"proposers": {"sam": {"model": "demo_sam"}}, "means": dict(means or {})}
+    values["train"] |= {"train": [f"{list(data)[-1]}/{SPLIT}"], "proposer": "sam"}
+    values["embed"] |= {"mask_encoders": ["demo_sam"], "image_encoders": ["demo_clip"], "sam_features": []}
+    values["run"] |= {f"{name}_dir": str(folder / name) for name in ("report", "train", "cache")}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def make_image(split: Path, size_px: tuple[int, int], number: int) -> None:
@@ -149,7 +204,7 @@ def make_image(split: Path, size_px: tuple[int, int], number: int) -> None:
 
 
 def fill(params: Path) -> None:
-    """Bring masks, embeddings and matches of the split up to date, with one of each for an image, which nothing computed."""
+    """Bring masks, embeddings and matches up to date, with one of each for an image or target, which nothing computed."""
     from pipeline.compute import compute_stage
     from pipeline.executors import LocalExecutor
     from pipeline.graph import STAGES
@@ -168,11 +223,14 @@ def fill(params: Path) -> None:
         specs = [spec for spec in STAGES[stage].columns(params) if spec.name in wanted]
 
         def compute(shard: ShardInput) -> dict[str, ShardData]:
-            out = {spec.name: Collector(spec) for spec in specs}
-            for spec in specs:
+            out = {spec.name: Collector(spec) for spec in specs if spec.name in (shard.columns or wanted)}
+            asked: dict[int, list[str]] = {}
+            for row in shard.rows("targets") if "match/sam/targets" in out else []:
+                asked.setdefault(row["image_index"], []).append(row["target_id"])
+            for spec in (spec for spec in specs if spec.name in out):
                 for index in shard.indices:
                     if spec.name == "match/sam/targets":
-                        out[spec.name].ok(index, [{"target_id": f"{index:06d}/0", **matched}])
+                        out[spec.name].ok(index, [{"target_id": each, **matched} for each in asked.get(index, ())])
                     elif spec.name == "match/sam/instances":
                         out[spec.name].ok(index, {"iou": [[0.5]], "iop": [[0.5]]})
                     elif spec.layout is None:
@@ -188,17 +246,19 @@ def fill(params: Path) -> None:
     settings = load_settings(params)
     for stage in ("masks", "embed", "match"):
         STAGES[stage].start = partial(start, stage)  # type: ignore[attr-defined]
-        compute_stage(settings, stage, settings.splits[0], LocalExecutor())
+    for split in settings.splits:
+        for stage in ("masks", "embed", "match"):
+            compute_stage(settings, stage, split, LocalExecutor())
 
 
-def read(params: Path) -> dict[str, float]:
+def read(params: Path, name: str) -> dict[str, float]:
     """Seconds to import the store, to open the split, and from there to a first shuffled batch of 32."""
     values = yaml.safe_load(params.read_text())
     at = [time.perf_counter()]
     from store import open_split
 
     at.append(time.perf_counter())
-    split = open_split(values["store"], "bench", SPLIT)
+    split = open_split(values["store"], *name.split("/"))
     at.append(time.perf_counter())
     encoder = f"mask_embeddings/{values['embed']['mask_encoders'][0]}"
     next(iter(split.stream([encoder, "targets.texts"], 32, shuffle=True)))
@@ -215,7 +275,7 @@ def report(document: dict[str, Any]) -> str:
     ]
     reading = document["reading"]
     parts = [
-        f"{facts}. {document['images']} images, 256 in a shard.",
+        f"{facts}. {document['images']} images, {SHARD_IMAGES} in a shard.",
         table(("", "seconds", "at work on a core, s", "memory, MB"), rows),
         f"open_split: {reading['open']:.2f} s; from there to the first shuffled batch of 32: {reading['first_batch']:.2f} s; "
         f"the import before: {reading['import']:.2f} s.",
