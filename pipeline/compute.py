@@ -90,7 +90,7 @@ def _look_ahead(
     if "index" in stages:
         for split in splits:
             if settings.holder(split.dataset) is not None and set(settings.held(split.dataset)) & set(splits):
-                list_sources(settings, split)  # where the images lie is known when those splits are indexed
+                list_sources(look, split)  # where the images lie is known when those splits are indexed
             else:
                 seen_entries(look, split)
         return

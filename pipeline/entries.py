@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from pipeline.config import InputError, Settings
+from pipeline.config import ROOT, InputError, Settings
 from pipeline.look import Look
 from pipeline.upstream import known_links, known_sources, place_of
-from stages import datasets
+from stages import listings
 from stages.base import HELD_IMAGES, ColumnSpec, Entry
 from stages.datasets.base import Source
 from stages.datasets.params import ImagesOptions
@@ -17,11 +17,10 @@ from stages.names import SplitRef, did_you_mean
 from stages.source_files import source_files
 from store.errors import DamagedStoreError
 from store.format.column import fingerprint
-from store.format.layout import column_dir, find_splits, what_exists
+from store.format.layout import find_splits, what_exists
 from store.format.lineage import FILE
 from store.format.links import Link
 from store.format.schema import REMOVED
-from store.format.tables import read_table
 from store.storage.listing import folders, is_folder
 
 
@@ -35,24 +34,31 @@ def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
         InputError: the data set that holds the images is not indexed yet.
     """
     if split not in look.entries:
-        entries = order(known_sources(look.settings, split), list_sources(look.settings, split))
+        entries = order(known_sources(look.settings, split), list_sources(look, split))
         look.entries[split] = linked(look, split, entries)
     return look.entries[split]
 
 
-def list_sources(settings: Settings, split: SplitRef) -> list[Source]:
-    """What the data set lists. Raises DatasetError where it cannot be listed.
+def list_sources(look: Look, split: SplitRef) -> list[Source]:
+    """What the data set lists, asked once in a look. Raises DatasetError where it cannot be listed.
 
     Where ``only`` names data sets, new images are listed only if one of these asks about them.
     """
+    if split not in look.sources:
+        look.sources[split] = _list_sources(look, split)
+    return look.sources[split]
+
+
+def _list_sources(look: Look, split: SplitRef) -> list[Source]:
+    settings = look.settings
     data = settings.data[split.dataset]
-    found = datasets.list_sources(data, settings.folders(split.dataset), split.split)
+    found = listings.list_sources(data, settings.folders(split.dataset), split.split, ROOT / settings.run.cache_dir)
     if not isinstance(data, ImagesOptions) or not data.only:
         return found
     asked = {image_id for image_id, _ in known_sources(settings, split)}
     for name in data.only:
         for one in settings.data[name].splits:
-            asked |= {source.image_id for source in list_sources(settings, SplitRef(name, one))}
+            asked |= {source.image_id for source in list_sources(look, SplitRef(name, one))}
     return [source for source in found if source.image_id in asked]
 
 
@@ -94,18 +100,19 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
         if link is not None:
             entry = replace(entry, link=link, held=held[link[0]][link[1]][1])
         found.append(entry)
-    _require_listed(settings, split, found)
+    _require_listed(look, split, found)
     return tuple(found)
 
 
-def _require_listed(settings: Settings, split: SplitRef, entries: Sequence[Entry]) -> None:
+def _require_listed(look: Look, split: SplitRef, entries: Sequence[Entry]) -> None:
     """Raise InputError where the holder lists ``only`` what is asked about, and has not listed all of it yet."""
+    settings = look.settings
     holder = settings.data[split.dataset].images
     data = settings.data[holder]
     lacking = {entry.source.image_id for entry in entries if entry.link is None and not entry.removed}
     if not lacking or not isinstance(data, ImagesOptions) or split.dataset not in data.only:
         return
-    listed = {source.image_id for one in settings.held(split.dataset) for source in list_sources(settings, one)}
+    listed = {source.image_id for one in settings.held(split.dataset) for source in list_sources(look, one)}
     if pending := sorted(lacking & listed):
         raise InputError(
             f"{split}: {len(pending)} images that it asks about are in the folders of {holder} and not in its index yet, such as "
@@ -115,6 +122,8 @@ def _require_listed(settings: Settings, split: SplitRef, entries: Sequence[Entry
 
 def _require_one_picture(look: Look, split: SplitRef, image_id: str, links: Sequence[Link]) -> None:
     """Raise InputError, naming two of them, where the images of one image_id in several splits of the holder are not one file."""
+    if len(links) < 2:
+        return
     settings, holder = look.settings, look.settings.data[split.dataset].images
     found: dict[str, str] = {}
     for name, index in links:
@@ -122,8 +131,7 @@ def _require_one_picture(look: Look, split: SplitRef, image_id: str, links: Sequ
         shard, at = divmod(index, settings.shard_images)
         commit = look.records.commit(place, shard)
         if commit is not None:
-            table = read_table(column_dir(settings.store_path, place), commit, ["sha256"])
-            found.setdefault(str(table.column("sha256")[at]), name)
+            found.setdefault(look.sha256(place, commit)[at], name)
     if len(found) > 1:
         one, other, *_ = found.values()
         raise InputError(

@@ -8,11 +8,14 @@ from pathlib import Path
 from pipeline.config import ROOT, Settings
 from pipeline.upstream import Upstream, known_sources
 from stages.base import Entry
+from stages.datasets.base import Source
 from stages.digests import digests_in
 from stages.names import SplitRef
 from stages.source_files import source_digests
-from store.format.column import ColumnMeta
+from store.format.column import ColumnMeta, Commit
+from store.format.layout import column_dir
 from store.format.lineage import Lineage
+from store.format.tables import read_table
 from store.write.writer import is_begun
 
 
@@ -21,8 +24,9 @@ class Look:
 
     What changes later is not seen until :meth:`renew`.
 
-    entries: split -> its images in their order (:func:`pipeline.entries.seen_entries`). todo: split -> its shards that are not
-        done, as a plan of the whole split found.
+    entries: split -> its images in their order (:func:`pipeline.entries.seen_entries`). sources: split -> what its
+        data set lists (:func:`pipeline.entries.list_sources`). todo: split -> its shards that are not done, as a plan of the whole
+        split found.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -33,9 +37,11 @@ class Look:
         """Forget what was seen, as the command has changed the store since."""
         self.records = Lineage(self.settings.store_path)
         self.entries: dict[SplitRef, tuple[Entry, ...]] = {}
+        self.sources: dict[SplitRef, list[Source]] = {}
         self.todo: dict[SplitRef, set[Upstream]] = {}
         self._held: dict[SplitRef, tuple[tuple[str, str], ...]] = {}
         self._files: dict[str, dict[str, str]] = {}
+        self._sha256: dict[tuple[str, int], list[str]] = {}
         self._begun: dict[tuple[Path, str, int], bool] = {}
 
     def held_images(self, dataset: str) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -53,6 +59,14 @@ class Look:
         if key not in self._begun:
             self._begun[key] = is_begun(folder, meta)
         return self._begun[key]
+
+    def sha256(self, place: str, commit: Commit) -> list[str]:
+        """Of the pictures of a shard of ``images``, read once."""
+        key = (place, commit.shard)
+        if key not in self._sha256:
+            table = read_table(column_dir(self.settings.store_path, place), commit, ["sha256"])
+            self._sha256[key] = table.column("sha256").to_pylist()
+        return self._sha256[key]
 
     def file_digests(self, dataset: str, paths: Iterable[str]) -> dict[str, str]:
         """sha256 of source files as they were when first asked for; see :func:`stages.source_files.source_digests`."""

@@ -54,7 +54,7 @@ class ColumnSpec:
     over: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A place in the order of a split's images: where the image is, or that it was removed.
 

@@ -105,6 +105,15 @@ def list_sources(data: DataParams, folders: Folders, split: str) -> list[Source]
     return collection.list_sources(folders, split, data)
 
 
+def listed_from(data: DataParams, folders: Folders, split: str) -> tuple[str, ...]:
+    """The files in the first folder that alone decide what :func:`list_sources` gives, where the format says so; else empty.
+
+    Raises DatasetError where one is not there, as that would.
+    """
+    ask = getattr(_module(data.format), "listed_from", None)
+    return () if ask is None else ask(folders.folders[0], split, data)
+
+
 def reading(data: DataParams) -> dict[str, Any]:
     """All of an entry that decides what is read of its annotations; options are left out at their defaults."""
     own, found = FORMATS[data.format], {"format": data.format}

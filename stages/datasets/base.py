@@ -13,7 +13,7 @@ class DatasetError(ValueError):
     """The data set's folder is not what its format says, and no single image is to blame."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """The files of one image; paths are POSIX, relative to the data set's root."""
 
@@ -84,6 +84,8 @@ class Collection(Protocol):
 
 class Dataset(Protocol):
     """What the module of a format has. It is stateless: ``annotate`` is called in any order and in any process.
+
+    A format whose listing takes long may have ``listed_from(root, split, options)`` as well: the files that alone decide it.
 
     options: of the format, as in an entry of section ``data`` (stages/datasets/params.py); without them, the defaults.
     """

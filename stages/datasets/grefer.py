@@ -42,6 +42,11 @@ def list_sources(root: Path, split: str, options: GReferOptions = DEFAULTS) -> l
     return refs.sources(found, files, split, lambda stored: stored == split)
 
 
+def listed_from(root: Path, split: str, options: GReferOptions = DEFAULTS) -> tuple[str, ...]:
+    """The files that alone decide what is listed. DatasetError where one is not there."""
+    return _files(root, options)
+
+
 def annotate(
     root: Path,
     source: Source,

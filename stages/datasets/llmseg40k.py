@@ -51,6 +51,11 @@ def list_sources(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -
     return sorted(sources, key=lambda source: source.image_id)
 
 
+def listed_from(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -> tuple[str, ...]:
+    """The file that alone decides what is listed."""
+    return (f"{_SPLITS[split]}.json",) if split in _SPLITS else ()
+
+
 def annotate(
     root: Path,
     source: Source,

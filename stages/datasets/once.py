@@ -30,7 +30,7 @@ class Once(Generic[T]):
     def get(self, root: Path, files: tuple[str, ...], options: Hashable = None) -> T:
         """What ``parse`` returns; ImageFailure for a path that leads out of ``root``, and OSError where a file is not there."""
         states = [inside(root, file).stat() for file in files]
-        versions = tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
+        versions = tuple((state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states)
         key = (root, files, options, versions)
         with self._one_at_a_time:
             if key not in self._found:

@@ -59,9 +59,15 @@ def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULT
     files = _FILES[options.release]
     if split not in files:
         raise DatasetError(f"found the split {split!r}, of {options.release} expected one of {', '.join(files)}")
-    file = next((file for file in files[split] if (root / file).is_file()), files[split][0])
+    (file,) = listed_from(root, split, options)
     rows = parsed(_ROWS, root, file, None, f"the list of rows of {options.release}, {' or '.join(files[split])}")
     return [Source(image_id, path, (file,)) for image_id, (path, _) in sorted(rows.items())]
+
+
+def listed_from(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> tuple[str, ...]:
+    """The file that alone decides what is listed; empty: the release has no such split."""
+    files = _FILES[options.release].get(split, ())
+    return tuple(file for file in files if (root / file).is_file())[:1] or files[:1]
 
 
 def annotate(

@@ -49,6 +49,11 @@ def list_sources(root: Path, split: str, options: ReferOptions = DEFAULTS) -> li
     return refs.sources(found, files, split, lambda stored: matches(split, stored))
 
 
+def listed_from(root: Path, split: str, options: ReferOptions = DEFAULTS) -> tuple[str, ...]:
+    """The files that alone decide what is listed. DatasetError where one is not there."""
+    return _files(root, options)
+
+
 def annotate(
     root: Path,
     source: Source,

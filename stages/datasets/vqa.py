@@ -67,6 +67,11 @@ def list_sources(root: Path, split: str, options: VqaOptions = DEFAULTS) -> list
     ]
 
 
+def listed_from(root: Path, split: str, options: VqaOptions = DEFAULTS) -> tuple[str, ...]:
+    """The file that alone decides what is listed."""
+    return (options.file,)
+
+
 def annotate(
     root: Path,
     source: Source,

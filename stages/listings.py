@@ -1,0 +1,96 @@
+"""What data sets list, known from one command to the next, so that annotation files of gigabytes are not parsed again for it.
+
+A listing is kept with the files that it was made of (their size, times and inode), with the options of the data set and with the
+digest of the code that lists, and counts for as long as all of these stay. Each has a file of its own below the cache folder,
+which is put there whole: a torn or a foreign one is not read. The cache is no part of a store, and may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stages import datasets, digests
+from stages.datasets.base import Source
+from stages.datasets.params import DataParams
+from store.read.folders import Folders
+
+
+def list_sources(data: DataParams, folders: Folders, split: str, below: Path) -> list[Source]:
+    """As :func:`stages.datasets.list_sources`, which is asked where the listing is not kept below a cache folder."""
+    root, began_ns = folders.folders[0], time.time_ns()
+    files = datasets.listed_from(data, folders, split)
+    before = _states(root, files)
+    if before is None:
+        return datasets.list_sources(data, folders, split)
+    identity = [os.path.abspath(root), split, data.format, datasets.reading(data), _code()]  # noqa: PTH100 - links stay
+    key = {"identity": identity, "files": [list(pair) for pair in zip(files, before, strict=True)]}
+    path = below / f"{hashlib.sha256(json.dumps(identity[:4]).encode()).hexdigest()[:32]}.listing"
+    found = _kept(path, key)
+    if found is None:
+        found = datasets.list_sources(data, folders, split)
+        is_settled = all(began_ns - state[2] > digests.SETTLED_NS for state in before)
+        if is_settled and _states(root, files) == before:
+            _keep(path, key, found)
+    return found
+
+
+def _states(root: Path, files: Sequence[str]) -> list[list[int]] | None:
+    """Size, times and inode of each file; None where one is not there, or where there are none."""
+    try:
+        found = [(root / file).stat() for file in files]
+    except (OSError, ValueError):
+        return None
+    return [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in found] or None
+
+
+@cache
+def _code() -> str:
+    """Digest of the modules that list: another version of them may list something else."""
+    files = [Path(__file__), *sorted(Path(datasets.__file__).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _kept(path: Path, key: dict[str, Any]) -> list[Source] | None:
+    """The listing in a file; None where there is none, or one of another key, or one that is not whole."""
+    try:
+        check, _, data = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    if check.decode("ascii", "replace") != hashlib.sha256(data).hexdigest():
+        return None
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or found.get("key") != key:
+        return None
+    annotations, others, split = tuple(found["annotations"]), tuple(found["others"]), found["split"]
+    return [
+        Source(image_id, path, annotations, others, split)
+        for image_id, path in zip(found["ids"], found["paths"], strict=True)
+    ]
+
+
+def _keep(path: Path, key: dict[str, Any], sources: Sequence[Source]) -> None:
+    """Write a listing. One whose sources differ in more than their pictures is not kept, nor where the cache cannot be written."""
+    rest = {(source.annotations, source.others, source.split) for source in sources}
+    if len(rest) != 1:
+        return
+    ((annotations, others, split),) = rest
+    found = {"key": key, "annotations": annotations, "others": others, "split": split}
+    found |= {"ids": [source.image_id for source in sources], "paths": [source.path for source in sources]}
+    data = json.dumps(found).encode()
+    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        temporary.replace(path)
