@@ -56,7 +56,7 @@ class _Asked:
 
 
 def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> list[Source]:
-    """Give each image that the split's file lists a source, in file order.
+    """Give each image that the split's file lists a source, sorted by image_id: in the order of those that hold pictures.
 
     Of a file without the key ``annotations``, such as COCO's ``image_info_test2017.json``, no source has an annotation. Raises
     DatasetError where the file is not there or not of this form, or where two images have one id or one name.
@@ -68,7 +68,8 @@ def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> lis
     folder = options.pictures.replace("{split}", split).strip("/")
     before = "" if folder in ("", ".") else f"{folder}/"
     annotations = files if found.has_annotations else ()
-    return [Source(each.image_id, before + each.path, annotations) for each in found.images.values()]
+    listed = sorted(found.images.values(), key=lambda each: each.image_id)
+    return [Source(each.image_id, before + each.path, annotations) for each in listed]
 
 
 def annotate(

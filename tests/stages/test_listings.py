@@ -218,7 +218,7 @@ def test_a_data_set_that_cannot_be_listed_says_so_each_time(tmp_path: Path, call
 
 
 def test_commands_may_list_at_once(tmp_path: Path, calls: Calls) -> None:
-    names = [f"{number}.jpg" for number in range(500)]
+    names = [f"{number:03d}.jpg" for number in range(500)]
     write(tmp_path / "data", *names)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: ids(tmp_path / "data", tmp_path / "cache"), range(24)))

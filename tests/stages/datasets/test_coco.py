@@ -209,8 +209,8 @@ def test_unions_are_those_of_pycocotools(
     with contextlib.redirect_stdout(io.StringIO()):
         api = pycocotools.coco.COCO(path)
     sources = list_sources(root, "train")
-    assert [each.path for each in sources] == [f"train/{each['file_name']}" for each in images]
-    for each, source in zip(images, sources, strict=True):
+    assert [each.path for each in sources] == sorted(f"train/{each['file_name']}" for each in images)
+    for each, source in zip(sorted(images, key=lambda each: each["file_name"]), sources, strict=True):
         listed = api.loadAnns(api.getAnnIds(imgIds=[each["id"]]))
         want: dict[str, NDArray[np.bool_]] = {}
         for ann in listed:

@@ -32,10 +32,10 @@ def test_folders_backslashes_and_dots_in_file_names(tmp_path: Path) -> None:
     names = ["day 1/a.jpg", "day2\\raw\\b.JPG", "./c.png", "Küche/d.jpg"]
     write(tmp_path, [image(k, name) for k, name in enumerate(names)], [], CATS, ensure_ascii=False)
     sources = list_sources(tmp_path, "train", CocoOptions(pictures="."))
-    assert [each.path for each in sources] == ["day 1/a.jpg", "day2/raw/b.JPG", "c.png", "Küche/d.jpg"]
-    assert [each.image_id for each in sources] == ["day 1/a", "day2/raw/b", "c", "Küche/d"]
+    assert [each.path for each in sources] == ["Küche/d.jpg", "c.png", "day 1/a.jpg", "day2/raw/b.JPG"]
+    assert [each.image_id for each in sources] == ["Küche/d", "c", "day 1/a", "day2/raw/b"]
     notes = [annotate(tmp_path, each, HEIGHT, WIDTH).notes for each in sources]
-    assert notes == [(), (BACKSLASHES,), (), ()]
+    assert notes == [(), (), (), (BACKSLASHES,)]
 
 
 def test_sizes_may_be_missing_and_ids_may_be_texts(tmp_path: Path) -> None:

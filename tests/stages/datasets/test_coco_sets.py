@@ -40,10 +40,10 @@ def test_lvis_names_a_picture_by_its_url_and_its_number(tmp_path: Path) -> None:
     images = [lvis_image(391895), lvis_image(7, "val2017"), lvis_image(12)]
     write(tmp_path, images, [annotation(1, 7, 1, square(1, 1))], cats, "lvis_v1_val.json")
     sources = list_sources(tmp_path, "val", LVIS)
-    assert [each.image_id for each in sources] == ["000000391895", "000000000007", "000000000012"]
-    assert sources[1].path == "val/val2017/000000000007.jpg"
-    assert [each.texts for each in read(tmp_path, LVIS, 1, "val").targets] == [("aerosol_can",)]
-    empty = read(tmp_path, LVIS, 2, "val")
+    assert [each.image_id for each in sources] == ["000000000007", "000000000012", "000000391895"]
+    assert sources[0].path == "val/val2017/000000000007.jpg"
+    assert [each.texts for each in read(tmp_path, LVIS, 0, "val").targets] == [("aerosol_can",)]
+    empty = read(tmp_path, LVIS, 1, "val")
     assert (empty.instances, empty.targets, empty.notes) == ((), (), ())
 
 
