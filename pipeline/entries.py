@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.look import Look
+from pipeline.look import Look, digest_files
 from pipeline.upstream import known_links, known_sources, place_of
-from stages import listings
+from stages import datasets, listings
 from stages.base import HELD_IMAGES, ColumnSpec, Entry
 from stages.datasets.base import Source
 from stages.datasets.params import ImagesOptions
 from stages.index import order
 from stages.names import SplitRef, did_you_mean
-from stages.source_files import source_files
+from stages.source_files import source_content, source_files
 from store.errors import DamagedStoreError
 from store.format.column import fingerprint
 from store.format.layout import find_splits, what_exists
@@ -182,7 +183,28 @@ def files_of(
         return {ASKED: fingerprint({"images": asked})}
     if spec.files is None:
         return {}
-    return dict(digests(list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files)))))
+    found = dict(digests(list(dict.fromkeys(path for entry in entries for path in source_files(entry, spec.files)))))
+    for entry in entries:
+        found |= source_content(entry, spec.files)
+    return found
+
+
+def files_now(
+    settings: Settings, dataset: str, wanted: Mapping[str, ColumnSpec], entries: Sequence[Entry]
+) -> dict[str, dict[str, str]]:
+    """:func:`files_of` of several columns, by name, as the files are now and as they say now.
+
+    Raises:
+        DatasetError: a file that is of many images cannot be read. FileNotFoundError: it is not there.
+    """
+    known = [entry.source for entry in entries if entry.source.content]
+    if known and any(spec.files == "annotations" for spec in wanted.values()):
+        now = iter(datasets.contents(settings.data[dataset], settings.folders(dataset), known))
+        entries = [
+            replace(entry, source=replace(entry.source, content=next(now))) if entry.source.content else entry
+            for entry in entries
+        ]
+    return {name: files_of(spec, entries, partial(digest_files, settings, dataset)) for name, spec in wanted.items()}
 
 
 ASKED = ""

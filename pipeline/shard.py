@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from pipeline.begun import begin_once
 from pipeline.config import ROOT, InputError, Settings, VanishedError
-from pipeline.entries import files_of, of_files
+from pipeline.entries import files_now, of_files
 from pipeline.graph import MAPS, specs, wanted_fingerprint
 from pipeline.inputs import ShardSource
-from pipeline.look import digest_files
 from pipeline.upstream import place_of, upstream_name
 from stages.base import Entry, Runner, ShardInput
+from stages.datasets.base import DatasetError
 from stages.names import SplitRef
 from stages.weights import expected_sha256, locate
 from store.errors import ConflictError
@@ -128,8 +128,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
     reads = {name: source.upstream(name) for name in wanted}
     own = {(name, task.split, task.shard) for name in wanted}
     digests = {read: source.commit(*read).content for every in reads.values() for read in every if read not in own}
-    of_now = partial(digest_files, settings, dataset)
-    files = {name: files_of(spec, task.entries, of_now) for name, spec in wanted.items()}
+    files = files_now(settings, dataset, wanted, task.entries)
     places = {name: place_of(settings, task.split, name) for name in wanted}
     before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
     start = task.shard * settings.shard_images
@@ -149,8 +148,12 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         at = [time.perf_counter()]
         memory = peak_memory()
         results = work(shard)
-    for name, spec in wanted.items():  # what was read must be what the commit will say
-        if changed := files[name].items() ^ files_of(spec, task.entries, of_now).items():
+    try:
+        after = files_now(settings, dataset, wanted, task.entries)
+    except DatasetError as error:
+        raise VanishedError(f"a file changed or went away while it was read: {error}") from error
+    for name in wanted:  # what was read must be what the commit will say
+        if changed := files[name].items() ^ after[name].items():
             raise VanishedError(f"{min(path for path, _ in changed)} changed or went away while it was read")
     run = {
         **environment(),

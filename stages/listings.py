@@ -73,21 +73,23 @@ def _kept(path: Path, key: dict[str, Any]) -> list[Source] | None:
         return None
     if not isinstance(found, dict) or found.get("key") != key:
         return None
-    annotations, others, split = tuple(found["annotations"]), tuple(found["others"]), found["split"]
+    annotations, others, own = (tuple(found[name]) for name in ("annotations", "others", "own"))
+    split = found["split"]
     return [
-        Source(image_id, path, annotations, others, split)
-        for image_id, path in zip(found["ids"], found["paths"], strict=True)
+        Source(image_id, path, annotations, others, content, own, split)
+        for image_id, path, content in zip(found["ids"], found["paths"], found["contents"], strict=True)
     ]
 
 
 def _keep(path: Path, key: dict[str, Any], sources: Sequence[Source]) -> None:
     """Write a listing. One whose sources differ in more than their pictures is not kept, nor where the cache cannot be written."""
-    rest = {(source.annotations, source.others, source.split) for source in sources}
+    rest = {(source.annotations, source.others, source.own, source.split) for source in sources}
     if len(rest) != 1:
         return
-    ((annotations, others, split),) = rest
-    found = {"key": key, "annotations": annotations, "others": others, "split": split}
+    ((annotations, others, own, split),) = rest
+    found = {"key": key, "annotations": annotations, "others": others, "own": own, "split": split}
     found |= {"ids": [source.image_id for source in sources], "paths": [source.path for source in sources]}
+    found["contents"] = [source.content for source in sources]
     data = json.dumps(found).encode()
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     with contextlib.suppress(OSError):

@@ -17,10 +17,24 @@ from store.storage.files import file_sha256
 
 
 def source_files(entry: Entry, files: str) -> tuple[str, ...]:
-    """The files a row of ``images`` (or of the two ``annotations`` tables) is made from, relative to the data set's root."""
+    """The files a row of ``images`` (or of the two ``annotations`` tables) is made from, relative to the data set's root.
+
+    Files of many images are not among them where it is known what they say of each (:func:`source_content`).
+    """
     if entry.removed:
         return ()
-    return (entry.source.path, *entry.source.others) if files == "images" else entry.source.annotations
+    source = entry.source
+    if files == "images":
+        return (source.path, *source.others)
+    return source.own if source.content else source.annotations
+
+
+def source_content(entry: Entry, files: str) -> dict[str, str]:
+    """Of files of annotations that are of many images: what they say of an image, by a name of its own -> its digest."""
+    source = entry.source
+    if entry.removed or files == "images" or not source.content:
+        return {}
+    return {f"{source.annotations[0]}#{source.image_id}": source.content}
 
 
 def source_sha256(root: Path | Folders, path: str, digests: Digests | None = None) -> str:

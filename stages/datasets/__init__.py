@@ -6,13 +6,13 @@ No torch here, and no format's module before it is needed.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import PlainValidator, SerializeAsAny
 
-from stages.datasets.base import Collection, Dataset, Source
+from stages.datasets.base import Collection, Dataset, DatasetError, SharedFiles, Source
 from stages.datasets.params import (
     CocoOptions,
     DataParams,
@@ -27,6 +27,7 @@ from stages.datasets.params import (
     SemanticOptions,
     VqaOptions,
 )
+from stages.images import ImageFailure
 from stages.names import did_you_mean
 from store.read.folders import Folders
 
@@ -112,6 +113,15 @@ def listed_from(data: DataParams, folders: Folders, split: str) -> tuple[str, ..
     """
     ask = getattr(_module(data.format), "listed_from", None)
     return () if ask is None else ask(folders.folders[0], split, data)
+
+
+def contents(data: DataParams, folders: Folders, sources: Sequence[Source]) -> list[str]:
+    """The ``content`` of sources that have one, as the files say now. Raises DatasetError where a file cannot be read."""
+    module: SharedFiles = _module(data.format)
+    try:
+        return module.contents(folders.folders[0], sources, data)
+    except ImageFailure as error:
+        raise DatasetError(str(error)) from error
 
 
 def reading(data: DataParams) -> dict[str, Any]:

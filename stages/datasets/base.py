@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,11 @@ class Source:
     """Files that decide the annotation, those that exist; empty: the image has none."""
     others: tuple[str, ...] = ()
     """Further files of the same picture: the next one is taken where one cannot be decoded."""
+    content: str = ""
+    """sha256 of all that files of the whole data set say of this image in this split, and of nothing else; empty: any change of
+    a file of ``annotations`` may be one of the image's annotation."""
+    own: tuple[str, ...] = ()
+    """Where there is a ``content``: files of ``annotations`` that it does not cover, as they are of this image alone."""
     split: str = ""
     """The split it was listed for, where the files of annotations hold several splits and an image may lie in several of them."""
 
@@ -80,6 +86,16 @@ class Collection(Protocol):
 
     def list_sources(self, root: Folders, split: str, options: Any) -> list[Source]:
         """As :meth:`Dataset.list_sources`, of one or several folders."""
+
+
+class SharedFiles(Protocol):
+    """What the module of a format has in addition whose files of annotations are of many images."""
+
+    def contents(self, root: Path, sources: Sequence[Source], options: Any) -> list[str]:
+        """The ``content`` of sources of one split as the files say now, ``missing`` where they have the image no longer.
+
+        DatasetError where a file is unusable.
+        """
 
 
 class Dataset(Protocol):

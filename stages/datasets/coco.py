@@ -68,8 +68,16 @@ def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> lis
     folder = options.pictures.replace("{split}", split).strip("/")
     before = "" if folder in ("", ".") else f"{folder}/"
     annotations = files if found.has_annotations else ()
-    listed = sorted(found.images.values(), key=lambda each: each.image_id)
-    return [Source(each.image_id, before + each.path, annotations) for each in listed]
+    return [
+        Source(each.image_id, before + each.path, annotations, content=each.content if annotations else "")
+        for each in sorted(found.images.values(), key=lambda each: each.image_id)
+    ]
+
+
+def contents(root: Path, sources: Sequence[Source], options: CocoOptions = DEFAULTS) -> list[str]:
+    """Give the ``content`` of sources as their files say now."""
+    found = _read(root, sources[0].annotations, options).images
+    return [found[each.image_id].content if each.image_id in found else "missing" for each in sources]
 
 
 def annotate(
@@ -185,9 +193,7 @@ def _marked(
     name = name_of(annotation)
     if category not in found.categories:
         of = "missing" if "category_id" not in annotation else f"{annotation['category_id']!r:.40}"
-        raise ImageFailure(
-            f"{name}: 'category_id' is {of}, expected the id of one of {len(found.categories)} categories"
-        )
+        raise ImageFailure(f"{name}: 'category_id' is {of}, expected the id of a category that the file lists")
     is_crowd = annotation.get("iscrowd")
     if is_crowd not in (None, 0, 1):
         raise ImageFailure(f"{name}: 'iscrowd' is {is_crowd!r:.40}, expected 0 or 1")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.datasets.cocopicture import picture_of
+from stages.datasets.content import content_of, digest_of
 from stages.datasets.jsonfile import text
 from stages.datasets.jsonstream import element_at, read_elements
 from stages.images import ImageFailure, inside
 
 MAX_NAME = 1000
 """Characters of the name of a category."""
+_DIGEST = 32
+_READ = ("id", "category_id", "iscrowd", "segmentation", "bbox")
+"""Of an annotation, what is read of it later; whether it has an ``instance_id`` is looked at as well."""
 OF_NO_IMAGE = "annotation of an image that the file does not list, passed over"
 
 
@@ -38,6 +42,7 @@ class Record:
 
     key: its ``id``, as text. image_id: what the store calls it. path: as ``file_name``, in POSIX. height, width: in px, as they
     stand there. negative, open_ended: numbers of the categories in ``neg_category_ids`` and ``not_exhaustive_category_ids``.
+    content: that of its source.
     """
 
     key: str
@@ -48,6 +53,7 @@ class Record:
     negative: tuple[int, ...]
     open_ended: tuple[int, ...]
     notes: tuple[str, ...]
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ class _Parts:
         self._category_numbers: dict[str, int] = {}
         self._listed: dict[int, str] = {}
         self._of_image, self._of_category, self._places = array("i"), array("i"), array("q")
+        self._said = bytearray()
+        """By number of the image, a digest of its annotations so far."""
 
     def image(self, value: Any, _start: int, _length: int) -> None:
         place = f"images[{len(self._records)}]"
@@ -191,7 +199,12 @@ class _Parts:
             raise ImageFailure(
                 f"{name_of(value, len(self._of_image))}: 'image_id' is {found}, expected the id of an image"
             )
-        self._of_image.append(self._number(self._image_numbers, image))
+        number = self._number(self._image_numbers, image)
+        said = tuple(map(value.get, _READ))
+        self._said += bytes(max(0, _DIGEST * (number + 1) - len(self._said)))
+        place = slice(_DIGEST * number, _DIGEST * (number + 1))
+        self._said[place] = digest_of(bytes(self._said[place]), said, "instance_id" in value)
+        self._of_image.append(number)
         self._of_category.append(-1 if category is None else self._number(self._category_numbers, category))
         self._places.append(start)
         self._places.append(length)
@@ -212,10 +225,10 @@ class _Parts:
         records = dict(self._records)
         if lost:
             first = next(iter(records.values()))
-            records[first.image_id] = _noted(first, (OF_NO_IMAGE,) * lost)
+            records[first.image_id] = replace(first, notes=(*first.notes, *(OF_NO_IMAGE,) * lost))
         order = np.argsort(image, kind="stable")
         ends = np.searchsorted(image[order], np.arange(len(records) + 1)).tolist()
-        return CocoFile(
+        found = CocoFile(
             images=records,
             categories=self._categories,
             has_annotations=has_annotations,
@@ -223,6 +236,26 @@ class _Parts:
             of_category=np.array(self._of_category, np.int32)[order],
             bounds={each: (ends[i], ends[i + 1]) for i, each in enumerate(records) if ends[i] < ends[i + 1]},
         )
+        keys = list(self._category_numbers)
+        for image_id, record in records.items():
+            start, end = found.bounds.get(image_id, (0, 0))
+            records[image_id] = replace(
+                record, content=self._content(record, set(found.of_category[start:end].tolist()), keys)
+            )
+        return found
+
+    def _content(self, record: Record, used: set[int], keys: Sequence[str]) -> str:
+        """The ``content`` of a source. used: numbers of the categories of its annotations. keys: the ids of all, by number."""
+        number = self._image_numbers[record.key]
+        stated = (record.key, record.height, record.width, record.notes)
+        lists = [[keys[each] for each in listed] for listed in (record.negative, record.open_ended)]
+        named = {
+            keys[each]: (self._categories[each].name, self._categories[each].supercategory)
+            for each in used.union(record.negative, record.open_ended)
+            if each in self._categories
+        }
+        said = bytes(self._said[_DIGEST * number : _DIGEST * (number + 1)])
+        return content_of(said, stated, lists, sorted(named.items()))
 
     def _record(self, key: str, value: dict[str, Any]) -> Record:
         image_id, path, notes = picture_of(key, value, self._ids)
@@ -251,11 +284,6 @@ class _Parts:
     @staticmethod
     def _number(numbers: dict[str, int], key: str) -> int:
         return numbers.setdefault(key, len(numbers))
-
-
-def _noted(record: Record, notes: tuple[str, ...]) -> Record:
-    fields = {name: getattr(record, name) for name in Record.__slots__}
-    return Record(**{**fields, "notes": (*record.notes, *notes)})
 
 
 def _plain(value: Any) -> Any:

@@ -47,6 +47,12 @@ def listed_from(root: Path, split: str, options: GReferOptions = DEFAULTS) -> tu
     return _files(root, options)
 
 
+def contents(root: Path, sources: Sequence[Source], options: GReferOptions = DEFAULTS) -> list[str]:
+    """Give the ``content`` of sources of one split as the files say now."""
+    found = refs.read(root, sources[0].annotations, options.ids)
+    return refs.contents(found, sources, lambda stored: stored == sources[0].split)
+
+
 def annotate(
     root: Path,
     source: Source,

@@ -9,11 +9,12 @@ those of one source.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.content import content_of
 from stages.datasets.frame import turn_note, turned_by, upright_counts
 from stages.datasets.ids import coco_id_of, path_id
 from stages.datasets.instances import numbers
@@ -30,6 +31,14 @@ _FOLDERS = {"coco": "train2017", "ego_objects": "images"}
 _EMPTY = "mask without a pixel"
 
 
+class _Row(NamedTuple):
+    """What the file says of a picture."""
+
+    source: str
+    pairs: tuple[Any, ...]
+    content: str
+
+
 def list_sources(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -> list[Source]:
     """Give each picture of the source a row, sorted by image_id; rows of the other source are not listed.
 
@@ -38,22 +47,32 @@ def list_sources(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -
     if split not in _SPLITS:
         raise DatasetError(f"found the split {split!r}, expected one of {', '.join(_SPLITS)}")
     file = f"{_SPLITS[split]}.json"
-    rows = parsed(_ROWS, root, file, None, "an object by image file name, with 'from_dataset' and 'qa_pairs'")
-    names = [name for name, (source, _) in rows.items() if source == options.source]
+    rows = _rows(root, file)
+    names = [name for name, row in rows.items() if row.source == options.source]
     if not names:
-        others = ", ".join(sorted({source for source, _ in rows.values()})) or "none"
+        others = ", ".join(sorted({row.source for row in rows.values()})) or "none"
         raise DatasetError(
             f"{root / file}: no picture is of source {options.source} (sources there: {others}); set source of the "
             "data set in section data of the params"
         )
     folder = _FOLDERS[options.source]
-    sources = [Source(_image_id(root / file, name, options.source), f"{folder}/{name}", (file,)) for name in names]
+    sources = [
+        Source(_image_id(root / file, name, options.source), f"{folder}/{name}", (file,), content=rows[name].content)
+        for name in names
+    ]
     return sorted(sources, key=lambda source: source.image_id)
 
 
 def listed_from(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -> tuple[str, ...]:
     """The file that alone decides what is listed."""
     return (f"{_SPLITS[split]}.json",) if split in _SPLITS else ()
+
+
+def contents(root: Path, sources: Sequence[Source], options: LlmSeg40kOptions = DEFAULTS) -> list[str]:
+    """Give the ``content`` of sources as their file says now."""
+    rows = _rows(root, sources[0].annotations[0])
+    found = [rows.get(_name(source, options)) for source in sources]
+    return ["missing" if row is None else row.content for row in found]
 
 
 def annotate(
@@ -69,14 +88,14 @@ def annotate(
     Raises ImageFailure where a key is missing or of another type, or where the run lengths are not of the image's size.
     """
     file = source.annotations[0]
-    name = source.path.removeprefix(f"{_FOLDERS[options.source]}/")
+    name = _name(source, options)
     rows = _ROWS.get(root, (file,))
     if name not in rows:
         raise ImageFailure(f"{file}: {name!r} is not there any more")
     instances: list[Instance] = []
     targets: list[Target] = []
     notes: list[str] = []
-    for number, pair in enumerate(rows[name][1]):
+    for number, pair in enumerate(rows[name].pairs):
         try:
             question, label = (
                 text(field(pair, "question", str), "'question'"),
@@ -105,6 +124,14 @@ def annotate(
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
 
 
+def _rows(root: Path, file: str) -> dict[str, _Row]:
+    return parsed(_ROWS, root, file, None, "an object by image file name, with 'from_dataset' and 'qa_pairs'")
+
+
+def _name(source: Source, options: LlmSeg40kOptions) -> str:
+    return source.path.removeprefix(f"{_FOLDERS[options.source]}/")
+
+
 def _image_id(file: Path, name: str, source: str) -> str:
     try:
         check_inside(name)
@@ -123,8 +150,8 @@ def _size(runs: Mapping[str, Any]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """Image file name -> its source and its pairs, of which only what is read is kept."""
+def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> dict[str, _Row]:
+    """Image file name -> its row, of whose pairs only what is read is kept."""
     document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
     if not isinstance(document, dict):
         raise ImageFailure(f"found {type(document).__name__}, expected an object by image file name")
@@ -135,12 +162,13 @@ def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> dict[str, 
             if source not in _FOLDERS:
                 raise ImageFailure(f"'from_dataset' is {source!r}, expected one of {', '.join(_FOLDERS)}")
             pairs = field(row, "qa_pairs", list)
+            for pair in pairs:
+                if isinstance(pair, dict):
+                    pair.pop("segmentation_path", None)
+            content = content_of(pairs)
         except ImageFailure as error:
             raise ImageFailure(f"{name}: {error}") from error
-        for pair in pairs:
-            if isinstance(pair, dict):
-                pair.pop("segmentation_path", None)
-        rows[text(name, "a file name")] = (source, tuple(pairs))
+        rows[text(name, "a file name")] = _Row(source, tuple(pairs), content)
     return rows
 
 

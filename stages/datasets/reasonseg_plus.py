@@ -11,10 +11,11 @@ Each object or part of an answer is an instance; the target is their union.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.content import Rows, content_of
 from stages.datasets.frame import turn_note, turned_by, upright_counts
 from stages.datasets.ids import coco_id_of
 from stages.datasets.instances import numbers
@@ -46,9 +47,6 @@ _FILES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-_Rows = dict[str, tuple[str, list[tuple[int, int, int]]]]
-"""image_id -> where the picture is expected; of each of its rows the number, first byte and length in the file."""
-
 
 def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> list[Source]:
     """Give each picture that is asked about a row, sorted by its number in COCO.
@@ -60,8 +58,19 @@ def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULT
     if split not in files:
         raise DatasetError(f"found the split {split!r}, of {options.release} expected one of {', '.join(files)}")
     (file,) = listed_from(root, split, options)
-    rows = parsed(_ROWS, root, file, None, f"the list of rows of {options.release}, {' or '.join(files[split])}")
-    return [Source(image_id, path, (file,)) for image_id, (path, _) in sorted(rows.items())]
+    found = parsed(_ROWS, root, file, None, f"the list of rows of {options.release}, {' or '.join(files[split])}")
+    return [
+        Source(image_id, rows.path, (file,), content=content_of(rows.digest))
+        for image_id, rows in sorted(found.items())
+    ]
+
+
+def contents(root: Path, sources: Sequence[Source], options: ReasonSegPlusOptions = DEFAULTS) -> list[str]:
+    """Give the ``content`` of sources as their file says now."""
+    (file,) = sources[0].annotations
+    found = parsed(_ROWS, root, file, None, f"the list of rows of {options.release}")
+    rows = [found.get(source.image_id) for source in sources]
+    return ["missing" if each is None else content_of(each.digest) for each in rows]
 
 
 def listed_from(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> tuple[str, ...]:
@@ -94,7 +103,7 @@ def annotate(
     targets: list[Target] = []
     notes: list[str] = []
     with inside(root, file).open("rb") as opened:
-        for number, start, length in rows[source.image_id][1]:
+        for number, start, length in rows[source.image_id].places:
             try:
                 row = element_at(opened, start, length)
                 if not isinstance(row, dict):
@@ -144,9 +153,9 @@ def _regions(asked: Asked, size: tuple[int, int], turn: int, notes: list[str]) -
     return regions
 
 
-def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> _Rows:
+def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> dict[str, Rows]:
     """Rows by image: where they stand in the file. What they say is read with their image, so that memory stays flat."""
-    rows: _Rows = {}
+    rows: dict[str, Rows] = {}
     count = 0
 
     def add(row: object, start: int, length: int) -> None:
@@ -158,9 +167,9 @@ def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> _Rows:
             image_id = coco_id_of(path)
             if image_id is None:
                 raise ImageFailure(f"names the picture {path!r}, expected a file name of COCO's")
+            rows.setdefault(image_id, Rows(path)).add(count, start, length, row)
         except ImageFailure as error:
             raise ImageFailure(f"row {count}: {error}") from error
-        rows.setdefault(image_id, (path, []))[1].append((count, start, length))
         count += 1
 
     read_list(inside(root, files[0]), add)

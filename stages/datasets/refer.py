@@ -54,6 +54,12 @@ def listed_from(root: Path, split: str, options: ReferOptions = DEFAULTS) -> tup
     return _files(root, options)
 
 
+def contents(root: Path, sources: Sequence[Source], options: ReferOptions = DEFAULTS) -> list[str]:
+    """Give the ``content`` of sources of one split as the files say now."""
+    found = refs.read(root, sources[0].annotations, options.ids)
+    return refs.contents(found, sources, lambda stored: matches(sources[0].split, stored))
+
+
 def annotate(
     root: Path,
     source: Source,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.datasets.base import DatasetError, Source
+from stages.datasets.content import content_of
 from stages.datasets.ids import coco_id, coco_id_of, path_id
 from stages.datasets.jsonfile import MAX_SET_BYTES, read_json, text
 from stages.datasets.jsonfile import field as value_of
@@ -90,6 +91,17 @@ class RefSet:
         found = {name: [ref for ref in each.refs if matches(ref.split)] for name, each in self.pictures.items()}
         return {name: refs for name, refs in found.items() if refs}
 
+    def content(self, picture: Picture, refs: Sequence[Ref]) -> str:
+        """The ``content`` of a source: what is said of its picture, by these refs of it, and of the objects that they name."""
+        said = [
+            (each.ann_id, each.source, each.problem, [(one.text, one.exists, one.correction) for one in each.sentences])
+            for each in refs
+        ]
+        named = dict.fromkeys(number for each in refs for number in _numbers(each.ann_id))
+        things = [self.things.get(number) for number in named]
+        meant = [None if each is None else (each.image, each.label, each.crowd, each.segmentation) for each in things]
+        return content_of(picture.number, picture.size_px, picture.listed, said, meant)
+
     def count(self, matches: Callable[[str], bool]) -> Counts:
         """How many images, refs and sentences a split has."""
         split = self.split(matches)
@@ -133,7 +145,17 @@ def sources(found: RefSet, files: tuple[str, ...], split: str, matches: Callable
             f"{files[0]} has no refs of the split {split!r} (splits there: {found.splits()}); set splits of the data set in "
             "section data of the params"
         )
-    return [Source(name, found.pictures[name].path, files, split=split) for name in sorted(wanted)]
+    return [
+        Source(name, found.pictures[name].path, files, content=found.content(found.pictures[name], refs), split=split)
+        for name, refs in sorted(wanted.items())
+    ]
+
+
+def contents(found: RefSet, sources: Sequence[Source], matches: Callable[[str], bool]) -> list[str]:
+    """The ``content`` of sources as their files say now."""
+    there = [found.pictures.get(source.image_id) for source in sources]
+    refs = [[ref for ref in each.refs if matches(ref.split)] if each else [] for each in there]
+    return [found.content(each, own) if each else "missing" for each, own in zip(there, refs, strict=True)]
 
 
 def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> RefSet:

@@ -11,12 +11,13 @@ of the first picture says how many they are.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.datasets.base import Annotation, DatasetError, Source, Target
+from stages.datasets.content import Rows, content_of
 from stages.datasets.ids import coco_id_of, path_id
 from stages.datasets.jsonfile import field, text
 from stages.datasets.jsonstream import element_at, read_list
@@ -35,15 +36,21 @@ _IMAGE = "<image>"
 
 @dataclass
 class _Records:
-    """images: image_id -> path below ``under``; of each record the number, first byte and length in the file.
+    """images: image_id -> its records, with the path below ``under``.
 
     without: how many records have no picture. others: how many another one's. first: the image_id that is listed first.
     """
 
-    images: dict[str, tuple[str, list[tuple[int, int, int]]]]
+    images: dict[str, Rows]
     without: int = 0
     others: int = 0
     first: str = ""
+
+    def content(self, image_id: str) -> str:
+        """The ``content`` of a source. The first one has the note of what is left out."""
+        if image_id not in self.images:
+            return "missing"
+        return content_of(self.images[image_id].digest, self.without if image_id == self.first else 0)
 
 
 def list_sources(root: Path, split: str, options: VqaOptions = DEFAULTS) -> list[Source]:
@@ -54,22 +61,27 @@ def list_sources(root: Path, split: str, options: VqaOptions = DEFAULTS) -> list
     """
     if split != SPLIT:
         raise DatasetError(f"found the split {split!r}, expected {SPLIT}: {options.file} is one split")
-    expected = "a list of records with 'id', 'image' and 'conversations'"
-    records = parsed(_RECORDS, root, options.file, (options.under, options.ids), expected)
+    records = _records(root, options)
     if not records.images:
         raise DatasetError(
             f"{root / options.file}: no record has an image under {options.under!r} ({records.others} have another one, "
             f"{records.without} none); set under of the data set in section data of the params"
         )
     return [
-        Source(image_id, f"{options.under}{name}", (options.file,))
-        for image_id, (name, _) in sorted(records.images.items())
+        Source(image_id, f"{options.under}{rows.path}", (options.file,), content=records.content(image_id))
+        for image_id, rows in sorted(records.images.items())
     ]
 
 
 def listed_from(root: Path, split: str, options: VqaOptions = DEFAULTS) -> tuple[str, ...]:
     """The file that alone decides what is listed."""
     return (options.file,)
+
+
+def contents(root: Path, sources: Sequence[Source], options: VqaOptions = DEFAULTS) -> list[str]:
+    """Give the ``content`` of sources as the file says now."""
+    records = _records(root, options)
+    return [records.content(source.image_id) for source in sources]
 
 
 def annotate(
@@ -91,7 +103,7 @@ def annotate(
     nothing = rle.union([], height_px, width_px)
     targets: list[Target] = []
     with inside(root, options.file).open("rb") as opened:
-        for number, start, length in records.images[source.image_id][1]:
+        for number, start, length in records.images[source.image_id].places:
             record = element_at(opened, start, length)
             try:
                 turns = _turns(field(record, "conversations", list))
@@ -115,6 +127,11 @@ def annotate(
     return Annotation((), tuple(targets), notes)
 
 
+def _records(root: Path, options: VqaOptions) -> _Records:
+    expected = "a list of records with 'id', 'image' and 'conversations'"
+    return parsed(_RECORDS, root, options.file, (options.under, options.ids), expected)
+
+
 def _parse(root: Path, files: tuple[str, ...], options: Hashable) -> _Records:
     """Records by image: where they stand in the file. What is said is read with the image, so that memory stays flat."""
     (under, ids) = options if isinstance(options, tuple) else ("", "path")
@@ -135,10 +152,10 @@ def _parse(root: Path, files: tuple[str, ...], options: Hashable) -> _Records:
             else:
                 name = text(image, "'image'").removeprefix(under)
                 image_id = _image_id(name, ids)
-                known, places = records.images.setdefault(image_id, (name, []))
-                if known != name and ids == "path":
-                    raise ImageFailure(f"{known!r} and {name!r} would both be the image {image_id!r}")
-                places.append((number, start, length))
+                rows = records.images.setdefault(image_id, Rows(name))
+                if rows.path != name and ids == "path":
+                    raise ImageFailure(f"{rows.path!r} and {name!r} would both be the image {image_id!r}")
+                rows.add(number, start, length, (row.get("id"), row.get("conversations")))
         except ImageFailure as error:
             raise ImageFailure(f"record {_name(row, number)}: {error}") from error
 

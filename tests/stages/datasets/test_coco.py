@@ -28,7 +28,7 @@ from written_coco import (
 )
 
 from stages.datasets import coco
-from stages.datasets.base import Annotation, DatasetError, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Target
 from stages.datasets.coco import annotate, list_sources, wordings
 from stages.datasets.params import CocoOptions
 from stages.images import ImageFailure
@@ -67,7 +67,7 @@ def test_a_target_for_each_category_in_file_order(tmp_path: Path) -> None:
         CATS,
     )
     (source,) = list_sources(tmp_path, "train")
-    assert source == Source("sub/a", "train/sub/a.jpg", ("train.json",))
+    assert (source.image_id, source.path, source.annotations) == ("sub/a", "train/sub/a.jpg", ("train.json",))
     found = read(tmp_path)
     assert [(each.target_id, each.texts, each.instances, each.kind) for each in found.targets] == [
         ("sub/a/0", ("trash_can",), (0, 2), "object"),

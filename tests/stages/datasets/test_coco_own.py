@@ -59,7 +59,7 @@ def test_a_number_of_coco_is_taken_from_the_file_name_before_the_id(tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"category_id": 7}, "annotation 31: 'category_id' is 7, expected the id of one of 2 categories"),
+        ({"category_id": 7}, "annotation 31: 'category_id' is 7, expected the id of a category that the file lists"),
         ({"category_id": None}, "annotation 31: 'category_id' is None"),
         ({"segmentation": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}, "annotation 31: polygon is 1.0, expected a flat list"),
         ({"segmentation": [["a"] * 6]}, "annotation 31: polygon is ..a., .a."),

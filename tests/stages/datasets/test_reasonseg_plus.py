@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from written_reasonseg_plus import flat, mmr_row, muse_row, write
 from written_semantic import jpeg
 
-from stages.datasets.base import Annotation, DatasetError, Source
+from stages.datasets.base import Annotation, DatasetError
 from stages.datasets.params import ReasonSegPlusOptions
 from stages.datasets.reasonseg_plus import annotate, list_sources
 from stages.datasets.reasonseg_plus_rows import MAX_TEXT_CHARS, polygons
@@ -108,10 +108,10 @@ def test_pictures_of_muse_are_in_train2014_or_where_the_url_says(tmp_path: Path)
     ]
     write(tmp_path / "muse_test_less.json", rows)
     sources = list_sources(tmp_path, "test_less")
-    assert sources == [
-        Source("000000000003", "train2017/000000000003.jpg", ("muse_test_less.json",)),
-        Source("000000000005", "val2017/000000000005.jpg", ("muse_test_less.json",)),
-        Source("000000000009", f"train2014/{NAME}", ("muse_test_less.json",)),
+    assert [(each.image_id, each.path, each.annotations) for each in sources] == [
+        ("000000000003", "train2017/000000000003.jpg", ("muse_test_less.json",)),
+        ("000000000005", "val2017/000000000005.jpg", ("muse_test_less.json",)),
+        ("000000000009", f"train2014/{NAME}", ("muse_test_less.json",)),
     ]
     assert [target.target_id for target in annotate(tmp_path, sources[2], *SIZE).targets] == [
         "000000000009/0",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from written_vqa import record, write
 
-from stages.datasets.base import Annotation, DatasetError, Source
+from stages.datasets.base import Annotation, DatasetError
 from stages.datasets.params import VqaOptions
 from stages.datasets.vqa import annotate, list_sources
 from stages.images import ImageFailure
@@ -75,9 +75,9 @@ def test_records_of_one_picture_are_its_targets_in_file_order(tmp_path: Path) ->
     other = record("b", "000000000005.jpg", "q", "other")
     write(tmp_path, [record("a", NAME, "q", "one"), other, record("a", NAME, "q", "two")])
     sources = list_sources(tmp_path, "train", COCO)
-    assert sources == [
-        Source("000000000005", "000000000005.jpg", (FILE,)),
-        Source("000000000009", NAME, (FILE,)),
+    assert [(each.image_id, each.path, each.annotations) for each in sources] == [
+        ("000000000005", "000000000005.jpg", (FILE,)),
+        ("000000000009", NAME, (FILE,)),
     ]
     targets = annotate(tmp_path, sources[1], 4, 6, COCO).targets
     assert [(each.target_id, each.answer) for each in targets] == [("000000000009/0", "one"), ("000000000009/1", "two")]
@@ -100,7 +100,7 @@ def test_an_entry_reads_the_pictures_of_one_source(tmp_path: Path) -> None:
     ):
         options = VqaOptions(file=file, under=under, ids=ids)
         (source,) = list_sources(tmp_path, "train", options)
-        assert source == Source(image_id, path, (file,))
+        assert (source.image_id, source.path, source.annotations) == (image_id, path, (file,))
         annotation = annotate(tmp_path, source, 4, 6, options)
         assert annotation.targets[0].target_id == f"{image_id}/0"
         assert annotation.notes == ("records about text alone, which are left out: 2",)
