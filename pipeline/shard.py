@@ -142,15 +142,18 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
         tick(images)
 
     shard = ShardInput(span, source.rows, source.array, source.trouble, source.pixels, tock, task.entries, task.columns)
-    with _one_at_a_time:
-        loading = time.perf_counter()
-        work = runner(task)
-        at = [time.perf_counter()]
-        memory = peak_memory()
-        results = work(shard)
     try:
+        with _one_at_a_time:
+            loading = time.perf_counter()
+            work = runner(task)
+            at = [time.perf_counter()]
+            memory = peak_memory()
+            results = work(shard)
         after = files_now(settings, dataset, wanted, task.entries)
     except DatasetError as error:
+        if not any(entry.source.content for entry in task.entries):
+            raise
+        # A file of many images, which could be read when its digests were taken.
         raise VanishedError(f"a file changed or went away while it was read: {error}") from error
     for name in wanted:  # what was read must be what the commit will say
         if changed := files[name].items() ^ after[name].items():

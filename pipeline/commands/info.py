@@ -104,13 +104,18 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_REASONS = 5
+"""Of a column that are printed: each shard may have its own, which names its images."""
+
+
 def _lines(columns: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     """A line per column, with one for each reason, failure and note."""
     width = max((len(name) for name in columns), default=0)
     for name, column in columns.items():
         yield f"  {name:<{width}}  {_states(column)}"
         remarks = [
-            *column["why"],
+            *column["why"][:_REASONS],
+            *(["and for other reasons of this kind"] if len(column["why"]) > _REASONS else []),
             *(f"failed: {count} x {reason}" for reason, count in sorted(column["errors"].items())),
             *(f"noted: {count} x {note}" for note, count in sorted(column["notes"].items())),
         ]
