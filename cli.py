@@ -454,6 +454,31 @@ def info(
     print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
 
 
+@app.command("data")
+def about_data(
+    context: typer.Context,
+    name: Annotated[Optional[str], typer.Argument(help="A data set of the params; none: all of them.")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+) -> None:
+    """What a data set is, where to get it, its licence, which of its files are here, and its counts next to the published ones.
+
+    It changes nothing, and works before anything is downloaded.
+
+    Examples:
+
+    `python cli.py data`
+
+    `python cli.py data refcoco`
+
+    `python cli.py --params params/sets/lvis.yaml data lvis`
+    """
+    from pipeline.commands.data import as_text, data_command
+    from pipeline.errors import as_given
+
+    found = data_command(_settings(context), name)
+    print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
+
+
 @app.command()
 def boxes(
     context: typer.Context,

@@ -26,7 +26,8 @@ from stages.images import ImageFailure, check_inside, inside
 from store import rle
 
 DEFAULTS = LlmSeg40kOptions()
-_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+"""Split -> name of its file, without suffix."""
 _FOLDERS = {"coco": "train2017", "ego_objects": "images"}
 _EMPTY = "mask without a pixel"
 
@@ -44,9 +45,9 @@ def list_sources(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -
 
     Raises DatasetError where the split has no file, where it is not of this form, or where no picture is of the source.
     """
-    if split not in _SPLITS:
-        raise DatasetError(f"found the split {split!r}, expected one of {', '.join(_SPLITS)}")
-    file = f"{_SPLITS[split]}.json"
+    if split not in SPLITS:
+        raise DatasetError(f"found the split {split!r}, expected one of {', '.join(SPLITS)}")
+    file = f"{SPLITS[split]}.json"
     rows = _rows(root, file)
     names = [name for name, row in rows.items() if row.source == options.source]
     if not names:
@@ -65,7 +66,7 @@ def list_sources(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -
 
 def listed_from(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -> tuple[str, ...]:
     """The file that alone decides what is listed."""
-    return (f"{_SPLITS[split]}.json",) if split in _SPLITS else ()
+    return (f"{SPLITS[split]}.json",) if split in SPLITS else ()
 
 
 def contents(root: Path, sources: Sequence[Source], options: LlmSeg40kOptions = DEFAULTS) -> list[str]:

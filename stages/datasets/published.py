@@ -1,4 +1,4 @@
-"""How many images, refs and sentences data sets of referring expressions have, as published, against what was found.
+"""How many images, questions (refs) and texts (sentences) data sets have, as published, against what was found.
 
 A number that no source states is not here, and not compared. A release is named where a set has several.
 """
@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 READ, REPORTED = "V", "S"
 """Where a number is from. V: read at its publisher's or printed by code that counts the files. S: a third party says so."""
 _WHAT = ("images", "refs", "sentences")
+_IN_THE_STORE = ("images", "questions", "texts")
+_FEW = 10
+"""Where less than one in so many of the published images is there, it is a sample, or data of one's own in that form."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ _TFDS, _SAM4MLLM = "tensorflow/datasets ref_coco", "AI-Application-and-Integrati
 _DEMO, _MCN = "lichengunc/refer pyReferDemo", "luogen1996/MCN #7"
 _BOTH = f"{_TFDS}, {_SAM4MLLM}"
 _NEW, _OLD = "of 2023-08-29", "before 2023-08-29"
+
+
+def _images(name: str, source: str, where: str, **splits: int) -> dict[tuple[str, str, str], tuple[Published, ...]]:
+    """Entries of :data:`PUBLISHED` that say how many images each split has, and nothing else."""
+    return {
+        (name, "", split): (Published(Counts(count, None, None), f"{source}--", "", where),)
+        for split, count in splits.items()
+    }
+
 
 PUBLISHED: dict[tuple[str, str, str], tuple[Published, ...]] = {
     ("refcoco", "unc", "train"): (Published(Counts(16994, 42404, 120624), "VVV", "", _BOTH),),
@@ -73,9 +86,90 @@ PUBLISHED: dict[tuple[str, str, str], tuple[Published, ...]] = {
         Published(Counts(None, None, 259859), "--V", _NEW, _SAM4MLLM),
         Published(Counts(None, None, 278232), "--V", _OLD, "the paper, arXiv 2306.00968"),
     ),
+    **_images("reasonseg", "V", "dvlab-research/LISA README", train=239, val=200, test=779),
+    **_images("reasonseg_hub", "V", "dataset_info of the hub's copy", val=200),
+    **_images("reasonseg_hub", "V", "dvlab-research/LISA README", test=779),
+    **_images("ade20k", "S", "boschresearch/OASIS #7", train=20210, val=2000),
+    **_images("cocostuff", "S", "COCO's own splits", train=118287, val=5000),
+    **_images("mapillary", "S", "Mapillary's README in a copy", train=18000, val=2000, test=5000),
+    **_images("paco", "V", "facebookresearch/paco docs", train=45790, val=2410, test=9443),
+    **_images("lvis", "S", "winvoker/lvis, lvis-dataset/lvis-api #32", train=100170, val=19809, test=19822),
+    **_images("partimagenet", "V", "TACJu/PartImageNet README", train=16540, val=2957, test=4598),
+    **_images("coco", "S", "third parties", train2014=82783, val2014=40504, train2017=118287, val2017=5000),
+    **_images("saiapr", "V", "lichengunc/refer README", all=19997),
+    ("coco", "", "all"): (
+        Published(Counts(123287, None, None), "S--", "", "third parties"),
+        Published(Counts(82783, None, None), "S--", "of train2014 alone", "third parties"),
+        Published(Counts(118287, None, None), "S--", "of train2017 alone", "third parties"),
+    ),
+    ("mmr", "", "train"): (Published(Counts(None, 154127, None), "-V-", "", "jdg900/MMR README"),),
+    ("mmr", "", "val"): (Published(Counts(None, 8194, None), "-V-", "", "jdg900/MMR README"),),
 }
 """(set, split_by, split) -> counts of each release, the current one first. Splits counted together are joined by +; of every
-split: all. Not found anywhere: refCLEF by split (its archive has 19 997 pictures), Ref-ZOM, FP- and R-refCOCO."""
+split: all. Not found anywhere: refCLEF by split (its archive has 19 997 pictures), Ref-ZOM, FP- and R-refCOCO, PASCAL-Part.
+Numbers that are published rounded (EgoObjects, LLM-Seg40K, MUSE, LLaVA-Instruct-150k) are not here."""
+
+State = Literal["equal", "release", "differs", "sample", "unknown"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What counts are next to the published ones.
+
+    state: equal; release: as in another known one; differs; sample: far fewer images than published; unknown: nothing to compare.
+    against: what they were compared with.
+    """
+
+    state: State
+    text: str
+    against: Published | None = None
+
+
+def verdict(name: str, variant: str, split: str, found: Counts) -> Verdict:
+    """Compare the counts of a split with the published ones, in words for people. Only what both sides know is compared.
+
+    Args:
+        name: of the published set, such as refcoco+. variant: who made its splits, else empty.
+    """
+    known = [each for each in published(name, variant, split) if _pairs(each, found)]
+    if not known:
+        return Verdict("unknown", "no published count is known")
+    for each in known:
+        if all(expected == actual for _, expected, actual in _pairs(each, found)):
+            same = ", ".join(f"{grouped(actual)} {what}" for what, _, actual in _pairs(each, found))
+            if each is known[0]:
+                return Verdict("equal", f"{same} as published {each.release}".rstrip(), each)
+            return Verdict("release", f"{same} as in another release, the one {each.release}", each)
+    parts = [
+        f"{grouped(actual)} {what} where {grouped(expected)} are published "
+        f"({grouped(abs(actual - expected))} {'more' if actual > expected else 'fewer'})"
+        for what, expected, actual in _pairs(known[0], found)
+        if actual != expected
+    ]
+    _, expected, actual = _pairs(known[0], found)[0]
+    return Verdict("sample" if actual * _FEW < expected else "differs", ", ".join(parts), known[0])
+
+
+def published(name: str, variant: str, split: str) -> tuple[Published, ...]:
+    """What is published of a split, of each release; empty where nothing is known."""
+    return PUBLISHED.get((name, variant, split), ())
+
+
+def as_words(counts: Counts) -> str:
+    """Such as: 16 994 images, 42 404 questions."""
+    both = zip(_IN_THE_STORE, _values(counts), strict=True)
+    return ", ".join(f"{grouped(value)} {what}" for what, value in both if value is not None)
+
+
+def grouped(number: int) -> str:
+    """A number as people read it: 16 994."""
+    return f"{number:,}".replace(",", " ")
+
+
+def _pairs(published: Published, found: Counts) -> list[tuple[str, int, int]]:
+    """What is counted, the published number and that which was found, where both are known."""
+    both = zip(_IN_THE_STORE, _values(published.counts), _values(found), strict=True)
+    return [(what, want, have) for what, want, have in both if want is not None and have is not None]
 
 
 def compare(name: str, split_by: str, splits: Sequence[str], found: Counts) -> str:

@@ -29,7 +29,7 @@ from store import rle
 
 DEFAULTS = ReasonSegPlusOptions()
 NO_POLYGON = "polygon with fewer than three points or half a point, dropped"
-_FILES: dict[str, dict[str, tuple[str, ...]]] = {
+FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "muse": {
         split: (f"MUSE_{split}.json", f"muse_{split}.json") for split in ("train", "val", "test_less", "test_many")
     },
@@ -46,6 +46,7 @@ _FILES: dict[str, dict[str, tuple[str, ...]]] = {
         }.items()
     },
 }
+"""Release -> split -> names of its file, of which the first that is there is read."""
 
 
 def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> list[Source]:
@@ -54,7 +55,7 @@ def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULT
     Raises DatasetError where the release has no such split, where its file is missing or no list, or where a row names no picture
     of COCO.
     """
-    files = _FILES[options.release]
+    files = FILES[options.release]
     if split not in files:
         raise DatasetError(f"found the split {split!r}, of {options.release} expected one of {', '.join(files)}")
     (file,) = listed_from(root, split, options)

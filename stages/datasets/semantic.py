@@ -53,6 +53,13 @@ _TREES = {
 }
 
 
+def folders_of(split: str, options: SemanticOptions) -> tuple[str, str]:
+    """The folders of a split's label maps and pictures, relative to the root."""
+    tree = _TREES[options.labels]
+    words = {"split": tree.splits.get(split, split), "version": options.version}
+    return tree.labels.format(**words), tree.images.format(**words)
+
+
 def list_sources(root: Path, split: str, options: SemanticOptions = DEFAULTS) -> list[Source]:
     """Give a label map and a picture a source each, together where their stems are equal, sorted by image_id.
 
@@ -62,8 +69,7 @@ def list_sources(root: Path, split: str, options: SemanticOptions = DEFAULTS) ->
     where a name is not COCO's though the images are known by their number, or where the names of the labels are unusable.
     """
     tree = _TREES[options.labels]
-    words = {"split": tree.splits.get(split, split), "version": options.version}
-    folder, pictures = tree.labels.format(**words), tree.images.format(**words)
+    folder, pictures = folders_of(split, options)
     names = _files(root, folder)
     if options.labels == "ade20k" and _is_full_ade20k(root, names or []):
         raise DatasetError(f"{root}: {_FULL_ADE20K}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.datasets.published import PUBLISHED, Counts, compare
+from stages.datasets.published import PUBLISHED, Counts, compare, verdict
 
 
 def test_counts_as_published_name_their_sources() -> None:
@@ -71,3 +71,32 @@ def test_every_number_has_a_source_and_every_source_a_number() -> None:
         for each in releases:
             values = (each.counts.images, each.counts.refs, each.counts.sentences)
             assert [source in "VS" for source in each.sources] == [value is not None for value in values]
+
+
+@pytest.mark.parametrize(
+    ("split", "found", "state", "text"),
+    [
+        ("train", Counts(16994, 42404, 120624), "equal", "16 994 images, 42 404 questions, 120 624 texts as published"),
+        ("train", Counts(16994, None, None), "equal", "16 994 images as published"),
+        (
+            "train", Counts(16994, 42400, 120625), "differs",
+            "42 400 questions where 42 404 are published (4 fewer), 120 625 texts where 120 624 are published (1 more)",
+        ),
+        ("train", Counts(24, 50, 99), "sample", "24 images where 16 994 are published (16 970 fewer)"),
+        ("train", Counts(None, None, None), "unknown", "no published count is known"),
+        ("testC", Counts(1, 2, 3), "unknown", "no published count is known"),
+    ],
+)  # fmt: skip
+def test_a_verdict_compares_what_both_sides_know(split: str, found: Counts, state: str, text: str) -> None:
+    given = verdict("refcoco", "unc", split, found)
+    assert given.state == state
+    assert given.text.startswith(text)
+    assert (given.against is None) == (state == "unknown")
+
+
+def test_a_verdict_names_the_release() -> None:
+    assert verdict("grefcoco", "unc", "all", Counts(None, None, 278232)).state == "release"
+    new = verdict("grefcoco", "unc", "train", Counts(16994, 78930, 209344))
+    assert new.text == "78 930 questions, 209 344 texts as published of 2023-08-29"
+    alone = verdict("coco", "", "all", Counts(82783, None, None))
+    assert alone.text == "82 783 images as in another release, the one of train2014 alone"
