@@ -458,11 +458,15 @@ def info(
 def about_data(
     context: typer.Context,
     name: Annotated[Optional[str], typer.Argument(help="A data set of the params; none: all of them.")] = None,  # noqa: UP045
+    unpack: Annotated[
+        Path | None,
+        typer.Option("--unpack", help="Instead: write the pictures of NAME (format reasonseg_hub) into this folder."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a data set is, where to get it, its licence, which of its files are here, and its counts next to the published ones.
 
-    It changes nothing, and works before anything is downloaded.
+    It changes nothing, but for --unpack, and works before anything is downloaded.
 
     Examples:
 
@@ -471,11 +475,18 @@ def about_data(
     `python cli.py data refcoco`
 
     `python cli.py --params params/sets/lvis.yaml data lvis`
+
+    `python cli.py --params params/sets/reasonseg_hub.yaml data hub --unpack data/reasonseg_hub/pictures`
     """
-    from pipeline.commands.data import as_text, data_command
+    from pipeline.commands.data import as_text, data_command, unpack_command, unpacked_text
     from pipeline.errors import as_given
 
-    found = data_command(_settings(context), name)
+    settings = _settings(context)
+    if unpack is not None:
+        found, code = unpack_command(settings, name, unpack)
+        print(json.dumps(found, indent=1) if as_json else unpacked_text(settings, str(name), unpack, found))
+        raise typer.Exit(code)
+    found = data_command(settings, name)
     print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
 
 

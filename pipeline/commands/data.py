@@ -9,11 +9,13 @@ from typing import Any
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.counted import count_split
+from pipeline.errors import DONE, FAILURES
 from stages.datasets import FORMATS
 from stages.datasets.catalog import PublishedSet, counted_as, recognise
 from stages.datasets.expected import Expected, expected
-from stages.datasets.params import ImagesOptions
+from stages.datasets.params import ImagesOptions, ReasonSegHubOptions
 from stages.datasets.published import Counts, Published, as_words, published, verdict
+from stages.datasets.unpack import unpack
 from stages.names import SplitRef, did_you_mean
 
 NOT_KNOWN = "not known"
@@ -26,12 +28,59 @@ def data_command(settings: Settings, name: str | None = None) -> dict[str, Any]:
     Raises:
         InputError: there is no such data set.
     """
-    if name is not None and name not in settings.data:
+    if name is not None:
+        _require_known(settings, name)
+    return {each: _describe(settings, each) for each in (settings.data if name is None else [name])}
+
+
+def unpack_command(settings: Settings, name: str | None, folder: Path) -> tuple[dict[str, Any], int]:
+    """Write the pictures in the Parquet files of a data set into a folder; what was done by split, and the exit code.
+
+    Raises:
+        InputError: no data set is named, or it is none whose files hold pictures.
+    """
+    if name is None:
+        raise InputError(
+            "data: found --unpack without a name, expected a data set: python cli.py data NAME --unpack FOLDER"
+        )
+    _require_known(settings, name)
+    data = settings.data[name]
+    if not isinstance(data, ReasonSegHubOptions):
+        raise InputError(
+            f"data: --unpack is for the format reasonseg_hub, whose files hold the pictures; {name} is {data.format}"
+        )
+    if (ROOT / data.roots[0]).resolve() == folder.resolve():
+        raise InputError(f"data: --unpack {folder} is the folder of {name} itself; name another one")
+    done = {
+        split: unpack(settings.folders(name).folders[0], split, data, folder, data.max_pixels) for split in data.splits
+    }
+    return {split: asdict(each) for split, each in done.items()}, FAILURES if any(
+        each.problems for each in done.values()
+    ) else DONE
+
+
+def unpacked_text(settings: Settings, name: str, folder: Path, found: dict[str, Any]) -> str:
+    """The same for a person: the licence first, what was done, and the entry that the pictures make."""
+    data = settings.data[name]
+    known = recognise(data, name)
+    lines = [f"licence of the pictures: {known.set.pictures_licence or NOT_KNOWN}", known.set.note] if known else []
+    for split, each in found.items():
+        there = f", {each['there']} were there already" if each["there"] else ""
+        lines.append(f"{name}/{split}: {each['written']} pictures written to {folder / split}{there}")
+        lines += [f"  not written: {problem}" for problem in each["problems"]]
+    splits = ", ".join(data.splits)
+    lines.append("an entry of section data of the params that holds them, and whose name is then `images` of this one:")
+    lines.append(f"  {name}_pictures: {{format: images, images: {name}_pictures, root: {folder}, splits: [{splits}]}}")
+    return "\n".join(lines)
+
+
+def _require_known(settings: Settings, name: str) -> None:
+    """Raise InputError, with what is like it, where the params have no such data set."""
+    if name not in settings.data:
         raise InputError(
             f"data: found {name!r}, expected one of {', '.join(settings.data)} (section data of the params)"
             f"{did_you_mean(name, settings.data)}"
         )
-    return {each: _describe(settings, each) for each in (settings.data if name is None else [name])}
 
 
 def _describe(settings: Settings, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from stages.datasets.params import (
     LlmSeg40kOptions,
     Options,
     QuestionsOptions,
+    ReasonSegHubOptions,
     ReasonSegOptions,
     ReasonSegPlusOptions,
     ReferOptions,
@@ -49,6 +50,7 @@ class Format:
 FORMATS: dict[str, Format] = {
     "reasonseg": Format("reasonseg", ReasonSegOptions),
     "questions": Format("questions", QuestionsOptions),
+    "reasonseg_hub": Format("reasonseg_hub", ReasonSegHubOptions),
     "coco": Format("coco", CocoOptions),
     "images": Format("images", ImagesOptions, annotated=False),
     "semantic": Format("semantic", SemanticOptions),

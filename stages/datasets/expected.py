@@ -17,6 +17,7 @@ from stages.datasets.params import (
     ImagesOptions,
     LlmSeg40kOptions,
     Options,
+    ReasonSegHubOptions,
     ReasonSegPlusOptions,
     ReferOptions,
     SemanticOptions,
@@ -33,7 +34,8 @@ _INSTANCES = "instances.json"
 class Expected:
     """A file or folder of a data set.
 
-    what: in words. paths: relative to the root; any one of them will do. needed: without it the split cannot be read.
+    what: in words. paths: relative to the root, or patterns with ``*``; any one of them will do. needed: without it the split
+    cannot be read.
     """
 
     what: str
@@ -47,8 +49,9 @@ class Expected:
                 check_inside(path)
             except ImageFailure:
                 continue
-            if (root / path).exists():
-                return root / path
+            there = next(iter(sorted(root.glob(path))), None) if "*" in path else root / path
+            if there is not None and there.exists():
+                return there
         return None
 
 
@@ -88,6 +91,8 @@ def _files(data: Options, split: str) -> list[Expected]:
         return [Expected("questions", (f"{SPLITS.get(split, split)}.json",))]
     if isinstance(data, ReasonSegPlusOptions):
         return [Expected("questions", FILES[data.release].get(split, (f"{split}.json",)))]
+    if isinstance(data, ReasonSegHubOptions):
+        return [Expected("questions, masks and pictures", (data.files.replace("{split}", split),))]
     if isinstance(data, VqaOptions):
         return [Expected("conversations", (data.file,))]
     if isinstance(data, CsvOptions):

@@ -33,6 +33,13 @@ class ReasonSegOptions(Options):
             raise ValueError(f"found {value!r}, expected the name of a text encoding in Python, such as gbk") from error
 
 
+class ReasonSegHubOptions(Options):
+    """Of the format reasonseg_hub."""
+
+    files: Annotated[str, Field(min_length=1)] = "ReasonSeg_{split}/data/*.parquet"
+    """The Parquet files of a split below ``root``, as a pattern; ``{split}`` is replaced by the name of the split."""
+
+
 Ids = Literal["path", "coco"]
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.content import content_of
 from stages.datasets.params import QuestionsOptions
 from stages.datasets.question_rows import NEEDED, SUFFIXES, Row, rows_of
 from stages.datasets.segments import read_segmentation
@@ -42,9 +43,21 @@ def list_sources(root: Path, split: str, options: QuestionsOptions = DEFAULTS) -
     except ImageFailure as error:
         raise DatasetError(f"{root / file}: {error}") from error
     return [
-        Source(image_id, rows[0].image, (file, *dict.fromkeys(name for row in rows for name in row.files)))
+        Source(image_id, rows[0].image, (file, *own), content=_content(rows), own=own)
         for image_id, rows in found.items()
+        for own in [tuple(dict.fromkeys(name for row in rows for name in row.files))]
     ]
+
+
+def contents(root: Path, sources: Sequence[Source], options: QuestionsOptions = DEFAULTS) -> list[str]:
+    """Give the ``content`` of sources as their file says now."""
+    found = rows_of(root, sources[0].annotations[0], options.ids)
+    return [_content(found[each.image_id]) if each.image_id in found else "missing" for each in sources]
+
+
+def _content(rows: Sequence[Row]) -> str:
+    """What the rows of an image say. Where they stand in the file decides nothing."""
+    return content_of([[value for name, value in vars(row).items() if name not in ("line", "text")] for row in rows])
 
 
 def annotate(

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import written_hub
 import yaml
+from lending import rows
 from PIL import Image
 from written_refer import HEIGHT, SQUARE, WIDTH, ref, thing, write_instances, write_refs
 
@@ -151,6 +153,61 @@ def test_index_and_what_is_indexed(project: Any, monkeypatch: pytest.MonkeyPatch
     assert "refs/train: 2 images where 3 are published (1 fewer) (RefCOCO)" in done.err
     pictures = project.run("data", "coco", "--json").json()["coco"]["splits"]["all"]
     assert (pictures["source"], pictures["images"], pictures["questions"]) == ("index", 2, None)
+
+
+@pytest.fixture
+def hub(empty: Any) -> Any:
+    """The hub's copy of two pictures, and a data set for what is unpacked."""
+    values, folder = empty.values, empty.folder
+    masks = np.zeros((6, 8), bool), np.ones((6, 8), bool)
+    written = [written_hub.row(name, mask, name) for name, mask in zip(("a.x.jpg", "b.jpg"), masks, strict=True)]
+    written_hub.write(folder / "hub", "val", written)
+    values["data"] = {
+        "held": {"format": "images", "images": "held", "root": str(folder / "held"), "splits": ["val"]},
+        "hub": {"format": "reasonseg_hub", "images": "held", "root": str(folder / "hub"), "splits": ["val"]},
+    }
+    values["means"], values["train"]["train"] = {}, ["hub/val"]
+    empty.params.write_text(yaml.safe_dump(values, sort_keys=False))
+    return empty
+
+
+def test_the_hubs_copy_is_unpacked_and_indexed(hub: Any) -> None:
+    found = hub.run("data", "hub", "--json").json()["hub"]
+    assert found["published_set"] == "ReasonSeg, the hub's Parquet copies"
+    assert [file["found"] for file in found["files"]] == [True, True]
+    assert found["splits"]["val"]["questions"] == 2
+    done = hub.run("data", "hub", "--unpack", str(hub.folder / "held"))
+    assert done.code == 0, done.err
+    assert done.out.startswith("licence of the pictures: OpenImages")
+    assert "ScanNet may not be redistributed" in done.out
+    assert f"hub/val: 2 pictures written to {hub.folder / 'held/val'}\n" in done.out
+    assert f"root: {hub.folder / 'held'}, splits: [val]" in done.out
+    assert hub.run("data", "hub", "--unpack", str(hub.folder / "held"), "--json").json()["val"]["there"] == 2
+    done = hub.run("index")
+    assert done.code == 0, done.out + done.err
+    assert "noted: 2 x targets: the hub's copy has no is_sentence" in done.err
+    assert [(row["target_id"], row["texts"], row["kind"]) for row in rows(hub, "hub/targets/val")] == [
+        ("a/0", ["a.x.jpg"], "reasonseg_hub"), ("b/0", ["b.jpg"], "reasonseg_hub"),
+    ]  # fmt: skip
+
+
+def test_unpack_says_what_it_cannot_do(hub: Any) -> None:
+    for words, why in (
+        (("data", "--unpack", "x"), "found --unpack without a name"),
+        (("data", "hubb", "--unpack", "x"), "did you mean 'hub'?"),
+        (("data", "held", "--unpack", "x"), "held is images"),
+        (("data", "hub", "--unpack", str(hub.folder / "hub")), "is the folder of hub itself"),
+    ):
+        done = hub.run(*words)
+        assert done.code == 2
+        assert why in done.err
+    taken = hub.folder / "out/val/b.jpg"
+    taken.parent.mkdir(parents=True)
+    taken.write_bytes(b"mine")
+    done = hub.run("data", "hub", "--unpack", str(hub.folder / "out"))
+    assert done.code == 1
+    assert "not written: 'b': b.jpg is there already and is another picture" in done.out
+    assert taken.read_bytes() == b"mine"
 
 
 def test_no_torch_is_loaded(project: Any) -> None:

@@ -253,6 +253,27 @@ def muse() -> Case:
     )
 
 
+def questions() -> Case:
+    def row(name: str, question: str, **more: Any) -> dict[str, Any]:
+        return {"image": f"{name}.jpg", "question": question, "box": [1, 1, 3, 3], **more}
+
+    file = "train.json"
+    return Case(
+        options={"format": "questions"},
+        files={file: [row(A, "which?", answer="this"), row(B, "which?"), row(A, "who?")]},
+        of_a=(
+            (file, set_at(0, "question", to="where?")),
+            (file, set_at(0, "answer", to="that")),
+            (file, set_at(2, "box", 0, to=2)),
+            (file, set_at(2, "is_sentence", to=False)),
+            (file, append((), row(A, "one more?"))),
+        ),
+        of_none=(),
+        add=((file, append((), row(C, "new?"))),),
+        reorder=((file, lambda rows: [rows[at] for at in (1, 0, 2)]),),
+    )
+
+
 CASES = {
     "refer": refer("refer", "refs(unc).p", lambda number: number),
     "grefer": refer("grefer", "grefs(unc).json", lambda number: [number]),
@@ -260,10 +281,11 @@ CASES = {
     "vqa": vqa(),
     "llmseg40k": llmseg40k(),
     "reasonseg_plus": muse(),
+    "questions": questions(),
 }
 NAMES = sorted(CASES)
-RAW = {"reasonseg", "semantic", "csv"}
-"""Formats with a file per image, or files of a person's own."""
+RAW = {"reasonseg", "semantic"}
+"""Formats with a file per image."""
 
 
 def test_every_format_with_a_file_of_many_images_is_here() -> None:
