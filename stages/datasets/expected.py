@@ -11,18 +11,19 @@ from stages.datasets.images import ALL
 from stages.datasets.llmseg40k import SPLITS
 from stages.datasets.params import (
     CocoOptions,
-    CsvOptions,
     DataParams,
     GReferOptions,
     ImagesOptions,
     LlmSeg40kOptions,
     Options,
+    QuestionsOptions,
     ReasonSegHubOptions,
     ReasonSegPlusOptions,
     ReferOptions,
     SemanticOptions,
     VqaOptions,
 )
+from stages.datasets.question_rows import SUFFIXES as QUESTION_FILES
 from stages.datasets.reasonseg_plus import FILES
 from stages.datasets.semantic import folders_of
 from stages.images import ImageFailure, check_inside
@@ -95,8 +96,9 @@ def _files(data: Options, split: str) -> list[Expected]:
         return [Expected("questions, masks and pictures", (data.files.replace("{split}", split),))]
     if isinstance(data, VqaOptions):
         return [Expected("conversations", (data.file,))]
-    if isinstance(data, CsvOptions):
-        return [Expected("questions", (data.file.replace("{split}", split),))]
+    if isinstance(data, QuestionsOptions):
+        tables = [f"{{split}}{suffix}" for suffix in QUESTION_FILES] if data.file is None else [data.file]
+        return [Expected("questions", tuple(table.replace("{split}", split) for table in tables))]
     return []
 
 

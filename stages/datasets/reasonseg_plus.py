@@ -76,7 +76,7 @@ def contents(root: Path, sources: Sequence[Source], options: ReasonSegPlusOption
 
 def listed_from(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> tuple[str, ...]:
     """The file that alone decides what is listed; empty: the release has no such split."""
-    files = _FILES[options.release].get(split, ())
+    files = FILES[options.release].get(split, ())
     return tuple(file for file in files if (root / file).is_file())[:1] or files[:1]
 
 

@@ -73,7 +73,7 @@ def test_format_and_options_come_first_then_the_folder_then_the_name(
         ({"format": "refer", "split_by": "umd", "root": "a/refcoco"}, "mine"),  # RefCOCO has no such splits
         ({"format": "semantic", "labels": "own"}, "ade20k"),
         ({"format": "coco", "file": "annotations/instances_{split}.json", "splits": ["default"]}, "coco"),  # CVAT's
-        ({"format": "csv"}, "refcoco"),
+        ({"format": "questions"}, "refcoco"),
         ({"format": "reasonseg"}, "demo"),
     ],
 )
@@ -126,7 +126,7 @@ def paths(values: Any, name: str = "mine", split: str = "train") -> list[tuple[s
         ({"format": "llmseg40k"}, [("train.json",)]),
         ({"format": "reasonseg_plus"}, [("MUSE_train.json", "muse_train.json")]),
         ({"format": "vqa"}, [("llava_instruct_150k.json",)]),
-        ({"format": "csv"}, [("train.csv",)]),
+        ({"format": "questions"}, [("train.csv", "train.jsonl", "train.json")]),
         ({"format": "reasonseg"}, [("train",), ("explanatory/train.json",)]),
         ({"format": "images", "images": "mine"}, [("train",)]),
     ],

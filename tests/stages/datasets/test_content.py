@@ -284,8 +284,8 @@ CASES = {
     "questions": questions(),
 }
 NAMES = sorted(CASES)
-RAW = {"reasonseg", "semantic"}
-"""Formats with a file per image."""
+RAW = {"reasonseg", "semantic", "reasonseg_hub"}
+"""Formats with a file per image, and the hub's copy, which nobody edits."""
 
 
 def test_every_format_with_a_file_of_many_images_is_here() -> None:

@@ -303,7 +303,7 @@ def test_groups_that_are_all_of_it_are_not_printed_again(with_ignored: World) ->
 
 
 def test_what_a_format_is_usually_scored_by() -> None:
-    found: dict[str, str | None] = {name: usual_of(name) for name in ("refer", "grefer", "reasonseg", "csv")}
-    assert found == {"refer": "refcoco", "grefer": "gres", "reasonseg": None, "csv": None}
+    found: dict[str, str | None] = {name: usual_of(name) for name in ("refer", "grefer", "reasonseg", "questions")}
+    assert found == {"refer": "refcoco", "grefer": "gres", "reasonseg": None, "questions": None}
     asks: Callable[[str], Any] = PROTOCOLS["lisa"].asks
     assert [asks(name) for name in ("reasonseg", "refer", "grefer")] == ["first", "every", "every"]
