@@ -15,6 +15,7 @@ from stages.datasets.catalog import counted_as, recognise
 from stages.datasets.expected import expected
 from stages.datasets.params import GReferOptions, ImagesOptions, ReasonSegHubOptions, ReferOptions
 from stages.datasets.published import Counts, published, verdict
+from stages.images import ImageFailure
 from stages.names import SplitRef
 from store.errors import StoreError
 from store.format.column import Commit, read_column
@@ -125,5 +126,5 @@ def _count_files(settings: Settings, split: SplitRef) -> Counted:
             return Counted(Counts(len(rows), questions, questions), FILES)
         listed = datasets.list_sources(data, settings.folders(split.dataset), split.split)
         return Counted(Counts(len(listed), None, None), FILES)
-    except (DatasetError, OSError) as error:
+    except (DatasetError, ImageFailure, OSError) as error:
         return Counted(nothing, why=str(error))

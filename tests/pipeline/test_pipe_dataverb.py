@@ -155,6 +155,33 @@ def test_index_and_what_is_indexed(project: Any, monkeypatch: pytest.MonkeyPatch
     assert (pictures["source"], pictures["images"], pictures["questions"]) == ("index", 2, None)
 
 
+def test_of_pictures_that_others_ask_about_all_files_are_counted(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(project)
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    Image.fromarray(pixels).save(project.folder / "coco/train2014/COCO_train2014_000000000011.jpg")
+    monkeypatch.setitem(PUBLISHED, ("coco", "", "all"), (Published(Counts(3, None, None), "S--", "", "someone"),))
+    project.values["data"].pop("own")
+    project.values["data"]["coco"]["only"] = ["refs"]
+    project.params.write_text(yaml.safe_dump(project.values, sort_keys=False))
+    done = project.run("index")
+    assert done.code == 0, done.err
+    assert "coco/all: " not in done.err.replace("index coco/all: ", ""), "what is indexed is a part by choice"
+    found = project.run("data", "coco", "--json").json()["coco"]
+    assert (found["only"], found["splits"]["all"]["images"], found["splits"]["all"]["state"]) == (["refs"], 3, "equal")
+    assert "of new ones those that refs ask about" in project.run("data", "coco").out
+
+
+def test_a_split_that_is_indexed_in_part_is_counted_from_its_files(project: Any) -> None:
+    fill(project)
+    project.values["data"].pop("own")
+    project.values["shard_images"] = 1
+    project.params.write_text(yaml.safe_dump(project.values, sort_keys=False))
+    assert project.run("index", "--data", "coco").code == 0
+    done = project.run("index", "--data", "refs", "--split", "train", "--part", "1/3")
+    assert "1 of 2" in done.out, done.out
+    assert project.run("data", "refs", "--json").json()["refs"]["splits"]["train"]["source"] == "files"
+
+
 @pytest.fixture
 def hub(empty: Any) -> Any:
     """The hub's copy of two pictures, and a data set for what is unpacked."""
