@@ -19,7 +19,7 @@ def check_questions(tokenizer: Any, splits: Mapping[str, Split], training: bool,
 
     Args:
         splits: name -> split.
-        training: every text and every answer in words is used; else the first text of each target is.
+        training: every text, answer in words, correction and turn is used; else the first text of each target is.
         every: every text is used, without the answers.
 
     Raises:
@@ -51,8 +51,9 @@ def control_tokens(tokenizer: Any) -> re.Pattern[str]:
 def _texts(split: Split, training: bool, every: bool) -> Iterator[tuple[dict[str, Any], str]]:
     column = split.column("targets")
     for shard in range(column.meta.shards):
-        names = ["target_id", "image_index", "texts", "answer"]
-        for target in column.table(shard).select(names).to_pylist():
+        table = column.table(shard)
+        more = [name for name in ("answer", "correction", "turns") if training and name in table.column_names]
+        for target in table.select(["target_id", "image_index", "texts", *more]).to_pylist():
             yield from ((target, text) for text in (target["texts"] if training or every else target["texts"][:1]))
-            if training and target["answer"] is not None:
-                yield target, target["answer"]
+            yield from ((target, target[name]) for name in more if isinstance(target[name], str))
+            yield from ((target, turn) for turn in (target.get("turns") or ())[1:])  # the first is its text

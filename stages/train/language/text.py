@@ -123,13 +123,14 @@ def check_texts(batch: Mapping[str, Any], tokenizer: Any, first_alone: bool = Fa
     """Raise ValueError, naming the target, if a text of a batch holds a word that steers the model instead of being read.
 
     Args:
-        batch: ``id`` and ``texts`` of each sample, and ``answer`` where it is read.
+        batch: ``id`` and ``texts`` of each sample; ``answer``, ``correction`` and ``turns`` where they are read.
         first_alone: only the first text of a sample is asked.
     """
     special = [word for word in tokenizer.all_special_tokens if word]
     for number, (name, texts) in enumerate(zip(batch["id"], batch["texts"], strict=True)):
-        answer = batch["answer"][number] if "answer" in batch else None
-        for text in (*(texts[:1] if first_alone else texts), answer or ""):
+        also = [batch[key][number] or "" for key in ("answer", "correction") if key in batch]
+        also += batch["turns"][number] or () if "turns" in batch else ()
+        for text in (*(texts[:1] if first_alone else texts), *also):
             if words := sorted({*_CONTROL.findall(text), *(word for word in special if word in text)}):
                 raise ValueError(
                     f"target {name}: its text {text!r} holds {', '.join(words)}, which is no text to the model; "
