@@ -128,10 +128,13 @@ def _likenesses(settings: Settings, split: SplitRef, files: Mapping[int, tuple[s
     )
 
 
-def shared(settings: Settings, splits: Sequence[SplitRef], pixels: bool = False) -> list[Shared]:
-    """Every two of the splits, of different data sets with questions, that share pictures."""
-    asked = [split for split in splits if FORMATS[settings.data[split.dataset].format].annotated]
-    known = {split: pictures_of(settings, split, pixels) for split in asked}
+def shared(settings: Settings, known: Mapping[SplitRef, Pictures]) -> list[Shared]:
+    """Every two splits, of different data sets with questions, that share pictures.
+
+    Args:
+        known: the pictures of each split.
+    """
+    asked = [split for split in known if FORMATS[settings.data[split.dataset].format].annotated]
     found = []
     for one, other in combinations(asked, 2):
         if one.dataset != other.dataset and (images := _common(known[one], known[other])):

@@ -31,9 +31,10 @@ def leaks_command(
     Raises:
         InputError: a split is not indexed, or there is no such run.
     """
-    counts = {str(split): len(pictures_of(settings, split).files) for split in splits}
+    known = {split: pictures_of(settings, split, pixels) for split in splits}
+    counts = {str(split): len(pictures.files) for split, pictures in known.items()}
     found: dict[str, Any] = {"splits": counts, "shared": []}
-    for pair in shared(settings, splits, pixels):
+    for pair in shared(settings, known):
         example = known_sources(settings, pair.one)[min(pair.images)][0]
         entry = {"splits": [str(pair.one), str(pair.other)], "pictures": len(pair.images), "example": example}
         found["shared"].append(entry)
