@@ -30,10 +30,13 @@ def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> str:
     """Encode a mask [H, W], bool or uint8 (any value but 0 is set)."""
     if mask.ndim != 2 or mask.dtype not in (np.bool_, np.uint8):
         raise RleError(f"found a mask of shape {mask.shape} and type {mask.dtype}, expected [H, W] bool or uint8")
-    if not mask.any():  # as most of what is to be ignored
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not columns.size:  # as most of what is to be ignored
         return _from_edges(np.empty(0, np.int64), mask.size)
-    pixels = np.not_equal(mask, 0).ravel(order="F")
-    return _from_edges(np.flatnonzero(np.diff(pixels, prepend=False)), pixels.size)
+    first = int(columns[0])  # of a region only the columns are looked at that it lies in
+    pixels = np.not_equal(mask[:, first : int(columns[-1]) + 1], 0).ravel(order="F")
+    edges = np.flatnonzero(np.diff(pixels, prepend=False, append=False)) + first * mask.shape[0]
+    return _from_edges(edges[edges < mask.size], mask.size)
 
 
 def decode(counts: str, height_px: int, width_px: int) -> NDArray[np.bool_]:
