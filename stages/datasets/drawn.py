@@ -38,6 +38,7 @@ class Drawn:
             lambda: read_picture(picture or inside(root, source.path), size_px[0] * size_px[1]).orientation,
         )
         self._numbers: dict[int, int | None] = {}
+        self._unions: dict[tuple[int, ...], str] = {}
         self._overlaps: set[int] = set()
         self.instances: list[Instance] = []
         self.notes = [f"objects drawn before EXIF orientation {self._turn}, turned with the image"] * (
@@ -60,7 +61,11 @@ class Drawn:
             number = self._numbers[ann_id]
             numbers += [] if number is None else [number]
         self.notes += [OVERLAP] * (not self._overlaps.isdisjoint(ann_ids))
-        return tuple(numbers), rle.union([self.instances[each].segmentation for each in numbers], *self._size_px)
+        asked = tuple(numbers)
+        if asked not in self._unions:  # many refs are about the same objects
+            counts = [self.instances[each].segmentation for each in asked]
+            self._unions[asked] = counts[0] if len(counts) == 1 else rle.union(counts, *self._size_px)
+        return asked, self._unions[asked]
 
     def is_crowd(self, ann_id: int) -> bool:
         """Whether an object is annotated as a crowd; False where it is not there."""
