@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from stages.datasets.cocofile import Record, name_of
-from stages.datasets.segments import read_counts, read_segmentation
+from stages.datasets.frame import upright_counts
 from stages.datasets.shapes import TARGET, Shape
 from stages.datasets.sizes import UPRIGHT, drawn_on
 from stages.images import ImageFailure
-from store import rle
-from store.read.pixels import oriented
 
 FILLED_BOX = "instances are boxes: an annotation without segmentation is its filled box"
 NO_POLYGON = "polygon with fewer than three points or half a point, dropped"
@@ -40,11 +38,8 @@ def read_region(annotation: dict[str, Any], height_px: int, width_px: int, turn:
     is_box = segmentation is None or segmentation == []
     if is_box:
         segmentation = [_corners(annotation)]
-    if turn == UPRIGHT:
-        counts, dropped = read_counts(segmentation, height_px, width_px)
-    else:
-        stored = read_segmentation(segmentation, width_px, height_px)
-        counts, dropped = rle.encode(oriented(stored.mask, turn)), stored.dropped
+    size = (height_px, width_px) if turn == UPRIGHT else (width_px, height_px)
+    counts, dropped = upright_counts(segmentation, size, turn)
     return Region(counts, is_box, (FILLED_BOX,) * is_box + (NO_POLYGON,) * dropped)
 
 
