@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from stages import datasets, digests
@@ -76,7 +77,7 @@ def _kept(path: Path, key: dict[str, Any]) -> list[Source] | None:
     annotations, others, own = (tuple(found[name]) for name in ("annotations", "others", "own"))
     split = found["split"]
     return [
-        Source(image_id, path, annotations, others, content, own, split)
+        Source(intern(image_id), intern(path), annotations, others, content, own, split)
         for image_id, path, content in zip(found["ids"], found["paths"], found["contents"], strict=True)
     ]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
+from sys import intern
 from typing import Any, NoReturn
 
 from ..errors import DamagedStoreError, StoreError
@@ -125,7 +126,8 @@ def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
         is_list = isinstance(pairs, list) and set(map(type, pairs)) <= {list} and set(map(len, pairs)) <= {2}
         if not is_list or not set(map(type, chain.from_iterable(pairs))) <= {str}:
             _wrong(path, "sources", "pairs of image_id and path")
-        value["sources"] = tuple(map(tuple, pairs))
+        # One string for each name: those who borrow images have the same ones as who holds them.
+        value["sources"] = tuple((intern(image_id), intern(path)) for image_id, path in pairs)
     _require(isinstance(value["identity"], dict), path, "identity", "an object")
     for name, least in (("images", 0), ("shard_images", 1)):
         _require(_whole(value[name], least, MAX_IMAGES), path, name, f"{least} to {MAX_IMAGES}")
@@ -156,7 +158,11 @@ def parse_commit(value: dict[str, Any], path: Path, shard: int) -> Commit:
         _wrong(path, "crc32c", "one an image")
     if errors and not errors.keys() <= {str(position) for position in range(len(counts))}:
         _wrong(path, "errors", "positions in the shard")
-    lists = {"counts": tuple(counts), "status": tuple(status), "crc32c": None if crc32c is None else tuple(crc32c)}
+    lists = {
+        "counts": tuple(counts),
+        "status": tuple(map(intern, status)),
+        "crc32c": None if crc32c is None else tuple(crc32c),
+    }
     return Commit(**{**value, **lists})
 
 
