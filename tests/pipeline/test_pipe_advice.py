@@ -134,6 +134,8 @@ BIG = {
     "index": "the name of a verb",
     "info": "no gap is left when it is printed",
     "demo --train-models": "two hours",
+    "data NAME --unpack FOLDER": "files of the hub",
+    "index --data {}": "a collection that lists only what is asked about: test_pipe_images types it",
     "weights {}": "the network",
     "weights lists every file": "words after it",
     "weights {} --from FILE": "a file that a person fetched",

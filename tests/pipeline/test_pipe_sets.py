@@ -72,7 +72,7 @@ def test_a_bare_name_is_a_split_of_the_only_data_set(empty: Any) -> None:
     [
         ("data.other.images=tinny", "data.other.images: found 'tinny', expected .*other itself, or tiny .*'tiny'"),
         ("data.other.splits=[val, val]", "a split stands twice"),
-        ("data.other.format=coco", "found 'coco', expected one of reasonseg"),
+        ("data.other.format=cocoa", "found 'cocoa', expected one of reasonseg.*did you mean 'coco'"),
         (
             "data={means: {format: reasonseg, images: means, root: d, splits: [train]}}",
             "a folder of its own in the store",

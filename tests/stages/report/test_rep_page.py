@@ -24,6 +24,7 @@ def page(text: str) -> Page:
         [(text, text)],
         missing,
         [section],
+        text,
         [shown, replace(shown, photograph=None, gone=text)],
         text,
         text,
@@ -79,8 +80,8 @@ def test_pictures_have_words_and_a_size() -> None:
 
 def test_the_same_page_gives_the_same_text_and_an_empty_one_is_a_page() -> None:
     assert render(page("plain")) == render(page("plain"))
-    empty = Page("t", [], [], [], [], "none", "pictures/t", [])
-    assert "The split has no questions." in render(empty)
+    empty = Page("t", [], [], [], "Questions", [], "none", "pictures/t", [])
+    assert "The split has no images and no questions." in render(empty)
 
 
 @pytest.mark.parametrize("iou", [0.0, 1.0])
