@@ -21,7 +21,7 @@ Given = Literal["own", "shuffled-images", "shuffled-questions"]
 SHUFFLED: tuple[Given, ...] = ("shuffled-images", "shuffled-questions")
 Without = Literal["image", "question"]
 _OF_IMAGE = ("features", "masks", "bbox", "sam")
-_OF_QUESTION = ("texts", "is_sentence")
+_OF_QUESTION = ("texts", "is_sentence", "kind")
 
 
 def blanked(batch: Batch, without: Without | None) -> Batch:
