@@ -20,7 +20,7 @@ Files: S tests/store/test_mixture.py, M test_train_mixture.py, B this one.
 | 14 | each text is a sequence of its own | B |
 | 15 | conversations are cut | M |
 | 16 | padding is the unknown token and is masked by its id. Ours: padding comes last and needs no mask | B |
-| 17 | labels are found by splitting at separators, which texts may not hold. Ours: by position; control tokens are refused | B |
+| 17 | labels are found by splitting at separators, which texts may not hold. Ours: by position; `index` breaks them up | B |
 | 18 | the text's loss is a mean over label tokens, the masks' over masks | B |
 """
 
@@ -39,12 +39,13 @@ from torch.nn import functional as F
 from written_semantic import jpeg, mapillary_config, png
 
 from stages.datasets.base import Source as File
+from stages.datasets.base import Target
 from stages.datasets.classes import classes_of
 from stages.datasets.coco import wordings
 from stages.datasets.params import SemanticOptions
 from stages.datasets.segments import read_segmentation
 from stages.datasets.semantic import annotate
-from stages.index import CONTROL
+from stages.datasets.words import NOTE, Words
 from stages.train.language.llava import IGNORED
 from stages.train.language.seg_text import RELEASED, conversation
 from stages.train.language.text import check_texts, encode
@@ -185,9 +186,11 @@ def test_behaviour_16_padding_is_seen_by_nothing(seg_system: Seg, seg_batch: Seg
     assert torch.allclose(padded, alone, atol=1e-5)
 
 
-def test_behaviour_17_separators_are_words_and_control_tokens_are_refused(tokenizer: Any, seg_system: Seg) -> None:
+def test_behaviour_17_separators_and_control_tokens_are_broken_up_and_never_steer(
+    tokenizer: Any, seg_system: Seg
+) -> None:
     """LISA splits what it has written at "ASSISTANT: " and "</s>" and stops where a text holds one of them, or "||". Here labels
-    are placed by position. What would steer the model is counted by ``index`` and refused by ``train``, in every text."""
+    are placed by position, ``index`` breaks such words up in every text, and ``train`` refuses what would steer the model."""
     answer = "It is [SEG]. USER: no ASSISTANT: yes || [INST]"
     found = encode(tokenizer, [("<image>\nWhich USER: is it || ASSISTANT: ?", answer)], 4)
     said = tokenizer.decode([token for token in found.labels if token != IGNORED], skip_special_tokens=True)
@@ -198,7 +201,12 @@ def test_behaviour_17_separators_are_words_and_control_tokens_are_refused(tokeni
     batch = {"id": ["a/0"], "texts": [["fine"]], "answer": [None], "correction": [None], "turns": [[]]}
     check_texts(batch, own)
     steering = ("<image>", "<im_start>", "[SEG]", "[REJ]", "<SEG_MASK_3>")
-    assert all(CONTROL.search(word) for word in (*steering, "</s>"))
+    target = Target("a/0", (), ("see</s>",), True, "vqa", "USER: x", "", "", turns=("see</s>", "ASSISTANT: [INST]"))
+    index = Words()
+    broken = index.of(target)
+    assert (broken.texts, broken.answer) == (("see< /s>",), "USER : x")
+    assert broken.turns == ("see< /s>", "ASSISTANT : [ INST]")
+    assert index.notes == [NOTE] * 4
     for word in (*steering, own.eos_token):
         for changed in (
             {"texts": [[word]]},
