@@ -82,7 +82,7 @@ def test_each_data_set_asks_about_the_holders_pictures(indexed: Any) -> None:
     assert targets(project, "muse") == [("000000000003/0", ["Which one?"])]
     assert targets(project, "llava") == [("000000000009/0", ["What is it?"])]
     (conversation,) = rows(project, "llava/targets/train")
-    assert conversation["turns"] == ["What is it?", "A cat.", "And [SEG]?", "A dog."]
+    assert conversation["turns"] == ["What is it?", "A cat.", "And [ SEG]?", "A dog."]
     held = [row["holder_index"] for row in rows(project, "llava/images/train")]
     assert held == [NUMBERS.index("000000000009")]
     assert not Path(project.store / "cocostuff/masks").exists()
