@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from stages.datasets.base import Target
 
 CONTROL = re.compile(
-    r"</?s>|<unk>|<pad>|<(?:bos|eos)>|<image>|<im_(?:start|end|patch)>|<\|\w+\|>|<(?:start|end)_of_turn>|<SEG_MASK_\d+>"
-    r"|\[(?:SEG|REJ)\]|\[/?INST\]|<</?SYS>>|\b(?:USER|ASSISTANT):"
+    r"(?i:</?s>|<unk>|<pad>|<(?:bos|eos)>|<image>|<im_(?:start|end|patch)>|<\|\w+\|>|<(?:start|end)_of_turn>|<SEG_MASK_\d+>"
+    r"|\[(?:SEG|REJ)\]|\[/?INST\]|<</?SYS>>)|\b(?:USER|ASSISTANT):"
 )
 """Control tokens and separators of the conversations that ELISA, LLM-Seg and LISA are trained in."""
 NOTE = "text with a control token of language models, which a space breaks up now"

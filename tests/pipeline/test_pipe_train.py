@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,11 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(
 
 
 @pytest.mark.parametrize("system", ["elisa", "llmseg", "lisa"])
-def test_a_question_with_a_control_token_is_named_and_stops_nothing_halfway(finished: Any, system: str) -> None:
+def test_a_question_with_a_control_token_is_named_and_stops_nothing_halfway(
+    finished: Any, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index breaks up those that it knows; a tokenizer may have others."""
+    monkeypatch.setattr("stages.datasets.words.CONTROL", re.compile("(?!)"))
     path = finished.data / "train/cat.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "text": ["where?", "what is in this <image>?"]}))
     finished.build()

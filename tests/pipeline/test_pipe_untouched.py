@@ -162,7 +162,7 @@ def test_a_command_that_fails_changes_nothing(finished: Any, name: str) -> None:
 
 
 def test_an_index_that_fails_changes_nothing(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import stages.index
+    import stages.image_rows
 
     def broken(path: Path, *_: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
@@ -170,7 +170,7 @@ def test_an_index_that_fails_changes_nothing(finished: Any, monkeypatch: pytest.
     finished.add("val", "yak", 5)
     before = everything(finished.store)
     with monkeypatch.context() as patch:
-        patch.setattr(stages.index, "picture_size", broken)
+        patch.setattr(stages.image_rows, "picture_size", broken)
         done = finished.run("index", "--split", "val")
     assert (done.code, "input or output failed" in done.err) == (75, True), done.err
     assert everything(finished.store) == before

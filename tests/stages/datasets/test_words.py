@@ -18,7 +18,8 @@ def target(text: str) -> Target:
         ("</s>", "< /s>"), ("<s>", "< s>"), ("<image>", "< image>"), ("<im_start>", "< im_start>"), ("[SEG]", "[ SEG]"),
         ("[REJ]", "[ REJ]"), ("<SEG_MASK_12>", "< SEG_MASK_12>"), ("x ASSISTANT: y", "x ASSISTANT : y"), ("USER:", "USER :"),
         ("[INST]a[/INST]", "[ INST]a[ /INST]"), ("<<SYS>>", "< <SYS>>"), ("<|eot_id|>", "< |eot_id|>"),
-        ("<end_of_turn>", "< end_of_turn>"), ("<image><image>", "< image>< image>"),
+        ("<end_of_turn>", "< end_of_turn>"), ("<image><image>", "< image>< image>"), ("loud <IMAGE>", "loud < IMAGE>"),
+        ("[rej]", "[ rej]"),
     ],
 )  # fmt: skip
 def test_a_control_token_is_broken_up_everywhere(text: str, broken: str) -> None:
