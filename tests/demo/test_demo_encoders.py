@@ -122,6 +122,7 @@ def test_cell_targets_share_out_each_patch() -> None:
     assert targets.tolist() == [[[0, 1, 0], [0.25, 0.5, 0.25], [0, 0, 1]], [[0, 0, 1], [0, 1, 0], [0, 1, 0]]]
 
 
+@pytest.mark.slow
 def test_a_few_steps_reduce_each_loss(
     pool: Pool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_few_steps_reduce_each_loss(
         assert losses[-1] < 0.9 * losses[0], name
 
 
+@pytest.mark.slow
 def test_training_writes_official_checkpoints_that_load(tmp_path: Path) -> None:
     lock = tmp_path / "weights.lock"
     one = training.Length(1)
@@ -217,6 +219,7 @@ def test_random_weights_against_themselves_are_a_draw(name: str, tmp_path: Path)
     assert trained == random
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo_alphaclip", "demo_dinov2"])
 def test_the_committed_weights_know_more_than_random_ones(name: str) -> None:
     weights = locate(ENCODERS[name].weights[0], Path("unused"), Path("weights.lock"))

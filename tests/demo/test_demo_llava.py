@@ -272,6 +272,7 @@ def test_a_word_of_two_tokens_is_refused(tokenizer: Any) -> None:
         token_ids(tokenizer, ["c5", "unheardof"])
 
 
+@pytest.mark.slow
 def test_training_learns_and_what_is_saved_is_loaded(tokenizer: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = make_config(tokenizer)

@@ -209,6 +209,7 @@ def committed(project: Path, message: str) -> None:
     run(project, "git", "commit", "--quiet", "--message", message)
 
 
+@pytest.mark.slow
 def test_a_changed_data_set_runs_its_stages_alone(project: Path, project_at: Callable[[Path], Any]) -> None:
     before = commits(project)
     more = project_at(project)
@@ -265,6 +266,7 @@ def test_push_pull_of_one_data_set_and_work_on_it(project: Path, tmp_path: Path)
     assert "0 missing, 0 stale" in run(clone, "python", "cli.py", "verify", "--deep", "--complete")
 
 
+@pytest.mark.slow
 def test_an_experiment_sets_a_parameter(project: Path) -> None:
     committed(project, "before the experiment") if run(project, "git", "status", "--porcelain") else None
     ran = running(dvc(project, "exp", "run", "--set-param", "report.similarity_vectors=4", "verify"))
@@ -273,6 +275,7 @@ def test_an_experiment_sets_a_parameter(project: Path) -> None:
     dvc(project, "checkout")
 
 
+@pytest.mark.slow
 def test_an_edited_parameter_updates_the_outputs(project: Path) -> None:
     edit(project, "means.tiny", "train", ["tiny/train", "other/val"])
     before, lock = commits(project), (project / "dvc.lock").read_text()
@@ -284,6 +287,7 @@ def test_an_edited_parameter_updates_the_outputs(project: Path) -> None:
     assert (project / "dvc.lock").read_text() != lock
 
 
+@pytest.mark.slow
 def test_back_to_an_older_revision_and_forth(project: Path) -> None:
     """What DVC brings back is whole or is named; emptying its cache takes nothing from the store (F32)."""
     complete = ("python", "cli.py", "verify", "--deep", "--complete")

@@ -170,6 +170,7 @@ def test_images_that_are_computed_together_give_the_same_rows(
         assert all(_close(together[stage][name], value) for name, value in values.items()), stage
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(run: Callable[[], dict[str, ShardData]]) -> None:
     first, second = run(), run()
     for name, data in first.items():

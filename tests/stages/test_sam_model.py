@@ -159,6 +159,7 @@ def test_thresholds_tried_while_fitting_give_what_everything_mode_gives() -> Non
     assert len(candidates.boxes) > expected.masks > 0
 
 
+@pytest.mark.slow
 def test_the_committed_model_finds_objects_that_a_random_one_does_not(small: Sam) -> None:
     seeds = range(600_000, 600_003)
     trained = mean_best_iou(proposal_quality(seeds, build_sam("demo_sam", MODEL, "cpu"), Proposals()))

@@ -211,6 +211,7 @@ def test_images_without_targets(storage: MemoryStorage) -> None:
     storage.objects.clear()
     images = write_images(STORE, 4, 2)
     blank = {"instances": [], "texts": ["?"], "is_sentence": False, "kind": "test", "answer": None}
+    blank |= dict.fromkeys(("absent", "correction", "incomplete", "turns"))
     row = {"image_index": 0, "segmentation": "", "ignore": "", **blank}
     rows = [[{**row, "target_id": f"{image}/{number}"} for number in range(16)] for image in range(4)]
     rows[1] = rows[3] = []

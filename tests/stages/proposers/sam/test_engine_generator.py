@@ -127,6 +127,7 @@ def test_a_line_that_the_reference_cannot_take(random_sam: Sam) -> None:
         assert record["segmentation"].shape == (1, 1000)
 
 
+@pytest.mark.slow
 def test_a_large_image(random_sam: Sam) -> None:
     """Of 15 million pixels a few lie on the border within rounding of the network: nearly the same masks."""
     ours, theirs = both(random_sam, picture(3000, 5000), output_mode="coco_rle", **{**LOOSE, "points_per_side": 2})
@@ -175,6 +176,7 @@ def test_a_stored_embedding_takes_the_encoders_place(random_sam: Sam) -> None:
     assert calls == [4]  # the crops alone, in one go
 
 
+@pytest.mark.slow
 def test_many_scenes_agree(demo_sam: Sam) -> None:
     """The bar of strict float32: no image left out, masks without a partner count 0."""
     same_count, scores = 0, []
@@ -203,6 +205,7 @@ def under_autocast(sam: Sam, image: np.ndarray, dtype: torch.dtype, **options: A
         return [record for record in generator.generate(image) if record["area"] > 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sixteen_bits_on_scenes(demo_sam: Sam, dtype: torch.dtype) -> None:
     """Near to float32; where the processor's 16 bit allows less, as near as the reference itself is under autocast."""
