@@ -75,7 +75,7 @@ def decode(
         # Not read_table: that imports pyarrow.dataset and pandas, which takes a second.
         file = pq.ParquetFile(pa.BufferReader(data))
         if group is None:
-            table = file.read(columns=names)
+            table = file.read(columns=names, use_threads=False)  # a forked child has none of the threads of its parent
         else:
             rows, where = min(ROW_GROUP_ROWS, rows - group * ROW_GROUP_ROWS), f" in row group {group}"
             table = file.read_row_group(group, columns=names, use_threads=False)
