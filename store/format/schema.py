@@ -52,10 +52,7 @@ TARGETS = pa.schema(
         ("segmentation", pa.string()),  # COCO RLE counts of the answer as painted
         ("ignore", pa.string()),  # COCO RLE counts of the pixels that do not count
         ("absent", pa.bool_()),  # the annotation says that the image shows nothing of the kind (a false premise)
-        (
-            "correction",
-            pa.string(),
-        ),  # of a false premise: what could be asked instead, null where the data set has none
+        ("correction", pa.string()),  # of a false premise: what could be asked instead, else null
         ("incomplete", pa.bool_()),  # the image may show more of it than is annotated (a federated data set)
         ("turns", pa.list_(pa.string())),  # of a conversation: question, answer, question, ...; else empty
     ]
@@ -107,7 +104,7 @@ TABLES = {
 }
 """Column name -> schema of every table."""
 
-SINCE = {"images": ("holder_split", "holder_index"), "targets": ("absent", "correction", "incomplete", "turns")}
+SINCE = {"targets": ("absent", "correction", "incomplete", "turns")}
 """Table -> fields that shards do not have that were written before there were such. They are read as null."""
 
 PER_TARGET = ("targets", "match/targets")

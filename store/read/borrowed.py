@@ -178,10 +178,10 @@ class Borrowed:
         which, index = self.borrowing.at(image_index)
         return self.columns[which].commit(index) if which >= 0 else self.borrowing.images.commit(image_index)
 
-    def table(self, shard: int) -> pa.Table:
-        """The decoded table of a shard that :meth:`rows` named."""
+    def table(self, shard: int, fields: tuple[str, ...] | None = None) -> pa.Table:
+        """As :meth:`Column.table`, of a shard that :meth:`rows` named."""
         number, which = divmod(shard, len(self.columns))
-        return self.columns[which].table(number)
+        return self.columns[which].table(number, fields)
 
     def table_rows(self, image_index: int) -> list[dict[str, Any]]:
         """As :meth:`Column.table_rows`. Raises as :meth:`rows`."""

@@ -83,9 +83,9 @@ class Column:
             raise IncompleteColumnError(f"{self.place}: shard {shard} is not there", place=self.place, shard=shard)
         return commit, position
 
-    def table(self, shard: int) -> pa.Table:
-        """The decoded table of a shard (the last few are kept)."""
-        return self._decoded(shard, None).table
+    def table(self, shard: int, fields: tuple[str, ...] | None = None) -> pa.Table:
+        """The decoded table of a shard, or some fields of it (the last few are kept)."""
+        return self._decoded(shard, fields).table
 
     def table_rows(self, image_index: int) -> list[dict[str, Any]]:
         """The image's rows of a table, as they are stored. Raises as :meth:`rows`."""

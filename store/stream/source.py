@@ -9,6 +9,8 @@ from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..read.open_columns import OpenColumns
 from .dice import Dice
@@ -112,16 +114,11 @@ def source_of(
     """
     found = sample_set(split, [*columns, "targets"], False, failed, without)
     column = split.column("targets")
-    targets = column.counts()[found.image]
-    kind, texts, absent = "", np.zeros(int(targets.sum()), np.int64), np.zeros(int(targets.sum()), bool)
-    fields = ("kind", "texts", "absent")
-    at = 0
-    for image in found.image.tolist():
-        shard, rows = column.rows(image)
-        if len(rows) and not kind:
-            kind = str(column.field(shard, "kind", fields)(rows.start))
-        read, missing = (column.field(shard, name, fields) for name in ("texts", "absent"))
-        for row in rows:
-            texts[at], absent[at] = len(read(row)), bool(missing(row))
-            at += 1
+    counts = column.counts()
+    first, targets = (np.cumsum(counts) - counts)[found.image], counts[found.image]
+    rows = np.repeat(first - (np.cumsum(targets) - targets), targets) + np.arange(int(targets.sum()))
+    table = pa.concat_tables(column.table(shard, ("kind", "texts", "absent")) for shard in range(column.meta.shards))
+    kind = table.column("kind")[int(rows[0])].as_py() if len(rows) else ""
+    texts = pc.list_value_length(table.column("texts")).to_numpy()[rows].astype(np.int64)
+    absent = table.column("absent").fill_null(False).to_numpy()[rows]
     return Source(POOLS.get(kind, "texts"), found.image, targets, texts, absent), found
