@@ -127,11 +127,16 @@ class ShardSource:
             return None
         return commit.status[at], commit.errors.get(str(at), commit.status[at])
 
-    def pixels(self) -> Iterator[Pixels | None]:
-        """The shard's images, ``run.prefetch`` of them decoded ahead in threads; None where the index says not ok."""
+    def pixels(self, positions: Sequence[int] | None = None) -> Iterator[Pixels | None]:
+        """The shard's images, ``run.prefetch`` of them decoded ahead in threads; None where the index says not ok.
+
+        Args:
+            positions: in the shard, of those that are wanted; None: all.
+        """
         settings, holder = self.settings, self.settings.data[self.split.dataset].images
         root, digests = settings.folders(holder), digests_in(ROOT / settings.run.cache_dir)
         rows = self.rows("images")
+        rows = rows if positions is None else [rows[position] for position in positions]
 
         def decode(row: dict[str, Any]) -> Pixels | None:
             if row["status"] != OK:

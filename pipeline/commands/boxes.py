@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,26 @@ from pipeline.config import ROOT, InputError, Settings
 from pipeline.entries import not_indexed
 from pipeline.inputs import ShardSource
 from pipeline.shard import require_device
-from pipeline.upstream import place_of
+from pipeline.upstream import commits_of
 from stages.names import SplitRef
 from stages.progress import progress
 from stages.proposers.sam import sam_model
 from stages.weights import locate
 from store import rle
-from store.format.lineage import Lineage
 from store.format.schema import OK
 from store.storage.files import digest, make_folder, publish, temporary_file
 
 KIND = "box"
 """Kind of the targets whose instances are boxes."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An image that has boxes: its position in the shard, its row of ``images``, and its boxes, XYWH px, with their labels."""
+
+    position: int
+    row: dict[str, Any]
+    boxes: list[tuple[list[float], str]]
 
 
 def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) -> str:
@@ -35,7 +44,8 @@ def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) ->
         out: the file; one that is there stays, and is an error.
 
     Raises:
-        InputError: there is no such model, the split is not indexed or has no boxes, or ``out`` is there.
+        InputError: there is no such model, the split is not indexed or has no boxes, ``out`` is there, or ``<out>.part`` is of
+            other boxes or another model.
         WeightsError: the checkpoint is not there.
     """
     if out.exists():
@@ -44,89 +54,94 @@ def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) ->
         weights = sam_model(model).weights
     except ValueError as error:
         raise InputError(f"--model: {error}") from error
-    records = Lineage(settings.store_path)
-    meta = records.meta(place_of(settings, split, "instances"))
-    if meta is None:
+    instances, targets = (commits_of(settings, split, name) for name in ("instances", "targets"))
+    if instances is None or targets is None:
         raise not_indexed(settings, split)
-    shards = range(meta.shards)
-    contents = [
-        records.content(place_of(settings, split, name), shard) for name in ("instances", "targets") for shard in shards
-    ]
-    path = locate(weights, ROOT / settings.run.weights_dir, settings.weights_lock)
-    head = {"split": str(split), "model": model, "of": digest(contents)}
-    part = out.with_name(f"{out.name}.part")
-    done = _done(part, head)
-    make_folder(out.parent)
-    device = require_device(settings)
-    with (
-        part.open("a" if done is not None else "w", encoding="utf-8") as file,
-        progress("boxes", meta.images, "image") as advance,
-    ):
-        if done is None:
-            print(json.dumps(head), file=file, flush=True)
-        prompts: Any = None
-        for shard in shards:
-            asked = {row["image_id"] for row, _ in _asked(settings, split, shard)} - (done or {}).keys()
-            source = ShardSource(settings, split, shard)
-            pictures = zip(_asked(settings, split, shard), source.pixels(), strict=True) if asked else ()
-            for (row, boxes), pixels in pictures:
-                if row["image_id"] in asked and boxes and pixels is not None:
-                    if prompts is None:
-                        from stages.boxes import BoxPrompts
-
-                        prompts = BoxPrompts(model, path, device)
-                    masks, scores = prompts.masks(pixels, [box for box, _ in boxes])
-                    found = [
-                        {"label": label, "bbox": list(box), "counts": rle.encode(mask), "predicted_iou": float(score)}
-                        for (box, label), mask, score in zip(boxes, masks, scores, strict=True)
-                    ]
-                    entry = {name: row[name] for name in ("image_id", "path", "height_px", "width_px")} | {
-                        "found": found
-                    }
-                    print(json.dumps(entry, ensure_ascii=False), file=file, flush=True)
-                advance(1)
-            if not asked:
-                advance(len(source.rows("images")))
-    every = _done(part, head) or {}
-    count = sum(len(entry["found"]) for entry in every.values())
-    if not count:
-        part.unlink()
+    asked = {shard: found for shard in range(len(instances)) if (found := _asked(settings, split, shard))}
+    if not asked:
         raise InputError(f"{split} has no boxes: none of its questions is of the kind {KIND}")
-    with temporary_file(out.parent, [_coco_form(every).encode()]) as (temporary, _, _):
+    path = locate(weights, ROOT / settings.run.weights_dir, settings.weights_lock)
+    device = require_device(settings)
+    of = digest([commit.content for commit in (*instances, *targets)])
+    part = out.with_name(f"{out.name}.part")
+    done = _begun(part, json.dumps({"split": str(split), "model": model, "of": of}))
+    left = {shard: [one for one in found if one.row["image_id"] not in done] for shard, found in asked.items()}
+    with progress("boxes", sum(map(len, left.values())), "image") as advance:
+        for entry in _answers(settings, split, left, model, path, device):
+            with part.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            done[entry["image_id"]] = entry
+            advance(1)
+    with temporary_file(out.parent, [_coco_form(done).encode()]) as (temporary, _, _):
         publish(temporary, out)
     part.unlink()
-    return f"{out}: {count} masks of {len(every)} images; name it as file of a data set of the format coco to read it"
+    count = sum(len(entry["found"]) for entry in done.values())
+    return f"{out}: {count} masks of {len(done)} images; name it as file of a data set of the format coco to read it"
 
 
-def _asked(
-    settings: Settings, split: SplitRef, shard: int
-) -> Iterator[tuple[dict[str, Any], list[tuple[list[float], str]]]]:
-    """Row of ``images`` of each image of a shard, with its boxes (XYWH px) and their labels."""
+def _asked(settings: Settings, split: SplitRef, shard: int) -> list[_Asked]:
+    """The images of a shard that have boxes."""
     source = ShardSource(settings, split, shard)
     of_boxes: dict[int, set[int]] = {}
     for target in source.rows("targets"):
         if target["kind"] == KIND:
             of_boxes.setdefault(target["image_index"], set()).update(target["instances"])
-    for row, instances in zip(source.rows("images"), source.rows("instances"), strict=True):
+    found = []
+    for position, (row, instances) in enumerate(zip(source.rows("images"), source.rows("instances"), strict=True)):
         numbers = sorted(of_boxes.get(row["image_index"], ())) if instances["status"] == OK else []
-        yield row, [(instances["bbox"][number], instances["label"][number]) for number in numbers]
-
-
-def _done(part: Path, head: dict[str, Any]) -> dict[str, Any] | None:
-    """image_id -> what an earlier call found; None where there is nothing of the same boxes and model."""
-    if not part.is_file():
-        return None
-    lines = part.read_text(encoding="utf-8").split("\n")
-    whole = lines[:-1]  # a kill may leave half a line
-    if not whole or json.loads(whole[0]) != head:
-        return None
-    found = {}
-    for line in whole[1:]:
-        entry = json.loads(line)
-        found[entry["image_id"]] = entry
-    if lines[-1]:
-        part.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
+        if numbers:
+            boxes = [(list(instances["bbox"][number]), instances["label"][number]) for number in numbers]
+            found.append(_Asked(position, row, boxes))
     return found
+
+
+def _answers(
+    settings: Settings, split: SplitRef, asked: Mapping[int, Sequence[_Asked]], model: str, path: Path, device: str
+) -> Iterator[dict[str, Any]]:
+    """What SAM finds in the boxes of each image, by shard. It is loaded where there is something to ask."""
+    if not any(asked.values()):
+        return
+    from stages.boxes import BoxPrompts  # torch
+
+    prompts = BoxPrompts(model, path, device)
+    for shard, found in asked.items():
+        pixels = ShardSource(settings, split, shard).pixels([one.position for one in found])
+        for one, image in zip(found, pixels, strict=True):
+            assert image is not None, "an image with instances is ok"
+            masks, scores = prompts.masks(image, [box for box, _ in one.boxes])
+            yield {
+                **{name: one.row[name] for name in ("image_id", "path", "height_px", "width_px")},
+                "found": [
+                    {"label": label, "bbox": box, "counts": rle.encode(mask), "predicted_iou": float(score)}
+                    for (box, label), mask, score in zip(one.boxes, masks, scores, strict=True)
+                ],
+            }
+
+
+def _begun(part: Path, head: str) -> dict[str, Any]:
+    """image_id -> what an earlier call found of the same boxes by the same model. Where there was none, the file is begun.
+
+    Args:
+        head: its first line.
+
+    Raises:
+        InputError: the file is of something else; it is left as it is.
+    """
+    make_folder(part.parent)
+    *lines, rest = part.read_text(encoding="utf-8", errors="replace").split("\n") if part.exists() else [""]
+    try:
+        if lines[:1] != [head] and (lines or not head.startswith(rest)):
+            raise ValueError
+        entries = [json.loads(line) for line in lines[1:]]
+        done = {entry["image_id"]: entry for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"--out: {part} is there, and was not begun by this call: it is of another split, index or model; expected another "
+            "file, or remove it"
+        ) from error
+    if rest or not lines:  # nothing yet, or half a line, which a kill may leave
+        part.write_text("".join(f"{line}\n" for line in lines or [head]), encoding="utf-8")
+    return done
 
 
 def _coco_form(entries: dict[str, Any]) -> str:

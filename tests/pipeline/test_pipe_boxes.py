@@ -101,3 +101,34 @@ def test_what_does_not_fit_is_said(boxed: Any, finished_once: Any, tmp_path: Pat
     assert done.code == 2
     assert "tiny/val has no boxes" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("begun", ["", '{"split": "ego/train", "mod', "[1]\nno JSON\n", "mine"])
+def test_only_what_the_same_call_began_is_gone_on_with(boxed: Any, tmp_path: Path, begun: str) -> None:
+    out, part = tmp_path / "out.json", tmp_path / "out.json.part"
+    part.write_text(begun)
+    done = boxes(boxed, out)
+    if begun in ("", '{"split": "ego/train", "mod'):  # a kill while the first line was written
+        assert done.code == 0, done.err
+        assert not part.exists()
+    else:
+        assert done.code == 2
+        assert f"{part} is there, and was not begun by this call" in done.err
+        assert part.read_text() == begun
+        assert not out.exists()
+
+
+def test_pictures_whose_boxes_are_done_are_not_decoded_again(
+    boxed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipeline.commands.boxes as verb
+    import pipeline.inputs as inputs
+
+    out, part = tmp_path / "out.json", tmp_path / "out.json.part"
+    with monkeypatch.context() as patched:
+        patched.setattr(verb, "publish", lambda temporary, final: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert boxes(boxed, out).code == 130
+    assert len(part.read_text().splitlines()) == 5
+    monkeypatch.setattr(inputs, "read_image", lambda *words: pytest.fail("a picture is decoded again"))
+    assert boxes(boxed, out).code == 0
+    assert len(json.loads(out.read_text())["annotations"]) == 8
