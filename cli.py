@@ -293,7 +293,7 @@ def train(
     if start is not None:
         params, overrides = context.obj
         context.obj = params, [*overrides, f"train.start={start}"]
-    print(as_given(train_command(_settings(context, device=device), system, name, restart, replace)))
+    print(as_given(train_command(_settings(context, device=device), system, name, restart, replace, start)))
 
 
 @app.command()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from pipeline.config import Settings
-from pipeline.upstream import place_of
+from pipeline.upstream import commits_of, place_of
 from stages import datasets
 from stages.datasets import FORMATS, grefer, reasonseg_hub, refer
 from stages.datasets.base import DatasetError
@@ -18,10 +18,8 @@ from stages.datasets.published import Counts, published, verdict
 from stages.images import ImageFailure
 from stages.names import SplitRef
 from store.errors import StoreError
-from store.format.column import Commit, read_column
 from store.format.layout import column_dir
 from store.format.schema import FAILED, REMOVED
-from store.format.shard import read_commit
 from store.format.tables import read_table
 
 MAX_BYTES = 2**28
@@ -52,8 +50,8 @@ def count_indexed(settings: Settings, split: SplitRef) -> Counted | None:
     """The counts of a split as the store has it; None where not all of its shards are there and readable."""
     annotated = FORMATS[settings.data[split.dataset].format].annotated
     try:
-        images = _commits(settings, split, "images")
-        targets = _commits(settings, split, "targets") if annotated and images is not None else []
+        images = commits_of(settings, split, "images")
+        targets = commits_of(settings, split, "targets") if annotated and images is not None else []
         if images is None or targets is None:
             return None
         status = [each for commit in images for each in commit.status if each != REMOVED]
@@ -85,17 +83,6 @@ def next_to_published(settings: Settings, split: SplitRef) -> str:
     found = verdict(*key, counted.counts)
     remark = f"; {counted.why}" if counted.why else ""
     return "" if found.state in ("sample", "unknown") else f"{split}: {found.text} ({known.set.title}){remark}"
-
-
-def _commits(settings: Settings, split: SplitRef, column: str) -> list[Commit] | None:
-    """The records of a column, or None where one is not there."""
-    folder = column_dir(settings.store_path, place_of(settings, split, column))
-    meta = read_column(folder)
-    if meta is None:
-        return None
-    commits = [read_commit(folder, shard, meta) for shard in range(meta.shards)]
-    found = [commit for commit in commits if commit is not None]
-    return found if len(found) == len(commits) else None
 
 
 def _failed(status: list[str]) -> str:

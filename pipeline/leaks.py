@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.entries import not_indexed
-from pipeline.upstream import place_of
+from pipeline.upstream import commits_of, place_of
 from stages.datasets import FORMATS
 from stages.datasets.ids import coco_id, coco_id_of
 from stages.datasets.jsonfile import MAX_SET_BYTES, read_json
@@ -24,10 +24,8 @@ from stages.datasets.params import ImagesOptions
 from stages.images import ImageFailure
 from stages.likeness import Likeness, alike, likenesses
 from stages.names import SplitRef
-from store.format.column import read_column
 from store.format.layout import column_dir
 from store.format.schema import OK
-from store.format.shard import read_commit
 from store.format.tables import read_table
 
 Key = tuple[str, str]
@@ -60,10 +58,14 @@ class Shared:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What a training leaves out: split -> image_index of its pictures, and the splits that are protected so."""
+    """What a training leaves out: split -> image_index of its pictures, and the splits that are protected so.
+
+    not_indexed: splits that would be protected, but are not indexed, so that nothing is known of their pictures.
+    """
 
     images: Mapping[str, tuple[int, ...]]
     protected: tuple[SplitRef, ...]
+    not_indexed: tuple[SplitRef, ...] = ()
 
 
 def pictures_of(settings: Settings, split: SplitRef, pixels: bool = False) -> Pictures:
@@ -73,20 +75,17 @@ def pictures_of(settings: Settings, split: SplitRef, pixels: bool = False) -> Pi
         pixels: know them by their decoded pixels as well, which are read the first time (:mod:`stages.likeness`).
 
     Raises:
-        InputError: it is not indexed, or the file that ``coco_ids`` names cannot be read.
+        InputError: it is not indexed, the file that ``coco_ids`` names cannot be read, or a picture's pixels are asked for and its
+            file is gone or another one.
     """
-    place = place_of(settings, split, "images")
-    folder = column_dir(settings.store_path, place)
-    meta = read_column(folder)
-    if meta is None:
+    commits = commits_of(settings, split, "images")
+    if commits is None:
         raise not_indexed(settings, split)
+    folder = column_dir(settings.store_path, place_of(settings, split, "images"))
     numbers = _coco_numbers(settings, settings.data[split.dataset].images)
     keys: dict[Key, list[int]] = defaultdict(list)
     files: dict[int, tuple[str, str]] = {}
-    for shard in range(meta.shards):
-        commit = read_commit(folder, shard, meta)
-        if commit is None:
-            raise not_indexed(settings, split)
+    for commit in commits:
         table = read_table(folder, commit, ["image_index", "path", "sha256", "status"])
         for index, path, sha256, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
             if status == OK:
@@ -97,8 +96,7 @@ def pictures_of(settings: Settings, split: SplitRef, pixels: bool = False) -> Pi
     if pixels:
         known = _likenesses(settings, split, files)
         for index, (sha256, _) in files.items():
-            if sha256 in known:
-                keys["pixels", known[sha256].pixels].append(index)
+            keys["pixels", known[sha256].pixels].append(index)
     return Pictures(keys, files)
 
 
@@ -121,11 +119,16 @@ def _coco_numbers(settings: Settings, holder: str) -> Mapping[str, str]:
 
 
 def _likenesses(settings: Settings, split: SplitRef, files: Mapping[int, tuple[str, str]]) -> Mapping[str, Likeness]:
+    """sha256 of a file -> its likeness, of all of them; InputError where one cannot be read: it could be the one that is shared."""
     holder = settings.data[split.dataset].images
-    pictures = dict(files.values())
-    return likenesses(
-        settings.folders(holder), pictures, settings.data[holder].max_pixels, ROOT / settings.run.cache_dir
-    )
+    pictures, root = dict(files.values()), settings.folders(holder)
+    known, gone = likenesses(root, pictures, settings.data[holder].max_pixels, ROOT / settings.run.cache_dir)
+    if gone:
+        raise InputError(
+            f"{split}: {len(gone)} of {len(pictures)} pictures cannot be compared by their pixels, first {gone[0]}; expected the "
+            f"files in {root} as they were indexed: bring them back, or run: python cli.py index {settings.holder_options(split)}"
+        )
+    return known
 
 
 def shared(settings: Settings, known: Mapping[SplitRef, Pictures]) -> list[Shared]:
@@ -142,16 +145,19 @@ def shared(settings: Settings, known: Mapping[SplitRef, Pictures]) -> list[Share
     return found
 
 
-def alike_pictures(settings: Settings, splits: Sequence[SplitRef]) -> list[tuple[str, str, int]]:
+def alike_pictures(settings: Settings, known: Mapping[SplitRef, Pictures]) -> list[tuple[str, str, int]]:
     """Pairs of pictures of different data sets that look much alike and are not the same file, the likest first: for a person to
-    look at. Each is ``<split>: <path>``; the number is that of the bits in which their hashes differ."""
+    look at. Each is ``<split>: <path>``; the number is that of the bits in which their hashes differ.
+
+    Args:
+        known: the pictures of each split.
+    """
     found: list[tuple[str, str, int]] = []
     looks = {}
-    for split in splits:
-        files = pictures_of(settings, split).files
-        known = _likenesses(settings, split, files)
-        looks[split] = [(path, sha256, known[sha256].look) for sha256, path in files.values() if sha256 in known]
-    for one, other in combinations(splits, 2):
+    for split, pictures in known.items():
+        of_files = _likenesses(settings, split, pictures.files)
+        looks[split] = [(path, sha256, of_files[sha256].look) for sha256, path in pictures.files.values()]
+    for one, other in combinations(known, 2):
         if settings.data[one.dataset].images == settings.data[other.dataset].images:
             continue
         left, right = looks[one], looks[other]
@@ -188,7 +194,8 @@ def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str, pixels:
         and is_protected(settings, split)
         and (mode == "all" or (split.split == "val" and settings.data[split.dataset].format in REFERRING))
     ]
-    known = {split: pictures_of(settings, split, pixels) for split in protected if _is_indexed(settings, split)}
+    indexed = [split for split in protected if commits_of(settings, split, "images") is not None]
+    known = {split: pictures_of(settings, split, pixels) for split in indexed}
     images = {}
     for split in trained:
         own = settings.data[split.dataset]
@@ -202,14 +209,7 @@ def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str, pixels:
                 lost |= _common(pictures, known[other]).keys()
         if lost:
             images[str(split)] = tuple(sorted(lost))
-    return LeftOut(images, tuple(known))
-
-
-def _is_indexed(settings: Settings, split: SplitRef) -> bool:
-    try:
-        return read_column(column_dir(settings.store_path, place_of(settings, split, "images"))) is not None
-    except InputError:
-        return False
+    return LeftOut(images, tuple(known), tuple(split for split in protected if split not in known))
 
 
 def _common(one: Pictures, other: Pictures) -> dict[int, int]:

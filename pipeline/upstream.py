@@ -12,7 +12,7 @@ from stages.base import HELD_IMAGES
 from stages.names import SplitRef
 from store.errors import DamagedStoreError
 from store.format import layout
-from store.format.column import read_column
+from store.format.column import Commit, read_column
 from store.format.layout import column_dir
 from store.format.lineage import Lineage
 from store.format.links import Link, links_of
@@ -131,6 +131,15 @@ def lenders(settings: Settings, records: Lineage, split: SplitRef) -> list[Split
         return []
     links = (link for shard in range(meta.shards) for link in known_links(settings, records, split, shard))
     return list(dict.fromkeys(where for where, _ in held_shards(settings, split, links)))
+
+
+def commits_of(settings: Settings, split: SplitRef, column: str) -> list[Commit] | None:
+    """The records of all shards of a column; None where one is not there. Raises DamagedStoreError."""
+    records, place = Lineage(settings.store_path), place_of(settings, split, column)
+    meta = records.meta(place)
+    found = [] if meta is None else [records.commit(place, shard) for shard in range(meta.shards)]
+    there = [commit for commit in found if commit is not None]
+    return there if meta is not None and len(there) == len(found) else None
 
 
 def shard_count(settings: Settings, split: SplitRef) -> int:

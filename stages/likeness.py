@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.images import ImageFailure, inside, read_image
+from stages.photographs import GoneError, photograph
 from stages.progress import tracked
+from store.format.schema import OK
 from store.read.folders import Folders
 from store.storage.files import make_folder
 
@@ -31,26 +32,30 @@ class Likeness:
     look: int
 
 
-def likenesses(folders: Folders, pictures: Mapping[str, str], max_pixels: int, cache: Path) -> dict[str, Likeness]:
-    """sha256 of a file -> its likeness, of those that can be decoded.
+def likenesses(
+    folders: Folders, pictures: Mapping[str, str], max_pixels: int, cache: Path
+) -> tuple[dict[str, Likeness], list[str]]:
+    """sha256 of a file -> its likeness; and why some have none: a line for each, which begins with the path.
 
     Args:
-        pictures: sha256 of a file -> its path.
+        pictures: sha256 of a file as it was indexed -> its path.
         cache: folder of what is known already.
     """
-    known = _read(cache / LOG)
+    known, gone = _read(cache / LOG), []
     new = [(sha256, path) for sha256, path in pictures.items() if sha256 not in known]
     if new:
         make_folder(cache)
         with (cache / LOG).open("a", encoding="ascii") as log:
             for sha256, path in tracked(new, "pictures", len(new), "image"):
+                row = {"path": path, "sha256": sha256, "status": OK}
                 try:
-                    found = likeness(read_image(inside(folders, path), max_pixels))
-                except (ImageFailure, OSError):
+                    found = likeness(photograph(folders, row, max_pixels))
+                except GoneError as error:
+                    gone.append(str(error))
                     continue
                 known[sha256] = found
                 log.write(f"{sha256} {found.pixels} {found.look:016x}\n")
-    return {sha256: known[sha256] for sha256 in pictures if sha256 in known}
+    return {sha256: known[sha256] for sha256 in pictures if sha256 in known}, gone
 
 
 def likeness(pixels: NDArray[np.uint8]) -> Likeness:

@@ -39,7 +39,7 @@ def leaks_command(
         entry = {"splits": [str(pair.one), str(pair.other)], "pictures": len(pair.images), "example": example}
         found["shared"].append(entry)
     if alike:
-        found["alike"] = [list(pair) for pair in alike_pictures(settings, splits)]
+        found["alike"] = [list(pair) for pair in alike_pictures(settings, known)]
     if run is not None:
         resolved = resolve(settings, None, run)
         trained = settings.refs("train", resolved.params.splits)
@@ -48,9 +48,16 @@ def leaks_command(
             "name": run,
             "leaks": resolved.params.leaks,
             "protected": [str(split) for split in lost.protected],
+            "not_indexed": [str(split) for split in lost.not_indexed],
             "left_out": {str(split): len(lost.images.get(str(split), ())) for split in trained},
+            "image_ids": {name: _image_ids(settings, name, images) for name, images in lost.images.items()},
         }
     return found
+
+
+def _image_ids(settings: Settings, split: str, images: Sequence[int]) -> list[str]:
+    known = known_sources(settings, SplitRef.of(split))
+    return [known[index][0] for index in images]
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -69,4 +76,6 @@ def as_text(found: dict[str, Any]) -> str:
         lines += ["", f"run {run['name']} (leaks: {run['leaks']}) leaves out:"]
         lines += [f"  {split}: {count} pictures" for split, count in run["left_out"].items()]
         lines.append(f"  protected: {', '.join(run['protected']) or 'nothing'}")
+        if run["not_indexed"]:
+            lines.append(f"  not protected, as they are not indexed: {', '.join(run['not_indexed'])}")
     return "\n".join([*lines, "", NOT_PROTECTED])

@@ -21,10 +21,10 @@ from stages.evaluate.cases import questions
 from stages.evaluate.metrics import Samples
 from stages.evaluate.score import Scores, score
 from stages.names import SplitRef
+from stages.photographs import photograph
 from stages.predictions import Meta, Prediction, PredictionError
 from stages.report.choose import Key, choose, spread
 from stages.report.page import Missing, Page, Shown, render
-from stages.report.photographs import photograph
 from stages.report.shown import Answers, show, show_image
 from stages.report.written import write_page
 from stages.train.systems import SYSTEMS

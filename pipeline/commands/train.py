@@ -30,6 +30,7 @@ def train_command(
     name: str | None = None,
     restart: bool = False,
     replace: bool = False,
+    start: str | None = None,
 ) -> str:
     """Train, or go on where a run was stopped; a finished run is left as it is.
 
@@ -37,6 +38,7 @@ def train_command(
         system, name: as :func:`pipeline.runs.resolve`.
         restart: whatever run is in the folder is moved aside, also this one.
         replace: another run in the folder is moved aside.
+        start: what ``--from`` named, which is ``train.start`` as well.
 
     Returns:
         Where the result is, and the command that measures it.
@@ -46,14 +48,19 @@ def train_command(
         StoppedError: it was interrupted; says what is kept.
     """
     run = resolve(settings, system, name)
+    if start is not None and run.params.start != start:
+        raise InputError(
+            f"--from: found {start}, but runs.{run.asked} of the params begins with {run.params.start} (its own start); "
+            "change it there, or give the run another name"
+        )
     again = "run the same command again"
     with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
         trained_on = _trained_on(settings, run)
         splits = {str(split): _open(settings, run, split) for split in trained_on}
-        without, start = _left_out(settings, run, trained_on), _start(settings, run)
+        without, begins = _left_out(settings, run, trained_on), _start(settings, run)
         found = held(run.folder)
         differ = (
-            differences(found.about, identity(run.params, run.system, splits, without, start))
+            differences(found.about, identity(run.params, run.system, splits, without, begins))
             if found and found.about
             else []
         )
@@ -75,7 +82,7 @@ def train_command(
         return f"{kept(run.folder)}; {go_on}"
 
     with _told(f"train {run.name}", left):
-        path = _trained(settings, run, splits, without, start, restart, replace)
+        path = _trained(settings, run, splits, without, begins, restart, replace)
     return f"{path}: trained; {measure} measures it"
 
 
@@ -91,12 +98,19 @@ def _trained_on(settings: Settings, run: Run) -> tuple[SplitRef, ...]:
 
 
 def _left_out(settings: Settings, run: Run, splits: Sequence[SplitRef]) -> LeftOut:
-    """Pictures that ``train.leaks`` leaves out, each split with its number on stderr."""
+    """Pictures that ``train.leaks`` leaves out; on stderr how many of each split, and which splits it cannot protect."""
     found = left_out(settings, splits, run.params.leaks, run.params.leaks_pixels)
     for name, images in found.images.items():
         print(
             f"train: {len(images)} pictures of {name} are left out, as splits that are not trained on show them (train.leaks "
-            f"{run.params.leaks}; {settings.command('leaks', '--run', run.asked)} says which)",
+            f"{run.params.leaks}; {settings.command('leaks', '--run', run.asked, '--json')} says which)",
+            file=sys.stderr,
+        )
+    if found.not_indexed:
+        names = ", ".join(map(str, found.not_indexed))
+        print(
+            f"train: pictures of {names} are not left out, as these splits are not indexed; to protect them: "
+            f"{settings.command('index')}, then this command again",
             file=sys.stderr,
         )
     return found.images

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from stages.evaluate.cases import CANDIDATES, Case, Question
 from stages.evaluate.metrics import Samples
+from stages.photographs import GoneError
 from stages.predictions import Meta, Prediction
 from stages.report import overlays
 from stages.report.choose import Key
 from stages.report.page import Picture, Shown, data_uri
 from stages.report.panels import Panel, answer_panel, masks_panel, proposals_panel, truth_panel
-from stages.report.photographs import GoneError
 from store import Split
 from store.format.schema import OK
 

@@ -55,7 +55,8 @@ def test_a_run_says_what_it_leaves_out(borrowed: Any) -> None:
     change = ("--set", "train.train=[words/train]")
     found = borrowed.run("leaks", "--run", "lisa", "--json", before=change).json()
     assert found["run"] == {
-        "name": "lisa", "leaks": "all", "protected": ["tiny/val", "words/test"], "left_out": {"words/train": 1},
+        "name": "lisa", "leaks": "all", "protected": ["tiny/val", "words/test"], "not_indexed": [],
+        "left_out": {"words/train": 1}, "image_ids": {"words/train": ["fox"]},
     }  # fmt: skip
     text = borrowed.run("leaks", "--run", "lisa", before=(*change, "--set", "train.leaks=none")).out
     assert "run lisa (leaks: none) leaves out:\n  words/train: 0 pictures\n  protected: nothing" in text
@@ -123,6 +124,36 @@ def test_copies_with_other_bytes_are_found_by_their_pixels(tmp_path: Path, proje
     log = tmp_path / "cache/likeness.txt"
     log.write_text(log.read_text()[:150])  # a kill cut the second line
     assert len(project.run("leaks", "--pixels", "--json").json()["shared"]) == 1
+
+
+def test_a_picture_that_cannot_be_read_is_no_picture_of_its_own(tmp_path: Path, project_at: Any) -> None:
+    """Or a lost disk would mean that nothing leaks."""
+    project = project_at(tmp_path)
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
+    two_sets(project, ("x.png", pixels, {}), ("y.png", pixels, {"compress_level": 1}))
+    shutil.move(tmp_path / "b/val/y.png", tmp_path / "y.png")
+    for words in (("--pixels",), ("--alike",)):
+        done = project.run("leaks", *words)
+        assert done.code == 2
+        assert "b/val: 1 of 1 pictures cannot be compared by their pixels, first val/y.png: no such file" in done.err
+        assert "run: python cli.py index --data b --split val" in done.err
+    Image.fromarray(255 - pixels).save(tmp_path / "b/val/y.png")
+    assert "val/y.png: not the file that was indexed" in project.run("leaks", "--pixels").err
+    shutil.move(tmp_path / "y.png", tmp_path / "b/val/y.png")
+    assert len(project.run("leaks", "--pixels", "--json").json()["shared"]) == 1
+
+
+def test_a_split_that_is_not_indexed_is_named_as_not_protected(tmp_path: Path, project_at: Any) -> None:
+    project = project_at(tmp_path)
+    pixels = np.zeros((40, 50, 3), np.uint8)
+    two_sets(project, ("x.png", pixels, {}), ("y.png", pixels, {}))
+    settings = load_settings(project.params, [])
+    assert left_out(settings, [SplitRef("a", "val")], "all").images == {"a/val": (0,)}
+    shutil.rmtree(project.store / "b")
+    found = left_out(settings, [SplitRef("a", "val")], "all")
+    assert (found.images, found.protected, found.not_indexed) == ({}, (), (SplitRef("b", "val"),))
+    text = project.run("leaks", "--data", "a", "--run", "lisa").out
+    assert "not protected, as they are not indexed: b/val" in text
 
 
 def test_pictures_that_look_alike_are_shown_and_nothing_else(tmp_path: Path, project_at: Any) -> None:

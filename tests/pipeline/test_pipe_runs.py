@@ -280,9 +280,14 @@ def test_a_run_begins_with_the_weights_of_another(trained: Any) -> None:
     [
         (["--name", "elisa", "--from", "elisa"], "the run itself; expected another one"),
         (["--name", "x", "--from", "elsa"], "found 'elsa', which is no finished run in"),
+        (
+            ["--name", "own", "--from", "lisa"],
+            "runs.own of the params begins with elisa (its own start); change it there",
+        ),
     ],
 )
 def test_a_run_to_begin_with_has_to_be_there(trained_once: Any, words: list[str], said: str) -> None:
-    done = trained_once.run("train", "--system", "elisa", *words, before=SMALL)
+    own = ("--set", "runs.own.system=elisa", "--set", "runs.own.start=elisa")
+    done = trained_once.run("train", "--system", "elisa", *words, before=[*SMALL, *own])
     assert done.code == 2
     assert said in done.err

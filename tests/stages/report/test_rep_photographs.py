@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.report.photographs import GoneError, photograph
+from stages.photographs import GoneError, photograph
 
 
 def row(root: Path, path: str = "val/a.png", **changes: Any) -> dict[str, Any]:
