@@ -99,11 +99,12 @@ def _write_pictures(root: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn]) 
     """Pictures of the mixture in 2017's folder, and in 2014's as well; those to be asked about in 2014's alone."""
     for folder in (root / "coco/train2017", root / TRAIN_2014):
         folder.mkdir(parents=True)
-    for each in (*mixed, *asked):
-        data = _jpeg(each)
-        (root / TRAIN_2014 / each.name_2014).write_bytes(data)
-        if each in mixed:
-            (root / "coco/train2017" / each.name).write_bytes(data)
+    for pictures, in_2017 in ((mixed, True), (asked, False)):
+        for each in pictures:
+            data = _jpeg(each)
+            (root / TRAIN_2014 / each.name_2014).write_bytes(data)
+            if in_2017:
+                (root / "coco/train2017" / each.name).write_bytes(data)
 
 
 def _write_label_maps(folder: Path, mixed: Iterable[Drawn]) -> None:
@@ -117,30 +118,20 @@ def _write_label_maps(folder: Path, mixed: Iterable[Drawn]) -> None:
         cv2.imwrite(str(folder / "annotations/train" / f"{each.number:012d}.png"), values)
 
 
-def _write_coco_form(path: Path, mixed: Iterable[Drawn]) -> None:
+def _write_coco_form(path: Path, mixed: Sequence[Drawn]) -> None:
     """Objects as PACO-LVIS writes them: ids from 1, no crowd, federated lists that name nothing."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for each in mixed:
-        height, width = each.scene.image.shape[:2]
-        images.append(
-            {
-                "id": each.number,
-                "width": width,
-                "height": height,
-                "file_name": f"train2017/{each.name}",
-                "neg_category_ids": [],
-                "not_exhaustive_category_ids": [],
-            }
-        )
-        for thing in each.scene.objects:
-            number = len(annotations) + 1
-            own = _annotation(number, each.number, thing.visible)
-            annotations.append({**own, "category_id": CLASSES.index(thing.label) + 1, "obj_ann_id": number})
-    categories = [
-        {"id": number, "name": name, "supercategory": "OBJECT"} for number, name in enumerate(CLASSES, start=1)
-    ]
-    _write_json(path, {"images": images, "annotations": annotations, "categories": categories})
+    found, _ = _instances(mixed)
+    for image, each in zip(found["images"], mixed, strict=True):
+        image |= {
+            "file_name": f"train2017/{each.name}",
+            "neg_category_ids": [],
+            "not_exhaustive_category_ids": [],
+        }
+    for annotation in found["annotations"]:
+        annotation["obj_ann_id"] = annotation["id"]
+    for category in found["categories"]:
+        category["supercategory"] = "OBJECT"
+    _write_json(path, found)
 
 
 def _annotation(number: int, image: int, visible: Any) -> dict[str, Any]:

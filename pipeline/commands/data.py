@@ -37,7 +37,7 @@ def unpack_command(settings: Settings, name: str | None, folder: Path) -> tuple[
     """Write the pictures in the Parquet files of a data set into a folder; what was done by split, and the exit code.
 
     Raises:
-        InputError: no data set is named, or it is none whose files hold pictures.
+        InputError: no data set is named, or its files hold no pictures.
     """
     if name is None:
         raise InputError(
@@ -54,9 +54,8 @@ def unpack_command(settings: Settings, name: str | None, folder: Path) -> tuple[
     done = {
         split: unpack(settings.folders(name).folders[0], split, data, folder, data.max_pixels) for split in data.splits
     }
-    return {split: asdict(each) for split, each in done.items()}, FAILURES if any(
-        each.problems for each in done.values()
-    ) else DONE
+    failed = any(each.problems for each in done.values())
+    return {split: asdict(each) for split, each in done.items()}, FAILURES if failed else DONE
 
 
 def unpacked_text(settings: Settings, name: str, folder: Path, found: dict[str, Any]) -> str:

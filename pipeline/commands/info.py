@@ -115,7 +115,11 @@ def _lines(columns: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         yield f"  {name:<{width}}  {_states(column)}"
         remarks = [
             *column["why"][:_REASONS],
-            *(["and for other reasons of this kind"] if len(column["why"]) > _REASONS else []),
+            *(
+                [f"and for {more} more reasons; info --json has all"]
+                if (more := len(column["why"]) - _REASONS) > 0
+                else []
+            ),
             *(f"failed: {count} x {reason}" for reason, count in sorted(column["errors"].items())),
             *(f"noted: {count} x {note}" for note, count in sorted(column["notes"].items())),
         ]

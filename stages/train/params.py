@@ -127,7 +127,7 @@ class SegParams(Params):
     form: Literal["lisa", "gsva", "sesame"] = "lisa"
     """How is asked and answered. lisa: a question for each text. gsva: of a mixture, one question for all phrases of a picture, and
     an answer that names each. sesame: questions that doubt whether the thing is there; a false premise is denied or corrected in
-    words, without [REJ]; answers and explanatory are not heeded."""
+    words, without [REJ]; answers and explanatory are not used."""
     text_weight: Positive = 1.0
     """Of the text's cross entropy in the loss."""
     learning_rate: Positive

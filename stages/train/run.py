@@ -197,7 +197,7 @@ def train(
 def told_draws(drawn: Mapping[str, Mapping[str, int]]) -> list[str]:
     """A line for each split of a mixture: what a run saw of it."""
     return [
-        f"train: of {name} {one['samples']:,} samples with {one['questions']:,} questions about {one['images']:,} pictures"
+        f"train: of {name} {one['samples']} samples with {one['questions']} questions about {one['images']} pictures"
         for name, one in drawn.items()
     ]
 

@@ -1,4 +1,6 @@
-"""Random numbers that their seeds decide, the same on every machine and for ever: runs are trained with them."""
+"""Random numbers that their seeds decide, the same on every machine and in every release: a run's samples come from them.
+
+Scalars, one at a time: :mod:`store.stream.schedule` has the same generator over arrays, for the order of a whole epoch."""
 
 from __future__ import annotations
 

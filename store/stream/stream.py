@@ -172,7 +172,6 @@ def stream(
         weights: name -> share of the samples of an epoch; default: as many as each has.
         length: samples of an epoch over all ranks; default: all there are. With weights or a length the turns are random
             and each source goes through shuffled laps of its own, which go on over epochs.
-
         without: name -> image_index of images that are left out.
 
     The keys of a batch: :meth:`store.stream.batches.BatchReader.read`. An array's memory is used again as soon as nobody

@@ -38,7 +38,7 @@ _STEERING = (
 
 
 def _form(wanted: tuple[str, ...], maybe: tuple[str, ...] = (), masks: int = 0) -> Callable[[str], str]:
-    """Checks a text: each of ``wanted`` once in braces, of ``maybe`` at most once, nothing else in braces, so many [SEG]."""
+    """Checks a text: each of ``wanted`` once in braces, of ``maybe`` at most once, no other braces, and [SEG] ``masks`` times."""
 
     def check(text: str) -> str:
         if not (wanted or maybe) and set("{}") & set(text):
