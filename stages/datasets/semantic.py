@@ -9,10 +9,14 @@
 
 Every label that is in the picture is a target, however small it is, and an instance of all its pixels. Targets are in the order of
 their values. Void pixels are ignored. A picture that shows void alone has no target.
+
+With ``absent`` labels that are not in the picture are targets, too, whose premise is false (see-say-segment/sesame,
+dataloaders/sem_seg_dataset.py).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,8 +32,11 @@ from stages.datasets.stems import by_stem
 from stages.images import SUFFIXES, ImageFailure, inside
 from stages.names import did_you_mean
 from store import rle
+from store.stream.dice import Dice
 
 DEFAULTS = SemanticOptions()
+CORRECTED = 8 / 15
+"""Share of the labels that are absent that get a correction: SESAME draws 7 % denials and 8 % corrections."""
 _FULL_ADE20K = (
     "this is the full ADE20K, whose label maps are *_seg.png in three channels; expected SceneParsing150, "
     "ADEChallengeData2016.zip, with annotations/training/*.png and images/training/*.jpg"
@@ -103,7 +110,7 @@ def annotate(
     options: SemanticOptions = DEFAULTS,
     picture: Path | None = None,
 ) -> Annotation:
-    """Read the targets of an image, one for each label that it shows, in the order of their values.
+    """Read the targets of an image, one for each label that it shows, in the order of their values; then those that are absent.
 
     Raises ImageFailure where there is no label map, where it is not a PNG of one value of 8 bits for each pixel, where its size is
     not the image's, or where a value has no name. Sizes that are swapped are the image's if its EXIF orientation explains them.
@@ -136,8 +143,32 @@ def annotate(
         )
         for number, value in enumerate(shown)
     ]
+    if shown:
+        targets += _absent(source.image_id, shown, classes, options.absent, rle.union([], *upright))
     instances = [Instance(found[value], classes.names[value]) for value in shown]
     return Annotation(tuple(instances), tuple(targets), turn_note("label map", turn))
+
+
+def _absent(image_id: str, shown: Sequence[int], classes: Classes, most: int, nothing: str) -> list[Target]:
+    """Targets for at most ``most`` labels that are not shown, which the image_id decides."""
+    there = {classes.names[value] for value in shown}
+    others = sorted({name for value, name in classes.names.items() if value not in classes.void} - there)
+    dice = Dice(int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "little"))
+    return [
+        Target(
+            target_id=f"{image_id}/{len(shown) + number}",
+            instances=(),
+            texts=(others[drawn],),
+            is_sentence=False,
+            kind="semantic",
+            answer=None,
+            segmentation=nothing,
+            ignore=nothing,
+            absent=True,
+            correction=sorted(there)[dice.below(len(there))] if dice.fraction() < CORRECTED else None,
+        )
+        for number, drawn in enumerate(dice.some(len(others), most))
+    ]
 
 
 def _check_values(found: Mapping[int, str], classes: Classes, labels: str) -> None:

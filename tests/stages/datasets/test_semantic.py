@@ -305,6 +305,46 @@ def test_swapped_sizes_without_a_reason_are_a_failure(tmp_path: Path) -> None:
         annotate(tmp_path, Source("x", "x.jpg", ("map.png",)), 7, 4, COCO, tmp_path / "held/x.jpg")
 
 
+@settings(max_examples=40, deadline=None)
+@given(shown=st.sets(st.integers(1, 150), min_size=1, max_size=6), asked=st.integers(0, 160), name=st.text(min_size=1))
+def test_labels_that_are_not_shown_are_asked_as_false_premises(
+    tmp_path_factory: pytest.TempPathFactory, shown: set[int], asked: int, name: str
+) -> None:
+    root = tmp_path_factory.mktemp("maps")
+    png(root / "map.png", np.array([sorted(shown)], np.uint8))
+
+    def annotated(absent: int) -> Annotation:
+        options = SemanticOptions(absent=absent)
+        return annotate(root, Source(name, "x.jpg", ("map.png",)), 1, len(shown), options)
+
+    found = annotated(asked)
+    true, false = found.targets[: len(shown)], found.targets[len(shown) :]
+    assert true == annotated(0).targets
+    assert found.instances == annotated(0).instances
+    assert found == annotated(asked)
+    said = {target.texts[0] for target in true}
+    drawn = [target.texts[0] for target in false]
+    assert len(set(drawn)) == len(drawn) == min(asked, 150 - len(shown))
+    assert not said & set(drawn)
+    assert all(target.absent and not target.instances and not rle.area(target.segmentation) for target in false)
+    assert {target.correction for target in false} <= {*said, None}
+    assert len({target.target_id for target in found.targets}) == len(found.targets)
+
+
+def test_what_is_void_or_dropped_is_never_called_absent_and_half_are_corrected(tmp_path: Path) -> None:
+    options = SemanticOptions(labels="cocostuff", drop=("sky",), absent=256)
+    asked = {text: target.correction for target in read(tmp_path, full(0), options).targets for text in target.texts}
+    assert not [text for text in asked if "-" in text or text == "sky"]
+    assert len(asked) == 182 - 28 - 1
+    corrected = [correction for correction in asked.values() if correction]
+    assert set(corrected) == {"person"}
+    assert 0.4 < len(corrected) / len(asked) < 0.66
+
+
+def test_a_map_of_void_alone_has_no_false_premise_either(tmp_path: Path) -> None:
+    assert not read(tmp_path, full(255), SemanticOptions(labels="cocostuff", absent=3)).targets
+
+
 def test_options_stand_in_the_entry_and_are_part_of_what_is_read(tmp_path: Path) -> None:
     entry = data("cocostuff", drop=["sky"])
     assert reading(entry) == {"format": "semantic", "labels": "cocostuff", "drop": ["sky"]}
