@@ -9,9 +9,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from ..errors import StoreError
 from ..read.open_columns import OpenColumns
 from .batches import BatchReader, Samples
 from .candidates import Candidates
@@ -19,6 +21,7 @@ from .dice import Dice
 from .request import Request, named
 from .schedule import Order, Schedule, Step, mixed_order
 from .source import EITHER, FALSE, I64, TRUE, Source, source_of
+from .state import read_state
 from .stream import LARGE_SAMPLE_BYTES, Stream
 
 _TRIES = 100_000
@@ -187,6 +190,26 @@ class MixtureSchedule(Schedule):
             name: {"samples": of_it[0], "questions": of_it[1], "images": len(shown)}
             for name, of_it, shown in zip(self._names, counts, images, strict=True)
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """As :meth:`Schedule.state_dict`, with what decides which questions a sample has."""
+        return {**super().state_dict(), "mixture": self._how}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As :meth:`Schedule.load_state_dict`; within an epoch a state of another mixture is refused, too."""
+        found = state.get("mixture", self._how) if read_state(state).position else self._how
+        if found != self._how:
+            raise StoreError(
+                f"the state was taken within an epoch of the mixture {found}, now it is {self._how}: it can change at the end of "
+                "an epoch only"
+            )
+        super().load_state_dict(state)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        """For JSON."""
+        groups = {name: {**vars(group), "of": list(group.of)} for name, group in self.groups.items()}
+        return {"draw": self.draw, "questions": self.questions, "groups": groups}
 
     def drawn_so_far(self) -> dict[str, dict[str, int]]:
         """As :meth:`drawn`, up to where the schedule stands."""

@@ -5,6 +5,7 @@ Tests named ``test_behaviour_NN`` are of the list in tests/stages/train/test_tra
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from store.errors import StoreError
 from store.stream.dice import Dice
 from store.stream.mixture import Group, MixtureSchedule
 from store.stream.schedule import SampleSet
@@ -247,6 +249,31 @@ def test_a_state_goes_on_where_it_was_taken() -> None:
     other = schedule(length=40)
     other.load_state_dict(one.state_dict())
     assert list(other.steps()) == steps[7:]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"draw": "laps"},
+        {"questions": 2},
+        {"groups": {**GROUPS, "refer_seg": Group(3, ("refer",), "pooled")}},
+        {"groups": {"all": Group(4, tuple(SOURCES)), "none": Group(0, ())}},
+    ],
+)
+def test_a_state_of_another_mixture_is_refused_within_an_epoch_alone(how: dict[str, Any]) -> None:
+    one = schedule(length=40)
+    whole = json.loads(json.dumps(one.state_dict()))
+    one.advance(next(iter(one.steps())))
+    state = json.loads(json.dumps(one.state_dict()))
+    other = schedule(length=40, **how)
+    before = list(other.steps())
+    with pytest.raises(StoreError, match="it can change at the end of an epoch only|they can change"):
+        other.load_state_dict(state)
+    assert list(other.steps()) == before
+    other.load_state_dict(whole)
+    same = schedule(length=40)
+    same.load_state_dict(state)
+    assert (same.epoch, same.position) == (one.epoch, one.position)
 
 
 @pytest.mark.parametrize("length", [160, 163])
