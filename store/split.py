@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import overload
 
 from .errors import IncompleteColumnError, StoreError
+from .forks import Lazy
 from .format.layout import find_columns, find_links, missing_split, place_of, store_dir
 from .format.lineage import Lineage, is_unused
 from .format.names import both_names, find_name, is_of_pictures, proposer_of, proposers_of, with_proposer
 from .internals import collection_paused
 from .read.array import CHECKS
 from .read.borrowed import AnyColumn
-from .read.forks import Lazy
 from .read.holder import Holder, NotThere, Opener, lacking
 from .read.open_columns import OpenColumns
 from .read.options import flag, index_of, listed, meant, whole

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..forks import arrow_at_work
 from ..storage.objects import read_range
 from ..storage.protocol import Opened
 from .column import Commit
@@ -29,12 +30,13 @@ def encode_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, commit: Comm
     """
     import pyarrow.parquet as pq  # takes 50 ms, which `import store` shall not
 
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    sink, text = pa.BufferOutputStream(), without_seal(commit)
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
-        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        writer.add_key_value_metadata({KEY: text.decode()})
-    data = sink.getvalue().to_pybytes()
+    text = without_seal(commit)
+    with arrow_at_work():
+        table, sink = pa.Table.from_pylist(list(rows), schema=schema), pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
+            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            writer.add_key_value_metadata({KEY: text.decode()})
+        data = sink.getvalue().to_pybytes()
     at, footer = data.rindex(text), len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     commit = replace(commit, content=content_of(hashlib.sha256(data[:footer]).hexdigest(), commit))
     data = overlay(data, at, without_seal(commit))
@@ -72,13 +74,15 @@ def decode(
     names = None if fields is None else list(fields)
     rows, where = rows_of(commit), ""
     try:
-        # Not read_table: that imports pyarrow.dataset and pandas, which takes a second.
-        file = pq.ParquetFile(pa.BufferReader(data))
-        if group is None:
-            table = file.read(columns=names, use_threads=False)  # a forked child has none of the threads of its parent
-        else:
-            rows, where = min(ROW_GROUP_ROWS, rows - group * ROW_GROUP_ROWS), f" in row group {group}"
-            table = file.read_row_group(group, columns=names, use_threads=False)
+        with arrow_at_work():
+            # Not read_table: that imports pyarrow.dataset and pandas, which takes a second. The bytes are here, so there is nothing
+            # to buffer; and a forked child has none of the threads of its parent.
+            file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+            if group is None:
+                table = file.read(columns=names, use_threads=False)
+            else:
+                rows, where = min(ROW_GROUP_ROWS, rows - group * ROW_GROUP_ROWS), f" in row group {group}"
+                table = file.read_row_group(group, columns=names, use_threads=False)
     except (pa.ArrowException, OSError) as error:  # OSError is what Arrow raises for a broken footer
         raise damaged(path, commit, f"found no table: {error}") from error
     if table.num_rows != rows:
@@ -105,6 +109,7 @@ def _table_of(commit: Commit) -> str:
 def _owned_by_arrow(data: bytes) -> pa.Buffer:
     """The same bytes in Arrow's memory. A thread of Arrow's may be the last to let go of them, also while the interpreter ends, and
     letting go of Python's memory then ends the process by SIGABRT."""
-    buffer = pa.allocate_buffer(len(data))
+    with arrow_at_work():
+        buffer = pa.allocate_buffer(len(data))
     memoryview(buffer).cast("B")[:] = data
     return buffer

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DamagedStoreError, IncompleteColumnError, StoreError
+from ..forks import Lazy
 from ..format.layout import column_dir, find_columns, parts_of, place_of
 from ..format.lineage import Lineage, is_unused, no_column
 from ..format.names import is_of_pictures
 from .borrowed import AnyColumn, Borrowed, Borrowing
 from .column import Column, open_column
-from .forks import Lazy
 from .table import TableCache
 
 

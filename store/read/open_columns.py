@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..forks import Lazy
 from ..format.names import both_names, find_name, is_of_pictures, proposers_of
 from .borrowed import AnyColumn
 from .folders import Folders
-from .forks import Lazy
 from .holder import NotThere, lacking
 from .options import meant
 from .pictures import Pictures

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..forks import LOCK
 from ..storage.protocol import Opened
-from .forks import LOCK
 
 try:
     import resource

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from .. import rle
 from ..errors import FailedImageError, StoreError
+from ..forks import Lazy
 from ..format.arrays import AnyArray
 from ..format.schema import OK
-from .forks import Lazy
 from .open_columns import OpenColumns
 from .options import index_of, meant
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import google_crc32c
 import pyarrow as pa
 
+from ..forks import arrow_at_work
 from ..format.column import Commit
 from ..format.layout import table_file
 from ..format.shard import damaged, open_shard
@@ -56,7 +57,8 @@ def _group_alone(opened: Opened, path: Path, parts: Parts, group: int) -> pa.Buf
 
     Memory that nobody writes to or reads from takes no room.
     """
-    data = pa.allocate_buffer(opened.size)
+    with arrow_at_work():
+        data = pa.allocate_buffer(opened.size)
     bytes_ = memoryview(data).cast("B")
     for part in (group, len(parts.crc32c) - 1):
         start, end = parts.borders[part], parts.borders[part + 1]

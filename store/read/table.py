@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .forks import LOCK
+from ..forks import LOCK, arrow_at_work
 from .shared_file import SharedFile
 
 DEFAULT_BYTES = 1 << 30
@@ -44,11 +44,12 @@ class DecodedShard:
         """Row number -> value."""
         if name not in self._accessors:
             column = self.table.column(name)
-            whole = (
-                column.chunk(0)
-                if column.num_chunks == 1
-                else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
-            )
+            with arrow_at_work():
+                whole = (
+                    column.chunk(0)
+                    if column.num_chunks == 1
+                    else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+                )
             self._accessors[name] = accessor(whole)
         return self._accessors[name]
 
@@ -115,11 +116,12 @@ class TableCache:
         """Decode into shared memory; False when that would exceed the limit, then nothing is kept."""
         if key in self._extents:
             return True
-        sink = pa.BufferOutputStream()
         table = decode()
-        with pa.ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table.combine_chunks())
-        data = sink.getvalue()
+        with arrow_at_work():
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table.combine_chunks())
+            data = sink.getvalue()
         with LOCK:
             if self.shared_bytes + data.size > self.limit_bytes:
                 return False

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..forks import LOCK
 from ..internals import unheld
-from ..read.forks import LOCK
 
 U8 = npt.NDArray[np.uint8]
 Allocate = Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import StoreError
+from ..forks import Lazy
 from ..format.names import both_names, proposers_of, with_proposer, without_proposer
 from ..format.schema import TABLES
 from ..read.borrowed import AnyColumn
-from ..read.forks import Lazy
 from ..read.open_columns import OpenColumns
 from ..read.options import listed, meant
 from .candidates import Candidates

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..forks import arrow_at_work
 from ..read.open_columns import OpenColumns
 from .dice import Dice
 from .schedule import SampleSet, sample_set
@@ -117,8 +118,10 @@ def source_of(
     counts = column.counts()
     first, targets = (np.cumsum(counts) - counts)[found.image], counts[found.image]
     rows = np.repeat(first - (np.cumsum(targets) - targets), targets) + np.arange(int(targets.sum()))
-    table = pa.concat_tables(column.table(shard, ("kind", "texts", "absent")) for shard in range(column.meta.shards))
-    kind = table.column("kind")[int(rows[0])].as_py() if len(rows) else ""
-    texts = pc.list_value_length(table.column("texts")).to_numpy()[rows].astype(np.int64)
-    absent = table.column("absent").fill_null(False).to_numpy()[rows]
+    tables = [column.table(shard, ("kind", "texts", "absent")) for shard in range(column.meta.shards)]
+    with arrow_at_work():
+        table = pa.concat_tables(tables)
+        kind = table.column("kind")[int(rows[0])].as_py() if len(rows) else ""
+        texts = pc.list_value_length(table.column("texts")).to_numpy()[rows].astype(np.int64)
+        absent = table.column("absent").fill_null(False).to_numpy()[rows]
     return Source(POOLS.get(kind, "texts"), found.image, targets, texts, absent), found

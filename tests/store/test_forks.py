@@ -51,6 +51,28 @@ def background(work):
 """
 
 SCRIPTS = {
+    "which waited for Arrow": """
+from store.forks import arrow_at_work
+entered, over = threading.Event(), []
+def arrow():
+    with arrow_at_work(), arrow_at_work():
+        entered.set()
+        time.sleep(0.5)
+        over.append(True)
+background(arrow)
+entered.wait()
+def work():
+    assert over == [True]
+    with arrow_at_work():
+        pass
+    assert len(opened()) == 23
+with arrow_at_work():  # of the thread that forks itself: nothing is waited for
+    print(child(work))
+again = threading.Thread(target=arrow)
+again.start()
+again.join(10)
+assert over == [True, True]
+""",
     "while a table is being decoded": """
 split = opened()
 real, entered, forked = store.read.column.read_table, threading.Event(), threading.Event()

@@ -102,7 +102,7 @@ def test_signalled() -> None:
 def test_arrow_with_system_memory() -> None:
     """In a forked child alone, where the store and Arrow are loaded; what Arrow allocated before stays readable."""
     code = """
-import os, pyarrow as pa, store.read.forks
+import os, pyarrow as pa, store.forks
 before = pa.array(range(1000))
 pool = pa.default_memory_pool().backend_name
 if (child := os.fork()) == 0:

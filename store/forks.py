@@ -1,0 +1,94 @@
+"""What a fork must not cut through: the store's one lock, work of Arrow's in memory, and attributes that are worked out once.
+
+A child gets a copy of every lock as it stands, but not the threads that would release it. So the store has one lock, held
+for moments only, and never while a file is read or a table decoded. A fork takes it first: no child is born with it held,
+or with half of a change that it guards. Arrow's allocator has locks of its own; a fork waits for who may hold them
+(:func:`arrow_at_work`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from .internals import arrow_with_system_memory
+
+T = TypeVar("T")
+
+LOCK = threading.RLock()
+"""Guards what threads share. No module is imported under it: one that registers hooks of its own would do so in mid-fork."""
+
+_changed = threading.Condition(LOCK)
+_at_work: set[int] = set()
+_forking = False
+
+
+@contextmanager
+def arrow_at_work() -> Iterator[None]:
+    """A fork of another thread waits meanwhile: for what allocates with Arrow, and neither reads files nor waits.
+
+    Arrow's C++ code allocates with mimalloc in a child, too, which waits for ever for a lock of it that a thread of the parent
+    held: of children that were forked while a parent read its first tables, one in ten.
+    """
+    own = threading.get_ident()
+    with LOCK:
+        entered = own not in _at_work
+        while entered and _forking:
+            _changed.wait()
+        _at_work.add(own)
+    try:
+        yield
+    finally:
+        if entered:
+            with LOCK:
+                _at_work.discard(own)
+                _changed.notify_all()
+
+
+def _before() -> None:
+    global _forking
+    LOCK.acquire()
+    _forking = True
+    while _at_work - {threading.get_ident()}:
+        _changed.wait()
+
+
+def _after_in_parent() -> None:
+    global _forking
+    _forking = False
+    _changed.notify_all()
+    LOCK.release()
+
+
+def _after_in_child() -> None:
+    _at_work.intersection_update({threading.get_ident()})
+    _after_in_parent()
+    arrow_with_system_memory()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+
+
+class Lazy(Generic[T]):
+    """A property that is worked out at its first use.
+
+    Unlike ``functools.cached_property`` (before Python 3.12) it takes no lock, so threads do not wait for each other, and
+    a child that was forked meanwhile does not wait for ever. Two threads may both work it out.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        if instance is None:
+            return self  # type: ignore[return-value]
+        value = instance.__dict__[self._name] = self._make(instance)
+        return value
