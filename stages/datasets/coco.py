@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.cocofile import Category, CocoFile, Record, name_of, read_coco
 from stages.datasets.cocoregion import Region, frame_of, read_region
 from stages.datasets.once import Once
@@ -65,7 +65,7 @@ def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> lis
     found = _read(root, files, options)
     if not found.images:
         raise DatasetError(f"{root / files[0]}: 'images' is empty, expected the images of the split {split!r}")
-    folder = options.pictures.replace("{split}", split).strip("/")
+    folder = _pictures(split, options)
     before = "" if folder in ("", ".") else f"{folder}/"
     annotations = files if found.has_annotations else ()
     return [
@@ -78,6 +78,16 @@ def contents(root: Path, sources: Sequence[Source], options: CocoOptions = DEFAU
     """Give the ``content`` of sources as their files say now."""
     found = _read(root, sources[0].annotations, options).images
     return [found[each.image_id].content if each.image_id in found else "missing" for each in sources]
+
+
+def expected(split: str, options: CocoOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The files of annotations and categories, and the folder of the pictures where the data set ``holds`` them."""
+    files = [("annotations", options.file), ("categories", options.categories)]
+    folder = _pictures(split, options) if holds else ""
+    return (
+        *(Expected(what, (file.replace("{split}", split),)) for what, file in files if file),
+        *([Expected("pictures", (folder,))] if folder else []),
+    )
 
 
 def annotate(
@@ -254,6 +264,11 @@ def listed_from(root: Path, split: str, options: CocoOptions = DEFAULTS) -> tupl
                 "in section data of the params, such as annotations/instances_{split}.json"
             )
     return tuple(names)
+
+
+def _pictures(split: str, options: CocoOptions) -> str:
+    """The folder that ``file_name`` starts from, relative to the root; empty: the root itself."""
+    return options.pictures.replace("{split}", split).strip("/")
 
 
 def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> CocoFile:

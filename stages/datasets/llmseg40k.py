@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.content import content_of
 from stages.datasets.frame import turn_note, turned_by, upright_counts
 from stages.datasets.ids import coco_id_of, path_id
@@ -74,6 +74,11 @@ def contents(root: Path, sources: Sequence[Source], options: LlmSeg40kOptions = 
     rows = _rows(root, sources[0].annotations[0])
     found = [rows.get(_name(source, options)) for source in sources]
     return ["missing" if row is None else row.content for row in found]
+
+
+def expected(split: str, options: LlmSeg40kOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The file of a split."""
+    return (Expected("questions", (f"{SPLITS.get(split, split)}.json",)),)
 
 
 def annotate(

@@ -12,11 +12,13 @@ images that ``python cli.py data NAME --unpack FOLDER`` fills.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.hubfile import Row, digests_of, masks_of, rows_of
 from stages.datasets.params import ReasonSegHubOptions
+from stages.datasets.published import Counts
 from stages.images import ImageFailure, check_inside
 from store import rle
 
@@ -32,7 +34,7 @@ Placed = tuple[str, Row]
 
 def files_of(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) -> list[str]:
     """The Parquet files of a split, relative to the root, sorted. DatasetError where there is none."""
-    pattern = options.files.replace("{split}", split)
+    pattern = _pattern(split, options)
     try:
         check_inside(pattern)
     except ImageFailure as error:
@@ -93,6 +95,18 @@ def require_one_picture(root: Path, placed: list[Placed]) -> None:
         )
 
 
+def expected(split: str, options: ReasonSegHubOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The Parquet files of a split, of which some columns are read to count."""
+    return (Expected("questions, masks and pictures", (_pattern(split, options),), partly=True),)
+
+
+def count(root: Path, splits: Sequence[str], options: ReasonSegHubOptions = DEFAULTS) -> Counts:
+    """How many images, questions and texts some splits have together. DatasetError where a file is not of this form."""
+    rows = rows_by_image(root, [file for split in splits for file in files_of(root, split, options)])
+    questions = sum(map(len, rows.values()))
+    return Counts(len(rows), questions, questions)
+
+
 def annotate(
     root: Path,
     source: Source,
@@ -144,3 +158,7 @@ def annotate(
     except ImageFailure as error:
         raise ImageFailure(f"{file}: {error}") from error
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
+
+
+def _pattern(split: str, options: ReasonSegHubOptions) -> str:
+    return options.files.replace("{split}", split)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.content import Rows, content_of
 from stages.datasets.frame import turn_note, turned_by, upright_counts
 from stages.datasets.ids import coco_id_of
@@ -78,6 +78,11 @@ def listed_from(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS
     """The file that alone decides what is listed; empty: the release has no such split."""
     files = FILES[options.release].get(split, ())
     return tuple(file for file in files if (root / file).is_file())[:1] or files[:1]
+
+
+def expected(split: str, options: ReasonSegPlusOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The file of a split, under any of its names."""
+    return (Expected("questions", FILES[options.release].get(split, (f"{split}.json",))),)
 
 
 def annotate(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.datasets.base import DatasetError, Source
+from stages.datasets.base import DatasetError, Expected, Source
 from stages.datasets.content import content_of
 from stages.datasets.ids import coco_id, coco_id_of, path_id
 from stages.datasets.jsonfile import MAX_SET_BYTES, read_json, text
@@ -112,6 +112,11 @@ class RefSet:
         """The splits that are named, each with how many refs it has."""
         counts = Counter(ref.split for picture in self.pictures.values() for ref in picture.refs)
         return ", ".join(f"{name} ({count} refs)" for name, count in sorted(counts.items())) or "none"
+
+
+def expected(names: Sequence[str]) -> tuple[Expected, ...]:
+    """The file of refs, which has one of these names, and that of objects."""
+    return Expected("refs", tuple(names)), Expected("objects", (INSTANCES,))
 
 
 def find(root: Path, names: Sequence[str]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.datasets.base import Annotation, DatasetError, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Source, Target
 from stages.datasets.content import Rows, content_of
 from stages.datasets.ids import coco_id_of, path_id
 from stages.datasets.jsonfile import field, text
@@ -82,6 +82,11 @@ def contents(root: Path, sources: Sequence[Source], options: VqaOptions = DEFAUL
     """Give the ``content`` of sources as the file says now."""
     records = _records(root, options)
     return [records.content(source.image_id) for source in sources]
+
+
+def expected(split: str, options: VqaOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The file of records."""
+    return (Expected("conversations", (options.file,)),)
 
 
 def annotate(
