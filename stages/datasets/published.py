@@ -5,13 +5,11 @@ A number that no source states is not here, and not compared. A release is named
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 READ, REPORTED = "V", "S"
 """Where a number is from. V: read at its publisher's or printed by code that counts the files. S: a third party says so."""
-_WHAT = ("images", "refs", "sentences")
 _IN_THE_STORE = ("images", "questions", "texts")
 _FEW = 10
 """Where less than one in so many of the published images is there, it is a sample, or data of one's own in that form."""
@@ -169,43 +167,6 @@ def _pairs(published: Published, found: Counts) -> list[tuple[str, int, int]]:
     """What is counted, the published number and that which was found, where both are known."""
     both = zip(_IN_THE_STORE, _values(published.counts), _values(found), strict=True)
     return [(what, want, have) for what, want, have in both if want is not None and have is not None]
-
-
-def compare(name: str, split_by: str, splits: Sequence[str], found: Counts) -> str:
-    """Say whether the counts of a split, of some together, or of ``all``, are the published ones.
-
-    Args:
-        name: of the published set, such as refcoco+.
-
-    Returns:
-        A sentence: as published; as in another release, which is named; or by how many they differ from the current release.
-    """
-    key = (name, split_by, "+".join(splits))
-    label = f"{name} ({split_by}) {key[2]}"
-    known = PUBLISHED.get(key, ())
-    for number, each in enumerate(known):
-        if not _differences(each.counts, found):
-            compared = ", ".join(
-                f"{value} {what} [{source}]"
-                for what, value, source in zip(_WHAT, _values(each.counts), each.sources, strict=True)
-                if value is not None
-            )
-            release = f" {each.release}" if each.release else ""
-            stated = f"as published{release}" if number == 0 else f"not the current release, but the one {each.release}"
-            return f"{label}: {stated}: {compared} ({each.where})"
-    if not known:
-        return f"{label}: no published count is known"
-    current = known[0]
-    differences = "; ".join(_differences(current.counts, found))
-    return f"{label}: not as published {current.release}".rstrip() + f": {differences} ({current.where})"
-
-
-def _differences(published: Counts, found: Counts) -> list[str]:
-    return [
-        f"{actual} {what}, expected {expected} ({abs(actual - expected)} too {'many' if actual > expected else 'few'})"
-        for what, expected, actual in zip(_WHAT, _values(published), _values(found), strict=True)
-        if expected is not None and actual is not None and actual != expected
-    ]
 
 
 def _values(counts: Counts) -> tuple[int | None, ...]:
