@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.hubfile import Row, digests_of, masks_of, rows_of
+from stages.datasets.instances import numbers
 from stages.datasets.params import ReasonSegHubOptions
 from stages.datasets.published import Counts
 from stages.images import ImageFailure, check_inside
@@ -141,11 +142,10 @@ def annotate(
                     "for another picture, or for this one before EXIF turned it, in a frame that nothing tells"
                 )
             found = [Instance(mask.counts, "target")] if rle.area(mask.counts) else []
-            instances += [each for each in found if each not in instances]
             targets.append(
                 Target(
                     target_id=f"{source.image_id}/{len(targets)}",
-                    instances=tuple(instances.index(each) for each in found),
+                    instances=numbers(found, instances),
                     texts=(row.text,),
                     is_sentence=True,
                     kind=KIND,
