@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,7 +70,7 @@ def _published(labels: str, drop: tuple[str, ...]) -> Classes:
     return _without(dict(enumerate(names)), {255}, (*(name for name in names if "-" in name), *drop))
 
 
-def _parse(root: Path, files: tuple[str, ...], labels: Hashable) -> tuple[str, ...]:
+def _parse(root: Path, files: tuple[str, ...], labels: str) -> tuple[str, ...]:
     (file,) = files
     try:
         names = _of_mapillary(root, file) if labels == "mapillary" else _of_lines(root, file)

@@ -16,7 +16,7 @@ looked at.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -271,11 +271,11 @@ def _pictures(split: str, options: CocoOptions) -> str:
     return options.pictures.replace("{split}", split).strip("/")
 
 
-def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> CocoFile:
-    return read_coco(root, files, str(ids))
+def _parse(root: Path, files: tuple[str, ...], ids: str) -> CocoFile:
+    return read_coco(root, files, ids)
 
 
-_ONCE: Once[CocoFile] = Once(_parse)
+_ONCE = Once(_parse)
 
 
 def _read(root: Path, files: tuple[str, ...], options: CocoOptions) -> CocoFile:

@@ -7,7 +7,7 @@ rows of true and false), ``image_id``, ``img_height`` and ``img_width``. Others 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class HubMask:
 
 def rows_of(root: Path, file: str) -> tuple[Row, ...]:
     """The rows of a file in its order, read once per process. ImageFailure where the file is not of this form."""
-    return _ROWS.get(root, (file,))
+    return _ROWS.get(root, (file,), None)
 
 
 def masks_of(root: Path, file: str, group: int) -> tuple[HubMask, ...]:
@@ -88,11 +88,8 @@ def _opened(path: Path) -> pq.ParquetFile:
         if isinstance(error, FileNotFoundError):
             raise
         raise ImageFailure(f"not Parquet: {error}") from error
-    schema, wanted = (
-        parquet.schema_arrow,
-        {"image": _is_image, "text": _is_text, "mask": _is_mask, "image_id": _is_text},
-    )
-    for name, fits in {**wanted, "img_height": pa.types.is_integer, "img_width": pa.types.is_integer}.items():
+    schema = parquet.schema_arrow
+    for name, fits in _COLUMNS.items():
         if schema.names.count(name) != 1 or not fits(schema.field(name).type):
             found = ", ".join(f"{each.name}: {each.type}" for each in schema)[:200] or "none"
             raise ImageFailure(f"no column {name!r} as the hub's copies have it (found: {found})")
@@ -120,6 +117,17 @@ def _is_image(kind: pa.DataType) -> bool:
     )
 
 
+_COLUMNS: dict[str, Callable[[pa.DataType], bool]] = {
+    "image": _is_image,
+    "text": _is_text,
+    "mask": _is_mask,
+    "image_id": _is_text,
+    "img_height": pa.types.is_integer,
+    "img_width": pa.types.is_integer,
+}
+"""Columns that have to be there once -> whether a type is theirs."""
+
+
 def _read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     try:
         yield from batches
@@ -127,7 +135,7 @@ def _read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         raise ImageFailure(f"broken Parquet: {error}") from error
 
 
-def _parse_rows(root: Path, files: tuple[str, ...], _options: Hashable) -> tuple[Row, ...]:
+def _parse_rows(root: Path, files: tuple[str, ...], _options: None) -> tuple[Row, ...]:
     found: list[Row] = []
     with _opened(inside(root, files[0])) as parquet:
         for group in range(parquet.metadata.num_row_groups):
@@ -172,20 +180,19 @@ def _chunks(parquet: pq.ParquetFile, group: int) -> dict[str, Any]:
     return {(chunk := row_group.column(number)).path_in_schema: chunk for number in range(row_group.num_columns)}
 
 
-def _parse_masks(root: Path, files: tuple[str, ...], group: Hashable) -> tuple[HubMask, ...]:
+def _parse_masks(root: Path, files: tuple[str, ...], group: int) -> tuple[HubMask, ...]:
     """Masks as run lengths. Before any is read, the footer's count of values is held against the sizes that the rows state."""
-    number = int(str(group))
     with _opened(inside(root, files[0])) as parquet:
-        sizes = parquet.read_row_group(number, columns=["img_height", "img_width"], use_threads=False).to_pylist()
+        sizes = parquet.read_row_group(group, columns=["img_height", "img_width"], use_threads=False).to_pylist()
         pixels = [_pixels(size["img_height"], size["img_width"]) for size in sizes]
         values = sum(
-            chunk.num_values for name, chunk in _chunks(parquet, number).items() if name.partition(".")[0] == "mask"
+            chunk.num_values for name, chunk in _chunks(parquet, group).items() if name.partition(".")[0] == "mask"
         )
         if values > min(sum(pixels) + SLACK, MAX_VALUES):
             raise ImageFailure(
-                f"the masks of row group {number} have {values} pixels, where 'img_height' and 'img_width' make {sum(pixels)}"
+                f"the masks of row group {group} have {values} pixels, where 'img_height' and 'img_width' make {sum(pixels)}"
             )
-        batches = parquet.iter_batches(1, row_groups=[number], columns=["mask"], use_threads=False)
+        batches = parquet.iter_batches(1, row_groups=[group], columns=["mask"], use_threads=False)
         return tuple(
             _mask(batch.column(0), (size["img_height"], size["img_width"]))
             for batch, size in zip(_read(batches), sizes, strict=True)
@@ -220,8 +227,8 @@ def _mask(column: Any, stated: tuple[Any, Any]) -> HubMask:
     return HubMask(rle.encode(pixels), height, width)
 
 
-def _parse_digests(root: Path, files: tuple[str, ...], group: Hashable) -> tuple[str, ...]:
-    pictures = pictures_of(root, files[0], [int(str(group))])
+def _parse_digests(root: Path, files: tuple[str, ...], group: int) -> tuple[str, ...]:
+    pictures = pictures_of(root, files[0], [group])
     return tuple("" if data is None else hashlib.sha256(data).hexdigest() for _, _, data in pictures)
 
 

@@ -66,7 +66,7 @@ def rows_of(root: Path, file: str, ids: str) -> dict[str, list[Row]]:
     return _ROWS.get(root, (file,), ids)
 
 
-def _parse(root: Path, files: tuple[str, ...], ids: Any) -> dict[str, list[Row]]:
+def _parse(root: Path, files: tuple[str, ...], ids: str) -> dict[str, list[Row]]:
     data = read_file(inside(root, files[0]), MAX_BYTES)
     try:
         text = data.decode("utf-8-sig")

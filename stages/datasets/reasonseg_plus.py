@@ -11,7 +11,7 @@ Each object or part of an answer is an instance; the target is their union.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
@@ -101,7 +101,7 @@ def annotate(
     not the image's.
     """
     (file,) = source.annotations
-    rows = _ROWS.get(root, (file,))
+    rows = _ROWS.get(root, (file,), None)
     if source.image_id not in rows:
         raise ImageFailure(f"{file}: image {source.image_id} is not there any more")
     upright = (height_px, width_px)
@@ -159,7 +159,7 @@ def _regions(asked: Asked, size: tuple[int, int], turn: int, notes: list[str]) -
     return regions
 
 
-def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> dict[str, Rows]:
+def _parse(root: Path, files: tuple[str, ...], _options: None) -> dict[str, Rows]:
     """Rows by image: where they stand in the file. What they say is read with their image, so that memory stays flat."""
     rows: dict[str, Rows] = {}
     count = 0

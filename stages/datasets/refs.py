@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def contents(found: RefSet, sources: Sequence[Source], matches: Callable[[str], 
     return [found.content(each, own) if each else "missing" for each, own in zip(there, refs, strict=True)]
 
 
-def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> RefSet:
+def _parse(root: Path, files: tuple[str, ...], ids: str) -> RefSet:
     refs_file, instances_file = files
     try:
         by_number = _refs(_raw_refs(root, refs_file))
@@ -178,7 +178,7 @@ def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> RefSet:
     return RefSet(pictures, things)
 
 
-_READ: Once[RefSet] = Once(_parse)
+_READ = Once(_parse)
 
 
 def _raw_refs(root: Path, file: str) -> list[Any]:

@@ -11,7 +11,7 @@ of the first picture says how many they are.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,9 @@ def _records(root: Path, options: VqaOptions) -> _Records:
     return parsed(_RECORDS, root, options.file, (options.under, options.ids), expected)
 
 
-def _parse(root: Path, files: tuple[str, ...], options: Hashable) -> _Records:
+def _parse(root: Path, files: tuple[str, ...], options: tuple[str, str]) -> _Records:
     """Records by image: where they stand in the file. What is said is read with the image, so that memory stays flat."""
-    (under, ids) = options if isinstance(options, tuple) else ("", "path")
+    under, ids = options
     records = _Records({})
     count = 0
 
