@@ -1,16 +1,15 @@
 """Any file in the form of COCO's ``instances_*.json``: LVIS, PACO-LVIS, PASCAL-Part, PartImageNet, EgoObjects, one's own.
 
-By default an image has a target for each category that its annotations have, and the answer is their union. LVIS, PACO and
-EgoObjects are federated: a category that an image does not list may be in the picture all the same, so that it is never asked as
-absent, but for those in ``neg_category_ids`` where the options say so. A category in ``not_exhaustive_category_ids`` is
-``incomplete``; so is a part of such an object.
+By default an image has one target for each category among its annotations, and the answer is their union. LVIS, PACO and
+EgoObjects are federated: a category that is not annotated may still be in the picture. So it is never asked about as absent,
+except for those in ``neg_category_ids`` if the options say so. A category in ``not_exhaustive_category_ids`` is ``incomplete``, and
+so is a part of such an object.
 
-Of a crowd (``iscrowd``) the region is a part of its category's answer. Where each annotation is a target of its own, it is none:
+The region of a crowd (``iscrowd``) belongs to the answer of its category. With one target per annotation a crowd is not a target;
 its pixels are ignored in the targets of its category.
 
-An annotation with a ``bbox`` and without ``segmentation`` is the filled box, and its target has the kind ``box``. An image that
-the file lists and does not annotate is annotated with nothing. ``area`` and ``bbox`` of an annotation with a segmentation are not
-looked at.
+An annotation with ``bbox`` but without ``segmentation`` becomes the filled box, and its target has the kind ``box``. An image that
+is listed without annotations counts as annotated, with nothing. ``area``, and ``bbox`` next to a segmentation, are ignored.
 """
 
 from __future__ import annotations

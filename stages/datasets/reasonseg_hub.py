@@ -1,10 +1,10 @@
 """ReasonSeg as the hub's Parquet copies have it (Ricky06662/ReasonSeg_val and the like), read as they are.
 
-They differ from ReasonSeg: pixels that it ignores are foreground, of an image's texts the first alone is there, and ``is_sentence``
-is not. An image is called as its file up to the first dot. Masks were painted on the picture as it is stored, before EXIF turns
-it, with points that may be of the upright one: a mask of another size than the upright picture is a failure, and never turned.
+They differ from ReasonSeg: ignored pixels are foreground, only the first text of an image is kept, and ``is_sentence`` is missing.
+The image_id is the file name up to the first dot. Masks were painted on the picture as it is stored, before EXIF turns it, but
+with points that may belong to the upright one: a mask whose size differs from the upright picture's is a failure, and never turned.
 
-``is_sentence`` of a target is true: that is how a text is asked as it stands. So nothing here tells long questions from short ones.
+``is_sentence`` of a target is always true, so that its text is asked as it is. Long and short questions cannot be told apart here.
 
 The pictures are in the Parquet file. The entry borrows them by image_id, from ReasonSeg itself or from a data set of the format
 images that ``python cli.py data NAME --unpack FOLDER`` fills.
@@ -34,7 +34,7 @@ Placed = tuple[str, Row]
 
 
 def files_of(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) -> list[str]:
-    """The Parquet files of a split, relative to the root, sorted. DatasetError where there is none."""
+    """The Parquet files of a split, relative to the root and sorted. DatasetError if none is found."""
     pattern = _pattern(split, options)
     try:
         check_inside(pattern)
@@ -55,9 +55,9 @@ def files_of(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) ->
 
 
 def list_sources(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) -> list[Source]:
-    """Give each image that a row is about a source, in the order of the rows. No mask or picture is read.
+    """Give each image with rows a source, in the order of the rows. No mask or picture is read.
 
-    Raises DatasetError where the split has no file, or one is not of this form.
+    Raises DatasetError if the split has no file, or one does not have this form.
     """
     files = files_of(root, split, options)
     return [
@@ -67,7 +67,7 @@ def list_sources(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS
 
 
 def rows_by_image(root: Path, files: list[str]) -> dict[str, list[Placed]]:
-    """image_id -> its rows. DatasetError where a file is not of this form, or has no rows."""
+    """image_id -> its rows. DatasetError if a file does not have this form, or no file has rows."""
     found: dict[str, list[Placed]] = {}
     for file in files:
         try:

@@ -143,7 +143,7 @@ def read(root: Path, files: tuple[str, ...], ids: str) -> RefSet:
 
 
 def sources(found: RefSet, files: tuple[str, ...], split: str, matches: Callable[[str], bool]) -> list[Source]:
-    """A source for each picture that a ref of the split is about, by image_id. DatasetError: there is none."""
+    """A source for each picture with refs of the split, sorted by image_id. DatasetError if the split has no refs."""
     wanted = found.split(matches)
     if not wanted:
         raise DatasetError(
