@@ -9,11 +9,10 @@ import pyarrow.compute as pc
 from pipeline.config import Settings
 from pipeline.upstream import commits_of, place_of
 from stages import datasets
-from stages.datasets import FORMATS, grefer, reasonseg_hub, refer
+from stages.datasets import FORMATS
 from stages.datasets.base import DatasetError
 from stages.datasets.catalog import counted_as, recognise
-from stages.datasets.expected import expected
-from stages.datasets.params import GReferOptions, ImagesOptions, ReasonSegHubOptions, ReferOptions
+from stages.datasets.params import ImagesOptions
 from stages.datasets.published import Counts, published, verdict
 from stages.images import ImageFailure
 from stages.names import SplitRef
@@ -93,25 +92,16 @@ def _failed(status: list[str]) -> str:
 def _count_files(settings: Settings, split: SplitRef) -> Counted:
     data, nothing = settings.data[split.dataset], Counts(None, None, None)
     folders = settings.folders(split.dataset).folders
-    files = expected(data, split.dataset, split.split)
+    files = datasets.expected(data, split.dataset, split.split)
     if not any(folder.is_dir() for folder in folders):
         return Counted(nothing, why="its files are not there")
     if missing := [each for each in files if each.needed and not any(each.found(folder) for folder in folders)]:
         return Counted(nothing, why=f"not there: {missing[0].what}")
-    paths = [path for each in files for folder in folders if (path := each.found(folder)) and path.is_file()]
-    size = sum(path.stat().st_size for path in paths)
-    if size > MAX_BYTES and not isinstance(data, ReasonSegHubOptions):  # of which some columns are read
+    read = [each.found(folder) for each in files if not each.partly for folder in folders]
+    size = sum(path.stat().st_size for path in read if path is not None and path.is_file())
+    if size > MAX_BYTES:
         return Counted(nothing, why=f"not counted before it is indexed, as its files have {size / 1e9:.1f} GB")
     try:
-        if isinstance(data, ReferOptions):
-            return Counted(refer.count(folders[0], [split.split], data), FILES)
-        if isinstance(data, GReferOptions):
-            return Counted(grefer.count(folders[0], [split.split], data), FILES)
-        if isinstance(data, ReasonSegHubOptions):
-            rows = reasonseg_hub.rows_by_image(folders[0], reasonseg_hub.files_of(folders[0], split.split, data))
-            questions = sum(map(len, rows.values()))
-            return Counted(Counts(len(rows), questions, questions), FILES)
-        listed = datasets.list_sources(data, settings.folders(split.dataset), split.split)
-        return Counted(Counts(len(listed), None, None), FILES)
+        return Counted(datasets.count(data, settings.folders(split.dataset), split.split), FILES)
     except (DatasetError, ImageFailure, OSError) as error:
         return Counted(nothing, why=str(error))

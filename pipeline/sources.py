@@ -12,6 +12,7 @@ from pipeline.look import Look
 from pipeline.plan import DONE, ColumnPlan
 from pipeline.upstream import known_sources, place_of
 from stages.base import Entry
+from stages.datasets import FORMATS
 from stages.names import SplitRef
 from store.format.schema import OK
 
@@ -45,7 +46,7 @@ def require_images(
 
 def unread_files(settings: Settings, split: SplitRef, entries: Sequence[Entry]) -> dict[str, int]:
     """Kind of file (its suffix) in the split's folder that no entry is made from -> how many; hidden files are not counted."""
-    if settings.data[split.dataset].format != "reasonseg":  # in other formats a split has no folder of its own
+    if not FORMATS[settings.data[split.dataset].format].split_folder:
         return {}
     folder = settings.folders(split.dataset).folders[0] / split.split
     if not folder.is_dir():

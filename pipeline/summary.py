@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ROOT, Settings
+from pipeline.counted import next_to_published
 from pipeline.errors import DONE, FAILURES, as_given
 from pipeline.graph import EXTRACTED
 from pipeline.tally import StageSummary
@@ -26,11 +27,9 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
             print(f"  failed: {count} x {reason}", file=sys.stderr)
         for line in _remarks(summary):
             print(f"  {line}", file=sys.stderr)
-        if summary.stage == "index" and summary.split is not None and not dry_run:
-            from pipeline.counted import next_to_published  # it knows all formats
-
-            if line := next_to_published(settings, summary.split):
-                print(f"  {line}", file=sys.stderr)
+        indexed = summary.split if summary.stage == "index" and not dry_run else None
+        if indexed is not None and (line := next_to_published(settings, indexed)):
+            print(f"  {line}", file=sys.stderr)
         if not dry_run:
             write_metrics(settings, summary)
             if summary.failed_images > settings.run.max_failures:

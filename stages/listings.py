@@ -32,9 +32,9 @@ def list_sources(data: DataParams, folders: Folders, split: str, below: Path) ->
     before = _states(root, files)
     if before is None:
         return datasets.list_sources(data, folders, split)
-    identity = [os.path.abspath(root), split, data.format, datasets.reading(data), _code()]  # noqa: PTH100 - links stay
+    identity = [os.path.abspath(root), split, datasets.reading(data), _code()]  # noqa: PTH100 - links stay
     key = {"identity": identity, "files": [list(pair) for pair in zip(files, before, strict=True)]}
-    path = below / f"{hashlib.sha256(json.dumps(identity[:4]).encode()).hexdigest()[:32]}.listing"
+    path = below / f"{hashlib.sha256(json.dumps(identity[:3]).encode()).hexdigest()[:32]}.listing"
     found = _kept(path, key)
     if found is None:
         found = datasets.list_sources(data, folders, split)

@@ -10,9 +10,9 @@ from typing import Any
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.counted import count_split
 from pipeline.errors import DONE, FAILURES
-from stages.datasets import FORMATS
+from stages.datasets import FORMATS, expected
+from stages.datasets.base import Expected
 from stages.datasets.catalog import PublishedSet, counted_as, recognise
-from stages.datasets.expected import Expected, expected
 from stages.datasets.params import ImagesOptions, ReasonSegHubOptions
 from stages.datasets.published import Counts, Published, as_words, published, verdict
 from stages.datasets.unpack import unpack

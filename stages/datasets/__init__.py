@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, SerializeAsAny
 
-from stages.datasets.base import Collection, Dataset, DatasetError, SharedFiles, Source
+from stages.datasets.base import Collection, Dataset, DatasetError, Expected, SharedFiles, Source
 from stages.datasets.params import (
     CocoOptions,
     DataParams,
@@ -28,6 +28,7 @@ from stages.datasets.params import (
     SemanticOptions,
     VqaOptions,
 )
+from stages.datasets.published import Counts
 from stages.images import ImageFailure
 from stages.names import did_you_mean
 from store.read.folders import Folders
@@ -43,12 +44,14 @@ class Format:
     """What it has of its own in an entry of section ``data``."""
     annotated: bool = True
     """Whether it has instances and targets."""
+    split_folder: bool = False
+    """Whether a split is the folder of its name below the root, every file of which should be an image's or an annotation's."""
     version: int = 1
     """Goes up whenever the same files would give other instances or targets."""
 
 
 FORMATS: dict[str, Format] = {
-    "reasonseg": Format("reasonseg", ReasonSegOptions),
+    "reasonseg": Format("reasonseg", ReasonSegOptions, split_folder=True),
     "questions": Format("questions", QuestionsOptions),
     "reasonseg_hub": Format("reasonseg_hub", ReasonSegHubOptions),
     "coco": Format("coco", CocoOptions),
@@ -106,6 +109,28 @@ def list_sources(data: DataParams, folders: Folders, split: str) -> list[Source]
         return loader(data).list_sources(folders.folders[0], split, data)
     collection: Collection = _module(data.format)
     return collection.list_sources(folders, split, data)
+
+
+def expected(data: DataParams, name: str, split: str) -> tuple[Expected, ...]:
+    """What a split of a data set is made of on disk. The pictures are among it where the data set holds them itself.
+
+    Args:
+        name: of the data set in the params.
+    """
+    module: Dataset | Collection = _module(data.format)
+    return module.expected(split, data, data.images == name)
+
+
+def count(data: DataParams, folders: Folders, split: str) -> Counts:
+    """How many images, questions and texts a split has; images alone of a format that says no more before it is indexed.
+
+    Raises DatasetError or ImageFailure where a file cannot be read.
+    """
+    ask = getattr(_module(data.format), "count", None)
+    if ask is None:
+        return Counts(len(list_sources(data, folders, split)), None, None)
+    found: Counts = ask(folders.folders[0], [split], data)
+    return found
 
 
 def listed_from(data: DataParams, folders: Folders, split: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from stages.images import ImageFailure, check_inside
 from store.read.folders import Folders
 
 
@@ -81,11 +82,40 @@ class Annotation:
     """What was not read in the usual way, one entry for each time; they are counted, and ``index`` prints how many there are."""
 
 
+@dataclass(frozen=True)
+class Expected:
+    """A file or folder that a split of a data set is made of, whether it is there yet or not.
+
+    what: in words. paths: relative to the root, or patterns with ``*``; any one of them will do. needed: without it the split
+    cannot be read. partly: a small part of it is read to count, so that its size does not say how long that takes.
+    """
+
+    what: str
+    paths: tuple[str, ...]
+    needed: bool = True
+    partly: bool = False
+
+    def found(self, root: Path) -> Path | None:
+        """Where it is; None: none of its paths is there, or a path leads out of the root."""
+        for path in self.paths:
+            try:
+                check_inside(path)
+            except ImageFailure:
+                continue
+            there = next(iter(sorted(root.glob(path))), None) if "*" in path else root / path
+            if there is not None and there.exists():
+                return there
+        return None
+
+
 class Collection(Protocol):
     """What the module of a format without annotations has."""
 
     def list_sources(self, root: Folders, split: str, options: Any) -> list[Source]:
         """As :meth:`Dataset.list_sources`, of one or several folders."""
+
+    def expected(self, split: str, options: Any, holds: bool) -> tuple[Expected, ...]:
+        """As :meth:`Dataset.expected`."""
 
 
 class SharedFiles(Protocol):
@@ -101,13 +131,17 @@ class SharedFiles(Protocol):
 class Dataset(Protocol):
     """What the module of a format has. It is stateless: ``annotate`` is called in any order and in any process.
 
-    A format whose listing takes long may have ``listed_from(root, split, options)`` as well: the files that alone decide it.
+    A format whose listing takes long may have ``listed_from(root, split, options)`` as well: the files that alone decide it. One
+    whose questions can be counted at once may have ``count(root, splits, options)``: the ``Counts`` of some splits together.
 
     options: of the format, as in an entry of section ``data`` (stages/datasets/params.py); without them, the defaults.
     """
 
     def list_sources(self, root: Path, split: str, options: Any = ...) -> list[Source]:
         """Give the sources of a split in a stable order; DatasetError where its folder is unusable."""
+
+    def expected(self, split: str, options: Any, holds: bool) -> tuple[Expected, ...]:
+        """The files and folders of a split, those of its pictures where the data set ``holds`` them itself. Nothing is read."""
 
     def annotate(
         self,

@@ -1,6 +1,6 @@
 """Which published data set an entry of the params is, and what is known of it: ``catalog.yaml`` next to this file.
 
-A fact that was not verified is empty, and printed as not known.
+A fact that was not verified is left empty, and printed as not known.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class PublishedSet:
 
 @dataclass(frozen=True)
 class Recognised:
-    """The published set that an entry is taken for, and what says so."""
+    """The published set that an entry is taken for, and what it was recognised by."""
 
     set: PublishedSet
     by: str
 
 
 def recognise(data: DataParams, name: str) -> Recognised | None:
-    """The published set that an entry of section ``data`` is, or None where it is none that is known.
+    """The published set that an entry of section ``data`` stands for; None if it matches none of the known ones.
 
-    Its format and options have to fit. Where they fit several sets the name of its folder decides; its name in the params is a
-    hint only, and said to be one.
+    Its format and options must match. If they match several sets, the name of its folder decides. Its name in the params is only a
+    hint, and the result says so.
     """
     fitting = [each for each in catalog().values() if each.format == data.format and _fits(each, data)]
     folders = [PurePosixPath(root).name.lower() for root in data.roots]

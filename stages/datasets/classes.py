@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,7 +38,7 @@ def classes_of(root: Path, options: SemanticOptions) -> Classes:
     """What the values mean; ImageFailure where a data set's own names are missing or broken.
 
     Raises:
-        DatasetError: ``drop`` has a name that is none of them.
+        DatasetError: ``drop`` has a name that the data set does not have.
     """
     file = names_file(options)
     if file is None:
@@ -51,7 +51,7 @@ def _without(names: dict[int, str], void: set[int], drop: Sequence[str]) -> Clas
     unknown = [name for name in drop if name not in names.values()]
     if unknown:
         raise DatasetError(
-            f"drop: found {unknown[0]!r}, which is no name of this data set{did_you_mean(unknown[0], names.values())}"
+            f"drop: found {unknown[0]!r}, but this data set has no label of that name{did_you_mean(unknown[0], names.values())}"
         )
     void = void | {value for value, name in names.items() if name in drop}
     return Classes({value: name for value, name in names.items() if value not in void}, frozenset(void))
@@ -70,7 +70,7 @@ def _published(labels: str, drop: tuple[str, ...]) -> Classes:
     return _without(dict(enumerate(names)), {255}, (*(name for name in names if "-" in name), *drop))
 
 
-def _parse(root: Path, files: tuple[str, ...], labels: Hashable) -> tuple[str, ...]:
+def _parse(root: Path, files: tuple[str, ...], labels: str) -> tuple[str, ...]:
     (file,) = files
     try:
         names = _of_mapillary(root, file) if labels == "mapillary" else _of_lines(root, file)
@@ -99,7 +99,7 @@ def _of_lines(root: Path, file: str) -> tuple[str, ...]:
         name = line.strip()
         if not name or name in names:
             found = f"line {number} is empty" if not name else f"line {number} has {name!r} again"
-            raise ImageFailure(f"{found}, expected one name a line, each another one: the first line names value 0")
+            raise ImageFailure(f"{found}, expected one name a line, all different: the first line names value 0")
         names.append(name)
     return tuple(names)
 

@@ -1,27 +1,26 @@
 """Any file in the form of COCO's ``instances_*.json``: LVIS, PACO-LVIS, PASCAL-Part, PartImageNet, EgoObjects, one's own.
 
-By default an image has a target for each category that its annotations have, and the answer is their union. LVIS, PACO and
-EgoObjects are federated: a category that an image does not list may be in the picture all the same, so that it is never asked as
-absent, but for those in ``neg_category_ids`` where the options say so. A category in ``not_exhaustive_category_ids`` is
-``incomplete``; so is a part of such an object.
+By default an image has one target for each category among its annotations, and the answer is their union. LVIS, PACO and
+EgoObjects are federated: a category that is not annotated may still be in the picture. So it is never asked about as absent,
+except for those in ``neg_category_ids`` if the options say so. A category in ``not_exhaustive_category_ids`` is ``incomplete``, and
+so is a part of such an object.
 
-Of a crowd (``iscrowd``) the region is a part of its category's answer. Where each annotation is a target of its own, it is none:
+The region of a crowd (``iscrowd``) belongs to the answer of its category. With one target per annotation a crowd is not a target;
 its pixels are ignored in the targets of its category.
 
-An annotation with a ``bbox`` and without ``segmentation`` is the filled box, and its target has the kind ``box``. An image that
-the file lists and does not annotate is annotated with nothing. ``area`` and ``bbox`` of an annotation with a segmentation are not
-looked at.
+An annotation with ``bbox`` but without ``segmentation`` becomes the filled box, and its target has the kind ``box``. An image that
+is listed without annotations counts as annotated, with nothing. ``area``, and ``bbox`` next to a segmentation, are ignored.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.cocofile import Category, CocoFile, Record, name_of, read_coco
 from stages.datasets.cocoregion import Region, frame_of, read_region
 from stages.datasets.once import Once
@@ -65,7 +64,7 @@ def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> lis
     found = _read(root, files, options)
     if not found.images:
         raise DatasetError(f"{root / files[0]}: 'images' is empty, expected the images of the split {split!r}")
-    folder = options.pictures.replace("{split}", split).strip("/")
+    folder = _pictures(split, options)
     before = "" if folder in ("", ".") else f"{folder}/"
     annotations = files if found.has_annotations else ()
     return [
@@ -78,6 +77,16 @@ def contents(root: Path, sources: Sequence[Source], options: CocoOptions = DEFAU
     """Give the ``content`` of sources as their files say now."""
     found = _read(root, sources[0].annotations, options).images
     return [found[each.image_id].content if each.image_id in found else "missing" for each in sources]
+
+
+def expected(split: str, options: CocoOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The files of annotations and categories, and the folder of the pictures where the data set ``holds`` them."""
+    files = [("annotations", options.file), ("categories", options.categories)]
+    folder = _pictures(split, options) if holds else ""
+    return (
+        *(Expected(what, (file.replace("{split}", split),)) for what, file in files if file),
+        *([Expected("pictures", (folder,))] if folder else []),
+    )
 
 
 def annotate(
@@ -256,11 +265,16 @@ def listed_from(root: Path, split: str, options: CocoOptions = DEFAULTS) -> tupl
     return tuple(names)
 
 
-def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> CocoFile:
-    return read_coco(root, files, str(ids))
+def _pictures(split: str, options: CocoOptions) -> str:
+    """The folder that ``file_name`` starts from, relative to the root; empty: the root itself."""
+    return options.pictures.replace("{split}", split).strip("/")
 
 
-_ONCE: Once[CocoFile] = Once(_parse)
+def _parse(root: Path, files: tuple[str, ...], ids: str) -> CocoFile:
+    return read_coco(root, files, ids)
+
+
+_ONCE = Once(_parse)
 
 
 def _read(root: Path, files: tuple[str, ...], options: CocoOptions) -> CocoFile:

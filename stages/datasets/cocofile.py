@@ -122,6 +122,16 @@ def as_key(value: Any) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
+def _key_of(line: Any, place: str) -> str:
+    """The ``id`` of a line of ``images`` or ``categories`` as text; ImageFailure where it is no object or has no id."""
+    if not isinstance(line, dict):
+        raise ImageFailure(f"{place} is {type(line).__name__}, expected an object")
+    key = as_key(line.get("id"))
+    if key is None:
+        raise ImageFailure(f"{place}: 'id' is {line.get('id')!r:.40}, expected a number or a text")
+    return key
+
+
 def name_of(annotation: Any, number: int | None = None) -> str:
     """What an annotation is called in messages: by its id, else by its place among the annotations."""
     key = as_key(annotation.get("id")) if isinstance(annotation, dict) else None
@@ -146,11 +156,7 @@ class _Parts:
 
     def image(self, value: Any, _start: int, _length: int) -> None:
         place = f"images[{len(self._records)}]"
-        if not isinstance(value, dict):
-            raise ImageFailure(f"{place} is {type(value).__name__}, expected an object")
-        key = as_key(value.get("id"))
-        if key is None:
-            raise ImageFailure(f"{place}: 'id' is {value.get('id')!r:.40}, expected a number or a text")
+        key = _key_of(value, place)
         try:
             record = self._record(key, value)
         except (ImageFailure, ValueError) as error:
@@ -172,11 +178,7 @@ class _Parts:
 
     def category(self, value: Any, _start: int, _length: int) -> None:
         place = f"categories[{len(self._categories)}]"
-        if not isinstance(value, dict):
-            raise ImageFailure(f"{place} is {type(value).__name__}, expected an object")
-        key = as_key(value.get("id"))
-        if key is None:
-            raise ImageFailure(f"{place}: 'id' is {value.get('id')!r:.40}, expected a number or a text")
+        key = _key_of(value, place)
         name = text(value.get("name"), f"{place}: 'name'").strip()
         if not name:
             raise ImageFailure(f"{place}: 'name' is empty, expected what to ask for")

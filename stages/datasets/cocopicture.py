@@ -1,4 +1,4 @@
-"""What a line of ``images`` in COCO's form calls its picture."""
+"""The image_id and path of the picture that an entry of ``images`` in COCO's form is about."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from stages.datasets.jsonfile import text
 from stages.images import ImageFailure
 
 BACKSLASHES = "file name with backslashes, read as folders"
-OTHER_NUMBER = "COCO's number is read from the file name: the image's id is another one"
+OTHER_NUMBER = "COCO's number is read from the file name, as the image's id differs from it"
 MAX_PATH, MAX_FILE_NAME_BYTES = 4000, 255
-"""Of a path, in characters, and of a file or folder in it."""
+"""Longest path, in characters, and longest name of a file or folder in it, in bytes."""
 
 
 def picture_of(key: str, value: dict[str, Any], ids: str) -> tuple[str, str, tuple[str, ...]]:
-    """image_id and path, in POSIX, of the picture of a line, and notes.
+    """image_id and path (POSIX) of an entry's picture, and notes on how they were read.
 
     Args:
-        key: the line's ``id`` as text. ids: of the options: ``path`` or ``coco``.
+        key: the entry's ``id`` as text. value: the entry. ids: the option of that name, ``path`` or ``coco``.
 
     Raises:
-        ImageFailure: the line names no picture, or a path that is none.
+        ImageFailure: the entry does not name a picture, or the path is too long to be one.
     """
     path, notes = _path_of(value)
     if ids == "coco":
@@ -29,7 +29,7 @@ def picture_of(key: str, value: dict[str, Any], ids: str) -> tuple[str, str, tup
         number = int(key) if key.isascii() and key.isdigit() and len(key) <= 12 else None
         if image_id is None:
             if number is None:
-                raise ImageFailure("expected a number of COCO as 'id', as the data set has ids: coco")
+                raise ImageFailure("expected the number in COCO as 'id', as the data set has ids: coco")
             image_id = coco_id(number)
         elif number is None or image_id != coco_id(number):
             notes = (*notes, OTHER_NUMBER)
@@ -42,9 +42,9 @@ def picture_of(key: str, value: dict[str, Any], ids: str) -> tuple[str, str, tup
 
 
 def _path_of(value: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Path of the picture in POSIX, empty where none is named; and notes.
+    """Path (POSIX) of the picture, empty if the entry does not name one; and notes.
 
-    LVIS names ``coco_url`` alone, of which the folder and the file count. EgoObjects has the file name in ``url``.
+    LVIS has only ``coco_url``, whose last folder and file name are used. EgoObjects has the file name in ``url``.
     """
     for name in ("file_name", "coco_url", "url"):
         found = value.get(name)
@@ -59,7 +59,7 @@ def _path_of(value: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
             path = path[2:]
         if len(path) > MAX_PATH or max(len(each.encode()) for each in path.split("/")) > MAX_FILE_NAME_BYTES:
             raise ImageFailure(
-                f"{name!r} has {len(path)} characters or a name of more than {MAX_FILE_NAME_BYTES} bytes, which is no path"
+                f"{name!r} has {len(path)} characters or a name of more than {MAX_FILE_NAME_BYTES} bytes, too many for a path"
             )
         if path:
             return path, notes

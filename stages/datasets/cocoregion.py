@@ -1,4 +1,4 @@
-"""What an annotation of COCO's form marks, and the frame that it was drawn in."""
+"""The pixels of an annotation in COCO's form, and the frame in which it was drawn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_POLYGON = "polygon with fewer than three points or half a point, dropped"
 
 @dataclass(frozen=True)
 class Region:
-    """What an annotation marks. counts: COCO RLE in the frame of the upright image. is_box: it is a filled box."""
+    """The pixels of an annotation. counts: COCO RLE in the frame of the upright image. is_box: they are a filled box."""
 
     counts: str
     is_box: bool
@@ -32,7 +32,7 @@ class Region:
 def read_region(annotation: dict[str, Any], height_px: int, width_px: int, turn: int) -> Region:
     """The region of an annotation in an upright image of this size.
 
-    turn: the EXIF orientation that its frame lacks, or UPRIGHT. Raises ImageFailure where it has no region, or an unusable one.
+    turn: the EXIF orientation that must still be applied, or UPRIGHT. Raises ImageFailure if the region is missing or unusable.
     """
     segmentation = annotation.get("segmentation")
     is_box = segmentation is None or segmentation == []
@@ -50,9 +50,9 @@ def frame_of(
     width_px: int,
     orientation: Callable[[], int],
 ) -> int:
-    """The EXIF orientation that still turns the annotations of an image, or UPRIGHT; as :func:`stages.datasets.sizes.drawn_on`.
+    """The EXIF orientation that must still be applied to an image's annotations, or UPRIGHT.
 
-    Where there is none, nothing has to be turned, whatever the size.
+    Decided as in :func:`stages.datasets.sizes.drawn_on`. An image without annotations is UPRIGHT, whatever size the file states.
     """
     document = {"height": record.height, "width": record.width}
     if not annotations:
@@ -84,7 +84,7 @@ def _points(annotation: dict[str, Any]) -> list[float]:
 
 
 def _corners(annotation: dict[str, Any]) -> list[float]:
-    """The box of an annotation as a polygon, which pycocotools makes of it as well."""
+    """The box of an annotation as a polygon, as pycocotools converts it."""
     if annotation.get("bbox") is None:
         raise ImageFailure(
             "neither 'segmentation' nor 'bbox': nothing says which pixels it is (keypoints are no region)"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.datasets.base import Instance, Source
+from stages.datasets.frame import turned_by
 from stages.datasets.refs import INSTANCES, Picture, Ref, RefSet
 from stages.datasets.segments import read_segmentation
 from stages.datasets.sizes import UPRIGHT
-from stages.images import ImageFailure, inside, read_picture
+from stages.images import ImageFailure, inside
 from store import rle
 from store.read.pixels import oriented
 
@@ -32,11 +33,7 @@ class Drawn:
     ) -> None:
         self._found, self._size_px = found, size_px
         self._about = about(found, source)
-        self._turn = _turn(
-            self._about,
-            size_px,
-            lambda: read_picture(picture or inside(root, source.path), size_px[0] * size_px[1]).orientation,
-        )
+        self._turn = _turn(self._about, size_px, picture or inside(root, source.path))
         self._numbers: dict[int, int | None] = {}
         self._unions: dict[tuple[int, ...], str] = {}
         self._overlaps: set[int] = set()
@@ -99,16 +96,7 @@ def about(found: RefSet, source: Source) -> Picture:
     return picture
 
 
-def _turn(picture: Picture, size_px: tuple[int, int], orientation: Callable[[], int]) -> int:
+def _turn(about: Picture, size_px: tuple[int, int], picture: Path) -> int:
     """EXIF orientation that the objects still lack, or UPRIGHT. The stated size is that of the frame in which they are."""
-    stated = tuple(actual if each is None else each for each, actual in zip(picture.size_px, size_px, strict=True))
-    if stated == size_px:
-        return UPRIGHT
-    height, width = (f"{each!r:.20}" for each in stated)
-    sizes = f"{INSTANCES} says {width} x {height} px of image {picture.number}, the upright image has {size_px[1]} x {size_px[0]}"
-    if stated != size_px[::-1]:
-        raise ImageFailure(f"{sizes}: it is another picture, or was resized")
-    turn = orientation()
-    if turn < 5:
-        raise ImageFailure(f"{sizes}, and no EXIF orientation of the image explains the swap")
-    return turn
+    height, width = (size_px[axis] if each is None else each for axis, each in enumerate(about.size_px))
+    return turned_by(f"image {about.number} in {INSTANCES}", (height, width), size_px, picture)

@@ -13,12 +13,12 @@ from store import rle
 from store.read.pixels import oriented
 
 
-def turned_by(what: str, size: tuple[int, int], upright: tuple[int, int], picture: Path) -> int:
+def turned_by(what: str, size: tuple[Any, Any], upright: tuple[int, int], picture: Path) -> int:
     """The EXIF orientation that still turns something of this size, 5 to 8, or 1 where it has the upright image's size.
 
     Args:
         what: names it in messages, such as ``the label map``.
-        size, upright: height and width in px, of it and of the upright image.
+        size, upright: height and width in px, of it (as stated there, which may be no numbers) and of the upright image.
         picture: the image file, which is read where the sizes are swapped.
 
     Raises:
@@ -26,7 +26,7 @@ def turned_by(what: str, size: tuple[int, int], upright: tuple[int, int], pictur
     """
     if size == upright:
         return 1
-    sizes = f"{what} has {size[1]} x {size[0]} px, the upright image {upright[1]} x {upright[0]} px"
+    sizes = f"{what} has {size[1]!r:.20} x {size[0]!r:.20} px, the upright image {upright[1]} x {upright[0]} px"
     if size != upright[::-1]:
         raise ImageFailure(f"{sizes}; expected one size: it is of another picture, or one of them was scaled")
     turn = read_picture(picture, upright[0] * upright[1]).orientation

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.datasets import refs
-from stages.datasets.base import Annotation, Source, Target
+from stages.datasets.base import Annotation, Expected, Source, Target
 from stages.datasets.drawn import Drawn, about
 from stages.datasets.params import GReferOptions
 from stages.datasets.published import Counts
@@ -51,6 +51,11 @@ def contents(root: Path, sources: Sequence[Source], options: GReferOptions = DEF
     """Give the ``content`` of sources of one split as the files say now."""
     found = refs.read(root, sources[0].annotations, options.ids)
     return refs.contents(found, sources, lambda stored: stored == sources[0].split)
+
+
+def expected(split: str, options: GReferOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The files of refs and of objects, which all splits share."""
+    return refs.expected(_names(options))
 
 
 def annotate(
@@ -103,8 +108,12 @@ def annotate(
 
 
 def _files(root: Path, options: GReferOptions) -> tuple[str, str]:
+    return refs.find(root, _names(options))
+
+
+def _names(options: GReferOptions) -> list[str]:
     by = options.split_by
-    return refs.find(root, [f"grefs({by}).p", f"grefs({by}).json", f"refs({by}).p", f"Ref-ZOM({by}).p"])
+    return [f"grefs({by}).p", f"grefs({by}).json", f"refs({by}).p", f"Ref-ZOM({by}).p"]
 
 
 def _objects(ref: Ref) -> list[int]:

@@ -1,13 +1,13 @@
 """A Parquet file in the form of the hub's copies of ReasonSeg, read row by row.
 
-Columns as dvlab-research/Seg-Zero writes them: ``image`` (``bytes``, and ``path``, the file's name), ``text``, ``mask`` (a list of
-rows of true and false), ``image_id``, ``img_height`` and ``img_width``. Others are not looked at.
+The columns are those that dvlab-research/Seg-Zero writes: ``image`` (``bytes``, and the file's name as ``path``), ``text``,
+``mask`` (a list of rows of booleans), ``image_id``, ``img_height`` and ``img_width``. Other columns are ignored.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,20 @@ from stages.images import ImageFailure, check_inside, inside
 from store import rle
 
 MAX_CHARS = 2**16
-"""Of a text or name."""
+"""Longest text or name, in characters."""
 MAX_COLUMN_BYTES = 2**24
-"""Of a column of texts or names, in a row group, before they are looked at."""
+"""Largest column of texts or names in a row group; checked before it is read."""
 MAX_VALUES, SLACK = 2**31, 2**26
-"""Pixels of all masks of a row group: in all, and beyond those that its rows state. One mask is in memory at a time."""
+"""Most pixels of the masks of a row group, in all and beyond the sizes that its rows state. One mask is in memory at a time."""
 _BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a row says besides its mask and picture.
+    """A row without its mask and picture.
 
-    group, place: where it stands. name: that of the picture's file, or empty. problem: why it cannot be asked, or empty.
+    group, place: its row group, and its place in it. name: file name of the picture, or empty. problem: why the row cannot be used,
+    or empty.
     """
 
     group: int
@@ -48,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class HubMask:
-    """The mask of a row, COCO RLE in its own size; or why it is unusable."""
+    """The mask of a row as COCO RLE, with its own size; or the problem that makes it unusable."""
 
     counts: str = ""
     height_px: int = 0
@@ -57,17 +58,17 @@ class HubMask:
 
 
 def rows_of(root: Path, file: str) -> tuple[Row, ...]:
-    """The rows of a file in its order, read once per process. ImageFailure where the file is not of this form."""
-    return _ROWS.get(root, (file,))
+    """The rows of a file in file order, read once per process. ImageFailure if the file does not have this form."""
+    return _ROWS.get(root, (file,), None)
 
 
 def masks_of(root: Path, file: str, group: int) -> tuple[HubMask, ...]:
-    """The masks of a row group, read once. ImageFailure where they are more than there may be."""
+    """The masks of a row group, read once. ImageFailure if they have more pixels than allowed."""
     return _MASKS.get(root, (file,), group)
 
 
 def pictures_of(root: Path, file: str, groups: Sequence[int] | None = None) -> Iterator[tuple[int, int, bytes | None]]:
-    """Row group, place and the bytes of each row's picture, None where it has none, in file order; one at a time in memory."""
+    """Row group, place and picture (bytes of the file, None if missing) of each row, in file order; one at a time in memory."""
     with _opened(inside(root, file)) as parquet:
         for group in range(parquet.metadata.num_row_groups) if groups is None else groups:
             batches = parquet.iter_batches(1, row_groups=[group], columns=["image.bytes"], use_threads=False)
@@ -77,7 +78,7 @@ def pictures_of(root: Path, file: str, groups: Sequence[int] | None = None) -> I
 
 
 def digests_of(root: Path, file: str, group: int) -> tuple[str, ...]:
-    """sha256 of each picture of a row group, empty where there is none, read once."""
+    """sha256 of each picture of a row group, read once; empty for a row without one."""
     return _DIGESTS.get(root, (file,), group)
 
 
@@ -88,14 +89,11 @@ def _opened(path: Path) -> pq.ParquetFile:
         if isinstance(error, FileNotFoundError):
             raise
         raise ImageFailure(f"not Parquet: {error}") from error
-    schema, wanted = (
-        parquet.schema_arrow,
-        {"image": _is_image, "text": _is_text, "mask": _is_mask, "image_id": _is_text},
-    )
-    for name, fits in {**wanted, "img_height": pa.types.is_integer, "img_width": pa.types.is_integer}.items():
+    schema = parquet.schema_arrow
+    for name, fits in _COLUMNS.items():
         if schema.names.count(name) != 1 or not fits(schema.field(name).type):
             found = ", ".join(f"{each.name}: {each.type}" for each in schema)[:200] or "none"
-            raise ImageFailure(f"no column {name!r} as the hub's copies have it (found: {found})")
+            raise ImageFailure(f"no column {name!r} of the type that the hub's copies have (found: {found})")
     return parquet
 
 
@@ -120,6 +118,17 @@ def _is_image(kind: pa.DataType) -> bool:
     )
 
 
+_COLUMNS: dict[str, Callable[[pa.DataType], bool]] = {
+    "image": _is_image,
+    "text": _is_text,
+    "mask": _is_mask,
+    "image_id": _is_text,
+    "img_height": pa.types.is_integer,
+    "img_width": pa.types.is_integer,
+}
+"""Required columns, each of which must occur once -> check of its type."""
+
+
 def _read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     try:
         yield from batches
@@ -127,7 +136,7 @@ def _read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         raise ImageFailure(f"broken Parquet: {error}") from error
 
 
-def _parse_rows(root: Path, files: tuple[str, ...], _options: Hashable) -> tuple[Row, ...]:
+def _parse_rows(root: Path, files: tuple[str, ...], _options: None) -> tuple[Row, ...]:
     found: list[Row] = []
     with _opened(inside(root, files[0])) as parquet:
         for group in range(parquet.metadata.num_row_groups):
@@ -167,25 +176,24 @@ def _checked(value: Any, what: str) -> str:
 
 
 def _chunks(parquet: pq.ParquetFile, group: int) -> dict[str, Any]:
-    """What the footer says of the columns of a row group, by path."""
+    """Metadata of the columns of a row group by path, from the footer."""
     row_group = parquet.metadata.row_group(group)
     return {(chunk := row_group.column(number)).path_in_schema: chunk for number in range(row_group.num_columns)}
 
 
-def _parse_masks(root: Path, files: tuple[str, ...], group: Hashable) -> tuple[HubMask, ...]:
-    """Masks as run lengths. Before any is read, the footer's count of values is held against the sizes that the rows state."""
-    number = int(str(group))
+def _parse_masks(root: Path, files: tuple[str, ...], group: int) -> tuple[HubMask, ...]:
+    """Masks as run lengths. The number of values in the footer is checked against the sizes in the rows before any mask is read."""
     with _opened(inside(root, files[0])) as parquet:
-        sizes = parquet.read_row_group(number, columns=["img_height", "img_width"], use_threads=False).to_pylist()
+        sizes = parquet.read_row_group(group, columns=["img_height", "img_width"], use_threads=False).to_pylist()
         pixels = [_pixels(size["img_height"], size["img_width"]) for size in sizes]
         values = sum(
-            chunk.num_values for name, chunk in _chunks(parquet, number).items() if name.partition(".")[0] == "mask"
+            chunk.num_values for name, chunk in _chunks(parquet, group).items() if name.partition(".")[0] == "mask"
         )
         if values > min(sum(pixels) + SLACK, MAX_VALUES):
             raise ImageFailure(
-                f"the masks of row group {number} have {values} pixels, where 'img_height' and 'img_width' make {sum(pixels)}"
+                f"the masks of row group {group} have {values} pixels, where 'img_height' and 'img_width' make {sum(pixels)}"
             )
-        batches = parquet.iter_batches(1, row_groups=[number], columns=["mask"], use_threads=False)
+        batches = parquet.iter_batches(1, row_groups=[group], columns=["mask"], use_threads=False)
         return tuple(
             _mask(batch.column(0), (size["img_height"], size["img_width"]))
             for batch, size in zip(_read(batches), sizes, strict=True)
@@ -193,7 +201,7 @@ def _parse_masks(root: Path, files: tuple[str, ...], group: Hashable) -> tuple[H
 
 
 def _pixels(height: Any, width: Any) -> int:
-    """Pixels of a stated size; 0 where it is none, so that nothing of it is read."""
+    """Number of pixels of a stated size; 0 if it is invalid, so that no mask is read for it."""
     fits = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
     return height * width if fits and height * width <= (Image.MAX_IMAGE_PIXELS or 0) else 0
 
@@ -220,8 +228,8 @@ def _mask(column: Any, stated: tuple[Any, Any]) -> HubMask:
     return HubMask(rle.encode(pixels), height, width)
 
 
-def _parse_digests(root: Path, files: tuple[str, ...], group: Hashable) -> tuple[str, ...]:
-    pictures = pictures_of(root, files[0], [int(str(group))])
+def _parse_digests(root: Path, files: tuple[str, ...], group: int) -> tuple[str, ...]:
+    pictures = pictures_of(root, files[0], [group])
     return tuple("" if data is None else hashlib.sha256(data).hexdigest() for _, _, data in pictures)
 
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.datasets.base import DatasetError, Source
+from stages.datasets.base import DatasetError, Expected, Source
 from stages.datasets.ids import coco_id_of, path_id
 from stages.datasets.params import ImagesOptions
 from stages.images import SUFFIXES, ImageFailure, check_inside
@@ -63,6 +63,11 @@ def list_sources(root: Folders, split: str, options: ImagesOptions = DEFAULTS) -
                     f"{root.path(paths[0])} and {root.path(paths[1])} would both be the image {image_id!r}: rename or remove one"
                 )
     return [Source(image_id, paths[0], (), tuple(paths[1:])) for image_id, paths in sorted(files.items())]
+
+
+def expected(split: str, options: ImagesOptions = DEFAULTS, holds: bool = True) -> tuple[Expected, ...]:
+    """The folder of a split; nothing of the split ``all``, which is the root itself."""
+    return () if split == ALL else (Expected("pictures", (split,)),)
 
 
 def _pictures(top: Path) -> Iterator[str]:

@@ -9,11 +9,11 @@ those of one source.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.content import content_of
 from stages.datasets.frame import turn_note, turned_by, upright_counts
 from stages.datasets.ids import coco_id_of, path_id
@@ -76,6 +76,11 @@ def contents(root: Path, sources: Sequence[Source], options: LlmSeg40kOptions = 
     return ["missing" if row is None else row.content for row in found]
 
 
+def expected(split: str, options: LlmSeg40kOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The file of a split."""
+    return (Expected("questions", (f"{SPLITS.get(split, split)}.json",)),)
+
+
 def annotate(
     root: Path,
     source: Source,
@@ -90,7 +95,7 @@ def annotate(
     """
     file = source.annotations[0]
     name = _name(source, options)
-    rows = _ROWS.get(root, (file,))
+    rows = _ROWS.get(root, (file,), None)
     if name not in rows:
         raise ImageFailure(f"{file}: {name!r} is not there any more")
     instances: list[Instance] = []
@@ -151,7 +156,7 @@ def _size(runs: Mapping[str, Any]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> dict[str, _Row]:
+def _parse(root: Path, files: tuple[str, ...], _options: None) -> dict[str, _Row]:
     """Image file name -> its row, of whose pairs only what is read is kept."""
     document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
     if not isinstance(document, dict):

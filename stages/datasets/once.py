@@ -11,9 +11,10 @@ from typing import Generic, TypeVar
 from stages.images import inside
 
 T = TypeVar("T")
+OptionsT = TypeVar("OptionsT", bound=Hashable)
 
 
-class Once(Generic[T]):
+class Once(Generic[T, OptionsT]):
     """Calls ``parse(root, files, options)`` the first time, and again when one of the files is another one.
 
     Threads may share it: one of them parses, the others wait.
@@ -22,12 +23,12 @@ class Once(Generic[T]):
         keep: this many results are kept, those that were used last.
     """
 
-    def __init__(self, parse: Callable[[Path, tuple[str, ...], Hashable], T], keep: int = 4) -> None:
+    def __init__(self, parse: Callable[[Path, tuple[str, ...], OptionsT], T], keep: int = 4) -> None:
         self._parse, self._keep = parse, keep
         self._found: OrderedDict[Hashable, T] = OrderedDict()
         self._one_at_a_time = threading.Lock()
 
-    def get(self, root: Path, files: tuple[str, ...], options: Hashable = None) -> T:
+    def get(self, root: Path, files: tuple[str, ...], options: OptionsT) -> T:
         """What ``parse`` returns; ImageFailure for a path that leads out of ``root``, and OSError where a file is not there."""
         states = [inside(root, file).stat() for file in files]
         versions = tuple((state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states)

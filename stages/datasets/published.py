@@ -1,20 +1,16 @@
-"""How many images, questions (refs) and texts (sentences) data sets have, as published, against what was found.
+"""How many images, questions (refs) and texts (sentences) the published data sets have, and how other counts compare with that.
 
-A number that no source states is not here, and not compared. A release is named where a set has several.
+A number for which there is no source is left out and not compared. Releases are named if a set has several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-READ, REPORTED = "V", "S"
-"""Where a number is from. V: read at its publisher's or printed by code that counts the files. S: a third party says so."""
-_WHAT = ("images", "refs", "sentences")
 _IN_THE_STORE = ("images", "questions", "texts")
 _FEW = 10
-"""Where less than one in so many of the published images is there, it is a sample, or data of one's own in that form."""
+"""A split with fewer than 1 / _FEW of the published images is taken for a sample, or for somebody's own data in the same form."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Published:
-    """Counts of a release. splits: one, or those that are counted together. sources: V or S, of images, refs and sentences."""
+    """Counts of a release.
+
+    sources: a letter for each of the three numbers. V: read at the publisher's, or printed by code that counts the files. S: stated
+    by a third party. -: the number is not known. release: empty if there is only one. where: who states them.
+    """
 
     counts: Counts
     sources: str
@@ -113,10 +113,10 @@ State = Literal["equal", "release", "differs", "sample", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What counts are next to the published ones.
+    """How counts compare with the published ones.
 
-    state: equal; release: as in another known one; differs; sample: far fewer images than published; unknown: nothing to compare.
-    against: what they were compared with.
+    state: equal; release: equal to those of another known release; differs; sample: far fewer images than published; unknown:
+    there is nothing to compare with. against: the published counts that they were compared with.
     """
 
     state: State
@@ -125,7 +125,7 @@ class Verdict:
 
 
 def verdict(name: str, variant: str, split: str, found: Counts) -> Verdict:
-    """Compare the counts of a split with the published ones, in words for people. Only what both sides know is compared.
+    """Compare the counts of a split with the published ones. A number that one of the two lacks is not compared.
 
     Args:
         name: of the published set, such as refcoco+. variant: who made its splits, else empty.
@@ -166,46 +166,9 @@ def grouped(number: int) -> str:
 
 
 def _pairs(published: Published, found: Counts) -> list[tuple[str, int, int]]:
-    """What is counted, the published number and that which was found, where both are known."""
+    """Name, published number and number found of each count for which both are known."""
     both = zip(_IN_THE_STORE, _values(published.counts), _values(found), strict=True)
     return [(what, want, have) for what, want, have in both if want is not None and have is not None]
-
-
-def compare(name: str, split_by: str, splits: Sequence[str], found: Counts) -> str:
-    """Say whether the counts of a split, of some together, or of ``all``, are the published ones.
-
-    Args:
-        name: of the published set, such as refcoco+.
-
-    Returns:
-        A sentence: as published; as in another release, which is named; or by how many they differ from the current release.
-    """
-    key = (name, split_by, "+".join(splits))
-    label = f"{name} ({split_by}) {key[2]}"
-    known = PUBLISHED.get(key, ())
-    for number, each in enumerate(known):
-        if not _differences(each.counts, found):
-            compared = ", ".join(
-                f"{value} {what} [{source}]"
-                for what, value, source in zip(_WHAT, _values(each.counts), each.sources, strict=True)
-                if value is not None
-            )
-            release = f" {each.release}" if each.release else ""
-            stated = f"as published{release}" if number == 0 else f"not the current release, but the one {each.release}"
-            return f"{label}: {stated}: {compared} ({each.where})"
-    if not known:
-        return f"{label}: no published count is known"
-    current = known[0]
-    differences = "; ".join(_differences(current.counts, found))
-    return f"{label}: not as published {current.release}".rstrip() + f": {differences} ({current.where})"
-
-
-def _differences(published: Counts, found: Counts) -> list[str]:
-    return [
-        f"{actual} {what}, expected {expected} ({abs(actual - expected)} too {'many' if actual > expected else 'few'})"
-        for what, expected, actual in zip(_WHAT, _values(published), _values(found), strict=True)
-        if expected is not None and actual is not None and actual != expected
-    ]
 
 
 def _values(counts: Counts) -> tuple[int | None, ...]:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.datasets.ids import coco_id_of, path_id
+from stages.datasets.jsonfile import text as utf8
 from stages.datasets.once import Once
+from stages.datasets.segments import MAX_OUTLINE_PX, polygons
 from stages.images import ImageFailure, inside, read_file
 
 MAX_BYTES = 2**28
@@ -20,6 +22,8 @@ SUFFIXES = (".csv", ".jsonl", ".json")
 NEEDED = ("image", "question")
 REGIONS = ("mask", "rle", "polygon", "box")
 """Columns that say where the answer is."""
+_SEVERAL = {"questions": "question", "polygons": "polygon"}
+"""Keys of records -> the column that they are another name of."""
 COLUMNS = (*NEEDED, *REGIONS, "absent", "ignore", "frame", "target", "answer", "is_sentence")
 _TRUE, _FALSE = ("yes", "true", "1", "y"), ("no", "false", "0", "n")
 _SHOWN = 80
@@ -62,7 +66,7 @@ def rows_of(root: Path, file: str, ids: str) -> dict[str, list[Row]]:
     return _ROWS.get(root, (file,), ids)
 
 
-def _parse(root: Path, files: tuple[str, ...], ids: Any) -> dict[str, list[Row]]:
+def _parse(root: Path, files: tuple[str, ...], ids: str) -> dict[str, list[Row]]:
     data = read_file(inside(root, files[0]), MAX_BYTES)
     try:
         text = data.decode("utf-8-sig")
@@ -137,7 +141,15 @@ def _records(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     if not isinstance(found, list):
         raise ImageFailure(f"found {type(found).__name__}, expected a list of records")
     for number, value in enumerate(found, start=1):
-        yield _record(number, json.dumps(value, ensure_ascii=False)[:_SHOWN], value)
+        yield _record(number, _quoted(value), value)
+
+
+def _quoted(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        text = reprlib.repr(value)
+    return text[:_SHOWN].encode("utf-8", "backslashreplace").decode()
 
 
 def _json(text: str, where: str) -> Any:
@@ -152,9 +164,11 @@ def _record(line: int, quoted: str, value: Any) -> tuple[int, str, dict[str, Any
         raise ImageFailure(
             f"line {line}: found {type(value).__name__}, expected a record {{...}}; the line is: {quoted}"
         )
-    names = {"questions": "question", "polygons": "polygon"}
-    cells = {str(names.get(name, name)): cell for name, cell in value.items()}
+    cells = {str(_SEVERAL.get(name, name)): cell for name, cell in value.items()}
     try:
+        for several, one in _SEVERAL.items():
+            if several in value and one in value:
+                raise ImageFailure(f"found the keys {one!r} and {several!r}, expected one of them")
         _check_names(list(cells), "keys")
     except ImageFailure as error:
         raise ImageFailure(f"line {line}: {error}; the line is: {quoted}") from error
@@ -181,24 +195,21 @@ def _row(line: int, quoted: str, cells: Mapping[str, Any]) -> Row:
     if len(regions) > 1 or (regions and absent):
         given = ", ".join([*regions, *(["absent"] if absent else [])])
         raise ImageFailure(f"found several answers ({given}), expected one of {', '.join((*REGIONS, 'absent'))}")
-    frame = cells.get("frame") or "upright"
+    frame = "upright" if cells.get("frame") is None else cells["frame"]
     if frame not in ("upright", "stored"):
         raise ImageFailure(
-            f"'frame' is {frame!r}, expected upright (as the picture is shown) or stored (as its file has it)"
+            f"'frame' is {reprlib.repr(frame)}, expected upright (as the picture is shown) or stored (as its file has it)"
         )
-    ignore = cells.get("ignore")
-    if isinstance(ignore, str) and not ignore.lower().endswith(".png"):
-        ignore = _polygons("ignore", ignore)
     return Row(
         line,
         quoted,
         _text("image", cells["image"]),
-        tuple(each.strip() for each in questions),
+        tuple(_text("question", each) for each in questions),
         regions,
-        ignore,
+        None if cells.get("ignore") is None else _ignored(cells["ignore"]),
         absent,
         frame == "stored",
-        str(cells.get("target") or ""),
+        _target(cells.get("target")),
         None if cells.get("answer") is None else _text("answer", cells["answer"]),
         _flag("is_sentence", cells.get("is_sentence")),
     )
@@ -207,7 +218,14 @@ def _row(line: int, quoted: str, cells: Mapping[str, Any]) -> Row:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ImageFailure(f"{name!r} is {reprlib.repr(value)}, expected text")
-    return value.strip()
+    return utf8(value, repr(name)).strip()
+
+
+def _target(value: Any) -> str:
+    """The word that rows of one question share, empty where there is none; a whole number is one, too."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text("target", value)
 
 
 def _flag(name: str, value: Any) -> bool | None:
@@ -217,31 +235,55 @@ def _flag(name: str, value: Any) -> bool | None:
     return None if said is None else said in _TRUE
 
 
-def _rle(name: str, value: Any) -> Any:
-    if isinstance(value, str) and value.startswith("{"):
-        value = _json(value, f"{name!r}: ")
-    return {"counts": value} if isinstance(value, str) else value
+def _rle(name: str, value: Any) -> dict[str, Any]:
+    """COCO's run lengths: ``counts``, and ``size`` where it is stated."""
+    found = _json(value, f"{name!r}: ") if isinstance(value, str) and value.startswith("{") else value
+    found = {"counts": found} if isinstance(found, str) else found
+    counts, size = (found.get("counts"), found.get("size")) if isinstance(found, dict) else (None, None)
+    runs = isinstance(counts, str) or (isinstance(counts, list) and _whole(counts))
+    if not runs or not (size is None or (isinstance(size, list) and _whole(size))):
+        raise ImageFailure(f"{name!r} is {reprlib.repr(value)}, expected the counts as text, or size and counts")
+    return {key: each for key, each in found.items() if key in ("size", "counts")}
 
 
-def _polygons(name: str, value: Any) -> Any:
-    """Flat lists of x and y, of ``x,y x,y x,y; ...`` or of lists of points."""
+def _polygons(name: str, value: Any) -> list[list[float]]:
+    """Flat lists of x and y in px: of text, ``x,y x,y x,y; ...``, or of any list that ``segments.polygons`` takes."""
     if isinstance(value, str):
-        value = [_numbers(name, part) for part in value.split(";") if part.strip()]
-    elif isinstance(value, list):
-        value = value if value and isinstance(value[0], list) else [value]
-        value = [[c for point in each for c in (point if isinstance(point, list) else [point])] for each in value]
-    if not isinstance(value, dict) and (not value or any(len(each) < 6 or len(each) % 2 for each in value)):
+        found: list[Any] = [_numbers(name, part) for part in value.split(";") if part.strip()]
+    else:
+        found = polygons(value) if isinstance(value, list) and value else []
+    if not found or not all(
+        isinstance(each, list) and len(each) >= 6 and len(each) % 2 == 0 and set(map(type, each)) <= {int, float}
+        for each in found
+    ):
         raise ImageFailure(f"{name!r} is {reprlib.repr(value)}, expected three points or more, each x,y")
-    return value
+    return found
+
+
+def _ignored(value: Any) -> Any:
+    """The path of a PNG, run lengths or polygons."""
+    if isinstance(value, dict) or (isinstance(value, str) and value.startswith("{")):
+        return _rle("ignore", value)
+    if isinstance(value, str) and value.lower().endswith(".png"):
+        return _text("ignore", value)
+    return _polygons("ignore", value)
 
 
 def _box(name: str, value: Any) -> list[float]:
     numbers = _numbers(name, value) if isinstance(value, str) else value
-    if not isinstance(numbers, list) or len(numbers) != 4 or not all(isinstance(n, int | float) for n in numbers):
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) != 4
+        or not all(type(each) in (int, float) and abs(each) <= MAX_OUTLINE_PX for each in numbers)
+    ):
         raise ImageFailure(f"{name!r} is {reprlib.repr(value)}, expected x,y,width,height in px")
     if min(numbers[2:]) <= 0:
         raise ImageFailure(f"{name!r} is {reprlib.repr(value)}, expected a width and a height above 0 px")
     return numbers
+
+
+def _whole(values: list[Any]) -> bool:
+    return set(map(type, values)) <= {int}
 
 
 def _numbers(name: str, value: str) -> list[float]:

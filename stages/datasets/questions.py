@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.content import content_of
 from stages.datasets.params import QuestionsOptions
 from stages.datasets.question_rows import NEEDED, SUFFIXES, Row, rows_of
@@ -58,6 +58,11 @@ def contents(root: Path, sources: Sequence[Source], options: QuestionsOptions = 
 def _content(rows: Sequence[Row]) -> str:
     """What the rows of an image say. Where they stand in the file decides nothing."""
     return content_of([[value for name, value in vars(row).items() if name not in ("line", "text")] for row in rows])
+
+
+def expected(split: str, options: QuestionsOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The file of a split, under any of its names."""
+    return (Expected("questions", _names(split, options)),)
 
 
 def annotate(
@@ -115,11 +120,7 @@ def annotate(
 
 def _file(root: Path, split: str, options: QuestionsOptions) -> str:
     """The file of a split: that of the option, or the only one of its name."""
-    if options.file is not None:
-        file = options.file.replace("{split}", split)
-        names = [file]
-    else:
-        names = [f"{split}{suffix}" for suffix in SUFFIXES]
+    names = _names(split, options)
     there = [name for name in names if (root / name).is_file()]
     if len(there) == 1:
         return there[0]
@@ -133,6 +134,12 @@ def _file(root: Path, split: str, options: QuestionsOptions) -> str:
         f"{found} in {root}; expected one with {' and '.join(NEEDED)}: set root, file or splits of the data set in section data of "
         "the params"
     )
+
+
+def _names(split: str, options: QuestionsOptions) -> tuple[str, ...]:
+    if options.file is None:
+        return tuple(f"{split}{suffix}" for suffix in SUFFIXES)
+    return (options.file.replace("{split}", split),)
 
 
 def _answer(root: Path, group: Sequence[Row], height_px: int, width_px: int) -> tuple[Mask | None, Mask | None]:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.instances import numbers
 from stages.datasets.jsonfile import field, read_json, text
 from stages.datasets.params import ReasonSegOptions
@@ -56,7 +56,7 @@ def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -
     DatasetError where the split has no folder or no such file, where two files claim one stem, or where the
     answers are unreadable.
     """
-    answers = f"explanatory/{split}.json"
+    answers = _answers_file(split)
     try:
         folder, answers_file = inside(root, split), inside(root, answers)
     except ImageFailure as error:
@@ -95,6 +95,12 @@ def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -
         )
         for stem in sorted(images.keys() | alone)
     ]
+
+
+def expected(split: str, options: ReasonSegOptions = DEFAULTS, holds: bool = True) -> tuple[Expected, ...]:
+    """The folder of a split, and the file of its answers in words."""
+    what = "pictures, each with its JSON file" if holds else "JSON files"
+    return Expected(what, (split,)), Expected("answers in words", (_answers_file(split),), needed=False)
 
 
 def annotate(
@@ -235,6 +241,10 @@ def _paint(shapes: Sequence[Shape], height_px: int, width_px: int, turn: int) ->
     for shape in order:
         canvas[_upright(shape, height_px, width_px, turn)] = shape.value
     return canvas, order
+
+
+def _answers_file(split: str) -> str:
+    return f"explanatory/{split}.json"
 
 
 def _answers_of(root: Path, relative: str, encoding: str | None) -> tuple[Mapping[str, str], list[str]]:

@@ -1,10 +1,10 @@
 """ReasonSeg as the hub's Parquet copies have it (Ricky06662/ReasonSeg_val and the like), read as they are.
 
-They differ from ReasonSeg: pixels that it ignores are foreground, of an image's texts the first alone is there, and ``is_sentence``
-is not. An image is called as its file up to the first dot. Masks were painted on the picture as it is stored, before EXIF turns
-it, with points that may be of the upright one: a mask of another size than the upright picture is a failure, and never turned.
+They differ from ReasonSeg: ignored pixels are foreground, only the first text of an image is kept, and ``is_sentence`` is missing.
+The image_id is the file name up to the first dot. Masks were painted on the picture as it is stored, before EXIF turns it, but
+with points that may belong to the upright one: a mask whose size differs from the upright picture's is a failure, and never turned.
 
-``is_sentence`` of a target is true: that is how a text is asked as it stands. So nothing here tells long questions from short ones.
+``is_sentence`` of a target is always true, so that its text is asked as it is. Long and short questions cannot be told apart here.
 
 The pictures are in the Parquet file. The entry borrows them by image_id, from ReasonSeg itself or from a data set of the format
 images that ``python cli.py data NAME --unpack FOLDER`` fills.
@@ -12,11 +12,14 @@ images that ``python cli.py data NAME --unpack FOLDER`` fills.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.hubfile import Row, digests_of, masks_of, rows_of
+from stages.datasets.instances import numbers
 from stages.datasets.params import ReasonSegHubOptions
+from stages.datasets.published import Counts
 from stages.images import ImageFailure, check_inside
 from store import rle
 
@@ -31,8 +34,8 @@ Placed = tuple[str, Row]
 
 
 def files_of(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) -> list[str]:
-    """The Parquet files of a split, relative to the root, sorted. DatasetError where there is none."""
-    pattern = options.files.replace("{split}", split)
+    """The Parquet files of a split, relative to the root and sorted. DatasetError if none is found."""
+    pattern = _pattern(split, options)
     try:
         check_inside(pattern)
     except ImageFailure as error:
@@ -52,9 +55,9 @@ def files_of(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) ->
 
 
 def list_sources(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) -> list[Source]:
-    """Give each image that a row is about a source, in the order of the rows. No mask or picture is read.
+    """Give each image with rows a source, in the order of the rows. No mask or picture is read.
 
-    Raises DatasetError where the split has no file, or one is not of this form.
+    Raises DatasetError if the split has no file, or one does not have this form.
     """
     files = files_of(root, split, options)
     return [
@@ -64,7 +67,7 @@ def list_sources(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS
 
 
 def rows_by_image(root: Path, files: list[str]) -> dict[str, list[Placed]]:
-    """image_id -> its rows. DatasetError where a file is not of this form, or has no rows."""
+    """image_id -> its rows. DatasetError if a file does not have this form, or no file has rows."""
     found: dict[str, list[Placed]] = {}
     for file in files:
         try:
@@ -91,6 +94,18 @@ def require_one_picture(root: Path, placed: list[Placed]) -> None:
             f"{which} are different pictures of one image_id, {placed[0][1].image_id!r:.60}, as the hub's copies cut names at the "
             "first dot: none of them is used"
         )
+
+
+def expected(split: str, options: ReasonSegHubOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The Parquet files of a split, of which some columns are read to count."""
+    return (Expected("questions, masks and pictures", (_pattern(split, options),), partly=True),)
+
+
+def count(root: Path, splits: Sequence[str], options: ReasonSegHubOptions = DEFAULTS) -> Counts:
+    """How many images, questions and texts some splits have together. DatasetError where a file is not of this form."""
+    rows = rows_by_image(root, [file for split in splits for file in files_of(root, split, options)])
+    questions = sum(map(len, rows.values()))
+    return Counts(len(rows), questions, questions)
 
 
 def annotate(
@@ -127,11 +142,10 @@ def annotate(
                     "for another picture, or for this one before EXIF turned it, in a frame that nothing tells"
                 )
             found = [Instance(mask.counts, "target")] if rle.area(mask.counts) else []
-            instances += [each for each in found if each not in instances]
             targets.append(
                 Target(
                     target_id=f"{source.image_id}/{len(targets)}",
-                    instances=tuple(instances.index(each) for each in found),
+                    instances=numbers(found, instances),
                     texts=(row.text,),
                     is_sentence=True,
                     kind=KIND,
@@ -144,3 +158,7 @@ def annotate(
     except ImageFailure as error:
         raise ImageFailure(f"{file}: {error}") from error
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
+
+
+def _pattern(split: str, options: ReasonSegHubOptions) -> str:
+    return options.files.replace("{split}", split)

@@ -11,10 +11,10 @@ Each object or part of an answer is an instance; the target is their union.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.content import Rows, content_of
 from stages.datasets.frame import turn_note, turned_by, upright_counts
 from stages.datasets.ids import coco_id_of
@@ -80,6 +80,11 @@ def listed_from(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS
     return tuple(file for file in files if (root / file).is_file())[:1] or files[:1]
 
 
+def expected(split: str, options: ReasonSegPlusOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The file of a split, under any of its names."""
+    return (Expected("questions", FILES[options.release].get(split, (f"{split}.json",))),)
+
+
 def annotate(
     root: Path,
     source: Source,
@@ -96,7 +101,7 @@ def annotate(
     not the image's.
     """
     (file,) = source.annotations
-    rows = _ROWS.get(root, (file,))
+    rows = _ROWS.get(root, (file,), None)
     if source.image_id not in rows:
         raise ImageFailure(f"{file}: image {source.image_id} is not there any more")
     upright = (height_px, width_px)
@@ -154,7 +159,7 @@ def _regions(asked: Asked, size: tuple[int, int], turn: int, notes: list[str]) -
     return regions
 
 
-def _parse(root: Path, files: tuple[str, ...], _options: Hashable) -> dict[str, Rows]:
+def _parse(root: Path, files: tuple[str, ...], _options: None) -> dict[str, Rows]:
     """Rows by image: where they stand in the file. What they say is read with their image, so that memory stays flat."""
     rows: dict[str, Rows] = {}
     count = 0

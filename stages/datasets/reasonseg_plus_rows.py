@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from stages.datasets.jsonfile import field, text
+from stages.datasets.segments import polygons
 from stages.images import ImageFailure, check_inside
 
 MAX_TEXT_CHARS = 2**16
@@ -128,7 +129,7 @@ def _instances(row: Mapping[str, Any]) -> Asked | str:
     known = [str(each) for each in field(row, "ID", list) if str(each) in masks]
     if not known:
         return "question without a mask, left out"
-    parts = tuple((_label(masks[each]), polygons(masks[each])) for each in dict.fromkeys(known))
+    parts = tuple((_label(masks[each]), polygons_of(masks[each])) for each in dict.fromkeys(known))
     return Asked(_short(field(row, "English Question", str), "'English Question'"), None, parts)
 
 
@@ -148,7 +149,7 @@ def _pointed(row: Mapping[str, Any], question: str, answer: str) -> Asked | str:
     known = {each: label for each, label in pointed.items() if each in masks}
     if not known:
         return "answer that points to no mask, left out"
-    parts = tuple((_label(masks[each]) or label, polygons(masks[each])) for each, label in known.items())
+    parts = tuple((_label(masks[each]) or label, polygons_of(masks[each])) for each, label in known.items())
     return Asked(_references(_short(question, "question"))[0], words, parts)
 
 
@@ -169,27 +170,9 @@ def _references(words: str) -> tuple[str, dict[str, str]]:
     return _REFERENCE.sub(name, _LIST.sub(unlisted, words)).strip(), found
 
 
-def polygons(mask: Any) -> Any:
-    """A ``segmentation`` of polygons as COCO has them: each a flat list of numbers.
-
-    Found are: points of one polygon, ``[[x, y], ...]``; of several, ``[[[x, y], ...], ...]``; flat polygons,
-    ``[[x, y, x, y, ...]]``, or a single one.
-    """
-    if isinstance(mask, dict):
-        mask = mask.get("polygon", mask.get("points"))
-    if not isinstance(mask, list) or not mask:
-        raise ImageFailure(f"mask is {mask!r:.40}, expected polygons")
-    if not isinstance(mask[0], list):
-        return [mask]
-    if all(isinstance(each, list) and len(each) == 2 and not isinstance(each[0], list) for each in mask):
-        return [_flat(mask)]
-    return [_flat(each) if isinstance(each, list) and each and isinstance(each[0], list) else each for each in mask]
-
-
-def _flat(points: list[Any]) -> list[Any]:
-    if not all(isinstance(point, list) and len(point) == 2 for point in points):
-        raise ImageFailure(f"polygon is {points!r:.40}, expected points [x, y]")
-    return [coordinate for point in points for coordinate in point]
+def polygons_of(mask: Any) -> list[Any]:
+    """The :func:`stages.datasets.segments.polygons` of a mask of LISA++: they stand alone, or as its ``polygon`` or ``points``."""
+    return polygons(mask.get("polygon", mask.get("points")) if isinstance(mask, dict) else mask)
 
 
 def _label(mask: Any) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.datasets import refs
-from stages.datasets.base import Annotation, Source, Target
+from stages.datasets.base import Annotation, Expected, Source, Target
 from stages.datasets.drawn import Drawn, about
 from stages.datasets.params import ReferOptions
 from stages.datasets.published import Counts
@@ -58,6 +58,11 @@ def contents(root: Path, sources: Sequence[Source], options: ReferOptions = DEFA
     """Give the ``content`` of sources of one split as the files say now."""
     found = refs.read(root, sources[0].annotations, options.ids)
     return refs.contents(found, sources, lambda stored: matches(sources[0].split, stored))
+
+
+def expected(split: str, options: ReferOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The files of refs and of objects, which all splits share."""
+    return refs.expected(_names(options))
 
 
 def annotate(
@@ -110,7 +115,11 @@ def annotate(
 
 
 def _files(root: Path, options: ReferOptions) -> tuple[str, str]:
-    return refs.find(root, [f"refs({options.split_by}).p"])
+    return refs.find(root, _names(options))
+
+
+def _names(options: ReferOptions) -> list[str]:
+    return [f"refs({options.split_by}).p"]
 
 
 def _object(ref: Ref) -> int:

@@ -12,12 +12,12 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.datasets.base import DatasetError, Source
+from stages.datasets.base import DatasetError, Expected, Source
 from stages.datasets.content import content_of
 from stages.datasets.ids import coco_id, coco_id_of, path_id
 from stages.datasets.jsonfile import MAX_SET_BYTES, read_json, text
@@ -114,6 +114,11 @@ class RefSet:
         return ", ".join(f"{name} ({count} refs)" for name, count in sorted(counts.items())) or "none"
 
 
+def expected(names: Sequence[str]) -> tuple[Expected, ...]:
+    """The file of refs, which has one of these names, and that of objects."""
+    return Expected("refs", tuple(names)), Expected("objects", (INSTANCES,))
+
+
 def find(root: Path, names: Sequence[str]) -> tuple[str, str]:
     """The files of a data set, relative to root: refs, of the first of these names that is there, and objects.
 
@@ -138,7 +143,7 @@ def read(root: Path, files: tuple[str, ...], ids: str) -> RefSet:
 
 
 def sources(found: RefSet, files: tuple[str, ...], split: str, matches: Callable[[str], bool]) -> list[Source]:
-    """A source for each picture that a ref of the split is about, by image_id. DatasetError: there is none."""
+    """A source for each picture with refs of the split, sorted by image_id. DatasetError if the split has no refs."""
     wanted = found.split(matches)
     if not wanted:
         raise DatasetError(
@@ -158,7 +163,7 @@ def contents(found: RefSet, sources: Sequence[Source], matches: Callable[[str], 
     return [found.content(each, own) if each else "missing" for each, own in zip(there, refs, strict=True)]
 
 
-def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> RefSet:
+def _parse(root: Path, files: tuple[str, ...], ids: str) -> RefSet:
     refs_file, instances_file = files
     try:
         by_number = _refs(_raw_refs(root, refs_file))
@@ -173,7 +178,7 @@ def _parse(root: Path, files: tuple[str, ...], ids: Hashable) -> RefSet:
     return RefSet(pictures, things)
 
 
-_READ: Once[RefSet] = Once(_parse)
+_READ = Once(_parse)
 
 
 def _raw_refs(root: Path, file: str) -> list[Any]:

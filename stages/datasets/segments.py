@@ -73,12 +73,37 @@ def read_counts(value: Any, height_px: int, width_px: int) -> tuple[str, int]:
         found = read_segmentation(value, height_px, width_px)
         return rle.encode(found.mask), found.dropped
     checked = [_polygon(part) for part in value if len(part) >= 6 and len(part) % 2 == 0]
-    polygons = [points for points, _ in checked]
-    if not polygons:
+    outlines = [points for points, _ in checked]
+    if not outlines:
         return rle.union([], height_px, width_px), len(value)
     _check_outline(sum(outline_px for _, outline_px in checked), "polygons have outlines")
-    merged = pycocotools.mask.merge(pycocotools.mask.frPyObjects(polygons, height_px, width_px))
-    return merged["counts"].decode("ascii"), len(value) - len(polygons)
+    merged = pycocotools.mask.merge(pycocotools.mask.frPyObjects(outlines, height_px, width_px))
+    return merged["counts"].decode("ascii"), len(value) - len(outlines)
+
+
+def polygons(value: Any) -> list[Any]:
+    """Polygons in any of their usual shapes, as COCO's ``segmentation`` has them: each a flat list of x and y in px.
+
+    Args:
+        value: points of one polygon, ``[[x, y], ...]``, or of several, ``[[[x, y], ...], ...]``; or flat polygons,
+            ``[[x, y, x, y, ...], ...]``, or a single one, ``[x, y, x, y, ...]``. Numbers are not looked at.
+
+    Raises:
+        ImageFailure: it is no list, an empty one, or has something else than ``[x, y]`` among its points.
+    """
+    if not isinstance(value, list) or not value:
+        raise ImageFailure(f"mask is {reprlib.repr(value)}, expected polygons")
+    if not isinstance(value[0], list):
+        return [value]
+    if all(isinstance(each, list) and len(each) == 2 and not isinstance(each[0], list) for each in value):
+        return [_flat(value)]
+    return [_flat(each) if isinstance(each, list) and each and isinstance(each[0], list) else each for each in value]
+
+
+def _flat(points: list[Any]) -> list[Any]:
+    if not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise ImageFailure(f"polygon is {reprlib.repr(points)}, expected points [x, y]")
+    return [coordinate for point in points for coordinate in point]
 
 
 def _from_polygon(points: Any, height_px: int, width_px: int) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.datasets.base import Annotation, DatasetError, Instance, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Instance, Source, Target
 from stages.datasets.classes import Classes, classes_of, names_file
 from stages.datasets.frame import turn_note, turned_by, upright_pixels
 from stages.datasets.ids import coco_id_of
@@ -100,6 +100,17 @@ def list_sources(root: Path, split: str, options: SemanticOptions = DEFAULTS) ->
         files = (f"{folder}/{maps[stem]}", *([named] if named else [])) if stem in maps else ()
         sources.append(Source(image_id, f"{pictures}/{images.get(stem, f'{stem}.jpg')}", files))
     return sorted(sources, key=lambda source: source.image_id)
+
+
+def expected(split: str, options: SemanticOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The folders of a split's label maps and, where the data set ``holds`` them, pictures; the file that names the labels."""
+    maps, pictures = folders_of(split, options)
+    named = names_file(options)
+    return (
+        Expected("label maps", (maps,)),
+        *([Expected("names of the labels", (named,))] if named else []),
+        *([Expected("pictures", (pictures,))] if holds else []),
+    )
 
 
 def annotate(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import TypeVar
 
 from stages.datasets.base import DatasetError
-from stages.datasets.once import Once
+from stages.datasets.once import Once, OptionsT
 from stages.images import ImageFailure
 
 T = TypeVar("T")
 
 
-def parsed(once: Once[T], root: Path, file: str, options: Hashable, expected: str) -> T:
+def parsed(once: Once[T, OptionsT], root: Path, file: str, options: OptionsT, expected: str) -> T:
     """What the file holds.
 
     Args:

@@ -11,12 +11,12 @@ of the first picture says how many they are.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.datasets.base import Annotation, DatasetError, Source, Target
+from stages.datasets.base import Annotation, DatasetError, Expected, Source, Target
 from stages.datasets.content import Rows, content_of
 from stages.datasets.ids import coco_id_of, path_id
 from stages.datasets.jsonfile import field, text
@@ -84,6 +84,11 @@ def contents(root: Path, sources: Sequence[Source], options: VqaOptions = DEFAUL
     return [records.content(source.image_id) for source in sources]
 
 
+def expected(split: str, options: VqaOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
+    """The file of records."""
+    return (Expected("conversations", (options.file,)),)
+
+
 def annotate(
     root: Path,
     source: Source,
@@ -132,9 +137,9 @@ def _records(root: Path, options: VqaOptions) -> _Records:
     return parsed(_RECORDS, root, options.file, (options.under, options.ids), expected)
 
 
-def _parse(root: Path, files: tuple[str, ...], options: Hashable) -> _Records:
+def _parse(root: Path, files: tuple[str, ...], options: tuple[str, str]) -> _Records:
     """Records by image: where they stand in the file. What is said is read with the image, so that memory stays flat."""
-    (under, ids) = options if isinstance(options, tuple) else ("", "path")
+    under, ids = options
     records = _Records({})
     count = 0
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.datasets import FORMATS, data_params
+from stages.datasets import FORMATS, data_params, expected
+from stages.datasets.base import Expected
 from stages.datasets.catalog import catalog, counted_as, recognise
-from stages.datasets.expected import Expected, expected
 from stages.datasets.published import PUBLISHED
 
 SETS = Path(__file__).parents[3] / "params/sets"

@@ -52,7 +52,7 @@ def test_a_number_of_coco_is_taken_from_the_file_name_before_the_id(tmp_path: Pa
     found = read(tmp_path, [image(1, "coco/000000391895.jpg")], [annotation(1, 1, 1, square(1, 1))], ids="coco")
     assert found.targets[0].target_id == "000000391895/0"
     assert found.notes == (OTHER_NUMBER,)
-    with pytest.raises(DatasetError, match=r"images\[0\] \(id a\): expected a number of COCO as 'id'"):
+    with pytest.raises(DatasetError, match=r"images\[0\] \(id a\): expected the number in COCO as 'id'"):
         read(tmp_path, [image("a", "x.jpg")], [], ids="coco")
 
 

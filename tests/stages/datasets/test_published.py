@@ -4,52 +4,52 @@ from __future__ import annotations
 
 import pytest
 
-from stages.datasets.published import PUBLISHED, Counts, compare, verdict
+from stages.datasets.published import PUBLISHED, Counts, verdict
 
 
-def test_counts_as_published_name_their_sources() -> None:
-    assert compare("refcoco", "unc", ["train"], Counts(16994, 42404, 120624)) == (
-        "refcoco (unc) train: as published: 16994 images [V], 42404 refs [V], 120624 sentences [V] "
-        "(tensorflow/datasets ref_coco, AI-Application-and-Integration-Lab/SAM4MLLM)"
-    )
-    assert "[S]" in compare("refcoco", "unc", ["val"], Counts(1500, 3811, 10834))
+def test_a_verdict_has_the_release_with_its_sources() -> None:
+    whole = verdict("refcoco", "unc", "train", Counts(16994, 42404, 120624)).against
+    assert whole is not None
+    assert whole.sources == "VVV"
+    assert whole.where == "tensorflow/datasets ref_coco, AI-Application-and-Integration-Lab/SAM4MLLM"
+    part = verdict("refcoco", "unc", "val", Counts(1500, 3811, 10834)).against
+    assert part is not None
+    assert part.sources == "VVS"
 
 
 def test_what_no_source_states_is_not_compared() -> None:
-    assert "as published: 1500 images [V], 3805 refs [V] (" in compare(
-        "refcoco+", "unc", ["val"], Counts(1500, 3805, 1)
-    )
+    given = verdict("refcoco+", "unc", "val", Counts(1500, 3805, 1))
+    assert (given.state, given.text) == ("equal", "1 500 images, 3 805 questions as published")
 
 
 def test_counts_that_differ_say_by_how_many() -> None:
-    found = compare("refcocog", "umd", ["test"], Counts(2600, 5000, None))
-    assert (
-        found
-        == "refcocog (umd) test: not as published: 5000 refs, expected 5023 (23 too few) (tensorflow/datasets ref_coco)"
-    )
-    assert "1 images, expected 750 (749 too few); 1976 refs" in compare(
-        "refcoco", "unc", ["testA"], Counts(1, 1976, 5657)
+    given = verdict("refcocog", "umd", "test", Counts(2600, 5000, None))
+    assert (given.state, given.text) == ("differs", "5 000 questions where 5 023 are published (23 fewer)")
+    both = verdict("refcoco", "unc", "testA", Counts(749, 1976, 5657))
+    assert both.text == (
+        "749 images where 750 are published (1 fewer), 1 976 questions where 1 975 are published (1 more)"
     )
 
 
-def test_another_release_is_named() -> None:
-    found = compare("grefcoco", "unc", ["all"], Counts(None, None, 278232))
-    assert "not the current release, but the one before 2023-08-29: 278232 sentences" in found
-    assert "as published of 2023-08-29" in compare("grefcoco", "unc", ["all"], Counts(19994, None, 259859))
-    assert "as papers state it" in compare("refcoco", "unc", ["all"], Counts(19994, 50000, 142209))
-
-
-def test_splits_are_counted_together() -> None:
-    assert "as published: 21586 sentences [V]" in compare(
-        "refcoco", "unc", ["val", "testA", "testB"], Counts(3000, 7596, 21586)
-    )
+@pytest.mark.parametrize(
+    ("name", "split", "found", "state", "release"),
+    [
+        ("grefcoco", "all", Counts(None, None, 278232), "release", "before 2023-08-29"),
+        ("grefcoco", "all", Counts(19994, None, 259859), "equal", "of 2023-08-29"),
+        ("refcoco", "all", Counts(19994, 50000, 142209), "release", "as papers state it"),
+        ("refcoco", "val+testA+testB", Counts(3000, 7596, 21586), "equal", ""),
+    ],
+)
+def test_a_release_is_found_by_its_counts(name: str, split: str, found: Counts, state: str, release: str) -> None:
+    given = verdict(name, "unc", split, found)
+    assert given.against is not None
+    assert (given.state, given.against.release) == (state, release)
 
 
 @pytest.mark.parametrize(("name", "split_by"), [("refclef", "berkeley"), ("ref-zom", "final"), ("fprefcoco", "unc")])
 def test_a_set_that_is_not_published_by_count_says_so(name: str, split_by: str) -> None:
-    assert (
-        compare(name, split_by, ["train"], Counts(1, 2, 3)) == f"{name} ({split_by}) train: no published count is known"
-    )
+    given = verdict(name, split_by, "train", Counts(1, 2, 3))
+    assert (given.state, given.text) == ("unknown", "no published count is known")
 
 
 def test_the_sums_of_the_table_agree_with_its_cells() -> None:

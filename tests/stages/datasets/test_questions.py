@@ -15,7 +15,8 @@ from PIL import Image
 
 from stages.datasets.base import Annotation, DatasetError
 from stages.datasets.params import QuestionsOptions
-from stages.datasets.questions import annotate, list_sources
+from stages.datasets.question_rows import COLUMNS
+from stages.datasets.questions import annotate, contents, list_sources
 from stages.images import ImageFailure
 from store import rle
 
@@ -68,6 +69,7 @@ def test_records_say_the_same(tmp_path: Path) -> None:
     flat = [1, 2, 4, 2, 4, 6, 1, 6]
     answers: list[dict[str, Any]] = [
         {"box": [1, 2, 3, 4]}, {"polygon": [flat]}, {"polygons": [[[1, 2], [4, 2], [4, 6], [1, 6]]]}, {"polygon": flat},
+        {"polygon": [[1, 2], [4, 2], [4, 6], [1, 6]]}, {"polygons": "1,2 4,2 4,6 1,6"},
         {"rle": {"size": [HEIGHT, WIDTH], "counts": encoded}}, {"rle": encoded},
     ]  # fmt: skip
     records = [{"image": "a.jpg", "questions": ["q", "r"], "is_sentence": False, **answer} for answer in answers]
@@ -86,6 +88,28 @@ def test_pixels_that_do_not_count_are_outside_the_answer(tmp_path: Path) -> None
     ignored = rle.decode(found.targets[0].ignore, HEIGHT, WIDTH)
     assert ignored[8, 8]
     assert not (ignored & mask_of(found)).any()
+
+
+@pytest.mark.parametrize(
+    "ignore",
+    [
+        [[2, 2], [9, 2], [9, 9], [2, 9]], [[[2, 2], [9, 2], [9, 9], [2, 9]]], [2, 2, 9, 2, 9, 9, 2, 9],
+        [[2, 2, 9, 2, 9, 9, 2, 9]], "2,2 9,2 9,9 2,9", {"counts": [42, *[7, 13] * 6, 7, 431]},
+        '{"counts": [42, 7, 13, 7, 13, 7, 13, 7, 13, 7, 13, 7, 13, 7, 431]}',
+    ],
+)  # fmt: skip
+def test_pixels_that_do_not_count_are_given_as_an_answer_is(tmp_path: Path, ignore: Any) -> None:
+    row = {"image": "a.jpg", "question": "q", "absent": True, "ignore": ignore}
+    want = np.zeros((HEIGHT, WIDTH), bool)
+    want[2:9, 2:9] = True
+    found = read(tmp_path, json.dumps(row), "val.jsonl")
+    assert (rle.decode(found.targets[0].ignore, HEIGHT, WIDTH) == want).all()
+
+
+def test_a_number_may_name_a_target(tmp_path: Path) -> None:
+    rows = [{"image": "a.jpg", "question": str(n), "target": 0, "box": [1, 1, 2, 2]} for n in range(2)]
+    found = read(tmp_path, json.dumps(rows), "val.json")
+    assert [target.texts for target in found.targets] == [("0", "1")]
 
 
 def test_a_region_may_be_drawn_on_the_picture_as_it_is_stored(tmp_path: Path) -> None:
@@ -183,6 +207,56 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, row: str, said: str) -
             r"'box' is .*, expected x,y,width,height",
         ),
         ("val.json", '[{"image": "a.jpg", "question": "q", "polygon": []}]', r"expected three points or more"),
+        ("val.json", '[{"image": "a.jpg", "question": "q", "polygon": 5}]', r"'polygon' is 5, expected three points"),
+        (
+            "val.json",
+            '[{"image": "a.jpg", "question": "q", "polygon": [[1, 1, 9, 1, 9, 9], 5]}]',
+            r"'polygon' is .*three",
+        ),
+        (
+            "val.json",
+            '[{"image": "a.jpg", "question": "q", "polygon": [1, 1, 9, 1, 9, true]}]',
+            r"'polygon' is .*three",
+        ),
+        ("val.json", '[{"image": "a.jpg", "question": "q", "polygon": [[[1, 1], [9]]]}]', r"expected points \[x, y\]"),
+        ("val.json", '[{"image": "a.jpg", "question": "q", "polygon": {"counts": "a"}}]', r"'polygon' is .*three"),
+        ("val.json", '[{"image": "a.jpg", "question": "q", "ignore": [1, 2], "absent": true}]', r"'ignore' is .*three"),
+        (
+            "val.json",
+            '[{"image": "a.jpg", "question": "q", "rle": [[1, 1, 9, 1, 9, 9]]}]',
+            r"'rle' is .*, expected the counts",
+        ),
+        (
+            "val.json",
+            '[{"image": "a.jpg", "question": "q", "box": [1, 1, NaN, 1]}]',
+            r"'box' is .*, expected x,y,width",
+        ),
+        (
+            "val.json",
+            '[{"image": "a.jpg", "question": "q", "box": [1.5, 1, 1' + "0" * 400 + ", 1]}]",
+            r"'box' is .*, expected x,y",
+        ),
+        (
+            "val.json",
+            '[{"image": "a.jpg", "question": "q", "frame": [], "absent": true}]',
+            r"'frame' is \[\], expected",
+        ),
+        (
+            "val.json",
+            '[{"image": "a.jpg", "question": "q", "target": [], "absent": true}]',
+            r"'target' is \[\], expected",
+        ),
+        ("val.json", '[{"image": "a.jpg", "question": "\\ud800", "absent": true}]', r"half of a surrogate pair"),
+        (
+            "val.jsonl",
+            '{"image": "a.jpg", "question": "q", "questions": ["r"], "absent": true}',
+            r"line 1: found the keys 'question' and 'questions', expected one of them; the line is: {\"image\": \"a.jpg\"",
+        ),
+        (
+            "val.json",
+            '[{"image": "a.jpg", "question": "q", "polygons": [], "polygon": [1, 1, 9, 1, 9, 9]}]',
+            r"line 1: found the keys 'polygon' and 'polygons', expected one of them; the line is: {\"image\": \"a.jpg\"",
+        ),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -223,3 +297,48 @@ def test_boxes_are_read_as_written(tmp_path_factory: pytest.TempPathFactory, dra
         want = np.zeros((HEIGHT, WIDTH), bool)
         want[y : y + height, x : x + width] = True
         assert (mask_of(found, number) == want).all()
+
+
+numbers = st.one_of(st.integers(-9, 40), st.floats(), st.sampled_from([10**400, -(2**63), True]))
+odd = st.recursive(
+    st.one_of(
+        st.none(), numbers, st.text(max_size=4).filter(lambda text: "/" not in text),
+        st.sampled_from(["yes", "no", "\ud800", "1,1 9,1 9,9", "1,1,5,5", "a.png", "{}", '{"counts": [3, 3]}', "stored", "", " "]),
+        st.just(json.loads("[" * 900 + "]" * 900)),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=8),
+        st.lists(numbers, min_size=4, max_size=8),
+        st.lists(st.lists(numbers, min_size=2, max_size=2), max_size=4),
+        st.dictionaries(st.sampled_from(["size", "counts", "points", "x"]), inner, max_size=3),
+    ),
+    max_leaves=12,
+)  # fmt: skip
+keys = st.sampled_from([*COLUMNS, "questions", "polygons", "x"])
+good = st.fixed_dictionaries({"image": st.just("a.jpg"), "question": st.just("q")})
+rows = st.builds(lambda row, more: {**row, **more}, good, st.dictionaries(keys, odd, max_size=3))
+
+
+@given(st.lists(st.one_of(rows, odd), min_size=1, max_size=3), st.sampled_from([".json", ".jsonl"]))
+@settings(max_examples=300, deadline=None)
+def test_odd_values_are_read_or_refused_in_words(
+    tmp_path_factory: pytest.TempPathFactory, records: list[Any], suffix: str
+) -> None:
+    root = tmp_path_factory.getbasetemp()
+    text = json.dumps(records) if suffix == ".json" else "\n".join(map(json.dumps, records))
+    (root / f"odd{suffix}").write_text(text)
+    own = QuestionsOptions(file=f"odd{suffix}")
+    try:
+        sources = list_sources(root, "val", own)
+    except DatasetError as error:
+        str(error).encode()
+        return
+    for source, content in zip(sources, contents(root, sources, own), strict=True):
+        assert content == source.content
+        try:
+            found = annotate(root, source, HEIGHT, WIDTH, own)
+        except ImageFailure as error:
+            str(error).encode()
+        else:
+            for target in found.targets:
+                assert rle.decode(target.segmentation, HEIGHT, WIDTH).any() != target.absent

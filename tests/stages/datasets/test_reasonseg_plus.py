@@ -17,7 +17,7 @@ from written_semantic import jpeg
 from stages.datasets.base import Annotation, DatasetError
 from stages.datasets.params import ReasonSegPlusOptions
 from stages.datasets.reasonseg_plus import annotate, list_sources
-from stages.datasets.reasonseg_plus_rows import MAX_TEXT_CHARS, polygons
+from stages.datasets.reasonseg_plus_rows import MAX_TEXT_CHARS, polygons_of
 from stages.images import ImageFailure
 from store import rle
 from store.read.pixels import oriented
@@ -197,7 +197,7 @@ def test_conversations_of_lisa_plus_are_pairs(tmp_path: Path) -> None:
     ],
 )
 def test_polygons_are_nested_as_points_or_flat(mask: Any, expected: Any) -> None:
-    assert polygons(mask) == polygons({"polygon": mask}) == polygons({"points": mask}) == expected
+    assert polygons_of(mask) == polygons_of({"polygon": mask}) == polygons_of({"points": mask}) == expected
 
 
 def test_masks_made_before_exif_are_turned_with_their_image(tmp_path: Path) -> None:

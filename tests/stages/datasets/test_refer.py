@@ -241,10 +241,13 @@ def test_a_size_that_exif_explains_is_the_frame_of_the_objects(tmp_path: Path) -
     assert found.notes == ("objects drawn before EXIF orientation 6, turned with the image",)
     Image.new("RGB", (HEIGHT, WIDTH)).save(picture)
     with pytest.raises(
-        ImageFailure, match="says 64 x 48 px of image 7, the upright image has 48 x 64, and no EXIF orientation"
+        ImageFailure,
+        match="image 7 in instances.json has 64 x 48 px, the upright image 48 x 64 px, and no EXIF orientation",
     ):
         annotate(tmp_path, source, WIDTH, HEIGHT, picture=picture)
-    with pytest.raises(ImageFailure, match="the upright image has 65 x 48: it is another picture, or was resized"):
+    with pytest.raises(
+        ImageFailure, match="the upright image 65 x 48 px; expected one size: it is of another picture, or one"
+    ):
         annotate(tmp_path, source, HEIGHT, WIDTH + 1)
 
 
