@@ -45,8 +45,8 @@ repro-mixture: $(INSTALLED)
 	$(MIXTURE) index
 	$(MIXTURE) extract
 	$(MIXTURE) leaks --run mixture
-	for run in mixture alone lisa_mixture; do $(MIXTURE) train --name $$run || exit $$?; done
-	for run in mixture alone; do $(MIXTURE) evaluate --name $$run > /dev/null || exit $$?; done
+	printf '%s\n' mixture alone lisa_mixture | xargs -P 2 -I NAME $(MIXTURE) train --name NAME
+	printf '%s\n' mixture alone | xargs -P 2 -I NAME $(MIXTURE) evaluate --name NAME > /dev/null
 	python -m demo.measure.mixture
 
 test: $(INSTALLED)
