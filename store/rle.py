@@ -30,13 +30,21 @@ def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> str:
     """Encode a mask [H, W], bool or uint8 (any value but 0 is set)."""
     if mask.ndim != 2 or mask.dtype not in (np.bool_, np.uint8):
         raise RleError(f"found a mask of shape {mask.shape} and type {mask.dtype}, expected [H, W] bool or uint8")
-    columns = np.flatnonzero(mask.any(axis=0))
-    if not columns.size:  # as most of what is to be ignored
-        return _from_edges(np.empty(0, np.int64), mask.size)
-    first = int(columns[0])  # of a region only the columns are looked at that it lies in
-    pixels = np.not_equal(mask[:, first : int(columns[-1]) + 1], 0).ravel(order="F")
-    edges = np.flatnonzero(np.diff(pixels, prepend=False, append=False)) + first * mask.shape[0]
-    return _from_edges(edges[edges < mask.size], mask.size)
+    height, width = mask.shape
+    pixels = mask if mask.dtype == np.bool_ else mask != 0
+    if not mask.size:
+        return _from_edges(np.empty(0, np.int64), 0)
+    if pixels.flags.f_contiguous:
+        flat = pixels.ravel(order="F")
+        edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    else:  # looked for row by row, as the pixels lie: putting columns first would copy them
+        at = np.flatnonzero(pixels[1:] != pixels[:-1])
+        row = at // width
+        within = (at - row * width) * height + row + 1
+        between = (np.flatnonzero(pixels[0, 1:] != pixels[-1, :-1]) + 1) * height
+        edges = np.concatenate([within, between])
+        edges.sort()
+    return _from_edges(np.concatenate([[0], edges]) if pixels[0, 0] else edges, mask.size)
 
 
 def decode(counts: str, height_px: int, width_px: int) -> NDArray[np.bool_]:
