@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline.errors import DONE, FAILURES
 from stages.datasets import FORMATS, expected
 from stages.datasets.base import Expected
 from stages.datasets.catalog import PublishedSet, counted_as, recognise
-from stages.datasets.params import ImagesOptions, ReasonSegHubOptions
+from stages.datasets.params import DataParams, ImagesOptions, ReasonSegHubOptions
 from stages.datasets.published import Counts, Published, as_words, published, verdict
 from stages.datasets.unpack import unpack
 from stages.names import SplitRef, did_you_mean
@@ -51,6 +52,8 @@ def unpack_command(settings: Settings, name: str | None, folder: Path) -> tuple[
         )
     if (ROOT / data.roots[0]).resolve() == folder.resolve():
         raise InputError(f"data: --unpack {folder} is the folder of {name} itself; name another one")
+    for line in _terms(data, name):
+        print(line, file=sys.stderr)
     done = {
         split: unpack(settings.folders(name).folders[0], split, data, folder, data.max_pixels) for split in data.splits
     }
@@ -59,10 +62,8 @@ def unpack_command(settings: Settings, name: str | None, folder: Path) -> tuple[
 
 
 def unpacked_text(settings: Settings, name: str, folder: Path, found: dict[str, Any]) -> str:
-    """The same for a person: the licence first, what was done, and the entry that the pictures make."""
-    data = settings.data[name]
-    known = recognise(data, name)
-    lines = [f"licence of the pictures: {known.set.pictures_licence or NOT_KNOWN}", known.set.note] if known else []
+    """The same for a person: what was done, and the entry that the pictures make."""
+    data, lines = settings.data[name], []
     for split, each in found.items():
         there = f", {each['there']} were there already" if each["there"] else ""
         lines.append(f"{name}/{split}: {each['written']} pictures written to {folder / split}{there}")
@@ -71,6 +72,12 @@ def unpacked_text(settings: Settings, name: str, folder: Path, found: dict[str, 
     lines.append("an entry of section data of the params that holds them, and whose name is then `images` of this one:")
     lines.append(f"  {name}_pictures: {{format: images, images: {name}_pictures, root: {folder}, splits: [{splits}]}}")
     return "\n".join(lines)
+
+
+def _terms(data: DataParams, name: str) -> list[str]:
+    """The licence of a published set's pictures, said before they are written."""
+    known = recognise(data, name)
+    return [f"licence of the pictures: {known.set.pictures_licence or NOT_KNOWN}", known.set.note] if known else []
 
 
 def _require_known(settings: Settings, name: str) -> None:

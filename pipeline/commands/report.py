@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -17,6 +18,7 @@ from pipeline.commands.report_sections import answers_section, recall_section, s
 from pipeline.config import InputError, Settings
 from pipeline.summary import report_folder
 from stages.datasets import FORMATS
+from stages.datasets.catalog import recognise
 from stages.evaluate.cases import questions
 from stages.evaluate.metrics import Samples
 from stages.evaluate.score import Scores, score
@@ -50,6 +52,10 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
         StoreError: the split is not indexed, or its index is unfinished. What else is not there is said on the page.
     """
     folder = report_folder(settings, split.dataset) if out is None else out.expanduser() / split.dataset
+    known = recognise(settings.data[split.dataset], split.dataset)
+    terms = known.set.note if known else ""
+    if terms:
+        print(f"report: {terms}", file=sys.stderr)
     missing: list[Missing] = []
     opened = _open(settings, split, missing)
     annotated = "targets" in opened.columns
@@ -77,7 +83,7 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
     failures = _failures(opened)
     page = Page(
         f"{split.dataset}, {split.split}",
-        _facts(opened, len(failures)),
+        [*_facts(opened, len(failures)), *([("terms of the pictures", terms)] if terms else [])],
         missing,
         sections,
         what.capitalize(),

@@ -205,8 +205,8 @@ def test_the_hubs_copy_is_unpacked_and_indexed(hub: Any) -> None:
     assert found["splits"]["val"]["questions"] == 2
     done = hub.run("data", "hub", "--unpack", str(hub.folder / "held"))
     assert done.code == 0, done.err
-    assert done.out.startswith("licence of the pictures: OpenImages")
-    assert "ScanNet may not be redistributed" in done.out
+    assert done.err.startswith("licence of the pictures: OpenImages")
+    assert "ScanNet may not be redistributed" in done.err
     assert f"hub/val: 2 pictures written to {hub.folder / 'held/val'}\n" in done.out
     assert f"root: {hub.folder / 'held'}, splits: [val]" in done.out
     assert hub.run("data", "hub", "--unpack", str(hub.folder / "held"), "--json").json()["val"]["there"] == 2
@@ -216,6 +216,10 @@ def test_the_hubs_copy_is_unpacked_and_indexed(hub: Any) -> None:
     assert [(row["target_id"], row["texts"], row["kind"]) for row in rows(hub, "hub/targets/val")] == [
         ("a/0", ["a.x.jpg"], "reasonseg_hub"), ("b/0", ["b.jpg"], "reasonseg_hub"),
     ]  # fmt: skip
+    done = hub.run("report", "--data", "hub", "--split", "val")
+    assert "report: The pictures from ScanNet may not be redistributed" in done.err
+    (page,) = hub.folder.rglob("val.html")
+    assert "ScanNet may not be redistributed" in page.read_text()
 
 
 def test_unpack_says_what_it_cannot_do(hub: Any) -> None:
