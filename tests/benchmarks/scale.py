@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -28,6 +29,8 @@ from PIL import Image
 
 from tests.benchmarks import machine, shared_pictures
 from tests.benchmarks.report import table
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLIT = "train"
@@ -72,7 +75,7 @@ def measure(folder: Path, images: int, large_images: int) -> dict[str, Any]:
     """Seconds and memory of each command, and images a second of ``index`` on one core and on two."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, cores)
-    params = make_data(folder / "small", images, (SIDE_PX, SIDE_PX))
+    params = apart(make_data, folder / "small", images, (SIDE_PX, SIDE_PX))
     cli = (str(ROOT / "cli.py"), "--params", str(params))
     ours = ("-m", "tests.benchmarks.scale")
     commands = {
@@ -93,7 +96,7 @@ def measure(folder: Path, images: int, large_images: int) -> dict[str, Any]:
     rates = {}
     if large_images:
         for count in range(1, len(cores) + 1):
-            params = make_data(folder / f"large-{count}", large_images, LARGE)
+            params = apart(make_data, folder / f"large-{count}", large_images, LARGE)
             found, _ = timed((str(ROOT / "cli.py"), "--params", str(params), "index"), cores[:count])
             rates[count] = large_images / found["seconds"]
     return {
@@ -111,7 +114,7 @@ def measure_borrowers(folder: Path, pictures: int) -> dict[str, Any]:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     params = folder / "params.yaml"
     if not params.exists():
-        write_params(folder, shared_pictures.write(folder / "data", pictures))
+        write_params(folder, apart(shared_pictures.write, folder / "data", pictures))
     cli = (str(ROOT / "cli.py"), "--params", str(params))
     ours = ("-m", "tests.benchmarks.scale")
     first = {
@@ -163,6 +166,12 @@ def timed(arguments: Sequence[str], cores: Sequence[int] = ()) -> tuple[dict[str
         raise SystemExit(f"{' '.join(arguments)}: exit code {process.returncode}\n{said}")
     cpu_seconds = usage.ru_utime + usage.ru_stime
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "memory_mb": usage.ru_maxrss * 1024 / 1e6}, said
+
+
+def apart(make: Callable[..., T], *given: Any) -> T:
+    """What a function returns that runs in a process of its own: the peak memory of this one is a command's at its start, too."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(make, *given).result()
 
 
 def make_data(folder: Path, count: int, size_px: tuple[int, int]) -> Path:

@@ -100,11 +100,11 @@ def flip(whole: Whole, path: Path, bit: int) -> None:
         whole.check(f"{whole.name(path)}: bit {bit % 8} of byte {bit // 8} flipped", path)
 
 
-def test_a_sample_of_flipped_bits(whole: Whole) -> None:
+def test_a_sample_of_flipped_bits(whole: Whole, parts: dict[str, Whole]) -> None:
     rng = random.Random(20)
-    for path in whole.files:
+    for part, path in (of_part(whole, parts, path) for path in whole.files):
         for bit in rng.sample(range(8 * path.stat().st_size), 10):
-            flip(whole, path, bit)
+            flip(part, path, bit)
 
 
 @pytest.mark.slow
@@ -132,13 +132,13 @@ def is_space(path: Path, size: int) -> bool:
     return path.suffix == ".json" and path.name != "zarr.json" and size == path.stat().st_size - 1
 
 
-def test_a_sample_of_lengths(whole: Whole) -> None:
+def test_a_sample_of_lengths(whole: Whole, parts: dict[str, Whole]) -> None:
     rng = random.Random(21)
-    for path in whole.files:
+    for part, path in (of_part(whole, parts, path) for path in whole.files):
         size = path.stat().st_size
         for length in {0, 1, *rng.sample(range(size), 3), size - 2}:
             if not is_space(path, length):
-                cut(whole, path, length)
+                cut(part, path, length)
 
 
 @pytest.mark.slow
