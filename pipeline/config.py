@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from stages.datasets import FORMATS, AnyData
-from stages.datasets.params import ImagesOptions
+from stages.datasets.params import RUN, ImagesOptions
 from stages.fields import Key
 from stages.names import SplitRef, did_you_mean
 from stages.params import EvaluateParams, Sections, Shared
@@ -97,12 +97,8 @@ class Settings(Shared):
                 )
         for name, data in self.data.items():
             for other in data.only if isinstance(data, ImagesOptions) else ():
-                if other not in self.data or self.data[other].images != name or other == name:
-                    borrowers = [each for each in self.data if self.holder(each) == name]
-                    raise ValueError(
-                        f"data.{name}.only: found {other!r}, expected data sets whose images are {name}: "
-                        f"{', '.join(borrowers) or 'there is none yet'}{did_you_mean(other, borrowers)}"
-                    )
+                if not other.startswith(RUN):
+                    self._require_asking(name, other)
         for name, mean in self.means.items():
             self.refs(f"means.{name}.train", mean.train)
         self.refs("evaluate.splits", self.evaluate.splits)
@@ -146,6 +142,33 @@ class Settings(Shared):
                 wrong = [f"runs.{name}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
                 raise ValueError("; ".join(wrong)) from error
         return self
+
+    @model_validator(mode="after")
+    def _only_names_runs(self) -> Settings:
+        known = list(dict.fromkeys([*self.runs, *SYSTEMS]))
+        for name, data in self.data.items():
+            for run in data.only_runs if isinstance(data, ImagesOptions) else ():
+                said = f"data.{name}.only: found {RUN + run!r}, expected"
+                if run not in known:
+                    raise ValueError(f"{said} run and one of {', '.join(known)}{did_you_mean(run, known)}")
+                spec = {key: value for key, value in self.runs.get(run, {}).items() if key != "system"}
+                splits = self.refs(f"data.{name}.only: run {run}", overridden(self.train, spec).splits)
+                if not any(self.holder(split.dataset) == name for split in splits):
+                    raise ValueError(
+                        f"{said} a run that trains on pictures of {name}; its splits are {', '.join(map(str, splits)) or 'none'}"
+                    )
+        return self
+
+    def _require_asking(self, holder: str, other: str) -> None:
+        """Raise ValueError unless an entry of ``only`` is a data set that borrows from the holder, or a split of one."""
+        borrowers = [each for each in self.data if self.holder(each) == holder]
+        splits = [f"{each}/{split}" for each in borrowers for split in self.data[each].splits]
+        if other not in (splits if "/" in other else borrowers):
+            meant = did_you_mean(other, splits if "/" in other else borrowers)
+            raise ValueError(
+                f"data.{holder}.only: found {other!r}, expected data sets whose images are {holder}: "
+                f"{', '.join(borrowers) or 'there is none yet'}{meant}"
+            )
 
     def __hash__(self) -> int:
         return self.hash_of_values

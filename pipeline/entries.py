@@ -6,23 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pipeline.config import ROOT, InputError, Settings
+from pipeline.config import InputError, Settings
+from pipeline.draws import drawn_pictures
+from pipeline.listed import list_all, list_held, not_indexed
 from pipeline.look import Look, digest_files
 from pipeline.upstream import known_links, known_sources, place_of
-from stages import datasets, listings
+from stages import datasets
 from stages.base import HELD_IMAGES, ColumnSpec, Entry
 from stages.datasets.base import Source
 from stages.datasets.params import ImagesOptions
 from stages.index import order
-from stages.names import SplitRef, did_you_mean
+from stages.names import SplitRef
 from stages.source_files import source_content, source_files
 from store.errors import DamagedStoreError
 from store.format.column import fingerprint
-from store.format.layout import find_splits, what_exists
 from store.format.lineage import FILE
 from store.format.links import Link
 from store.format.schema import REMOVED
-from store.storage.listing import folders, is_folder
 
 
 def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
@@ -43,7 +43,8 @@ def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
 def list_sources(look: Look, split: SplitRef) -> list[Source]:
     """What the data set lists, asked once in a look. Raises DatasetError where it cannot be listed.
 
-    Where ``only`` names data sets, new images are listed only if one of these asks about them.
+    Where ``only`` names data sets or splits, new images are listed only if one of these asks about them; where it names runs, also
+    those that their trainings draw.
     """
     if split not in look.sources:
         look.sources[split] = _list_sources(look, split)
@@ -51,15 +52,18 @@ def list_sources(look: Look, split: SplitRef) -> list[Source]:
 
 
 def _list_sources(look: Look, split: SplitRef) -> list[Source]:
-    settings = look.settings
+    settings, found = look.settings, list_all(look, split)
     data = settings.data[split.dataset]
-    found = listings.list_sources(data, settings.folders(split.dataset), split.split, ROOT / settings.run.cache_dir)
     if not isinstance(data, ImagesOptions) or not data.only:
         return found
     asked = {image_id for image_id, _ in known_sources(settings, split)}
-    for name in data.only:
-        for one in settings.data[name].splits:
-            asked |= {source.image_id for source in list_sources(look, SplitRef(name, one))}
+    for one in settings.splits:
+        if one.dataset in data.only or str(one) in data.only:
+            asked |= {source.image_id for source in list_sources(look, one)}
+    for run in data.only_runs:
+        for drawn, image_ids in drawn_pictures(look, run).items():
+            if settings.holder(drawn.dataset) == split.dataset:
+                asked |= image_ids
     return [source for source in found if source.image_id in asked]
 
 
@@ -102,16 +106,38 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
             entry = replace(entry, link=link, held=held[link[0]][link[1]][1])
         found.append(entry)
     _require_listed(look, split, found)
-    return tuple(found)
+    return tuple(_unlisted(look, split, found))
+
+
+def _unlisted(look: Look, split: SplitRef, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The entries; where the holder lists what runs draw, those that it does not list with their files there."""
+    holder = look.settings.data[look.settings.data[split.dataset].images]
+    if not isinstance(holder, ImagesOptions) or not holder.only_runs:
+        return entries
+    held = list_held(look, split)
+    lacking = {
+        number: there
+        for number, entry in enumerate(entries)
+        if entry.link is None and not entry.removed and (there := held.get(entry.source.image_id))
+    }
+    paths = [path for there in lacking.values() for path in (there.path, *there.others)]
+    digests = look.file_digests(look.settings.data[split.dataset].images, paths)
+    found = list(entries)
+    for number, there in lacking.items():
+        sha256 = tuple(digests[path] for path in (there.path, *there.others))
+        found[number] = replace(found[number], held=there.path, unlisted=there, digests=sha256)
+    return found
 
 
 def _require_listed(look: Look, split: SplitRef, entries: Sequence[Entry]) -> None:
-    """Raise InputError where the holder lists ``only`` what is asked about, and has not listed all of it yet."""
+    """Raise InputError where the holder lists ``only`` what is asked about or drawn, and has not listed all of it yet."""
     settings = look.settings
     holder = settings.data[split.dataset].images
     data = settings.data[holder]
     lacking = {entry.source.image_id for entry in entries if entry.link is None and not entry.removed}
-    if not lacking or not isinstance(data, ImagesOptions) or split.dataset not in data.only:
+    if not lacking or not isinstance(data, ImagesOptions) or not data.only:
+        return
+    if not data.only_runs and not {split.dataset, str(split)} & {*data.only}:
         return
     listed = {source.image_id for one in settings.held(split.dataset) for source in list_sources(look, one)}
     if pending := sorted(lacking & listed):
@@ -154,22 +180,6 @@ def _is_removed(look: Look, dataset: str, link: Link) -> bool:
     return commit is not None and commit.status[at : at + 1] == (REMOVED,)
 
 
-def not_indexed(settings: Settings, split: SplitRef, command: str = "") -> InputError:
-    """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which.
-
-    Args:
-        command: what to type; default: the index of the split.
-    """
-    store = settings.store_path
-    nearby = [store] if is_folder(store) else folders(store.parent)
-    there = f": {what_exists(store, split.dataset)}" if any(map(find_splits, nearby)) else ""
-    others = sorted(find_splits(store))
-    if others and split.dataset not in others:
-        there = f" for data set {split.dataset}, found {', '.join(others)}{did_you_mean(split.dataset, others)}{there}"
-    command = command or f"python cli.py index {settings.options(split)}"
-    return InputError(f"split {split} is not indexed{there}; run: {command}")
-
-
 def files_of(
     spec: ColumnSpec, entries: Sequence[Entry], digests: Callable[[list[str]], Mapping[str, str]]
 ) -> dict[str, str]:
@@ -179,7 +189,7 @@ def files_of(
         digests: gives the sha256 of files.
     """
     if HELD_IMAGES in spec.reads:
-        asked = [[entry.source.image_id, entry.removed, entry.link] for entry in entries]
+        asked = [[each.source.image_id, each.removed, each.link, *each.digests] for each in entries]
         return {ASKED: fingerprint({"images": asked})}
     if spec.files is None:
         return {}

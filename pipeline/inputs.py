@@ -24,7 +24,7 @@ from store.format.layout import column_dir
 from store.format.lineage import Lineage, no_column
 from store.format.links import Link, links_of
 from store.format.names import without_proposer
-from store.format.schema import FAILED, OK, TABLES
+from store.format.schema import ABSENT, FAILED, OK, TABLES
 from store.format.shard import read_commit
 from store.format.tables import read_table
 from store.read.array import ShardReader
@@ -120,7 +120,7 @@ class ShardSource:
         """(status, reason) of an image that has no vectors, else None."""
         where = self._at(read, position)
         if where is None:
-            return FAILED, self._not_there()
+            return self._not_there(position)
         key, at = where
         commit = self.commit(*key)
         if commit.status[at] == OK:
@@ -185,7 +185,13 @@ class ShardSource:
         schema = TABLES[without_proposer(lies_at(self.settings, self.split.dataset, read)[1])]
         empty: dict[str, Any] = {item.name: [] if pa.types.is_list(item.type) else None for item in schema}
         index = self.shard * self.settings.shard_images + position
-        return {**empty, "image_index": index, "status": FAILED, "error": self._not_there()}
+        status, error = self._not_there(position)
+        return {**empty, "image_index": index, "status": status, "error": error}
 
-    def _not_there(self) -> str:
-        return f"{self.settings.holder(self.split.dataset)} has no such image"
+    def _not_there(self, position: int) -> tuple[str, str]:
+        """(status, reason) of an image that the holder does not have: absent, where it does not list it (``only``)."""
+        if not self.entries:
+            own = self.commit("images", self.split, self.shard)
+            if own.status[position] == ABSENT:
+                return ABSENT, own.errors.get(str(position), ABSENT)
+        return FAILED, f"{self.settings.holder(self.split.dataset)} has no such image"

@@ -9,13 +9,13 @@ pixels, where that is asked for and nothing was lost.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import PurePosixPath
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.entries import not_indexed
+from pipeline.listed import not_indexed
 from pipeline.upstream import commits_of, place_of
 from stages.datasets import FORMATS
 from stages.datasets.ids import coco_id, coco_id_of
@@ -25,7 +25,7 @@ from stages.images import ImageFailure
 from stages.likeness import Likeness, alike, likenesses
 from stages.names import SplitRef
 from store.format.layout import column_dir
-from store.format.schema import OK
+from store.format.schema import ABSENT, OK
 from store.format.tables import read_table
 
 Key = tuple[str, str]
@@ -82,17 +82,29 @@ def pictures_of(settings: Settings, split: SplitRef, pixels: bool = False) -> Pi
     if commits is None:
         raise not_indexed(settings, split)
     folder = column_dir(settings.store_path, place_of(settings, split, "images"))
-    numbers = _coco_numbers(settings, settings.data[split.dataset].images)
-    keys: dict[Key, list[int]] = defaultdict(list)
     files: dict[int, tuple[str, str]] = {}
     for commit in commits:
         table = read_table(folder, commit, ["image_index", "path", "sha256", "status"])
         for index, path, sha256, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            if status == OK:
+            if status in (OK, ABSENT):  # absent: not listed by the data set that holds it
                 files[index] = sha256, path
-                keys["file", sha256].append(index)
-                if number := coco_id_of(path) or numbers.get(PurePosixPath(path).stem):
-                    keys["coco", number].append(index)
+    return pictures_in(settings, split, files, pixels)
+
+
+def pictures_in(
+    settings: Settings, split: SplitRef, files: Mapping[int, tuple[str, str]], pixels: bool = False
+) -> Pictures:
+    """The pictures of a split, by what they are known by.
+
+    Args:
+        files, pixels, and what it raises: as of :class:`Pictures` and :func:`pictures_of`.
+    """
+    numbers = _coco_numbers(settings, settings.data[split.dataset].images)
+    keys: dict[Key, list[int]] = defaultdict(list)
+    for index, (sha256, path) in files.items():
+        keys["file", sha256].append(index)
+        if number := coco_id_of(path) or numbers.get(PurePosixPath(path).stem):
+            keys["coco", number].append(index)
     if pixels:
         known = _likenesses(settings, split, files)
         for index, (sha256, _) in files.items():
@@ -173,7 +185,13 @@ def is_protected(settings: Settings, split: SplitRef) -> bool:
     return (annotated and not split.split.startswith("train") and split.split != "all") or split in settings.evaluated
 
 
-def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str, pixels: bool = False) -> LeftOut:
+def left_out(
+    settings: Settings,
+    trained: Sequence[SplitRef],
+    mode: str,
+    pixels: bool = False,
+    seen: Callable[[SplitRef], Pictures | None] | None = None,
+) -> LeftOut:
     """The pictures that a training on these splits leaves out.
 
     Args:
@@ -181,10 +199,16 @@ def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str, pixels:
             is not trained on; ``paper``: of data sets that are no referring ones, those of referring sets' splits ``val`` (LISA's
             paper; its code leaves out nothing); ``none``.
         pixels: as :func:`pictures_of`.
+        seen: gives the pictures of a split, None where nothing is known of them; default: as the index says.
 
     Raises:
         InputError: a split is not indexed.
     """
+
+    def indexed(split: SplitRef) -> Pictures | None:
+        there = commits_of(settings, split, "images") is not None
+        return pictures_of(settings, split, pixels) if there else None
+
     if mode == "none":
         return LeftOut({}, ())
     protected = [
@@ -194,8 +218,7 @@ def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str, pixels:
         and is_protected(settings, split)
         and (mode == "all" or (split.split == "val" and settings.data[split.dataset].format in REFERRING))
     ]
-    indexed = [split for split in protected if commits_of(settings, split, "images") is not None]
-    known = {split: pictures_of(settings, split, pixels) for split in indexed}
+    known = {split: found for split in protected if (found := (seen or indexed)(split)) is not None}
     images = {}
     for split in trained:
         own = settings.data[split.dataset]
@@ -204,7 +227,9 @@ def left_out(settings: Settings, trained: Sequence[SplitRef], mode: str, pixels:
         ]
         lost: set[int] = set()
         if others:
-            pictures = pictures_of(settings, split, pixels)
+            pictures = seen(split) if seen is not None else pictures_of(settings, split, pixels)
+            if pictures is None:
+                raise not_indexed(settings, split)
             for other in others:
                 lost |= _common(pictures, known[other]).keys()
         if lost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.config import ROOT, Settings
@@ -25,12 +25,15 @@ class Look:
     What changes later is not seen until :meth:`renew`.
 
     entries: split -> its images in their order (:func:`pipeline.entries.seen_entries`). sources: split -> what its
-        data set lists (:func:`pipeline.entries.list_sources`). todo: split -> its shards that are not done, as a plan of the whole
+        data set lists (:func:`pipeline.entries.list_sources`). listed: the same with what ``only`` leaves out.
+        drawn: run -> what it draws (:func:`pipeline.draws.drawn_pictures`), which the command itself does not change.
+        todo: split -> its shards that are not done, as a plan of the whole
         split found.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.drawn: dict[str, Mapping[SplitRef, frozenset[str]]] = {}
         self.renew()
 
     def renew(self) -> None:
@@ -38,6 +41,7 @@ class Look:
         self.records = Lineage(self.settings.store_path)
         self.entries: dict[SplitRef, tuple[Entry, ...]] = {}
         self.sources: dict[SplitRef, list[Source]] = {}
+        self.listed: dict[SplitRef, list[Source]] = {}
         self.todo: dict[SplitRef, set[Upstream]] = {}
         self._held: dict[SplitRef, tuple[tuple[str, str], ...]] = {}
         self._files: dict[str, dict[str, str]] = {}

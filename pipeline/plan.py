@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.config import InputError, Settings
-from pipeline.entries import files_of, linked, not_indexed, of_files, seen_entries
+from pipeline.entries import files_of, linked, of_files, seen_entries
 from pipeline.graph import (
     STAGES,
     column_identity,
@@ -19,6 +19,7 @@ from pipeline.graph import (
     stage_specs,
     upstream_columns,
 )
+from pipeline.listed import not_indexed
 from pipeline.look import Look
 from pipeline.upstream import Upstream, known_sources, place_of, upstream_name, upstream_shards
 from stages.base import ColumnSpec, Entry

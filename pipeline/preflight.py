@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.entries import not_indexed
 from pipeline.executors import Executor
 from pipeline.graph import all_specs, wanted_fingerprint
+from pipeline.listed import not_indexed
 from pipeline.look import Look
 from pipeline.plan import MISSING, STALE, ColumnPlan
 from pipeline.shard import require_device

@@ -49,6 +49,11 @@ def _remarks(summary: StageSummary) -> list[str]:
         lines.append(
             f"absent: {summary.absent} of {summary.images} images have no annotation; nothing is asked about them"
         )
+    if summary.unlisted:
+        lines.append(
+            f"not listed: {summary.unlisted} of {summary.images} images, as nothing that the data set with the pictures names in "
+            "only asks about them"
+        )
     if summary.unread:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in summary.unread.items())
         lines.append(f"not read: {kinds} (in the split's folder, neither an image nor an annotation)")

@@ -41,6 +41,7 @@ class StageSummary:
     failed_images: int
     columns: Mapping[str, str] = field(default_factory=dict)
     absent: int = 0
+    unlisted: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
     estimate: Estimate | None = None
@@ -63,6 +64,7 @@ def tally(
     failed: Counter[str] = Counter()
     images_failed: set[tuple[int, int]] = set()
     images_absent: set[tuple[int, int]] = set()
+    images_unlisted: set[tuple[int, int]] = set()
     notes: Counter[str] = Counter()
     contents: dict[str, list[str]] = {}
     for plan in plans:
@@ -77,8 +79,9 @@ def tally(
             own = own_failures(look, plan, split, commit) if commit.errors else {}
             failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
             images_failed |= {(shard, position) for position in own}
-            if stage == "index":  # where it begins
-                images_absent |= {(shard, n) for n, status in enumerate(commit.status) if status == ABSENT}
+            if stage == "index":  # where it begins; images are absent where their holder does not list them
+                found = images_unlisted if plan.spec.name == "images" else images_absent
+                found |= {(shard, n) for n, status in enumerate(commit.status) if status == ABSENT}
             notes.update({f"{plan.spec.name}: {note}": count for note, count in commit.extra.get("notes", {}).items()})
     left = {
         plan.spec.name: [shard for shard, names in sorted(todo.items()) if plan.spec.name in names] for plan in plans
@@ -96,6 +99,7 @@ def tally(
         len(images_failed),
         {name: digest(found) for name, found in contents.items()},
         len(images_absent),
+        len(images_unlisted),
         dict(notes),
         unread_files(look.settings, split, plans[0].entries) if stage == "index" and split and plans else {},
         todo={name: shards for name, shards in left.items() if shards},

@@ -59,13 +59,16 @@ class Entry:
     """A place in the order of a split's images: where the image is, or that it was removed.
 
     ``link``: of a borrowed image, split of the holder and image_index there; None: the holder has no such image. ``held``: its
-    path there.
+    path there. ``unlisted``: its files there, where the holder does not list it, as ``only`` leaves it out. ``digests``: sha256 of
+    these.
     """
 
     source: Source
     removed: bool = False
     link: Link | None = None
     held: str = ""
+    unlisted: Source | None = None
+    digests: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:

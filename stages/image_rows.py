@@ -12,7 +12,7 @@ from stages.base import Entry
 from stages.digests import Digests
 from stages.images import LOST_LINK, ImageFailure, inside, picture_size, read_image
 from stages.source_files import source_sha256
-from store.format.schema import FAILED, OK, REMOVED
+from store.format.schema import ABSENT, FAILED, OK, REMOVED
 from store.read.folders import Folders
 
 
@@ -81,3 +81,13 @@ def borrowed_row(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
     if held["status"] != OK:
         return {**row, "sha256": "", "status": FAILED, "error": held["error"]}
     return row | {name: held[name] for name in ("path", "height_px", "width_px", "sha256", "status", "error")}
+
+
+def unlisted_row(
+    root: Folders, entry: Entry, max_pixels: int, holder: str, digests: Digests | None = None
+) -> dict[str, Any]:
+    """The row of an image that its holder does not list: as it would be there, with the status absent; failed where it would be."""
+    assert entry.unlisted is not None
+    row, _ = image_row(root, Entry(entry.unlisted), max_pixels, digests)
+    row["image_id"] = entry.source.image_id
+    return {**row, "status": ABSENT, "error": f"{holder} does not list it (only)"} if row["status"] == OK else row

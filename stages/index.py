@@ -14,7 +14,7 @@ from stages.datasets.base import Annotation, DatasetError, Source
 from stages.datasets.params import DataParams
 from stages.datasets.words import Words
 from stages.digests import digests_in
-from stages.image_rows import borrowed_row, image_row
+from stages.image_rows import borrowed_row, image_row, unlisted_row
 from stages.images import ImageFailure, inside
 from stages.params import Sections
 from stages.threads import cores, in_threads
@@ -121,7 +121,11 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
         def read(number: int) -> tuple[dict[str, Any], list[str], _Found | ImageFailure | None]:
             entry, image = shard.entries[number], upstream[number]
             notes: list[str] = []
-            if image is None and held:
+            if image is None and held and entry.unlisted is not None:
+                assert pictures is not None
+                assert params.holder is not None
+                image = unlisted_row(pictures, entry, params.holder.max_pixels, params.data.images, digests)
+            elif image is None and held:
                 image = borrowed_row(entry, held[number])
             elif image is None:
                 image, notes = image_row(folders, entry, params.data.max_pixels, digests)
@@ -152,10 +156,12 @@ def annotation_of(
 ) -> _Found | ImageFailure | None:
     """What an image is annotated with, or why it cannot be used; None for an image that is not ok.
 
+    An image that its holder does not list (status absent) has its annotation nevertheless.
+
     Args:
         folder: of the annotations. pictures: folders of the data set that holds the image, where it is borrowed.
     """
-    if image["status"] != schema.OK:
+    if image["status"] not in (schema.OK, schema.ABSENT):
         return None
     height_px, width_px = image["height_px"], image["width_px"]
     try:

@@ -32,7 +32,7 @@ def list_sources(data: DataParams, folders: Folders, split: str, below: Path) ->
     before = _states(root, files)
     if before is None:
         return datasets.list_sources(data, folders, split)
-    identity = [os.path.abspath(root), split, datasets.reading(data), _code()]  # noqa: PTH100 - links stay
+    identity = [os.path.abspath(root), split, datasets.reading(data), code_digest()]  # noqa: PTH100 - links stay
     key = {"identity": identity, "files": [list(pair) for pair in zip(files, before, strict=True)]}
     path = below / f"{hashlib.sha256(json.dumps(identity[:3]).encode()).hexdigest()[:32]}.listing"
     found = _kept(path, key)
@@ -54,7 +54,7 @@ def _states(root: Path, files: Sequence[str]) -> list[list[int]] | None:
 
 
 @cache
-def _code() -> str:
+def code_digest() -> str:
     """Digest of the modules that list: another version of them may list something else."""
     files = [Path(__file__), *sorted(Path(datasets.__file__).parent.glob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ROOT, InputError, Settings
-from pipeline.entries import not_indexed
 from pipeline.inputs import ShardSource
+from pipeline.listed import not_indexed
 from pipeline.shard import require_device
 from pipeline.upstream import commits_of
 from stages.names import SplitRef

@@ -16,6 +16,7 @@ from pipeline.commands.evaluate_input import (
 from pipeline.commands.evaluate_notes import WITHOUT_MASKS, of_answers, of_images, of_protocol
 from pipeline.config import InputError, Settings
 from pipeline.summary import metrics_folder, report_folder, write_report_file
+from pipeline.unlisted import require_listed
 from stages.evaluate.breakdown import as_markdown as breakdowns_as_markdown
 from stages.evaluate.breakdown import breakdowns
 from stages.evaluate.cases import without_annotation
@@ -65,6 +66,7 @@ def evaluate_command(
     check_options(missing, protocol, threshold, texts)
     if not predictions_path.exists():
         raise InputError(f"--predictions: no such file or folder: {predictions_path}")
+    require_listed(settings, [split])
     proposer = proposer_of(settings, (predictions_path, *further))
     opened, without_masks = open_for_choices(settings, split, proposer)
     texts = texts or texts_of(settings, split, protocol)

@@ -16,6 +16,7 @@ from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
 from pipeline.leaks import left_out
 from pipeline.runs import EVERY_TEXT, Run, not_the_same, not_trained, resolve, runs_folder
 from pipeline.shard import require_device
+from pipeline.unlisted import require_any_listed, require_drawn, require_listed
 from stages.names import SplitRef
 from stages.train.folder import TRAINED, held, kept
 from stages.train.run_digest import LeftOut, answering, column_digest, differences, identity, run_digest, system_of
@@ -56,8 +57,10 @@ def train_command(
     again = "run the same command again"
     with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
         trained_on = _trained_on(settings, run)
+        require_any_listed(settings, run, trained_on)
         splits = {str(split): _open(settings, run, split) for split in trained_on}
         without, begins = _left_out(settings, run, trained_on), _start(settings, run)
+        require_drawn(settings, run, splits, without)
         found = held(run.folder)
         differ = (
             differences(found.about, identity(run.params, run.system, splits, without, begins))
@@ -202,6 +205,7 @@ def answers(
     if refused is not None:
         raise refused
     assert found is not None
+    require_listed(settings, [split])
     opened = _open(settings, run, split)
     named = "first" if texts == "first" else EVERY_TEXT
     usual = ((mode, "generated"), (given, "own"), (setting, "proposals"), (named, "first"))

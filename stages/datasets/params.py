@@ -43,17 +43,33 @@ class ReasonSegHubOptions(Options):
 Ids = Literal["path", "coco"]
 
 
+RUN = "run "
+"""What begins an entry of ``only`` that is the name of a run."""
+_ONLY = r"^(run )?[A-Za-z0-9][A-Za-z0-9_.-]*$|^[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class ImagesOptions(Options):
     """Of the format images."""
 
     ids: Ids = "path"
     """What an image is called. path: as its file below the split's folder, without suffix. coco: by its number in COCO, 12 digits,
     of JPEG files that have COCO's names of 2014 or 2017; other files are passed over."""
-    only: tuple[Key, ...] = ()
-    """List new images only where one of these data sets asks about them; default: all. Images that the store knows stay."""
+    only: Annotated[tuple[Annotated[str, Field(pattern=_ONLY)], ...], BeforeValidator(_one_or_more)] = ()
+    """List new images only where one of these asks about them: a data set (refcoco), a split of one (refcoco/val), or a training
+    ("run NAME", a key of runs or a system): of a mixture what its schedule draws, else all of its splits. Several: whatever any of
+    them asks about. Default: all. Images that the store knows stay."""
     coco_ids: str | None = None
     """A file below the first folder that says which pictures of COCO these are: a list of records with image_id (the file's name
     without suffix) and coco_id, as Visual Genome's image_data.json, which serves GQA, too. ``leaks`` reads it."""
+
+    @property
+    def only_runs(self) -> tuple[str, ...]:
+        """The names of the runs in ``only``."""
+        return tuple(each.removeprefix(RUN) for each in self.only if each.startswith(RUN))
 
 
 class QuestionsOptions(Options):

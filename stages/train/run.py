@@ -23,6 +23,7 @@ from stages.progress import progress
 from stages.train.callbacks import Curves, Lines
 from stages.train.checks import check_reporting
 from stages.train.controls import Given, answered, batch_size_for, blanked
+from stages.train.draw import epoch_length, groups_of
 from stages.train.folder import CHECKPOINTS, CURVES, RUN, TRAINED, claim, held, step_of, write_record
 from stages.train.language.llava import inject_lora
 from stages.train.language.vision import feature_tokens
@@ -36,7 +37,7 @@ from stages.train.trainer import StoreTrainer, load_trained, save_trained
 from store import mix
 from store.format.schema import TABLES
 from store.split import Split
-from store.stream.mixture import Group, MixtureSchedule, mixture
+from store.stream.mixture import MixtureSchedule, mixture
 from store.stream.request import companion
 from store.stream.stream import Stream
 from store.torch import Loader, loader
@@ -84,8 +85,7 @@ def batches(
     names = {**ALWAYS, **system.columns(params, training=True)}
     ranks: dict[str, Any] = {"rank": rank, "world_size": world_size, "without": without}
     if params.mixture:
-        groups = {name: Group(group.weight, group.of, group.absent) for name, group in params.mixture.items()}
-        length = params.epoch_samples or params.max_steps * params.batch_size * params.accumulation * world_size
+        groups, length = groups_of(params), epoch_length(params, world_size)
         drawn: dict[str, Any] = {"questions": params.questions, "draw": params.draw, "seed": params.seed, **ranks}
         drawn["candidates"] = system.candidates(params, training=True)
         return loader(mixture(splits, groups, names, params.batch_size, length, **drawn))

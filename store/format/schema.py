@@ -8,7 +8,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 OK, FAILED, REMOVED, ABSENT = "ok", "failed", "removed", "absent"
-"""Values of ``status``. ABSENT: there is nothing to be had, as the image has no annotation; nothing went wrong."""
+"""Values of ``status``. ABSENT: there is nothing to be had, as the image has no annotation, or, in ``images``, as its holder does
+not list it; nothing went wrong."""
 
 _bbox = pa.list_(pa.int32(), 4)
 _scores = pa.list_(pa.float32())

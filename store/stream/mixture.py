@@ -7,7 +7,7 @@ number of ranks, workers and any batch size draw the same, and a resumed run goe
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +93,7 @@ class MixtureSchedule(Schedule):
             if not group.weight:
                 continue
             for asked in (TRUE,) if group.absent == "redrawn" else group.asks:
-                if not any(len(self.sources[one].filled(asked)) for one in group.of):
+                if not any(self._has_any(self.sources[one], asked) for one in group.of):
                     lacking = {
                         TRUE: "no question",
                         FALSE: f"with absent {group.absent}, but no question with a false premise",
@@ -114,7 +114,11 @@ class MixtureSchedule(Schedule):
         return [group.weight / len(group.of) for group in groups]
 
     def sample(self, epoch: int, number: int) -> list[tuple[int, int, int, float]]:
-        """Source, image_index, target and text (as a share of its texts) of each question of a sample."""
+        """Source, image_index, target and text (as a share of its texts) of each question of a sample.
+
+        Its picture may be one that is not listed where it is held (:meth:`Source.is_unlisted`). Another one is never drawn instead:
+        reading it is an error.
+        """
         dice = Dice(self.seed, epoch, number, 3)
         if self.draw == "laps":
             order = self._order(epoch)
@@ -137,8 +141,18 @@ class MixtureSchedule(Schedule):
         )
 
     def _of_lap(self, name: str, unit: int, dice: Dice) -> list[tuple[int, int, float]]:
-        """The questions of a picture whose turn it is; where it has none of the kind that is drawn, of the other kind."""
+        """The questions of a picture whose turn it is; where it has none of the kind that is drawn, of the other kind.
+
+        Instead of a picture that failed any other one is asked about.
+        """
         group, source = self._group_of(name), self.sources[name]
+        filled = self._filled[self._numbers[name]]
+        for _ in range(_TRIES):
+            if not source.has_failed(unit):
+                break
+            unit = int(filled[dice.below(len(filled))])
+        else:
+            raise ValueError(f"found no picture in {_TRIES} draws from {name}: nearly all of its pictures failed")
         asked = group.asked(dice)
         for kind in (asked, *(other for other in group.asks if other != asked)):
             for _ in range(_TRIES):
@@ -148,6 +162,12 @@ class MixtureSchedule(Schedule):
             if found:
                 return found
         raise AssertionError("a lap is of pictures that have a question")
+
+    @staticmethod
+    def _has_any(source: Source, asked: str) -> bool:
+        """Whether a source has a question of a kind, about a picture that did not fail."""
+        filled = source.filled(asked)
+        return len(filled) > 0 and (source.failed is None or not all(map(source.has_failed, filled.tolist())))
 
     def _group_of(self, name: str) -> Group:
         return next(group for group in self.groups.values() if name in group.of)
@@ -210,6 +230,21 @@ class MixtureSchedule(Schedule):
         """For JSON."""
         groups = {name: {**vars(group), "of": list(group.of)} for name, group in self.groups.items()}
         return {"draw": self.draw, "questions": self.questions, "groups": groups}
+
+    def unlisted(self, samples: Iterable[tuple[int, int]]) -> dict[str, list[int]]:
+        """Source -> image_index, sorted, of the pictures of these samples that are not listed where they are held.
+
+        Args:
+            samples: epoch and number of each.
+        """
+        if not any(source.has_unlisted for source in self.sources.values()):
+            return {}
+        found: dict[str, set[int]] = {}
+        for epoch, number in samples:
+            at, image, _, _ = self.sample(epoch, number)[0]
+            if self.sources[self._names[at]].is_unlisted(image):
+                found.setdefault(self._names[at], set()).add(image)
+        return {name: sorted(images) for name, images in found.items()}
 
     def drawn_so_far(self) -> dict[str, dict[str, int]]:
         """As :meth:`drawn`, up to where the schedule stands."""

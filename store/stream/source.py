@@ -32,6 +32,10 @@ class Source:
         ``records``: a sample is one target alone.
     image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: of each target in turn how
         many texts it has, int64 [sum of targets]. absent: of each target in turn whether its premise is false, bool; None: of none.
+    failed: bool [n], pictures that failed in what is made of their pixels; None: none. They are drawn and then drawn again, so that
+        one more of them changes no other sample.
+    unlisted: bool [n], pictures that the data set that holds them does not list (``only``), so that nothing is made of their
+        pixels; None: none. They have their questions and can be drawn, but not be read.
     """
 
     pool: str
@@ -39,9 +43,13 @@ class Source:
     targets: I64
     texts: I64
     absent: npt.NDArray[np.bool_] | None = None
+    failed: npt.NDArray[np.bool_] | None = None
+    unlisted: npt.NDArray[np.bool_] | None = None
     _first: I64 = field(init=False, repr=False, compare=False)
     _units: int = field(init=False, repr=False, compare=False)
     _absent: npt.NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
+    _failed: npt.NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
+    _unlisted: npt.NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
 
     @property
     def units(self) -> int:
@@ -53,16 +61,21 @@ class Source:
         self.__dict__.update(
             _first=first,
             _units=int(self.targets.sum()) if self.pool == "records" else len(self.image),
-            _absent=self.absent if self.absent is not None and self.absent.any() else None,
+            _absent=_if_any(self.absent),
+            _failed=_if_any(self.failed),
+            _unlisted=_if_any(self.unlisted),
         )
 
     def questions(self, unit: int, most: int, dice: Dice, asked: str = EITHER) -> list[tuple[int, int, float]]:
         """image_index, number of the target, and which of its texts (as a share of them), of at most ``most`` questions.
 
-        Empty: the picture has none. ``asked``: :data:`TRUE`, :data:`FALSE` or :data:`EITHER`; a record is asked as it is.
+        Empty: the picture has none, or it failed. ``asked``: :data:`TRUE`, :data:`FALSE` or :data:`EITHER`; a record is asked as
+        it is.
         """
+        if self.has_failed(unit):
+            return []
         if self.pool == "records":
-            at = int(np.searchsorted(self._first, unit, side="right")) - 1
+            at = self._picture(unit)
             return [(int(self.image[at]), unit - int(self._first[at]), 0.0)]
         image, start, count = int(self.image[unit]), int(self._first[unit]), int(self.targets[unit])
         numbers = self._numbers(start, count, asked)
@@ -75,6 +88,19 @@ class Source:
             at = bisect_right(ends, place)
             found.append((image, numbers[at], (place - ends[at] + texts[at] + 0.5) / texts[at]))
         return found
+
+    def has_failed(self, unit: int) -> bool:
+        """Whether the picture of a unit failed."""
+        return self._failed is not None and bool(self._failed[self._picture(unit)])
+
+    @property
+    def has_unlisted(self) -> bool:
+        """Whether any picture is not listed where it is held."""
+        return self._unlisted is not None
+
+    def is_unlisted(self, image: int) -> bool:
+        """Whether a picture, by its image_index, is not listed where it is held."""
+        return self._unlisted is not None and bool(self._unlisted[np.searchsorted(self.image, image)])
 
     def any_true(self, unit: int, found: Sequence[tuple[int, int, float]]) -> bool:
         """Whether the premise of one of a picture's questions is true."""
@@ -93,6 +119,10 @@ class Source:
         unit = np.repeat(np.arange(len(self.image)), self.targets)
         return np.unique(unit[absent == (asked == FALSE)])
 
+    def _picture(self, unit: int) -> int:
+        """Position in ``image`` of the picture of a unit."""
+        return int(np.searchsorted(self._first, unit, side="right")) - 1 if self.pool == "records" else unit
+
     def _numbers(self, start: int, count: int, asked: str) -> Sequence[int]:
         if asked == EITHER or (self._absent is None and asked == TRUE):
             return range(count)
@@ -105,7 +135,9 @@ class Source:
 def source_of(
     split: OpenColumns, columns: Sequence[str], failed: str = "skip", without: Sequence[int] = ()
 ) -> tuple[Source, SampleSet]:
-    """What is drawn from a split, of the pictures that are ok in every column, and those that are left out.
+    """What is drawn from a split: of the pictures whose own rows of ``images`` and ``targets`` are ok, and those that are left out.
+
+    So what is drawn depends on the pictures and on the annotation alone, and not on which pictures are extracted.
 
     Args:
         without: image_index of further pictures to leave out.
@@ -115,8 +147,16 @@ def source_of(
     """
     found = sample_set(split, [*columns, "targets"], False, failed, without)
     column = split.column("targets")
+    pictures, own = split.column("images").status(len(split)), column.status(len(split)).ok.copy()
+    unlisted = np.zeros(len(split), bool)
+    unlisted[list(pictures.absent)] = True
+    own &= pictures.ok | unlisted
+    own[np.array(without, np.int64)] = False
+    readable = np.zeros(len(split), bool)
+    readable[found.image] = True
+    image = np.flatnonzero(own)
     counts = column.counts()
-    first, targets = (np.cumsum(counts) - counts)[found.image], counts[found.image]
+    first, targets = (np.cumsum(counts) - counts)[image], counts[image]
     rows = np.repeat(first - (np.cumsum(targets) - targets), targets) + np.arange(int(targets.sum()))
     tables = [column.table(shard, ("kind", "texts", "absent")) for shard in range(column.meta.shards)]
     with arrow_at_work():
@@ -124,4 +164,15 @@ def source_of(
         kind = table.column("kind")[int(rows[0])].as_py() if len(rows) else ""
         texts = pc.list_value_length(table.column("texts")).to_numpy()[rows].astype(np.int64)
         absent = table.column("absent").fill_null(False).to_numpy()[rows]
-    return Source(POOLS.get(kind, "texts"), found.image, targets, texts, absent), found
+    bad, lacking = (~readable & ~unlisted)[image], unlisted[image]
+    source = Source(pool_of(kind), image, targets, texts, absent, bad, lacking)
+    return source, SampleSet(image, np.full(len(image), -1, np.int64), found.failed, found.absent)
+
+
+def pool_of(kind: str) -> str:
+    """``pool`` of a :class:`Source` whose first target is of this kind."""
+    return POOLS.get(kind, "texts")
+
+
+def _if_any(flags: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_] | None:
+    return flags if flags is not None and flags.any() else None

@@ -134,7 +134,7 @@ def test_options_and_splits_have_listings_of_their_own(tmp_path: Path, calls: Ca
 def test_other_code_lists_again(tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "data", "a.jpg")
     ids(tmp_path / "data", tmp_path / "cache")
-    monkeypatch.setattr(listings, "_code", lambda: "another")
+    monkeypatch.setattr(listings, "code_digest", lambda: "another")
     ids(tmp_path / "data", tmp_path / "cache")
     assert calls == ["train", "train"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -321,3 +322,40 @@ def test_a_share_of_false_premises_that_is_none_is_refused(absent: float | str) 
 def test_a_group_without_a_question_is_refused() -> None:
     with pytest.raises(ValueError, match="group g has a weight of 1, but no question"):
         schedule({"maps": source("targets", [0, 0])}, {"g": Group(1, ("maps",))})
+
+
+def flagged(one: Source, **flags: list[int]) -> Source:
+    """The source with pictures, by position, that failed or are unlisted."""
+    count = len(one.image)
+    found = {name: np.isin(np.arange(count), at) for name, at in flags.items()}
+    return replace(one, **found)
+
+
+@pytest.mark.parametrize("draw", ["released", "laps"])
+def test_one_more_failed_picture_changes_only_the_samples_that_drew_it(draw: str) -> None:
+    broken = {name: flagged(one, failed=[1]) if name in ("maps", "talk") else one for name, one in SOURCES.items()}
+    before, after = schedule(draw=draw), schedule(broken, draw=draw)
+    changed = 0
+    for number in range(600):
+        rows, now = before.sample(0, number), after.sample(0, number)
+        name = list(SOURCES)[rows[0][0]]
+        if name in ("maps", "talk") and rows[0][1] == 2:
+            changed += 1
+            assert (list(SOURCES)[now[0][0]], now[0][1]) not in (("maps", 2), ("talk", 2))
+        else:
+            assert now == rows
+    assert changed
+
+
+def test_pictures_that_are_not_listed_are_drawn_all_the_same_and_named() -> None:
+    lacking = {**SOURCES, "parts": flagged(SOURCES["parts"], unlisted=[3])}
+    found = schedule(lacking)
+    assert [found.sample(0, number) for number in range(300)] == [schedule().sample(0, number) for number in range(300)]
+    assert found.unlisted((0, number) for number in range(300)) == {"parts": [6]}
+    assert schedule().unlisted((0, number) for number in range(300)) == {}
+
+
+def test_a_group_whose_every_picture_failed_is_refused() -> None:
+    broken = {"refer": flagged(SOURCES["refer"], failed=[0, 1])}
+    with pytest.raises(ValueError, match="group a has a weight of 1, but no question"):
+        schedule(broken, {"a": Group(1, ("refer",))})

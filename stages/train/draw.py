@@ -1,0 +1,33 @@
+"""Which samples of a mixture a training takes, as far as its parameters say it. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stages.train.params import TrainParams
+from store.stream.mixture import Group, MixtureSchedule
+
+
+def groups_of(params: TrainParams) -> dict[str, Group]:
+    """The groups of a mixture by name."""
+    return {name: Group(group.weight, group.of, group.absent) for name, group in params.mixture.items()}
+
+
+def epoch_length(params: TrainParams, processes: int = 1) -> int:
+    """Samples of an epoch of a mixture, over all processes."""
+    return params.epoch_samples or params.max_steps * params.batch_size * params.accumulation * processes
+
+
+def samples_of(schedule: MixtureSchedule, params: TrainParams) -> Iterator[tuple[int, int]]:
+    """Epoch and number of each sample that a training takes from its first update to its last, over all processes.
+
+    As the Trainer counts: an update is of ``accumulation`` batches, and the last one of an epoch of those that are left.
+    """
+    batches, size = len(schedule), schedule.batch_size * schedule.world_size
+    if not batches:
+        return
+    updates = -(-batches // params.accumulation)
+    whole, rest = divmod(params.max_steps or params.epochs * updates, updates)
+    for epoch in range(whole + (rest > 0)):
+        taken = batches if epoch < whole else rest * params.accumulation
+        yield from ((epoch, number) for number in range(min(taken * size, schedule.samples)))
