@@ -14,18 +14,20 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from stages.datasets.base import DatasetError, Expected, Source
 from stages.datasets.content import content_of
 from stages.datasets.ids import coco_id, coco_id_of, path_id
-from stages.datasets.jsonfile import MAX_SET_BYTES, read_json, text
 from stages.datasets.jsonfile import field as value_of
+from stages.datasets.jsonfile import text
+from stages.datasets.jsonstream import read_elements, read_list
 from stages.datasets.once import Once
 from stages.datasets.pickles import read_pickle
 from stages.datasets.published import Counts
-from stages.images import ImageFailure, check_inside
+from stages.images import ImageFailure, check_inside, inside
 
 INSTANCES = "instances.json"
 MAX_REFS_BYTES = 2**29
@@ -166,7 +168,7 @@ def contents(found: RefSet, sources: Sequence[Source], matches: Callable[[str], 
 def _parse(root: Path, files: tuple[str, ...], ids: str) -> RefSet:
     refs_file, instances_file = files
     try:
-        by_number = _refs(_raw_refs(root, refs_file))
+        by_number = _refs(root, refs_file)
     except ImageFailure as error:
         raise DatasetError(f"{root / refs_file}: {error}; get the file again, or {_DO}") from error
     wanted = {number for refs in by_number.values() for ref in refs for number in _numbers(ref.ann_id)}
@@ -181,25 +183,17 @@ def _parse(root: Path, files: tuple[str, ...], ids: str) -> RefSet:
 _READ = Once(_parse)
 
 
-def _raw_refs(root: Path, file: str) -> list[Any]:
-    if file.endswith(".json"):
-        records, _ = read_json(root, file, max_bytes=MAX_REFS_BYTES)
-    else:
-        records = read_pickle(root, file, MAX_REFS_BYTES)
-    if not isinstance(records, list):
-        raise ImageFailure(f"found {type(records).__name__}, expected a list of refs")
-    return records
-
-
-def _refs(records: Sequence[Any]) -> dict[int, list[Ref]]:
+def _refs(root: Path, file: str) -> dict[int, list[Ref]]:
     """Number of the picture -> its refs. One that lacks its picture or split is a failure, other problems are the ref's own."""
     found: dict[int, list[Ref]] = {}
-    for position, record in enumerate(records):
+    positions = count()
+
+    def each(record: Any, *_: int) -> None:
+        name = f"ref {next(positions)}"
         try:
             image, split = _whole(record, "image_id"), sys.intern(text(value_of(record, "split", str), "'split'"))
         except ImageFailure as error:
-            raise ImageFailure(f"ref {position}: {error}") from error
-        name = f"ref {position}"
+            raise ImageFailure(f"{name}: {error}") from error
         if isinstance(record.get("ref_id"), int):
             name += f" (ref_id {record['ref_id']})"
         try:
@@ -207,6 +201,15 @@ def _refs(records: Sequence[Any]) -> dict[int, list[Ref]]:
         except ImageFailure as error:
             ref = Ref(name, split, problem=str(error))
         found.setdefault(image, []).append(ref)
+
+    if file.endswith(".json"):
+        read_list(inside(root, file), each)
+        return found
+    records = read_pickle(root, file, MAX_REFS_BYTES)
+    if not isinstance(records, list):
+        raise ImageFailure(f"found {type(records).__name__}, expected a list of refs")
+    for record in records:
+        each(record)
     return found
 
 
@@ -238,26 +241,31 @@ def _sentence(record: Any) -> Sentence:
 def _instances(root: Path, file: str, wanted: set[int]) -> tuple[dict[int, dict[str, Any]], dict[int, Thing]]:
     """Number -> picture as listed, and ann_id -> object for those that are wanted; the rest is dropped while the file is read."""
     names: dict[Any, str] = {}
+    listed: dict[int, dict[str, Any]] = {}
+    kept: dict[int, tuple[Any, Any, bool, str]] = {}
 
-    def each(record: dict[str, Any]) -> Any:
-        if "segmentation" not in record:
-            return record
-        number = record.get("id")
-        if not _is_whole(number) or number not in wanted:
-            return None
-        written = json.dumps(record["segmentation"], separators=(",", ":"))
-        return number, record.get("image_id"), record.get("category_id"), bool(record.get("iscrowd")), written
+    def category(record: Any, *_: int) -> None:
+        if isinstance(record, dict) and isinstance(record.get("name"), str) and _is_whole(record.get("id")):
+            names[record["id"]] = text(record["name"], "the name of a category")
 
-    document, _ = read_json(root, file, max_bytes=MAX_SET_BYTES, each=each)
-    for category in document.get("categories") or [] if isinstance(document, dict) else []:
-        if isinstance(category, dict) and isinstance(category.get("name"), str) and _is_whole(category.get("id")):
-            names[category["id"]] = text(category["name"], "the name of a category")
+    def image(record: Any, *_: int) -> None:
+        listed[_whole(record, "id")] = {key: record.get(key) for key in ("file_name", "height", "width")}
+
+    def annotation(record: Any, *_: int) -> None:
+        number = record.get("id") if isinstance(record, dict) else None
+        if _is_whole(number) and number in wanted and "segmentation" in record:
+            written = json.dumps(record["segmentation"], separators=(",", ":"))
+            kept[number] = record.get("image_id"), record.get("category_id"), bool(record.get("iscrowd")), written
+
+    asked = {"images": image, "annotations": annotation, "categories": category}
+    keys = read_elements(inside(root, file), asked)
+    for key in ("images", "annotations"):
+        if key not in keys:
+            raise ImageFailure(f"key {key!r} is missing (found: {', '.join(map(repr, sorted(keys))) or 'none'})")
     things = {
-        kept[0]: Thing(kept[1], names.get(kept[2], f"category {kept[2]}") if _is_whole(kept[2]) else "", *kept[3:])
-        for kept in value_of(document, "annotations", list)
-        if isinstance(kept, tuple)
+        number: Thing(of, names.get(kind, f"category {kind}") if _is_whole(kind) else "", crowd, written)
+        for number, (of, kind, crowd, written) in kept.items()
     }
-    listed = {_whole(image, "id"): image for image in value_of(document, "images", list)}
     return listed, things
 
 

@@ -144,7 +144,7 @@ def test_a_broken_object_is_named(tmp_path: Path, annotation: Any, found: str) -
 @pytest.mark.parametrize(
     ("document", "found"),
     [
-        ("[]", "instances.json: found list, expected an object with 'annotations'"),
+        ("[]", "found '[' at byte 0, expected '{'"),
         ("{", "instances.json: not JSON"),
         ("[" * 100_000, "instances.json: not JSON"),
         ('{"annotations": [], "images": {}}', "'images' is dict, expected list"),
@@ -155,7 +155,7 @@ def test_a_broken_object_is_named(tmp_path: Path, annotation: Any, found: str) -
         ),
         ('{"annotations": [], "images": [{"id": 7, "file_name": "/000000000007.jpg"}]}', "leads outside"),
         ('{"annotations": [{"id": 1, "segmentation": ' + "[" * 5000 + "]" * 5000 + '}], "images": []}', "not JSON"),
-        ('{"segmentation": 1}', "found NoneType, expected an object"),
+        ('{"segmentation": 1}', "key 'images' is missing (found: 'segmentation')"),
     ],
 )
 def test_a_broken_instances_json_is_named(tmp_path: Path, document: str, found: str) -> None:
