@@ -84,29 +84,44 @@ def pixels(segmentation: Any) -> np.ndarray:
     return rle_to_mask(segmentation)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"points_per_side": 8},
-        {"points_per_side": None, "point_grids": [np.array([[0.2, 0.3], [0.9, 0.99], [0.0, 0.0]])]},
-        {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0},
-        {"pred_iou_thresh": 1.0},
-        {"stability_score_thresh": 1.0},
-        {"stability_score_offset": 0.25, "stability_score_thresh": 0.6},
-        {"stability_score_offset": 0.0},
-        {"box_nms_thresh": 0.95},
-        {"box_nms_thresh": 0.0},
-        {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
-        {"crop_n_layers": 2, "crop_overlap_ratio": 0.1, "crop_nms_thresh": 0.9, "points_per_side": 3},
-        {"min_mask_region_area": 60},
-        {"min_mask_region_area": 100_000},
-        {"min_mask_region_area": 20, "crop_n_layers": 1},
-    ],
-    ids=lambda options: ",".join(f"{key}={value}" for key, value in options.items())[:60] or "defaults",
-)
-@pytest.mark.parametrize("mode", ["binary_mask", "coco_rle", "uncompressed_rle"])
-def test_every_parameter(random_sam: Sam, options: dict[str, Any], mode: str) -> None:
+PARAMETERS = [
+    {},
+    {"points_per_side": 8},
+    {"points_per_side": None, "point_grids": [np.array([[0.2, 0.3], [0.9, 0.99], [0.0, 0.0]])]},
+    {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0},
+    {"pred_iou_thresh": 1.0},
+    {"stability_score_thresh": 1.0},
+    {"stability_score_offset": 0.25, "stability_score_thresh": 0.6},
+    {"stability_score_offset": 0.0},
+    {"box_nms_thresh": 0.95},
+    {"box_nms_thresh": 0.0},
+    {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
+    {"crop_n_layers": 2, "crop_overlap_ratio": 0.1, "crop_nms_thresh": 0.9, "points_per_side": 3},
+    {"min_mask_region_area": 60},
+    {"min_mask_region_area": 100_000},
+    {"min_mask_region_area": 20, "crop_n_layers": 1},
+]
+
+
+def named(options: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in options.items())[:60] or "defaults"
+
+
+@pytest.mark.parametrize("options", PARAMETERS, ids=named)
+def test_every_parameter(random_sam: Sam, options: dict[str, Any]) -> None:
+    assert_same(*both(random_sam, picture(90, 130), output_mode="binary_mask", **{**LOOSE, **options}))
+
+
+@pytest.mark.parametrize("mode", ["coco_rle", "uncompressed_rle"])
+def test_every_form_of_masks(random_sam: Sam, mode: str) -> None:
+    for options in PARAMETERS[0], PARAMETERS[-1]:
+        assert_same(*both(random_sam, picture(90, 130), output_mode=mode, **{**LOOSE, **options}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", PARAMETERS, ids=named)
+@pytest.mark.parametrize("mode", ["coco_rle", "uncompressed_rle"])
+def test_every_parameter_in_every_form(random_sam: Sam, options: dict[str, Any], mode: str) -> None:
     assert_same(*both(random_sam, picture(90, 130), output_mode=mode, **{**LOOSE, **options}))
 
 
