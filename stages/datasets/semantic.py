@@ -154,7 +154,7 @@ def annotate(
         )
         for number, value in enumerate(shown)
     ]
-    if shown:
+    if shown and options.absent:
         targets += _absent(source.image_id, shown, classes, options.absent, rle.union([], *upright))
     instances = [Instance(found[value], classes.names[value]) for value in shown]
     return Annotation(tuple(instances), tuple(targets), turn_note("label map", turn))
