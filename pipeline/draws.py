@@ -31,7 +31,7 @@ from stages.datasets.base import DatasetError
 from stages.digests import digests_in
 from stages.image_rows import image_row
 from stages.images import ImageFailure
-from stages.index import TARGETS_VERSION, annotation_of, order
+from stages.index import TARGETS_VERSION, VERSION, annotation_of, order
 from stages.listings import code_digest
 from stages.names import SplitRef
 from stages.progress import progress
@@ -74,19 +74,24 @@ class Facts:
 def drawn_pictures(look: Look, name: str) -> Mapping[SplitRef, frozenset[str]]:
     """Split -> image_id of the pictures that a run trains on: what the schedule of a mixture draws, else all; once in a look.
 
+    Of a split of which nothing is drawn it is one picture.
+
     A picture that failed in a column of the store is drawn again, as in the training.
 
     Raises:
-        DatasetError: one of its data sets cannot be listed.
-        InputError: the parameters of the run do not fit, or a picture is gone.
+        InputError: one of its data sets cannot be listed, its parameters do not fit, or a picture is gone.
     """
     if name not in look.drawn:
-        look.drawn[name] = _drawn_by(look, name)
+        try:
+            look.drawn[name] = _drawn_by(look, name)
+        except (DatasetError, FileNotFoundError) as error:
+            raise InputError(f"run {name}, whose pictures are to be listed (only), cannot be drawn: {error}") from error
     return look.drawn[name]
 
 
 def _drawn_by(look: Look, name: str) -> Mapping[SplitRef, frozenset[str]]:
-    params = resolve(look.settings, None, name).params
+    run = resolve(look.settings, None, name)
+    params = run.params
     splits = look.settings.refs("train.mixture" if params.mixture else "train.train", params.splits)
     if not params.mixture:
         return {split: frozenset(source.image_id for source in list_all(look, split)) for split in splits}
@@ -98,17 +103,18 @@ def _drawn_by(look: Look, name: str) -> Mapping[SplitRef, frozenset[str]]:
         for split, found in facts.items()
     }
     try:
-        drawn = _drawn(params, sources)
+        drawn = _drawn(params, run.system, sources)
     except ValueError as error:
         raise InputError(f"run {name}, whose pictures are to be listed (only): {error}") from error
     found = {}
     for split in splits:
         ids = [entry.source.image_id for entry in _order(look, split)]
-        found[split] = frozenset(ids[image] for image in drawn[str(split)])
+        one = sources[str(split)].image[:1].tolist()  # so that the split's columns of pictures can be opened
+        found[split] = frozenset(ids[image] for image in drawn[str(split)] or one)
     return found
 
 
-def _drawn(params: TrainParams, sources: Mapping[str, Source]) -> dict[str, set[int]]:
+def _drawn(params: TrainParams, system: str, sources: Mapping[str, Source]) -> dict[str, set[int]]:
     """Source -> image_index of what the training draws, with one process."""
     sets = {name: SampleSet(one.image, np.full(len(one.image), -1, np.int64)) for name, one in sources.items()}
     schedule = MixtureSchedule(
@@ -117,7 +123,7 @@ def _drawn(params: TrainParams, sources: Mapping[str, Source]) -> dict[str, set[
     )  # fmt: skip
     found: dict[str, set[int]] = {name: set() for name in sources}
     names = list(sources)
-    for epoch, number in samples_of(schedule, params):
+    for epoch, number in samples_of(schedule, params, system):
         at, image, _, _ = schedule.sample(epoch, number)[0]
         found[names[at]].add(image)
     return found
@@ -205,7 +211,7 @@ def facts_of(look: Look, split: SplitRef, annotated: bool) -> Facts:
     of_files = look.file_digests(split.dataset, [path for each in files for path in each])
     key = fingerprint(
         {
-            "code": [code_digest(), TARGETS_VERSION, FORMATS[data.format].version],
+            "code": [code_digest(), VERSION, TARGETS_VERSION, FORMATS[data.format].version],
             "reading": [reading(data), settings.data[data.images].max_pixels, annotated],
             "images": [
                 [entry.source.image_id, [[path, of_pictures[path]] for path in mine], [of_files[path] for path in own]]

@@ -27,7 +27,7 @@ def require_listed(settings: Settings, splits: Sequence[SplitRef]) -> None:
             raise InputError(
                 f"{split}: {len(lacking)} of {len(known_sources(settings, split))} pictures are not listed by {holder}, such as "
                 f"{_name(settings, split, lacking[0])}; to ask about all of them add {split} to data.{holder}.only, then run: "
-                f"{_commands(settings)}"
+                f"{_commands(settings)} (runs that were trained before that count as others, as their data are)"
             )
 
 
@@ -36,12 +36,12 @@ def require_any_listed(settings: Settings, run: Run, splits: Sequence[SplitRef])
     if not run.params.mixture:
         return require_listed(settings, splits)
     for split in splits:
-        if known_sources(settings, split) and len(_unlisted(settings, split)) == len(known_sources(settings, split)):
-            holder = settings.data[split.dataset].images
-            add = str(split) if _lists(settings, holder, run) else repr(RUN + run.asked)
+        holder = settings.data[split.dataset].images
+        known = len(known_sources(settings, split))
+        if known and len(_unlisted(settings, split)) == known:
+            add = "" if _lists(settings, holder, run) else f"add {RUN + run.asked!r} to data.{holder}.only, then "
             raise InputError(
-                f"train {run.name}: no picture of {split} is listed by {holder}; add {add} to data.{holder}.only, then run: "
-                f"{_commands(settings)}"
+                f"train {run.name}: no picture of {split} is listed by {holder}; {add}run: {_commands(settings)}"
             )
     return None
 
@@ -62,7 +62,7 @@ def require_drawn(
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     schedule = batches(run.params, system_class(run.system), splits, 0, processes, without).stream.schedule
     assert isinstance(schedule, MixtureSchedule)
-    lacking = schedule.unlisted(samples_of(schedule, run.params))
+    lacking = schedule.unlisted(samples_of(schedule, run.params, run.system))
     if not lacking:
         return
     named, first = next(iter(lacking)), next(iter(lacking.values()))[0]
@@ -70,7 +70,7 @@ def require_drawn(
     holders = dict.fromkeys(settings.data[SplitRef.of(name).dataset].images for name in lacking)
     add = [name for name in holders if not _lists(settings, name, run)]
     section = f"runs.{run.asked}" if run.declared else "train"
-    more = ("--set", f"{section}.accumulation={run.params.accumulation * processes}") if processes > 1 else ()
+    more = ("--set", f"{section}.batch_size={run.params.batch_size * processes}") if processes > 1 else ()
     raise InputError(
         f"train {run.name}: it draws pictures that are not listed: {counts}, such as {_name(settings, SplitRef.of(named), first)}; "
         f"no others are drawn instead. To have them{''.join(f', add {RUN + run.asked!r} to data.{name}.only' for name in add)}"

@@ -37,6 +37,9 @@ Found = TypeVar("Found")
 
 LOST_LINK = "a link that leads to no file, or to itself"
 
+_LONGEST_NAME = 255
+"""Of a file or folder, in bytes, where file systems have such a limit; a name of more characters is none."""
+
 _FILE_OVERHEAD = 2**26  # bytes of metadata that an image file may have besides its pixels
 # What Pillow raises on bad bytes. It reads from memory here, so an OSError is its own and not the disk's.
 DECODE_ERRORS = (
@@ -84,6 +87,8 @@ def check_inside(relative: str) -> None:
     absolute = relative.startswith("/")
     if "\0" in relative or (parts <= {"", "."} and not absolute):
         raise ImageFailure(f"{relative!r} is not a path: it is empty or has a NUL character")
+    if max(map(len, parts)) > _LONGEST_NAME:
+        raise ImageFailure(f"{relative[:40]!r}... is not a path: a name in it has more than {_LONGEST_NAME} characters")
     if absolute or ".." in parts:
         raise ImageFailure(f"{relative!r} leads outside the data set's folder ('..' or an absolute path)")
 

@@ -33,13 +33,14 @@ def arrow_at_work() -> Iterator[None]:
     Arrow's C++ code allocates with mimalloc in a child, too, which waits for ever for a lock of it that a thread of the parent
     held: of children that were forked while a parent read its first tables, one in ten.
     """
-    own = threading.get_ident()
-    with LOCK:
-        entered = own not in _at_work
-        while entered and _forking:
-            _changed.wait()
-        _at_work.add(own)
+    own, entered = threading.get_ident(), False
     try:
+        with LOCK:
+            if own not in _at_work:
+                while _forking:
+                    _changed.wait()
+                entered = True
+                _at_work.add(own)
         yield
     finally:
         if entered:
@@ -64,9 +65,9 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    arrow_with_system_memory()
     _at_work.intersection_update({threading.get_ident()})
     _after_in_parent()
-    arrow_with_system_memory()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork

@@ -40,6 +40,7 @@ def describe(settings: Settings, splits: tuple[SplitRef, ...]) -> dict[str, Any]
         entry["images"] = plans[0].meta.images
         entry["columns"] = {plan.spec.name: _column(look, plan) for plan in plans}
         entry["absent"] = entry["columns"].get("targets", {"status": {}})["status"].get(ABSENT, 0)
+        entry["unlisted"] = entry["columns"]["images"]["status"].get(ABSENT, 0)
         if remark:
             entry["remark"] = remark
         others = set(find_columns(settings.store_path, split.dataset, split.split)) - set(entry["columns"])
@@ -88,6 +89,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [f"store {found['store']}"]
     for split, entry in found["splits"].items():
         without = f", {entry['absent']} of them without annotation" if entry.get("absent") else ""
+        without += f", {entry['unlisted']} not listed by {entry['holder']}" if entry.get("unlisted") else ""
         of = f" of {entry['holder']}" if entry.get("holder") else ""
         lines += ["", f"{split}: {entry.get('images', 0)} images{of}{without}"]
         lines += [f"  {entry['remark']}"] if "remark" in entry else []

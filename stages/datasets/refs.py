@@ -249,7 +249,8 @@ def _instances(root: Path, file: str, wanted: set[int]) -> tuple[dict[int, dict[
             names[record["id"]] = text(record["name"], "the name of a category")
 
     def image(record: Any, *_: int) -> None:
-        listed[_whole(record, "id")] = {key: record.get(key) for key in ("file_name", "height", "width")}
+        number = _whole(record, "id")
+        listed[number] = {key: record.get(key) for key in ("file_name", "height", "width")}
 
     def annotation(record: Any, *_: int) -> None:
         number = record.get("id") if isinstance(record, dict) else None

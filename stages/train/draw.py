@@ -18,11 +18,15 @@ def epoch_length(params: TrainParams, processes: int = 1) -> int:
     return params.epoch_samples or params.max_steps * params.batch_size * params.accumulation * processes
 
 
-def samples_of(schedule: MixtureSchedule, params: TrainParams) -> Iterator[tuple[int, int]]:
-    """Epoch and number of each sample that a training takes from its first update to its last, over all processes.
+def samples_of(schedule: MixtureSchedule, params: TrainParams, system: str) -> Iterator[tuple[int, int]]:
+    """Epoch and number of each sample that a training takes, over all processes; some may come twice.
 
-    As the Trainer counts: an update is of ``accumulation`` batches, and the last one of an epoch of those that are left.
+    First what ELISA's ``align`` goes through, whole epochs from the first one on. Then, as the Trainer counts: an update is of
+    ``accumulation`` batches, and the last one of an epoch of those that are left.
     """
+    if system == "elisa" and params.elisa.align is not None:
+        for epoch in range(params.elisa.align.epochs):
+            yield from ((epoch, number) for number in range(schedule.samples))
     batches, size = len(schedule), schedule.batch_size * schedule.world_size
     if not batches:
         return

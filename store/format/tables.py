@@ -91,7 +91,8 @@ def decode(
         if (fields is not None and field.name not in fields) or field in table.schema:
             continue
         if field.name in SINCE.get(_table_of(commit), ()) and field.name not in file.schema_arrow.names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+            with arrow_at_work():
+                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
         else:
             raise damaged(path, commit, f"found no field {field.name} of {field.type}")
     return table

@@ -50,7 +50,7 @@ class DecodedShard:
                     if column.num_chunks == 1
                     else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
                 )
-            self._accessors[name] = accessor(whole)
+                self._accessors[name] = accessor(whole)
         return self._accessors[name]
 
 

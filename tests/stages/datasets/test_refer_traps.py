@@ -148,6 +148,7 @@ def test_a_broken_object_is_named(tmp_path: Path, annotation: Any, found: str) -
         ("{", "instances.json: not JSON"),
         ("[" * 100_000, "instances.json: not JSON"),
         ('{"annotations": [], "images": {}}', "'images' is dict, expected list"),
+        ('{"annotations": [], "images": [7]}', "found int, expected an object with 'id'"),
         ('{"annotations": [], "images": [{"id": "7"}]}', "'id' is str, expected int"),
         (
             '{"annotations": [], "images": [{"id": 7, "file_name": "../COCO_train2014_000000000007.jpg"}]}',
