@@ -1,6 +1,6 @@
 # make repro   set up, then run the data part of the pipeline on params.yaml (the demo) and print what the store holds
 # make repro-all   the same, then train the systems, evaluate them and write the report
-# make repro-mixture   LLM-Seg on LISA's mixture of data sets in small, next to long questions alone (about 25 minutes)
+# make repro-mixture   LLM-Seg on LISA's mixture of data sets in small, next to long questions alone (14 minutes on two cores)
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
