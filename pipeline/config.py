@@ -115,7 +115,7 @@ class Settings(Shared):
         for name, mean in asked.items():
             if mean is not None and mean not in self.means:
                 raise ValueError(
-                    f"{name}: found {mean!r}, expected the name of a mean: {', '.join(self.means) or 'there is none yet'}"
+                    f"{name}: found {mean!r}, expected the name of a mean: {', '.join(self.means) or 'none yet'}"
                     f"{did_you_mean(str(mean), self.means)}"
                 )
         return self
@@ -150,7 +150,9 @@ class Settings(Shared):
             for run in data.only_runs if isinstance(data, ImagesOptions) else ():
                 said = f"data.{name}.only: found {RUN + run!r}, expected"
                 if run not in known:
-                    raise ValueError(f"{said} run and one of {', '.join(known)}{did_you_mean(run, known)}")
+                    raise ValueError(
+                        f"{said} {RUN!r} and the name of a run: {', '.join(known)}{did_you_mean(run, known)}"
+                    )
                 spec = {key: value for key, value in self.runs.get(run, {}).items() if key != "system"}
                 splits = self.refs(f"data.{name}.only: run {run}", overridden(self.train, spec).splits)
                 if not any(self.holder(split.dataset) == name for split in splits):
@@ -167,7 +169,7 @@ class Settings(Shared):
             meant = did_you_mean(other, splits if "/" in other else borrowers)
             raise ValueError(
                 f"data.{holder}.only: found {other!r}, expected data sets whose images are {holder}: "
-                f"{', '.join(borrowers) or 'there is none yet'}{meant}"
+                f"{', '.join(borrowers) or 'none yet'}{meant}"
             )
 
     def __hash__(self) -> int:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.graph import specs
-from pipeline.leaks import Pictures, left_out, pictures_in, pictures_of
+from pipeline.leaks import Pictures, indexed_pictures, left_out, pictures_in
 from pipeline.listed import list_all, list_held
 from pipeline.look import Look
 from pipeline.runs import resolve
-from pipeline.upstream import commits_of, known_sources, place_of
+from pipeline.upstream import known_sources, place_of
 from stages.base import Entry
 from stages.datasets import FORMATS, reading
 from stages.datasets.base import DatasetError
@@ -32,6 +29,7 @@ from stages.digests import digests_in
 from stages.image_rows import image_row
 from stages.images import ImageFailure
 from stages.index import TARGETS_VERSION, VERSION, annotation_of, order
+from stages.kept import keep, kept
 from stages.listings import code_digest
 from stages.names import SplitRef
 from stages.progress import progress
@@ -153,8 +151,7 @@ def _pictures(look: Look, pixels: bool, trained: Sequence[SplitRef], split: Spli
     try:
         facts = facts_of(look, split, annotated=split in trained)
     except (DatasetError, FileNotFoundError):
-        there = commits_of(look.settings, split, "images") is not None
-        return pictures_of(look.settings, split, pixels) if there else None
+        return indexed_pictures(look.settings, split, pixels)
     pairs = enumerate(zip(facts.sha256, facts.paths, strict=True))
     return pictures_in(look.settings, split, {number: pair for number, pair in pairs if pair[0]}, pixels)
 
@@ -224,13 +221,14 @@ def facts_of(look: Look, split: SplitRef, annotated: bool) -> Facts:
         place = (
             ROOT / settings.run.cache_dir / f"{hashlib.sha256(f'{split} {annotated}'.encode()).hexdigest()[:32]}.facts"
         )
-        found = _kept(place, key)
-        if found is None:
-            found = _read(
-                settings, split, entries, [None if each is None else Entry(each) for each in pictures], annotated
-            )
-            _keep(place, key, found)
-        _known[key] = found
+        known = kept(place, key)
+        if known is None:
+            read = [None if each is None else Entry(each) for each in pictures]
+            _known[key] = _read(settings, split, entries, read, annotated)
+            keep(place, key, vars(_known[key]))
+        else:
+            asked = [None if each is None else tuple(_asked(*one) for one in each) for each in known["targets"]]
+            _known[key] = Facts(tuple(known["sha256"]), tuple(known["paths"]), tuple(asked))
     return _known[key]
 
 
@@ -265,27 +263,3 @@ def _read(
     digests.keep()
     sha256, paths, targets = zip(*found, strict=True) if found else ((), (), ())
     return Facts(sha256, paths, targets)
-
-
-def _kept(path: Path, key: str) -> Facts | None:
-    """The facts in a file; None where there is none, or one of other files, or one that is not whole."""
-    try:
-        check, _, data = path.read_bytes().partition(b"\n")
-        if check.decode("ascii", "replace") != hashlib.sha256(data).hexdigest():
-            return None
-        found = json.loads(data)
-    except (OSError, ValueError):
-        return None
-    if not isinstance(found, dict) or found.get("key") != key:
-        return None
-    targets = tuple(None if each is None else tuple(_asked(*target) for target in each) for each in found["targets"])
-    return Facts(tuple(found["sha256"]), tuple(found["paths"]), targets)
-
-
-def _keep(path: Path, key: str, facts: Facts) -> None:
-    data = json.dumps({"key": key, **vars(facts)}).encode()
-    temporary = path.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-        temporary.replace(path)

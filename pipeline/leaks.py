@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import PurePosixPath
 
@@ -78,9 +79,17 @@ def pictures_of(settings: Settings, split: SplitRef, pixels: bool = False) -> Pi
         InputError: it is not indexed, the file that ``coco_ids`` names cannot be read, or a picture's pixels are asked for and its
             file is gone or another one.
     """
+    found = indexed_pictures(settings, split, pixels)
+    if found is None:
+        raise not_indexed(settings, split)
+    return found
+
+
+def indexed_pictures(settings: Settings, split: SplitRef, pixels: bool = False) -> Pictures | None:
+    """As :func:`pictures_of`; None where the split is not indexed."""
     commits = commits_of(settings, split, "images")
     if commits is None:
-        raise not_indexed(settings, split)
+        return None
     folder = column_dir(settings.store_path, place_of(settings, split, "images"))
     files: dict[int, tuple[str, str]] = {}
     for commit in commits:
@@ -204,13 +213,9 @@ def left_out(
     Raises:
         InputError: a split is not indexed.
     """
-
-    def indexed(split: SplitRef) -> Pictures | None:
-        there = commits_of(settings, split, "images") is not None
-        return pictures_of(settings, split, pixels) if there else None
-
     if mode == "none":
         return LeftOut({}, ())
+    look = seen or partial(indexed_pictures, settings, pixels=pixels)
     protected = [
         split
         for split in settings.splits
@@ -218,7 +223,7 @@ def left_out(
         and is_protected(settings, split)
         and (mode == "all" or (split.split == "val" and settings.data[split.dataset].format in REFERRING))
     ]
-    known = {split: found for split in protected if (found := (seen or indexed)(split)) is not None}
+    known = {split: found for split in protected if (found := look(split)) is not None}
     images = {}
     for split in trained:
         own = settings.data[split.dataset]
@@ -227,7 +232,7 @@ def left_out(
         ]
         lost: set[int] = set()
         if others:
-            pictures = seen(split) if seen is not None else pictures_of(settings, split, pixels)
+            pictures = look(split)
             if pictures is None:
                 raise not_indexed(settings, split)
             for other in others:

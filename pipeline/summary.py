@@ -51,8 +51,8 @@ def _remarks(summary: StageSummary) -> list[str]:
         )
     if summary.unlisted:
         lines.append(
-            f"not listed: {summary.unlisted} of {summary.images} images, as nothing that the data set with the pictures names in "
-            "only asks about them"
+            f"not listed: {summary.unlisted} of {summary.images} images, which the option only of the data set that holds the "
+            "pictures leaves out"
         )
     if summary.unread:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in summary.unread.items())

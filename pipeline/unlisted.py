@@ -27,23 +27,29 @@ def require_listed(settings: Settings, splits: Sequence[SplitRef]) -> None:
             raise InputError(
                 f"{split}: {len(lacking)} of {len(known_sources(settings, split))} pictures are not listed by {holder}, such as "
                 f"{_name(settings, split, lacking[0])}; to ask about all of them add {split} to data.{holder}.only, then run: "
-                f"{_commands(settings)} (runs that were trained before that count as others, as their data are)"
+                f"{_commands(settings)} (a run that was trained before then counts as another run, as its data changed)"
             )
 
 
-def require_any_listed(settings: Settings, run: Run, splits: Sequence[SplitRef]) -> None:
-    """Raise InputError, naming what to add to ``only``, where a run would train on a split of which no picture is listed."""
+def require_any_listed(settings: Settings, run: Run, splits: Sequence[SplitRef]) -> bool:
+    """Raise InputError, naming what to add to ``only``, where a run would train on a split of which no picture is listed.
+
+    Returns:
+        Whether there are pictures that are not listed, so that :func:`require_drawn` has to look at the draw.
+    """
     if not run.params.mixture:
-        return require_listed(settings, splits)
+        require_listed(settings, splits)
+        return False
+    any_lacks = False
     for split in splits:
-        holder = settings.data[split.dataset].images
-        known = len(known_sources(settings, split))
-        if known and len(_unlisted(settings, split)) == known:
+        holder, lacking = settings.data[split.dataset].images, len(_unlisted(settings, split))
+        any_lacks |= lacking > 0
+        if lacking and lacking == len(known_sources(settings, split)):
             add = "" if _lists(settings, holder, run) else f"add {RUN + run.asked!r} to data.{holder}.only, then "
             raise InputError(
                 f"train {run.name}: no picture of {split} is listed by {holder}; {add}run: {_commands(settings)}"
             )
-    return None
+    return any_lacks
 
 
 def require_drawn(
@@ -54,9 +60,6 @@ def require_drawn(
     Args:
         splits: those that it trains on, opened for it. without: split -> image_index of pictures that are left out.
     """
-    refs = [SplitRef.of(name) for name in splits]
-    if not run.params.mixture or not any(len(_unlisted(settings, split)) for split in refs):
-        return
     from stages.train.run import batches, system_class
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))

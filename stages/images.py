@@ -37,8 +37,8 @@ Found = TypeVar("Found")
 
 LOST_LINK = "a link that leads to no file, or to itself"
 
-_LONGEST_NAME = 255
-"""Of a file or folder, in bytes, where file systems have such a limit; a name of more characters is none."""
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4000, 255
+"""Longest path, and longest name of a file or folder in it, that Linux' file systems take (in all they take 4096 bytes)."""
 
 _FILE_OVERHEAD = 2**26  # bytes of metadata that an image file may have besides its pixels
 # What Pillow raises on bad bytes. It reads from memory here, so an OSError is its own and not the disk's.
@@ -87,10 +87,18 @@ def check_inside(relative: str) -> None:
     absolute = relative.startswith("/")
     if "\0" in relative or (parts <= {"", "."} and not absolute):
         raise ImageFailure(f"{relative!r} is not a path: it is empty or has a NUL character")
-    if max(map(len, parts)) > _LONGEST_NAME:
-        raise ImageFailure(f"{relative[:40]!r}... is not a path: a name in it has more than {_LONGEST_NAME} characters")
+    if is_too_long(relative):
+        raise ImageFailure(
+            f"{relative!r:.40}... is too long for a path: expected at most {MAX_PATH_BYTES} bytes, and {MAX_NAME_BYTES} in a name"
+        )
     if absolute or ".." in parts:
         raise ImageFailure(f"{relative!r} leads outside the data set's folder ('..' or an absolute path)")
+
+
+def is_too_long(relative: str) -> bool:
+    """Whether no file can have this path, or a name in it."""
+    data = relative.encode("utf-8", "surrogatepass")
+    return len(data) > MAX_PATH_BYTES or max(map(len, data.split(b"/"))) > MAX_NAME_BYTES
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:

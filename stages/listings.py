@@ -7,11 +7,9 @@ which is put there whole: a torn or a foreign one is not read. The cache is no p
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -22,6 +20,7 @@ from typing import Any
 from stages import datasets, digests
 from stages.datasets.base import Source
 from stages.datasets.params import DataParams
+from stages.kept import keep, kept
 from store.read.folders import Folders
 
 
@@ -35,12 +34,13 @@ def list_sources(data: DataParams, folders: Folders, split: str, below: Path) ->
     identity = [os.path.abspath(root), split, datasets.reading(data), code_digest()]  # noqa: PTH100 - links stay
     key = {"identity": identity, "files": [list(pair) for pair in zip(files, before, strict=True)]}
     path = below / f"{hashlib.sha256(json.dumps(identity[:3]).encode()).hexdigest()[:32]}.listing"
-    found = _kept(path, key)
-    if found is None:
-        found = datasets.list_sources(data, folders, split)
-        is_settled = all(began_ns - state[2] > digests.SETTLED_NS for state in before)
-        if is_settled and _states(root, files) == before:
-            _keep(path, key, found)
+    known = kept(path, key)
+    if known is not None:
+        return _sources(known)
+    found = datasets.list_sources(data, folders, split)
+    is_settled = all(began_ns - state[2] > digests.SETTLED_NS for state in before)
+    if is_settled and _states(root, files) == before:
+        _keep(path, key, found)
     return found
 
 
@@ -60,20 +60,7 @@ def code_digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def _kept(path: Path, key: dict[str, Any]) -> list[Source] | None:
-    """The listing in a file; None where there is none, or one of another key, or one that is not whole."""
-    try:
-        check, _, data = path.read_bytes().partition(b"\n")
-    except OSError:
-        return None
-    if check.decode("ascii", "replace") != hashlib.sha256(data).hexdigest():
-        return None
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return None
-    if not isinstance(found, dict) or found.get("key") != key:
-        return None
+def _sources(found: dict[str, Any]) -> list[Source]:
     annotations, others, own = (tuple(found[name]) for name in ("annotations", "others", "own"))
     split = found["split"]
     return [
@@ -83,17 +70,12 @@ def _kept(path: Path, key: dict[str, Any]) -> list[Source] | None:
 
 
 def _keep(path: Path, key: dict[str, Any], sources: Sequence[Source]) -> None:
-    """Write a listing. One whose sources differ in more than their pictures is not kept, nor where the cache cannot be written."""
+    """Write a listing. One whose sources differ in more than their pictures is not kept."""
     rest = {(source.annotations, source.others, source.own, source.split) for source in sources}
     if len(rest) != 1:
         return
     ((annotations, others, own, split),) = rest
-    found = {"key": key, "annotations": annotations, "others": others, "own": own, "split": split}
+    found: dict[str, Any] = {"annotations": annotations, "others": others, "own": own, "split": split}
     found |= {"ids": [source.image_id for source in sources], "paths": [source.path for source in sources]}
     found["contents"] = [source.content for source in sources]
-    data = json.dumps(found).encode()
-    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-        temporary.replace(path)
+    keep(path, key, found)

@@ -12,6 +12,7 @@ from pipeline.config import ROOT, InputError, Settings
 from pipeline.inputs import ShardSource
 from pipeline.listed import not_indexed
 from pipeline.shard import require_device
+from pipeline.unlisted import require_listed
 from pipeline.upstream import commits_of
 from stages.names import SplitRef
 from stages.progress import progress
@@ -44,8 +45,8 @@ def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) ->
         out: the file; one that is there stays, and is an error.
 
     Raises:
-        InputError: there is no such model, the split is not indexed or has no boxes, ``out`` is there, or ``<out>.part`` is of
-            other boxes or another model.
+        InputError: there is no such model, the split is not indexed, has no boxes, or has pictures that ``only`` leaves out,
+            ``out`` is there, or ``<out>.part`` is of other boxes or another model.
         WeightsError: the checkpoint is not there.
     """
     if out.exists():
@@ -57,6 +58,7 @@ def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) ->
     instances, targets = (commits_of(settings, split, name) for name in ("instances", "targets"))
     if instances is None or targets is None:
         raise not_indexed(settings, split)
+    require_listed(settings, [split])
     asked = {shard: found for shard in range(len(instances)) if (found := _asked(settings, split, shard))}
     if not asked:
         raise InputError(f"{split} has no boxes: none of its questions is of the kind {KIND}")

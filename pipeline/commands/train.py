@@ -57,10 +57,11 @@ def train_command(
     again = "run the same command again"
     with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
         trained_on = _trained_on(settings, run)
-        require_any_listed(settings, run, trained_on)
+        some_lack = require_any_listed(settings, run, trained_on)
         splits = {str(split): _open(settings, run, split) for split in trained_on}
         without, begins = _left_out(settings, run, trained_on), _start(settings, run)
-        require_drawn(settings, run, splits, without)
+        if some_lack:
+            require_drawn(settings, run, splits, without)
         found = held(run.folder)
         differ = (
             differences(found.about, identity(run.params, run.system, splits, without, begins))

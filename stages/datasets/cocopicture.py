@@ -6,12 +6,10 @@ from typing import Any
 
 from stages.datasets.ids import coco_id, coco_id_of, path_id
 from stages.datasets.jsonfile import text
-from stages.images import ImageFailure
+from stages.images import MAX_NAME_BYTES, ImageFailure, is_too_long
 
 BACKSLASHES = "file name with backslashes, read as folders"
 OTHER_NUMBER = "COCO's number is read from the file name, as the image's id differs from it"
-MAX_PATH, MAX_FILE_NAME_BYTES = 4000, 255
-"""Longest path, in characters, and longest name of a file or folder in it, in bytes."""
 
 
 def picture_of(key: str, value: dict[str, Any], ids: str) -> tuple[str, str, tuple[str, ...]]:
@@ -57,9 +55,9 @@ def _path_of(value: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         path = path.replace("\\", "/")
         while path.startswith("./"):
             path = path[2:]
-        if len(path) > MAX_PATH or max(len(each.encode()) for each in path.split("/")) > MAX_FILE_NAME_BYTES:
+        if is_too_long(path):
             raise ImageFailure(
-                f"{name!r} has {len(path)} characters or a name of more than {MAX_FILE_NAME_BYTES} bytes, too many for a path"
+                f"{name!r} has {len(path)} characters or a name of more than {MAX_NAME_BYTES} bytes, too many for a path"
             )
         if path:
             return path, notes

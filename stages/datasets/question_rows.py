@@ -222,7 +222,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _target(value: Any) -> str:
-    """The word that rows of one question share, empty where there is none; a whole number is one, too."""
+    """The word, or whole number, that rows of one question share; empty if the row has no such cell."""
     if value is None:
         return ""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text("target", value)

@@ -162,8 +162,8 @@ def annotate(
 
 def _absent(image_id: str, shown: Sequence[int], classes: Classes, most: int, nothing: str) -> list[Target]:
     """Targets for at most ``most`` labels that are not shown, which the image_id decides."""
-    there = {classes.names[value] for value in shown}
-    others = sorted({name for value, name in classes.names.items() if value not in classes.void} - there)
+    there = sorted({classes.names[value] for value in shown})
+    others = sorted({*classes.names.values()}.difference(there))
     dice = Dice(int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "little"))
     return [
         Target(
@@ -176,7 +176,7 @@ def _absent(image_id: str, shown: Sequence[int], classes: Classes, most: int, no
             segmentation=nothing,
             ignore=nothing,
             absent=True,
-            correction=sorted(there)[dice.below(len(there))] if dice.fraction() < CORRECTED else None,
+            correction=there[dice.below(len(there))] if dice.fraction() < CORRECTED else None,
         )
         for number, drawn in enumerate(dice.some(len(others), most))
     ]

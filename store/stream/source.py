@@ -10,7 +10,6 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..forks import arrow_at_work
 from ..read.open_columns import OpenColumns
@@ -47,9 +46,6 @@ class Source:
     unlisted: npt.NDArray[np.bool_] | None = None
     _first: I64 = field(init=False, repr=False, compare=False)
     _units: int = field(init=False, repr=False, compare=False)
-    _absent: npt.NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
-    _failed: npt.NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
-    _unlisted: npt.NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
 
     @property
     def units(self) -> int:
@@ -61,9 +57,9 @@ class Source:
         self.__dict__.update(
             _first=first,
             _units=int(self.targets.sum()) if self.pool == "records" else len(self.image),
-            _absent=_if_any(self.absent),
-            _failed=_if_any(self.failed),
-            _unlisted=_if_any(self.unlisted),
+            absent=_if_any(self.absent),
+            failed=_if_any(self.failed),
+            unlisted=_if_any(self.unlisted),
         )
 
     def questions(self, unit: int, most: int, dice: Dice, asked: str = EITHER) -> list[tuple[int, int, float]]:
@@ -91,31 +87,31 @@ class Source:
 
     def has_failed(self, unit: int) -> bool:
         """Whether the picture of a unit failed."""
-        return self._failed is not None and bool(self._failed[self._picture(unit)])
+        return self.failed is not None and bool(self.failed[self._picture(unit)])
 
     @property
     def has_unlisted(self) -> bool:
         """Whether any picture is not listed where it is held."""
-        return self._unlisted is not None
+        return self.unlisted is not None
 
     def is_unlisted(self, image: int) -> bool:
         """Whether a picture, by its image_index, is not listed where it is held."""
-        return self._unlisted is not None and bool(self._unlisted[np.searchsorted(self.image, image)])
+        return self.unlisted is not None and bool(self.unlisted[np.searchsorted(self.image, image)])
 
     def any_true(self, unit: int, found: Sequence[tuple[int, int, float]]) -> bool:
         """Whether the premise of one of a picture's questions is true."""
-        if self._absent is None or self.pool == "records":
+        if self.absent is None or self.pool == "records":
             return True
         start = int(self._first[unit])
-        return any(not self._absent[start + number] for _, number, _ in found)
+        return any(not self.absent[start + number] for _, number, _ in found)
 
     def filled(self, asked: str) -> I64:
         """The units that have something to ask, int64."""
         if self.pool == "records":
             return np.arange(self.units)
-        if asked == EITHER or (self._absent is None and asked == TRUE):
+        if asked == EITHER or (self.absent is None and asked == TRUE):
             return np.flatnonzero(self.targets > 0)
-        absent = np.zeros(int(self.targets.sum()), bool) if self._absent is None else self._absent
+        absent = np.zeros(int(self.targets.sum()), bool) if self.absent is None else self.absent
         unit = np.repeat(np.arange(len(self.image)), self.targets)
         return np.unique(unit[absent == (asked == FALSE)])
 
@@ -124,11 +120,11 @@ class Source:
         return int(np.searchsorted(self._first, unit, side="right")) - 1 if self.pool == "records" else unit
 
     def _numbers(self, start: int, count: int, asked: str) -> Sequence[int]:
-        if asked == EITHER or (self._absent is None and asked == TRUE):
+        if asked == EITHER or (self.absent is None and asked == TRUE):
             return range(count)
-        if self._absent is None:
+        if self.absent is None:
             return ()
-        numbers: list[int] = np.flatnonzero(self._absent[start : start + count] == (asked == FALSE)).tolist()
+        numbers: list[int] = np.flatnonzero(self.absent[start : start + count] == (asked == FALSE)).tolist()
         return numbers
 
 
@@ -145,6 +141,8 @@ def source_of(
     Raises:
         FailedImageError: as :func:`store.stream.schedule.sample_set`.
     """
+    import pyarrow.compute as pc  # takes 50 ms, which importing this shall not
+
     found = sample_set(split, [*columns, "targets"], False, failed, without)
     column = split.column("targets")
     pictures, own = split.column("images").status(len(split)), column.status(len(split)).ok.copy()

@@ -142,7 +142,7 @@ def test_a_run_draws_what_is_listed_and_what_it_would_draw_of_everything(
     done = part.run("index")
     assert done.code == 0
     found = listed(part)
-    assert f"not listed: {14 - len(found)} of 14 images, as nothing that the data set with the pictures" in done.err
+    assert f"not listed: {14 - len(found)} of 14 images, which the option only of the data set that holds the" in done.err
     part.build("extract")
     assert sum(seen) == len(found) + REASONSEG
     wanted = samples(whole)
@@ -156,6 +156,10 @@ def test_a_run_draws_what_is_listed_and_what_it_would_draw_of_everything(
     assert status["match/demo_sam/targets"]["status"] == status["images"]["status"]
 
     assert f"stuff/train: 14 images of coco, {14 - len(found)} not listed by coco" in part.run("info").out
+
+    asked = part.run("boxes", "--data", "stuff", "--model", "demo_sam", "--out", str(tmp_path / "masks.json"))
+    assert asked.code == 2
+    assert f"stuff/train: {14 - len(found)} of 14 pictures are not listed by coco" in asked.err
 
     evaluated = part.run("train", "--name", "plain")
     assert evaluated.code == 2
@@ -336,7 +340,7 @@ def test_a_run_without_a_mixture_asks_about_all_of_its_splits(made: Any, tmp_pat
 @pytest.mark.parametrize(
     ("only", "said"),
     [
-        ("run mixtur", "data.coco.only: found 'run mixtur', expected run and one of mixture, alone, lisa_mixture, plain, "),
+        ("run mixtur", "data.coco.only: found 'run mixtur', expected 'run ' and the name of a run: mixture, alone, "),
         ("run mixtur", "(did you mean 'mixture'?)"),
         ("run alone", "data.coco.only: found 'run alone', expected a run that trains on pictures of coco"),
         ("refcoco/vall", "data.coco.only: found 'refcoco/vall', expected data sets whose images are coco: "),

@@ -284,6 +284,12 @@ def test_words_stay_inside_the_root_and_links_are_followed(tmp_path: Path) -> No
     for relative in ("val/a\0.jpg", ""):
         with pytest.raises(ImageFailure, match=r"is not a path"):
             inside(root, relative)
+    for relative in ("a" * 256, "val/" + "\u00e4" * 128, "a/" * 2001, "\ud800" * 100):
+        with pytest.raises(
+            ImageFailure, match=r"is too long for a path: expected at most 4000 bytes, and 255 in a name"
+        ):
+            inside(root, relative)
+    assert inside(root, "\u00e4" * 127) == root / ("\u00e4" * 127)
 
 
 def test_a_root_may_itself_be_a_link(tmp_path: Path) -> None:
