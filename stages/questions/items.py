@@ -1,0 +1,127 @@
+"""What the steps hand to each other: images with their objects, pairs of question and answer, and why pairs were rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A category that an image shows: what may be the answer of a question.
+
+    Args:
+        label: as the data set names it, such as ``car_(automobile)`` or ``stop_sign``.
+        name: as a model is shown it: ``car``, ``stop sign``. Unique within an image.
+        synonyms: other names of the category, which an answer may use: LVIS has ``auto`` and ``automobile`` for ``car``.
+        definition: in words, where the data set has one; else empty.
+        instances: numbers of the image's instances of the category, in ``instances`` of the source split.
+        incomplete: the image may show more of it than is annotated (``not_exhaustive_category_ids`` of LVIS).
+    """
+
+    label: str
+    name: str
+    synonyms: tuple[str, ...]
+    definition: str
+    instances: tuple[int, ...]
+    incomplete: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image that questions are made about.
+
+    Args:
+        group: the name of the group of section ``choose`` that it was chosen for.
+        path: of the file, absolute. sha256: of its bytes.
+        things: its categories, in the order of their first instances. absent: names of categories that it does not show, as far as
+            its annotation says so for certain.
+    """
+
+    image_id: str
+    group: str
+    path: str
+    sha256: str
+    height_px: int
+    width_px: int
+    things: tuple[Thing, ...]
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question and what answers it, as a model gave them and as they were understood.
+
+    Args:
+        number: its place among what the model said about the image, from 0.
+        question: cleaned: one line, no numbering, no markup.
+        answer: as the model said it, cleaned. labels: what it means, among the labels of the image's things.
+        raw: the lines of the model's answer that it was read from.
+    """
+
+    image_id: str
+    number: int
+    question: str
+    answer: str
+    labels: tuple[str, ...]
+    raw: str
+
+
+class Reason(StrEnum):
+    """Why a pair, or all that a model said about an image, was rejected."""
+
+    UNANSWERED = "the endpoint refused the request"
+    NO_TEXT = "the model gave no text"
+    REFUSAL = "the model refused"
+    NO_PAIRS = "nothing of the form question and answer"
+    NO_ANSWER = "a question without an answer"
+    NO_QUESTION = "an answer without a question"
+    CUT = "cut off at max_tokens"
+    UNKNOWN_ANSWER = "the answer is none of the objects"
+    SEVERAL_ANSWERS = "several answers where one was asked for"
+    NAMES_ANSWER = "the question names the answer"
+    NAMES_PLACE = "the question says where the answer is"
+    TOO_MANY = "more questions with this answer than allowed"
+    DUPLICATE = "the same question again"
+    NEAR_DUPLICATE = "nearly the same question as another one"
+    LEAKED = "nearly a question of a protected split"
+    TOO_SHORT = "too short"
+    TOO_LONG = "too long"
+    LANGUAGE = "not in English"
+    CONTROL = "control tokens or characters"
+    TOO_LARGE = "the answer of the model is too large"
+    NO_MASK = "the answer has no pixel, or more than is annotated"
+    VERIFIER = "the verifier disagrees"
+    AMBIGUOUS = "the verifier says that something else fits, too"
+    UNREADABLE_VERDICT = "the verifier's answer is no verdict"
+    BLIND = "answered without the picture"
+    PERSON = "rejected by a person"
+    QUOTA = "its category has enough questions"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A pair that was rejected, or (``number`` None) all that was said about an image.
+
+    ``what``: the pair in the model's words, cut to a few hundred characters. ``detail``: what was found, such as the word.
+    """
+
+    image_id: str
+    number: int | None
+    reason: Reason
+    what: str
+    detail: str = ""
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """As it stands in ``rejected.jsonl``."""
+        return {
+            "image_id": self.image_id,
+            "number": self.number,
+            "reason": self.reason.name.lower(),
+            "why": str(self.reason),
+            "what": self.what,
+            "detail": self.detail,
+        }

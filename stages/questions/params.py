@@ -1,0 +1,240 @@
+"""Parameter models of section ``questions``, one entry for each set of questions that is made. No torch and no client here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from stages.fields import Fraction, Key, Name, Params
+
+Usd = Annotated[float, Field(ge=0)]
+Tokens = Annotated[int, Field(ge=1, le=100_000)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+SidePx = Annotated[int, Field(ge=32, le=8192)]
+
+
+class ModelParams(Params):
+    """A model behind an OpenAI-compatible endpoint. All but ``model`` only says how it is reached."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "https://api.openai.com/v1"
+    """Address of the API, such as http://127.0.0.1:8000/v1 of vLLM. Keys have no place in it: they come from the environment."""
+    model: Annotated[str, Field(min_length=1)]
+    """The name that the endpoint knows it by."""
+    key_from: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key. null: the endpoint needs none."""
+    mode: Literal["chat", "batch"] = "chat"
+    """chat: one request at a time, up to ``concurrency`` of them at once. batch: files of requests that are answered within a day,
+    at half the price where the provider says so."""
+    concurrency: Annotated[int, Field(ge=1, le=512)] = 4
+    """Requests that are under way at once. As many may have to be asked again after a kill."""
+    timeout_s: Annotated[float, Field(gt=0)] = 120
+    """Longest wait for an answer."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 8
+    """Attempts after the first one where the endpoint is busy (429), fails (500 and above) or breaks the connection; between
+    them the wait that it asks for, else one that doubles, up to a minute."""
+    usd_per_million_input: Usd | None = None
+    """Price of a million input tokens; null: unknown, which a budget refuses."""
+    usd_per_million_output: Usd | None = None
+    """Price of a million output tokens."""
+    tokens_per_picture: Annotated[int, Field(ge=0)] | None = None
+    """Input tokens of one picture, for estimates. null: one for every 28 x 28 px, as Qwen's and GPT's models count roughly."""
+
+
+class Asking(Params):
+    """What every step has that asks a model."""
+
+    model: Key | None = None
+    """A key of ``models``. null: the step is left out."""
+    max_tokens: Tokens = 1024
+    """Longest answer."""
+    temperature: Temperature = 0.0
+    """0: the likeliest answer."""
+
+
+class GroupParams(Params):
+    """Some of the chosen images."""
+
+    name: Name
+    """Of the group, such as simple."""
+    categories: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)] | None]
+    """From how many categories in the image to how many; null: no upper bound."""
+    images: Annotated[int, Field(ge=1)]
+    """How many images, or all there are where there are fewer."""
+
+    @field_validator("categories")
+    @classmethod
+    def _ordered(cls, value: tuple[int, int | None]) -> tuple[int, int | None]:
+        if value[1] is not None and value[1] < value[0]:
+            raise ValueError(f"found {list(value)}, expected the smaller number first")
+        return value
+
+
+PAPER = (
+    GroupParams(name="simple", categories=(2, 5), images=6000),
+    GroupParams(name="complex", categories=(6, None), images=4000),
+)
+"""Of LVIS, as LLM-Seg's paper chose (section 4)."""
+
+
+class ChooseParams(Params):
+    """Which images of the source split are asked about."""
+
+    groups: Annotated[tuple[GroupParams, ...], Field(min_length=1)] = PAPER
+    """Groups by the number of categories, none of which shares images with another. Default: those of LLM-Seg's paper for LVIS."""
+    seed: int = 0
+    """Of the draw."""
+    per_category: Annotated[int, Field(ge=1)] | None = None
+    """At most so many chosen images show a category. null: no bound."""
+    min_area: Fraction = 0.0
+    """Categories whose union is a smaller part of the image are not shown to the model and not counted."""
+    drop: tuple[str, ...] = ()
+    """Labels of categories that are never asked about."""
+
+
+class DescribeParams(Asking):
+    """Image -> a description in words, by a vision-language model or from a file."""
+
+    prompt: Name = "describe-1"
+    """Template in stages/questions/prompts."""
+    file: str | None = None
+    """Stored descriptions instead: a JSON object by image_id, or JSON Lines with image_id and description."""
+    tags: str | None = None
+    """Stored tags instead: as ``file``, with a list of tags, or text with ``|`` between them (RAM's form)."""
+    side_px: SidePx = 768
+    """Pictures are sent no longer than this on their longer side."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DescribeParams:
+        given = [name for name in ("model", "file", "tags") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"found {' and '.join(given)}, expected one of model, file and tags, or none")
+        return self
+
+
+class AskParams(Asking):
+    """Description and names of objects -> questions and their answers."""
+
+    prompt: Name = "ask-1"
+    """Template in stages/questions/prompts."""
+    questions: Annotated[int, Field(ge=1, le=50)] = 5
+    """How many questions the model is asked for, per image."""
+    picture: bool = False
+    """Show the picture as well. The paper's asker sees words alone."""
+    side_px: SidePx = 768
+    """Of the picture, as of ``describe``."""
+    temperature: Temperature = 0.7
+    """As of all steps."""
+    seed: int | None = 0
+    """Sent with the request; null: none is."""
+
+
+class CheckParams(Params):
+    """Rules that code checks on every pair of question and answer."""
+
+    per_answer: Annotated[int, Field(ge=1)] = 2
+    """Questions of one image with the same answer."""
+    names: Literal["word", "name"] = "word"
+    """What a question may not name of its answer: any content word of its names, or whole names alone."""
+    places: bool = True
+    """Reject questions that say where in the picture the answer is."""
+    words: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (4, 45)
+    """Fewest and most words of a question."""
+    near: Fraction = 0.9
+    """Questions whose texts are at least so alike are near-duplicates (stages/questions/near.py)."""
+    embeddings: Key | None = None
+    """A key of ``models`` whose endpoint embeds texts, for near-duplicates; null: character n-grams, which need no model."""
+    protected: tuple[str, ...] = ()
+    """Splits of section data whose questions must not come up again, such as reasonseg/val and reasonseg/test."""
+    allow_incomplete: bool = False
+    """Keep answers of which the image may show more than is annotated."""
+    per_category: Annotated[int, Field(ge=1)] | None = None
+    """Questions in the whole set with the same category as answer. null: no bound."""
+
+
+class VerifyParams(Asking):
+    """A second model looks at picture, answer and question."""
+
+    prompt: Name = "verify-1"
+    """Template in stages/questions/prompts."""
+    side_px: SidePx = 768
+    """Of the picture with the outlined answer."""
+    crop_px: SidePx = 384
+    """Of the crop around the answer."""
+    control: bool = True
+    """Ask without the picture as well, and flag questions that are answered rightly nevertheless."""
+    control_prompt: Name = "control-1"
+    """Template of that."""
+    reject_blind: bool = False
+    """Reject flagged questions instead of only marking them."""
+    person: str | None = None
+    """A file of a person's decisions, as the sheet of ``questions --sheet`` saves them; they have the last word."""
+    max_tokens: Tokens = 256
+    """As of all steps."""
+
+
+class RephraseParams(Asking):
+    """More texts for each target: rephrased questions, answers in words, false premises, questions with several answers."""
+
+    prompt: Name = "rephrase-1"
+    """Template in stages/questions/prompts."""
+    texts: Annotated[int, Field(ge=1, le=5)] = 5
+    """Texts per target, with the question itself (LISA's appendix: up to five)."""
+    answers: bool = False
+    """Also ask for an answer in words (ELISA)."""
+    absent: Annotated[int, Field(ge=0, le=5)] = 0
+    """False premises per image, of categories that are verified absent (SESAME)."""
+    several: Annotated[int, Field(ge=0, le=5)] = 0
+    """Questions per image with several objects as answer (GSVA, MUSE)."""
+    temperature: Temperature = 0.7
+    """As of all steps."""
+
+
+class QuestionSetParams(Params):
+    """One set of questions, an entry of section ``questions``. Its data set is the entry of section ``data`` with the same name, of
+    the format generated."""
+
+    of: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Splits with annotated instances that questions are made about, such as lvis/train. All hold or borrow pictures of one data
+    set."""
+    models: Annotated[dict[Key, ModelParams], Field(min_length=1)]
+    """Models by names of your own."""
+    choose: ChooseParams = ChooseParams()
+    """Which images."""
+    describe: DescribeParams = DescribeParams()
+    """Step describe."""
+    ask: AskParams
+    """Step ask."""
+    check: CheckParams = CheckParams()
+    """Rules."""
+    verify: VerifyParams = VerifyParams()
+    """Step verify."""
+    rephrase: RephraseParams = RephraseParams()
+    """Step rephrase."""
+    splits: Annotated[dict[Name, Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        default_factory=lambda: {"train": 11.0, "val": 1.0, "test": 2.0}
+    )
+    """Shares of the images by split, drawn by image_id; default: LLM-Seg40K's 11 : 1 : 2."""
+    budget_usd: Usd | None = None
+    """Most that requests may cost in all, counted before they are sent. null: no bound."""
+
+    @model_validator(mode="after")
+    def _models_are_known(self) -> QuestionSetParams:
+        used = {f"{step}.model": getattr(self, step).model for step in ("describe", "ask", "verify", "rephrase")}
+        used["check.embeddings"] = self.check.embeddings
+        for name, model in used.items():
+            if model is not None and model not in self.models:
+                raise ValueError(f"{name}: found {model!r}, expected one of models: {', '.join(self.models)}")
+        if self.ask.model is None:
+            raise ValueError(f"ask.model: missing, expected one of models: {', '.join(self.models)}")
+        unpriced = [
+            name
+            for name, model in self.models.items()
+            if self.budget_usd is not None and None in (model.usd_per_million_input, model.usd_per_million_output)
+        ]
+        if unpriced:
+            raise ValueError(
+                f"budget_usd: {self.budget_usd} cannot be kept without prices; expected usd_per_million_input and "
+                f"usd_per_million_output of models.{', models.'.join(unpriced)} (0 for a model of your own)"
+            )
+        return self
