@@ -16,6 +16,7 @@ from stages.datasets.params import RUN, ImagesOptions
 from stages.fields import Key
 from stages.names import SplitRef, did_you_mean
 from stages.params import EvaluateParams, Sections, Shared
+from stages.questions.params import QuestionSetParams
 from stages.train.params import TrainParams, overridden
 from stages.train.systems import SYSTEMS
 from store.read.folders import Folders
@@ -48,6 +49,9 @@ class Settings(Shared):
     runs: dict[Key, dict[str, Any]] = Field(default_factory=dict)
     """Trainings by name: ``system``, and what differs from section train. A system's own name without an entry here is a run of it
     with section train as it stands."""
+    questions: dict[Key, QuestionSetParams] = Field(default_factory=dict)
+    """Sets of questions that ``python cli.py questions NAME`` makes, each for the data set of the same name, of the format
+    generated."""
     _given: tuple[str, ...] = PrivateAttr(())
 
     @property
@@ -158,6 +162,36 @@ class Settings(Shared):
                 if not any(self.holder(split.dataset) == name for split in splits):
                     raise ValueError(
                         f"{said} a run that trains on pictures of {name}; its splits are {', '.join(map(str, splits)) or 'none'}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _questions_have_their_data(self) -> Settings:
+        """A set of questions is a data set of the format generated, of pictures that the sets it is made from have."""
+        for name, made in self.questions.items():
+            data, sources = self.data.get(name), self.refs(f"questions.{name}.of", made.of)
+            holders = sorted({self.data[split.dataset].images for split in sources})
+            if len(holders) > 1:
+                raise ValueError(
+                    f"questions.{name}.of: found pictures of {' and '.join(holders)}, expected those of one data set; make a set for each"
+                )
+            wanted = f"{{format: generated, images: {holders[0]}, root: FOLDER, splits: [{', '.join(made.splits)}]}}"
+            if data is None or (data.format, data.images) != ("generated", holders[0]):
+                found = "nothing" if data is None else f"format {data.format} with images of {data.images}"
+                raise ValueError(f"data.{name}: found {found}, expected {wanted}, where questions.{name} is written")
+            if set(data.splits) != set(made.splits):
+                raise ValueError(
+                    f"data.{name}.splits: found {list(data.splits)}, expected those of questions.{name}.splits: {list(made.splits)}"
+                )
+            self.refs(f"questions.{name}.check.protected", made.check.protected)
+            for split in sources:
+                if not FORMATS[self.data[split.dataset].format].annotated:
+                    raise ValueError(
+                        f"questions.{name}.of: {split} has pictures alone; expected a split with annotated regions"
+                    )
+                if split.dataset in self.questions:
+                    raise ValueError(
+                        f"questions.{name}.of: {split} has generated questions; expected annotated regions"
                     )
         return self
 

@@ -61,7 +61,7 @@ def columns(params: Sections) -> list[ColumnSpec]:
             ("images",),
             annotated,
             TARGETS_VERSION,
-            schema=schema.TARGETS,
+            schema=schema.TARGETS.append(schema.MADE) if FORMATS[params.data.format].made else schema.TARGETS,
             files="annotations",
         ),
     ]

@@ -16,6 +16,7 @@ from stages.datasets.base import Collection, Dataset, DatasetError, Expected, Sh
 from stages.datasets.params import (
     CocoOptions,
     DataParams,
+    GeneratedOptions,
     GReferOptions,
     ImagesOptions,
     LlmSeg40kOptions,
@@ -46,6 +47,8 @@ class Format:
     """Whether it has instances and targets."""
     split_folder: bool = False
     """Whether a split is the folder of its name below the root, every file of which should be an image's or an annotation's."""
+    made: bool = False
+    """Whether its targets say how they were made."""
     version: int = 1
     """Goes up whenever the same files would give other instances or targets."""
 
@@ -58,6 +61,7 @@ FORMATS: dict[str, Format] = {
     "images": Format("images", ImagesOptions, annotated=False),
     "semantic": Format("semantic", SemanticOptions),
     "llmseg40k": Format("llmseg40k", LlmSeg40kOptions),
+    "generated": Format("generated", GeneratedOptions, made=True),
     "reasonseg_plus": Format("reasonseg_plus", ReasonSegPlusOptions),
     "vqa": Format("vqa", VqaOptions),
     "refer": Format("refer", ReferOptions),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +70,8 @@ class Target:
     """The image may show more of what is meant than is annotated, as in a federated data set."""
     turns: tuple[str, ...] = ()
     """Of a conversation: question, answer, question, ...; else empty."""
+    made: Mapping[str, Any] | None = None
+    """Of a generated question: how it was made, as :data:`store.format.schema.MADE` says."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,10 @@ class LlmSeg40kOptions(Options):
     """Whose pictures are read: COCO's, known by their number in 12 digits, or those of EgoObjects, known by their file names."""
 
 
+class GeneratedOptions(Options):
+    """Of the format generated."""
+
+
 class ReasonSegPlusOptions(Options):
     """Of the format reasonseg_plus."""
 

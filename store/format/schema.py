@@ -59,6 +59,28 @@ TARGETS = pa.schema(
     ]
 )
 
+_verdict = pa.struct(
+    [
+        ("step", pa.string()),  # verify, control or person
+        ("model", pa.string()),  # null of a person
+        ("said", pa.string()),  # one word of a closed set, such as yes, no or other
+        ("response", pa.string()),  # the model's whole answer, or a person's note
+    ]
+)
+MADE = pa.field(
+    "made",
+    pa.struct(
+        [
+            ("prompt", pa.string()),  # messages that the question came from, JSON [[role, text], ...]
+            ("response", pa.string()),  # the model's whole answer
+            ("model", pa.string()),  # as the endpoint names it
+            ("verdicts", pa.list_(_verdict)),
+            ("usd", pa.float64()),  # of all requests about it, with its share of those about its image
+        ]
+    ),
+)
+"""A further field of ``targets`` of generated questions: how each was made."""
+
 MASKS = pa.schema(
     [
         ("image_index", pa.int64()),
