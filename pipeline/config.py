@@ -173,7 +173,7 @@ class Settings(Shared):
             holders = sorted({self.data[split.dataset].images for split in sources})
             if len(holders) > 1:
                 raise ValueError(
-                    f"questions.{name}.of: found pictures of {' and '.join(holders)}, expected those of one data set; make a set for each"
+                    f"questions.{name}.of: found pictures of {' and '.join(holders)}, expected those of one data set"
                 )
             wanted = f"{{format: generated, images: {holders[0]}, root: FOLDER, splits: [{', '.join(made.splits)}]}}"
             if data is None or (data.format, data.images) != ("generated", holders[0]):

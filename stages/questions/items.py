@@ -125,3 +125,48 @@ class Rejected:
             "what": self.what,
             "detail": self.detail,
         }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was said about a question: by a model (``step`` verify or control), or by a person.
+
+    ``said``: one word of the step's closed set. ``response``: the model's whole answer, or a person's note.
+    """
+
+    step: str
+    model: str | None
+    said: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A question that is kept, with its answer and how it was made.
+
+    Args:
+        number: its place among what was said about the image, by which a sheet and ``rejected.jsonl`` name it.
+        texts: the question and its other wordings. is_sentence: they are sentences, not noun phrases.
+        kind: generated, rephrased, absent or several.
+        labels: what answers it, in the order of the answer; empty for a false premise.
+        answer: in words, where that was asked for.
+        correction: of a false premise, what could be asked instead.
+        incomplete: the image may show more of it than is annotated.
+        prompt, response, model: the messages it came from (JSON), the whole answer, and who gave it.
+        usd: what the requests about it alone cost, and its share of those about its image.
+    """
+
+    image_id: str
+    number: int
+    texts: tuple[str, ...]
+    is_sentence: bool
+    kind: str
+    labels: tuple[str, ...]
+    prompt: str
+    response: str
+    model: str
+    answer: str | None = None
+    correction: str | None = None
+    incomplete: bool = False
+    verdicts: tuple[Verdict, ...] = ()
+    usd: float = 0.0

@@ -197,6 +197,9 @@ class QuestionSetParams(Params):
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     """Splits with annotated instances that questions are made about, such as lvis/train. All hold or borrow pictures of one data
     set."""
+    exhaustive: bool = False
+    """Of every image all categories of the source are annotated, as COCO's 80 are: what it lacks is absent, and false premises may
+    ask for it. Otherwise that is so of ``neg_category_ids`` alone (LVIS, with ``absent: true`` of its entry of section data)."""
     models: Annotated[dict[Key, ModelParams], Field(min_length=1)]
     """Models by names of your own."""
     choose: ChooseParams = ChooseParams()
