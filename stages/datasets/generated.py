@@ -163,16 +163,23 @@ def _parse(root: Path, files: tuple[str, ...], _options: GeneratedOptions) -> di
         if not line.strip():
             continue
         try:
-            said = json.loads(line)
+            said = _json(line)
             image_id = text(field(said, "image_id", str), "'image_id'")
             row = _Row(text(field(said, "path", str), "'path'"), said, content_of(said))
             inside(root, row.path)
-        except (ImageFailure, ValueError, RecursionError) as error:
+        except ImageFailure as error:
             raise ImageFailure(f"line {number}: {error}") from error
         if image_id in rows:
             raise ImageFailure(f"line {number}: a second line of the image {image_id!r}")
         rows[image_id] = row
     return rows
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ImageFailure(f"not JSON: {error}") from error
 
 
 _ROWS = Once(_parse)

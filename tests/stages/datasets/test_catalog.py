@@ -124,6 +124,7 @@ def paths(values: Any, name: str = "mine", split: str = "train") -> list[tuple[s
         ({"format": "coco", "images": "mine"}, [("train.json",), ("train",)]),
         ({"format": "coco", "images": "mine", "pictures": ""}, [("train.json",)]),
         ({"format": "llmseg40k"}, [("train.json",)]),
+        ({"format": "generated"}, [("train.jsonl",)]),
         ({"format": "reasonseg_plus"}, [("MUSE_train.json", "muse_train.json")]),
         ({"format": "vqa"}, [("llava_instruct_150k.json",)]),
         ({"format": "questions"}, [("train.csv", "train.jsonl", "train.json")]),

@@ -25,6 +25,7 @@ from stages.datasets.base import DatasetError, Source
 from stages.datasets.content import content_of, digest_of
 from stages.images import ImageFailure
 from stages.source_files import source_content, source_files
+from store import rle
 from store.read.folders import Folders
 
 A, B, C = "000000000003", "000000000005", "000000000009"
@@ -50,10 +51,17 @@ class Case:
 
 def write(root: Path, files: Mapping[str, Any], indent: int | None = None) -> None:
     for name, document in files.items():
-        data = python2(document) if name.endswith(".p") else json.dumps(document, indent=indent).encode()
-        (root / name).write_bytes(data)
+        (root / name).write_bytes(as_file(name, document, indent))
         time = next(_TIMES)
         os.utime(root / name, ns=(time, time))  # clocks of files go by milliseconds
+
+
+def as_file(name: str, document: Any, indent: int | None) -> bytes:
+    if name.endswith(".p"):
+        return python2(document)
+    if name.endswith(".jsonl"):
+        return b"".join(json.dumps(row).encode() + b"\n" for row in document)
+    return json.dumps(document, indent=indent).encode()
 
 
 def found(root: Path, case: Case) -> dict[str, str]:
@@ -274,7 +282,45 @@ def questions() -> Case:
     )
 
 
+def generated() -> Case:
+    def row(name: str) -> dict[str, Any]:
+        made = {"request": 0, "verdicts": [], "usd": 0.5}
+        target = {
+            "texts": ["which?", "what?"],
+            "is_sentence": True,
+            "instances": [0],
+            "absent": False,
+            "incomplete": False,
+        }
+        return {
+            "image_id": name,
+            "path": f"all/{name}.jpg",
+            "height_px": 5,
+            "width_px": 7,
+            "instances": [{"label": "cat", "counts": rle.encode(np.ones((5, 7), bool))}],
+            "requests": [{"prompt": "[]", "response": "Which?", "model": "m"}],
+            "targets": [{**target, "made": made}, {**target, "made": made}],
+        }
+
+    file = "train.jsonl"
+    return Case(
+        options={"format": "generated"},
+        files={file: [row(A), row(B)]},
+        of_a=(
+            (file, set_at(0, "targets", 1, "texts", 0, to="where?")),
+            (file, set_at(0, "targets", 0, "absent", to=True)),
+            (file, set_at(0, "targets", 0, "made", "usd", to=1)),
+            (file, set_at(0, "instances", 0, "label", to="dog")),
+            (file, set_at(0, "requests", 0, "response", to="What?")),
+        ),
+        of_none=(),
+        add=((file, append((), row(C))),),
+        reorder=((file, lambda rows: rows[::-1]),),
+    )
+
+
 CASES = {
+    "generated": generated(),
     "refer": refer("refer", "refs(unc).p", lambda number: number),
     "grefer": refer("grefer", "grefs(unc).json", lambda number: [number]),
     "coco": coco(),
