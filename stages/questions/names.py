@@ -21,6 +21,8 @@ from stages.questions.prompts import MAX_ITEM, escaped
 _WORD = re.compile(r"[^\W_]+")
 MAX_ANSWER = 300
 """Characters of an answer; a longer one is no name."""
+MAX_WORDS = 8
+"""Of a name that is looked for in a text."""
 COMMON = frozenset(
     _WORD.findall(
         "a an and any as at be by for from in into is it its kind of on one or other out over part piece set some sort that the "
@@ -31,7 +33,7 @@ COMMON = frozenset(
 _ARTICLES = frozenset(_WORD.findall("a an the this that these those its his her their our my some one"))
 _IRREGULAR = {
     **{"men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth"},
-    **{"geese": "goose", "mice": "mouse", "oxen": "ox", "cacti": "cactus", "lens": "lens", "gas": "gas", "tvs": "tv"},
+    **{"geese": "goos", "mice": "mous", "oxen": "ox", "cacti": "cactus", "lens": "lens", "gas": "gas", "tvs": "tv"},
     **{f"{one}ves": f"{one}f" for one in ("lea", "loa", "scar", "shel", "wol", "cal", "hal", "hoo", "thie", "el")},
     **{f"{one}ves": f"{one}fe" for one in ("kni", "wi", "li")},
 }
@@ -165,19 +167,15 @@ def find(answer: str, names: Names) -> Thing | list[Thing] | None:
     if not found:
         head, rest = [*_REMARK.split(text, maxsplit=1), ""][:2]
         found = _named(head, names)
-        others = {thing.label: thing for things in names.loose.values() for thing in things} if found else {}
-        found += tuple(each for each in others.values() if each not in found and mentioned(rest, each))
+        held = [thing for run in _runs(rest) for thing in names.loose.get(run, ())] if found else []
+        found = tuple({thing.label: thing for thing in (*found, *held)}.values())
     return None if not found else found[0] if len(found) == 1 else list(found)
 
 
 def mentioned(text: str, thing: Thing) -> str | None:
     """The name of a thing that a text holds, whole, in one word or several, singular or plural; None where it holds none."""
-    stems = [stem(word) for word in words_of(text)]
-    for name in _all_names(thing):
-        key, most = _loose_key(words_of(name)), len(words_of(name)) + 1
-        if any("".join(stems[at : at + n]) == key for n in range(1, most + 1) for at in range(len(stems) - n + 1)):
-            return name
-    return None
+    runs = _runs(text)
+    return next((name for name in _all_names(thing) if _loose_key(words_of(name)) in runs), None)
 
 
 @lru_cache(maxsize=4096)
@@ -211,6 +209,14 @@ def _named(text: str, names: Names) -> tuple[Thing, ...]:
         words = words[1:]
     shown = names.shown.get("".join(words))
     return names.loose.get(_loose_key(words), ()) if shown is None else (shown,)
+
+
+def _runs(text: str) -> dict[str, None]:
+    """All runs of up to MAX_WORDS words of a text, as :func:`_loose_key` has them, the shortest first."""
+    stems = [stem(word) for word in words_of(text)]
+    return dict.fromkeys(
+        "".join(stems[at : at + count]) for count in range(1, MAX_WORDS + 1) for at in range(len(stems) - count + 1)
+    )
 
 
 def _all_names(thing: Thing) -> Iterable[str]:
