@@ -1,0 +1,175 @@
+"""Questions that come up again: word for word or nearly, in one image, in the whole set, or in a split that is protected.
+
+How alike two texts are is the cosine of their vectors: of their character trigrams, counted, or of embeddings by a model. Counts
+are whole numbers whose products float32 holds exactly, so that every machine comes to the same decision.
+
+Within an image every question that comes up again is rejected. Across images it is rejected where the answer is the same as well:
+such a question is not about its image, as LLM-Seg's prompt demands (section 4 of the paper), teaches the same twice, and would leak
+from one split to another. The same question with another answer in another image stays: its text alone does not tell the answer,
+so the picture has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.questions.items import Pair, Reason, Rejected
+from stages.questions.params import CheckParams
+from stages.questions.rules import normalized, rejection
+
+BUCKETS = 1024
+"""Length of a vector of trigrams; those that share a bucket are counted together."""
+BLOCK = 1024
+"""Questions that are compared at once, with as many others: 12 MB of products and vectors."""
+_MOST = 255
+_PRIMES = np.array([2654435761, 2246822519, 3266489917], np.uint64)
+_TOLERANCE = 1e-6
+
+Vectors = NDArray[np.uint8] | NDArray[np.float32]
+
+
+def distinct(
+    pairs: Sequence[Pair],
+    params: CheckParams,
+    protected: Sequence[str] = (),
+    vectors: NDArray[np.float32] | None = None,
+    protected_vectors: NDArray[np.float32] | None = None,
+) -> tuple[list[Pair], list[Rejected]]:
+    """The pairs whose question comes up for the first time, and the others, both in their order.
+
+    Args:
+        pairs: of the whole set. Of questions that are alike the first in this order stays.
+        params: ``near``: the cosine from which on two questions are nearly the same.
+        protected: questions that must not come up again, whatever their answer, such as those of ReasonSeg's val and test.
+        vectors: embeddings of the questions, float32 [N, D]; None: trigrams are counted.
+        protected_vectors: those of ``protected``, float32 [P, D]; with ``vectors`` only.
+
+    Raises:
+        ValueError: the embeddings are not of this shape, or not finite.
+    """
+    texts, forbidden = [normalized(pair.question) for pair in pairs], [normalized(text) for text in protected]
+    ones: Vectors = trigrams(texts) if vectors is None else _checked(vectors, len(texts), "questions")
+    others: Vectors = trigrams(forbidden)
+    if vectors is not None and forbidden:
+        others = _checked(protected_vectors, len(forbidden), "protected questions", ones.shape[1])
+    why: dict[int, tuple[Reason, str]] = {}
+    for one, other in _leaks(ones, others, texts, forbidden, params.near):
+        why[one] = Reason.LEAKED, protected[other]
+    for keys in ([pair.image_id for pair in pairs], [frozenset(pair.labels) for pair in pairs]):
+        for group in _groups(keys, why):
+            for one, other in _again(group, ones, texts, params.near):
+                reason = Reason.DUPLICATE if texts[one] == texts[other] else Reason.NEAR_DUPLICATE
+                why[one] = reason, f"{pairs[other].image_id}: {pairs[other].question}"
+    rejected = [rejection(pair, *why[place]) for place, pair in enumerate(pairs) if place in why]
+    return [pair for place, pair in enumerate(pairs) if place not in why], rejected
+
+
+def within_quota(pairs: Sequence[Pair], per_category: int | None) -> tuple[list[Pair], list[Rejected]]:
+    """The first ``per_category`` pairs of each category as answer, and the others, both in their order. None: all of them.
+
+    A pair with several categories as answer counts for each of them, and stays only where each has room for it.
+    """
+    kept: list[Pair] = []
+    rejected: list[Rejected] = []
+    counts: dict[str, int] = {}
+    for pair in pairs:
+        full = [label for label in pair.labels if per_category is not None and counts.get(label, 0) >= per_category]
+        if full:
+            rejected.append(rejection(pair, Reason.QUOTA, f"{', '.join(full)}: {per_category} before"))
+            continue
+        counts |= {label: counts.get(label, 0) + 1 for label in pair.labels}
+        kept.append(pair)
+    return kept, rejected
+
+
+def trigrams(texts: Sequence[str]) -> NDArray[np.uint8]:
+    """How often each text has each run of three characters, uint8 [N, 1024]: by a hash of the run, and no more than 255 times."""
+    counts = np.zeros((len(texts), BUCKETS), np.uint8)
+    for row, text in enumerate(texts):
+        codes = np.frombuffer(f" {text} ".encode("utf-32-le"), np.uint32).astype(np.uint64)
+        if text:
+            runs = np.lib.stride_tricks.sliding_window_view(codes, 3)
+            buckets = ((runs * _PRIMES).sum(axis=1, dtype=np.uint64) >> np.uint64(16)) % np.uint64(BUCKETS)
+            counts[row] = np.minimum(np.bincount(buckets.astype(np.int64), minlength=BUCKETS), _MOST)
+    return counts
+
+
+def _checked(
+    vectors: NDArray[np.float32] | None, count: int, what: str, width: int | None = None
+) -> NDArray[np.float32]:
+    if vectors is None or vectors.ndim != 2 or len(vectors) != count or (width or vectors.shape[1]) != vectors.shape[1]:
+        found = "none" if vectors is None else f"{list(vectors.shape)}"
+        raise ValueError(f"embeddings of {what}: found {found}, expected [{count}, {width or 'D'}]")
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"embeddings of {what}: found one that is not finite, expected numbers")
+    return vectors
+
+
+def _groups(keys: Sequence[Hashable], gone: dict[int, tuple[Reason, str]]) -> Iterator[list[int]]:
+    """Places with the same key, in their order, without those that are gone; groups of one are left out."""
+    groups: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        if place not in gone:
+            groups.setdefault(key, []).append(place)
+    return (group for group in groups.values() if len(group) > 1)
+
+
+def _leaks(
+    ones: Vectors, others: Vectors, texts: Sequence[str], forbidden: Sequence[str], near: float
+) -> Iterator[tuple[int, int]]:
+    """Questions that are like a protected one: the place of each, and that of the first such one."""
+    exact = {text: place for place, text in reversed(list(enumerate(forbidden)))}
+    for start in range(0, len(ones), BLOCK):
+        found: dict[int, int] = {}
+        for first in range(0, len(others), BLOCK):
+            alike = _alike(ones[start : start + BLOCK], others[first : first + BLOCK], near)
+            for row in np.flatnonzero(alike.any(axis=1)).tolist():
+                found.setdefault(start + row, first + int(alike[row].argmax()))
+        found |= {
+            place: exact[texts[place]] for place in range(start, min(start + BLOCK, len(ones))) if texts[place] in exact
+        }
+        yield from sorted(found.items())
+
+
+def _again(group: Sequence[int], vectors: Vectors, texts: Sequence[str], near: float) -> Iterator[tuple[int, int]]:
+    """Questions of a group that are like an earlier one which stays: the place of each, and that of the earlier one."""
+    firsts: dict[str, int] = {}
+    new = []
+    for place in group:
+        first = firsts.setdefault(texts[place], place)
+        if first == place:
+            new.append(place)
+    gone: dict[int, int] = {}
+    kept: list[int] = []
+    for start in range(0, len(new), BLOCK):
+        block = new[start : start + BLOCK]
+        for first in range(0, len(kept), BLOCK):
+            earlier = kept[first : first + BLOCK]
+            alike = _alike(vectors[block], vectors[earlier], near)
+            for row in np.flatnonzero(alike.any(axis=1)).tolist():
+                gone.setdefault(block[row], earlier[int(alike[row].argmax())])
+        alike = _alike(vectors[block], vectors[block], near)
+        for row, place in enumerate(block):
+            before = [block[at] for at in np.flatnonzero(alike[row, :row]).tolist() if block[at] not in gone]
+            if before and place not in gone:
+                gone[place] = before[0]
+        kept += [place for place in block if place not in gone]
+    for place in group:
+        first = firsts[texts[place]]
+        if place != first:
+            yield place, first
+        elif place in gone:
+            yield place, gone[place]
+
+
+def _alike(ones: Vectors, others: Vectors, near: float) -> NDArray[np.bool_]:
+    """Whether the cosine is at least ``near``, bool [N, M]; a vector without length is like none."""
+    left, right = ones.astype(np.float32), others.astype(np.float32)
+    lengths = (np.sqrt(np.einsum("nd,nd->n", each, each, dtype=np.float64)) for each in (left, right))
+    least = near * np.multiply.outer(*lengths) * (1 - _TOLERANCE)
+    products = left @ right.T
+    found: NDArray[np.bool_] = (products >= least) & (products > 0)
+    return found
