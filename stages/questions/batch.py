@@ -211,4 +211,4 @@ def _errors(model: ModelParams) -> Iterator[None]:
         raise EndpointError(
             f"{model.endpoint}: {redacted(str(error), key_of(model))}. What was answered is kept, and batches go on: run the same "
             "command again to pick them up"
-        ) from error
+        ) from None  # the text of the client's error may have the key

@@ -105,7 +105,7 @@ async def attempt(create: Create, body: Mapping[str, Any], model: ModelParams, m
                 if len(data) > max_bytes:
                     raise Refused(f"its answer has more than {max_bytes} bytes", billed=True)
     except openai.APIStatusError as error:
-        raise meaning(error, model) from error
+        raise meaning(error, model) from None  # its text may have the key
     except TimeoutError as error:
         raise Failed(f"no answer within {model.timeout_s:g} s", billed=True) from error
     except (openai.APIConnectionError, httpx2.HTTPError) as error:

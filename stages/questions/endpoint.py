@@ -149,10 +149,10 @@ async def _work(run: _Run, create: Create) -> None:
 
 async def _ask_one(run: _Run, create: Create, job: Job, body: dict[str, Any]) -> None:
     """Ask a request until there is a reply, no attempt is left, or a worker stops all."""
-    begun, failures, wait_s = run.answered, 0, 0.0
+    begun = seen = run.answered
+    failures, wait_s = 0, 0.0
     while await _turn(run, wait_s):
         run.journal.send([job.sending])
-        before = run.answered
         try:
             answer = _read(job, await attempt(create, body, run.model, run.max_bytes))
         except Refused as error:
@@ -164,10 +164,9 @@ async def _ask_one(run: _Run, create: Create, job: Job, body: dict[str, Any]) ->
         except Failed as error:
             if not error.billed:
                 run.journal.release(job.sending.key, error.reason)
-            if not (
-                error.busy and run.answered > before
-            ):  # a limit of the rate is no failure while others are answered
-                failures += 1
+            failures += 1
+            if error.busy and run.answered > seen:  # a limit of the rate is no failure while others are answered
+                failures, seen = 0, run.answered
             if failures > run.model.retries:
                 _give_up(run, job, error, run.answered > begun)
                 return
@@ -200,7 +199,7 @@ async def _turn(run: _Run, wait_s: float) -> bool:
 def _wait(run: _Run, error: Failed, failures: int) -> float:
     """Seconds until the next attempt. Where the endpoint is busy, all workers pause."""
     own = min(FIRST_WAIT_S * 2.0 ** max(failures - 1, 0), LONGEST_WAIT_S) * random.uniform(0.75, 1.0)  # not all at once
-    wait_s = own if error.wait_s is None else error.wait_s
+    wait_s = error.wait_s or own
     if wait_s > LONGEST_PAUSE_S:
         raise EndpointError(
             f"{run.model.endpoint} asks to wait {left(wait_s)}: {error.reason}. What was answered is kept; run the same command "

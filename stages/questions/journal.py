@@ -242,21 +242,24 @@ class Journal:
             for each in entry["sent"]:
                 self._records[each["key"]] = each["at"]
                 self._held[each["key"]] = each["usd"]  # an earlier attempt without an outcome stays spent
-                self.spent_usd += each["usd"]
+                self._spend(each["usd"])
             if "batch" in entry:
                 keys = tuple(each["key"] for each in entry["sent"])
                 self.batches[entry["batch"]] = OpenBatch(entry["endpoint"], entry["model"], keys)
         elif "answered" in entry or "unanswered" in entry:
             key = entry["answered"] if "answered" in entry else entry["unanswered"]
-            self.spent_usd += entry["usd"] - self._held.pop(key, 0.0)
+            self._spend(entry["usd"] - self._held.pop(key, 0.0))
             self._replies[key] = offset
         elif "released" in entry:
-            self.spent_usd -= self._held.pop(entry["released"], 0.0)
+            self._spend(-self._held.pop(entry["released"], 0.0))
         elif "created" in entry:
             self.batches[entry["created"]].created = entry["id"]
         elif "closed" in entry:
             for key in self.batches.pop(entry["closed"]).keys:
                 held = self._held.pop(key, 0.0)
-                self.spent_usd -= 0.0 if entry["billed"] else held
+                self._spend(0.0 if entry["billed"] else -held)
         elif "journal" not in entry:
             raise ValueError("unknown")
+
+    def _spend(self, usd: float) -> None:
+        self.spent_usd = round(self.spent_usd + usd, 12)  # so that what is held and freed leaves nothing

@@ -28,15 +28,14 @@ class Lines:
     """
 
     def __init__(self, path: Path, write: bool) -> None:
-        self.path = path
+        self.path, self._write = path, write
         there = path if write or path.exists() else Path(os.devnull)
         self._descriptor = os.open(there, os.O_RDWR | os.O_CREAT if write else os.O_RDONLY, 0o666)
         try:
             if write:
                 self._lock()
             self.end = self._after_last_newline()
-            if write:
-                self._cut()
+            self._cut()
         except BaseException:
             self.close()
             raise
@@ -69,6 +68,7 @@ class Lines:
                             "line, so the file was damaged: restore it from a copy, or move its folder away to ask everything again"
                         ) from error
                     self.end = offset
+                    self._cut()
                     return
                 offset += len(line)
 
@@ -104,7 +104,7 @@ class Lines:
         return offsets
 
     def _cut(self) -> None:
-        if os.fstat(self._descriptor).st_size > self.end:
+        if self._write and os.fstat(self._descriptor).st_size > self.end:
             os.ftruncate(self._descriptor, self.end)
 
     def _lock(self) -> None:

@@ -86,7 +86,8 @@ def test_a_log_cut_anywhere_is_what_its_whole_lines_say(tmp_path: Path) -> None:
             journal.send([sending(request, 1.0)])
             journal.record(request.key, answer_of(f"text {number}"))
     log, prompts = ((tmp_path / "whole" / name).read_bytes() for name in (LOG, PROMPTS))
-    for cut in range(len(log)):
+    ends = [at for at, byte in enumerate(log) if byte == ord("\n")]
+    for cut in sorted({0, 1, len(log), *range(0, len(log), 97), *ends, *(end + 1 for end in ends)}):
         folder = tmp_path / str(cut)
         folder.mkdir()
         (folder / LOG).write_bytes(log[:cut])
