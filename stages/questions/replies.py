@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from stages.questions.items import Reason
+from stages.questions.items import Reason, Rejected
 from stages.questions.requests import Answer, Reply, Unanswered
 
 MAX_REPLY_CHARS = 2**16
 """A longer answer is not read: no step asks for a tenth of it."""
 MAX_RAW_CHARS = 2000
 """This much of an answer is kept with its target."""
+MAX_WHAT = 400
 _AROUND = ' \t*_`"“”'  # markup and quotation marks around a value
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -62,3 +63,8 @@ def labelled(lines: Collection[str], labels: Collection[str]) -> list[tuple[str,
 def cleaned(text: str) -> str:
     """The text in one line, without the markup and quotation marks that stand around it."""
     return " ".join(text.split()).strip(_AROUND)
+
+
+def rejected(image_id: str, number: int | None, reason: Reason, what: str, detail: str = "") -> Rejected:
+    """What was rejected, cut to what is kept of it."""
+    return Rejected(image_id, number, reason, what[:MAX_WHAT], detail[:MAX_WHAT])
