@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 
 from stages.questions.items import Reason, Rejected
 from stages.questions.requests import Answer, Reply, Unanswered
@@ -18,12 +19,13 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 
 def readable(reply: Reply) -> Answer | Reason:
-    """The answer itself, or why nothing can be read from it: UNANSWERED, NO_TEXT or TOO_LARGE."""
+    """The answer without what was thought aloud before it, or why nothing can be read: UNANSWERED, NO_TEXT or TOO_LARGE."""
     if isinstance(reply, Unanswered):
         return Reason.UNANSWERED
     if len(reply.text) > MAX_REPLY_CHARS:
         return Reason.TOO_LARGE
-    return reply if reply.text.strip() else Reason.NO_TEXT
+    text = _after_thinking(reply.text).strip()
+    return replace(reply, text=text) if text and not text.startswith("<think>") else Reason.NO_TEXT
 
 
 def whole_lines(reply: Answer) -> list[str]:
@@ -33,8 +35,8 @@ def whole_lines(reply: Answer) -> list[str]:
 
 
 def raw_of(reply: Reply) -> str:
-    """An answer as it is kept: its beginning, in characters that can be written as UTF-8; of none, the reason."""
-    text = reply.reason if isinstance(reply, Unanswered) else reply.text
+    """An answer as it is kept: its beginning after any thoughts, in characters that UTF-8 can write; of none, the reason."""
+    text = reply.reason if isinstance(reply, Unanswered) else _after_thinking(reply.text)
     return _LONE.sub("\N{REPLACEMENT CHARACTER}", text[:MAX_RAW_CHARS])
 
 
@@ -63,6 +65,10 @@ def labelled(lines: Collection[str], labels: Collection[str]) -> list[tuple[str,
 def cleaned(text: str) -> str:
     """The text in one line, without the markup and quotation marks that stand around it."""
     return " ".join(text.split()).strip(_AROUND)
+
+
+def _after_thinking(text: str) -> str:
+    return text.rpartition("</think>")[2]  # what begins it may stand in the model's own template, and not in its text
 
 
 def rejected(image_id: str, number: int | None, reason: Reason, what: str, detail: str = "") -> Rejected:

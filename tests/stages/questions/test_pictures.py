@@ -148,6 +148,13 @@ def test_the_digest_follows_what_decides_the_pixels(tmp_path: Path, monkeypatch:
     assert whole(scene, 100).digest != made[0].digest
 
 
+def test_digests_stay_what_they_were() -> None:
+    """With another digest everything that was paid for would be asked again."""
+    scene, counts = Scene("a", "g", "/nowhere", "0" * 64, HEIGHT, WIDTH, ()), rle.encode(MASK)
+    made = [whole(scene, 100), outlined(scene, counts, 100), crop(scene, counts, 100)]
+    assert [picture.digest[:16] for picture in made] == ["1618a6fe998268c8", "a7a8e99893c110c4", "8c96fdb5c4468c5f"]
+
+
 def test_masks_that_are_none_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
     scene = plain((9, 9, 9), tmp_path / "a.png")
     for make in (outlined, crop):

@@ -42,6 +42,7 @@ COUNTS = rle.encode(MASK)
         "## Verdict: **{}**",
         "The line runs around a dog. It is awake.\n\nVERDICT: {}",
         "  VERDICT：{} \r\n",
+        "<think>\nVERDICT: yes? Or verdict: no?\n</think>\n\nVERDICT: {}",
         "{}",
         "**{}.**",
     ],
@@ -50,7 +51,8 @@ def test_verdicts_as_models_write_them(form: str, word: str) -> None:
     for said in (word, word.upper(), word.title()):
         found = read_verdict(answer(form.format(said)), "seer")
         assert (found.said, found.reason) == (word, REASONS[word])
-        assert (found.step, found.model, found.raw) == ("verify", "seer-1", form.format(said))
+        assert (found.step, found.model) == ("verify", "seer-1")
+        assert found.raw == form.format(said).rpartition("</think>")[2]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,8 @@ def test_of_a_cut_answer_the_last_line_does_not_count() -> None:
         (Unanswered("status 400"), Reason.UNANSWERED),
         (answer(""), Reason.NO_TEXT),
         (answer(" \n\t", "tool_calls"), Reason.NO_TEXT),
+        (answer("<think>\nVERDICT: yes"), Reason.NO_TEXT),
+        (answer("<think>VERDICT: yes</think>\n"), Reason.NO_TEXT),
         (answer("VERDICT: yes" + " " * MAX_REPLY_CHARS), Reason.TOO_LARGE),
     ],
 )
