@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-from markupsafe import Markup
 
 from stages.images import ImageFailure, read_file
 from stages.questions.items import Pair, Reason, Scene
@@ -208,7 +207,7 @@ def _render(title: str, name: str, names: Sequence[str], images: Sequence[Sequen
         names=names,
         images=[(together[0].image_id, [(item, *_shown(item.picture)) for item in together]) for together in images],
         pick_one=pick_one,
-        script=Markup(script),
+        script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
