@@ -97,6 +97,7 @@ class Reason(StrEnum):
     AMBIGUOUS = "the verifier says that something else fits, too"
     UNREADABLE_VERDICT = "the verifier's answer is no verdict"
     BLIND = "answered without the picture"
+    NOT_ASKED = "does not ask for what it was to ask for"
     PERSON = "rejected by a person"
     QUOTA = "its category has enough questions"
 

@@ -1,0 +1,76 @@
+"""What a model wrote, made ready to be read: its text or why there is none, and lines of the form ``label: value``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+from stages.questions.items import Reason, Rejected
+from stages.questions.requests import Answer, Reply, Unanswered
+
+MAX_REPLY_CHARS = 2**16
+"""A longer answer is not read: no step asks for a tenth of it."""
+MAX_RAW_CHARS = 2000
+"""This much of an answer is kept with its target."""
+MAX_WHAT = 400
+_AROUND = ' \t*_`"“”'  # markup and quotation marks around a value
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def readable(reply: Reply) -> Answer | Reason:
+    """The answer without what was thought aloud before it, or why nothing can be read: UNANSWERED, NO_TEXT or TOO_LARGE."""
+    if isinstance(reply, Unanswered):
+        return Reason.UNANSWERED
+    if len(reply.text) > MAX_REPLY_CHARS:
+        return Reason.TOO_LARGE
+    text = _after_thinking(reply.text).strip()
+    return replace(reply, text=text) if text and not text.startswith("<think>") else Reason.NO_TEXT
+
+
+def whole_lines(reply: Answer) -> list[str]:
+    """The lines of an answer that hold more than spaces. Of one that was cut off (``length``) the last is left out."""
+    lines = [line.strip() for line in reply.text.splitlines() if line.strip()]
+    return lines[:-1] if reply.finish_reason == "length" else lines
+
+
+def raw_of(reply: Reply) -> str:
+    """An answer as it is kept: its beginning after any thoughts, in characters that UTF-8 can write; of none, the reason."""
+    text = reply.reason if isinstance(reply, Unanswered) else _after_thinking(reply.text)
+    return _LONE.sub("\N{REPLACEMENT CHARACTER}", text[:MAX_RAW_CHARS])
+
+
+def labelled(lines: Collection[str], labels: Collection[str]) -> list[tuple[str, str]]:
+    """Label and value of every line ``label: value``, in order; other lines are passed over.
+
+    Numbers, markup and brackets around the label do not matter, nor does its case (``2. **Polite**:``, ``[Question]:``). A value
+    that stands on the line after its label is found. Markup and quotation marks around a value go.
+
+    Args:
+        labels: in small letters. What is returned is one of them.
+    """
+    choices = "|".join(sorted(map(re.escape, labels), key=len, reverse=True))
+    form = re.compile(rf"[\W\d_]*({choices})[\W_]*?[:：](.*)", re.IGNORECASE)
+    found: list[tuple[str, str]] = []
+    waiting: str | None = None
+    for line in lines:
+        match = form.fullmatch(line)
+        label, value = (match[1].lower(), cleaned(match[2])) if match else (waiting, cleaned(line))
+        waiting = label if match and not value else None
+        if label is not None and value:
+            found.append((label, value))
+    return found
+
+
+def cleaned(text: str) -> str:
+    """The text in one line, without the markup and quotation marks that stand around it."""
+    return " ".join(text.split()).strip(_AROUND)
+
+
+def _after_thinking(text: str) -> str:
+    return text.rpartition("</think>")[2]  # what begins it may stand in the model's own template, and not in its text
+
+
+def rejected(image_id: str, number: int | None, reason: Reason, what: str, detail: str = "") -> Rejected:
+    """What was rejected, cut to what is kept of it."""
+    return Rejected(image_id, number, reason, what[:MAX_WHAT], detail[:MAX_WHAT])

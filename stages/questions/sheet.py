@@ -1,0 +1,225 @@
+"""A sheet for a person: pages with pictures, questions and verdicts, on which they keep, reject and edit; and what they decided.
+
+A page needs nothing but itself: pictures are in it, and its content security policy lets it ask no network and run no script
+but its own. Decisions are saved by the browser as a JSON file, which :func:`read_decisions` takes as somebody else's words.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+
+from stages.images import ImageFailure, read_file
+from stages.questions.items import Pair, Reason, Scene
+from stages.questions.pictures import outlined
+from stages.questions.requests import Picture
+from stages.questions.verify import Verdict
+from stages.report.page import data_uri
+from store.storage.files import make_folder, publish, temporary_file
+
+GENERATOR = "ELISA feature store questions"
+"""Stands in the head of every page; a page without it was not written here."""
+FORM = "questions-sheet-1"
+"""Stands in a file of decisions."""
+MAX_DECISIONS_BYTES = 2**26
+MAX_QUESTION_CHARS = 1000
+
+_TEMPLATE, _SCRIPT = (Path(__file__).with_name(f"sheet.{suffix}") for suffix in ("html", "js"))
+_PREFIX = "sheet-"
+
+
+class DecisionError(ValueError):
+    """A file of decisions that is not of the form that a sheet saves, or not about these questions."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question to decide on.
+
+    Args:
+        answer: its name or names. facts: what was said of it so far, a line each. picture: with the answer outlined.
+    """
+
+    target_id: str
+    image_id: str
+    question: str
+    answer: str
+    facts: tuple[str, ...]
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a person decided. ``question``: in their words, where they edited it; it has to keep the rules again."""
+
+    decision: Literal["keep", "reject"]
+    question: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """As it is stored with the target."""
+        reason = Reason.PERSON if self.decision == "reject" else None
+        return Verdict("person", "", self.decision, self.question or "", reason)
+
+
+def item_of(pair: Pair, scene: Scene, counts: str, verdicts: Sequence[Verdict], side_px: int) -> Item:
+    """A question as it stands on a sheet. ``counts`` and errors as of :func:`stages.questions.pictures.outlined`."""
+    names = {thing.label: thing.name for thing in scene.things}
+    answer = ", ".join(names.get(label, label) for label in pair.labels)
+    facts = tuple(
+        f"{verdict.step} ({verdict.model}): {verdict.said or 'nothing that could be read'}"
+        + (f", {verdict.reason}" if verdict.reason else "")
+        for verdict in verdicts
+    )
+    picture = outlined(scene, counts, side_px)
+    return Item(f"{pair.image_id}/{pair.number}", pair.image_id, pair.question, answer, facts, picture)
+
+
+def write_sheets(
+    folder: Path, title: str, items: Sequence[Item], per_file: int = 200, pick_one: bool = False
+) -> tuple[Path, ...]:
+    """Write the pages of a sheet, ``sheet-001.html`` and so on; return their paths. Pages of an earlier sheet go.
+
+    Args:
+        items: those of an image stand together, and on one page.
+        per_file: about this many on a page; one more image begins on a page that has fewer.
+        pick_one: keeping a question rejects the others of its image, as ReasonSeg's annotators picked one of several.
+
+    Raises:
+        ValueError: there is nothing to decide on, or an id stands twice.
+        FileExistsError: a file that is no page of a sheet has the name of one; nothing was written.
+    """
+    if len({item.target_id for item in items}) < max(1, len(items)):
+        raise ValueError(f"{title}: found {len(items)} questions, expected at least one, and each once")
+    pages = list(_pages(items, per_file))
+    paths = tuple(folder / f"{_PREFIX}{number:03}.html" for number in range(1, len(pages) + 1))
+    earlier = set(folder.glob(f"{_PREFIX}*.html"))
+    for path in sorted(earlier.intersection(paths)):
+        if not _is_page(path):
+            raise FileExistsError(f"{path}: exists, and is no page of a sheet; move it, or give another folder")
+    make_folder(folder)
+    for path, images in zip(paths, pages, strict=True):
+        html = _render(title, path.name, [each.name for each in paths], images, pick_one)
+        with temporary_file(folder, [html.encode(errors="xmlcharrefreplace")]) as (temporary, _, _):
+            publish(temporary, path)
+    for path in earlier.difference(paths):
+        if _is_page(path):
+            path.unlink()
+    return paths
+
+
+def read_decisions(path: Path, known_ids: Collection[str]) -> dict[str, Decision]:
+    """Target_id -> what a person decided, from a file that a sheet saved. Questions that are not in it are undecided.
+
+    Args:
+        known_ids: of the questions that there are.
+
+    Raises:
+        DecisionError: the file is not there, too large, not of the form that a sheet saves, or has an id that is not known.
+    """
+    try:
+        value = json.loads(read_file(path, MAX_DECISIONS_BYTES).decode(), object_pairs_hook=_once)
+        if not isinstance(value, dict) or value.keys() != {"form", "decisions"} or value["form"] != FORM:
+            raise DecisionError(f"found {value!r:.80}, expected an object with form ({FORM}) and decisions")
+        if not isinstance(value["decisions"], dict):
+            raise DecisionError(f"decisions is {type(value['decisions']).__name__}, expected an object by target_id")
+        found = {name: _decision(name, each) for name, each in value["decisions"].items()}
+        unknown = sorted(found.keys() - set(known_ids))
+        if unknown:
+            raise DecisionError(
+                f"{len(unknown)} of {len(found)} ids are of no question here, such as {unknown[0]!r:.100}; "
+                "expected the file that a sheet of this set saved"
+            )
+    except (ImageFailure, RecursionError, ValueError) as error:
+        raise DecisionError(f"{path}: {error}; save it again with the sheet's button") from error
+    return found
+
+
+def _decision(target_id: str, value: Any) -> Decision:
+    if (
+        not isinstance(value, dict)
+        or value.get("decision") not in ("keep", "reject")
+        or value.keys() - {"decision", "question"}
+    ):
+        raise DecisionError(
+            f"{target_id!r:.100}: found {value!r:.100}, expected decision (keep or reject), and maybe question"
+        )
+    question = value.get("question")
+    if "question" in value and not _is_line(question):
+        raise DecisionError(
+            f"{target_id!r:.100}: question is {question!r:.100}, expected one line of at most {MAX_QUESTION_CHARS} characters"
+        )
+    return Decision(value["decision"], question)
+
+
+def _is_line(text: Any) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= MAX_QUESTION_CHARS and text.isprintable() and text == text.strip()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of which no key stands twice: nobody could tell which of two decisions counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise DecisionError(f"key {twice!r:.100} stands twice, expected it once")
+    return found
+
+
+def _pages(items: Sequence[Item], per_file: int) -> Iterator[list[list[Item]]]:
+    """The items of each image, by page."""
+    by_image: dict[str, list[Item]] = {}
+    for item in items:
+        by_image.setdefault(item.image_id, []).append(item)
+    page: list[list[Item]] = []
+    for together in by_image.values():
+        page.append(together)
+        if sum(map(len, page)) >= per_file:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+def _render(title: str, name: str, names: Sequence[str], images: Sequence[Sequence[Item]], pick_one: bool) -> str:
+    """A page as HTML. Whatever comes from data is escaped; the same items give the same text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE.parent, encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = _SCRIPT.read_text(encoding="utf-8")
+    return environment.get_template(_TEMPLATE.name).render(
+        title=title,
+        generator=GENERATOR,
+        form=FORM,
+        most=MAX_QUESTION_CHARS,
+        name=name,
+        names=names,
+        images=[(together[0].image_id, [(item, *_shown(item.picture)) for item in together]) for together in images],
+        pick_one=pick_one,
+        script=script,
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _shown(picture: Picture) -> tuple[str, str]:
+    """The picture as a data URI, and why there is none."""
+    try:
+        return data_uri("jpeg", picture.load()), ""
+    except ImageFailure as failure:  # the others can be decided on nevertheless
+        return "", str(failure)
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(4096)
