@@ -517,6 +517,46 @@ def boxes(
 
 
 @app.command()
+def questions(
+    context: typer.Context,
+    name: Annotated[Optional[str], typer.Argument(help="A key of section questions; default: the only one.")] = None,  # noqa: UP045
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many new requests.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked: requests, tokens, cost. Nothing is sent.")
+    ] = False,
+    show: Annotated[int, typer.Option("--show", min=0, help="With --dry-run: print the first N requests.")] = 0,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Also write pages into this folder, on which a person decides.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Ask those requests again that an endpoint refused earlier.")
+    ] = False,
+) -> None:
+    """Make questions about annotated pictures with language models, and index them as a data set. It goes on where it was stopped.
+
+    Section questions of the params says of which splits, by which models, and at which cost at most. An answer that was received
+    is never asked for again. docs/questions.md explains every step.
+
+    Examples:
+
+    `python cli.py --params params/questions.yaml questions --dry-run --show 2`
+
+    `python cli.py --params params/questions.yaml questions lvis_reasoning --limit 50`
+
+    `python cli.py --params params/questions.yaml questions lvis_reasoning --sheet data/sheet`
+    """
+    from pipeline.commands.questions import plan_command, questions_command, set_of
+
+    settings = _settings(context)
+    chosen = set_of(settings, name)
+    if dry_run:
+        print(plan_command(settings, chosen, show))
+        return
+    print(questions_command(settings, chosen, limit, sheet, again))
+    _compute_stages(settings, ("index",), _splits(settings, None, [chosen]), replace=True)
+
+
+@app.command()
 def leaks(
     context: typer.Context,
     split: SplitOption = None,

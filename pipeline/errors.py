@@ -68,6 +68,7 @@ def _code_of(error: BaseException) -> tuple[int, str]:
     from pipeline.config import InputError
     from stages.checkpoints import WeightsError
     from stages.datasets.base import DatasetError
+    from stages.questions.errors import AskingError
     from store.errors import ChangedError, ConflictError, DamagedStoreError, StoreError
 
     if isinstance(error, StoppedError):
@@ -93,7 +94,7 @@ def _code_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, f"changed: {error}; {_AGAIN}"
     if isinstance(error, StoreError):
         return INPUT, f"error: {error}{_advice(error)}"
-    if isinstance(error, InputError | WeightsError | DatasetError):
+    if isinstance(error, InputError | WeightsError | DatasetError | AskingError):
         return INPUT, f"error: {error}"
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return INPUT, f"error: {error}"

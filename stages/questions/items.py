@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,36 @@ class Rejected:
         }
 
 
+Step = Literal["verify", "control", "person"]
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What was said about a question: by a model (``step`` verify or control), or by a person.
+    """What a model or a person said of a question and its answer.
 
-    ``said``: one word of the step's closed set. ``response``: the model's whole answer, or a person's note.
+    Args:
+        step: who was asked: the verifier, the control without the picture, or a person.
+        model: the name that the endpoint answered with; empty for a person.
+        said: as it was understood. Verifier: ``yes``, ``no`` or ``other``; control: labels with `` | `` between them, or
+            ``unknown``; person: ``keep`` or ``reject``. Empty where it could not be read.
+        raw: what was said, cut to what is kept of an answer (stages/questions/replies.py).
+        reason: to reject the question, or None. Of the control ``BLIND`` where it answered rightly, which is first of all a flag.
     """
 
-    step: str
-    model: str | None
+    step: Step
+    model: str
     said: str
+    raw: str
+    reason: Reason | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a question came from: ``prompt``, the messages as JSON [[role, text], ...]; the whole answer; and who gave it."""
+
+    prompt: str
     response: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -153,7 +172,7 @@ class Made:
         answer: in words, where that was asked for.
         correction: of a false premise, what could be asked instead.
         incomplete: the image may show more of it than is annotated.
-        prompt, response, model: the messages it came from (JSON), the whole answer, and who gave it.
+        origin: what it came from.
         usd: what the requests about it alone cost, and its share of those about its image.
     """
 
@@ -163,9 +182,7 @@ class Made:
     is_sentence: bool
     kind: str
     labels: tuple[str, ...]
-    prompt: str
-    response: str
-    model: str
+    origin: Origin
     answer: str | None = None
     correction: str | None = None
     incomplete: bool = False

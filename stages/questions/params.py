@@ -37,6 +37,8 @@ class ModelParams(Params):
     """Price of a million input tokens; null: unknown, which a budget refuses."""
     usd_per_million_output: Usd | None = None
     """Price of a million output tokens."""
+    seconds_per_request: Annotated[float, Field(gt=0)] | None = None
+    """How long an answer takes, for estimates of hours. null: hours are not estimated."""
     tokens_per_picture: Annotated[int, Field(ge=0)] | None = None
     """Input tokens of one picture, for estimates. null: one for every 28 x 28 px, as Qwen's and GPT's models count roughly."""
 
@@ -218,6 +220,9 @@ class QuestionSetParams(Params):
         default_factory=lambda: {"train": 11.0, "val": 1.0, "test": 2.0}
     )
     """Shares of the images by split, drawn by image_id; default: LLM-Seg40K's 11 : 1 : 2."""
+    journal: str | None = None
+    """Folder of all requests and answers, where nothing is ever lost or asked twice. null: next to the root of the data set, with
+    ``.journal`` after its name."""
     budget_usd: Usd | None = None
     """Most that requests may cost in all, counted before they are sent. null: no bound."""
 

@@ -17,10 +17,9 @@ from typing import Any, Literal
 import jinja2
 
 from stages.images import ImageFailure, read_file
-from stages.questions.items import Pair, Reason, Scene
+from stages.questions.items import Pair, Reason, Scene, Verdict
 from stages.questions.pictures import outlined
 from stages.questions.requests import Picture
-from stages.questions.verify import Verdict
 from stages.report.page import data_uri
 from store.storage.files import make_folder, publish, temporary_file
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from stages.questions.items import Pair, Reason, Scene
+from stages.questions.items import Pair, Reason, Scene, Step, Verdict
 from stages.questions.names import match
 from stages.questions.params import VerifyParams
 from stages.questions.pictures import crop, outlined
 from stages.questions.prompts import Prompt, load_prompt
 from stages.questions.replies import labelled, raw_of, readable, whole_lines
 from stages.questions.requests import Message, Reply, Request, Sampling, Unanswered
-
-Step = Literal["verify", "control", "person"]
 
 REASONS: dict[str, Reason | None] = {"yes": None, "no": Reason.VERIFIER, "other": Reason.AMBIGUOUS}
 """What the verifier may say: the question asks for what is outlined and nothing else fits; it does not ask for that; something else
@@ -30,26 +26,6 @@ UNKNOWN = "unknown"
 _VERDICT = re.compile(r"[*_#\s]*verdict[*_\s]*[:：][*_\s]*(yes|no|other)[*_\s.!]*", re.IGNORECASE)
 _BARE = re.compile(r"[*_\s]*(yes|no|other)[*_\s.!]*", re.IGNORECASE)
 _ANYWHERE = re.compile(r"verdict\W*(?:is|was|must be|should be)?\W*(yes|no|other)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a model or a person said of a question and its answer.
-
-    Args:
-        step: who was asked: the verifier, the control without the picture, or a person.
-        model: the name that the endpoint answered with; empty for a person.
-        said: as it was understood. Verifier: ``yes``, ``no`` or ``other``; control: labels with `` | `` between them, or
-            ``unknown``; person: ``keep`` or ``reject``. Empty where it could not be read.
-        raw: what was said, cut to ``MAX_RAW_CHARS``.
-        reason: to reject the question, or None. Of the control ``BLIND`` where it answered rightly, which is first of all a flag.
-    """
-
-    step: Step
-    model: str
-    said: str
-    raw: str
-    reason: Reason | None
 
 
 def verify_request(pair: Pair, scene: Scene, counts: str, params: VerifyParams, model: str) -> Request:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.datasets.ids import coco_id_of
 from stages.questions.choose import Candidate, Chosen, split_of
-from stages.questions.items import Made, Rejected
+from stages.questions.items import Made, Rejected, Verdict
 from store import rle
 from store.storage.files import make_folder, publish, temporary_file
 
@@ -65,14 +65,14 @@ def _row(candidate: Candidate, made: Sequence[Made], counts: Sequence[str]) -> d
     """A line of the format generated (stages/datasets/generated.py), with the instances that answer something."""
     used = {label for each in made for label in each.labels}
     kept = [place for place, label in enumerate(candidate.labels) if label in used and rle.area(counts[place])]
-    requests = list(dict.fromkeys((each.prompt, each.response, each.model) for each in made))
+    origins = list(dict.fromkeys(each.origin for each in made))
     return {
         "image_id": candidate.image_id,
         "path": candidate.path,
         "height_px": candidate.height_px,
         "width_px": candidate.width_px,
         "instances": [{"label": candidate.labels[place], "counts": counts[place]} for place in kept],
-        "requests": [dict(zip(("prompt", "response", "model"), each, strict=True)) for each in requests],
+        "requests": [vars(each) for each in origins],
         "targets": [
             {
                 "texts": each.texts,
@@ -84,14 +84,19 @@ def _row(candidate: Candidate, made: Sequence[Made], counts: Sequence[str]) -> d
                 "correction": each.correction,
                 "incomplete": each.incomplete,
                 "made": {
-                    "request": requests.index((each.prompt, each.response, each.model)),
-                    "verdicts": [vars(verdict) for verdict in each.verdicts],
+                    "request": origins.index(each.origin),
+                    "verdicts": [_verdict(verdict) for verdict in each.verdicts],
                     "usd": each.usd,
                 },
             }
             for each in made
         ],
     }
+
+
+def _verdict(verdict: Verdict) -> dict[str, str | None]:
+    model = verdict.model or None
+    return {"step": verdict.step, "model": model, "said": verdict.said, "response": verdict.raw}
 
 
 def _released(candidate: Candidate, made: Sequence[Made], counts: Sequence[str]) -> dict[str, Any]:

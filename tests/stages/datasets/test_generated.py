@@ -17,7 +17,7 @@ from stages.datasets import generated, llmseg40k
 from stages.datasets.base import Annotation, DatasetError
 from stages.images import ImageFailure
 from stages.questions.choose import Candidate, Chosen
-from stages.questions.items import Made, Reason, Rejected, Verdict
+from stages.questions.items import Made, Origin, Reason, Rejected, Verdict
 from stages.questions.write import write
 from store import rle
 from store.format import schema
@@ -46,9 +46,7 @@ def made(number: int, *labels: str, image_id: str = "000000000009", **more: Any)
         "texts": (f"question {number}?",),
         "is_sentence": True,
         "kind": "generated" if labels else "absent",
-        "prompt": '[["user", "ask"]]',
-        "response": "1. [Q]: ...",
-        "model": "m",
+        "origin": Origin('[["user", "ask"]]', "1. [Q]: ...", "m"),
     }
     return Made(image_id, number, labels=labels, **{**values, **more})
 
@@ -84,9 +82,7 @@ def test_what_was_written_is_read_back(data: st.DataObject, tmp_path_factory: py
         of = [each for each, label in zip(counts, labels, strict=True) if label in question.labels]
         assert target.segmentation == rle.union(of, *SIZE)
         assert target.made == {
-            "prompt": question.prompt,
-            "response": question.response,
-            "model": "m",
+            **vars(question.origin),
             "verdicts": [vars(verdict)] * question.number,
             "usd": question.usd,
         }
