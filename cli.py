@@ -546,14 +546,17 @@ def questions(
     `python cli.py --params params/questions.yaml questions lvis_reasoning --sheet data/sheet`
     """
     from pipeline.commands.questions import plan_command, questions_command, set_of
+    from pipeline.errors import as_given
 
     settings = _settings(context)
     chosen = set_of(settings, name)
     if dry_run:
         print(plan_command(settings, chosen, show))
         return
-    print(questions_command(settings, chosen, limit, sheet, again))
-    _compute_stages(settings, ("index",), _splits(settings, None, [chosen]), replace=True)
+    said, whole = questions_command(settings, chosen, limit, sheet, again)
+    print(as_given(said))
+    if whole:
+        _compute_stages(settings, ("index",), _splits(settings, None, [chosen]), replace=True)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -52,8 +52,11 @@ def set_of(settings: Settings, name: str | None) -> str:
 
 def questions_command(
     settings: Settings, name: str, limit: int | None = None, sheet: Path | None = None, again: bool = False
-) -> str:
-    """Make a set of questions and write it below the root of its data set; return what it is like.
+) -> tuple[str, bool]:
+    """Make a set of questions and write it below the root of its data set.
+
+    Returns:
+        What it is like, and whether it is whole: with ``limit`` it may not be, and then nothing was written.
 
     Args:
         name: of section ``questions``.
@@ -75,12 +78,17 @@ def questions_command(
         try:
             made, work = make(scenes, params, tools)
         except LimitReached as error:
-            return str(error)
+            return str(error), False
     root = settings.folders(name).folders[0]
     found = figures(chosen, made, work.rejected, params.splits)
     if not made:
         reasons = ", ".join(f"{count} {reason}" for reason, count in found["rejected"].items())
         raise InputError(f"{name}: no question is left, nothing was written ({reasons or 'the models said nothing'})")
+    if empty := [split for split, row in found["splits"].items() if not row["questions"]]:
+        raise InputError(
+            f"{name}: no question is left for split {' and '.join(empty)}, nothing was written ({len(made)} questions in all); "
+            f"choose more images, or give it a larger share in questions.{name}.splits"
+        )
     paths = write(root, chosen, made, work.rejected, found, params.splits, _masks(settings))
     lines = [
         f"group {group}: {have} images where {asked} were asked for, which is all there are"
@@ -89,7 +97,7 @@ def questions_command(
     lines += [f"{root}: {', '.join(path.relative_to(root).as_posix() for path in paths)}", *set_table(found)]
     if sheet is not None:
         lines.append(_write_sheet(sheet, name, params, made, scenes, tools))
-    return "\n".join(lines)
+    return "\n".join(lines), True
 
 
 def plan_command(settings: Settings, name: str, show: int = 0) -> str:
@@ -242,28 +250,11 @@ def _decisions(name: str, params: QuestionSetParams, scenes: Sequence[Scene]) ->
     """What a person decided. Numbers of questions are not known before they are made, so that any number will do here."""
     if params.verify.person is None:
         return {}
-    known = AnyNumber({scene.image_id for scene in scenes})
+    image_ids = {scene.image_id for scene in scenes}
     try:
-        return read_decisions(ROOT / params.verify.person, known)
+        return read_decisions(ROOT / params.verify.person, lambda name: name.rpartition("/")[0] in image_ids)
     except (DecisionError, OSError) as error:
         raise InputError(f"questions.{name}.verify.person: {error}") from error
-
-
-class AnyNumber(Collection[str]):
-    """Holds ``image_id/number`` of some images, for every number."""
-
-    def __init__(self, image_ids: Collection[str]) -> None:
-        self._image_ids = image_ids
-
-    def __contains__(self, name: object) -> bool:
-        image_id, _, number = str(name).rpartition("/")
-        return number.isdecimal() and image_id in self._image_ids
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._image_ids)
-
-    def __len__(self) -> int:
-        return len(self._image_ids)
 
 
 def _write_sheet(

@@ -9,9 +9,9 @@ from stages.questions.requests import Answer, Reply, Request
 
 DESCRIPTION = "There are several things in this picture, and people who use them for what they have to do today. " * 8
 """About 150 words, as of ten sentences."""
-_REWORDED = (
-    "instruction: Please find what would be of use here, number {0}.\npolite: Could you show what would be of use here, number {0}?\n"
-    "noun phrase: the thing that would be of use here, number {0}\nrole play: As a helper, which thing would you use here, number {0}?"
+_REWORDED = "\n".join(
+    f"{style}: Which of these would be the thing to use for {{0}}, as the {style} has it?"
+    for style in ("instruction", "polite", "noun phrase", "role play")
 )
 
 
@@ -32,10 +32,12 @@ class Pretender:
         """Letters that no other question has, so that none is a duplicate."""
         self._count += 1
         digits = f"{self._count * 7919 % 10**8:08d}"
-        return " ".join("".join(chr(ord("a") + (int(each) * 3 + place) % 26) for each in digits) for place in (0, 5, 11))
+        return " ".join(
+            "".join(chr(ord("a") + (int(each) * 3 + place) % 26) for each in digits) for place in (0, 5, 11)
+        )
 
     def _describe(self, _: str) -> str:
-        return DESCRIPTION
+        return f"{DESCRIPTION}{self._next()}."
 
     def _ask(self, image_id: str) -> str:
         things = self._scenes[image_id].things
@@ -47,7 +49,8 @@ class Pretender:
     def _several(self, image_id: str) -> str:
         names = " | ".join(thing.name for thing in self._scenes[image_id].things[:2])
         return "\n".join(
-            f"question: Which ones would you find for {self._next()}?\nobjects: {names}" for _ in range(self._of_several)
+            f"question: Which ones would you find for {self._next()}?\nobjects: {names}"
+            for _ in range(self._of_several)
         )
 
     def _verify(self, _: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -114,11 +114,11 @@ def write_sheets(
     return paths
 
 
-def read_decisions(path: Path, known_ids: Collection[str]) -> dict[str, Decision]:
+def read_decisions(path: Path, is_known: Callable[[str], bool]) -> dict[str, Decision]:
     """Target_id -> what a person decided, from a file that a sheet saved. Questions that are not in it are undecided.
 
     Args:
-        known_ids: of the questions that there are.
+        is_known: whether there may be a question of this id.
 
     Raises:
         DecisionError: the file is not there, too large, not of the form that a sheet saves, or has an id that is not known.
@@ -130,7 +130,7 @@ def read_decisions(path: Path, known_ids: Collection[str]) -> dict[str, Decision
         if not isinstance(value["decisions"], dict):
             raise DecisionError(f"decisions is {type(value['decisions']).__name__}, expected an object by target_id")
         found = {name: _decision(name, each) for name, each in value["decisions"].items()}
-        unknown = sorted(found.keys() - set(known_ids))
+        unknown = sorted(name for name in found if not is_known(name))
         if unknown:
             raise DecisionError(
                 f"{len(unknown)} of {len(found)} ids are of no question here, such as {unknown[0]!r:.100}; "

@@ -154,11 +154,11 @@ def test_decisions_are_read_back(decided: Callable[[Any], Path]) -> None:
         "a/1": {"decision": "reject"},
         "b/0": {"decision": "keep", "question": "Wer? Ö"},
     }
-    found = read_decisions(decided({"form": FORM, "decisions": given_}), ["a/0", "a/1", "a/2", "b/0"])
+    found = read_decisions(decided({"form": FORM, "decisions": given_}), ["a/0", "a/1", "a/2", "b/0"].__contains__)
     assert found == {"a/0": Decision("keep"), "a/1": Decision("reject"), "b/0": Decision("keep", "Wer? Ö")}
     assert [each.verdict.reason for each in found.values()] == [None, Reason.PERSON, None]
     assert found["b/0"].verdict == Verdict("person", "", "keep", "Wer? Ö", None)
-    assert read_decisions(decided({"form": FORM, "decisions": {}}), []) == {}
+    assert read_decisions(decided({"form": FORM, "decisions": {}}), [].__contains__) == {}
 
 
 def one(**fields: Any) -> dict[str, Any]:
@@ -203,15 +203,15 @@ def one(**fields: Any) -> dict[str, Any]:
 def test_any_other_form_is_refused_with_the_place(value: Any, message: str, decided: Callable[[Any], Path]) -> None:
     path = decided(value)
     with pytest.raises(DecisionError, match=message) as caught:
-        read_decisions(path, ["a/0"])
+        read_decisions(path, ["a/0"].__contains__)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
 def test_no_file_and_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DecisionError, match="no such file"):
-        read_decisions(tmp_path / "decisions.json", [])
+        read_decisions(tmp_path / "decisions.json", [].__contains__)
     monkeypatch.setattr(sheet, "MAX_DECISIONS_BYTES", 10)
     (tmp_path / "decisions.json").write_text(json.dumps({"form": FORM, "decisions": {}}))
     with pytest.raises(DecisionError, match="expected at most 10"):
-        read_decisions(tmp_path / "decisions.json", [])
+        read_decisions(tmp_path / "decisions.json", [].__contains__)

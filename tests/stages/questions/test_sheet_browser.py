@@ -72,7 +72,7 @@ def saved(page: browser.Page, folder: Path) -> dict[str, Decision]:
     while not path.exists():
         assert time.monotonic() < end, "nothing was saved"
         time.sleep(0.05)
-    return read_decisions(path, IDS)
+    return read_decisions(path, IDS.__contains__)
 
 
 def load(page: browser.Page, path: Path) -> None:
