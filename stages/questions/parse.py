@@ -46,6 +46,8 @@ _REFUSAL = re.compile(
     r"(?i)\b(?:i(?:['’]m| am)(?: very| so| really)? (?:sorry|unable|afraid|not (?:able|allowed))|i apologi[sz]e|"
     r"i (?:cannot|can(?:no|['’])t|won['’]t)|as an? (?:ai|language model)|against (?:my|our) (?:guidelines|policy))\b"
 )
+_MARKUP = re.compile(r"[*`]+")
+_QUOTES = str.maketrans("“”„«»＂", '""""""')
 _STRING = r'"(?:[^"\\]++|\\.)*+(?:"|\Z)'
 _JSON = re.compile(
     rf'(?is)"\[?(?:(q|question|query)|a|answer|object|label|target)\]?"\s*+:\s*+({_STRING}|\[(?:[\s,]++|{_STRING})*+\])'
@@ -136,17 +138,12 @@ def _judged(image_id: str, number: int, found: _Found, names: Names) -> Pair | R
 
 def _cleaned(text: str) -> str:
     """On one line, without markup, and without quotation marks and punctuation around it that are no part of it."""
-    line = " ".join(re.sub(r"[*`]+", "", text).split())
-    line = line.strip(" _|-–—:>").strip()
-    while len(line) > 1 and (line[0], line[-1]) in {
-        ('"', '"'),
-        ("“", "”"),
-        ("'", "'"),
-        ("«", "»"),
-        ("„", "“"),
-        ("(", ")"),
-    }:
+    line = " ".join(_MARKUP.sub("", text.translate(_QUOTES)).split())
+    line = line.strip(" _|-–—:>")
+    while len(line) > 1 and (line[0], line[-1]) in {('"', '"'), ("'", "'"), ("(", ")")} and line.count(line[0]) <= 2:
         line = line[1:-1].strip()
+    if line.count('"') % 2:  # one of a pair: the other stands around the answer
+        line = line.removeprefix('"').removesuffix('"').strip()
     return line
 
 
