@@ -170,6 +170,18 @@ def _alike(ones: Vectors, others: Vectors, near: float) -> NDArray[np.bool_]:
     left, right = ones.astype(np.float32), others.astype(np.float32)
     lengths = (np.sqrt(np.einsum("nd,nd->n", each, each, dtype=np.float64)) for each in (left, right))
     least = near * np.multiply.outer(*lengths) * (1 - _TOLERANCE)
-    products = left @ right.T
-    found: NDArray[np.bool_] = (products >= least) & (products > 0)
+    rows = np.ones(len(left), np.bool_)
+    if (
+        ones.dtype == np.uint8
+    ):  # of counts, folded ones have no smaller product: it rules most rows out in a quarter of the time
+        rows = (_folded(left) @ _folded(right).T >= least).any(axis=1)
+    found = np.zeros(least.shape, np.bool_)
+    products = left[rows] @ right.T
+    found[rows] = (products >= least[rows]) & (products > 0)
     return found
+
+
+def _folded(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The counts of four buckets together, float32 [N, 256]."""
+    folded: NDArray[np.float32] = counts.reshape(len(counts), 4, -1).sum(axis=1)
+    return folded

@@ -220,7 +220,8 @@ def test_the_same_pairs_are_read_from_every_form(
 
 PIECES = st.sampled_from(
     ["[Q]:", "[A]:", "Q1.", "A:", "?", "\n", "dog", "chair", "1. ", "- ", '"question": ', '"answer": ', '"', "[", "]", "{", "}",
-     ",",      "->", "**", "```json\n", "<question>", "</answer>", "\\", "|", "\r", "\x00", "\ud800", "，", "what is it", " ", "</think>"]
+     ",",
+     "->", "**", "```json\n", "<question>", "</answer>", "\\", "|", "\r", "\x00", "\ud800", "，", "what is it", " ", "</think>"]
 )  # fmt: skip
 
 
