@@ -158,8 +158,9 @@ def find(answer: str, names: Names) -> Thing | list[Thing] | None:
     """As :func:`match`, among names that :func:`names_of` gave."""
     if len(answer) > MAX_ANSWER:
         return None
-    text = _LEAD.sub("", answer, count=1) if _LEAD.match(answer) else answer
-    found = _named(text, names)
+    lead = _LEAD.match(answer)
+    text = answer[lead.end() :] if lead else answer
+    found = _named(answer, names) or _named(text, names)
     if not found:
         pieces = [_named(piece, names) for piece in _BETWEEN.split(text) if words_of(piece)]
         if all(pieces):
@@ -205,10 +206,13 @@ def stem(word: str) -> str:
 def _named(text: str, names: Names) -> tuple[Thing, ...]:
     """The things that a text means as a whole: the one that is shown so, else all that have such a name."""
     words = words_of(text)
-    while len(words) > 1 and words[0] in _ARTICLES:
+    while words:
+        key = "".join(words)
+        found = (names.shown[key],) if key in names.shown else names.loose.get(_loose_key(words), ())
+        if found or words[0] not in _ARTICLES:
+            return found
         words = words[1:]
-    shown = names.shown.get("".join(words))
-    return names.loose.get(_loose_key(words), ()) if shown is None else (shown,)
+    return ()
 
 
 def _runs(text: str) -> dict[str, None]:

@@ -22,12 +22,13 @@ MAX_LINES = 20_000
 MAX_PAIRS = 1000
 """Of one answer, whose request asked for some fifty at most: what goes on after them is refused."""
 MAX_RAW = 2000
+"""Characters of a question, an answer and the text of a pair that are kept: rules refuse questions of that length."""
 MAX_WHAT = 400
+"""Characters of what was rejected that are kept."""
 
-_QUOTE = 0xFF02
+_WIDE_QUOTE = 0xFF02  # stays: as a plain one it would end a string of JSON
 _PLAIN = {
-    code: plain for code, plain in WIDE.items() if code != _QUOTE
-} | {  # a quotation mark would end a string of JSON
+    **{code: plain for code, plain in WIDE.items() if code != _WIDE_QUOTE},
     **dict.fromkeys(map(ord, "【〔"), "["),
     **dict.fromkeys(map(ord, "】〕"), "]"),
     **dict.fromkeys(map(ord, "。"), ". "),
@@ -39,24 +40,29 @@ _MARK = re.compile(
     rf"(?i)(?:\[\s?{_WORD}\d{{0,3}}\s?\]|<{_WORD}>|{_WORD}\d{{0,3}}[*_]{{0,3}}\s?(?=:)|{_WORD}\d{{1,3}}[.)](?!\d)"
     r"|[-=]{1,3}>|[→⇒])[*_]{0,3}\s?:?"
 )
+"""``[Q]:``, ``<answer>``, ``Question 2:``, ``A1.``, ``->``; what is found of a group tells whether it marks a question."""
 _CLOSING = re.compile(r"(?i)</(?:question|answer|q|a)>")
 _LEADER = re.compile(r"[\s>#*_+•·–—|-]*+(?:[\[(]?(?:\d{1,3}|[a-z](?=\)))\s?[.):\]|](?!\d)[\s*_|]*+)?")
+"""Bullets, quoting, headings, edges of tables and a number before what is said in a line."""
 _NOISE = re.compile(r"(?i)[\W_\d]*(?:(?:question|answer|pair|example|qa?|a)[\W_\d]*)?")
+"""A line that says nothing, such as a heading ``Question 1``."""
 _REFUSAL = re.compile(
     r"(?i)\b(?:i(?:['’]m| am)(?: very| so| really)? (?:sorry|unable|afraid|not (?:able|allowed))|i apologi[sz]e|"
     r"i (?:cannot|can(?:no|['’])t|won['’]t)|as an? (?:ai|language model)|against (?:my|our) (?:guidelines|policy))\b"
 )
+_MARKUP = re.compile(r"[*`]+")
+_QUOTES = str.maketrans("“”„«»＂", '""""""')
 _STRING = r'"(?:[^"\\]++|\\.)*+(?:"|\Z)'
 _JSON = re.compile(
     rf'(?is)"\[?(?:(q|question|query)|a|answer|object|label|target)\]?"\s*+:\s*+({_STRING}|\[(?:[\s,]++|{_STRING})*+\])'
 )
+"""A key and its string, or its list of strings. The last string may be cut. Possessive, so that no text takes long."""
 _JSON_QUESTION = re.compile(r'(?i)"\[?(?:q|question|query)\]?"\s*+:')
 
 
 @dataclass
 class _Found:
-    """What may be a pair. raw: what of the text it was read from. ended: whether its answer is whole,
-    as something comes after it."""
+    """What may be a pair. raw: what of the text it was read from. ended: whether its answer is whole, as more comes after it."""
 
     question: str | None = None
     answer: str | None = None
@@ -136,17 +142,12 @@ def _judged(image_id: str, number: int, found: _Found, names: Names) -> Pair | R
 
 def _cleaned(text: str) -> str:
     """On one line, without markup, and without quotation marks and punctuation around it that are no part of it."""
-    line = " ".join(re.sub(r"[*`]+", "", text).split())
-    line = line.strip(" _|-–—:>").strip()
-    while len(line) > 1 and (line[0], line[-1]) in {
-        ('"', '"'),
-        ("“", "”"),
-        ("'", "'"),
-        ("«", "»"),
-        ("„", "“"),
-        ("(", ")"),
-    }:
+    line = " ".join(_MARKUP.sub("", text.translate(_QUOTES)).split())
+    line = line.strip(" _|-–—:>")
+    while len(line) > 1 and (line[0], line[-1]) in {('"', '"'), ("'", "'"), ("(", ")")} and line.count(line[0]) <= 2:
         line = line[1:-1].strip()
+    if line.count('"') % 2:  # one of a pair: the other stands around the answer
+        line = line.removeprefix('"').removesuffix('"').strip()
     return line
 
 

@@ -14,8 +14,8 @@ from stages.datasets.words import CONTROL
 from stages.questions.items import Pair, Reason, Rejected, Thing
 from stages.questions.names import content_words, mentioned, stem, words_of
 from stages.questions.params import CheckParams
+from stages.questions.parse import MAX_WHAT
 
-MAX_WHAT = 400
 LETTERS_PER_WORD = 12
 """A question may have this many characters for each word that it may have: a word of a thousand letters is none."""
 _PICTURE = r"(?:image|picture|photo|photograph|scene|frame|view|shot|screen)"
