@@ -50,7 +50,7 @@ def ask_request(scene: Scene, summary: str | Sequence[str], params: AskParams, m
     known = summary if any(map(escaped, [summary] if isinstance(summary, str) else summary)) else "(none)"
     pictures: tuple[Picture, ...] = ()
     if params.picture:
-        from stages.questions.pictures import whole  # type: ignore[import-not-found] # decodes pictures, which an asker of words does not need
+        from stages.questions.pictures import whole  # decodes pictures, which an asker of words does not need
 
         pictures = (whole(scene, params.side_px),)
     names = [thing.name for thing in scene.things]

@@ -30,7 +30,7 @@ def describe_request(scene: Scene, params: DescribeParams, model: str) -> Reques
     Raises:
         PromptError: the template is not there, not of its form, or has a placeholder.
     """
-    from stages.questions.pictures import whole  # type: ignore[import-not-found] # decodes pictures, which stored descriptions do not need
+    from stages.questions.pictures import whole  # decodes pictures, which stored descriptions do not need
 
     prompt = load_prompt(params.prompt)
     messages = prompt.messages((whole(scene, params.side_px),))
