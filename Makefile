@@ -1,6 +1,7 @@
 # make repro   set up, then run the data part of the pipeline on params.yaml (the demo) and print what the store holds
 # make repro-all   the same, then train the systems, evaluate them and write the report
 # make repro-mixture   LLM-Seg on LISA's mixture of data sets in small, next to long questions alone (14 minutes on two cores)
+# make repro-questions  questions made by the demo's models, checked and verified; LLM-Seg trained on those that passed and others
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers
 # make soak    the exhaustive suites
@@ -20,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all repro-mixture test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale lock bench-lock clean
+.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -48,6 +49,19 @@ repro-mixture: $(INSTALLED)
 	printf '%s\n' mixture alone lisa_mixture | xargs -P 2 -I NAME $(MIXTURE) train --name NAME
 	printf '%s\n' mixture alone | xargs -P 2 -I NAME $(MIXTURE) evaluate --name NAME > /dev/null
 	python -m demo.measure.mixture
+
+QUESTIONS := python cli.py --params params/questions_demo.yaml
+repro-questions: $(INSTALLED)
+	python cli.py demo --questions
+	$(QUESTIONS) index --data scenes,asked
+	python -m demo.questions.endpoint --truth data/questions_demo/truth.jsonl -- $(QUESTIONS) questions passed
+	python -m demo.questions.endpoint --truth data/questions_demo/truth.jsonl -- $(QUESTIONS) questions unfiltered
+	python -m demo.questions.arms
+	$(QUESTIONS) index --data arm_passed,arm_unfiltered,arm_rejected
+	$(QUESTIONS) extract --data scenes,asked,arm_passed,arm_unfiltered,arm_rejected
+	printf '%s\n' passed unfiltered rejected | xargs -P 2 -I NAME $(QUESTIONS) train --name NAME
+	printf '%s\n' passed unfiltered rejected | xargs -P 2 -I NAME $(QUESTIONS) evaluate --name NAME > /dev/null
+	python -m demo.measure.questions
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"

@@ -98,6 +98,9 @@ def demo(
         bool,
         typer.Option("--mixture", help="Instead: scenes in the official formats of LISA's mixture, in data/mixture."),
     ] = False,
+    asked: Annotated[
+        bool, typer.Option("--questions", help="Instead: scenes to make questions about, in data/questions_demo.")
+    ] = False,
     first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first of --scenes.")] = 950_000,
     out: Annotated[Path, typer.Option("--out", help="Root of the data set of --scenes.")] = Path("data/scenes"),
 ) -> None:
@@ -110,13 +113,23 @@ def demo(
     `python cli.py demo --scenes 200 --first-seed 950000`
 
     `python cli.py demo --mixture`
+
+    `python cli.py demo --questions`
     """
-    from pipeline.commands.demo import make_demo_data, make_demo_mixture, make_demo_scenes, train_demo_models
+    from pipeline.commands.demo import (
+        make_demo_asked,
+        make_demo_data,
+        make_demo_mixture,
+        make_demo_scenes,
+        train_demo_models,
+    )
 
     if scenes is not None:
         print(make_demo_scenes(scenes, first_seed, out))
     elif mixture:
         print(make_demo_mixture())
+    elif asked:
+        print(make_demo_asked())
     else:
         print(train_demo_models() if train_models else make_demo_data())
 

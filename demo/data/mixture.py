@@ -69,7 +69,7 @@ def make_mixture(root: Path, sizes: MixtureSizes | None = None) -> list[str]:
     part = root.with_name(root.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     total = sizes.mixed + sizes.reasoned + sizes.asked
-    drawn = [_draw(number) for number in tqdm(range(1, total + 1), desc="demo mixture", unit="image", disable=None)]
+    drawn = [draw(number) for number in tqdm(range(1, total + 1), desc="demo mixture", unit="image", disable=None)]
     mixed, reasoned, asked = (
         drawn[: sizes.mixed], drawn[sizes.mixed : sizes.mixed + sizes.reasoned], drawn[sizes.mixed + sizes.reasoned :]
     )  # fmt: skip
@@ -79,18 +79,20 @@ def make_mixture(root: Path, sizes: MixtureSizes | None = None) -> list[str]:
     _write_refcoco(part / "refer_seg/refcoco", mixed, asked)
     _write_grefcoco(part / "refer_seg/grefcoco", mixed, asked)
     _write_conversations(part / "llava_dataset/llava_instruct_150k.json", mixed)
-    _write_reasonseg(part / "reason_seg/ReasonSeg", reasoned, asked)
+    write_reasonseg(part / "reason_seg/ReasonSeg", reasoned, asked)
     marker = {"generator": "demo.data.mixture", "images": vars(sizes), FILES: digests(part)}
     (part / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
     return replace_demo(part, root)
 
 
-def _draw(number: int) -> Drawn:
+def draw(number: int) -> Drawn:
+    """The picture of a number, and all questions about it."""
     drawn = scene(FIRST_SEED + number)
     return Drawn(number, drawn, tuple(questions(drawn, np.random.default_rng((FIRST_SEED, number)))))
 
 
-def _jpeg(drawn: Drawn) -> bytes:
+def jpeg_of(drawn: Drawn) -> bytes:
+    """Its file."""
     _, encoded = cv2.imencode(".jpg", drawn.scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return bytes(encoded.tobytes())
 
@@ -101,7 +103,7 @@ def _write_pictures(root: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn]) 
         folder.mkdir(parents=True)
     for pictures, in_2017 in ((mixed, True), (asked, False)):
         for each in pictures:
-            data = _jpeg(each)
+            data = jpeg_of(each)
             (root / TRAIN_2014 / each.name_2014).write_bytes(data)
             if in_2017:
                 (root / "coco/train2017" / each.name).write_bytes(data)
@@ -120,7 +122,7 @@ def _write_label_maps(folder: Path, mixed: Iterable[Drawn]) -> None:
 
 def _write_coco_form(path: Path, mixed: Sequence[Drawn]) -> None:
     """Objects as PACO-LVIS writes them: ids from 1, no crowd, federated lists that name nothing."""
-    found, _ = _instances(mixed)
+    found, _ = instances_of(mixed)
     for image, each in zip(found["images"], mixed, strict=True):
         image |= {
             "file_name": f"train2017/{each.name}",
@@ -131,7 +133,7 @@ def _write_coco_form(path: Path, mixed: Sequence[Drawn]) -> None:
         annotation["obj_ann_id"] = annotation["id"]
     for category in found["categories"]:
         category["supercategory"] = "OBJECT"
-    _write_json(path, found)
+    write_json(path, found)
 
 
 def _annotation(number: int, image: int, visible: Any) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def _annotation(number: int, image: int, visible: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _instances(pictures: Iterable[Drawn]) -> tuple[dict[str, Any], dict[tuple[int, int], int]]:
+def instances_of(pictures: Iterable[Drawn]) -> tuple[dict[str, Any], dict[tuple[int, int], int]]:
     """An ``instances.json``, and (number of the picture, of the object) -> id of its annotation."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -171,8 +173,8 @@ def _sentences(question: Question, first: int) -> list[dict[str, Any]]:
 
 def _write_refcoco(folder: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn]) -> None:
     """``refs(unc).p`` and ``instances.json``: short questions about one object, four of a picture of val."""
-    instances, ids = _instances([*mixed, *asked])
-    _write_json(folder / "instances.json", instances)
+    instances, ids = instances_of([*mixed, *asked])
+    write_json(folder / "instances.json", instances)
     refs: list[dict[str, Any]] = []
     sentences = 0
     for split, pictures, most in (("train", mixed, 99), ("val", asked, 4)):
@@ -199,8 +201,8 @@ def _write_refcoco(folder: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn])
 
 def _write_grefcoco(folder: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn]) -> None:
     """``grefs(unc).json`` and ``instances.json``: short questions about one object, several, or none (``[-1]``)."""
-    instances, ids = _instances([*mixed, *asked])
-    _write_json(folder / "instances.json", instances)
+    instances, ids = instances_of([*mixed, *asked])
+    write_json(folder / "instances.json", instances)
     refs: list[dict[str, Any]] = []
     sentences = 0
     for split, pictures, most in (("train", mixed, 99), ("val", asked, 6)):
@@ -224,7 +226,7 @@ def _write_grefcoco(folder: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn]
                         "file_name": each.name_2014,
                     }
                 )
-    _write_json(folder / "grefs(unc).json", refs)
+    write_json(folder / "grefs(unc).json", refs)
 
 
 def _write_conversations(path: Path, mixed: Iterable[Drawn]) -> None:
@@ -237,15 +239,15 @@ def _write_conversations(path: Path, mixed: Iterable[Drawn]) -> None:
             asked = question.texts[0] if number else f"<image>\n{question.texts[0]}"
             turns += [{"from": "human", "value": asked}, {"from": "gpt", "value": question.answer}]
         records.append({"id": f"{each.number:012d}", "image": each.name, "conversations": turns})
-    _write_json(path, records)
+    write_json(path, records)
 
 
-def _write_reasonseg(root: Path, reasoned: Sequence[Drawn], asked: Sequence[Drawn]) -> None:
-    """Long questions alone: all of a train picture, four of a val picture, each in a file of its own."""
+def write_reasonseg(root: Path, reasoned: Sequence[Drawn], asked: Sequence[Drawn]) -> None:
+    """ReasonSeg's form. Long questions alone: all of a train picture, four of a val picture, each in a file of its own."""
     for split, pictures, most in (("train", reasoned, 16), ("val", asked, 4)):
         (root / split).mkdir(parents=True)
         for each in pictures:
-            (root / split / each.name).write_bytes(_jpeg(each))
+            (root / split / each.name).write_bytes(jpeg_of(each))
             long = [one for one in each.questions if one.is_sentence and one.objects]
             rng = np.random.default_rng((FIRST_SEED, each.number, 2))
             for number, place in enumerate(rng.permutation(len(long))[:most].tolist()):
@@ -257,9 +259,10 @@ def _write_reasonseg(root: Path, reasoned: Sequence[Drawn], asked: Sequence[Draw
                 ]
                 texts = list(question.texts if split == "train" else question.texts[:1])
                 name = each.name.replace(".jpg", f".{number}.json" if number else ".json")
-                _write_json(root / split / name, {"shapes": shapes, "text": texts, "is_sentence": True})
+                write_json(root / split / name, {"shapes": shapes, "text": texts, "is_sentence": True})
 
 
-def _write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> None:
+    """A file in a folder that need not be there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")

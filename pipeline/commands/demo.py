@@ -8,6 +8,7 @@ from pipeline.config import ROOT, InputError
 
 DEMO_ROOT = ROOT / "data" / "demo"
 MIXTURE = Path("data/mixture")
+ASKED = Path("data/questions_demo")
 
 
 def make_demo_data() -> str:
@@ -47,6 +48,23 @@ def make_demo_mixture() -> str:
         raise InputError(f"demo: {error}") from error
     stays = f"\nkept, as the demo did not write it or it was changed since: {', '.join(kept[:3])}" if kept else ""
     return f"demo mixture: {MIXTURE}; params/mixture_demo.yaml names its data sets{stays}"
+
+
+def make_demo_asked() -> str:
+    """Generate scenes to make questions about; return what to print.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    from demo.data.asked import make_asked
+    from demo.data.dataset import DemoError
+
+    try:
+        kept = make_asked(ROOT / ASKED / "scenes")
+    except DemoError as error:
+        raise InputError(f"demo: {error}") from error
+    stays = f"\nkept, as the demo did not write it or it was changed since: {', '.join(kept[:3])}" if kept else ""
+    return f"demo scenes: {ASKED}/scenes; params/questions_demo.yaml makes questions about them{stays}"
 
 
 def make_demo_scenes(count: int, first_seed: int, root: Path) -> str:

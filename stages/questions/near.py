@@ -43,7 +43,7 @@ def distinct(
 
     Args:
         pairs: of the whole set. Of questions that are alike the first in this order stays.
-        params: ``near``: the cosine from which on two questions are nearly the same.
+        params: ``near``: the cosine from which on two questions are nearly the same. ``across``: compare images as well.
         protected: questions that must not come up again, whatever their answer, such as those of ReasonSeg's val and test.
         vectors: embeddings of the questions, float32 [N, D]; None: trigrams are counted.
         protected_vectors: those of ``protected``, float32 [P, D]; with ``vectors`` only.
@@ -59,7 +59,10 @@ def distinct(
     why: dict[int, tuple[Reason, str]] = {}
     for one, other in _leaks(ones, others, texts, forbidden, params.near):
         why[one] = Reason.LEAKED, protected[other]
-    for keys in ([pair.image_id for pair in pairs], [frozenset(pair.labels) for pair in pairs]):
+    together: list[Sequence[Hashable]] = [[pair.image_id for pair in pairs]]
+    if params.across:
+        together.append([frozenset(pair.labels) for pair in pairs])
+    for keys in together:
         for group in _groups(keys, why):
             for one, other in _again(group, ones, texts, params.near):
                 reason = Reason.DUPLICATE if texts[one] == texts[other] else Reason.NEAR_DUPLICATE

@@ -142,6 +142,8 @@ class CheckParams(Params):
     """Reject questions that say where in the picture the answer is."""
     words: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (4, 45)
     """Fewest and most words of a question."""
+    across: bool = True
+    """Reject a question that another image has with the same answer: it is not about its image. false: within an image alone."""
     near: Fraction = 0.9
     """Questions whose texts are at least so alike are near-duplicates (stages/questions/near.py)."""
     embeddings: Key | None = None
