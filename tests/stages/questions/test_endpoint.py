@@ -400,7 +400,7 @@ def test_texts_are_embedded_once(tmp_path: Path) -> None:
             assert journal.spent_usd == pytest.approx(2 * 7 / 1000)
         with open_journal(tmp_path) as journal:
             again = embed_texts(journal, model, TEXTS[::-1])
-    assert [len(call.body["input"]) for call in served.calls] == [64, 6]
+    assert sorted(len(call.body["input"]) for call in served.calls) == [6, 64]
     assert all(vector.dtype == np.float32 and vector.shape == (4,) for vector in first)
     assert np.array_equal(first[:70], again[::-1])
     assert np.array_equal(first[0], first[70])
