@@ -66,16 +66,13 @@ def ask_batches(journal: Journal, model: ModelParams, requests: Sequence[Request
 
 def _begun(journal: Journal, model: ModelParams, client: openai.OpenAI) -> list[str]:
     """Names of the batches of a killed run, which are at the endpoint. Those that never came there are asked anew."""
-    mine = {name: batch for name, batch in journal.batches.items() if _is_of(batch.endpoint, batch.model, model)}
+    here = (model.endpoint, model.model)
+    mine = {name: batch for name, batch in journal.batches.items() if (batch.endpoint, batch.model) == here}
     for name, batch in mine.items():
         if batch.created is None:
             found = _find(client, name)
             journal.created(name, found) if found else journal.closed(name)
     return [name for name in mine if name in journal.batches]
-
-
-def _is_of(endpoint: str, name: str, model: ModelParams) -> bool:
-    return endpoint == model.endpoint and name == model.model
 
 
 def _submit_all(journal: Journal, model: ModelParams, client: openai.OpenAI, waiting: list[Request]) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from stages.questions import batch
 from stages.questions.endpoint import ask_all
 from stages.questions.errors import BudgetSpent, EndpointError, LimitReached
-from stages.questions.journal import open_journal
+from stages.questions.journal import Journal, open_journal
 from stages.questions.prices import worst_usd
 from stages.questions.requests import Answer, Picture, Request, Unanswered
 from tests.stages.questions.asked import model_at, request_of
@@ -134,6 +134,20 @@ def test_a_batch_whose_creation_was_not_heard_is_found_and_not_created_again(tmp
     with serve(faults=faults) as served:
         assert [reply.text for reply in ask(tmp_path, served, QUESTIONS)] == ANSWERS
     assert len(served.batches) == 1
+
+
+@pytest.mark.parametrize("where", ["created", "closed"])
+def test_a_run_that_ended_just_before_it_logged_goes_on_there(tmp_path: Path, where: str) -> None:
+    with serve() as served:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Journal, where, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                ask(tmp_path, served, QUESTIONS)
+        assert len(served.batches) == 1
+        replies = ask(tmp_path, served, [*QUESTIONS, request_of("more")])
+        assert [reply.text for reply in replies] == [*ANSWERS, "answer to more"]
+    assert set(sent(served).values()) == {1}
+    assert spent(tmp_path) == pytest.approx(9 * PAID)
 
 
 def test_a_batch_is_not_sent_again_by_a_run_that_asks_for_something_else(tmp_path: Path) -> None:

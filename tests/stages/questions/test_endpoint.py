@@ -175,7 +175,7 @@ def test_all_wait_for_as_long_as_the_endpoint_asks(tmp_path: Path, date: bool) -
         after = email.utils.formatdate(time.time() + 3, usegmt=True) if date else "1.5"
         return Fault("status", 429, {"Retry-After": after})
 
-    with serve(lambda body: (time.sleep(0.05), "yes")[1], faults) as served:
+    with serve(lambda body: (time.sleep(0.3), "yes")[1], faults) as served:
         ask(tmp_path, served, QUESTIONS, concurrency=3)
     # Three were under way when the 429 was sent, and the client needs a moment to see it.
     early = [call for call in served.chats() if refused[0] + 0.7 < call.time_s < refused[0] + 1.5]
@@ -219,6 +219,13 @@ def test_an_endpoint_that_refuses_everything_stops_the_run(tmp_path: Path) -> No
     assert len(served.counts) <= 12
 
 
+def test_refused_requests_among_answered_ones_stop_nothing(tmp_path: Path) -> None:
+    many = [request_of(f"{'bad' if number % 2 else 'good'} {number}") for number in range(26)]
+    with serve(faults=lambda body, seen: Fault("status", 400) if "bad" in text_of(body) else None) as served:
+        replies = ask(tmp_path, served, many, concurrency=2)
+    assert [type(reply) for reply in replies] == [Answer, Unanswered] * 13
+
+
 @pytest.mark.parametrize("status", [401, 402, 403])
 def test_a_wrong_key_stops_at_once_and_loses_nothing(
     tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
@@ -237,6 +244,7 @@ def test_a_wrong_key_stops_at_once_and_loses_nothing(
         assert {call.authorization for call in served.chats()} == {"Bearer sk-very-secret"}
         with open_journal(tmp_path) as journal:
             assert len(journal) == 2  # those under way were awaited
+            assert journal.spent_usd == pytest.approx(2 * 0.015)
         served.faults = lambda body, seen: None
         ask(tmp_path, served, QUESTIONS, key_from="SOME_KEY")
     assert sorted(served.counts.values()) == [1] * 11 + [2]
@@ -400,7 +408,7 @@ def test_texts_are_embedded_once(tmp_path: Path) -> None:
             assert journal.spent_usd == pytest.approx(2 * 7 / 1000)
         with open_journal(tmp_path) as journal:
             again = embed_texts(journal, model, TEXTS[::-1])
-    assert [len(call.body["input"]) for call in served.calls] == [64, 6]
+    assert sorted(len(call.body["input"]) for call in served.calls) == [6, 64]
     assert all(vector.dtype == np.float32 and vector.shape == (4,) for vector in first)
     assert np.array_equal(first[:70], again[::-1])
     assert np.array_equal(first[0], first[70])

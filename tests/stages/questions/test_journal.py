@@ -177,6 +177,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
         patch.setattr(os, broken, fail)
         with pytest.raises(OSError, match="full"):
             lines.append([{"a": 2, "long": "x" * 100}])
+        assert (tmp_path / "lines").read_bytes() == b'{"a":1}\n'
     (at,) = lines.append([{"a": 3}])
     assert lines.read(at) == {"a": 3}
     lines.close()
