@@ -284,9 +284,9 @@ def finished(finished_once: Project, tmp_path: Path) -> Project:
     return finished_once.copy(tmp_path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """Address of a real LocalCluster with two worker processes."""
+    """Address of a real LocalCluster with two worker processes. They take a sixth of a core while they wait: not for long."""
     from distributed import LocalCluster
 
     with LocalCluster(
