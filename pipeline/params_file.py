@@ -13,15 +13,16 @@ from pipeline.config import InputError, Settings
 from pipeline.parameters import children, dotted, explain, unknown
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error."""
+class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML in which a key that stands twice is an error. By libyaml where PyYAML has it, which takes a tenth of the time."""
 
 
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
     if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
         raise InputError(f"{node.start_mark.name}: the key {twice[0]!r} stands twice")
-    return loader.construct_mapping(node, deep=True)
+    found: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return found
 
 
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import json
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer.main
 import yaml
 from lending import borrow
+from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.datasets.params import DataParams, ReasonSegOptions
@@ -32,6 +35,8 @@ TRAIN = ("ant", "bee", "cat", "dog", "elk")
 VAL = ("fox", "gnu", "hen")
 # Thresholds that let every mask through: the tests must not depend on how good the demo models are.
 ANY_MASK = {"points_per_side": 2, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+
+SAVEFIG = Figure.savefig
 
 torch.set_num_threads(1)
 
@@ -189,6 +194,30 @@ class Project:
         return other
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plain_figures() -> Iterator[pytest.MonkeyPatch]:
+    """Figures are saved as small white pictures: drawing them took a third of the time of these tests."""
+    white = io.BytesIO()
+    Image.new("RGB", (8, 8), "white").save(white, "PNG")
+
+    def save(_: Figure, target: Any, **how: Any) -> None:
+        target.write(white.getvalue()) if hasattr(target, "write") else Path(target).write_bytes(white.getvalue())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        # typer makes all commands out of their functions whenever one is run: 50 ms each time
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def drawn_figures() -> Iterator[None]:
+    """Figures are drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", SAVEFIG)
+        yield
+
+
 def run_cli(*arguments: str) -> Done:
     """``cli.main`` with its own arguments and its output caught."""
     out, err = io.StringIO(), io.StringIO()
@@ -255,9 +284,9 @@ def finished(finished_once: Project, tmp_path: Path) -> Project:
     return finished_once.copy(tmp_path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """Address of a real LocalCluster with two worker processes."""
+    """Address of a real LocalCluster with two worker processes. They take a sixth of a core while they wait: not for long."""
     from distributed import LocalCluster
 
     with LocalCluster(

@@ -227,6 +227,7 @@ def test_a_changed_data_set_runs_its_stages_alone(project: Path, project_at: Cal
     assert "Running stage" not in dvc(project, "repro", "verify")
 
 
+@pytest.mark.slow
 def test_a_changed_picture_runs_the_stages_of_what_borrows_it(project: Path, project_at: Callable[[Path], Any]) -> None:
     before = commits(project)
     data = project_at(project)

@@ -43,7 +43,7 @@ def of_stage(values: dict[str, Any], stage: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name.split("/")[0] in FOLDERS[stage]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def on_dask(finished_once: Any, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The same data set, built by two Dask workers."""
     project = finished_once.copy(tmp_path_factory.mktemp("dask"))

@@ -121,6 +121,7 @@ def test_killed_in_normalize(finished: Any) -> None:
     assert finished.run("verify", "--deep", "--complete").code == 0
 
 
+@pytest.mark.slow
 def test_killed_in_embed_after_masks(tiny: Any, finished_once: Any) -> None:
     """The whole of extract, killed in the second shard of embed."""
     tiny.build("index")

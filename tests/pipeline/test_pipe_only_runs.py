@@ -234,6 +234,7 @@ def test_whatever_decides_a_draw_decides_what_is_listed(whole: Any, made: Any, t
         assert (TWICE in listed(part)) == (name == "no leaks")
 
 
+@pytest.mark.slow
 def test_a_split_that_is_hardly_ever_drawn_need_not_be_listed(made: Any, tmp_path: Path) -> None:
     part = made(tmp_path / "part", "run thin", leaks="none", max_steps=1)
     groups = {"a": {"weight": 9, "of": ["stuff/train"]}, "b": {"weight": 1e-9, "of": ["refcoco/val"]}}
@@ -299,6 +300,7 @@ def test_conversations_and_several_entries(whole: Any, made: Any, tmp_path: Path
     assert samples(part, "lisa_mixture") == wanted
 
 
+@pytest.mark.slow
 def test_a_picture_that_failed_is_drawn_again_and_what_is_drawn_instead_is_listed(
     made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def cli(project: Any, *arguments: str) -> list[str]:
     return [sys.executable, "cli.py", "--params", str(project.params), *arguments]
 
 
+@pytest.mark.slow
 def test_a_whole_run_without_home_and_with_a_read_only_checkout(empty: Any) -> None:
     """numba finds no folder for what it compiles; Matplotlib, Dask and Hugging Face look for theirs, too."""
     empty.add("val", "fox", 1)

@@ -38,7 +38,7 @@ WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWi
 
 
 @pytest.fixture(scope="module")
-def page_file(finished_once: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_file(finished_once: Any, tmp_path_factory: pytest.TempPathFactory, drawn_figures: None) -> Path:
     """The report of ``val``; one question holds markup."""
     project = finished_once.copy(tmp_path_factory.mktemp("report"))
     path = project.data / "val/gnu.json"

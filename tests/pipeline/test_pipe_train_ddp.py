@@ -44,7 +44,8 @@ train(settings.train, system, {"train": split}, folder, "cpu", weights, callback
 """
 
 
-@pytest.mark.parametrize("system", ["elisa", pytest.param("lisa", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["elisa", "lisa"])
 def test_two_ranks_end_with_the_same_parameters(finished: Any, tmp_path: Path, system: str) -> None:
     script = tmp_path / "rank.py"
     script.write_text(RANK)

@@ -45,7 +45,11 @@ WORKERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("how", WORKERS.values(), ids=WORKERS)
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(how, marks=[pytest.mark.slow] * (name == "forkserver")) for name, how in WORKERS.items()],
+    ids=WORKERS,
+)
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_all_workers_give_the_same_epochs(known: Known, how: dict[str, Any]) -> None:
     batches = loader(stream(known), **how)
