@@ -37,6 +37,7 @@ VAL = ("fox", "gnu", "hen")
 ANY_MASK = {"points_per_side": 2, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
 
 SAVEFIG = Figure.savefig
+COMMANDS = functools.cache(typer.main.get_command)
 
 torch.set_num_threads(1)
 
@@ -194,8 +195,8 @@ class Project:
         return other
 
 
-@pytest.fixture(scope="session", autouse=True)
-def plain_figures() -> Iterator[pytest.MonkeyPatch]:
+@pytest.fixture(scope="module", autouse=True)
+def plain_figures() -> Iterator[None]:
     """Figures are saved as small white pictures: drawing them took a third of the time of these tests."""
     white = io.BytesIO()
     Image.new("RGB", (8, 8), "white").save(white, "PNG")
@@ -206,8 +207,8 @@ def plain_figures() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", save)
         # typer makes all commands out of their functions whenever one is run: 50 ms each time
-        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
-        yield patch
+        patch.setattr(typer.main, "get_command", COMMANDS)
+        yield
 
 
 @pytest.fixture(scope="module")
