@@ -544,6 +544,10 @@ def questions(
     again: Annotated[
         bool, typer.Option("--again", help="Ask those requests again that an endpoint refused earlier.")
     ] = False,
+    skip_failing: Annotated[
+        bool,
+        typer.Option("--skip-failing", help="Leave out requests whose every attempt fails, even if all others wait."),
+    ] = False,
 ) -> None:
     """Make questions about annotated pictures with language models, and index them as a data set. It goes on where it was stopped.
 
@@ -566,7 +570,7 @@ def questions(
     if dry_run:
         print(plan_command(settings, chosen, show))
         return
-    said, whole = questions_command(settings, chosen, limit, sheet, again)
+    said, whole = questions_command(settings, chosen, limit, sheet, again, skip_failing)
     print(as_given(said))
     if whole:
         _compute_stages(settings, ("index",), _splits(settings, None, [chosen]), replace=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from stages.questions.figures import figures
 from stages.questions.items import Made, Pair, Scene
 from stages.questions.journal import Journal, open_journal
 from stages.questions.names import Meaning, meanings_of, things_of
-from stages.questions.params import QuestionSetParams
+from stages.questions.params import ModelParams, QuestionSetParams
 from stages.questions.pretend import Pretender
 from stages.questions.prices import PlanRow, plan, shown
 from stages.questions.requests import Reply, Request
@@ -35,6 +36,7 @@ from stages.questions.write import Masks, write
 from store import Split, open_split, rle
 from store.format.layout import column_dir
 from store.format.tables import read_table
+from store.storage.files import canonical_json
 
 
 def set_of(settings: Settings, name: str | None) -> str:
@@ -51,7 +53,12 @@ def set_of(settings: Settings, name: str | None) -> str:
 
 
 def questions_command(
-    settings: Settings, name: str, limit: int | None = None, sheet: Path | None = None, again: bool = False
+    settings: Settings,
+    name: str,
+    limit: int | None = None,
+    sheet: Path | None = None,
+    again: bool = False,
+    skip_failing: bool = False,
 ) -> tuple[str, bool]:
     """Make a set of questions and write it below the root of its data set.
 
@@ -63,6 +70,7 @@ def questions_command(
         limit: stop after this many new requests.
         sheet: a folder; also write pages there for a person to decide on.
         again: ask those requests again that an endpoint refused.
+        skip_failing: leave out a request whose every attempt fails, also where nothing else was answered meanwhile.
 
     Raises:
         InputError: the splits that questions are made about are not indexed, or have no masks.
@@ -72,7 +80,7 @@ def questions_command(
     with open_journal(journal_of(settings, name), params.budget_usd, limit) as journal:
 
         def ask(key: str, requests: Iterable[Request]) -> list[Reply]:
-            return ask_all(journal, params.models[key], requests, again)
+            return ask_all(journal, params.models[key], _with_body(params.models[key], requests), again, skip_failing)
 
         tools = _tools(settings, name, chosen, scenes, ask, journal)
         try:
@@ -112,13 +120,19 @@ def plan_command(settings: Settings, name: str, show: int = 0) -> str:
     with open_journal(journal_of(settings, name), write=False) as journal:
 
         def ask(key: str, requests: Iterable[Request]) -> list[Reply]:
-            asked = list(requests)
+            asked = list(_with_body(params.models[key], requests))
             rows.extend((key, row) for row in plan(journal, params.models[key], asked))
             first.extend(shown(request) for request in asked[: max(0, show - len(first))])
             return [journal.answer(each.key) if each.key in journal else pretender.reply(each) for each in asked]
 
         make(scenes, params, _tools(settings, name, chosen, scenes, ask))
     return "\n".join([*first, *plan_table(params, rows)])
+
+
+def _with_body(model: ModelParams, requests: Iterable[Request]) -> Iterable[Request]:
+    """The requests with what the params add to each."""
+    body = canonical_json(model.body).decode() if model.body else ""
+    return (replace(request, body=body) for request in requests) if body else requests
 
 
 def journal_of(settings: Settings, name: str) -> Path:

@@ -193,7 +193,7 @@ def _without_reply(journal: Journal, model: ModelParams, todo: dict[str, Request
     if not skip_failing:
         raise EndpointError(
             f"{model.endpoint}: batches of {len(todo)} requests ended without any reply. Expected some: run the same command again "
-            "when the endpoint works, or leave failing requests out"
+            "when the endpoint works, or leave failing requests out (--skip-failing)"
         )
     for key in todo:
         journal.record(key, Unanswered("a batch ended without a reply"))

@@ -218,7 +218,7 @@ def _refuse(run: _Run, job: Job, error: Refused) -> None:
         raise EndpointError(
             f"{run.model.endpoint} refused {run.refused_in_a_row} requests in a row, the last one ({job.sending.step} of "
             f"{job.sending.subject}) with {error.reason}. Expected an endpoint that takes these requests: check endpoint, model "
-            "and parameters, and ask the refused ones again"
+            "and parameters, and ask the refused ones again (--again)"
         )
 
 
@@ -228,7 +228,8 @@ def _give_up(run: _Run, job: Job, error: Failed, others: bool) -> None:
     if error.busy or not (others or run.skip_failing):
         raise EndpointError(
             f"{run.model.endpoint}: {job.sending.step} of {job.sending.subject}: {tried}, and nothing else was answered meanwhile. "
-            "What was answered is kept: run the same command again when the endpoint works, or leave failing requests out"
+            "What was answered is kept: run the same command again when the endpoint works, or leave "
+            "failing requests out (--skip-failing)"
         )
     print(f"questions: {job.sending.step} of {job.sending.subject} is left out: {tried}", file=sys.stderr)
     run.journal.record(job.sending.key, Unanswered(tried), job.sending.usd if error.billed else 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,6 +26,9 @@ class ModelParams(Params):
     mode: Literal["chat", "batch"] = "chat"
     """chat: one request at a time, up to ``concurrency`` of them at once. batch: files of requests that are answered within a day,
     at half the price where the provider says so."""
+    body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of a request, such as {chat_template_kwargs: {enable_thinking: false}} of vLLM. One that is null is not sent:
+    {max_tokens: null, temperature: null, max_completion_tokens: 2000} of OpenAI's reasoning models. Another value asks again."""
     concurrency: Annotated[int, Field(ge=1, le=512)] = 4
     """Requests that are under way at once. As many may have to be asked again after a kill."""
     timeout_s: Annotated[float, Field(gt=0)] = 120

@@ -55,6 +55,7 @@ class Request:
         step: what it is for: describe, ask, verify, control, rephrase, ...
         subject: what it is about, in messages and logs: an image_id or a target_id. It is not part of the key.
         model: the name that the endpoint knows the model by.
+        body: JSON of further fields of the request, of which null takes one away; empty where there are none.
         prompt: name and digest of the template that the messages were made from, for the record. Not part of the key, as the
             messages are.
     """
@@ -65,12 +66,15 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     prompt: str = ""
+    body: str = ""
 
     @cached_property
     def key(self) -> str:
         """sha256, in hex, of all that decides the answer: model, messages, digests of pictures, parameters."""
         messages = [[each.role, each.text, [picture.digest for picture in each.pictures]] for each in self.messages]
         value: dict[str, Any] = {"model": self.model, "messages": messages, **vars(self.sampling)}
+        if self.body:
+            value["body"] = self.body
         return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,8 @@ def chat_body(request: Request) -> dict[str, Any]:
     """Give the body of ``POST /chat/completions``. Pictures are loaded, and go as JPEG in a data: URL."""
     sampling = {name: value for name, value in vars(request.sampling).items() if value is not None}
     messages = [{"role": message.role, "content": _content(message)} for message in request.messages]
-    return {"model": request.model, "messages": messages, **sampling}
+    whole = {"model": request.model, "messages": messages, **sampling, **json.loads(request.body or "{}")}
+    return {name: value for name, value in whole.items() if value is not None}
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
