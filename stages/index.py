@@ -10,7 +10,7 @@ from typing import Any
 
 from stages.base import HELD_IMAGES, Collector, ColumnSpec, Entry, Runner, ShardInput
 from stages.datasets import FORMATS, loader, reading
-from stages.datasets.base import Annotation, DatasetError, Source
+from stages.datasets.base import Annotation, DatasetError, Source, Target
 from stages.datasets.params import DataParams
 from stages.datasets.words import Words
 from stages.digests import digests_in
@@ -200,7 +200,11 @@ def _add_annotation(
     if "instances" in out:
         out["instances"].ok(index, instances)
     if "targets" in out:
-        out["targets"].ok(
-            index, [{**vars(target), "instances": list(target.instances)} for target in annotation.targets]
-        )
+        out["targets"].ok(index, [_row(target) for target in annotation.targets])
         out["targets"].notes.update(annotation.notes)
+
+
+def _row(target: Target) -> dict[str, Any]:
+    """A row of ``targets``; ``made`` is a field of generated questions alone."""
+    row = {**vars(target), "instances": list(target.instances)}
+    return row if target.made is not None else {name: value for name, value in row.items() if name != "made"}

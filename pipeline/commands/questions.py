@@ -16,6 +16,7 @@ from pipeline.listed import not_indexed
 from pipeline.question_tables import plan_table, set_table
 from pipeline.upstream import commits_of, place_of
 from stages.datasets import listed_from
+from stages.images import ImageFailure
 from stages.names import SplitRef, did_you_mean
 from stages.questions.choose import Chosen, choose, shortfalls
 from stages.questions.describe import stored_descriptions, stored_tags
@@ -29,9 +30,11 @@ from stages.questions.names import Meaning, meanings_of, things_of
 from stages.questions.params import ModelParams, QuestionSetParams
 from stages.questions.pretend import Pretender
 from stages.questions.prices import PlanRow, plan, shown
+from stages.questions.prompts import PromptError
 from stages.questions.requests import Reply, Request
 from stages.questions.sheet import Decision, DecisionError, item_of, read_decisions, write_sheets
 from stages.questions.steps import Summary, Tools, make
+from stages.questions.templates import require_templates
 from stages.questions.write import Masks, write
 from store import Split, open_split, rle
 from store.format.layout import column_dir
@@ -87,6 +90,8 @@ def questions_command(
             made, work = make(scenes, params, tools)
         except LimitReached as error:
             return str(error), False
+        except ImageFailure as error:
+            raise InputError(f"{name}: {error}") from error
     root = settings.folders(name).folders[0]
     found = figures(chosen, made, work.rejected, params.splits)
     if not made:
@@ -144,6 +149,10 @@ def journal_of(settings: Settings, name: str) -> Path:
 
 def _chosen(settings: Settings, name: str) -> tuple[QuestionSetParams, list[Chosen], list[Scene]]:
     params = settings.questions[name]
+    try:
+        require_templates(params)
+    except PromptError as error:
+        raise InputError(f"questions.{name}: {error}") from error
     splits = settings.refs(f"questions.{name}.of", params.of)
     protected = settings.refs(f"questions.{name}.check.protected", params.check.protected)
     found = candidates_of(settings, splits, protected, params.exhaustive)

@@ -36,7 +36,7 @@ def figures(
 def _of(made: Sequence[Made]) -> dict[str, Any]:
     """Figures as the paper's table has them. A question counts once, with its first text; its rephrasings are further texts."""
     images = {each.image_id for each in made}
-    words = [len(each.texts[0].split()) for each in made]
+    words = [len(each.texts[0].split()) for each in made if each.is_sentence]
     questions = {(each.image_id, each.number) for each in made}
     return {
         "images": len(images),

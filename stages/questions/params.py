@@ -11,6 +11,7 @@ from stages.fields import Fraction, Key, Name, Params
 Usd = Annotated[float, Field(ge=0)]
 Tokens = Annotated[int, Field(ge=1, le=100_000)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
+Template = Annotated[str, Field(min_length=1, max_length=1000)]
 SidePx = Annotated[int, Field(ge=32, le=8192)]
 
 
@@ -100,8 +101,8 @@ class ChooseParams(Params):
 class DescribeParams(Asking):
     """Image -> a description in words, by a vision-language model or from a file."""
 
-    prompt: Name = "describe-1"
-    """Template in stages/questions/prompts."""
+    prompt: Template = "describe-1"
+    """Template in stages/questions/prompts, or a file of your own, such as mine/ask.txt."""
     file: str | None = None
     """Stored descriptions instead: a JSON object by image_id, or JSON Lines with image_id and description."""
     tags: str | None = None
@@ -120,8 +121,8 @@ class DescribeParams(Asking):
 class AskParams(Asking):
     """Description and names of objects -> questions and their answers."""
 
-    prompt: Name = "ask-1"
-    """Template in stages/questions/prompts."""
+    prompt: Template = "ask-1"
+    """As of ``describe``."""
     questions: Annotated[int, Field(ge=1, le=50)] = 5
     """How many questions the model is asked for, per image."""
     picture: bool = False
@@ -162,15 +163,15 @@ class CheckParams(Params):
 class VerifyParams(Asking):
     """A second model looks at picture, answer and question."""
 
-    prompt: Name = "verify-1"
-    """Template in stages/questions/prompts."""
+    prompt: Template = "verify-1"
+    """As of ``describe``."""
     side_px: SidePx = 768
     """Of the picture with the outlined answer."""
     crop_px: SidePx = 384
     """Of the crop around the answer."""
     control: bool = True
     """Ask without the picture as well, and flag questions that are answered rightly nevertheless."""
-    control_prompt: Name = "control-1"
+    control_prompt: Template = "control-1"
     """Template of that."""
     reject_blind: bool = False
     """Reject flagged questions instead of only marking them."""
@@ -183,8 +184,8 @@ class VerifyParams(Asking):
 class RephraseParams(Asking):
     """More texts for each target: rephrased questions, answers in words, false premises, questions with several answers."""
 
-    prompt: Name = "rephrase-1"
-    """Template in stages/questions/prompts."""
+    prompt: Template = "rephrase-1"
+    """As of ``describe``."""
     texts: Annotated[int, Field(ge=1, le=5)] = 5
     """Texts per target, with the question itself (LISA's appendix: up to five)."""
     answers: bool = False

@@ -250,6 +250,7 @@ Change = Callable[[dict[str, Any]], Any]
         (("--set", "questions.asked.splits={train: 1}", "questions"), "data.asked.splits: found .*'train', 'val'"),
         (("--set", "data.asked.format=questions", "questions"), "data.asked: found format questions"),
         (("questions",), "coco/train is not indexed"),
+        (("--set", "questions.asked.ask.prompt=ask-9", "questions"), "ask-9.*did you mean|expected .*ask-1"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_asked(
@@ -268,6 +269,14 @@ def test_without_a_key_nothing_is_sent(project: Any, served: server.Served, monk
     assert done.code == 2
     assert "OPENAI_API_KEY" in done.err
     assert not served.calls
+
+
+def test_a_picture_that_changed_since_it_was_indexed_is_named(project: Any, served: server.Served) -> None:
+    project.build("index --data coco")
+    picture(project.folder / "coco/train" / f"{3:012d}.jpg", 12)
+    done = project.run("questions")
+    assert done.code == 2
+    assert "the file has changed; run index again" in done.err
 
 
 def test_boxes_are_refused_with_the_command_that_makes_masks_of_them(project: Any, served: server.Served) -> None:

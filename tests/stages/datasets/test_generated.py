@@ -64,7 +64,7 @@ def written(root: Path, labels: tuple[str, ...], questions: list[Made], path: st
 def test_what_was_written_is_read_back(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     labels = tuple(data.draw(st.lists(st.sampled_from(["cup", "cat", "tea pot"]), min_size=1, max_size=6)))
     asked = data.draw(st.lists(st.lists(st.sampled_from(labels), max_size=2, unique=True), min_size=1, max_size=4))
-    verdict = Verdict("verify", "v", "yes", "VERDICT: yes")
+    verdict = Verdict("verify", "v", "yes", "VERDICT: yes", None)
     questions = [
         made(number, *each, usd=0.25 * number, verdicts=(verdict,) * number, answer="It is there." if each else None)
         for number, each in enumerate(asked)
@@ -83,7 +83,7 @@ def test_what_was_written_is_read_back(data: st.DataObject, tmp_path_factory: py
         assert target.segmentation == rle.union(of, *SIZE)
         assert target.made == {
             **vars(question.origin),
-            "verdicts": [vars(verdict)] * question.number,
+            "verdicts": [{"step": "verify", "model": "v", "said": "yes", "response": "VERDICT: yes"}] * question.number,
             "usd": question.usd,
         }
         assert pa.array([target.made], schema.MADE.type).to_pylist() == [target.made]
