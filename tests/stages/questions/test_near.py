@@ -53,6 +53,13 @@ def test_across_images_it_may_come_up_with_another_answer() -> None:
     assert reasons(pairs) == [None, Reason.DUPLICATE, Reason.NEAR_DUPLICATE, None, None]
 
 
+def test_where_images_are_not_compared_it_may_come_up_in_each() -> None:
+    pairs = [pair(LONG), pair(LONG, image_id="b"), pair(LONG, image_id="b", number=1)]
+    kept, rejected = distinct(pairs, CheckParams(across=False), [NEARLY.replace("animal", "kitchen tool")])
+    assert (kept, [each.number for each in rejected]) == (pairs[:2], [1])
+    assert len(distinct(pairs, CheckParams())[0]) == 1
+
+
 def test_a_protected_question_does_not_come_up_at_all() -> None:
     pairs = [pair(NEARLY, "a", "cat"), pair(LONG, "b"), pair("What else could bark here?", "c")]
     assert reasons(pairs, "Something else entirely?", LONG.lower()) == [Reason.LEAKED, Reason.LEAKED, None]
