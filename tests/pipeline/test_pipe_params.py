@@ -86,6 +86,7 @@ SPECIAL = {
     "train",  # decides no column, nor does what is asked of it
     "evaluate",
     "runs",
+    "questions",  # what is asked of models: a data set's files say what came out
 }
 EACH: dict[str, tuple[str, Any]] = {
     "data": ("data.tiny", _MODELS["reasonseg"]),
