@@ -563,8 +563,13 @@ def questions(
     `python cli.py --params params/questions.yaml questions lvis_reasoning --sheet data/sheet`
     """
     from pipeline.commands.questions import plan_command, questions_command, set_of
+    from pipeline.config import InputError
     from pipeline.errors import as_given
 
+    if show and not dry_run:
+        raise InputError("--show prints requests with --dry-run alone, found no --dry-run; without it they are sent")
+    if dry_run and (limit is not None or sheet is not None or again or skip_failing):
+        raise InputError("--dry-run sends nothing, expected no other option than --show next to it")
     settings = _settings(context)
     chosen = set_of(settings, name)
     if dry_run:

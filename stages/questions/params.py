@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -97,6 +98,21 @@ class ChooseParams(Params):
     drop: tuple[str, ...] = ()
     """Labels of categories that are never asked about."""
 
+    @field_validator("groups")
+    @classmethod
+    def _apart(cls, value: tuple[GroupParams, ...]) -> tuple[GroupParams, ...]:
+        names = [group.name for group in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"found two groups {twice!r}, expected another name for each")
+        ordered = sorted(value, key=lambda group: group.categories[0])
+        for one, other in pairwise(ordered):
+            if one.categories[1] is None or one.categories[1] >= other.categories[0]:
+                raise ValueError(
+                    f"{one.name} {list(one.categories)} and {other.name} {list(other.categories)} overlap, expected each number "
+                    "of categories in one group"
+                )
+        return value
+
 
 class DescribeParams(Asking):
     """Image -> a description in words, by a vision-language model or from a file."""
@@ -158,6 +174,13 @@ class CheckParams(Params):
     """Keep answers of which the image may show more than is annotated."""
     per_category: Annotated[int, Field(ge=1)] | None = None
     """Questions in the whole set with the same category as answer. null: no bound."""
+
+    @field_validator("words")
+    @classmethod
+    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if value[1] < value[0]:
+            raise ValueError(f"found {list(value)}, expected the smaller number first")
+        return value
 
 
 class VerifyParams(Asking):
@@ -225,7 +248,7 @@ class QuestionSetParams(Params):
     splits: Annotated[dict[Name, Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
         default_factory=lambda: {"train": 11.0, "val": 1.0, "test": 2.0}
     )
-    """Shares of the images by split, drawn by image_id; default: LLM-Seg40K's 11 : 1 : 2."""
+    """Shares of the images by split, drawn by the digest of the picture; default: LLM-Seg40K's 11 : 1 : 2."""
     journal: str | None = None
     """Folder of all requests and answers, where nothing is ever lost or asked twice. null: next to the root of the data set, with
     ``.journal`` after its name."""

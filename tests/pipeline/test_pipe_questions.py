@@ -251,6 +251,9 @@ Change = Callable[[dict[str, Any]], Any]
         (("--set", "data.asked.format=questions", "questions"), "data.asked: found format questions"),
         (("questions",), "coco/train is not indexed"),
         (("--set", "questions.asked.ask.prompt=ask-9", "questions"), "ask-9.*did you mean|expected .*ask-1"),
+        (("questions", "--show", "2"), "found no --dry-run; without it they are sent"),
+        (("questions", "--dry-run", "--limit", "2"), "expected no other option than --show"),
+        (("--set", "questions.asked.check.words=[9, 4]", "questions"), r"words: found \[9, 4\].*smaller number first"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_asked(

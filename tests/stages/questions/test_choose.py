@@ -95,3 +95,18 @@ def test_splits_have_their_shares_and_copies_of_a_picture_are_in_one() -> None:
     for split, share in SHARES.items():
         assert counts[split] == pytest.approx(1000 * share, rel=0.1)
     assert split_of(names[0], SHARES) == split_of(names[0], {key: 3 * share for key, share in SHARES.items()})
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "says"),
+    [("aa", 2, "two groups 'a'"), ("ab", 3, r"a \[2, 3\] and b \[3, None\] overlap"), ("ab", None, "overlap")],
+)
+def test_groups_that_are_not_apart_are_refused(names: str, most: int | None, says: str) -> None:
+    first, second = names
+    with pytest.raises(ValueError, match=says):
+        ChooseParams(
+            groups=(
+                GroupParams(name=first, categories=(2, most), images=1),
+                GroupParams(name=second, categories=(3, None), images=1),
+            )
+        )
