@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stages.questions.items import Pair, Reason, Rejected, Thing
 from stages.questions.names import Names, find, names_of
 from stages.questions.prompts import WIDE
+from stages.questions.replies import after_thinking
 from stages.questions.requests import Answer, Reply, Unanswered
 
 MAX_CHARACTERS = 2**20
@@ -81,7 +82,7 @@ def parse_pairs(image_id: str, answer: Reply, things: tuple[Thing, ...]) -> tupl
     reply = trouble(image_id, answer)
     if isinstance(reply, Rejected):
         return [], [reply]
-    text = reply.text.rpartition("</think>")[2].replace("\r\n", "\n").translate(_PLAIN)
+    text = reply.text.replace("\r\n", "\n").translate(_PLAIN)
     if text.count("\n") > MAX_LINES:
         return [], [Rejected(image_id, None, Reason.TOO_LARGE, text[:MAX_WHAT], f"over {MAX_LINES} lines")]
     found: list[_Found] = []
@@ -101,7 +102,7 @@ def parse_pairs(image_id: str, answer: Reply, things: tuple[Thing, ...]) -> tupl
 
 
 def trouble(image_id: str, reply: Reply) -> Answer | Rejected:
-    """The answer if it has a text of bearable size; else why all of it is rejected."""
+    """The answer without what was thought aloud before it, if it has a text of bearable size; else why all of it is rejected."""
     if isinstance(reply, Unanswered):
         return Rejected(image_id, None, Reason.UNANSWERED, "", reply.reason[:MAX_WHAT])
     if not reply.text.strip():
@@ -112,7 +113,11 @@ def trouble(image_id: str, reply: Reply) -> Answer | Rejected:
     if len(reply.text) > MAX_CHARACTERS:
         size = f"{len(reply.text)} characters, expected at most {MAX_CHARACTERS}"
         return Rejected(image_id, None, Reason.TOO_LARGE, reply.text[:MAX_WHAT], size)
-    return reply
+    text = after_thinking(reply.text)
+    if not text.strip():
+        reason = Reason.CUT if reply.finish_reason == "length" else Reason.NO_TEXT
+        return Rejected(image_id, None, reason, reply.text[:MAX_WHAT], "thoughts alone")
+    return replace(reply, text=text)
 
 
 def _judged(image_id: str, number: int, found: _Found, names: Names) -> Pair | Rejected:

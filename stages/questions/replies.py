@@ -24,8 +24,8 @@ def readable(reply: Reply) -> Answer | Reason:
         return Reason.UNANSWERED
     if len(reply.text) > MAX_REPLY_CHARS:
         return Reason.TOO_LARGE
-    text = _after_thinking(reply.text).strip()
-    return replace(reply, text=text) if text and not text.startswith("<think>") else Reason.NO_TEXT
+    text = after_thinking(reply.text).strip()
+    return replace(reply, text=text) if text else Reason.NO_TEXT
 
 
 def whole_lines(reply: Answer) -> list[str]:
@@ -36,7 +36,7 @@ def whole_lines(reply: Answer) -> list[str]:
 
 def raw_of(reply: Reply) -> str:
     """An answer as it is kept: its beginning after any thoughts, in characters that UTF-8 can write; of none, the reason."""
-    text = reply.reason if isinstance(reply, Unanswered) else _after_thinking(reply.text)
+    text = reply.reason if isinstance(reply, Unanswered) else reply.text.rpartition("</think>")[2]
     return _LONE.sub("\N{REPLACEMENT CHARACTER}", text[:MAX_RAW_CHARS])
 
 
@@ -67,8 +67,12 @@ def cleaned(text: str) -> str:
     return " ".join(text.split()).strip(_AROUND)
 
 
-def _after_thinking(text: str) -> str:
-    return text.rpartition("</think>")[2]  # what begins it may stand in the model's own template, and not in its text
+def after_thinking(text: str) -> str:
+    """What a model said after it thought aloud; empty where it was cut off while it still thought."""
+    said = text.rpartition("</think>")[
+        2
+    ]  # what begins a thought may stand in the model's own template, and not in its text
+    return "" if said.lstrip().startswith("<think>") else said
 
 
 def rejected(image_id: str, number: int | None, reason: Reason, what: str, detail: str = "") -> Rejected:
