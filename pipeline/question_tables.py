@@ -33,12 +33,13 @@ def plan_table(params: QuestionSetParams, rows: Sequence[tuple[str, PlanRow]]) -
     lines = [
         f"{'step':10} {'model':24} {'requests':>9} {'answered':>9} {'tokens in':>12} {'tokens out':>12} {'USD':>10} {'hours':>7}"
     ]
-    hours_of: dict[str, float] = {}
+    hours_of: list[float | None] = []
     for key, row in rows:
         model, left = params.models[key], row.requests - row.answered
         seconds = model.seconds_per_request
         hours = None if seconds is None or model.mode == "batch" else left * seconds / model.concurrency / 3600
-        hours_of[key] = hours_of.get(key, 0.0) + (hours or 0.0)
+        hours = hours if left else 0.0
+        hours_of.append(hours)
         lines.append(
             f"{row.step:10} {row.model:24} {row.requests:9} {row.answered:9} {row.input_tokens:12} {row.output_tokens:12} "
             f"{'?' if row.usd is None else f'{row.usd:.2f}':>10} {'?' if hours is None else f'{hours:.1f}':>7}"
@@ -48,7 +49,7 @@ def plan_table(params: QuestionSetParams, rows: Sequence[tuple[str, PlanRow]]) -
     lines.append(
         f"{'in all':10} {'':24} {sum(row.requests for _, row in rows):9} {sum(row.answered for _, row in rows):9} "
         f"{sum(row.input_tokens for _, row in rows):12} {sum(row.output_tokens for _, row in rows):12} {total:>10} "
-        f"{sum(hours_of.values()):7.1f}"
+        f"{'?' if None in hours_of else f'{sum(each or 0.0 for each in hours_of):.1f}':>7}"
     )
     lines.append(
         "Tokens in are estimated from above, tokens out and USD are the most there can be. Steps after the first are reckoned as "

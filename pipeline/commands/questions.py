@@ -16,17 +16,18 @@ from pipeline.listed import not_indexed
 from pipeline.question_tables import plan_table, set_table
 from pipeline.upstream import commits_of, place_of
 from stages.datasets import listed_from
+from stages.datasets.coco import wordings
 from stages.images import ImageFailure
 from stages.names import SplitRef, did_you_mean
-from stages.questions.choose import Chosen, choose, shortfalls
+from stages.questions.choose import Chosen, choose, shortfalls, split_of
 from stages.questions.describe import stored_descriptions, stored_tags
 from stages.questions.embeddings import embed_texts
 from stages.questions.endpoint import ask_all
 from stages.questions.errors import LimitReached
 from stages.questions.figures import figures
-from stages.questions.items import Made, Pair, Scene
+from stages.questions.items import Made, Pair, Reason, Rejected, Scene
 from stages.questions.journal import Journal, open_journal
-from stages.questions.names import Meaning, meanings_of, things_of
+from stages.questions.names import Meaning, meanings_of, plain_name, things_of
 from stages.questions.params import ModelParams, QuestionSetParams
 from stages.questions.pretend import Pretender
 from stages.questions.prices import PlanRow, plan, shown
@@ -35,11 +36,13 @@ from stages.questions.requests import Reply, Request
 from stages.questions.sheet import Decision, DecisionError, item_of, read_decisions, write_sheets
 from stages.questions.steps import Summary, Tools, make
 from stages.questions.templates import require_templates
-from stages.questions.write import Masks, write
+from stages.questions.write import Masks, require_own, write
 from store import Split, open_split, rle
 from store.format.layout import column_dir
 from store.format.tables import read_table
 from store.storage.files import canonical_json
+
+_MORE = "choose more images, or give it a larger share in questions.{}.splits"
 
 
 def set_of(settings: Settings, name: str | None) -> str:
@@ -79,7 +82,17 @@ def questions_command(
         InputError: the splits that questions are made about are not indexed, or have no masks.
         AskingError: an endpoint cannot be asked, or the budget is spent. What was answered is kept.
     """
+    root = settings.folders(name).folders[0]
+    require_own(root, settings.questions[name].splits)
+    if sheet is not None and sheet.exists() and not sheet.is_dir():
+        raise InputError(f"--sheet: {sheet} is a file, expected a folder, or a new one")
     params, chosen, scenes = _chosen(settings, name)
+    there = {split_of(scene.sha256, params.splits) for scene in scenes}
+    if empty := [split for split in params.splits if split not in there]:
+        raise InputError(
+            f"{name}: none of {len(scenes)} chosen images falls to split {' and '.join(empty)}, nothing was asked; "
+            f"{_MORE.format(name)}"
+        )
     with open_journal(journal_of(settings, name), params.budget_usd, limit) as journal:
 
         def ask(key: str, requests: Iterable[Request]) -> list[Reply]:
@@ -92,7 +105,6 @@ def questions_command(
             return str(error), False
         except ImageFailure as error:
             raise InputError(f"{name}: {error}") from error
-    root = settings.folders(name).folders[0]
     found = figures(chosen, made, work.rejected, params.splits)
     if not made:
         reasons = ", ".join(f"{count} {reason}" for reason, count in found["rejected"].items())
@@ -100,7 +112,7 @@ def questions_command(
     if empty := [split for split, row in found["splits"].items() if not row["questions"]]:
         raise InputError(
             f"{name}: no question is left for split {' and '.join(empty)}, nothing was written ({len(made)} questions in all); "
-            f"choose more images, or give it a larger share in questions.{name}.splits"
+            f"{_MORE.format(name)}"
         )
     paths = write(root, chosen, made, work.rejected, found, params.splits, _masks(settings))
     lines = [
@@ -108,6 +120,11 @@ def questions_command(
         for group, (have, asked) in shortfalls(chosen, params.choose).items()
     ]
     lines += [f"{root}: {', '.join(path.relative_to(root).as_posix() for path in paths)}", *set_table(found)]
+    if idle := _without_effect(tools.decisions, made, work.rejected):
+        lines.append(
+            f"{len(idle)} of {len(tools.decisions)} decisions of a person have no effect, such as that of {idle[0]}: no question "
+            "has this id, or a rule rejects it (rejected.jsonl)"
+        )
     if sheet is not None:
         lines.append(_write_sheet(sheet, name, params, made, scenes, tools))
     return "\n".join(lines), True
@@ -131,7 +148,12 @@ def plan_command(settings: Settings, name: str, show: int = 0) -> str:
             return [journal.answer(each.key) if each.key in journal else pretender.reply(each) for each in asked]
 
         make(scenes, params, _tools(settings, name, chosen, scenes, ask))
-    return "\n".join([*first, *plan_table(params, rows)])
+    lines = [*first, *plan_table(params, rows)]
+    if params.check.embeddings is not None:
+        lines.append(
+            f"Not counted is what {params.check.embeddings} is sent: every question, and those of check.protected."
+        )
+    return "\n".join(lines)
 
 
 def _with_body(model: ModelParams, requests: Iterable[Request]) -> Iterable[Request]:
@@ -144,7 +166,10 @@ def journal_of(settings: Settings, name: str) -> Path:
     """The folder of what was asked and answered."""
     root = settings.folders(name).folders[0]
     journal = settings.questions[name].journal
-    return root.with_name(f"{root.name}.journal") if journal is None else ROOT / journal
+    folder = root.with_name(f"{root.name}.journal") if journal is None else ROOT / journal
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"questions.{name}.journal: {folder} is a file, expected a folder, or a new one")
+    return folder
 
 
 def _chosen(settings: Settings, name: str) -> tuple[QuestionSetParams, list[Chosen], list[Scene]]:
@@ -180,8 +205,13 @@ def _scene(chosen: Chosen, path: str, meanings: Mapping[str, Meaning]) -> Scene:
         candidate.height_px,
         candidate.width_px,
         tuple(thing for thing in things if thing.label in chosen.labels),
-        candidate.absent,
+        tuple(dict.fromkeys(filter(None, map(_absent_name, candidate.absent)))),
     )
+
+
+def _absent_name(label: str) -> str:
+    """What an absent category is called to a model, as things are; empty for a part, whose whole may be there."""
+    return plain_name(label) if len(wordings(label)) == 1 else ""
 
 
 def _meanings(settings: Settings, splits: Sequence[SplitRef]) -> dict[str, Meaning]:
@@ -278,6 +308,13 @@ def _decisions(name: str, params: QuestionSetParams, scenes: Sequence[Scene]) ->
         return read_decisions(ROOT / params.verify.person, lambda name: name.rpartition("/")[0] in image_ids)
     except (DecisionError, OSError) as error:
         raise InputError(f"questions.{name}.verify.person: {error}") from error
+
+
+def _without_effect(decisions: Mapping[str, Decision], made: Sequence[Made], rejected: Sequence[Rejected]) -> list[str]:
+    """Ids of decisions to keep what is not there, and to reject what a person did not reject."""
+    there = {f"{each.image_id}/{each.number}" for each in made}
+    gone = {f"{each.image_id}/{each.number}" for each in rejected if each.reason is Reason.PERSON}
+    return sorted(name for name, each in decisions.items() if name not in (there if each.decision == "keep" else gone))
 
 
 def _write_sheet(

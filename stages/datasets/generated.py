@@ -24,7 +24,7 @@ from stages.datasets.jsonfile import MAX_SET_BYTES, field, text
 from stages.datasets.once import Once
 from stages.datasets.params import GeneratedOptions
 from stages.datasets.segments import read_counts
-from stages.datasets.setfile import parsed
+from stages.datasets.setfile import MEND, parsed
 from stages.images import ImageFailure, inside, read_file
 from store import rle
 
@@ -47,7 +47,8 @@ def list_sources(root: Path, split: str, options: GeneratedOptions = DEFAULTS) -
     Raises DatasetError where the split has no file, or where a line of it is not of this form or an image has two.
     """
     file = f"{split}.jsonl"
-    rows = parsed(_ROWS, root, file, options, "what `python cli.py questions` writes, a line of JSON for each image")
+    expected = "what `python cli.py questions` writes, a line of JSON for each image"
+    rows = parsed(_ROWS, root, file, options, expected, f"run that first, or {MEND}")
     return [Source(image_id, row.path, (file,), content=row.content) for image_id, row in sorted(rows.items())]
 
 

@@ -12,11 +12,14 @@ from stages.images import ImageFailure
 T = TypeVar("T")
 
 
-def parsed(once: Once[T, OptionsT], root: Path, file: str, options: OptionsT, expected: str) -> T:
+MEND = "set root or splits of the data set in section data of the params"
+
+
+def parsed(once: Once[T, OptionsT], root: Path, file: str, options: OptionsT, expected: str, mend: str = MEND) -> T:
     """What the file holds.
 
     Args:
-        expected: what the file is, for the message.
+        expected: what the file is, for the message. mend: what to do where it is not there or cannot be read.
 
     Raises:
         DatasetError: it is not there, or it cannot be read.
@@ -27,6 +30,5 @@ def parsed(once: Once[T, OptionsT], root: Path, file: str, options: OptionsT, ex
         found = str(error) if isinstance(error, ImageFailure) else "no such file"
         there = sorted(path.name for path in root.iterdir())[:10] if root.is_dir() else []
         raise DatasetError(
-            f"{root / file}: {found}; expected {expected} (in {root}: {', '.join(there) or 'nothing'}); "
-            "set root or splits of the data set in section data of the params"
+            f"{root / file}: {found}; expected {expected} (in {root}: {', '.join(there) or 'nothing'}); {mend}"
         ) from error

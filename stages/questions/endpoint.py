@@ -129,6 +129,7 @@ class _Run:
     advance: Callable[[int], None]
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     paused_until: float = 0.0  # of the loop's clock: the endpoint asks to send nothing before
+    told: bool = False  # a person, that attempts fail
     answered: int = 0
     replies: int = 0
     refused_in_a_row: int = 0
@@ -171,6 +172,9 @@ async def _ask_one(run: _Run, create: Create, job: Job, body: dict[str, Any]) ->
                 _give_up(run, job, error, run.answered > begun)
                 return
             wait_s = _wait(run, error, failures)
+            if not (run.told or run.answered):
+                run.told = True
+                print(f"questions: {run.model.endpoint}: {error.reason}; trying again", file=sys.stderr, flush=True)
         else:
             run.journal.record(job.sending.key, answer)
             run.answered += 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stages.datasets.base import DatasetError
 from stages.datasets.ids import coco_id_of
 from stages.questions.choose import Candidate, Chosen, split_of
 from stages.questions.items import Made, Rejected, Verdict
@@ -49,7 +50,8 @@ def write(
             split, found = split_of(candidate.sha256, shares), of_image[candidate.image_id]
             counts = masks(candidate)
             lines[split].append(_line(_row(candidate, found, counts)))
-            released[split][candidate.path] = _released(candidate, found, counts)
+            if any(len(each.labels) == 1 for each in found):  # its code draws one pair of every image
+                released[split][candidate.path] = _released(candidate, found, counts)
     files = {f"{split}.jsonl": b"".join(found) for split, found in lines.items()}
     files["rejected.jsonl"] = b"".join(_line(each.row) for each in sorted(rejected, key=_place))
     files["summary.json"] = json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n"
@@ -59,6 +61,29 @@ def write(
             named = by_path
         files[f"llmseg40k/{LLMSEG40K.get(split, split)}.json"] = json.dumps(named, ensure_ascii=False).encode()
     return [_write(root / name, data) for name, data in files.items()]
+
+
+def require_own(root: Path, splits: Iterable[str]) -> None:
+    """Do nothing where the files of splits and the summary below ``root`` are not there, or were written by :func:`write`.
+
+    Raises:
+        DatasetError: one of them is another file, which would be lost.
+    """
+    for name, key in (*((f"{split}.jsonl", "requests") for split in splits), ("summary.json", "llmseg40k")):
+        path = root / name
+        if not path.exists():
+            continue
+        with path.open("rb") as file:
+            data = file.readline() if path.suffix == ".jsonl" else file.read()
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict) or key not in found:
+            raise DatasetError(
+                f"{path}: exists, and `python cli.py questions` did not write it; expected a folder of its own: "
+                "set another root of the data set in section data of the params"
+            )
 
 
 def _row(candidate: Candidate, made: Sequence[Made], counts: Sequence[str]) -> dict[str, Any]:

@@ -158,6 +158,11 @@ def test_a_dry_run_sends_nothing_and_says_what_would_be_asked(project: Any, serv
     assert not served.calls
     assert not (project.folder / "asked").exists()
     assert done.out.startswith("describe of ")
+    assert "Not counted" not in done.out
+    assert re.search(r"^in all .* \?$", done.out, re.MULTILINE), "no model says how long an answer takes"
+    embedded = project.run("questions", "--dry-run", before=("--set", "questions.asked.check.embeddings=one"))
+    assert "Not counted is what one is sent" in embedded.out
+    assert "run that first, or set root" in project.run("index", "--data", "asked").err
     planned = dict(re.findall(r"^(\w+) +m +(\d+) +0 ", done.out, re.MULTILINE))
     assert planned["describe"] == planned["ask"] == planned["several"] == "10"
     assert set(planned) == {"describe", "ask", "several", "verify", "control", "rephrase", "answer", "absent"}
@@ -318,3 +323,71 @@ def test_pictures_of_protected_splits_are_not_asked_about(project: Any, served: 
     }
     assert f"{3:012d}" not in found
     assert found
+
+
+def test_absent_categories_are_named_as_things_are_and_parts_are_not_absent(
+    project: Any, served: server.Served
+) -> None:
+    file = project.folder / "coco/train.json"
+    document = json.loads(file.read_text())
+    document["categories"][3]["name"] = "kite_(toy)"
+    document["categories"].append(category(5, "horse:ear"))
+    document["annotations"] += [annotation(9001, 2, 4, square(20, 20, 4)), annotation(9002, 2, 5, square(1, 30, 3))]
+    file.write_text(json.dumps(document))
+    project.build("index --data coco")
+    configure(project, served.base_url, exhaustive=True, rephrase={"model": "one", "texts": 1, "absent": 5})
+    done = project.run("questions")
+    assert done.code == 0, done.err
+    asked = {
+        found[1] for call in served.chats() if (found := re.search(r"\[Missing\]: (.*)", server.text_of(call.body)))
+    }
+    assert asked == {"dog", "kite"}
+    assert "There is no kite in the picture." in files(project)["train.jsonl"].decode()
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "summary.json"])
+def test_files_of_others_are_not_written_over(project: Any, served: server.Served, name: str) -> None:
+    project.build("index --data coco")
+    path = project.folder / "asked" / name
+    path.parent.mkdir()
+    path.write_text('{"mine": 1}\n')
+    done = project.run("questions")
+    assert done.code == 2
+    assert f"{path}: exists, and `python cli.py questions` did not write it" in done.err
+    assert not served.calls
+    assert path.read_text() == '{"mine": 1}\n'
+
+
+@pytest.mark.parametrize("option", ["--sheet", "--set=questions.asked.journal="])
+def test_a_file_in_place_of_a_folder_is_refused_at_once(project: Any, served: server.Served, option: str) -> None:
+    project.build("index --data coco")
+    words = (option, str(project.params)) if option == "--sheet" else ()
+    before = () if words else (f"{option}{project.params}",)
+    done = project.run("questions", *words, before=before)
+    assert done.code == 2
+    assert "is a file, expected a folder" in done.err
+    assert not served.calls
+
+
+def test_decisions_without_effect_are_counted(project: Any, served: server.Served) -> None:
+    project.build("index --data coco")
+    assert project.run("questions").code == 0
+    kept = json.loads(files(project)["train.jsonl"].splitlines()[0])["image_id"]
+    decided = {
+        f"{kept}/0": {"decision": "reject"},
+        f"{kept}/998": {"decision": "keep"},
+        f"{kept}/999": {"decision": "reject"},
+    }
+    (project.folder / "decided.json").write_text(json.dumps({"form": "questions-sheet-1", "decisions": decided}))
+    configure(project, served.base_url, verify={"model": "one", "person": str(project.folder / "decided.json")})
+    done = project.run("questions")
+    assert done.code == 0, done.err
+    assert f"2 of 3 decisions of a person have no effect, such as that of {kept}/998" in done.out
+
+
+def test_a_split_without_an_image_is_said_before_anything_is_asked(project: Any, served: server.Served) -> None:
+    project.build("index --data coco")
+    done = project.run("questions", before=("--set", "questions.asked.splits={train: 1000000000, val: 1}"))
+    assert done.code == 2
+    assert "none of 10 chosen images falls to split val, nothing was asked; choose more images" in done.err
+    assert not served.calls

@@ -271,13 +271,16 @@ def test_without_a_key_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.Monke
     assert "sent" not in (tmp_path / "log.jsonl").read_text()
 
 
-def test_an_endpoint_that_is_not_there_is_named_and_costs_nothing(tmp_path: Path) -> None:
+def test_an_endpoint_that_is_not_there_is_named_and_costs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with serve() as served:
         pass
     with pytest.raises(
         EndpointError, match=r"question \d: 3 attempts failed.*no connection.*nothing else was answered"
     ):
         ask(tmp_path, served, QUESTIONS, retries=2)
+    assert capsys.readouterr().err.count("trying again") == 1, "a person is told once, and not minutes later"
     with open_journal(tmp_path) as journal:
         assert journal.spent_usd == pytest.approx(0, abs=1e-9)
         assert len(journal) == 0
