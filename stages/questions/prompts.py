@@ -96,13 +96,14 @@ class Prompt:
 
 @lru_cache(maxsize=64)
 def load_prompt(name: str) -> Prompt:
-    """The template of this name in stages/questions/prompts, or, where ``name`` ends in ``.txt``, that of this path. It is
+    """The template of this name in stages/questions/prompts, or, where ``name`` ends in ``.txt``, that of this path, from the
+    folder of the project on. It is
     read once a process: all requests of a run are made from the same.
 
     Raises:
         PromptError: there is none, or it is not of this form.
     """
-    path = Path(name) if name.endswith(".txt") else FOLDER / f"{name}.txt"
+    path = FOLDER.parents[2] / name if name.endswith(".txt") else FOLDER / f"{name}.txt"
     try:
         text = read_file(path, MAX_TEMPLATE_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except (ImageFailure, OSError, UnicodeDecodeError) as error:

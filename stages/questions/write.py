@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,7 +32,8 @@ def write(
     """Write the files of a set of questions; the same input gives the same bytes.
 
     ``<split>.jsonl`` is what the format generated reads; ``llmseg40k/`` has the same questions in the form of LLM-Seg40K;
-    ``rejected.jsonl`` has a line for each rejection, ``summary.json`` the figures. Each file appears whole.
+    ``rejected.jsonl`` has a line for each rejection, ``summary.json`` the figures. Each file appears whole. What an earlier call
+    wrote of a split that is not in ``shares`` goes.
 
     Args:
         shares: split -> its share of the images (:func:`stages.questions.choose.split_of`).
@@ -60,7 +61,9 @@ def write(
         if len(named) < len(by_path):  # two folders have files of one name: paths tell them apart
             named = by_path
         files[f"llmseg40k/{LLMSEG40K.get(split, split)}.json"] = json.dumps(named, ensure_ascii=False).encode()
-    return [_write(root / name, data) for name, data in files.items()]
+    paths = [_write(root / name, data) for name, data in files.items()]
+    _remove_others(root, shares)
+    return paths
 
 
 def require_own(root: Path, splits: Iterable[str]) -> None:
@@ -71,19 +74,29 @@ def require_own(root: Path, splits: Iterable[str]) -> None:
     """
     for name, key in (*((f"{split}.jsonl", "requests") for split in splits), ("summary.json", "llmseg40k")):
         path = root / name
-        if not path.exists():
-            continue
-        with path.open("rb") as file:
-            data = file.readline() if path.suffix == ".jsonl" else file.read()
-        try:
-            found = json.loads(data)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict) or key not in found:
+        if path.exists() and not _is_own(path, key):
             raise DatasetError(
                 f"{path}: exists, and `python cli.py questions` did not write it; expected a folder of its own: "
                 "set another root of the data set in section data of the params"
             )
+
+
+def _is_own(path: Path, key: str) -> bool:
+    with path.open("rb") as file:
+        data = file.readline() if path.suffix == ".jsonl" else file.read()
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and key in found
+
+
+def _remove_others(root: Path, splits: Collection[str]) -> None:
+    """Remove what was written of splits that are none any more: its images may be in another one now."""
+    for path in sorted(root.glob("*.jsonl")):
+        if path.stem not in splits and _is_own(path, "requests"):
+            (root / f"llmseg40k/{LLMSEG40K.get(path.stem, path.stem)}.json").unlink(missing_ok=True)
+            path.unlink()
 
 
 def _row(candidate: Candidate, made: Sequence[Made], counts: Sequence[str]) -> dict[str, Any]:

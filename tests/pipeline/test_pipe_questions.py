@@ -391,3 +391,22 @@ def test_a_split_without_an_image_is_said_before_anything_is_asked(project: Any,
     assert done.code == 2
     assert "none of 10 chosen images falls to split val, nothing was asked; choose more images" in done.err
     assert not served.calls
+
+
+def test_what_was_written_of_a_split_that_is_none_any_more_goes(project: Any, served: server.Served) -> None:
+    project.build("index --data coco")
+    assert project.run("questions").code == 0
+    mine = project.folder / "asked/notes.jsonl"
+    mine.write_text("{}\n")
+    configure(project, served.base_url, splits={"train": 1})
+    project.values["data"]["asked"]["splits"] = ["train"]
+    project.params.write_text(yaml.safe_dump(project.values))
+    done = project.run("questions")
+    assert done.code == 0, done.err
+    assert set(files(project)) == {
+        "train.jsonl",
+        "rejected.jsonl",
+        "summary.json",
+        "llmseg40k/train.json",
+        "notes.jsonl",
+    }

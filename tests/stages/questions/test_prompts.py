@@ -120,3 +120,8 @@ def test_all_shipped_templates_load() -> None:
     for name in names:
         assert load_prompt(name).turns
         assert re.fullmatch(r"[a-z-]+-\d+", name), "a template has a version"
+
+
+def test_a_template_of_ones_own_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_prompt("stages/questions/prompts/ask-1.txt") == load_prompt("ask-1")
