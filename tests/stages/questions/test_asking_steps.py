@@ -121,14 +121,13 @@ def test_nothing_to_ask_for_is_told() -> None:
         ask_request(scene("dog:ear"), "s", AskParams(model="x"), "m")
 
 
-def test_a_template_of_ones_own_is_used_whatever_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.txt").write_text("--- user\n{summary}: {questions} about {objects}")
-    params = AskParams(model="x", prompt="mine.txt")
+def test_a_template_of_ones_own_is_used_whatever_the_input(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("--- user\n{summary}: {questions} about {objects}")
+    params = AskParams(model="x", prompt=str(tmp_path / "mine.txt"))
     assert ask_request(scene(), ("a", "b"), params, "m").messages[0].text == "a | b: 5 about dog | stop sign"
-    Path("other.txt").write_text("--- user\n{summary}: {questions}")
+    (tmp_path / "other.txt").write_text("--- user\n{summary}: {questions}")
     with pytest.raises(PromptError, match=r"other: \{objects\} is missing"):
-        ask_prompt(AskParams(model="x", prompt="other.txt"))
+        ask_prompt(AskParams(model="x", prompt=str(tmp_path / "other.txt")))
 
 
 @pytest.mark.parametrize("name", ["ask-1", "ask-picture-1", "tags-1"])
