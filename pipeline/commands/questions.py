@@ -36,7 +36,7 @@ from stages.questions.requests import Reply, Request
 from stages.questions.sheet import Decision, DecisionError, item_of, read_decisions, write_sheets
 from stages.questions.steps import Summary, Tools, make
 from stages.questions.templates import require_templates
-from stages.questions.write import Masks, require_own, write
+from stages.questions.write import Masks, require_own, write, write_rejected
 from store import Split, open_split, rle
 from store.format.layout import column_dir
 from store.format.tables import read_table
@@ -107,11 +107,15 @@ def questions_command(
             raise InputError(f"{name}: {error}") from error
     found = figures(chosen, made, work.rejected, params.splits)
     if not made:
+        where = write_rejected(root, work.rejected)
         reasons = ", ".join(f"{count} {reason}" for reason, count in found["rejected"].items())
-        raise InputError(f"{name}: no question is left, nothing was written ({reasons or 'the models said nothing'})")
-    if empty := [split for split, row in found["splits"].items() if not row["questions"]]:
         raise InputError(
-            f"{name}: no question is left for split {' and '.join(empty)}, nothing was written ({len(made)} questions in all); "
+            f"{name}: no question is left ({reasons or 'the models said nothing'}); {where} has each with its reason"
+        )
+    if empty := [split for split, row in found["splits"].items() if not row["questions"]]:
+        where = write_rejected(root, work.rejected)
+        raise InputError(
+            f"{name}: no question is left for split {' and '.join(empty)} ({len(made)} in all; {where} has the rejected ones); "
             f"{_MORE.format(name)}"
         )
     paths = write(root, chosen, made, work.rejected, found, params.splits, _masks(settings))

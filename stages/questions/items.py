@@ -90,7 +90,7 @@ class Reason(StrEnum):
     TOO_SHORT = "too short"
     TOO_LONG = "too long"
     LANGUAGE = "not in English"
-    CONTROL = "control tokens or characters"
+    MARKUP = "control tokens, markup or invisible characters"
     TOO_LARGE = "the answer of the model is too large"
     NO_MASK = "the answer has no pixel, or more than is annotated"
     VERIFIER = "the verifier disagrees"

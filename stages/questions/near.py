@@ -71,6 +71,13 @@ def distinct(
     return [pair for place, pair in enumerate(pairs) if place not in why], rejected
 
 
+def leaked(texts: Sequence[str], protected: Sequence[str], near: float) -> dict[int, str]:
+    """Place of each text that is nearly a protected one, by its trigrams -> that one."""
+    ones, forbidden = [normalized(text) for text in texts], [normalized(text) for text in protected]
+    found = _leaks(trigrams(ones), trigrams(forbidden), ones, forbidden, near)
+    return {place: protected[other] for place, other in found}
+
+
 def within_quota(pairs: Sequence[Pair], per_category: int | None) -> tuple[list[Pair], list[Rejected]]:
     """The first ``per_category`` pairs of each category as answer, and the others, both in their order. None: all of them.
 

@@ -108,7 +108,7 @@ def read_answer(reply: Reply, pair: Pair, things: Sequence[Thing]) -> str | Reje
     if words < least:
         return no(Reason.TOO_SHORT, text, f"{words} words")
     if not text.isprintable() or not _SENTENCE.fullmatch(text):
-        return no(Reason.CONTROL, text, "expected one plain sentence that ends with a full stop")
+        return no(Reason.MARKUP, text, "expected one plain sentence that ends with a full stop")
     lacking = [thing.name for thing in things if mentioned(text, thing) is None]
     return no(Reason.UNKNOWN_ANSWER, text, f"does not name {', '.join(lacking)}") if lacking else text
 

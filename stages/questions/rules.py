@@ -117,7 +117,7 @@ def _fault(text: str, thing: Thing, params: CheckParams) -> tuple[Reason, str] |
     if len(text) > most * LETTERS_PER_WORD:  # first: the others would look through a megabyte
         return Reason.TOO_LONG, f"{len(text)} characters, expected at most {most * LETTERS_PER_WORD}"
     if found := _control(text):
-        return Reason.CONTROL, found
+        return Reason.MARKUP, found
     words = words_of(text)
     if len(words) < least:
         return Reason.TOO_SHORT, f"{len(words)} words, expected at least {least}"

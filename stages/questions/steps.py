@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from stages.questions.ask import ask_request
 from stages.questions.describe import describe_request, read_description
 from stages.questions.items import Made, Origin, Pair, Reason, Rejected, Scene, Thing, Verdict
-from stages.questions.near import distinct, within_quota
+from stages.questions.near import distinct, leaked, within_quota
 from stages.questions.params import QuestionSetParams
 from stages.questions.parse import parse_pairs
 from stages.questions.premises import absent_names, absent_request, read_absent
@@ -76,6 +76,7 @@ def make(scenes: Sequence[Scene], params: QuestionSetParams, tools: Tools) -> tu
     pairs = without_duplicates(pairs, params, tools, work)
     pairs = verify(pairs, params, tools, work)
     made = [*reword(pairs, params, tools, work), *premises(scenes, summaries, params, tools, work)]
+    made = without_leaks(made, params, tools, work)
     place = {scene.image_id: number for number, scene in enumerate(scenes)}
     return with_costs(sorted(made, key=lambda each: (place[each.image_id], each.number)), work), work
 
@@ -233,6 +234,24 @@ def premises(
         texts, origin = (found.question,), _origin(request, reply)
         made.append(Made(scene.image_id, number, texts, True, "absent", (), origin, correction=found.correction))
     return made
+
+
+def without_leaks(made: Sequence[Made], params: QuestionSetParams, tools: Tools, work: Work) -> list[Made]:
+    """The questions without texts that are nearly protected ones: rephrasings, false premises and a person's words are new."""
+    texts = [text for each in made for text in each.texts]
+    found = iter(range(len(texts)))
+    gone = leaked(texts, tools.protected, params.check.near)
+    kept = []
+    for each in made:
+        places = {place: text for text, place in zip(each.texts, found, strict=False)}
+        good = tuple(text for place, text in places.items() if place not in gone)
+        work.rejected += [
+            Rejected(each.image_id, each.number, Reason.LEAKED, text[:400], gone[place][:400])
+            for place, text in places.items()
+            if place in gone
+        ]
+        kept += [replace(each, texts=good)] if good else []
+    return kept
 
 
 def with_costs(made: Sequence[Made], work: Work) -> list[Made]:

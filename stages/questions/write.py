@@ -54,16 +54,20 @@ def write(
             if any(len(each.labels) == 1 for each in found):  # its code draws one pair of every image
                 released[split][candidate.path] = _released(candidate, found, counts)
     files = {f"{split}.jsonl": b"".join(found) for split, found in lines.items()}
-    files["rejected.jsonl"] = b"".join(_line(each.row) for each in sorted(rejected, key=_place))
     files["summary.json"] = json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n"
     for split, by_path in released.items():
         named = {PurePosixPath(path).name: row for path, row in by_path.items()}
         if len(named) < len(by_path):  # two folders have files of one name: paths tell them apart
             named = by_path
         files[f"llmseg40k/{LLMSEG40K.get(split, split)}.json"] = json.dumps(named, ensure_ascii=False).encode()
-    paths = [_write(root / name, data) for name, data in files.items()]
+    paths = [*(_write(root / name, data) for name, data in files.items()), write_rejected(root, rejected)]
     _remove_others(root, shares)
     return paths
+
+
+def write_rejected(root: Path, rejected: Iterable[Rejected]) -> Path:
+    """Write ``rejected.jsonl`` and return its path."""
+    return _write(root / "rejected.jsonl", b"".join(_line(each.row) for each in sorted(rejected, key=_place)))
 
 
 def require_own(root: Path, splits: Iterable[str]) -> None:

@@ -410,3 +410,27 @@ def test_what_was_written_of_a_split_that_is_none_any_more_goes(project: Any, se
         "llmseg40k/train.json",
         "notes.jsonl",
     }
+
+
+def test_a_rephrasing_that_is_a_protected_question_is_left_out(project: Any, served: server.Served) -> None:
+    """Rephrasings, false premises and a person's words come after the other checks."""
+    project.build("index --data coco")
+    assert project.run("questions").code == 0
+    lines = [json.loads(line) for name in ("train", "val") for line in files(project)[f"{name}.jsonl"].splitlines()]
+    texts = {text for line in lines for target in line["targets"] for text in target["texts"]}
+    taken = sorted(text for text in texts if text.startswith("Would you please tell me"))[0]
+    premise = sorted(text for text in texts if text.startswith("Where is the"))[0]
+    values = yaml.safe_load(project.params.read_text())
+    picture(project.folder / "seen/val/0.jpg", 30)
+    note = {"shapes": [], "text": [taken, premise], "is_sentence": True}
+    (project.folder / "seen/val/0.json").write_text(json.dumps(note))
+    root = str(project.folder / "seen")
+    values["data"]["seen"] = {"format": "reasonseg", "images": "seen", "root": root, "splits": ["val"]}
+    values["questions"]["asked"]["check"] = {"protected": ["seen/val"], "near": 0.97}
+    project.params.write_text(yaml.safe_dump(values))
+    project.build("index --data seen")
+    assert project.run("questions").code == 0
+    after = b"".join(files(project)[f"{name}.jsonl"] for name in ("train", "val")).decode()
+    assert json.dumps(taken)[1:-1] not in re.sub(r'"requests".*?"targets"', "", after)
+    rejected = [json.loads(line) for line in files(project)["rejected.jsonl"].splitlines()]
+    assert {taken, premise} <= {each["what"] for each in rejected if each["reason"] == "leaked"}
