@@ -25,7 +25,7 @@ from stages.questions.embeddings import embed_texts
 from stages.questions.endpoint import ask_all
 from stages.questions.errors import LimitReached
 from stages.questions.figures import figures
-from stages.questions.items import Made, Pair, Reason, Rejected, Scene
+from stages.questions.items import Made, Pair, Scene
 from stages.questions.journal import Journal, open_journal
 from stages.questions.names import Meaning, meanings_of, plain_name, things_of
 from stages.questions.params import ModelParams, QuestionSetParams
@@ -124,10 +124,10 @@ def questions_command(
         for group, (have, asked) in shortfalls(chosen, params.choose).items()
     ]
     lines += [f"{root}: {', '.join(path.relative_to(root).as_posix() for path in paths)}", *set_table(found)]
-    if idle := _without_effect(tools.decisions, made, work.rejected):
+    if idle := sorted(tools.decisions.keys() - work.decided):
         lines.append(
-            f"{len(idle)} of {len(tools.decisions)} decisions of a person have no effect, such as that of {idle[0]}: no question "
-            "has this id, or a rule rejects it (rejected.jsonl)"
+            f"{len(idle)} of {len(tools.decisions)} decisions of a person have no effect, such as that of {idle[0]}: there is "
+            "another question under this id now, or none, or a rule rejects it (rejected.jsonl)"
         )
     if sheet is not None:
         lines.append(_write_sheet(sheet, name, params, made, scenes, tools))
@@ -312,13 +312,6 @@ def _decisions(name: str, params: QuestionSetParams, scenes: Sequence[Scene]) ->
         return read_decisions(ROOT / params.verify.person, lambda name: name.rpartition("/")[0] in image_ids)
     except (DecisionError, OSError) as error:
         raise InputError(f"questions.{name}.verify.person: {error}") from error
-
-
-def _without_effect(decisions: Mapping[str, Decision], made: Sequence[Made], rejected: Sequence[Rejected]) -> list[str]:
-    """Ids of decisions to keep what is not there, and to reject what a person did not reject."""
-    there = {f"{each.image_id}/{each.number}" for each in made}
-    gone = {f"{each.image_id}/{each.number}" for each in rejected if each.reason is Reason.PERSON}
-    return sorted(name for name, each in decisions.items() if name not in (there if each.decision == "keep" else gone))
 
 
 def _write_sheet(

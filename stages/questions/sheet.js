@@ -9,10 +9,11 @@ let unsaved = false;
 
 const oneLine = text => text.replace(/\s+/g, " ").replace(/\p{C}/gu, "").trim();  // what is not printable goes
 const field = article => article.querySelector("textarea");
+const askedOf = article => oneLine(field(article).defaultValue);
 
 function edited(article) {
   const now = oneLine(field(article).value);
-  return now && now !== oneLine(field(article).defaultValue) ? now : null;
+  return now && now !== askedOf(article) ? now : null;
 }
 
 function set(id, decision) {
@@ -20,7 +21,7 @@ function set(id, decision) {
   if (decision === null) decisions.delete(id);
   else {
     const question = decision === "keep" ? edited(article) : null;
-    decisions.set(id, question === null ? {decision} : {decision, question});
+    decisions.set(id, {decision, asked: askedOf(article), ...(question === null ? {} : {question})});
   }
   show(article);
 }
@@ -52,14 +53,18 @@ function load(text) {
   const given = JSON.parse(text);
   if (given === null || given.form !== form || typeof given.decisions !== "object")
     throw new Error("this is no file that a sheet of questions saved");
-  for (const [id, {decision, question}] of Object.entries(given.decisions)) {
+  let others = 0;
+  for (const [id, {decision, asked, question}] of Object.entries(given.decisions)) {
     if (decision !== "keep" && decision !== "reject") throw new Error("a decision in it is neither keep nor reject");
-    if (articles.has(id)) {
-      field(articles.get(id)).value = question ?? field(articles.get(id)).defaultValue;
+    const article = articles.get(id);
+    if (article && asked !== askedOf(article)) others += 1;  // the question that it was about was made again
+    else if (article) {
+      field(article).value = question ?? field(article).defaultValue;
       set(id, decision);
-    } else decisions.set(id, question === undefined ? {decision} : {decision, question});
+    } else decisions.set(id, {decision, asked, ...(question === undefined ? {} : {question})});
   }
   count();
+  if (others) document.getElementById("count").textContent += `; ${others} left out, as they are about other questions`;
 }
 
 function save() {

@@ -56,10 +56,20 @@ class Item:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person decided. ``question``: in their words, where they edited it; it has to keep the rules again."""
+    """What a person decided.
+
+    Args:
+        asked: the question that it is about: under the same number another one may stand, once models are asked again.
+        question: in their words, where they edited it; it has to keep the rules again.
+    """
 
     decision: Literal["keep", "reject"]
+    asked: str
     question: str | None = None
+
+    def is_about(self, question: str) -> bool:
+        """Whether a question is the one that was decided on."""
+        return " ".join(question.split()) == self.asked
 
     @property
     def verdict(self) -> Verdict:
@@ -145,17 +155,18 @@ def _decision(target_id: str, value: Any) -> Decision:
     if (
         not isinstance(value, dict)
         or value.get("decision") not in ("keep", "reject")
-        or value.keys() - {"decision", "question"}
+        or value.keys() - {"decision", "asked", "question"}
+        or not isinstance(value.get("asked"), str)
     ):
         raise DecisionError(
-            f"{target_id!r:.100}: found {value!r:.100}, expected decision (keep or reject), and maybe question"
+            f"{target_id!r:.100}: found {value!r:.100}, expected decision (keep or reject), asked, and maybe question"
         )
     question = value.get("question")
     if "question" in value and not _is_line(question):
         raise DecisionError(
             f"{target_id!r:.100}: question is {question!r:.100}, expected one line of at most {MAX_QUESTION_CHARS} characters"
         )
-    return Decision(value["decision"], question)
+    return Decision(value["decision"], value["asked"], question)
 
 
 def _is_line(text: Any) -> bool:

@@ -52,6 +52,7 @@ class Work:
 
     Args:
         origins: of each pair. verdicts: of each pair. usd: what requests cost, by image and pair, or image and None.
+        decided: ids of questions that a person's decision was about.
         numbers: image_id -> how many numbers are taken by what was said about it, kept or rejected.
     """
 
@@ -61,6 +62,7 @@ class Work:
     verdicts: dict[tuple[str, int], tuple[Verdict, ...]] = field(default_factory=dict)
     usd: defaultdict[tuple[str, int | None], float] = field(default_factory=lambda: defaultdict(float))
     numbers: Counter[str] = field(default_factory=Counter)
+    decided: set[str] = field(default_factory=set)
 
     def paid(self, image_id: str, number: int | None, reply: Reply) -> None:
         """Count what a request cost."""
@@ -154,7 +156,8 @@ def verify(pairs: Sequence[Pair], params: QuestionSetParams, tools: Tools, work:
     kept = []
     for pair in pairs:
         decision = tools.decisions.get(_name(pair))
-        if decision is not None:
+        if decision is not None and decision.is_about(pair.question):
+            work.decided.add(_name(pair))
             work.verdicts[_key(pair)] = (*work.verdicts.get(_key(pair), ()), decision.verdict)
             if decision.question is not None and decision.decision == "keep":
                 pair = replace(pair, question=decision.question)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -222,22 +223,19 @@ def test_a_sheet_and_what_a_person_decided(project: Any, served: server.Served) 
     done = project.run("questions", "--sheet", str(project.folder / "sheet"))
     assert done.code == 0, done.err
     assert (project.folder / "sheet/sheet-001.html").is_file()
-    rows_of = [json.loads(line) for line in files(project)["train.jsonl"].splitlines()]
-    first = next(row for row in rows_of if row["targets"])
-    decided = {"form": "questions-sheet-1", "decisions": {}}
     asked = len(served.calls)
     page = (project.folder / "sheet/sheet-001.html").read_text()
     ids = re.findall(r'data-id="([^"]+)"', page) or re.findall(r'id="([0-9]{12}/\d+)"', page)
     assert ids, "a page names its questions"
-    decided["decisions"] = {ids[0]: {"decision": "reject"}}
-    (project.folder / "decided.json").write_text(json.dumps(decided))
+    question = html.unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[0])
+    decided = {ids[0]: {"decision": "reject", "asked": question}}
+    (project.folder / "decided.json").write_text(json.dumps({"form": "questions-sheet-1", "decisions": decided}))
     configure(project, served.base_url, verify={"model": "one", "person": str(project.folder / "decided.json")})
     done = project.run("questions")
     assert done.code == 0, done.err
     assert len(served.calls) == asked
     rejected = [json.loads(line) for line in files(project)["rejected.jsonl"].splitlines()]
     assert [f"{each['image_id']}/{each['number']}" for each in rejected if each["reason"] == "person"] == [ids[0]]
-    assert first
 
 
 Change = Callable[[dict[str, Any]], Any]
@@ -372,17 +370,24 @@ def test_a_file_in_place_of_a_folder_is_refused_at_once(project: Any, served: se
 def test_decisions_without_effect_are_counted(project: Any, served: server.Served) -> None:
     project.build("index --data coco")
     assert project.run("questions").code == 0
-    kept = json.loads(files(project)["train.jsonl"].splitlines()[0])["image_id"]
+    line = json.loads(files(project)["train.jsonl"].splitlines()[0])
+    kept, text = line["image_id"], line["targets"][0]["texts"][0]
+    number = next(
+        number
+        for number in range(20)
+        if text in line["requests"][0]["response"].partition(f"{number + 1}. [Q]: ")[2].partition("[A]")[0]
+    )
     decided = {
-        f"{kept}/0": {"decision": "reject"},
-        f"{kept}/998": {"decision": "keep"},
-        f"{kept}/999": {"decision": "reject"},
+        f"{kept}/{number}": {"decision": "reject", "asked": text},
+        f"{kept}/{number + 1}": {"decision": "reject", "asked": "a question that was made again since"},
+        f"{kept}/998": {"decision": "keep", "asked": text},
+        f"{kept}/999": {"decision": "reject", "asked": text},
     }
     (project.folder / "decided.json").write_text(json.dumps({"form": "questions-sheet-1", "decisions": decided}))
     configure(project, served.base_url, verify={"model": "one", "person": str(project.folder / "decided.json")})
     done = project.run("questions")
     assert done.code == 0, done.err
-    assert f"2 of 3 decisions of a person have no effect, such as that of {kept}/998" in done.out
+    assert "3 of 4 decisions of a person have no effect, such as that of " in done.out
 
 
 def test_a_split_without_an_image_is_said_before_anything_is_asked(project: Any, served: server.Served) -> None:

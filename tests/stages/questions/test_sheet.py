@@ -150,19 +150,25 @@ def decided(tmp_path: Path) -> Callable[[Any], Path]:
 
 def test_decisions_are_read_back(decided: Callable[[Any], Path]) -> None:
     given_ = {
-        "a/0": {"decision": "keep"},
-        "a/1": {"decision": "reject"},
-        "b/0": {"decision": "keep", "question": "Wer? Ö"},
+        "a/0": {"decision": "keep", "asked": "who?"},
+        "a/1": {"decision": "reject", "asked": "what?"},
+        "b/0": {"decision": "keep", "asked": "why?", "question": "Wer? Ö"},
     }
     found = read_decisions(decided({"form": FORM, "decisions": given_}), ["a/0", "a/1", "a/2", "b/0"].__contains__)
-    assert found == {"a/0": Decision("keep"), "a/1": Decision("reject"), "b/0": Decision("keep", "Wer? Ö")}
+    assert found == {
+        "a/0": Decision("keep", "who?"),
+        "a/1": Decision("reject", "what?"),
+        "b/0": Decision("keep", "why?", "Wer? Ö"),
+    }
+    assert found["a/0"].is_about(" who? ")
+    assert not found["a/0"].is_about("whose?")
     assert [each.verdict.reason for each in found.values()] == [None, Reason.PERSON, None]
     assert found["b/0"].verdict == Verdict("person", "", "keep", "Wer? Ö", None)
     assert read_decisions(decided({"form": FORM, "decisions": {}}), [].__contains__) == {}
 
 
 def one(**fields: Any) -> dict[str, Any]:
-    return {"form": FORM, "decisions": {"a/0": {"decision": "keep", **fields}}}
+    return {"form": FORM, "decisions": {"a/0": {"decision": "keep", "asked": "who?", **fields}}}
 
 
 @pytest.mark.parametrize(
@@ -181,6 +187,8 @@ def one(**fields: Any) -> dict[str, Any]:
         (one(decision="maybe"), "expected decision"),
         (one(decision=["keep"]), "expected decision"),
         (one(answer="cat"), "expected decision"),
+        (one(asked=7), "expected decision"),
+        ({"form": FORM, "decisions": {"a/0": {"decision": "keep"}}}, "expected decision .*, asked"),
         (one(question=None), "question is None"),
         (one(question=7), "question is 7"),
         (one(question=""), "question is ''"),
@@ -190,7 +198,7 @@ def one(**fields: Any) -> dict[str, Any]:
         (one(question="half \ud800"), "expected one line"),
         (one(question="x" * 1001), "at most 1000"),
         (
-            {"form": FORM, "decisions": {"b/7": {"decision": "keep"}}},
+            {"form": FORM, "decisions": {"b/7": {"decision": "keep", "asked": "who?"}}},
             r"1 of 1 ids are of no question here, such as 'b/7'",
         ),
         (b'{"form": "x", "form": "y"}', "'form' stands twice"),

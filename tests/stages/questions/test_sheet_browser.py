@@ -91,7 +91,7 @@ def test_clicks_are_read_back(page: browser.Page, pages: tuple[browser.Page, Pat
     page.run(CLICK.format(3, ""))
     assert page.run(COUNT) == "3 of 4 decided, not saved"
     found = saved(page, pages[1])
-    assert found == {"a/0": Decision("keep"), "a/1": Decision("reject"), IDS[2]: Decision("keep")}
+    assert found == {"a/0": Decision("keep", NASTY), "a/1": Decision("reject", NASTY), IDS[2]: Decision("keep", NASTY)}
     assert page.run(COUNT) == "3 of 4 decided"
 
 
@@ -104,7 +104,7 @@ def test_an_edited_question_is_one_line(page: browser.Page, pages: tuple[browser
     page.run("document.querySelectorAll('textarea')[1].value = 'edited, and not kept'")
     page.run("document.querySelectorAll('textarea')[2].value = '  '")
     page.run(CLICK.format(2, "keep"))
-    assert saved(page, pages[1]) == {"a/0": Decision("keep", "Who barks?"), IDS[2]: Decision("keep")}
+    assert saved(page, pages[1]) == {"a/0": Decision("keep", NASTY, "Who barks?"), IDS[2]: Decision("keep", NASTY)}
 
 
 def test_only_undecided_ones_are_shown_where_asked_for(page: browser.Page) -> None:
@@ -121,17 +121,26 @@ def test_of_the_questions_of_an_image_one_is_picked(page: browser.Page, pages: t
     page.run(CLICK.format(0, "keep"))
     page.run(CLICK.format(1, "keep"))
     found = saved(page, pages[1])
-    assert found == {"a/0": Decision("reject"), "a/1": Decision("keep"), IDS[2]: Decision("reject")}
+    assert found == {
+        "a/0": Decision("reject", NASTY),
+        "a/1": Decision("keep", NASTY),
+        IDS[2]: Decision("reject", NASTY),
+    }
 
 
 def test_decisions_of_other_pages_go_along(
     page: browser.Page, pages: tuple[browser.Page, Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "before.json"
-    before = {"a/0": {"decision": "keep", "question": "Who barks?"}, "__proto__": {"decision": "reject"}}
-    path.write_text(json.dumps({"form": FORM, "decisions": before}))
+    before = {
+        "a/0": {"decision": "keep", "asked": NASTY, "question": "Who barks?"},
+        "__proto__": {"decision": "reject", "asked": "who?"},
+    }
+    stale = {"b/0": {"decision": "reject", "asked": "a question that was made again since"}}
+    path.write_text(json.dumps({"form": FORM, "decisions": before | stale}))
     load(page, path)
-    assert page.run(COUNT) == "1 of 4 decided, and 1 of other pages"
+    said = "1 of 4 decided, and 1 of other pages; 1 left out, as they are about other questions"
+    assert page.run(COUNT) == said
     assert page.run("document.querySelector('textarea').value") == "Who barks?"
     page.run(CLICK.format(3, "keep"))
     page.run("document.getElementById('save').click()")
@@ -140,7 +149,7 @@ def test_decisions_of_other_pages_go_along(
     while not written.exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert json.loads(written.read_text())["decisions"] == {**before, "b/0": {"decision": "keep"}}
+    assert json.loads(written.read_text())["decisions"] == {**before, "b/0": {"decision": "keep", "asked": NASTY}}
 
 
 @pytest.mark.parametrize(
