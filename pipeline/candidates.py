@@ -48,7 +48,9 @@ def candidates_of(
     require_listed(settings, list(splits))
     taken = {key for split in protected for key in pictures_of(settings, split).keys}
     found: dict[str, Candidate] = {}
-    left_out = {"pictures of protected splits": 0, "without annotated regions": 0, "in two of the splits": 0}
+    left_out = dict.fromkeys(
+        ("pictures of protected splits", "images without annotated regions", "images of another split"), 0
+    )
     for split in splits:
         known = pictures_of(settings, split).keys if taken else {}
         leaked = {index for key in known.keys() & taken for index in known[key]}
@@ -56,9 +58,9 @@ def candidates_of(
             if candidate.image_index in leaked:
                 left_out["pictures of protected splits"] += 1
             elif not candidate.labels:
-                left_out["without annotated regions"] += 1
+                left_out["images without annotated regions"] += 1
             elif candidate.image_id in found:
-                left_out["in two of the splits"] += 1
+                left_out["images of another split"] += 1
             else:
                 found[candidate.image_id] = candidate
     if not found:

@@ -86,7 +86,7 @@ def questions_command(
     require_own(root, settings.questions[name].splits)
     if sheet is not None and sheet.exists() and not sheet.is_dir():
         raise InputError(f"--sheet: {sheet} is a file, expected a folder, or a new one")
-    params, chosen, scenes = _chosen(settings, name)
+    params, chosen, scenes, notes = _chosen(settings, name)
     there = {split_of(scene.sha256, params.splits) for scene in scenes}
     if empty := [split for split in params.splits if split not in there]:
         raise InputError(
@@ -119,11 +119,7 @@ def questions_command(
             f"{_MORE.format(name)}"
         )
     paths = write(root, chosen, made, work.rejected, found, params.splits, _masks(settings))
-    lines = [
-        f"group {group}: {have} images where {asked} were asked for, which is all there are"
-        for group, (have, asked) in shortfalls(chosen, params.choose).items()
-    ]
-    lines += [f"{root}: {', '.join(path.relative_to(root).as_posix() for path in paths)}", *set_table(found)]
+    lines = [*notes, f"{root}: {', '.join(path.relative_to(root).as_posix() for path in paths)}", *set_table(found)]
     if idle := sorted(tools.decisions.keys() - work.decided):
         lines.append(
             f"{len(idle)} of {len(tools.decisions)} decisions of a person have no effect, such as that of {idle[0]}: there is "
@@ -139,7 +135,7 @@ def plan_command(settings: Settings, name: str, show: int = 0) -> str:
 
     What later steps ask is reckoned from answers as models might give them; nothing is sent.
     """
-    params, chosen, scenes = _chosen(settings, name)
+    params, chosen, scenes, notes = _chosen(settings, name)
     pretender = Pretender(scenes, params.ask.questions, params.rephrase.several)
     rows: list[tuple[str, PlanRow]] = []
     first: list[str] = []
@@ -152,7 +148,7 @@ def plan_command(settings: Settings, name: str, show: int = 0) -> str:
             return [journal.answer(each.key) if each.key in journal else pretender.reply(each) for each in asked]
 
         make(scenes, params, _tools(settings, name, chosen, scenes, ask))
-    lines = [*first, *plan_table(params, rows)]
+    lines = [*first, *notes, *plan_table(params, rows)]
     if params.check.embeddings is not None:
         lines.append(
             f"Not counted is what {params.check.embeddings} is sent: every question, and those of check.protected."
@@ -176,7 +172,8 @@ def journal_of(settings: Settings, name: str) -> Path:
     return folder
 
 
-def _chosen(settings: Settings, name: str) -> tuple[QuestionSetParams, list[Chosen], list[Scene]]:
+def _chosen(settings: Settings, name: str) -> tuple[QuestionSetParams, list[Chosen], list[Scene], list[str]]:
+    """The parameters of a set, the images drawn for it, those with something to ask for, and what to say of the others."""
     params = settings.questions[name]
     try:
         require_templates(params)
@@ -195,7 +192,12 @@ def _chosen(settings: Settings, name: str) -> tuple[QuestionSetParams, list[Chos
     folders = settings.folders(settings.data[name].images)
     meanings = _meanings(settings, splits)
     scenes = [_scene(each, folders.path(each.candidate.path), meanings) for each in chosen]
-    return params, chosen, [scene for scene in scenes if scene.things]
+    notes = [f"left out: {count} {why}" for why, count in found.left_out.items() if count]
+    notes += [
+        f"group {group}: {have} images where {asked} were asked for, which is all there are"
+        for group, (have, asked) in shortfalls(chosen, params.choose).items()
+    ]
+    return params, chosen, [scene for scene in scenes if scene.things], notes
 
 
 def _scene(chosen: Chosen, path: str, meanings: Mapping[str, Meaning]) -> Scene:

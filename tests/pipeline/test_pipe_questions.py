@@ -312,7 +312,10 @@ def test_pictures_of_protected_splits_are_not_asked_about(project: Any, served: 
     values["questions"]["asked"]["check"] = {"protected": ["seen/val"]}
     project.params.write_text(yaml.safe_dump(values))
     project.build("index --data coco,seen")
-    assert project.run("questions").code == 0
+    done = project.run("questions")
+    assert done.code == 0
+    assert "left out: 1 pictures of protected splits" in done.out
+    assert "left out: 1 pictures of protected splits" in project.run("questions", "--dry-run").out
     assert [row["image_id"] for row in rows(project, "asked/images/train")]
     found = {
         json.loads(line)["image_id"]
