@@ -110,6 +110,11 @@ async def attempt(create: Create, body: Mapping[str, Any], model: ModelParams, m
         raise Failed(f"no answer within {model.timeout_s:g} s", billed=True) from error
     except (openai.APIConnectionError, httpx2.HTTPError) as error:
         raise broken(error, model) from error
+    if data.lstrip()[:1] == b"<":
+        raise EndpointError(
+            f"{model.endpoint} answers with a web page, expected JSON: check endpoint of the model in the params, which mostly "
+            f"ends in /v1 ({bytes(data[:60])!r}). What was answered is kept"
+        )
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:

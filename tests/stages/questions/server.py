@@ -21,8 +21,8 @@ class Fault(NamedTuple):
     """What goes wrong with a request.
 
     Args:
-        kind: status, slow, cut, malformed, not_an_object, deep, or a key of ``_CHANGES``: no_choices, null, tool_call, length,
-            megabyte, no_usage, error.
+        kind: status, slow, cut, malformed, not_an_object, deep, page, or a key of ``_CHANGES``: no_choices, null, tool_call,
+            length, megabyte, no_usage, error.
         status, message: of the kind status. seconds: before an answer of the kinds slow and status.
     """
 
@@ -261,7 +261,12 @@ def _tool_call(document: dict[str, Any]) -> dict[str, Any]:
     return completion(None, document["model"], message=message, finish_reason="tool_calls")
 
 
-_BODIES = {"malformed": b'{"choices": [{"mess', "not_an_object": b"[]", "deep": b"[" * 500_000}
+_BODIES = {
+    "malformed": b'{"choices": [{"mess',
+    "not_an_object": b"[]",
+    "deep": b"[" * 500_000,
+    "page": b"\n<!doctype html>",
+}
 _CHANGES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no_choices": lambda document: {**document, "choices": []},
     "null": lambda document: completion(None, document["model"]),

@@ -219,6 +219,15 @@ def test_an_endpoint_that_refuses_everything_stops_the_run(tmp_path: Path) -> No
     assert len(served.counts) <= 12
 
 
+def test_a_web_page_stops_at_once_and_costs_nothing(tmp_path: Path) -> None:
+    with serve(faults=lambda body, seen: Fault("page")) as served:
+        with pytest.raises(EndpointError, match=r"answers with a web page, expected JSON: check endpoint.*doctype"):
+            ask(tmp_path, served, QUESTIONS[:1])
+        assert list(served.counts.values()) == [1]
+    with open_journal(tmp_path) as journal:
+        assert (len(journal), journal.spent_usd) == (0, 0)
+
+
 def test_refused_requests_among_answered_ones_stop_nothing(tmp_path: Path) -> None:
     many = [request_of(f"{'bad' if number % 2 else 'good'} {number}") for number in range(26)]
     with serve(faults=lambda body, seen: Fault("status", 400) if "bad" in text_of(body) else None) as served:
