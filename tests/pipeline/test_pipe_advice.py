@@ -136,6 +136,8 @@ BIG = {
     "demo --train-models": "two hours",
     "data NAME --unpack FOLDER": "files of the hub",
     "index --data {}": "a collection that lists only what is asked about: test_pipe_images types it",
+    "questions": "models behind an endpoint: test_pipe_questions types it",
+    "questions NAME": "models behind an endpoint",
     "weights {}": "the network",
     "weights lists every file": "words after it",
     "weights {} --from FILE": "a file that a person fetched",

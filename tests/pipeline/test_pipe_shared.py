@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from demo.data.mixture import MixtureSizes, _draw, make_mixture
+from demo.data.mixture import MixtureSizes, draw, make_mixture
 from stages.proposers.sam import proposals
 from store import open_split, rle
 from store.split import Split
@@ -76,7 +76,7 @@ def test_every_set_has_its_questions_and_the_masks_of_the_shared_pictures(mixed:
 
 def test_what_the_formats_say_is_what_was_drawn(mixed: Any) -> None:
     """Label maps are exact; polygons of COCO's form lose pixels at the border alone."""
-    drawn = {f"{number:012d}": _draw(number) for number in range(1, 7)}
+    drawn = {f"{number:012d}": draw(number) for number in range(1, 7)}
     for record in opened(mixed, "stuff", "train"):
         for target in record.rows("targets"):
             (label,) = target["texts"]
