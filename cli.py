@@ -696,11 +696,12 @@ def _compute_stages(settings: Settings, stages: tuple[str, ...], splits: tuple[S
 
 def main() -> int:
     """Run the command line; turn errors into messages and exit codes."""
-    from pipeline.errors import CTRL_C, Terminated, exit_code_of, remember
+    from pipeline.errors import CTRL_C, Terminated, deliver_again_what_is_lost, exit_code_of, remember
     from stages.device import start_command
 
     remember(None)
     signal.signal(signal.SIGTERM, _terminate)
+    deliver_again_what_is_lost()
     start_command()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:

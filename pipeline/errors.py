@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +46,26 @@ def as_given(text: str) -> str:
 
 class Terminated(BaseException):
     """SIGTERM arrived, e.g. from a batch system that wants its machine back."""
+
+
+def deliver_again_what_is_lost() -> None:
+    """Send an interruption again that fell into a destructor: Python drops what is raised there, and the work would go on."""
+    before = sys.unraisablehook
+    if before is _given.get("hook"):
+        return
+
+    def hook(lost: Any) -> None:
+        number = _SIGNALS.get(lost.exc_type)
+        if number is None:
+            before(lost)
+        else:  # a moment later: now it would fall into this hook
+            threading.Timer(_SOON_S, os.kill, (os.getpid(), number)).start()
+
+    sys.unraisablehook = _given["hook"] = hook
+
+
+_SIGNALS = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+_SOON_S = 0.01
 
 
 class StoppedError(Exception):

@@ -88,6 +88,30 @@ def test_a_second_ctrl_c_is_as_safe_as_the_first(finished: Any, between_s: float
     assert finished.run("verify", "--deep", "--complete").code == 0
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 75)])
+def test_a_signal_that_falls_into_a_destructor_is_not_lost(name: str, code: int) -> None:
+    """Files that the store reads are closed by one, in which Python drops whatever is raised."""
+    script = textwrap.dedent(f"""
+        import signal, sys, time
+        import cli
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        class Late:
+            def __del__(self):
+                signal.raise_signal(signal.{name})
+        def settings(*given, **more):
+            Late()
+            time.sleep(60)
+        cli._settings = settings
+        sys.argv = ["cli.py", "info"]
+        sys.exit(cli.main())
+    """)
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert time.monotonic() - begun < 50
+    assert "Exception ignored" not in done.stderr
+
+
 @pytest.mark.parametrize("at", [0, 1, 4])
 def test_killed_in_match(finished: Any, at: int) -> None:
     content = finished.content()
