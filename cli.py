@@ -546,7 +546,9 @@ def questions(
     ] = False,
     skip_failing: Annotated[
         bool,
-        typer.Option("--skip-failing", help="Leave out requests whose every attempt fails, even if all others wait."),
+        typer.Option(
+            "--skip-failing", help="Leave out a request whose every attempt fails, also where no other is answered."
+        ),
     ] = False,
 ) -> None:
     """Make questions about annotated pictures with language models, and index them as a data set. It goes on where it was stopped.

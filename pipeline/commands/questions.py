@@ -21,8 +21,6 @@ from stages.images import ImageFailure
 from stages.names import SplitRef, did_you_mean
 from stages.questions.choose import Chosen, choose, shortfalls, split_of
 from stages.questions.describe import stored_descriptions, stored_tags
-from stages.questions.embeddings import embed_texts
-from stages.questions.endpoint import ask_all
 from stages.questions.errors import LimitReached
 from stages.questions.figures import figures
 from stages.questions.items import Made, Pair, Scene
@@ -82,6 +80,8 @@ def questions_command(
         InputError: the splits that questions are made about are not indexed, or have no masks.
         AskingError: an endpoint cannot be asked, or the budget is spent. What was answered is kept.
     """
+    from stages.questions.endpoint import ask_all  # the client takes over a second, which a dry run does not need
+
     root = settings.folders(name).folders[0]
     require_own(root, settings.questions[name].splits)
     if sheet is not None and sheet.exists() and not sheet.is_dir():
@@ -136,7 +136,7 @@ def plan_command(settings: Settings, name: str, show: int = 0) -> str:
     What later steps ask is reckoned from answers as models might give them; nothing is sent.
     """
     params, chosen, scenes, notes = _chosen(settings, name)
-    pretender = Pretender(scenes, params.ask.questions, params.rephrase.several)
+    pretender = Pretender(scenes, params.ask.questions, params.rephrase.several, params.check.words)
     rows: list[tuple[str, PlanRow]] = []
     first: list[str] = []
     with open_journal(journal_of(settings, name), write=False) as journal:
@@ -250,6 +250,8 @@ def _tools(
         return rle.union([counts[place] for place in wanted], scene.height_px, scene.width_px)
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        from stages.questions.embeddings import embed_texts
+
         assert journal is not None
         assert params.check.embeddings is not None
         return np.stack(embed_texts(journal, params.models[params.check.embeddings], texts))

@@ -65,7 +65,7 @@ def ask_batches(journal: Journal, model: ModelParams, requests: Sequence[Request
 
 
 def _begun(journal: Journal, model: ModelParams, client: openai.OpenAI) -> list[str]:
-    """Names of the batches of a killed run, which are at the endpoint. Those that never came there are asked anew."""
+    """Names of the batches of a killed run, which are at the endpoint. Those that never came there are asked again."""
     here = (model.endpoint, model.model)
     mine = {name: batch for name, batch in journal.batches.items() if (batch.endpoint, batch.model) == here}
     for name, batch in mine.items():

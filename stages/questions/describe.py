@@ -17,7 +17,7 @@ from stages.datasets.jsonfile import MAX_SET_BYTES
 from stages.images import ImageFailure, read_file
 from stages.questions.items import Reason, Rejected, Scene
 from stages.questions.params import DescribeParams
-from stages.questions.parse import MAX_WHAT, trouble
+from stages.questions.parse import trouble
 from stages.questions.prompts import load_prompt
 from stages.questions.requests import Reply, Request, Sampling
 
@@ -50,7 +50,7 @@ def read_description(image_id: str, reply: Reply) -> str | Rejected:
     if found.finish_reason == "length":
         ends = [each.end() for each in _SENTENCE_END.finditer(text)]
         if not ends:
-            return Rejected(image_id, None, Reason.CUT, text[:MAX_WHAT], "no sentence is complete")
+            return Rejected(image_id, None, Reason.CUT, text, "no sentence is complete")
         text = text[: ends[-1]]
     return text
 

@@ -24,7 +24,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 LONGEST_PAUSE_S = 900.0
 """An endpoint that asks to wait for longer than this stops the run instead."""
 REFUSED_IN_A_ROW = 10
-"""So many refused requests, none answered between them, say that the endpoint or the model's parameters are wrong."""
+"""This many refused requests, none answered between them, say that the endpoint or the model's parameters are wrong."""
 
 
 class Job(NamedTuple):

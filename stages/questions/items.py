@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+MAX_WHAT = 400
+"""Characters of what was rejected that are kept."""
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -106,7 +109,7 @@ class Reason(StrEnum):
 class Rejected:
     """A pair that was rejected, or (``number`` None) all that was said about an image.
 
-    ``what``: the pair in the model's words, cut to a few hundred characters. ``detail``: what was found, such as the word.
+    ``what``: the pair in the model's words. ``detail``: what was found, such as the word. Both are cut to ``MAX_WHAT`` characters.
     """
 
     image_id: str
@@ -114,6 +117,11 @@ class Rejected:
     reason: Reason
     what: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        """Cut what a model said: it may be a megabyte."""
+        object.__setattr__(self, "what", self.what[:MAX_WHAT])
+        object.__setattr__(self, "detail", self.detail[:MAX_WHAT])
 
     @property
     def row(self) -> Mapping[str, Any]:

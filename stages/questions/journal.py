@@ -65,7 +65,9 @@ def sending(request: Request, usd: float) -> Sending:
         }
         for message in request.messages
     ]
-    record = {"prompt": request.prompt, "messages": messages, "sampling": vars(request.sampling)}
+    record: dict[str, Any] = {"prompt": request.prompt, "messages": messages, "sampling": vars(request.sampling)}
+    if request.body:
+        record["body"] = request.body
     return Sending(request.key, request.step, request.subject, request.model, usd, record)
 
 

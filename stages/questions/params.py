@@ -17,7 +17,7 @@ SidePx = Annotated[int, Field(ge=32, le=8192)]
 
 
 class ModelParams(Params):
-    """A model behind an OpenAI-compatible endpoint. All but ``model`` only says how it is reached."""
+    """A model behind an OpenAI-compatible endpoint. ``model`` and ``body`` decide what it answers, the rest how it is reached."""
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "https://api.openai.com/v1"
     """Address of the API, such as http://127.0.0.1:8000/v1 of vLLM. Keys have no place in it: they come from the environment."""
@@ -47,6 +47,18 @@ class ModelParams(Params):
     tokens_per_picture: Annotated[int, Field(ge=0)] | None = None
     """Input tokens of one picture, for estimates. null: one for every 28 x 28 px, as Qwen's and GPT's models count roughly."""
 
+    @field_validator("body")
+    @classmethod
+    def _bounded(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """A budget counts on one answer of known length, and on what the steps send."""
+        if taken := sorted(value.keys() & {"model", "messages", "n", "stream"}):
+            raise ValueError(f"found {', '.join(taken)}, which the steps decide; expected other fields of a request")
+        bounds = {name: value[name] for name in ("max_tokens", "max_completion_tokens") if name in value}
+        wrong = [name for name, bound in bounds.items() if bound is not None and (type(bound) is not int or bound < 1)]
+        if wrong or (bounds.get("max_tokens", 0) is None and bounds.get("max_completion_tokens") is None):
+            raise ValueError(f"found {bounds}, expected a number of tokens in max_tokens or max_completion_tokens")
+        return value
+
 
 class Asking(Params):
     """What every step has that asks a model."""
@@ -56,7 +68,7 @@ class Asking(Params):
     max_tokens: Tokens = 1024
     """Longest answer."""
     temperature: Temperature = 0.0
-    """0: the likeliest answer."""
+    """How freely the model words its answer; 0: always the likeliest word."""
 
 
 class GroupParams(Params):
@@ -92,7 +104,7 @@ class ChooseParams(Params):
     seed: int = 0
     """Of the draw."""
     per_category: Annotated[int, Field(ge=1)] | None = None
-    """At most so many chosen images show a category. null: no bound."""
+    """At most this many chosen images show a category. null: no bound."""
     min_area: Fraction = 0.0
     """Categories whose union is a smaller part of the image are not shown to the model and not counted."""
     drop: tuple[str, ...] = ()
@@ -146,7 +158,7 @@ class AskParams(Asking):
     side_px: SidePx = 768
     """Of the picture, as of ``describe``."""
     temperature: Temperature = 0.7
-    """As of all steps."""
+    """As of ``describe``."""
     seed: int | None = 0
     """Sent with the request; null: none is."""
 
@@ -201,7 +213,7 @@ class VerifyParams(Asking):
     person: str | None = None
     """A file of a person's decisions, as the sheet of ``questions --sheet`` saves them; they have the last word."""
     max_tokens: Tokens = 256
-    """As of all steps."""
+    """As of ``describe``."""
 
 
 class RephraseParams(Asking):
@@ -218,7 +230,7 @@ class RephraseParams(Asking):
     several: Annotated[int, Field(ge=0, le=5)] = 0
     """Questions per image with several objects as answer (GSVA, MUSE)."""
     temperature: Temperature = 0.7
-    """As of all steps."""
+    """As of ``describe``."""
 
 
 class QuestionSetParams(Params):

@@ -24,8 +24,6 @@ MAX_PAIRS = 1000
 """Of one answer, whose request asked for some fifty at most: what goes on after them is refused."""
 MAX_RAW = 2000
 """Characters of a question, an answer and the text of a pair that are kept: rules refuse questions of that length."""
-MAX_WHAT = 400
-"""Characters of what was rejected that are kept."""
 
 _WIDE_QUOTE = 0xFF02  # stays: as a plain one it would end a string of JSON
 _PLAIN = {
@@ -84,16 +82,16 @@ def parse_pairs(image_id: str, answer: Reply, things: tuple[Thing, ...]) -> tupl
         return [], [reply]
     text = reply.text.replace("\r\n", "\n").translate(_PLAIN)
     if text.count("\n") > MAX_LINES:
-        return [], [Rejected(image_id, None, Reason.TOO_LARGE, text[:MAX_WHAT], f"over {MAX_LINES} lines")]
+        return [], [Rejected(image_id, None, Reason.TOO_LARGE, text, f"over {MAX_LINES} lines")]
     found: list[_Found] = []
     for each in _from_json(text) if _JSON_QUESTION.search(text) else _from_lines(text):
         if len(found) == MAX_PAIRS:
-            return [], [Rejected(image_id, None, Reason.TOO_LARGE, text[:MAX_WHAT], f"over {MAX_PAIRS} pairs")]
+            return [], [Rejected(image_id, None, Reason.TOO_LARGE, text, f"over {MAX_PAIRS} pairs")]
         found.append(each)
     if not found:
         refused = _REFUSAL.search(text[:MAX_RAW])
         reason = Reason.REFUSAL if refused else Reason.CUT if reply.finish_reason == "length" else Reason.NO_PAIRS
-        return [], [Rejected(image_id, None, reason, text.strip()[:MAX_WHAT], refused[0] if refused else "")]
+        return [], [Rejected(image_id, None, reason, text.strip(), refused[0] if refused else "")]
     for each in found if reply.finish_reason != "length" else found[:-1]:
         each.ended = True
     names = names_of(things)
@@ -104,19 +102,17 @@ def parse_pairs(image_id: str, answer: Reply, things: tuple[Thing, ...]) -> tupl
 def trouble(image_id: str, reply: Reply) -> Answer | Rejected:
     """The answer without what was thought aloud before it, if it has a text of bearable size; else why all of it is rejected."""
     if isinstance(reply, Unanswered):
-        return Rejected(image_id, None, Reason.UNANSWERED, "", reply.reason[:MAX_WHAT])
+        return Rejected(image_id, None, Reason.UNANSWERED, "", reply.reason)
     if not reply.text.strip():
         refused = reply.finish_reason == "content_filter"
-        return Rejected(
-            image_id, None, Reason.REFUSAL if refused else Reason.NO_TEXT, "", reply.finish_reason[:MAX_WHAT]
-        )
+        return Rejected(image_id, None, Reason.REFUSAL if refused else Reason.NO_TEXT, "", reply.finish_reason)
     if len(reply.text) > MAX_CHARACTERS:
         size = f"{len(reply.text)} characters, expected at most {MAX_CHARACTERS}"
-        return Rejected(image_id, None, Reason.TOO_LARGE, reply.text[:MAX_WHAT], size)
+        return Rejected(image_id, None, Reason.TOO_LARGE, reply.text, size)
     text = after_thinking(reply.text)
     if not text.strip():
         reason = Reason.CUT if reply.finish_reason == "length" else Reason.NO_TEXT
-        return Rejected(image_id, None, reason, reply.text[:MAX_WHAT], "thoughts alone")
+        return Rejected(image_id, None, reason, reply.text, "thoughts alone")
     return replace(reply, text=text)
 
 
@@ -125,7 +121,7 @@ def _judged(image_id: str, number: int, found: _Found, names: Names) -> Pair | R
     raw = "\n".join(found.raw)[:MAX_RAW]
 
     def rejected(reason: Reason, detail: str = "") -> Rejected:
-        return Rejected(image_id, number, reason, raw[:MAX_WHAT], detail[:MAX_WHAT])
+        return Rejected(image_id, number, reason, raw, detail)
 
     question, answer = _cleaned(found.question or ""), _cleaned(found.answer or "")
     if not answer and "?" in question and not question.endswith("?"):  # both after the mark of the question

@@ -13,7 +13,7 @@ from stages.questions.items import Reason, Rejected, Scene, Thing
 from stages.questions.names import match, mentioned
 from stages.questions.params import CheckParams, RephraseParams
 from stages.questions.prompts import load_prompt
-from stages.questions.replies import labelled, raw_of, readable, rejected, whole_lines
+from stages.questions.replies import labelled, raw_of, readable, whole_lines
 from stages.questions.requests import Reply, Request, Sampling
 from stages.questions.rules import check_text
 
@@ -73,7 +73,7 @@ def read_absent(reply: Reply, scene: Scene, absent: str, check: CheckParams) -> 
     """The question, if it names what is absent, and names neither place nor name of a thing of the image to ask for instead."""
 
     def no(reason: Reason, what: str, detail: str = absent) -> Rejected:
-        return rejected(scene.image_id, None, reason, what, detail)
+        return Rejected(scene.image_id, None, reason, what, detail)
 
     answer = readable(reply)
     if isinstance(answer, Reason):

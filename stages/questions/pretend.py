@@ -18,10 +18,13 @@ _REWORDED = "\n".join(
 class Pretender:
     """Answers requests about some scenes: every question keeps the rules, and every verdict is yes."""
 
-    def __init__(self, scenes: Iterable[Scene], questions: int, several: int) -> None:
+    def __init__(self, scenes: Iterable[Scene], questions: int, several: int, words: tuple[int, int]) -> None:
         self._scenes = {scene.image_id: scene for scene in scenes}
         self._per_image, self._of_several = questions, several
         self._count = 0
+        least, most = words
+        self._lead = "Which one would you find for" if most >= 9 else "Which is"
+        self._tags = max(3 if most >= 9 else 1, least - len(self._lead.split()))
 
     def reply(self, request: Request) -> Reply:
         """An answer of the form that the request's step reads."""
@@ -33,7 +36,8 @@ class Pretender:
         self._count += 1
         digits = f"{self._count * 7919 % 10**8:08d}"
         return " ".join(
-            "".join(chr(ord("a") + (int(each) * 3 + place) % 26) for each in digits) for place in (0, 5, 11)
+            "".join(chr(ord("a") + (int(each) * 3 + place) % 26) for each in digits)
+            for place in range(0, 5 * self._tags, 5)
         )
 
     def _describe(self, _: str) -> str:
@@ -42,16 +46,13 @@ class Pretender:
     def _ask(self, image_id: str) -> str:
         things = self._scenes[image_id].things
         return "\n".join(
-            f"{number + 1}. [Q]: Which one would you find for {self._next()}? [A]: {things[number % len(things)].name}"
+            f"{number + 1}. [Q]: {self._lead} {self._next()}? [A]: {things[number % len(things)].name}"
             for number in range(self._per_image)
         )
 
     def _several(self, image_id: str) -> str:
         names = " | ".join(thing.name for thing in self._scenes[image_id].things[:2])
-        return "\n".join(
-            f"question: Which ones would you find for {self._next()}?\nobjects: {names}"
-            for _ in range(self._of_several)
-        )
+        return "\n".join(f"question: {self._lead} {self._next()}?\nobjects: {names}" for _ in range(self._of_several))
 
     def _verify(self, _: str) -> str:
         return "VERDICT: yes"

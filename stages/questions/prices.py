@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stages.questions.journal import Journal
 from stages.questions.params import ModelParams
@@ -15,6 +16,8 @@ BYTES_PER_TOKEN = 3
 have fewer, so that an estimate may be too low; what is paid is counted by the endpoint, so that no error adds up."""
 TOKENS_PER_MESSAGE = 8
 """For the role and the marks around a message."""
+BOUNDS = ("max_tokens", "max_completion_tokens")
+"""Fields of a request that bound its answer."""
 PX_PER_TOKEN = 28
 """Side of the square of pixels that is one token of Qwen's vision-language models: 14 px patches, two by two."""
 
@@ -63,8 +66,15 @@ def cost_usd(model: ModelParams, tokens_in: int, tokens_out: int) -> float:
 
 
 def worst_usd(request: Request, model: ModelParams) -> float:
-    """The most that a request may cost: its estimated input, and an answer of ``max_tokens``."""
-    return cost_usd(model, input_tokens(request, model), request.sampling.max_tokens)
+    """The most that a request may cost: its estimated input, and the longest answer."""
+    return cost_usd(model, input_tokens(request, model), output_tokens(request))
+
+
+def output_tokens(request: Request) -> int:
+    """The longest answer that a request allows: its ``max_tokens``, or the largest bound that ``body`` of the params gives it."""
+    given: dict[str, Any] = json.loads(request.body or "{}")
+    bounds: list[int] = [given[name] for name in BOUNDS if isinstance(given.get(name), int)]
+    return max([*bounds, *([] if "max_tokens" in given else [request.sampling.max_tokens])])
 
 
 def plan(journal: Journal, model: ModelParams, requests: Iterable[Request]) -> list[PlanRow]:
@@ -83,7 +93,7 @@ def plan(journal: Journal, model: ModelParams, requests: Iterable[Request]) -> l
             row = row._replace(
                 requests=row.requests + 1,
                 input_tokens=row.input_tokens + input_tokens(request, model),
-                output_tokens=row.output_tokens + request.sampling.max_tokens,
+                output_tokens=row.output_tokens + output_tokens(request),
                 usd=None if row.usd is None else row.usd + worst_usd(request, model),
             )
         rows[request.step] = row

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.questions.items import Pair, Reason, Rejected, Thing
+from stages.questions.items import MAX_WHAT, Pair, Reason, Rejected, Thing
 from stages.questions.names import mentioned
 from stages.questions.params import CheckParams, RephraseParams
 from stages.questions.prompts import load_prompt
-from stages.questions.replies import MAX_WHAT, cleaned, labelled, raw_of, readable, rejected, whole_lines
+from stages.questions.replies import cleaned, labelled, raw_of, readable, whole_lines
 from stages.questions.requests import Reply, Request, Sampling
 from stages.questions.rules import check_text, normalized
 
@@ -52,11 +52,11 @@ def read_rephrased(
     """
     answer = readable(reply)
     if isinstance(answer, Reason):
-        return _groups([(True, pair.question)]), (rejected(pair.image_id, pair.number, answer, raw_of(reply)),)
+        return _groups([(True, pair.question)]), (Rejected(pair.image_id, pair.number, answer, raw_of(reply)),)
     said = labelled(whole_lines(answer), [*STYLES, *_ALIKE])
     kept, faults, seen = [(True, pair.question)], list[Rejected](), {normalized(pair.question)}
     if not said:
-        faults.append(rejected(pair.image_id, pair.number, Reason.NO_PAIRS, answer.text))
+        faults.append(Rejected(pair.image_id, pair.number, Reason.NO_PAIRS, answer.text))
     by_style: dict[str, str] = {}
     for label, text in said:
         by_style.setdefault(_ALIKE.get(label, label), text)
@@ -68,7 +68,7 @@ def read_rephrased(
         if reason is None and normalized(text) in seen:
             reason = Reason.DUPLICATE
         if reason is not None:
-            faults.append(rejected(pair.image_id, pair.number, reason, text, style))
+            faults.append(Rejected(pair.image_id, pair.number, reason, text, style))
             continue
         seen.add(normalized(text))
         kept.append((STYLES[style], text))
@@ -91,7 +91,7 @@ def read_answer(reply: Reply, pair: Pair, things: Sequence[Thing]) -> str | Reje
     """
 
     def no(reason: Reason, what: str, detail: str = "") -> Rejected:
-        return rejected(pair.image_id, pair.number, reason, what, detail)
+        return Rejected(pair.image_id, pair.number, reason, what, detail)
 
     answer = readable(reply)
     if isinstance(answer, Reason):

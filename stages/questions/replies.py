@@ -6,14 +6,13 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
-from stages.questions.items import Reason, Rejected
+from stages.questions.items import Reason
 from stages.questions.requests import Answer, Reply, Unanswered
 
 MAX_REPLY_CHARS = 2**16
 """A longer answer is not read: no step asks for a tenth of it."""
 MAX_RAW_CHARS = 2000
 """This much of an answer is kept with its target."""
-MAX_WHAT = 400
 _AROUND = ' \t*_`"“”'  # markup and quotation marks around a value
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -69,12 +68,5 @@ def cleaned(text: str) -> str:
 
 def after_thinking(text: str) -> str:
     """What a model said after it thought aloud; empty where it was cut off while it still thought."""
-    said = text.rpartition("</think>")[
-        2
-    ]  # what begins a thought may stand in the model's own template, and not in its text
+    said = text.rpartition("</think>")[2]  # what begins a thought may stand in the model's own template alone
     return "" if said.lstrip().startswith("<think>") else said
-
-
-def rejected(image_id: str, number: int | None, reason: Reason, what: str, detail: str = "") -> Rejected:
-    """What was rejected, cut to what is kept of it."""
-    return Rejected(image_id, number, reason, what[:MAX_WHAT], detail[:MAX_WHAT])

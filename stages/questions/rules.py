@@ -14,7 +14,6 @@ from stages.datasets.words import CONTROL
 from stages.questions.items import Pair, Reason, Rejected, Thing
 from stages.questions.names import content_words, mentioned, stem, words_of
 from stages.questions.params import CheckParams
-from stages.questions.parse import MAX_WHAT
 
 LETTERS_PER_WORD = 12
 """A question may have this many characters for each word that it may have: a word of a thousand letters is none."""
@@ -103,7 +102,7 @@ def check_text(text: str, thing: Thing, params: CheckParams) -> Reason | None:
 def rejection(pair: Pair, reason: Reason, detail: str = "") -> Rejected:
     """A pair that was rejected, with what was found."""
     what = f"{pair.question} -> {pair.answer}"
-    return Rejected(pair.image_id, pair.number, reason, what[:MAX_WHAT], detail[:MAX_WHAT])
+    return Rejected(pair.image_id, pair.number, reason, what, detail)
 
 
 def normalized(question: str) -> str:

@@ -10,7 +10,7 @@ from stages.questions.items import Pair, Reason, Rejected, Scene, Thing
 from stages.questions.names import match
 from stages.questions.params import CheckParams, RephraseParams
 from stages.questions.prompts import load_prompt
-from stages.questions.replies import labelled, raw_of, readable, rejected, whole_lines
+from stages.questions.replies import labelled, raw_of, readable, whole_lines
 from stages.questions.requests import Reply, Request, Sampling
 from stages.questions.rules import check_text, normalized
 
@@ -51,11 +51,11 @@ def read_several(
     """
     answer = readable(reply)
     if isinstance(answer, Reason):
-        return (), (rejected(scene.image_id, None, answer, raw_of(reply)),)
+        return (), (Rejected(scene.image_id, None, answer, raw_of(reply)),)
     said = labelled(whole_lines(answer), _FORM)
     found = [(question, objects) for (label, question), (then, objects) in pairwise(said) if (label, then) == _FORM]
     if not found:
-        return (), (rejected(scene.image_id, None, Reason.NO_PAIRS, answer.text),)
+        return (), (Rejected(scene.image_id, None, Reason.NO_PAIRS, answer.text),)
     kept, faults, seen = list[Pair](), list[Rejected](), set[str]()
     for number, (question, objects) in enumerate(found, first):
         things = _things(objects, scene.things)
@@ -65,7 +65,7 @@ def read_several(
         if reason is None and len(kept) == params.several:
             reason = Reason.TOO_MANY
         if reason is not None:
-            faults.append(rejected(scene.image_id, number, reason, f"{question} -> {objects}"))
+            faults.append(Rejected(scene.image_id, number, reason, f"{question} -> {objects}"))
             continue
         seen.add(normalized(question))
         labels = tuple(thing.label for thing in things)

@@ -155,13 +155,14 @@ def verify(pairs: Sequence[Pair], params: QuestionSetParams, tools: Tools, work:
                 _add(work, pair, reply, read_control(reply, pair, work.scenes[pair.image_id], model))
     kept = []
     for pair in pairs:
-        decision = tools.decisions.get(_name(pair))
+        decision, fault = tools.decisions.get(_name(pair)), None
         if decision is not None and decision.is_about(pair.question):
             work.decided.add(_name(pair))
             work.verdicts[_key(pair)] = (*work.verdicts.get(_key(pair), ()), decision.verdict)
             if decision.question is not None and decision.decision == "keep":
                 pair = replace(pair, question=decision.question)
-        reason = outcome(work.verdicts.get(_key(pair), ()), params.verify) or _fault(pair, params, work)
+                fault = _fault(pair, params, work)
+        reason = outcome(work.verdicts.get(_key(pair), ()), params.verify) or fault
         if reason is None:
             kept.append(pair)
         else:
@@ -249,7 +250,7 @@ def without_leaks(made: Sequence[Made], params: QuestionSetParams, tools: Tools,
         places = {place: text for text, place in zip(each.texts, found, strict=False)}
         good = tuple(text for place, text in places.items() if place not in gone)
         work.rejected += [
-            Rejected(each.image_id, each.number, Reason.LEAKED, text[:400], gone[place][:400])
+            Rejected(each.image_id, each.number, Reason.LEAKED, text, gone[place])
             for place, text in places.items()
             if place in gone
         ]

@@ -63,8 +63,11 @@ _verdict = pa.struct(
     [
         ("step", pa.string()),  # verify, control or person
         ("model", pa.string()),  # null of a person
-        ("said", pa.string()),  # one word of a closed set, such as yes, no or other
-        ("response", pa.string()),  # the model's whole answer, or a person's note
+        (
+            "said",
+            pa.string(),
+        ),  # as understood: yes, no, other; labels or unknown of the control; keep, reject; empty: unreadable
+        ("response", pa.string()),  # the first 2000 characters of the answer, or the question in a person's words
     ]
 )
 MADE = pa.field(

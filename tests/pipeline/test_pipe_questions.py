@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +19,7 @@ from PIL import Image
 from written_coco import HEIGHT, WIDTH, annotation, category, image, square, write
 
 from store import open_split, rle
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stages/questions"))
-import pretended
-import server
+from tests.stages.questions import pretended, server
 
 KEY = "sk-secret-of-the-test"
 NAMES = ("cat_(animal)", "cup", "dog", "kite")
@@ -167,6 +163,8 @@ def test_a_dry_run_sends_nothing_and_says_what_would_be_asked(project: Any, serv
     planned = dict(re.findall(r"^(\w+) +m +(\d+) +0 ", done.out, re.MULTILINE))
     assert planned["describe"] == planned["ask"] == planned["several"] == "10"
     assert set(planned) == {"describe", "ask", "several", "verify", "control", "rephrase", "answer", "absent"}
+    longer = project.run("questions", "--dry-run", before=("--set", "questions.asked.check.words=[12, 45]")).out
+    assert longer.count("\nverify ") == 1, "what is pretended keeps whatever rules there are"
     assert project.run("questions").code == 0
     after = project.run("questions", "--dry-run").out
     assert re.search(r"^in all +(\d+) +\1 +0 +0 +0\.00", after, re.MULTILINE), after

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Any
 
-from server import text_of
+from tests.stages.questions.server import text_of
 
 USES = {
     "cat": "sleeps most of the day",

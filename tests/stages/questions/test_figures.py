@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from pipeline.question_tables import plan_table, set_table
 from stages.questions.choose import Candidate, Chosen, split_of
 from stages.questions.figures import figures
-from stages.questions.items import Made, Origin, Reason, Rejected, Verdict
-from stages.questions.params import QuestionSetParams
-from stages.questions.prices import PlanRow
+from stages.questions.items import MAX_WHAT, Made, Origin, Reason, Rejected, Verdict
+from stages.questions.params import ModelParams, QuestionSetParams
+from stages.questions.prices import BOUNDS, PlanRow, output_tokens, worst_usd
 from stages.questions.prompts import PromptError
+from stages.questions.requests import Message, Request, Sampling
 from stages.questions.templates import require_templates
+from stages.questions.wire import chat_body
 
 SHARES = {"train": 1.0, "test": 1.0}
 ORIGIN = Origin("[]", "...", "m")
@@ -85,3 +88,45 @@ def test_a_template_of_another_step_is_refused(section: dict[str, Any]) -> None:
     require_templates(params())
     with pytest.raises(PromptError, match="expected"):
         require_templates(params(**section))
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({}, 100),
+        ({"top_p": 0.5}, 100),
+        ({"max_tokens": None, "max_completion_tokens": 2000}, 2000),
+        ({"max_tokens": 70}, 70),
+        ({"max_completion_tokens": 50}, 100),
+    ],
+)
+def test_a_budget_counts_on_the_longest_answer_that_a_request_allows(body: dict[str, Any], tokens: int) -> None:
+    model = ModelParams.model_validate({"model": "m", "usd_per_million_output": 10, "body": body})
+    text = json.dumps(model.body) if model.body else ""
+    request = Request("ask", "a", "m", (Message("user", ""),), Sampling(100), body=text)
+    assert output_tokens(request) == tokens
+    assert worst_usd(request, model) == pytest.approx(tokens * 10 / 1e6)
+    sent = chat_body(request)
+    assert max(sent.get(name, 0) for name in BOUNDS) == tokens
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"n": 3},
+        {"model": "x"},
+        {"stream": True},
+        {"max_tokens": None},
+        {"max_completion_tokens": "many"},
+        {"max_tokens": None, "max_completion_tokens": None},
+        {"max_tokens": 0},
+    ],
+)
+def test_what_would_leave_the_cost_unknown_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        ModelParams.model_validate({"model": "m", "body": body})
+
+
+def test_what_is_kept_of_a_rejection_is_short() -> None:
+    kept = Rejected("a", 0, Reason.TOO_LARGE, "x" * 10**6, "y" * 10**6)
+    assert (len(kept.what), len(kept.detail)) == (MAX_WHAT, MAX_WHAT)

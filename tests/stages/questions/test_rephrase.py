@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.questions.items import Reason, Rejected
+from stages.questions.items import MAX_WHAT, Reason, Rejected
 from stages.questions.params import CheckParams, RephraseParams
 from stages.questions.rephrase import (
     STYLES,
@@ -16,7 +16,6 @@ from stages.questions.rephrase import (
     read_rephrased,
     rephrase_request,
 )
-from stages.questions.replies import MAX_WHAT
 from stages.questions.requests import Unanswered
 from tests.stages.questions.pictured import CUP, DOG, answer, pair
 
