@@ -221,13 +221,15 @@ def compute_stage(
 def in_part(split: SplitRef, shard: int, part: tuple[int, int] | None) -> bool:
     """Whether a shard is of part i of n; all are of None.
 
-    It does not depend on which shards are done, so parts that begin at different times share them out in the same way, nor on
-    the column, so a part computes its masks and then their vectors.
+    Shards go round the parts in turn, so that parts differ by one shard; a split's digest says where they begin, so that splits
+    of one shard do not all go to part 0. It does not depend on which shards are done, so parts that begin at different times
+    share them out in the same way, nor on the column, so a part computes its masks and then their vectors.
     """
     if part is None:
         return True
     number, count = part
-    return int(hashlib.sha256(f"{split}#{shard}".encode()).hexdigest(), 16) % count == number
+    first = int(hashlib.sha256(str(split).encode()).hexdigest(), 16)
+    return (first + shard) % count == number
 
 
 def _numbered(look: Look, split: SplitRef, plans: list[ColumnPlan]) -> list[ColumnPlan]:

@@ -11,6 +11,7 @@ small multiple of the string's own length.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,8 +33,8 @@ def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> str:
         raise RleError(f"found a mask of shape {mask.shape} and type {mask.dtype}, expected [H, W] bool or uint8")
     height, width = mask.shape
     pixels = mask if mask.dtype == np.bool_ else mask != 0
-    if not mask.size:
-        return _from_edges(np.empty(0, np.int64), 0)
+    if not pixels.any():
+        return _without_pixels(mask.size)
     if pixels.flags.f_contiguous:
         flat = pixels.ravel(order="F")
         edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -45,6 +46,12 @@ def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> str:
         edges = np.concatenate([within, between])
         edges.sort()
     return _from_edges(np.concatenate([[0], edges]) if pixels[0, 0] else edges, mask.size)
+
+
+@lru_cache(maxsize=64)
+def _without_pixels(pixels: int) -> str:
+    """Of a mask of this size with none set, as most ignored regions are."""
+    return _from_edges(np.empty(0, np.int64), pixels)
 
 
 def decode(counts: str, height_px: int, width_px: int) -> NDArray[np.bool_]:
@@ -197,8 +204,8 @@ def _sized_runs(counts: str, height_px: int, width_px: int) -> Runs:
 
 
 def _check_lengths(runs: Runs) -> None:
-    bad = np.flatnonzero((runs < 0) | (runs > _MAX_RUN))
-    if bad.size:
+    if runs.min() < 0 or runs.max() > _MAX_RUN:
+        bad = np.flatnonzero((runs < 0) | (runs > _MAX_RUN))
         raise RleError(f"run {bad[0]} has {runs[bad[0]]} pixels, expected 0 to {_MAX_RUN}")
 
 

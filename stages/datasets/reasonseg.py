@@ -144,14 +144,15 @@ def annotate(
             raise ImageFailure(f"{name}: {error}") from error
         painted, order = _paint(shapes, height_px, width_px, turn)
         is_target = painted == TARGET
+        segmentation = rle.encode(is_target)
         target = Target(
             target_id=f"{source.image_id}/{len(targets)}",
-            instances=numbers(_regions(order, is_target, turn), instances),
+            instances=numbers(_regions(order, is_target, segmentation, turn), instances),
             texts=texts,
             is_sentence=is_sentence,
             kind="reasonseg",
             answer=None if targets else answer,
-            segmentation=rle.encode(is_target),
+            segmentation=segmentation,
             ignore=rle.encode(painted == IGNORE),
         )
         targets.append(target)
@@ -180,15 +181,17 @@ def _notes(encoding: str, shapes: Sequence[Shape], turn: int) -> list[str]:
     return notes + [f"shapes drawn before EXIF orientation {turn}, turned with the image"] * (turn != UPRIGHT)
 
 
-def _regions(order: Sequence[Shape], is_target: Mask, turn: int) -> list[Instance]:
-    """What is to be seen of the target shapes."""
+def _regions(order: Sequence[Shape], is_target: Mask, segmentation: str, turn: int) -> list[Instance]:
+    """What is to be seen of the target shapes. segmentation: of ``is_target``, which is all of the one shape of most files."""
     height_px, width_px = is_target.shape
+    shapes = [shape for shape in order if shape.value == TARGET]
+    if len(shapes) == 1:
+        return [Instance(segmentation, shapes[0].label)] if is_target.any() else []
     found = []
-    for shape in order:
-        if shape.value == TARGET:
-            region = _upright(shape, height_px, width_px, turn) & is_target
-            if region.any():
-                found.append(Instance(rle.encode(region), shape.label))
+    for shape in shapes:
+        region = _upright(shape, height_px, width_px, turn) & is_target
+        if region.any():
+            found.append(Instance(rle.encode(region), shape.label))
     return found
 
 
@@ -235,6 +238,9 @@ def _paint(shapes: Sequence[Shape], height_px: int, width_px: int, turn: int) ->
     Of equal areas the later in the file comes first, as ``np.argsort(areas)[::-1]`` has it in LISA's code
     wherever its sort is stable.
     """
+    if len(shapes) == 1:  # as in most files
+        mask = _upright(shapes[0], height_px, width_px, turn)
+        return mask.astype(np.uint8) * np.uint8(shapes[0].value), list(shapes)
     areas = [np.count_nonzero(_upright(shape, height_px, width_px, turn)) for shape in shapes]
     order = [shapes[i] for i in np.argsort(areas, kind="stable")[::-1]]
     canvas = np.zeros((height_px, width_px), np.uint8)
