@@ -37,11 +37,13 @@ from pipeline.tally import StageSummary, has_failures, tally
 from pipeline.upstream import Upstream, place_of
 from stages.names import SplitRef
 from stages.progress import progress
+from store.addresses import is_remote
 from store.errors import ConflictError, StoreError
 from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
 from store.format.names import proposer_of
 from store.storage.files import make_folder
+from store.storage.objects import replace_object
 from store.write.writer import begin_column, finish_column
 
 
@@ -258,7 +260,7 @@ def mark_unused(settings: Settings, split: SplitRef) -> None:
         place = place_of(settings, split, name)
         if name not in specs(settings, split.dataset) and not _is_current(look, place):
             with contextlib.suppress(OSError):  # another user's column: what they open by name says what is wrong
-                (column_dir(settings.store_path, place) / UNUSED).touch()
+                replace_object(column_dir(settings.store_path, place) / UNUSED, b"", durable=False)
 
 
 def _is_current(look: Lineage, place: str) -> bool:
@@ -271,7 +273,7 @@ def _is_current(look: Lineage, place: str) -> bool:
 
 def _make_outputs(settings: Settings, stage: str, dataset: str) -> None:
     """DVC wants every output folder of a stage to exist, also one that these parameters leave empty."""
-    for name in OUTPUTS[stage]:
+    for name in () if is_remote(settings.store_path) else OUTPUTS[stage]:
         make_folder(settings.store_path / dataset / name)
 
 

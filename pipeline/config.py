@@ -19,6 +19,7 @@ from stages.params import EvaluateParams, Sections, Shared
 from stages.questions.params import QuestionSetParams
 from stages.train.params import TrainParams, overridden
 from stages.train.systems import SYSTEMS
+from store.addresses import SCHEMES, is_remote
 from store.read.folders import Folders
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,10 +77,9 @@ class Settings(Shared):
             ("run.report_dir", self.run.report_dir),
             ("run.cache_dir", self.run.cache_dir),
         ):
-            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value):
-                raise ValueError(
-                    f"{name}: found the address {value!r}, expected a folder; object stores are not supported"
-                )
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value) and not (name == "store" and is_remote(value)):
+                known = f" or one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}" if name == "store" else ""
+                raise ValueError(f"{name}: found the address {value!r}, expected a folder{known}")
         for name, data in self.data.items():
             if name in RESERVED:
                 raise ValueError(f"data.{name}: {name} is a folder of its own in {RESERVED[name]}; choose another name")
@@ -220,8 +220,8 @@ class Settings(Shared):
 
     @property
     def store_path(self) -> Path:
-        """Folder of the store, absolute."""
-        return ROOT / self.store
+        """Folder of the store, absolute; or its address (:mod:`store.addresses`)."""
+        return Path(self.store) if is_remote(self.store) else ROOT / self.store
 
     @property
     def weights_lock(self) -> Path:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.exceptions import TyperException
 
+from store.addresses import as_address
+
 if TYPE_CHECKING:
     from pipeline.config import Settings
     from store.errors import StoreError
@@ -83,7 +85,7 @@ class WorkersLostError(Exception):
 def exit_code_of(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error that reached the command line."""
     code, message = _code_of(error)
-    return code, as_given(message)
+    return code, as_given(as_address(message))
 
 
 def _code_of(error: BaseException) -> tuple[int, str]:

@@ -23,7 +23,9 @@ from pipeline.shard import require_device
 from pipeline.upstream import Upstream, known_sources, place_of, upstream_shards
 from stages.names import SplitRef
 from stages.weights import locate, why_missing
+from store.addresses import is_remote
 from store.storage.listing import is_there
+from store.storage.mounts import storage_of
 
 ON_A_DEVICE = ("masks", "embed")
 """Stages that compute with torch."""
@@ -72,6 +74,9 @@ def missing_weights(settings: Settings, columns: Collection[str]) -> tuple[str, 
 def require_writable(*folders: Path) -> None:
     """Raise PermissionError, naming the folder, where this user may not write or the file system is read-only."""
     for folder in folders:
+        if is_remote(folder):
+            with storage_of(folder).stage(folder / "probe", ()):  # which tries the storage out first
+                continue
         existing = next(path for path in (folder, *folder.parents) if is_there(path))
         if not os.access(existing, os.W_OK | os.X_OK):
             number = errno.EROFS if os.statvfs(existing).f_flag & os.ST_RDONLY else errno.EACCES
@@ -166,6 +171,8 @@ def _gaps(
 def warn_of_a_full_disk(settings: Settings, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> None:
     """Say beforehand when the arrays of these shards may not fit."""
     need = 0
+    if is_remote(settings.store_path):
+        return
     for plan in plans:
         if plan.meta.array is not None:
             shape, dtype = plan.meta.array.row_shape, plan.meta.array.dtype

@@ -20,6 +20,7 @@ from pipeline.tally import StageSummary, tally
 from pipeline.upstream import known_links, known_sources, place_of, shard_count, upstream_name, upstream_shards
 from stages.names import SplitRef
 from stages.progress import progress
+from store.addresses import is_remote
 from store.errors import ConflictError, IncompleteColumnError
 from store.format.column import read_column
 from store.format.layout import column_dir
@@ -137,7 +138,8 @@ def reduce_stage(
             begin_column(plan.folder, plan.meta, plan.found)
             finish_column(plan.folder, plan.place)
     look.renew()
-    make_folder(settings.store_path / stage)  # DVC wants every output folder of a stage, also an empty one
+    if not is_remote(settings.store_path):
+        make_folder(settings.store_path / stage)  # DVC wants every output folder of a stage, also an empty one
     return summary()
 
 

@@ -5,6 +5,8 @@ They carry the place as data, so that the pipeline can add the command to type; 
 
 from __future__ import annotations
 
+from .addresses import as_address
+
 
 class StoreError(Exception):
     """Base of every error that the store raises on purpose.
@@ -18,7 +20,7 @@ class StoreError(Exception):
     def __init__(
         self, message: str = "", *, place: str | None = None, shard: int | None = None, reason: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(as_address(message))
         self.place = place
         self.shard = shard
         self.reason = reason

@@ -10,8 +10,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from .addresses import is_remote
 from .errors import StoreError
 from .internals import signalled
+from .read.borrowed import AnyColumn
+from .read.column import Column
 from .read.options import whole
 from .stream.batches import Batch, BatchReader
 from .stream.schedule import Schedule, Step
@@ -74,6 +77,10 @@ class Loader(DataLoader[dict[str, Any]]):
             for name, fields in stream.reader.request.fields.items():
                 for split in stream.reader.splits:
                     split.column(name).share(fields)
+            if any(_is_remote(split.columns) for split in stream.reader.splits):
+                options.setdefault(
+                    "multiprocessing_context", "spawn"
+                )  # a forked process has none of the client's threads
         self._collate: Callable[[dict[str, Any]], Any] = options.pop("collate_fn", None) or _as_it_is
         super().__init__(
             _Batches(stream),
@@ -151,6 +158,10 @@ class _Steps(Sampler[Step]):
 
     def __len__(self) -> int:
         return len(self.schedule)
+
+
+def _is_remote(columns: Mapping[str, AnyColumn]) -> bool:
+    return any(isinstance(column, Column) and is_remote(column.folder) for column in columns.values())
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..addresses import SCHEMES, is_remote
 from ..errors import StoreError
 from ..storage.listing import entries, is_folder, is_plain_file, is_there, walk
 
@@ -73,11 +74,10 @@ def log_file(shard: int) -> str:
 
 
 def store_dir(store: str | Path) -> Path:
-    """The folder of a store; StoreError for an address such as ``s3://bucket/store``, which would become a local folder."""
-    if _ADDRESS.match(str(store)):
-        raise StoreError(
-            f"found the store {str(store)!r}, expected a folder: object stores and other addresses are not read"
-        )
+    """The path of a store, a folder or an address such as ``s3://bucket/store``; StoreError for other addresses."""
+    if _ADDRESS.match(str(store)) and not is_remote(store):
+        known = ", ".join(f"{scheme}://bucket/prefix" for scheme in SCHEMES)
+        raise StoreError(f"found the store {str(store)!r}, expected a folder or an address: {known}")
     return Path(store)
 
 

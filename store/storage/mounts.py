@@ -1,13 +1,16 @@
-"""Which storage a path lies in: files, unless another one is mounted at one of its folders."""
+"""Which storage a path lies in: an object store by its address, else files, unless another one is mounted at one of its folders."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
+from ..addresses import is_remote
 from .local import LocalStorage
 from .protocol import Storage
+from .remote import RemoteStorage
 
 _local = LocalStorage()
 _mounted: dict[Path, Storage] = {}
@@ -18,7 +21,13 @@ def storage_of(path: Path) -> Storage:
     for root, storage in _mounted.items():
         if path == root or root in path.parents:
             return storage
-    return _local
+    if not is_remote(path):
+        return _local
+    scheme, bucket = (*path.parts, "")[:2]
+    return _bucket(scheme.rstrip(":"), bucket)
+
+
+_bucket = lru_cache(maxsize=None)(RemoteStorage)
 
 
 @contextlib.contextmanager

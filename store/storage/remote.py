@@ -1,0 +1,321 @@
+"""An object store as a storage: S3 and what speaks its protocol, Google Cloud Storage, Azure. Through ``obstore``.
+
+A path of it is that of :class:`pathlib.Path` with an address in front: ``s3:/bucket/prefix/...`` (pathlib writes one slash).
+Credentials come from the environment or the provider's own chain, never from a params file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import StoreError
+from .protocol import FILE, FOLDER, Entry, LostAnswerError, RefusedError, Staged, Stat
+
+T = TypeVar("T")
+
+_MOST_AT_ONCE = 5 * 2**30
+"""Bytes that S3 takes in one request."""
+_CLIENT = {"timeout": "10min", "connect_timeout": "10s"}
+"""Of one request: the whole of a large shard goes in one."""
+_RETRIES = {"max_retries": 8, "retry_timeout": timedelta(minutes=2)}
+"""With growing waits, of requests that the storage did not answer, or answered with a 5xx (SlowDown, for one)."""
+_TRIES = 4
+"""Of requests whose answer broke off."""
+
+
+class RemoteOpened:
+    """An object that is open for reading. Each :meth:`readv` is one request, for the version that was opened."""
+
+    __slots__ = ("path", "size", "storage", "token")
+
+    def __init__(self, storage: RemoteStorage, path: Path) -> None:
+        found = storage.head(path)
+        self.storage, self.path = storage, path
+        self.size, self.token = found["size"], token_of(found)
+
+    def readv(self, pieces: Sequence[memoryview], offset: int) -> int:
+        """As :meth:`store.storage.protocol.Opened.readv`; 0 where the object is another version now, or gone."""
+        end = min(self.size, offset + sum(map(len, pieces)))
+        if end <= offset:
+            return 0
+        options = {"range": (offset, end), "if_match": self.token}
+        try:
+            data = self.storage.ask(
+                self.path, lambda obstore, client, key: obstore.get(client, key, options=options).bytes()
+            )
+        except (FileNotFoundError, RefusedError):
+            return 0
+        view, done = memoryview(data), 0
+        if len(view) > end - offset:
+            raise OSError(errno.EIO, f"found {len(view)} bytes, asked for {end - offset}", str(self.path))
+        for piece in pieces:
+            part = view[done : done + len(piece)]
+            piece[: len(part)] = part
+            done += len(part)
+        return done
+
+
+@dataclass
+class RemoteStaged:
+    """The bytes of an object, in memory until they are put."""
+
+    data: bytearray
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        self.size = len(self.data)
+
+
+class RemoteStorage:
+    """A bucket (or container), published by put-if-absent and by conditions on the ETag; both are tried out before the first write.
+
+    There are no folders, no locks, and nothing half-written: an object is there when its upload has ended.
+
+    Args:
+        scheme, bucket: of the address.
+    """
+
+    def __init__(self, scheme: str, bucket: str) -> None:
+        self.address = f"{scheme}://{bucket}"
+        self._client: Any = None
+        self._made_by = 0
+        self._lock = threading.Lock()
+        self._heeds_conditions = False
+
+    def ask(self, path: Path, call: Callable[[Any, Any, str], T]) -> T:
+        """What ``call`` returns, given ``obstore``, the client of the bucket and the key of the path.
+
+        The client asks again where nothing was answered, but not where an answer broke off: that is done here.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreError: there is no such bucket.
+            RefusedError: a condition does not hold.
+            PermissionError: wrong credentials, or none.
+            OSError: the storage cannot be reached, or failed. All of them name the path.
+        """
+        obstore, client = _obstore(self.address), self._opened()
+        known, key = obstore.exceptions, self.key(path)
+        for attempt in range(_TRIES):
+            try:
+                return call(obstore, client, key)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+            except (known.AlreadyExistsError, known.PreconditionError) as error:
+                raise RefusedError from error
+            except (known.PermissionDeniedError, known.UnauthenticatedError) as error:
+                raise PermissionError(errno.EACCES, f"access was refused ({_first_line(error)})", str(path)) from error
+            except known.BaseError as error:
+                if "404 Not Found" in str(error):  # of a listing; of an object it is a FileNotFoundError
+                    raise self._no_bucket() from error
+                if attempt == _TRIES - 1:
+                    raise OSError(errno.EIO, f"the object store failed ({_first_line(error)})", str(path)) from error
+                time.sleep(0.1 * 2**attempt)
+        raise AssertionError
+
+    def _no_bucket(self) -> StoreError:
+        return StoreError(f"{self.address}: there is no such bucket here; make it first, or look at the address")
+
+    def _opened(self) -> Any:
+        """The client of the bucket, made once per process."""
+        with self._lock:
+            if self._client is None:
+                obstore = _obstore(self.address)
+                options = _CLIENT if not os.environ.get("AWS_ALLOW_HTTP") else {**_CLIENT, "allow_http": True}
+                try:
+                    self._client = obstore.store.from_url(self.address, client_options=options, retry_config=_RETRIES)
+                except (obstore.exceptions.BaseError, ValueError) as error:
+                    raise StoreError(f"{self.address}: cannot be opened: {_first_line(error)}") from error
+                self._made_by = os.getpid()
+        if self._made_by != os.getpid():
+            raise StoreError(
+                f"{self.address}: this process was forked from one that had it open, whose connections do not work here; start "
+                'processes by "spawn" (loader(..., multiprocessing_context="spawn"))'
+            )
+        return self._client
+
+    def key(self, path: Path) -> str:
+        """The name of an object in its bucket."""
+        return "/".join(path.parts[2:])
+
+    def head(self, path: Path) -> Any:
+        """What the store says of an object: size, ETag, version. Raises as :meth:`ask`."""
+        if not self.key(path):  # the bucket itself is no object
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return self.ask(path, lambda obstore, client, key: obstore.head(client, key))
+
+    def open(self, path: Path) -> RemoteOpened:
+        """As :meth:`store.storage.protocol.Storage.open`."""
+        return RemoteOpened(self, path)
+
+    def stat(self, path: Path, follow: bool = False) -> Stat | None:
+        """As :meth:`store.storage.protocol.Storage.stat`. A folder is there where an object below it is."""
+        try:
+            found = self.head(path)
+            return Stat(FILE, found["size"], token_of(found))
+        except FileNotFoundError:
+            pass
+        if not path.parts[1:]:  # the scheme alone, above all buckets
+            return None
+        below: list[Any] = self.ask(
+            path, lambda obstore, client, key: next(iter(obstore.list(client, key or None, chunk_size=1)), [])
+        )
+        return Stat(FOLDER, 0, "") if len(below) or not self.key(path) else None
+
+    def list(self, folder: Path) -> list[Entry]:
+        """As :meth:`store.storage.protocol.Storage.list`."""
+        if not folder.parts[1:]:
+            return []
+        found = self.ask(folder, lambda obstore, client, key: obstore.list_with_delimiter(client, key or None))
+        names = {(prefix.rstrip("/"), True) for prefix in found["common_prefixes"]}
+        names |= {(each["path"], False) for each in found["objects"]}
+        return sorted({Entry(name.rpartition("/")[2], below) for name, below in names})
+
+    @contextlib.contextmanager
+    def stage(
+        self, path: Path, blocks: Iterable[bytes], seal: Callable[[str], tuple[int, bytes]] | None = None
+    ) -> Iterator[Staged]:
+        """As :meth:`store.storage.protocol.Storage.stage`: in memory. The storage is tried out first."""
+        self.require_conditions(path)
+        data, state = bytearray(), hashlib.sha256()
+        for block in blocks:
+            data += block
+            state.update(block)
+        if seal is not None:
+            offset, text = seal(state.hexdigest())
+            data[offset : offset + len(text)] = text
+        if len(data) > _MOST_AT_ONCE:
+            raise OSError(
+                errno.EFBIG,
+                f"found a shard of {len(data)} bytes, expected at most {_MOST_AT_ONCE}; choose smaller shard_images",
+                str(path),
+            )
+        yield RemoteStaged(data)
+
+    def put(self, staged: Staged, path: Path, token: str | None, durable: bool = True) -> None:
+        """As :meth:`store.storage.protocol.Storage.put`.
+
+        A request whose answer was lost is sent again by the client, and is then refused because of itself. So what is there after
+        a refusal is compared with what was to be put: the same bytes are as good as ours.
+        """
+        assert isinstance(staged, RemoteStaged)
+        mode = "create" if token is None else {"e_tag": token}
+        data = memoryview(staged.data)
+        try:
+            self.ask(
+                path,
+                lambda obstore, client, key: obstore.put(client, key, data, mode=mode, use_multipart=False),
+            )
+        except FileNotFoundError:
+            if token is None:
+                raise self._no_bucket() from None
+            raise RefusedError from None
+        except PermissionError:
+            raise
+        except (RefusedError, OSError) as error:
+            if self._holds(path, staged.data):
+                return
+            if isinstance(error, RefusedError):
+                raise
+            raise LostAnswerError(*error.args, str(path)) from error
+
+    def _holds(self, path: Path, data: bytearray) -> bool:
+        try:
+            opened = self.open(path)
+            there = bytearray(opened.size)
+            return opened.size == len(data) and opened.readv([memoryview(there)], 0) == len(data) and there == data
+        except FileNotFoundError:
+            return False
+
+    def delete(self, path: Path, token: str | None = None, durable: bool = False) -> bool:
+        """As :meth:`store.storage.protocol.Storage.delete`. The version is compared just before: few stores have a condition."""
+        try:
+            found = self.head(path)
+        except FileNotFoundError:
+            return False
+        if token is not None and token_of(found) != token:
+            raise RefusedError
+        try:
+            self.ask(path, lambda obstore, client, key: obstore.delete(client, key))
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise LostAnswerError(*error.args, str(path)) from error
+        return True
+
+    def lock(self, folder: Path) -> contextlib.AbstractContextManager[None]:
+        """As :meth:`store.storage.protocol.Storage.lock`: there is none."""
+        return contextlib.nullcontext()
+
+    def sweep(self, folder: Path) -> None:
+        """As :meth:`store.storage.protocol.Storage.sweep`: nothing is ever left."""
+
+    def require_conditions(self, path: Path) -> None:
+        """Try out, once per process, whether the storage heeds the conditions that publishing rests on.
+
+        Args:
+            path: of the store or anything in it; a small object is made beside it and removed.
+
+        Raises:
+            StoreError: it ignores them, so that two writers would overwrite each other's shards.
+            OSError: it cannot be written.
+        """
+        if self._heeds_conditions:
+            return
+        probe = path.parent / f".probe-{uuid.uuid4().hex}"
+        self.put(RemoteStaged(bytearray(b"first")), probe, None)
+        try:
+            ignored = [
+                what
+                for what, token in (("put-if-absent (If-None-Match)", None), ("replace-if-unchanged (If-Match)", '"0"'))
+                if self._lets_pass(probe, token)
+            ]
+        finally:
+            self.delete(probe)
+        if ignored:
+            raise StoreError(
+                f"{self.address} ignores {' and '.join(ignored)}: two writers would overwrite each other's shards. "
+                "Expected conditional writes (Amazon S3, Google Cloud Storage, Azure, MinIO, Cloudflare R2); nothing was changed"
+            )
+        self._heeds_conditions = True
+
+    def _lets_pass(self, probe: Path, token: str | None) -> bool:
+        try:
+            self.put(RemoteStaged(bytearray(f"again {token}".encode())), probe, token)
+        except RefusedError:
+            return False
+        return True
+
+
+def token_of(found: Any) -> str:
+    """What tells two versions of an object from each other: its ETag."""
+    return str(found["e_tag"])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:300]
+
+
+def _obstore(address: str) -> Any:
+    try:
+        import obstore
+        import obstore.exceptions
+        import obstore.store
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f'{address}: reading an object store needs the package obstore; type: pip install "elisa-store[objects]"'
+        ) from error
+    return obstore

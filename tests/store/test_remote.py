@@ -1,0 +1,344 @@
+"""A store at ``s3://``: a real client and a real protocol, round trips, races, faults on the way, kills, wrong set-ups."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from damage import columns_of, read, wrong_reads
+from factory import full_store, small_store, vectors
+from faults import IMAGES, WORKS, prepare, readable, unexpected_damage, write, wrong_content
+from test_faults_model import Killed
+
+from store import ConflictError, StoreError, open_split
+from store.format import column
+from store.storage.mounts import mounted, storage_of
+from store.storage.objects import read_json, read_object, replace_object, write_json
+from store.storage.protocol import FILE, FOLDER, Entry, LostAnswerError, RefusedError
+from store.storage.remote import RemoteStorage
+from store.write.verify import repair, verify
+from tests.s3 import Request, Server, now_and_then, serving
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def bucket(server: Server) -> Path:
+    return Path(f"s3://{server.bucket()}")
+
+
+def put(path: Path, data: bytes, token: str | None) -> str | None:
+    """The token of what was put, None where it was refused."""
+    storage = storage_of(path)
+    try:
+        with storage.stage(path, [data]) as staged:
+            storage.put(staged, path, token)
+    except RefusedError:
+        return None
+    state = storage.stat(path)
+    return None if state is None else state.token
+
+
+def test_what_a_storage_promises(bucket: Path) -> None:
+    path, storage = bucket / "a/b/c", storage_of(bucket)
+    assert storage.stat(path) is None
+    assert storage.list(bucket) == []
+    assert storage.stat(bucket) == (FOLDER, 0, "")
+    with pytest.raises(FileNotFoundError, match="a/b/c"):
+        storage.open(path)
+    first = put(path, b"first", None)
+    assert first is not None
+    assert put(path, b"again", None) is None
+    assert put(path, b"other", '"an older version"') is None
+    assert read_object(path) == b"first"
+    opened = storage.open(path)
+    second = put(path, b"second", first)
+    assert second not in (None, first)
+    assert put(path, b"third", first) is None
+    assert opened.readv([memoryview(bytearray(5))], 0) == 0  # not the version that was opened
+    assert storage.stat(path) == (FILE, 6, second)
+    assert storage.stat(path.parent) == (FOLDER, 0, "")
+    put(bucket / "a/d", b"", None)
+    assert storage.list(bucket / "a") == [Entry("b", True), Entry("d", False)]
+    pieces = [memoryview(bytearray(2)), memoryview(bytearray(9))]
+    assert storage.open(path).readv(pieces, 1) == 5
+    assert bytes(pieces[0]) + bytes(pieces[1]) == b"econd" + bytes(6)
+    assert storage.open(path).readv(pieces, 6) == 0
+    assert storage.open(bucket / "a/d").size == 0
+    with pytest.raises(RefusedError):
+        storage.delete(path, first)
+    assert (storage.delete(path, second), storage.delete(path)) == (True, False)
+
+
+def test_the_same_bytes_are_nobodys_conflict(bucket: Path) -> None:
+    """A client sends a request again whose answer was lost, and is refused because of itself."""
+    path = bucket / "x"
+    assert put(path, b"same", None) is not None
+    assert put(path, b"same", None) is not None
+
+
+def test_a_store_is_written_read_and_verified(bucket: Path, tmp_path: Path) -> None:
+    store = bucket / "deep/prefix"
+    known, local = full_store(store), full_store(tmp_path / "store")
+    address = f"s3://{'/'.join(store.parts[1:])}"
+    there, here = open_split(address, "d", "val"), open_split(tmp_path / "store", "d", "val")
+    for image in range(len(known.masks)):
+        np.testing.assert_array_equal(there[image]["mask_embeddings/sam/x"], known.embeddings[image])
+        assert there[image].rows("masks") == here[image].rows("masks")
+        assert there[image].rows("targets") == here[image].rows("targets")
+    for ours, theirs in zip(
+        here.stream(["mask_embeddings/sam/x", "targets.texts"], 4, shuffle=True),
+        there.stream(["mask_embeddings/sam/x", "targets.texts"], 4, shuffle=True),
+        strict=True,
+    ):
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(value, theirs[key])
+            else:
+                assert value == theirs[key]
+    assert local.images == known.images
+    assert verify(store, ["d/val"], deep=True).problems == []
+    for path in sorted((tmp_path / "store").rglob("*")):
+        if path.is_file() and "log" not in path.parts:
+            assert read_object(store / path.relative_to(tmp_path / "store")) == path.read_bytes(), path
+
+
+def test_requests_per_record(server: Server, bucket: Path) -> None:
+    """One request per record and array column, and a few per shard."""
+    counts = [32] * 24
+    small_store(bucket, counts)
+    split = open_split(bucket, "d", "val", columns="mask_embeddings/sam/x")
+    with server.faults(lambda request: None) as requests:
+        assert sum(len(batch["image_index"]) for batch in split.stream("mask_embeddings/sam/x", 4, shuffle=True)) == 24
+    assert len(requests) <= 24 + 4 * 6, [(each.method, each.path) for each in requests]
+
+
+def test_sixteen_writers_race(bucket: Path) -> None:
+    path, start = bucket / "prize", threading.Barrier(16)
+    won: list[int] = []
+
+    def run(number: int) -> None:
+        start.wait()
+        if put(path, b"writer %d" % number, None):
+            won.append(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert read_object(path) == b"writer %d" % won[0]
+
+
+def test_two_writers_in_threads_agree_or_say_so(bucket: Path) -> None:
+    prepare(bucket, WORKS["array, first time"])
+    outcomes = []
+
+    def run(points: int) -> None:
+        try:
+            write(bucket, "array", {"points": points})
+            outcomes.append(points)
+        except ConflictError:
+            outcomes.append(-1)
+
+    threads = [threading.Thread(target=run, args=(points,)) for points in (1, 1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 3
+    assert verify(bucket, ["d/val"], deep=True).problems == []
+    for points in (1, 2):
+        write(bucket, "array", {"points": points})
+        assert len(readable(bucket, "array")) == IMAGES
+
+
+@pytest.mark.parametrize("fault", ["slow_down", "reset", "lost", "cut"])
+def test_faults_on_the_way_are_overcome(server: Server, bucket: Path, fault: str) -> None:
+    counts = [3, 0, 20, 1, 5]
+    with server.faults(now_and_then(fault, seed=7)) as requests:
+        small_store(bucket, counts)
+        split = open_split(bucket, "d", "val", columns="mask_embeddings/sam/x")
+        for image, want in enumerate(vectors(counts)):
+            np.testing.assert_array_equal(split[image]["mask_embeddings/sam/x"], want)
+        assert len(requests) > 10
+    assert verify(bucket, ["d/val"], deep=True).problems == []
+
+
+def test_fewer_bytes_than_asked_for_are_never_read_as_right(server: Server, bucket: Path) -> None:
+    def halved(request: Request) -> str | None:
+        return "wrong" if request.method == "GET" and request.path.count("/") > 2 else None  # no listing
+
+    small_store(bucket, [3, 0, 2])
+    columns = columns_of(bucket)
+    for name in columns:
+        good = read(bucket, columns, name)
+        with server.faults(halved) as requests:
+            assert wrong_reads(good, read(bucket, columns, name)) == []
+            assert any(map(halved, requests))
+
+
+def test_a_storage_that_ignores_conditions_is_refused(server: Server, bucket: Path) -> None:
+    path = bucket / "d/images/val/column.json"
+    with mounted(bucket, RemoteStorage("s3", bucket.parts[1])):
+        with server.faults(lambda request: "ignores"):
+            with pytest.raises(StoreError, match=r"s3://\S+ ignores put-if-absent .* and replace-if-unchanged"):
+                write_json(path, {})
+            assert storage_of(bucket).list(bucket) == []
+        write_json(path, {"a": 1})
+        with server.faults(lambda request: "ignores"):  # once per process
+            write_json(path, {"a": 2})
+    assert read_json(path) == {"a": 2}
+
+
+def test_what_is_wrong_is_said(server: Server, bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreError, match=f"s3://{bucket.parts[1]}/d/images/val holds no indexed split; the store"):
+        open_split(f"s3://{bucket.parts[1]}", "d", "val")
+    with pytest.raises(StoreError, match="s3://no-such-bucket: there is no such bucket"):
+        replace_object(Path("s3://no-such-bucket/x"), b"")
+    for address in ("ftp://host/store", "s4://bucket"):
+        with pytest.raises(StoreError, match=r"expected a folder or an address: s3://bucket/prefix"):
+            open_split(address, "d", "val")
+    key = "the secret key of somebody"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
+    closed = RemoteStorage("s3", "closed")
+    monkeypatch.setattr("store.storage.remote._RETRIES", {"max_retries": 0})
+    with mounted(Path("s3://closed"), closed):
+        with pytest.raises(OSError, match="the object store failed") as told:
+            open_split("s3://closed", "d", "val")
+    assert key not in str(told.value)
+
+
+def test_a_forked_process_is_told_so(bucket: Path) -> None:
+    """The client's threads are not in a forked process: it would wait for them forever."""
+    put(bucket / "x", b"x", None)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            storage_of(bucket).stat(bucket / "x")
+            os.write(writing, b"read")
+        except StoreError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as said:
+        assert b'start processes by "spawn"' in said.read()
+
+
+class Stepped(RemoteStorage):
+    """Calls ``before`` with every call that is about to be made, and ``after`` with each that changed something."""
+
+    def __init__(self, bucket: str) -> None:
+        super().__init__("s3", bucket)
+        self.before: Callable[[str], None] = lambda call: None
+        self.after: Callable[[str], None] = lambda call: None
+
+    def open(self, path: Path) -> Any:
+        self.before(f"open {path}")
+        return super().open(path)
+
+    def stat(self, path: Path, follow: bool = False) -> Any:
+        self.before(f"stat {path}")
+        return super().stat(path, follow)
+
+    def put(self, staged: Any, path: Path, token: str | None, durable: bool = True) -> None:
+        self.before(f"put {path}")
+        super().put(staged, path, token, durable)
+        self.after(f"put {path}")
+
+    def delete(self, path: Path, token: str | None = None, durable: bool = False) -> bool:
+        self.before(f"delete {path}")
+        done = super().delete(path, token, durable)
+        self.after(f"delete {path}")
+        return done
+
+
+def disturbed(
+    server: Server, name: str, when: str, number: int | None, error: Callable[[], BaseException]
+) -> list[str]:
+    """A work with one call disturbed, then what has to hold; the calls that it made."""
+    work, storage = WORKS[name], Stepped(server.bucket())
+    store, calls, acked = Path(f"s3://{storage.address[5:]}/store"), list[str](), set[int]()
+
+    def step(call: str) -> None:
+        calls.append(call)
+        if len(calls) - 1 == number:
+            raise error()
+
+    with mounted(store.parent, storage):
+        prepare(store, work)
+        column._column_of_version.cache_clear()
+        setattr(storage, when, step)
+        with contextlib.suppress(Killed, OSError):
+            write(store, work.kind, work.new, acked.add)
+        storage.before = storage.after = lambda call: None
+        what = f"{name}, {when} {calls[number] if number is not None and number < len(calls) else None}"
+        assert wrong_content(store, work, acked) is None, what
+        assert unexpected_damage(verify(store, ["d/val"], deep=True)) == [], what
+        write(store, work.kind, work.new)
+        assert len(readable(store, work.kind)) == IMAGES, what
+        assert verify(store, ["d/val"], deep=True).problems == [], what
+    return calls
+
+
+DISTURBED = [("before", Killed), ("after", Killed), ("after", lambda: LostAnswerError(5, "no answer"))]
+
+
+def test_killed_and_lost_answers(server: Server) -> None:
+    """One call of each kind; the others are a slow test."""
+    rng, name = random.Random(5), "array, other upstream"
+    for when, error in DISTURBED:
+        calls = disturbed(server, name, when, None, error)
+        disturbed(server, name, when, rng.randrange(len(calls)), error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(WORKS))
+def test_killed_at_every_call(server: Server, name: str) -> None:
+    for when, error in DISTURBED:
+        for number in range(len(disturbed(server, name, when, None, error))):
+            disturbed(server, name, when, number, error)
+
+
+def test_damage_is_found_and_mended(bucket: Path) -> None:
+    full_store(bucket, 3, shard_images=2)
+    columns = columns_of(bucket)
+    path = bucket / "d/mask_embeddings/sam/x/val/c/1/0/0"
+    good = {name: read(bucket, columns, name) for name in columns}
+    data = bytearray(read_object(path))
+    data[len(data) // 3] ^= 4
+    replace_object(path, bytes(data))
+    assert wrong_reads(good["mask_embeddings/sam/x"], read(bucket, columns, "mask_embeddings/sam/x")) == []
+    report = verify(bucket, ["d/val"], deep=True)
+    assert report.problems
+    repair(report)
+    assert verify(bucket, ["d/val"], deep=True).problems == []
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_torch_loader(server: Server, bucket: Path, num_workers: int) -> None:
+    """Its processes are spawned, as a forked one has none of the client's threads."""
+    from store.torch import loader
+
+    counts = [3, 0, 20, 1, 5]
+    small_store(bucket, counts)
+    split = open_split(bucket, "d", "val", columns="mask_embeddings/sam/x")
+    batches = loader(split.stream("mask_embeddings/sam/x", 2), num_workers)
+    assert [int(index) for batch in batches for index in batch["image_index"]] == list(range(len(counts)))
