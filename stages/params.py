@@ -75,7 +75,7 @@ class RunParams(Params):
     scheduler: str = ""
     """Address of a Dask scheduler; empty: a LocalCluster on this machine."""
     workers: Annotated[int, Field(ge=1)] = 1
-    """Processes of the LocalCluster."""
+    """Processes of the LocalCluster. Where there are GPUs, each sees one of them: choose as many workers as cards."""
     worker_timeout_s: Annotated[float, Field(ge=0)] = 600
     """Without any worker that can be used for this long, a command on Dask ends with exit code 75."""
     threads: Annotated[int, Field(ge=0)] = 0

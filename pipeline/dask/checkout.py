@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.config import ROOT, Settings
+from pipeline.dask.cards import visible_cards
 
 _PACKAGES = ("pipeline", "demo", "stages", "store")
 
@@ -18,7 +19,8 @@ _PACKAGES = ("pipeline", "demo", "stages", "store")
 class Checkout:
     """A process, as it describes itself.
 
-    ``code`` and ``weights_lock`` are digests. ``folders``: parameter -> (path, its device and inode, None where there is no such
+    ``code`` and ``weights_lock`` are digests. ``cards``: the GPUs that it may use.
+    ``folders``: parameter -> (path, its device and inode, None where there is no such
     folder); device and inode say the same of one folder only on the same host.
     """
 
@@ -28,6 +30,7 @@ class Checkout:
     code: str
     weights_lock: str
     folders: tuple[tuple[str, str, tuple[int, int] | None], ...]
+    cards: tuple[str, ...] = ()
 
 
 def describe(settings: Settings) -> Checkout:
@@ -40,6 +43,7 @@ def describe(settings: Settings) -> Checkout:
         _code(),
         hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
         tuple((name, *_folder(path)) for name, path in _folders(settings).items()),
+        () if settings.run.device == "cpu" else visible_cards(),
     )
 
 

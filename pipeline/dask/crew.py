@@ -42,6 +42,7 @@ class Crew:
         self._asked: dict[str, SimpleQueue[Any]] = {}  # address -> its description, once it came
         self._usable: dict[str, int] = {}  # address -> threads
         self._unfit: dict[str, str] = {}  # address -> why
+        self._cards: dict[str, tuple[str, str]] = {}  # address -> host and first card
         self._looked = -float("inf")
         self._alone_since: float | None = None
         self._said = -float("inf")
@@ -120,6 +121,18 @@ class Crew:
                 + f"stop it; {self.how_to_start()}"
             )
         self._usable[address] = threads
+        if found.cards:
+            self._share(address, found.host, found.cards[0])
+
+    def _share(self, address: str, host: str, card: str) -> None:
+        """Say it where a worker computes on the same card as another one: each then has half of it, and its memory runs out."""
+        others = [other for other, place in self._cards.items() if place == (host, card) and other in self._usable]
+        self._cards[address] = host, card
+        if others and not self._local:
+            self._say(
+                f"warning: the Dask workers {others[0]} and {address} both use card {card} of {host}; give each its own: "
+                f"CUDA_VISIBLE_DEVICES=N python -m dask worker {self.address} --nworkers 1 --nthreads 1"
+            )
 
     def _wait(self, now: float) -> None:
         if self._alone_since is None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pipeline.config import InputError, Settings
 from pipeline.dask import remote
+from pipeline.dask.cards import nanny_of, visible_cards
 from pipeline.dask.crew import Crew
 from pipeline.errors import WorkersLostError
 
@@ -114,6 +115,7 @@ class DaskExecutor:
                         n_workers=run.workers,
                         threads_per_worker=1,
                         processes=True,
+                        worker_class=nanny_of(() if run.device == "cpu" else visible_cards()),
                         host="127.0.0.1",
                         dashboard_address="127.0.0.1:0",
                         silence_logs=logging.ERROR,
