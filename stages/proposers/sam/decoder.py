@@ -48,12 +48,25 @@ class PointDecoder:
         Args:
             points: float [B, 2], xy in the frame of the image that the encoder saw, px.
         """
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
-        prompt, _ = self.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
-        queries, keys = self.two_way.transform(image, prompt)
+        queries, keys = self.two_way.transform(image, self.prompts(points))
         heads = list(self.decoder.output_hypernetworks_mlps)[1:]
         hyper = torch.stack([head(queries[:, 2 + number]) for number, head in enumerate(heads)], dim=1)
         return Decoded(self.decoder.iou_prediction_head(queries[:, 0])[:, 1:], hyper, keys)
+
+    def prompts(self, points: Tensor) -> Tensor:
+        """The official prompt encoder's embeddings, float32 [B, 2, C], of foreground points float [B, 2], one a prompt.
+
+        It looks for the points of each label by boolean index, for which a CPU has to wait for its GPU six times. Here every
+        label is known: a point, and the padding that stands for the box that is not there.
+        """
+        encoder = self.prompt_encoder
+        points = points[:, None] + 0.5  # the middle of a pixel
+        padded = torch.cat(
+            [points, torch.zeros_like(points)], dim=1
+        )  # padding too: the product is the same to the last bit
+        places = encoder.pe_layer.forward_with_coords(padded, encoder.input_image_size)
+        padding = encoder.not_a_point_embed.weight.expand(len(points), -1)
+        return torch.stack([places[:, 0] + encoder.point_embeddings[1].weight, padding], dim=1)
 
     def masks(self, decoded: Decoded, rows: Tensor | None = None) -> Tensor:
         """Low-resolution logits float32 [B, 3, 4h, 4w] of all prompts, or of those at ``rows``."""

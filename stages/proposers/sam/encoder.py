@@ -4,7 +4,8 @@ Two identities, exact but for rounding:
 
 * The decomposed relative position of a query and a key is ``rel_h(q)[row of k] + rel_w(q)[column of k]``: a scalar
   product of ``[rel_h(q), rel_w(q)]`` with two one-hot vectors. As extra dimensions of queries and keys it goes into
-  ``scaled_dot_product_attention``, and no map of tokens by tokens is kept.
+  ``scaled_dot_product_attention``, and no map of tokens by tokens is kept. Zeros make their number a multiple of 8: in 16 bit
+  no fused kernel of a GPU takes another.
 * Windows are filled up with zeros behind the first norm. The qkv of such a place is the bias alone and its output is thrown
   away, so both projections work on the image's own tokens.
 """
@@ -25,6 +26,8 @@ from stages.batch_size import over
 from stages.transforms import resize_longest_side
 
 Pixels = npt.NDArray[np.uint8]
+WIDTH_STEP = 8
+"""Widths of queries and keys that the memory-efficient and the cuDNN kernel take in 16 bit are multiples of it."""
 
 
 class FastEncoder:
@@ -101,8 +104,11 @@ def _attend(attention: Attention, qkv: Tensor) -> Tensor:
         grid = q.unflatten(2, (height, width))
         rel_h = torch.einsum("bnhwc,hkc->bnhwk", grid, get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype))
         rel_w = torch.einsum("bnhwc,wkc->bnhwk", grid, get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype))
-        q = torch.cat([q * attention.scale, rel_h.flatten(2, 3), rel_w.flatten(2, 3)], dim=-1)
-        k = torch.cat([k, _places(height, width, q).expand(batch, attention.num_heads, -1, -1)], dim=-1)
+        more = -(dim + height + width) % WIDTH_STEP
+        nothing = q.new_zeros(more).expand(*q.shape[:-1], more)
+        q = torch.cat([q * attention.scale, rel_h.flatten(2, 3), rel_w.flatten(2, 3), nothing], dim=-1)
+        places = F.pad(_places(height, width, q), (0, more))
+        k = torch.cat([k, places.expand(batch, attention.num_heads, -1, -1)], dim=-1)
         if q.device.type == "cpu":  # its fused kernel wants one width
             v = F.pad(v, (0, q.shape[-1] - dim))
         seen = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]

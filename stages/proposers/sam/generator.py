@@ -58,7 +58,10 @@ class Candidates:
     crops: Tensor
 
     def __getitem__(self, keep: Tensor) -> Candidates:
-        return Candidates(*(getattr(self, field.name)[keep] for field in fields(self)))
+        """Those that bool [n] or int64 numbers, on the CPU, name."""
+        numbers = _places(keep) if keep.dtype == torch.bool else keep
+        every = (getattr(self, field.name) for field in fields(self))
+        return Candidates(*(values[_sent(numbers, values.device)] for values in every))
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -223,16 +226,16 @@ class AutomaticMaskGenerator:
     def _decode(self, shared: ImageTokens, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted IoU [n], logits [n, L, L] and candidate numbers [n] of those that pass ``pred_iou_thresh``."""
         decoded = self.decoder.decode(shared, prompts)
-        if not decoded.iou.isfinite().all():
+        iou = decoded.iou.cpu()  # at once: every question to numbers on a GPU waits for it
+        if not iou.isfinite().all():
             raise FloatingPointError("SAM's predicted_iou is NaN or infinite")
-        passed = (
-            decoded.iou > self.pred_iou_thresh if self.pred_iou_thresh > 0.0 else torch.ones_like(decoded.iou).bool()
-        )
-        rows = passed.any(dim=1).nonzero()[:, 0]
-        logits = self.decoder.masks(decoded, None if len(rows) == len(prompts) else rows)[passed[rows]]
+        passed = iou > self.pred_iou_thresh if self.pred_iou_thresh > 0.0 else torch.ones_like(iou).bool()
+        rows = _places(passed.any(dim=1))
+        logits = self.decoder.masks(decoded, None if len(rows) == len(prompts) else _sent(rows, prompts.device))
+        logits = logits.flatten(0, 1)[_sent(_places(passed[rows].flatten()), prompts.device)]
         if not logits.sum().isfinite():
             raise FloatingPointError("SAM's mask logits are NaN or infinite")
-        return decoded.iou[passed].cpu(), logits, passed.flatten().nonzero()[:, 0].cpu()
+        return iou[passed], logits, _places(passed.flatten())
 
     def _without_small_regions(
         self, found: Candidates, lengths: list[I64], size: tuple[int, int]
@@ -269,6 +272,16 @@ class AutomaticMaskGenerator:
             "stability_score": found.stability_score[k].item(),
             "crop_box": _xywh(frames[int(found.crops[k])].crop),
         }
+
+
+def _places(true: Tensor) -> Tensor:
+    """Int64 numbers of what is true in bool [n]."""
+    return true.nonzero()[:, 0]
+
+
+def _sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """On their way to a device; nobody waits for their arrival."""
+    return numbers.to(device, non_blocking=True)
 
 
 def _suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:

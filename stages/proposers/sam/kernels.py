@@ -45,15 +45,16 @@ def measure(logits: Tensor, rows: Axis, columns: Axis, thresholds: tuple[float, 
     height, width = len(rows.base), len(columns.base)
     device = logits.device
     counts = torch.zeros(len(logits), 2, dtype=torch.int32, device=device)
-    boxes = torch.tensor([[width, height, -1, -1]], dtype=torch.int32, device=device).repeat(len(logits), 1)
+    boxes = _on(np.tile(np.array([width, height, -1, -1], np.int32), (len(logits), 1)), device)
     if len(logits):
         grid = (len(logits), triton.cdiv(height, _ROWS), triton.cdiv(width, _COLUMNS))
         parts = [_on(part, device) for part in (rows.base, rows.weights, columns.base, columns.weights)]
         _measure[grid](
             logits.contiguous(), *parts, counts, boxes, logits.shape[-1], height, width, *thresholds, _ROWS, _COLUMNS
         )
-    boxes[boxes[:, 2] < 0] = 0
-    return counts.cpu().long(), boxes.cpu().long()
+    found = torch.cat([counts, boxes], dim=1).cpu().long()
+    found[found[:, 4] < 0, 2:] = 0
+    return found[:, :2], found[:, 2:]
 
 
 def _on(values: np.ndarray, device: torch.device) -> Tensor:  # type: ignore[type-arg]

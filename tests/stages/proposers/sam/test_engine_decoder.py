@@ -47,6 +47,19 @@ def reference(sam: Sam, embedding: torch.Tensor, points: torch.Tensor) -> tuple[
     return masks, iou
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("prompts", [0, 1, 2, 7, 64])
+def test_prompts_are_the_official_ones_to_the_last_bit(sam: Sam, prompts: int, dtype: torch.dtype) -> None:
+    with torch.inference_mode():
+        _, points = inputs(sam, prompts)
+        points = points.to(dtype)
+        labels = torch.ones(prompts, 1, dtype=torch.int)
+        official, _ = sam.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
+        found = PointDecoder(sam).prompts(points)
+    assert found.dtype == official.dtype
+    assert torch.equal(found, official)
+
+
 @pytest.mark.parametrize("prompts", [1, 2, 7])
 def test_logits_and_scores_are_the_official_ones(sam: Sam, prompts: int) -> None:
     with torch.inference_mode():
