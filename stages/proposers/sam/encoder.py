@@ -102,8 +102,13 @@ def _attend(attention: Attention, qkv: Tensor) -> Tensor:
     dim = q.shape[-1]
     if attention.use_rel_pos:
         grid = q.unflatten(2, (height, width))
-        rel_h = torch.einsum("bnhwc,hkc->bnhwk", grid, get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype))
-        rel_w = torch.einsum("bnhwc,wkc->bnhwk", grid, get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype))
+        with q.device:  # else the official code makes its indices on the CPU, which has to wait until they are sent
+            rows, columns = (
+                get_rel_pos(height, height, attention.rel_pos_h),
+                get_rel_pos(width, width, attention.rel_pos_w),
+            )
+        rel_h = torch.einsum("bnhwc,hkc->bnhwk", grid, rows.to(q.dtype))
+        rel_w = torch.einsum("bnhwc,wkc->bnhwk", grid, columns.to(q.dtype))
         more = -(dim + height + width) % WIDTH_STEP
         nothing = q.new_zeros(more).expand(*q.shape[:-1], more)
         q = torch.cat([q * attention.scale, rel_h.flatten(2, 3), rel_w.flatten(2, 3), nothing], dim=-1)

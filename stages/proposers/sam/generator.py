@@ -144,7 +144,7 @@ class AutomaticMaskGenerator:
         found = proposals.candidates
         lengths: list[I64] = []
         for number, frame in enumerate(proposals.frames):
-            lengths += postprocess.runs(found.logits[found.crops == number], frame, self.model.mask_threshold)
+            lengths += postprocess.runs(found[found.crops == number].logits, frame, self.model.mask_threshold)
         order = found.crops.argsort(stable=True).argsort().tolist()
         lengths = [lengths[k] for k in order]
         if self.min_mask_region_area > 0:
