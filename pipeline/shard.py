@@ -23,6 +23,7 @@ from pipeline.upstream import place_of, upstream_name
 from stages.base import Entry, Runner, ShardInput
 from stages.datasets.base import DatasetError
 from stages.names import SplitRef
+from stages.notes import notes
 from stages.weights import expected_sha256, locate
 from store.errors import ConflictError
 from store.format.column import ColumnMeta, read_column
@@ -161,6 +162,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
     run = {
         **environment(),
         **({} if memory is None else {"gpu_peak_bytes": memory()}),
+        **({"notes": notes()} if notes() else {}),
         "columns": sorted(wanted),
         "load_seconds": round(at[0] - loading, 3),
         "image_seconds": image_seconds,

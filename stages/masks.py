@@ -51,11 +51,12 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     """Load the proposers and SAMs of the ``wanted`` columns, each SAM once; return the function that segments a shard."""
     from stages.batch_size import ahead, groups
     from stages.device import resolve_device
-    from stages.proposers.sam import generator
+    from stages.proposers.sam import first_use, generator
     from stages.proposers.sam.proposals import Features
 
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
     device = resolve_device(params.run)
+    first_use.remember_in(root / params.run.cache_dir)
     shared: Memo = {}
     proposers: dict[str, Proposer] = {
         masks_column(name): build(proposer, weights, device, params.run.points_per_batch, shared)

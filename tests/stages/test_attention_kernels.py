@@ -116,15 +116,6 @@ def test_every_encoder_has_a_fused_kernel(name: str, line: Encoder, card: list[A
     all_fused(card, 4)
 
 
-def test_openclips_convnext_has_no_attention(card: list[Attention]) -> None:
-    line = ENCODERS["openclip_convnext_l"]
-    with mock.patch("torch.Tensor.tolist", lambda rates: [0.0] * len(rates)):  # timm's of dropped paths: there are none
-        model = import_module("stages.encoders.openclip").make_model(line).eval()
-    with torch.inference_mode(), torch.autocast("cuda", torch.float16):
-        assert model.trunk.forward_features(torch.empty(1, 3, 1024, 1024)).is_cuda
-    assert not card
-
-
 def steps_of(model: FeatureLlava) -> dict[str, Callable[[], Any]]:
     """What training and answering ask of a language model."""
     width = model.config.text_config.hidden_size

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from stages.encoders import ENCODERS, EncoderInput, build
-from stages.proposers.sam import cells, kernels
+from stages.proposers.sam import cells, first_use, kernels
 from stages.proposers.sam.generator import AutomaticMaskGenerator
 from stages.proposers.sam.model import new_sam
 from tests.stages.pretendcard import Card, pretend_card, put
@@ -77,7 +77,11 @@ def test_everything_mode() -> None:
         put(sam, card)
         made = AutomaticMaskGenerator(sam, **options)
         card.waits.clear()
-        with mock.patch.object(kernels, "_measure", launcher), mock.patch.object(kernels, "measure", launcher.between):
+        with (
+            mock.patch.object(first_use, "kernel_is_right", return_value=True),
+            mock.patch.object(kernels, "_measure", launcher),
+            mock.patch.object(kernels, "measure", launcher.between),
+        ):
             found = made.generate(image)
     assert found == want
     assert launcher.launches == 2

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stages.proposers.sam import cells
+from stages.proposers.sam import cells, first_use
 from stages.proposers.sam.upsampling import Axis, axis
 
 I64 = npt.NDArray[np.int64]
@@ -64,12 +64,12 @@ def measure(logits: Tensor, frame: Frame, threshold: float, offset: float) -> tu
     to the crop's size by ``Sam.postprocess_masks``. A mask that is empty at the lower threshold has the score NaN.
     """
     thresholds = (threshold - offset, threshold, threshold + offset)
-    if logits.is_cuda:
+    if logits.is_cuda and first_use.kernel_is_right(logits.device):
         from stages.proposers.sam import kernels
 
         counts, boxes = kernels.measure(logits, frame.rows, frame.columns, thresholds)
     else:
-        parts = [part.numpy() for part in logits.split(_CHUNK)]
+        parts = [part.numpy() for part in logits.cpu().split(_CHUNK)]
         found = list(_in_threads(lambda part: cells.measure(part, frame.rows, frame.columns, thresholds), parts))
         counts = torch.from_numpy(np.concatenate([part[0] for part in found] or [np.empty((0, 2), np.int64)]))
         boxes = torch.from_numpy(np.concatenate([part[1] for part in found] or [np.empty((0, 4), np.int64)]))
