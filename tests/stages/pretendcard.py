@@ -124,6 +124,7 @@ class Card(TorchDispatchMode):
                 continue
             if not isinstance(index, OnCard):
                 self._waited("index to the card")
+                continue  # what is true in a mask of the CPU is known
             filled = kind is not aten.index and args[2].numel() == 1  # torch makes masked_fill of it
             if index.dtype in (torch.bool, torch.uint8) and not filled:
                 self._waited("mask as index")
