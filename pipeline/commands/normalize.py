@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.compute import compute_stage
-from pipeline.config import InputError, Settings
+from pipeline.config import Settings
 from pipeline.executors import Executor
-from pipeline.graph import wanted_fingerprint
 from pipeline.look import Look
 from pipeline.plan import plan_reduction, plan_stages
 from pipeline.preflight import require_upstream, require_writable
 from pipeline.reduce import reduce_stage
 from pipeline.summary import report_folder, write_report_file
 from pipeline.tally import StageSummary
+from pipeline.trained import open_mean
 from pipeline.upstream import place_of
 from stages.center import center
 from stages.means import Embedded, embedded, mean_column
@@ -25,7 +25,7 @@ from stages.report.choose import spread
 from stages.report.similarity import cosines, draw_heat_maps, mean_pairwise
 from stages.train.run_digest import column_digest
 from store.format.schema import OK
-from store.read.column import Column, open_column
+from store.read.column import open_column
 from store.storage.files import make_folder
 
 STAGES = ("means", "center")
@@ -129,21 +129,6 @@ def _figures(settings: Settings, dataset: str, mean: str, own: Embedded) -> dict
 def heat_map(mean: str, split: str, encoder: str) -> str:
     """The picture of a split's similarity, below the report's folder of the data set."""
     return f"similarity/{mean}/{split}-{encoder.replace('/', '-')}.png"
-
-
-def open_mean(settings: Settings, column: str) -> Column:
-    """A train mean, open for reading.
-
-    Raises:
-        StoreError: there is none.
-        InputError: it is the mean of embeddings with another fingerprint than the settings'.
-    """
-    found = open_column(settings.store_path, place_of(settings, None, column))
-    if found.meta.fingerprint != wanted_fingerprint(settings, None, column):
-        raise InputError(
-            f"{column} is the mean of other embeddings ({found.meta.fingerprint[:12]}); run: python cli.py normalize"
-        )
-    return found
 
 
 def pictured(settings: Settings, split: SplitRef, mean: str, own: Embedded) -> list[str]:

@@ -7,22 +7,20 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from pipeline.config import ROOT, InputError, Settings
+from pipeline.config import InputError, Settings
 from pipeline.errors import CTRL_C, INTERRUPTED, StoppedError, Terminated
 from pipeline.leaks import left_out
 from pipeline.runs import EVERY_TEXT, Run, not_the_same, not_trained, resolve, runs_folder
 from pipeline.shard import require_device
+from pipeline.trained import open_columns, weights_of
 from pipeline.unlisted import require_any_listed, require_drawn, require_listed
 from stages.names import SplitRef
 from stages.train.folder import TRAINED, held, kept
 from stages.train.run_digest import LeftOut, answering, column_digest, differences, identity, run_digest, system_of
-from stages.train.systems import SYSTEMS
-from stages.weights import locate
-from store import Split, open_split
+from store import Split
 
 
 def train_command(
@@ -58,7 +56,7 @@ def train_command(
     with _told(f"train {run.name}", lambda: f"nothing was changed; {again}"):
         trained_on = _trained_on(settings, run)
         some_lack = require_any_listed(settings, run, trained_on)
-        splits = {str(split): _open(settings, run, split) for split in trained_on}
+        splits = {str(split): open_columns(settings, run, split) for split in trained_on}
         without, begins = _left_out(settings, run, trained_on), _start(settings, run)
         if some_lack:
             require_drawn(settings, run, splits, without)
@@ -156,7 +154,7 @@ def _trained(
             splits,
             run.folder,
             require_device(settings),
-            _weights(settings),
+            weights_of(settings),
             restart,
             replace,
             without=without,
@@ -207,7 +205,7 @@ def answers(
         raise refused
     assert found is not None
     require_listed(settings, [split])
-    opened = _open(settings, run, split)
+    opened = open_columns(settings, run, split)
     named = "first" if texts == "first" else EVERY_TEXT
     usual = ((mode, "generated"), (given, "own"), (setting, "proposals"), (named, "first"))
     unusual = [part for part, default in usual if part != default]
@@ -227,7 +225,9 @@ def answers(
         from stages.train.run import predict, restore
 
         try:
-            trained = restore(run.params, run.system, opened, run.folder, require_device(settings), _weights(settings))
+            trained = restore(
+                run.params, run.system, opened, run.folder, require_device(settings), weights_of(settings)
+            )
             how: dict[str, Any] = {"mode": mode, "given": given, "setting": setting, "texts": texts}
             said = predict(trained, opened, **how)
             write(path, meta, said)
@@ -286,19 +286,3 @@ def _interruption(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return INTERRUPTED, f"the disk is full: {error}; free some space"
     return None
-
-
-def _open(settings: Settings, run: Run, split: SplitRef) -> Split:
-    from stages.train.run import columns
-
-    where = settings.store_path, split.dataset, split.split
-    return open_split(*where, columns=sorted(columns(run.params, run.system)), proposer=_proposer(run))
-
-
-def _proposer(run: Run) -> str | None:
-    """Whose masks a run chooses from; None where it chooses none."""
-    return run.params.proposer if SYSTEMS[run.system].chooses else None
-
-
-def _weights(settings: Settings) -> Any:
-    return partial(locate, folder=ROOT / settings.run.weights_dir, lock=settings.weights_lock)

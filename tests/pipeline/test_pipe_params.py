@@ -187,9 +187,9 @@ def test_a_changed_version_is_stale(finished_once: Any, monkeypatch: pytest.Monk
 
 
 def test_a_mean_of_another_fingerprint_is_refused(finished: Any) -> None:
-    from pipeline.commands.normalize import open_mean
     from pipeline.config import InputError
     from pipeline.params_file import load_settings
+    from pipeline.trained import open_mean
 
     column = "means/tiny/sam/demo_sam"
     open_mean(load_settings(finished.params), column)
