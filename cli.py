@@ -428,6 +428,55 @@ def evaluate(
 
 
 @app.command()
+def ask(
+    context: typer.Context,
+    image: Annotated[
+        str,
+        typer.Option("--image", help="A stored image as DATASET/SPLIT/IMAGE_ID, or the file of a new picture."),
+    ],
+    question: Annotated[
+        list[str] | None, typer.Option("--question", help="What to ask; repeat it for several questions.")
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option("--questions", help="A file with a question in each line (UTF-8).")
+    ] = None,
+    system: SystemOption = None,
+    name: NameOption = None,
+    phrase: Annotated[
+        bool,
+        typer.Option("--phrase", help='They are noun phrases ("the red mug"), not sentences; it is never guessed.'),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="PNG file, or of several answers a folder; default: ask/ in run.report_dir."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="With --out: also in place of a file.")] = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a trained system about one image: prints each answer and writes a PNG with its masks.
+
+    A stored image is read from the store. Of a new picture, masks and embeddings are computed once and kept in run.cache_dir.
+    Where a single run is trained, --system and --name may be left out. docs/asking.md has more, and how to ask from Python.
+
+    Each question is asked by itself. Follow-up questions are not possible: none of the systems here answers in a conversation.
+
+    Examples:
+
+    `python cli.py ask --system elisa --image demo/test/0003 --question "What could one drink from?"`
+
+    `python cli.py ask --system elisa --image photo.jpg --question "What could one drink from?" --out answer.png`
+
+    `python cli.py ask --name lisa --image photo.jpg --questions questions.txt --out answers/ --json`
+    """
+    from pipeline.commands.ask import ask_command
+
+    settings = _settings(context, device=device)
+    text, found = ask_command(settings, system, name, image, question or [], questions, phrase, out, replace)
+    print(json.dumps(found, indent=1) if as_json else text)
+
+
+@app.command()
 def report(
     context: typer.Context,
     split: AskedOption = None,

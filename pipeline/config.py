@@ -324,7 +324,7 @@ class Settings(Shared):
         return self.options(split) if holder is None else f"--data {holder}"
 
 
-RESERVED = {"means": "the store", "metrics": "the report"}
+RESERVED = {"means": "the store", "metrics": "the report", "ask": "the report"}
 """Names that no data set may have -> whose folder is called so."""
 
 

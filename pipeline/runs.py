@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.config import ROOT, InputError, Settings
 from stages.names import SplitRef, did_you_mean
 from stages.predictions import MODES
-from stages.train.folder import Held, held
+from stages.train.folder import Held, held, was_moved
 from stages.train.language.prompts import load_prompts
 from stages.train.params import TrainParams, overridden
 from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
@@ -19,6 +19,8 @@ from stages.train.systems import SYSTEMS
 EVERY_TEXT = "every-text"
 """What is added to the name of answers to every text."""
 _ANSWERS = (*MODES, "shuffled-images", "shuffled-questions", EVERY_TEXT)
+_CONTROLS = ("-without-image", "-without-question")
+"""Ends of the names of runs that were trained without the one or the other (``train.without``)."""
 _SHOWN = 20
 
 
@@ -99,6 +101,23 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
     return Run(folder.name, asked, wanted, params, folder, spec is not None)
 
 
+def the_trained_one(settings: Settings) -> Run:
+    """The run to ask where none is named: the only finished one. Controls, and runs that were moved aside, are not counted.
+
+    Raises:
+        InputError: there is none, or there are several; names them.
+    """
+    folder = runs_folder(settings)
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    finished = [name for name in there if (found := held(folder / name)) and found.finished]
+    names = [name for name in finished if not was_moved(folder / name) and not name.endswith(_CONTROLS)]
+    if len(names) == 1:
+        return resolve(settings, None, names[0])
+    if not names:
+        raise InputError(f"no run in {folder} is trained; run: {settings.command('train', '--system', 'elisa')}")
+    raise InputError(f"expected --system or --name, as several runs are trained: {', '.join(names)}")
+
+
 def folder_of(settings: Settings, name: str, params: TrainParams) -> Path:
     """Where a run's checkpoints and predictions are. A control (``train.without``) has a place of its own."""
     without = f"-without-{params.without}" if params.without else ""
@@ -133,11 +152,11 @@ def not_the_same(settings: Settings, run: Run, found: Held, differ: Sequence[Dif
     return InputError("\n".join(lines))
 
 
-def not_trained(settings: Settings, run: Run, found: Held | None, evaluate: Sequence[str]) -> InputError | None:
+def not_trained(settings: Settings, run: Run, found: Held | None, asking: Sequence[str]) -> InputError | None:
     """Why a run cannot be asked: nothing is trained, or not with these parameters; None where it can.
 
     Args:
-        evaluate: the words of the command that asks it.
+        asking: the words of the command that asks it, its verb first.
     """
     train = settings.command("train", *run.words)
     if found is None:
@@ -149,7 +168,7 @@ def not_trained(settings: Settings, run: Run, found: Held | None, evaluate: Sequ
         return None if found.finished else InputError(f"{run.folder} holds {found}; to go on: {train}")
     lines = [f"{run.folder} holds {found}, not trained with what is asked for:", *_listed(differ)]
     if found.finished and (old := as_it_was(run, differ)) is not None:
-        lines.append("to evaluate it as it was trained: " + settings.command(*old, *evaluate))
+        lines.append(f"to {asking[0]} it as it was trained: " + settings.command(*old, *asking))
     lines.append("to train the other: " + settings.command("train", *run.words, "--replace"))
     return InputError("\n".join(lines))
 

@@ -18,6 +18,7 @@ _SECTIONS = {
     "normalize": ("means", "report"),
     "train": ("train",),
     "evaluate": ("train",),
+    "ask": ("train",),
     "report": ("report",),
 }
 """Verb -> sections of its parameters."""

@@ -95,7 +95,8 @@ class RunParams(Params):
     report_dir: str = "data/report"
     """Folder of metrics and pictures."""
     cache_dir: str = "data/cache"
-    """Folder of what is known of source files, so that they are not read again. It may be removed at any time."""
+    """Folder of what is known of source files, so that they are not read again, and of what ``ask`` computed of new pictures. It
+    may be removed at any time."""
     max_failures: Annotated[int, Field(ge=0)] = 0
     """More failed images than this end a run with exit code 1."""
 

@@ -245,7 +245,7 @@ def controls(settings: Settings, run: Run, split: SplitRef) -> list[Path]:
     for without in get_args(Without):
         section = f"runs.{run.asked}" if run.declared else "train"
         other = blind(settings, run, without)
-        if not_trained(settings, other, held(other.folder), ()) is None:
+        if not_trained(settings, other, held(other.folder), ("evaluate", *other.words)) is None:
             found.append(answers(settings, other, split))
         else:
             train = settings.command("--set", f"{section}.without={without}", "train", *run.words)
