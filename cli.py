@@ -322,6 +322,12 @@ def evaluate(
             "--predictions", help="Anyone's: .json or .jsonl with COCO RLE, a folder of PNGs, or our .parquet."
         ),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            "--keep", metavar="NAME", help="Keep --predictions under this name, for `runs`, `compare` and `report`."
+        ),
+    ] = None,
     threshold: Annotated[
         int | None,
         typer.Option("--threshold", help="PNGs of scores: a pixel of at least N is the mask.", metavar="N"),
@@ -380,6 +386,8 @@ def evaluate(
 
     `python cli.py evaluate --predictions theirs.jsonl --split val --missing empty`
 
+    `python cli.py evaluate --predictions theirs.jsonl --split val --keep theirs`
+
     `python cli.py evaluate --predictions probabilities/ --split val --threshold 128`
 
     `python cli.py evaluate --predictions theirs.jsonl --data refcoco --split val --protocol refcoco`
@@ -391,12 +399,13 @@ def evaluate(
     from pipeline.commands.train import controls
     from pipeline.config import InputError
     from pipeline.runs import resolve
-    from pipeline.usage import asks_a_system, check_all, check_setting
+    from pipeline.usage import asks_a_system, check_all, check_keep, check_setting
 
     check_setting(setting, predictions, with_controls)
     asked = asks_a_system(system or name, predictions, with_controls or mode not in (None, "generated"), threshold)
     check_options(missing, protocol, threshold, texts)
     check_all(every_split, predictions, with_controls)
+    check_keep(keep, predictions)
     settings = _settings(context, device=device)
     run = resolve(settings, system, name) if asked else None
     if run and every_split:
@@ -417,8 +426,10 @@ def evaluate(
             path = answered(settings, run, one, mode, setting, protocol, texts, with_controls)
         further = controls(settings, run, one) if run and with_controls else []
         assert path is not None
-        text, figures = evaluate_command(settings, one, path, missing, further, threshold, protocol, texts)
-        if run and protocol is None:  # what is kept is of the common figures
+        text, figures = evaluate_command(
+            settings, one, path, missing, further, threshold, protocol, texts, keep_as=keep
+        )
+        if (run or keep) and protocol is None:  # what is kept is of the common figures
             keep_report(settings, text, figures)
         found.append(figures)
         if not as_json:
@@ -474,6 +485,23 @@ def ask(
     settings = _settings(context, device=device)
     text, found = ask_command(settings, system, name, image, question or [], questions, phrase, out, replace)
     print(json.dumps(found, indent=1) if as_json else text)
+
+
+@app.command()
+def runs(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the runs: what is planned, in training, done or out of date, imported predictions, and the figures of each.
+
+    Examples:
+
+    `python cli.py runs`
+
+    `python cli.py runs --json`
+    """
+    from pipeline.commands.runs import as_text, runs_command
+
+    settings = _settings(context)
+    found = runs_command(settings)
+    print(json.dumps(found, indent=1) if as_json else as_text(settings, found))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.config import ROOT, InputError, Settings
 from stages.names import SplitRef, did_you_mean
 from stages.predictions import MODES
-from stages.train.folder import Held, held, was_moved
+from stages.train.folder import Held, held, is_imported, was_moved
 from stages.train.language.prompts import load_prompts
 from stages.train.params import TrainParams, overridden
 from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
@@ -66,7 +66,7 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
     if asked is None:
         known = ", ".join(settings.runs) or "none yet"
         raise InputError(f"expected --system ({', '.join(SYSTEMS)}) or --name (keys of section runs: {known})")
-    _check_name(asked)
+    check_name(asked)
     spec = settings.runs.get(asked)
     params = settings.train
     if spec is not None:
@@ -79,6 +79,10 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
         )
     named = asked if asked in SYSTEMS else None if spec is None else spec["system"]
     folder = folder_of(settings, asked, params)
+    if is_imported(folder):
+        raise InputError(
+            f"--name: found {asked!r}, under which imported predictions are kept in {folder}; expected another name for a training"
+        )
     if named is None and system is None:
         found = held(folder)
         named = (system_of(found.about) or None) if found is not None else None
@@ -129,13 +133,16 @@ def runs_folder(settings: Settings) -> Path:
     return ROOT / settings.run.train_dir
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str, option: str = "--name") -> None:
+    """InputError where a run cannot be called so: it would be no folder's name, or that of its own answers."""
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not (
         name[0].isalnum() and name.isascii()
     ):
-        raise InputError(f"--name: found {name!r}, expected letters, digits, dots, dashes and underscores")
+        raise InputError(f"{option}: found {name!r}, expected letters, digits, dots, dashes and underscores")
     if ending := next((end for end in _ANSWERS if name.endswith(f"-{end}")), None):
-        raise InputError(f"--name: found {name!r}, but answers of a run are named so; expected no -{ending} at its end")
+        raise InputError(
+            f"{option}: found {name!r}, but answers of a run are named so; expected no -{ending} at its end"
+        )
 
 
 def not_the_same(settings: Settings, run: Run, found: Held, differ: Sequence[Difference]) -> InputError:

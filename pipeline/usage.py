@@ -87,6 +87,16 @@ def check_all(every_split: bool, predictions: Path | None, with_controls: bool) 
         raise InputError(f"evaluate: found --all with {wrong}; --all asks a system about all splits: leave one out")
 
 
+def check_keep(keep: str | None, predictions: Path | None) -> None:
+    """InputError where ``evaluate --keep`` is given with a system, whose answers are kept anyway."""
+    from pipeline.config import InputError
+
+    if keep is not None and predictions is None:
+        raise InputError(
+            "evaluate: found --keep without --predictions; the answers of a trained system are kept by its run's name"
+        )
+
+
 def asks_a_system(run: str | None, predictions: Path | None, of_a_system: bool, threshold: int | None) -> bool:
     """Whether ``evaluate`` asks a trained system; else it reads predictions.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -55,26 +56,47 @@ def read(path: Path) -> tuple[Meta, list[Prediction]]:
     Raises:
         PredictionError: it is no Parquet file, or one of another schema or format.
     """
+    with _opened(path) as file:
+        table = file.read(use_threads=False)
+    meta = _meta(path, table.schema)
+    if any(table.column(field.name).null_count for field in _SCHEMA if not field.nullable):
+        raise _another_schema(path, table.schema)
+    rows = table.to_pylist()
+    return meta, [Prediction(**{**row, "chosen": _as_tuple(row["chosen"])}) for row in rows]
+
+
+def read_meta(path: Path) -> Meta:
+    """What the predictions of a file are of, without reading them; raises as :func:`read`."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    return _meta(path, schema)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with path.open("rb") as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
+            yield pq.ParquetFile(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise PredictionError(f"{path}: not a Parquet file of predictions: {error}") from error
-    found = (table.schema.metadata or {}).items()
+
+
+def _meta(path: Path, schema: pa.Schema) -> Meta:
+    found = (schema.metadata or {}).items()
     metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found}
     if metadata.get(_FORMAT_KEY) != str(FORMAT):
         raise PredictionError(f"{path}: {_FORMAT_KEY} is {metadata.get(_FORMAT_KEY)!r}, expected {str(FORMAT)!r}")
-    if _plain(table.schema) != _plain(_SCHEMA) or any(
-        table.column(field.name).null_count for field in _SCHEMA if not field.nullable
-    ):
-        raise PredictionError(f"{path}: found the columns\n{table.schema.remove_metadata()}\nexpected\n{_SCHEMA}")
+    if _plain(schema) != _plain(_SCHEMA):
+        raise _another_schema(path, schema)
     names = [field.name for field in fields(Meta)]
     needed = [field.name for field in fields(Meta) if field.name not in _OURS]
     if lacking := [name for name in needed if name not in metadata]:
         raise PredictionError(f"{path}: the metadata lack {', '.join(lacking)}; expected {', '.join(needed)}")
-    meta = Meta(**{name: metadata[name] for name in names if name in metadata})
-    rows = table.to_pylist()
-    return meta, [Prediction(**{**row, "chosen": _as_tuple(row["chosen"])}) for row in rows]
+    return Meta(**{name: metadata[name] for name in names if name in metadata})
+
+
+def _another_schema(path: Path, schema: pa.Schema) -> PredictionError:
+    return PredictionError(f"{path}: found the columns\n{schema.remove_metadata()}\nexpected\n{_SCHEMA}")
 
 
 def _plain(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:

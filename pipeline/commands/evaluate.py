@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.commands.evaluate_input import (
 )
 from pipeline.commands.evaluate_notes import WITHOUT_MASKS, of_answers, of_images, of_protocol
 from pipeline.config import InputError, Settings
+from pipeline.imported import keep, require_free
 from pipeline.summary import metrics_folder, report_folder, write_report_file
 from pipeline.unlisted import require_listed
 from stages.evaluate.breakdown import as_markdown as breakdowns_as_markdown
@@ -41,6 +43,7 @@ def evaluate_command(
     protocol: str | None = None,
     texts: str | None = None,
     baselines: bool = True,
+    keep_as: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Score predictions: ours (``.parquet``) or anyone's (``.json``, ``.jsonl``, or a folder of PNGs).
 
@@ -55,6 +58,8 @@ def evaluate_command(
         protocol: None, or a name of ``PROTOCOLS``: scored by its rules (:mod:`stages.evaluate.protocols`), and by no others.
         texts: which texts of each target are asked; None: those of the protocol, or else those that there are answers to.
         baselines: also score those.
+        keep_as: the name under which the predictions are kept (:mod:`pipeline.imported`), and which tables show; None: they are
+            not.
 
     Returns:
         The report in Markdown, and the figures, 0 to 1, as a JSON value.
@@ -66,6 +71,8 @@ def evaluate_command(
     check_options(missing, protocol, threshold, texts)
     if not predictions_path.exists():
         raise InputError(f"--predictions: no such file or folder: {predictions_path}")
+    if keep_as is not None:
+        require_free(settings, keep_as, split, predictions_path)
     require_listed(settings, [split])
     proposer = proposer_of(settings, (predictions_path, *further))
     opened, without_masks = open_for_choices(settings, split, proposer)
@@ -75,6 +82,8 @@ def evaluate_command(
     names = WITHOUT_MASKS if without_masks else BASELINE_NAMES
     try:
         loaded = [load_predictions(path, opened, split, **how) for path in (predictions_path, *further)]
+        if keep_as is not None:
+            loaded[0] = replace(loaded[0][0], system=keep_as), loaded[0][1]
         named = with_names_of_their_own(loaded)
         (system, meta, predictions), *others = named
         scores = score(
@@ -103,6 +112,8 @@ def evaluate_command(
             f"{split} has no questions to score: its {len(opened)} images failed or have no annotation; "
             f"{settings.command('info', *settings.words(split))} says which"
         )
+    if keep_as is not None:
+        keep(settings, keep_as, split, meta, predictions, predictions_path)
     of_proposer = "" if without_masks or proposer is None else f" of {proposer}"
     lines = [
         f"# {as_text(system)} on {as_text(split.dataset)}, {split.split}" + f", protocol {protocol}" * bool(protocol),

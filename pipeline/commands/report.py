@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.advice import to_complete
-from pipeline.commands.report_runs import Found, commands, current_answers, current_curves, current_runs, runs_section
+from pipeline.commands.report_runs import Found, current_answers, current_curves, current_runs, runs_section
 from pipeline.commands.report_sections import answers_section, recall_section, similarity_section, training_section
 from pipeline.config import InputError, Settings
+from pipeline.run_folders import commands
 from pipeline.summary import report_folder
 from stages.datasets import FORMATS
 from stages.datasets.catalog import recognise

@@ -36,7 +36,7 @@ def breakdowns(
     main = {name: known[name] for name in (MAIN if protocol is None else tuple(known)[:2])}
     found: dict[str, dict[str, dict[str, dict[str, Estimate]]]] = {}
     for system, samples in systems.items():
-        for title, groups in _groups(samples, kinds):
+        for title, groups in groups_of(samples, kinds):
             there = {name: rows for name, rows in groups.items() if rows.any()}
             if len(there) > 1:
                 of_title = found.setdefault(title, {})
@@ -45,7 +45,7 @@ def breakdowns(
     return dict(found)
 
 
-def _groups(samples: Samples, kinds: Sequence[str]) -> Iterator[tuple[str, Groups]]:
+def groups_of(samples: Samples, kinds: Sequence[str]) -> Iterator[tuple[str, Groups]]:
     """Title -> group -> which samples belong to it. A target without pixels or instances is of no size and of no number."""
     area, count = samples.area_px, samples.instances
     yield (

@@ -206,7 +206,7 @@ def _typed(where: str, entry: dict[str, Any], name: str, kind: type, default: An
 def _from_folder(folder: Path, keys: _Keys, threshold: int | None) -> Iterator[Found]:
     pictures: list[tuple[str, Painted]] = []
     found: list[Found] = []
-    for path in _files(folder):
+    for path in files_of(folder):
         if path.suffix.lower() != ".png":
             kind = path.suffix or "no suffix"
             raise PredictionError(f"{path}: found {kind}, expected PNGs alone in this folder")
@@ -221,7 +221,7 @@ def _from_folder(folder: Path, keys: _Keys, threshold: int | None) -> Iterator[F
     yield from found
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
     """The files below a folder, sorted, without hidden ones; PredictionError for what cannot be listed."""
 
     def refuse(error: OSError) -> None:

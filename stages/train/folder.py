@@ -15,6 +15,8 @@ from stages.train.run_digest import SHORT, differences, run_digest
 from store.storage.files import make_folder, publish, temporary_file
 
 RUN, CHECKPOINTS, TRAINED, CURVES = "run.json", "checkpoints", "trained.safetensors", "curves"
+IMPORTED = "imported.json"
+"""In the folder of a run that was not trained here: which files its predictions were read from."""
 PLACE = "loader.json"
 """The last file of a checkpoint that is written: one without it is not whole."""
 
@@ -53,6 +55,11 @@ def held(folder: Path) -> Held | None:
     return Held({}, False, step) if some else None
 
 
+def is_imported(folder: Path) -> bool:
+    """Whether a folder holds predictions that were not made here."""
+    return (folder / IMPORTED).is_file()
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of an unfinished run."""
     found = [path for path in (folder / CHECKPOINTS).glob("checkpoint-*") if (path / PLACE).is_file()]
@@ -62,6 +69,16 @@ def last_checkpoint(folder: Path) -> Path | None:
 def step_of(checkpoint: Path) -> int:
     """Updates that a checkpoint has seen."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def progress(checkpoint: Path) -> dict[str, float]:
+    """``epoch``, ``epochs`` and ``steps`` of a run by its checkpoint: where it is, and where it ends; those that are known."""
+    try:
+        found = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        named = {"epoch": "epoch", "epochs": "num_train_epochs", "steps": "max_steps"}
+        return {name: float(found[key]) for name, key in named.items() if found.get(key) is not None}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def kept(folder: Path) -> str:
