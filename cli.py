@@ -505,6 +505,76 @@ def runs(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def compare(
+    context: typer.Context,
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="RUN RUN...", help="Names of runs, or files of predictions; the others are compared with the first."
+        ),
+    ] = None,
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--split", help="Only that split of every data set; default: all that the runs have answered."),
+    ] = None,
+    data: DataOption = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="Score as a published evaluation does; names as for `evaluate`.")
+    ] = None,
+    threshold: Annotated[
+        int | None,
+        typer.Option("--threshold", help="PNGs of scores: a pixel of at least N is the mask.", metavar="N"),
+    ] = None,
+    cases: Annotated[
+        int, typer.Option("--cases", min=1, help="How many questions that were won, and lost, are shown.")
+    ] = 6,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Also write an HTML page with pictures, one file.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also write a figure of pictures and systems: a .png or .pdf file.")
+    ] = None,
+    images: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--images", help="Images or questions of the figure: a,b; default: those that differ most."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs, or anyone's predictions, on the questions that all of them have answered.
+
+    Differences have 95 % intervals of a bootstrap over images that is paired: both systems see the same resamples. In what the
+    runs differ besides is said above the tables. They have to be evaluated first (`evaluate`); nothing is trained or asked here.
+
+    Examples:
+
+    `python cli.py compare elisa llmseg lisa --split test`
+
+    `python cli.py compare elisa theirs.jsonl --split test --json`
+
+    `python cli.py compare elisa lisa --split test --page compared.html --cases 12`
+
+    `python cli.py compare elisa lisa --split test --figure figure.pdf --images demo/test/0003,0007`
+    """
+    from pipeline.commands.compare import compare_command
+    from pipeline.commands.compare_page import check_files, write_asked
+    from pipeline.commands.compare_text import as_json as as_values
+    from pipeline.commands.compare_text import as_markdown
+    from pipeline.commands.evaluate import check_options
+
+    check_options("error", protocol, threshold)
+    check_files(page, figure, images)
+    settings = _settings(context)
+    found = compare_command(settings, names or [], _splits(settings, split, data), protocol, threshold)
+    written = write_asked(settings, found, cases, page, figure, images)
+    if as_json:
+        values = [as_values(one, cases) for one in found]
+        print(json.dumps(values[0] if len(values) == 1 else values, indent=1))
+    else:
+        print("\n\n".join(as_markdown(one, cases) for one in found))
+    print(*written, sep="\n", end="\n" * bool(written), file=sys.stderr)
+
+
+@app.command()
 def report(
     context: typer.Context,
     split: AskedOption = None,

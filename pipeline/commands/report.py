@@ -235,7 +235,7 @@ def _cases(
     wanted = {target_id for target_id, _ in keys}
     by_id = {question.target_id: question for question in questions(opened) if question.target_id in wanted}
     shown = []
-    pixels_of = partial(_pixels, settings, split.dataset, opened)
+    pixels_of = partial(pixels, settings, split.dataset, opened)
     for number, ((target_id, text_index), why) in enumerate(keys.items(), start=1):
         case, pictures = show(opened, by_id[target_id], text_index, why, systems, settings.embed.max_masks, pixels_of)
         files |= {f"{number:03d}-{name}": data for name, data in pictures.items()}
@@ -248,7 +248,7 @@ def _images(
 ) -> tuple[list[Shown], str]:
     """Images of a split without questions, evenly from it, and what to say of the choice."""
     there = [record.image_index for record in opened if record.status == OK]
-    pixels_of = partial(_pixels, settings, split.dataset, opened)
+    pixels_of = partial(pixels, settings, split.dataset, opened)
     shown = []
     for number, place in enumerate(spread(len(there), cases) if there else (), start=1):
         case, pictures = show_image(opened, there[place], settings.embed.max_masks, pixels_of)
@@ -257,7 +257,8 @@ def _images(
     return shown, f"At most {cases} images, evenly from the split, with the masks of each proposer."
 
 
-def _pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -> NDArray[np.uint8]:
+def pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] of an image of a data set; GoneError where there is none to show."""
     (row,) = opened[image_index].rows("images")
     holder = settings.data[dataset].images
     return photograph(settings.folders(holder), row, settings.data[holder].max_pixels)

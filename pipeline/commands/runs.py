@@ -111,7 +111,12 @@ def _of_run(settings: Settings, run: Run, state: Held, free: bool, stale: bool) 
     for path in sorted(run.folder.glob("predictions/*/*.parquet")):
         found = _answers(settings, path, lambda meta: outdated_answers(settings, run, state, free, meta))
         ask = None
-        if "split" in found and not stale and (found["why"] or found["figures"] is None) and not _is_control(found["answers"]):
+        if (
+            "split" in found
+            and not stale
+            and (found["why"] or found["figures"] is None)
+            and not _is_control(found["answers"])
+        ):
             ask = commands(settings, run, state, SplitRef.of(found["split"]), free)[1]
             ask = " ".join([ask, *found.pop("options")])
         found.pop("options", None)

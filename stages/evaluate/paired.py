@@ -38,7 +38,10 @@ def differences(first: Samples, other: Samples, figures: Figures, resamples: int
     drawn = [_drawn([both[side] for both in sums.values()], first, resamples, seed) for side in (0, 1)]
     found = {}
     for column, (name, both) in enumerate(sums.items()):
-        low, high = interval(drawn[1][:, column] - drawn[0][:, column])
+        counted = first.image_index[(both[0][1] > 0) | (both[1][1] > 0)]
+        # Resamples of a single image are all alike, and say nothing of how sure the difference is.
+        several = len(np.unique(counted)) > 1
+        low, high = interval(drawn[1][:, column] - drawn[0][:, column]) if several else (np.nan, np.nan)
         found[name] = Difference(value(both[0]), value(both[1]), low, high, int((both[0][1] > 0).sum()))
     return {name: found[name] for name in TITLES if name in found}
 
@@ -90,7 +93,10 @@ def changes(first: F64, other: F64) -> Changes:
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of two systems, each from 0 to 1. low, high: 95 % interval of the difference. samples: how many count in it."""
+    """A figure of two systems, each from 0 to 1.
+
+    low, high: 95 % interval of the difference; NaN where a single image counts. samples: how many count.
+    """
 
     first: float
     other: float
@@ -109,7 +115,9 @@ class Difference:
         return self.low > 0 or self.high < 0
 
     def in_points(self) -> str:
-        """Percentage points: ``+3.2 [+0.4, +6.1]``, with a star where the interval does not hold 0."""
+        """Percentage points: ``+3.2 [+0.4, +6.1]``, with a star where the interval does not hold 0; alone where there is none."""
+        if np.isnan(self.low):
+            return f"{100 * self.gain:+.1f}"
         return f"{100 * self.gain:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]{' *' * self.is_clear}"
 
 

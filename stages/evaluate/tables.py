@@ -166,10 +166,12 @@ def line(cells: Iterable[str]) -> str:
 
 def as_text(name: str) -> str:
     """A name as Markdown shows it letter by letter: nothing in it makes a cell, a line, a tag or emphasis."""
-    one_line = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(name.split())
-    )
-    return re.sub(r"[\\`*<|\[]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line)
+    return re.sub(r"[\\`*<|\[]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(name))
+
+
+def one_line(text: str) -> str:
+    """A text in one line, without letters that cannot be printed."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
 
 
 def _number(figure: float) -> float | None:

@@ -102,7 +102,7 @@ class Page:
     """All that is on the page.
 
     facts: name and figure of what the split holds. what: what the cases are, Questions or Images. pictures: folder of the PNGs,
-    from the page's. failures: image_id, what failed, why.
+    from the page's; empty where there is none. failures: image_id, what failed, why.
     """
 
     title: str

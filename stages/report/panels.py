@@ -74,7 +74,9 @@ def masks_panel(proposer: str, masks: Sequence[str], full: tuple[int, int], size
     return Panel(f"Proposals of {proposer}", layer, [fact if masks else "the image has no proposals"])
 
 
-def answer_panel(case: Case, size: tuple[int, int], system: str, prediction: Prediction | None, iou: float) -> Panel:
+def answer_panel(
+    case: Case, size: tuple[int, int], system: str, prediction: Prediction | None, iou: float | None
+) -> Panel:
     """What a system answered, the ground truth outlined in green. No prediction counts as a refusal."""
     layer = overlays.new_layer(size)
     if prediction is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -53,7 +54,7 @@ def show(
         key = (question.target_id, text_index)
         if key in answers.iou:
             case = _case(answers.split, question, text_index, answers.meta.setting, top_k)
-            panels[name] = answer_panel(case, size, name, answers.predictions.get(key), answers.iou[key])
+            panels[name] = answer_panel(case, size, name, answers.predictions.get(key), _known(answers.iou[key]))
     shown = Shown(
         question.target_id,
         question.image_id,
@@ -115,6 +116,11 @@ def _proposals(split: Split, question: Question, text_index: int, size: tuple[in
 def _instances(split: Split, question: Question) -> list[str]:
     (row,) = split[question.image_index].rows("instances")
     return list(row["segmentation"] or [])
+
+
+def _known(iou: float) -> float | None:
+    """None for the NaN of a protocol that gives a question no IoU."""
+    return None if math.isnan(iou) else iou
 
 
 def _text(question: Question, text_index: int) -> str:

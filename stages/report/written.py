@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from store.storage.files import make_folder, publish, temporary_file
+
 GENERATOR = "ELISA feature store report"
 """Stands in the head of every page; a page without it was not written here."""
 LIST = "written.json"
@@ -39,6 +41,20 @@ def write_page(page: Path, html: str, folder: Path, pictures: Mapping[str, bytes
         _write(folder / name, data)
     _write(folder / LIST, _json({name: [sha256] for name, sha256 in digests.items()}))
     _write(page, html.encode())
+
+
+def require_ours(path: Path) -> None:
+    """FileExistsError where there is something that no report wrote: a page or figure has :data:`GENERATOR` in it."""
+    if path.is_dir() or (path.exists() and GENERATOR.encode() not in path.read_bytes()):
+        raise FileExistsError(f"{path}: exists, and was not written by this command; move it, or give another name")
+
+
+def write_alone(path: Path, data: bytes) -> None:
+    """Write a page or a figure that needs no other file, whole or not at all; raises as :func:`require_ours`."""
+    require_ours(path)
+    make_folder(path.parent)
+    with temporary_file(path.parent, [data]) as (temporary, _, _):
+        publish(temporary, path)
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:

@@ -1,0 +1,70 @@
+"""A qualitative figure for a paper: questions below one another, ground truth and answers next to one another, as PNG or PDF."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stages.report.written import GENERATOR
+
+KINDS = ("png", "pdf")
+_PANEL_INCH = 2.4
+_LINE_INCH = 0.2
+_LETTERS_PER_INCH = 13
+_DPI = 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question. pictures: RGB as PNG, one a column. below: what stands below each. size: (h, w) px of the pictures."""
+
+    question: str
+    pictures: Sequence[bytes]
+    below: Sequence[str]
+    size: tuple[int, int]
+
+
+def qualitative_figure(columns: Sequence[str], rows: Sequence[Row], kind: str) -> tuple[bytes, bool]:
+    """Draw the pictures of each row with the question above them; the same rows give the same bytes.
+
+    Args:
+        columns: what stands above each column.
+        kind: one of ``KINDS``.
+
+    Returns:
+        The file, and whether some letters could not be drawn, as the font has them not.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    width = _PANEL_INCH * len(columns)
+    texts = [textwrap.fill(row.question, round(width * _LETTERS_PER_INCH)) for row in rows]
+    heights = [
+        _PANEL_INCH * row.size[0] / row.size[1] + _LINE_INCH * (2.2 + text.count("\n") + (number == 0))
+        for number, (row, text) in enumerate(zip(rows, texts, strict=True))
+    ]
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for number, (part, row, text) in enumerate(zip(parts, rows, texts, strict=True)):
+        # parse_math: a dollar sign in a question is a dollar sign.
+        part.suptitle(text, x=0.01, ha="left", fontsize="medium", parse_math=False)
+        for place, axis in enumerate(part.subplots(1, len(columns), squeeze=False)[0]):
+            with Image.open(io.BytesIO(row.pictures[place])) as picture:
+                axis.imshow(picture.convert("RGB"), interpolation="none")
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(row.below[place], fontsize="small", parse_math=False)
+            if number == 0:
+                axis.set_title(columns[place], fontsize="medium", fontweight="bold", parse_math=False)
+    buffer = io.BytesIO()
+    about = {"Software": GENERATOR} if kind == "png" else {"Creator": GENERATOR, "CreationDate": None}
+    # Fonts as they are: publishers refuse Type 3, which is matplotlib's default in a PDF.
+    with warnings.catch_warnings(record=True) as said, matplotlib.rc_context({"pdf.fonttype": 42}):
+        warnings.simplefilter("always")
+        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=about)
+    return buffer.getvalue(), any("missing from" in str(one.message) for one in said)
