@@ -21,6 +21,8 @@ EVERY_TEXT = "every-text"
 _ANSWERS = (*MODES, "shuffled-images", "shuffled-questions", EVERY_TEXT)
 _CONTROLS = ("-without-image", "-without-question")
 """Ends of the names of runs that were trained without the one or the other (``train.without``)."""
+TAKEN = ("truth", "proposals")
+"""Names of pictures of a question that are no system's answer, and of their files."""
 _SHOWN = 20
 
 
@@ -139,6 +141,8 @@ def check_name(name: str, option: str = "--name") -> None:
         name[0].isalnum() and name.isascii()
     ):
         raise InputError(f"{option}: found {name!r}, expected letters, digits, dots, dashes and underscores")
+    if name in TAKEN:
+        raise InputError(f"{option}: found {name!r}, which is the name of a picture on the pages; expected another one")
     if ending := next((end for end in _ANSWERS if name.endswith(f"-{end}")), None):
         raise InputError(
             f"{option}: found {name!r}, but answers of a run are named so; expected no -{ending} at its end"

@@ -14,8 +14,10 @@ from pipeline.commands.compare import Comparison
 from pipeline.commands.compare_text import changed_table, counted, explained, figures_table, groups_table, won_and_lost
 from pipeline.commands.evaluate_input import COLUMNS
 from pipeline.commands.report import pixels
+from pipeline.commands.report_questions import every_question
 from pipeline.config import InputError, Settings
 from pipeline.runs import short
+from stages.evaluate.cases import Question
 from stages.evaluate.measure import has_choices
 from stages.evaluate.tables import one_line
 from stages.names import did_you_mean
@@ -104,6 +106,7 @@ def write_page(settings: Settings, found: Comparison, cases: int, path: Path) ->
         f"At most {cases} that each system won against {found.first} by the most, and as many that it lost.",
         "",
         (),
+        every_question(_asked(found), found.systems, {}, [case for case, _ in shown]),
     )
     write_alone(path, render(page).encode())
     return f"{path}: {len(shown)} questions with pictures, {path.stat().st_size / 1e6:.1f} MB"
@@ -159,6 +162,11 @@ def _drawable(answers: Answers) -> Answers:
     if has_choices(answers.split):
         return answers
     return replace(answers, predictions={key: replace(one, chosen=None) for key, one in answers.predictions.items()})
+
+
+def _asked(found: Comparison) -> list[Question]:
+    """The questions that are compared, in the order of the split."""
+    return [found.questions[target_id] for target_id in dict.fromkeys(target_id for target_id, _ in found.keys)]
 
 
 def _runs_table(found: Comparison) -> Table:

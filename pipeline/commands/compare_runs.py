@@ -10,14 +10,11 @@ from pipeline.commands.evaluate_input import name_of
 from pipeline.config import InputError, Settings
 from pipeline.imported import Imported, imported_runs
 from pipeline.run_folders import Entry, commands, entries
-from pipeline.runs import Run
+from pipeline.runs import TAKEN, Run
 from stages.datasets import FORMATS
 from stages.names import SplitRef, did_you_mean
 from stages.predictions import PredictionError, read_meta
 from stages.train.folder import Held
-
-TAKEN = ("truth", "proposals")
-"""Names of pictures of a question that are no system's answer."""
 
 
 @dataclass(frozen=True)

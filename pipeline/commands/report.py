@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.advice import to_complete
-from pipeline.commands.report_runs import Found, current_answers, current_curves, current_runs, runs_section
+from pipeline.commands.report_questions import by_question, every_question, parameters_and_digests
+from pipeline.commands.report_runs import (
+    current_curves,
+    current_runs,
+    runs_section,
+)
 from pipeline.commands.report_sections import answers_section, recall_section, similarity_section, training_section
+from pipeline.commands.report_systems import NAMES, ORACLE, answering_systems, oracles_of
 from pipeline.config import InputError, Settings
-from pipeline.run_folders import commands
 from pipeline.summary import report_folder
 from stages.datasets import FORMATS
 from stages.datasets.catalog import recognise
 from stages.evaluate.cases import questions
-from stages.evaluate.metrics import Samples
-from stages.evaluate.score import Scores, score
+from stages.evaluate.score import Scores
 from stages.names import SplitRef
 from stages.photographs import photograph
-from stages.predictions import Meta, Prediction, PredictionError
 from stages.report.choose import Key, choose, spread
 from stages.report.page import Missing, Page, Shown, render
 from stages.report.shown import Answers, show, show_image
 from stages.report.written import write_page
-from stages.train.systems import SYSTEMS
 from store import Split, open_split
 from store.errors import DamagedStoreError, StoreError
 from store.format.names import with_proposer
 from store.format.schema import FAILED, OK, REMOVED
 from store.storage.files import make_folder
-
-ORACLE = "oracle best mask"
-NAMES = {"masks": "proposals", "match/instances": "match with the instances"}
 
 
 def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | None = None) -> str:
@@ -61,8 +59,8 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
     opened = _open(settings, split, missing)
     annotated = "targets" in opened.columns
     runs = current_runs(settings, split, missing) if annotated else []
-    systems = _systems(settings, split, runs, opened, missing)
-    oracles = _oracles(settings, opened)
+    systems = answering_systems(settings, split, runs, opened, missing)
+    oracles = oracles_of(settings, opened)
     files: dict[str, bytes] = {}
     named = {name: answers.samples for name, answers in systems.items()}
     named |= {f"{ORACLE}, {proposer}": found.systems[ORACLE] for proposer, found in oracles.items()}
@@ -80,6 +78,10 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
         shown = _cases(settings, split, opened, keys, systems, files)
     else:
         shown, chosen = _images(settings, split, opened, cases, files)
+    every = None
+    if annotated:
+        bounds = {f"{ORACLE}, {name}": by_question(found, ORACLE) for name, found in oracles.items()}
+        every = every_question(questions(opened), systems, bounds, shown)
     what = "questions" if annotated else "images"
     failures = _failures(opened)
     page = Page(
@@ -92,6 +94,8 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
         chosen,
         place,
         failures,
+        every,
+        list(parameters_and_digests(settings, split, runs, systems, opened)),
     )
     path = folder / f"{split.split}.html"
     make_folder(folder / place)
@@ -133,73 +137,6 @@ def _open(settings: Settings, split: SplitRef, missing: list[Missing]) -> Split:
             columns.append(column)
     there = sorted(opened.proposers, key=lambda name: name != settings.proposer)
     return opened.of_proposer(there[0]) if there else opened
-
-
-def _scorable(opened: Split) -> bool:
-    return all(opened.has(name) for name in NAMES)
-
-
-def _systems(
-    settings: Settings, split: SplitRef, runs: Sequence[Found], opened: Split, missing: list[Missing]
-) -> dict[str, Answers]:
-    """The runs that answered this split, scored as ``evaluate`` scores them."""
-    systems = {}
-    for run in runs:
-        if not run.held.finished:
-            continue
-        found = current_answers(settings, run, opened, split)
-        proposer = run.run.params.proposer
-        own = opened.of_proposer(proposer) if proposer in opened.proposers else opened
-        if isinstance(found, Missing):
-            missing.append(found)
-        elif not _scorable(own) or (SYSTEMS[run.run.system].chooses and own.proposer != proposer):
-            missing.append(
-                Missing(run.name, f"its answers cannot be scored without {proposer}'s proposals and their match")
-            )
-        else:
-            try:
-                systems[run.name] = _scored(settings, *found, own)
-            except PredictionError as error:
-                _, command = commands(settings, run.run, run.held, split, run.free)
-                missing.append(Missing(run.name, f"its answers do not fit the store: {error}; run: {command}"))
-                continue
-            if systems[run.name].missing:
-                lacking = f"no answers to {systems[run.name].missing} questions, which count as refused"
-                missing.append(Missing(run.name, lacking))
-    return systems
-
-
-def _scored(settings: Settings, meta: Meta, predictions: Sequence[Prediction], opened: Split) -> Answers:
-    scores = score(
-        opened,
-        predictions,
-        system="answers",
-        setting=meta.setting,
-        top_k=settings.embed.max_masks,
-        missing="empty",
-        progress=True,
-    )
-    samples = scores.systems["answers"]
-    by_key = {(prediction.target_id, prediction.text_index): prediction for prediction in predictions}
-    return Answers(meta, by_key, _by_key(scores, samples), samples, scores.missing, opened)
-
-
-def _oracles(settings: Settings, opened: Split) -> dict[str, Scores]:
-    """What the best single mask of each proposer would reach, first the one that names without a proposer stand for."""
-    how: dict[str, Any] = {"top_k": settings.embed.max_masks, "missing": "empty", "progress": True}
-    names = sorted(opened.proposers, key=lambda name: name != opened.proposer)
-    splits = {name: opened.of_proposer(name) for name in names}
-    return {
-        name: score(split, (), system="no answers", baselines=[ORACLE], **how)
-        for name, split in splits.items()
-        if _scorable(split)
-    }
-
-
-def _by_key(scores: Scores, samples: Samples) -> dict[Key, float]:
-    """IoU of every question, those with something to be found first: of equal ones, they are rather shown."""
-    order = np.argsort(~samples.exists, kind="stable")
-    return {scores.asked[place]: float(samples.iou[place]) for place in order}
 
 
 def _chosen(

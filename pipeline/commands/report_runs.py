@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.commands.evaluate_input import load_predictions
 from pipeline.config import Settings
-from pipeline.run_folders import commands, entries, outdated, outdated_answers, some
+from pipeline.imported import imported_runs
+from pipeline.run_folders import changed_columns, commands, entries, outdated, outdated_answers, some
 from pipeline.runs import Run, short
 from stages.names import SplitRef
 from stages.predictions import Meta, Prediction, PredictionError
@@ -90,6 +91,27 @@ def current_answers(
     if reasons:
         return Missing(found.name, f"its answers are left out ({some(reasons)}); {command}")
     return meta, predictions
+
+
+def imported_answers(
+    settings: Settings, opened: Split, split: SplitRef, missing: list[Missing]
+) -> Iterator[tuple[str, tuple[Meta, list[Prediction]]]]:
+    """The kept predictions of others for a split, by name; those that do not fit it are added to ``missing``."""
+    for one in imported_runs(settings):
+        path = one.answers(split)
+        if not path.is_file():
+            continue
+        try:
+            meta, predictions = load_predictions(path, opened, split)
+            changed = changed_columns(settings, json.loads(meta.columns))
+        except (PredictionError, ValueError) as error:
+            missing.append(Missing(one.name, f"its predictions do not fit the store: {error}"))
+            continue
+        if changed:
+            missing.append(Missing(one.name, f"its predictions are left out ({', '.join(changed)} changed since)"))
+            continue
+        # What they chose from is theirs: their masks are drawn and scored.
+        yield one.name, (meta, [replace(prediction, chosen=None) for prediction in predictions])
 
 
 def current_curves(found: Sequence[Found], missing: list[Missing]) -> dict[str, Path]:

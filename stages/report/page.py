@@ -1,8 +1,9 @@
-"""One HTML page that needs nothing else: pictures are in it, it runs no script and asks no network."""
+"""One HTML page that needs nothing else: pictures are in it, and it asks no network. Its one script searches and sorts a table."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import jinja2
 
 _TEMPLATE = Path(__file__).with_name("page.html")
+_SCRIPT = Path(__file__).with_name("questions.js")
 
 
 def render(page: Page) -> str:
@@ -22,7 +24,10 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(_TEMPLATE.name).render(page=page)
+    script = _SCRIPT.read_text(encoding="utf-8")
+    # The policy of the page lets no other script run: nothing that a question or an answer holds.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment.get_template(_TEMPLATE.name).render(page=page, script=script, digest=digest)
 
 
 def data_uri(kind: str, data: bytes) -> str:
@@ -98,11 +103,31 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A question in the table of all. iou: of each system; None where it has none. anchor: where its pictures are, or empty."""
+
+    name: str
+    text: str
+    iou: Sequence[float | None]
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Every:
+    """All questions of a split. heading: of the name, the text, and the IoU of each system. size: rows that a page of it shows."""
+
+    heading: Sequence[str]
+    rows: Sequence[Listed]
+    size: int = 50
+
+
+@dataclass(frozen=True)
 class Page:
     """All that is on the page.
 
     facts: name and figure of what the split holds. what: what the cases are, Questions or Images. pictures: folder of the PNGs,
-    from the page's; empty where there is none. failures: image_id, what failed, why.
+    from the page's; empty where there is none. failures: image_id, what failed, why. every: the table of all questions.
+    details: title and text of what stands folded at the foot.
     """
 
     title: str
@@ -114,3 +139,5 @@ class Page:
     chosen: str
     pictures: str
     failures: Sequence[tuple[str, str, str]]
+    every: Every | None = None
+    details: Sequence[tuple[str, str]] = ()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from stages.report.page import Missing, Page, Picture, Plot, Section, Shown, Table, data_uri, render
+from stages.report.page import Every, Listed, Missing, Page, Picture, Plot, Section, Shown, Table, data_uri, render
 
 NASTY = '</title><script>alert("1")</script><img src=x onerror=y>\'"&{{ 7 * 7 }}'
 PIXEL = data_uri("png", b"no real picture")
@@ -91,3 +94,24 @@ def test_iou_is_a_number_and_a_bar(iou: float) -> None:
     html = render(replace(filled, cases=[shown]))
     assert f"IoU {iou:.3f}" in html
     assert f"width: {100 * iou:.1f}%" in html
+
+
+def with_table(text: str) -> Page:
+    rows = [Listed(text, text, [0.5, None], "question-1"), Listed(text, text, [None, 0.25])]
+    return replace(page(text), every=Every([text, "text", text, text], rows), details=[(text, text)])
+
+
+def test_the_table_of_questions_and_what_stands_at_the_foot_are_text_too() -> None:
+    nasty, tame = (read(render(with_table(text))) for text in (NASTY, "plain"))
+    assert [tag for tag, _ in nasty.tags] == [tag for tag, _ in tame.tags]
+    assert "".join(nasty.text).replace(NASTY, "plain") == "".join(tame.text)
+
+
+def test_no_script_but_its_own_may_run() -> None:
+    assert "script-src" not in render(page("plain"))
+    html = render(with_table("plain"))
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+    assert policy.startswith("default-src 'none'; ")
