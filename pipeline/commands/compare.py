@@ -47,6 +47,10 @@ def compare_command(
         StoreError: a split is not in the store, or unfinished.
     """
     found = sides(settings, words)
+    if threshold is not None and not any(one.path is not None and one.path.is_dir() for one in found):
+        raise InputError(
+            "compare: found --threshold, which is for a folder of PNGs, and none of these runs is one; leave it out"
+        )
     splits, partly = shared_splits(settings, found, among)
     try:
         compared = [_compared(settings, found, split, protocol, threshold) for split in splits]
@@ -64,8 +68,8 @@ def _compared(
     for one in found:
         path = one.answers(split)
         opened, _ = open_for_choices(settings, split, proposer_of(settings, (path,)))
-        of_file = None if path.suffix.lower() == ".parquet" else threshold
-        loaded[one.name] = (opened, *load_predictions(path, opened, split, of_file, protocol))
+        own = threshold if path.is_dir() else None  # other files have no grey values
+        loaded[one.name] = (opened, *load_predictions(path, opened, split, own, protocol))
     first = next(iter(loaded.values()))[0]
     every = any(prediction.text_index for _, _, given in loaded.values() for prediction in given)
     asked = {question.target_id: question for question in questions(first)}

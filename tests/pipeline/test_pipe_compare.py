@@ -165,6 +165,7 @@ def test_a_protocol_has_its_own_figures(ready: tuple[Any, Known]) -> None:
         ),
         (["elisa", "lisa", "--images", "image1"], "found --images without --figure"),
         (["elisa", "lisa", "--cases", "0"], "--cases"),
+        (["elisa", "lisa", "--threshold", "9"], "found --threshold, which is for a folder of PNGs"),
     ],
 )
 def test_usage(ready: tuple[Any, Known], words: list[str], said: str) -> None:

@@ -17,7 +17,7 @@ from pipeline.config import Settings
 from pipeline.params_file import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ("demo", "index", "extract", "normalize", "info", "verify", "weights")
+VERBS = ("demo", "index", "extract", "normalize", "runs", "compare", "info", "verify", "weights")
 
 
 def modules_after(code: str) -> set[str]:
@@ -45,7 +45,7 @@ def test_help_lists_the_verbs_and_the_exit_codes(cli: Callable[..., Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["info"], ["verify", "--deep", "--complete"]], ids=lambda value: value[0]
+    "arguments", [["--help"], ["info"], ["runs"], ["verify", "--deep", "--complete"]], ids=lambda value: value[0]
 )
 def test_light_verbs_import_no_torch(finished_once: Any, arguments: list[str]) -> None:
     argv = ["cli.py", "--params", str(finished_once.params), *arguments]

@@ -238,6 +238,37 @@ def test_usage(finished: Any, empty: Any) -> None:
     assert "not there: similarity of sam/demo_sam: not drawn; run: python cli.py --params " in out
 
 
+def test_imported_predictions_are_a_column_and_every_question_is_reachable(ready: tuple[Any, Settings, Known]) -> None:
+    project, settings, known = ready
+    ids = [target["target_id"] for targets in known.targets for target in targets]
+    predictions(project, "elisa", "val", refusals(known))
+    path = project.folder / "from_them.json"
+    path.write_text(json.dumps([{"target_id": name, "segmentation": None} for name in ids[:-1]]))
+    done = project.run(
+        "evaluate", "--predictions", str(path), "--split", "val", "--missing", "empty", "--keep", "theirs"
+    )
+    assert done.code == 0, done.err
+    out = report_command(settings, settings.select("val")[0], cases=1)
+    assert "2 systems" in out
+    assert "theirs: no answers to 1 questions, which count as refused" in out
+    page = (ROOT / settings.run.report_dir / "d/val.html").read_text()
+    table = page.partition('id="every"')[2].partition("</table>")[0]
+    heading = re.findall(r'<th scope="col">([^<]*)</th>', table)
+    assert heading == ["question", "text", "elisa", "theirs", "oracle best mask, sam"]
+    rows = [re.sub("<[^>]*>", "", row) for row in re.findall(r"<tr><td>(.*?)</td>", table)]
+    assert rows == ids
+    assert 'href="#question-1"' in table
+    foot = page.partition('id="parameters"')[2]
+    digest = run_digest(identity(settings.train, "elisa", {}))
+    assert f"run elisa: sha256 {digest}" in foot
+    assert "imported theirs: sha256 " in foot
+    assert "from_them.json" in foot
+    assert "columns of d/val" in foot
+    (project.folder / "trained/theirs/predictions/d/val.parquet").write_bytes(b"damaged")
+    out = report_command(settings, settings.select("val")[0], cases=1)
+    assert "theirs: its predictions do not fit the store: " in out
+
+
 def curves(folder: Path, digest: str) -> None:
     tables = folder / "curves/plots/metrics"
     tables.mkdir(parents=True)
