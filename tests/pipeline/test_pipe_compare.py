@@ -234,7 +234,7 @@ def test_a_figure_has_a_row_for_each_picture_and_a_column_for_each_system(
 ) -> None:
     other = str(pictured.folder / "truth.json")  # called as a picture of every question is
     sizes = []
-    for words in ([], ["--images", "tiny/val/fox,hen"], ["--images", "gnu", "--images", "tiny/val/hen"]):
+    for words in ([], ["--images", "tiny/val/fox", "--images", "hen"]):
         path = tmp_path / f"figure{len(sizes)}.png"
         done = pictured.run("compare", "elisa", "lisa", other, "--figure", str(path), *words)
         assert done.code == 0, done.err
@@ -243,7 +243,7 @@ def test_a_figure_has_a_row_for_each_picture_and_a_column_for_each_system(
             sizes.append(picture.size)
             assert len(np.unique(np.asarray(picture.convert("L")))) > 50
     assert sizes[0][0] == sizes[1][0]
-    assert sizes[0][1] > sizes[1][1] == sizes[2][1]
+    assert sizes[0][1] > sizes[1][1]
     again = tmp_path / "figure1.png"
     before = again.read_bytes()
     words = ("compare", "elisa", "lisa", other, "--figure", str(again))
@@ -274,7 +274,8 @@ def test_the_page_holds_the_tables_the_pictures_and_nothing_else(pictured: Any, 
     assert f"{100 * gain:+.1f} [" in page
     assert page.count("<article") == 3
     assert page.count("Ground truth</span>") == 3
-    assert "<script" not in page
+    assert page.count("<script") == 1
+    assert page.partition('id="every"')[2].count("<tr><td>") == 3
     assert 'src="http' not in page
     assert "lisa compared with elisa, tiny, val" in page
     assert "Proposals</span>" not in page
