@@ -68,8 +68,8 @@ def _compared(
     for one in found:
         path = one.answers(split)
         opened, _ = open_for_choices(settings, split, proposer_of(settings, (path,)))
-        own = threshold if path.is_dir() else None  # other files have no grey values
-        loaded[one.name] = (opened, *load_predictions(path, opened, split, own, protocol))
+        of_folder = threshold if path.is_dir() else None  # other files have no grey values
+        loaded[one.name] = (opened, *load_predictions(path, opened, split, of_folder, protocol))
     first = next(iter(loaded.values()))[0]
     every = any(prediction.text_index for _, _, given in loaded.values() for prediction in given)
     asked = {question.target_id: question for question in questions(first)}
