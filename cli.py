@@ -217,7 +217,7 @@ def extract(
     settings = _settings(context, device=device, executor=executor, scheduler=scheduler)
     if stage not in (None, *(every := ("masks", "embed", "match"))):
         raise InputError(f"--stage: found {stage!r}, expected masks, embed or match{did_you_mean(stage, every)}")
-    encoders = (*settings.embed.mask_encoders, *settings.embed.image_encoders)
+    encoders = (*settings.embed.mask_encoders, *settings.embed.imported, *settings.embed.image_encoders)
     for option, given, section, known in (
         ("--proposer", proposer, "proposers", tuple(settings.proposers)),
         ("--encoder", encoder, "embed", encoders),
@@ -674,6 +674,47 @@ def boxes(
             f"boxes: expected one split, found {', '.join(map(str, splits))}; name one with --data and --split"
         )
     print(as_given(boxes_command(settings, splits[0], model, out.expanduser())))
+
+
+@app.command("import")
+def import_files(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(help="JSON, JSONL, HDF5 or .npz; or a folder with one per picture.")],
+    name: Annotated[str, typer.Option("--name", help="Of the proposer, or encoder, that it becomes in the params.")],
+    split: SplitOption = None,
+    data: DataOption = None,
+    of: Annotated[
+        str | None, typer.Option("--of", help="The proposer whose masks vectors are of, where they come without masks.")
+    ] = None,
+    stored_order: Annotated[
+        bool,
+        typer.Option("--stored-order", help="With --of: their order is the store's, not that of the imported file."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take masks and vectors that another program made, check them against the index, and say what to add to the params.
+
+    Reads SAM's masks as `scripts/amg.py --convert-to-rle` and SA-1B write them, LLM-Seg's masks.json and HDF5, ELISA's JSONL, and
+    .npz. Nothing in the store is changed: `extract` takes the masks from the copy that this command keeps. docs/import.md has
+    each form, and what is lost.
+
+    Examples:
+
+    `python cli.py import amg_masks/ --name mine --split val`
+
+    `python cli.py import coco_split0.h5 coco_split1.h5 --name llmseg`
+
+    `python cli.py import train_TEST.jsonl --name elisa2024 --split train`
+
+    `python cli.py import vectors.npz --name my_encoder --of demo_sam --stored-order`
+    """
+    from pipeline.commands.importing import as_text, import_command
+    from pipeline.errors import as_given
+
+    settings = _settings(context)
+    found, code = import_command(settings, _splits(settings, split, data), files, name, of, stored_order)
+    print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -22,7 +22,7 @@ def columns(params: Sections) -> list[ColumnSpec]:
     specs = []
     for mean in params.means:
         for own in embedded(params):
-            for spec in (own.masks, own.instances):
+            for spec in own.specs:
                 name = f"centered/{mean}/{spec.name.partition('/')[0]}/{own.name}"
                 reads = (spec.name, mean_column(mean, own.name))
                 specs.append(ColumnSpec(name, "center", reads, {}, VERSION, layout=spec.layout))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -12,13 +12,26 @@ from typing import Any
 import numpy as np
 
 from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Pixels, RleMasks, Runner, ShardInput, row_trouble
-from stages.encoders import Encoder, EncoderInput, Model, build, encoder_line
+from stages.encoders import (
+    ENCODERS,
+    Encoder,
+    EncoderInput,
+    Model,
+    Vectors,
+    build,
+    encoder_line,
+    imported_line,
+)
+from stages.encoders.imported import Imported
+from stages.images import ImageFailure
 from stages.masks import masks_column
+from stages.names import did_you_mean
 from stages.params import Sections
 from stages.proposers.sam import features_column
 from store.format.arrays import AnyArray
 from store.format.column import ArrayLayout
 from store.format.names import without_proposer
+from store.format.schema import FAILED
 from store.write.writer import ShardData
 
 VERSION = 2
@@ -30,17 +43,20 @@ IMAGES_PER_BATCH = {"cpu": 1, "cuda": 8}
 def columns(params: Sections) -> list[ColumnSpec]:
     """For every mask encoder a column per proposer and one of the instances; one for every image encoder."""
     specs = []
-    for name in params.embed.mask_encoders:
-        encoder = encoder_line(name, "mask")
+    for name, (encoder, proposers, instances) in _mask_encoders(params).items():
         features = _features(params, name, encoder)
-        proposed = {f"mask_embeddings/{proposer}/{name}": masks_column(proposer) for proposer in params.proposers}
-        for column, reads in {**proposed, f"instance_embeddings/{name}": "instances"}.items():
+        tables = {f"mask_embeddings/{proposer}/{name}": masks_column(proposer) for proposer in proposers}
+        if instances:
+            tables[f"instance_embeddings/{name}"] = "instances"
+        for column, reads in tables.items():
             limit = params.embed.max_instances if reads == "instances" else params.embed.max_masks
             what = "instance" if reads == "instances" else "mask"
             layout = ArrayLayout(
                 (limit, encoder.dim), VECTORS_PER_CHUNK, "float16", dimension_names=("image", what, "dim")
             )
-            options = {"encoder": _options(encoder), "limit": limit, "precision": params.embed.precision}
+            options = {"encoder": _options(encoder), "limit": limit}
+            if name not in params.embed.imported:  # which are as they are
+                options["precision"] = params.embed.precision
             inputs = ("images", reads, *features)
             specs.append(ColumnSpec(column, "embed", inputs, options, VERSION, encoder.weights, layout=layout))
     for name in params.embed.image_encoders:
@@ -53,6 +69,28 @@ def columns(params: Sections) -> list[ColumnSpec]:
             ColumnSpec(f"image_features/{name}", "embed", ("images",), options, VERSION, encoder.weights, layout=layout)
         )
     return specs
+
+
+def _mask_encoders(params: Sections) -> Mapping[str, tuple[Encoder, Sequence[str], bool]]:
+    """Name -> encoder, the proposers whose masks it embeds, and whether it embeds instances; imported ones come last.
+
+    Raises:
+        ValueError: there is no such encoder or proposer, or two encoders have one name.
+    """
+    every: dict[str, tuple[Encoder, Sequence[str], bool]] = {
+        name: (encoder_line(name, "mask"), tuple(params.proposers), True) for name in params.embed.mask_encoders
+    }
+    for name, imported in params.embed.imported.items():
+        if name in every or name in ENCODERS:
+            raise ValueError(f"embed.imported.{name}: {name} is the name of an encoder; choose another one")
+        if unknown := [one for one in imported.proposers if one not in params.proposers]:
+            raise ValueError(
+                f"embed.imported.{name}.proposers: found {unknown[0]!r}, expected one of "
+                f"{', '.join(params.proposers) or 'section proposers'}"
+                f"{did_you_mean(unknown[0], params.proposers)}"
+            )
+        every[name] = imported_line(imported.sha256, imported.dim), imported.proposers, imported.instances
+    return every
 
 
 def _options(encoder: Encoder) -> dict[str, Any]:
@@ -75,7 +113,15 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     device = resolve_device(params.run)
     names = dict.fromkeys(name.rpartition("/")[2] for name in specs)
     at_once = params.run.masks_per_batch or MASKS_PER_BATCH
-    models = {name: build(name, weights, device, at_once, params.embed.precision) for name in names}
+    imported = {
+        name: encoder for name, (encoder, *_) in _mask_encoders(params).items() if name in params.embed.imported
+    }
+    models: dict[str, Model | Imported] = {
+        name: Imported(imported[name], weights)
+        if name in imported
+        else build(name, weights, device, at_once, params.embed.precision)
+        for name in names
+    }
     size = params.run.images_per_batch or IMAGES_PER_BATCH[device]
 
     def compute(shard: ShardInput) -> dict[str, ShardData]:
@@ -104,7 +150,7 @@ def _regions(spec: ColumnSpec) -> str:
 
 
 def _embed(
-    model: Model,
+    model: Model | Imported,
     collector: Collector,
     group: Sequence[Place],
     shard: ShardInput,
@@ -123,6 +169,7 @@ def _embed(
     stored = next((read for read in spec.reads if read.startswith("sam_features/")), None)
     troubles: list[tuple[str, str] | None] = []
     items: list[EncoderInput] = []
+    wanted: list[tuple[Mapping[str, Any], Sequence[str]]] = []  # of each of the items, its row and its masks
     filled: list[list[int]] = []  # of each image, which of its masks have a pixel
     for position, _, image_row, image in group:
         row = rows[position]
@@ -137,15 +184,34 @@ def _embed(
         elif filled[-1]:
             masks = RleMasks([row["segmentation"][k] for k in filled[-1]], *image.shape[:2])
             items.append(EncoderInput(image, masks, array(stored, position) if stored else None))
-    vectors = iter(model(items))
+            wanted.append((image_row, masks.counts))
+    made = _looked_up(model, wanted) if isinstance(model, Imported) else model(items)
+    vectors: Iterator[Vectors | ImageFailure] = iter(made)
     for (position, index, _, _), trouble, places in zip(group, troubles, filled, strict=True):
         if trouble:
             collector.failed(index, *trouble)
         elif regions == "images":
-            collector.array(index, next(vectors))
+            of_image = next(vectors)
+            assert not isinstance(of_image, ImageFailure), "imported vectors are of masks"
+            collector.array(index, of_image)
         else:
             count = len(rows[position]["segmentation"])
             found = np.zeros((min(count, limit), dim), np.float32)
             if places:
-                found[places] = next(vectors)
+                of_masks = next(vectors)
+                if isinstance(of_masks, ImageFailure):
+                    collector.failed(index, FAILED, str(of_masks))
+                    continue
+                found[places] = of_masks
             collector.array(index, found, max(0, count - limit))
+
+
+def _looked_up(
+    imported: Imported, wanted: Sequence[tuple[Mapping[str, Any], Sequence[str]]]
+) -> Iterator[Vectors | ImageFailure]:
+    """The imported vectors of images, or why there are none."""
+    for image_row, masks in wanted:
+        try:
+            yield imported.vectors(image_row["sha256"], masks)
+        except ImageFailure as failure:
+            yield failure

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"found {value!r:.80}, expected 64 hexadecimal digits, as python cli.py import prints them")
+    return value
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -13,6 +21,9 @@ Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """A name that is a key of the params. It has no dot: ``--set`` and DVC take a dot for the next key."""
 AtOnce = Annotated[int | None, Field(ge=1), BeforeValidator(lambda value: None if value == 0 else value)]
 """A size of batches, or null for the one that is fixed for the kind of device; 0, as older files have it, is null."""
+
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+"""Digest of an archive of imported masks or vectors."""
 
 
 class Params(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.base import Collector, ColumnSpec, Pixels, Runner, ShardInput, row_trouble
 from stages.params import Sections
-from stages.proposers import Found, Memo, Proposer, build, identity, largest_first
+from stages.proposers import ROWS, Found, Memo, Proposer, build, identity, largest_first
 from stages.proposers.sam import features_column, sam_model
 from store.format import schema
 from store.format.column import ArrayLayout
@@ -79,16 +79,17 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
             return segment(shard, background)
 
     def segment(shard: ShardInput, background: Executor) -> dict[str, ShardData]:
-        out = shard.collectors(specs)
+        out, rows = shard.collectors(specs), shard.rows("images")
         later = Later(background)
 
         def prepared() -> Iterator[tuple[int, tuple[str, str] | None, Future[dict[Any, Any]] | None]]:
-            for index, row, image in zip(shard.indices, shard.rows("images"), shard.pixels(), strict=True):
+            for index, row, image in zip(shard.indices, rows, shard.pixels(), strict=True):
                 job = None if image is None else background.submit(prepare, image)
                 yield index, row_trouble(row, "image"), job
 
         for group in ahead(groups(prepared(), generator.IMAGES_PER_BATCH[device])):
-            ready, memo = [job.result() for _, _, job in group if job], Memo()
+            ready = [job.result() for _, _, job in group if job]
+            memo: Memo = {ROWS: [rows[index - shard.indices.start] for index, _, job in group if job]}
             for name, proposer in proposers.items():
                 if name not in out:
                     continue

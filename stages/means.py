@@ -30,12 +30,17 @@ class Embedded:
 
     Args:
         name: the encoder, as it stands in the masks' column after its kind; the end of the mean's column.
-        masks, instances: their specs.
+        masks, instances: their specs; imported vectors may be of masks alone.
     """
 
     name: str
     masks: ColumnSpec
-    instances: ColumnSpec
+    instances: ColumnSpec | None
+
+    @property
+    def specs(self) -> list[ColumnSpec]:
+        """Those that there are, in the order in which they are summed."""
+        return [spec for spec in (self.masks, self.instances) if spec is not None]
 
 
 def embedded(params: Sections) -> Iterator[Embedded]:
@@ -44,7 +49,7 @@ def embedded(params: Sections) -> Iterator[Embedded]:
     for column, spec in specs.items():
         kind, _, name = column.partition("/")
         if kind == KINDS[0]:
-            yield Embedded(name, spec, specs[f"{KINDS[1]}/{name.rpartition('/')[2]}"])
+            yield Embedded(name, spec, specs.get(f"{KINDS[1]}/{name.rpartition('/')[2]}"))
 
 
 def mean_column(mean: str, name: str) -> str:
@@ -63,7 +68,7 @@ def columns(params: Sections) -> list[ColumnSpec]:
                 ColumnSpec(
                     mean_column(mean, own.name),
                     "means",
-                    (own.masks.name, own.instances.name),
+                    tuple(spec.name for spec in own.specs),
                     {"train": list(section.train)},
                     VERSION,
                     layout=ArrayLayout((dim,), dim, "float64", dimension_names=("mean", "dim")),

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from stages.datasets import AnyData
-from stages.fields import AtOnce, Key, Name, Params, Precision
+from stages.fields import AtOnce, Key, Name, Params, Precision, Sha256
 from stages.proposers import AnyProposer
 
 
@@ -21,6 +21,19 @@ def _multiple_of_16(value: int) -> int:
     if value % 16:
         raise ValueError(f"found {value}, expected a multiple of 16 (one chunk holds 16 vectors)")
     return value
+
+
+class ImportedVectorsParams(Params):
+    """Vectors that another program made, as ``python cli.py import`` kept them (docs/import.md)."""
+
+    sha256: Sha256
+    """Digest of the archive of vectors, which ``python cli.py import`` prints."""
+    dim: Annotated[int, Field(ge=1)]
+    """Length of a vector."""
+    proposers: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Proposers whose masks they are of."""
+    instances: bool = False
+    """Whether vectors of annotated instances are among them."""
 
 
 class EmbedParams(Params):
@@ -40,6 +53,9 @@ class EmbedParams(Params):
     sam_features: tuple[Name, ...] = ()
     """SAM models whose embedding of the whole image is stored, which LISA and SAM pooling read. A proposer of the same model and
     precision shares the run of the encoder."""
+
+    imported: dict[Key, ImportedVectorsParams] = Field(default_factory=dict)
+    """Encoders by name whose vectors were imported; these names stand next to those of ``mask_encoders``."""
 
     _check = field_validator("max_masks", "max_instances")(_multiple_of_16)
 

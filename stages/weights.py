@@ -127,6 +127,15 @@ WEIGHTS: dict[str, Weights] = {
 }
 
 
+IMPORTED = "imported/"
+"""Names of archives that ``python cli.py import`` wrote begin so; the digest follows, and the archive is that of no other bytes."""
+
+
+def imported_name(sha256: str) -> str:
+    """Name of an archive of imported masks or vectors in this registry."""
+    return f"{IMPORTED}{sha256}"
+
+
 def expected_sha256(name: str, lock: Path) -> str:
     """Give the digest that the file must have, from the registry or from the lock file.
 
@@ -216,6 +225,9 @@ def record(name: str, file: Path, lock: Path) -> None:
 
 def find(name: str) -> Weights:
     """The checkpoint of that name; raises :class:`WeightsError` where there is none."""
+    if name.startswith(IMPORTED):
+        sha256, source = name.removeprefix(IMPORTED), "imported here: python cli.py import FILE"
+        return Weights(name, None, sha256, None, "that of what made it", source, f"{name}.zip")
     if name not in WEIGHTS:
         raise WeightsError(
             f"unknown weights {name!r}; choose one of: {', '.join(sorted(WEIGHTS))}{did_you_mean(name, WEIGHTS)}"
@@ -236,6 +248,8 @@ def how_to_get(weights: Weights) -> str:
     """What to type or to do for the file of a checkpoint."""
     if weights.committed:
         return "check it out again, or train it: python cli.py demo --train-models"
+    if weights.name.startswith(IMPORTED):
+        return "import the same files again (python cli.py import FILE), or copy it from where that was done"
     if weights.url is None:
         return f"get it from {weights.source}, then type: python cli.py weights {weights.name} --from FILE"
     return f"type: python cli.py weights {weights.name}"

@@ -12,7 +12,7 @@ from pipeline.graph import all_specs
 from stages.adopt import adopt
 from stages.checkpoints import WeightsError
 from stages.proposers.sam import SAM_MODELS
-from stages.weights import WEIGHTS, fetch, locate, place
+from stages.weights import WEIGHTS, fetch, find, how_to_get, locate, place
 
 _HEADER = ("name", "needed by", "state", "size", "licence", "file", "published by")
 
@@ -44,7 +44,8 @@ def needed(settings: Settings) -> Mapping[str, list[str]]:
 
 
 def _listed(folder: Path, lock: Path, wanted: Mapping[str, list[str]]) -> str:
-    states = {name: _state(name, folder, lock) for name in WEIGHTS}
+    known = {name: find(name) for name in [*WEIGHTS, *(name for name in wanted if name not in WEIGHTS)]}
+    states = {name: _state(name, folder, lock) for name in known}
     rows = [_HEADER] + [
         (
             name,
@@ -55,7 +56,7 @@ def _listed(folder: Path, lock: Path, wanted: Mapping[str, list[str]]) -> str:
             _relative(place(name, folder)),
             weights.source,
         )
-        for name, weights in WEIGHTS.items()
+        for name, weights in known.items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -66,14 +67,15 @@ def _to_do(states: Mapping[str, str], wanted: Mapping[str, list[str]]) -> list[s
     """What the params need and is not here, and what to type for it."""
     lacking = [name for name in states if name in wanted and states[name] != "here"]
     lines = [f"the params need {len(wanted)} of them; not here: {', '.join(lacking) or 'none'}"]
-    if fetched := [name for name in lacking if WEIGHTS[name].url is not None]:
+    if fetched := [name for name in lacking if find(name).url is not None]:
         lines.append(f"to fetch: python cli.py weights {' '.join(fetched)}")
-    lines += [
-        f"to get by hand from {WEIGHTS[name].source}: python cli.py weights {name} --from FILE"
+    return lines + [
+        f"to get by hand from {find(name).source}: python cli.py weights {name} --from FILE"
+        if name in WEIGHTS
+        else f"{name}: {how_to_get(find(name))}"
         for name in lacking
-        if WEIGHTS[name].url is None and not WEIGHTS[name].committed
+        if find(name).url is None and not find(name).committed
     ]
-    return lines
 
 
 def _state(name: str, folder: Path, lock: Path) -> str:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from stages.fields import Precision
 from stages.names import did_you_mean
 from stages.proposers.sam import SAM_MODELS
+from stages.weights import imported_name
 
 Vectors = npt.NDArray[np.float32]
 
@@ -122,6 +123,11 @@ ENCODERS: dict[str, Encoder] = {
         for name, sam in SAM_MODELS.items()
     },
 }
+
+
+def imported_line(sha256: str, dim: int) -> Encoder:
+    """The line of vectors that ``python cli.py import`` wrote to the archive of this digest."""
+    return Encoder("imported", "mask", dim, (imported_name(sha256),))
 
 
 def encoder_line(name: str, kind: Literal["mask", "image"]) -> Encoder:

@@ -17,10 +17,12 @@ import numpy.typing as npt
 from pydantic import PlainValidator, SerializeAsAny
 
 from stages.names import did_you_mean
-from stages.proposers.params import GridParams, ProposerParams, SamParams
+from stages.proposers.params import GridParams, ImportedParams, ProposerParams, SamParams
 
 Pixels = npt.NDArray[np.uint8]
 Memo = dict[Any, Any]
+ROWS = "rows"
+"""Key of a memo: the row of table ``images`` of each image."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Kind:
 PROPOSERS: dict[str, Kind] = {
     "sam": Kind("sam.proposals", SamParams),
     "grid": Kind("grid", GridParams),
+    "imported": Kind("imported", ImportedParams),
 }
 
 
@@ -73,7 +76,7 @@ class Proposer(Protocol):
         """What it finds in each of some prepared images, in order.
 
         Args:
-            memo: keeps what proposers share about these images, such as SAM's embedding of them.
+            memo: keeps what proposers share about these images, such as SAM's embedding of them; ``memo[ROWS]`` has their rows.
         """
 
 

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.fields import Fraction, Name, Params, Precision
+from stages.fields import Fraction, Name, Params, Precision, Sha256
 from stages.proposers.sam import sam_model
+from stages.weights import imported_name
 
 
 class ProposerParams(Params):
@@ -81,3 +82,17 @@ class GridParams(ProposerParams):
     """Each number n cuts the image into n x n cells."""
     min_area: Annotated[int, Field(ge=0)] = 0
     """Cells with fewer px are left out."""
+
+
+class ImportedParams(ProposerParams):
+    """Masks that another program made, as ``python cli.py import`` kept them (docs/import.md)."""
+
+    kind: Literal["imported"]
+    """This kind."""
+    sha256: Sha256
+    """Digest of the archive of masks, which ``python cli.py import`` prints."""
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The archive."""
+        return (imported_name(self.sha256),)

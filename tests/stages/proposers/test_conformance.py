@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +18,38 @@ from pipeline.config import ROOT
 from pipeline.params_file import load_settings
 from stages import masks
 from stages.base import ShardInput
+from stages.imported.archive import MASKS as MASKS_KIND
+from stages.imported.archive import new_archive
+from stages.imported.records import checked
 from stages.params import Sections
 from stages.proposers import PROPOSERS, identity, proposer_params
 from stages.proposers.sam import generator
+from stages.weights import imported_name
 from store import rle
 from store.format.schema import MASKS
 from store.write.writer import ShardData
 
+SIZES = [(40, 60), (64, 48), (30, 31)]
+ARCHIVES = Path(tempfile.mkdtemp(prefix="conformance-"))
+atexit.register(shutil.rmtree, ARCHIVES)
+
+
+def sha256_of(number: int) -> str:
+    """What stands for the digest of a picture's file."""
+    return f"{number:064x}"
+
+
+def imported(masks_of: Callable[[int, int], list[np.ndarray]]) -> dict[str, Any]:
+    """Options of a proposer with an archive of these masks for each picture."""
+    with new_archive(ARCHIVES) as writer:
+        for number, size in enumerate(SIZES):
+            found = [{"segmentation": {"counts": rle.encode(mask)}} for mask in masks_of(*size)]
+            writer.add_masks(sha256_of(number), checked(found, size, None, False))
+        return {"kind": "imported", "sha256": writer.finish({"kind": MASKS_KIND}, {})}
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
+    "imported": imported(lambda height, width: [np.tri(height, width, 2, bool), np.ones((height, width), bool)]),
     "sam": {"model": "demo_sam", "points_per_side": 3, "pred_iou_thresh": 0, "stability_score_thresh": 0},
     "grid": {"kind": "grid", "cells_per_side": [1, 3]},
 }
@@ -29,10 +57,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 NOTHING: dict[str, dict[str, Any]] = {
     "sam": {"pred_iou_thresh": 1.0, "points_per_side": 1},
     "grid": {"min_area": 10**9},
+    "imported": imported(lambda height, width: [np.zeros((height, width), bool)]),
 }
 """Kind -> options that find none."""
-SIZES = [(40, 60), (64, 48), (30, 31)]
 WEIGHTS = {"demo_sam": ROOT / "demo/models/demo_sam.safetensors"}
+WEIGHTS |= {imported_name(path.stem): path for path in ARCHIVES.glob("*.zip")}
 
 
 def settings(proposers: dict[str, Any], *changes: str) -> Sections:
@@ -61,7 +90,10 @@ def shard_of(failed: tuple[int, ...] = ()) -> ShardInput:
     def nothing(*_: Any) -> Any:
         raise AssertionError("a proposer reads pixels alone")
 
-    rows = [{"status": state, "error": None if state == "ok" else "truncated"} for state in status]
+    rows = [
+        {"status": state, "error": None if state == "ok" else "truncated", "sha256": sha256_of(number)}
+        for number, state in enumerate(status)
+    ]
     return ShardInput(range(len(SIZES)), lambda table: rows, nothing, nothing, pixels, lambda images: None)
 
 
