@@ -74,7 +74,7 @@ def import_command(
         gather = Gather(found.pictures, folder, stack, masks_of, found.instances)
         entries = _read(sources, gather, len(found.pictures.by_sha256))
         if not gather.taken:
-            raise InputError(_nothing(gather.tally, entries, splits))
+            raise InputError(_nothing(gather.tally, entries, splits, found.pictures))
         archives = gather.finish([source.sha256() for source in sources])
     told: dict[str, Any] = {"files": list(map(str, paths)), "splits": list(map(str, splits)), "entries": entries}
     told |= asdict(gather.tally)
@@ -222,7 +222,7 @@ def _masks_of(settings: Settings, found: _Found, proposer: str, stored_order: bo
     return of_store
 
 
-def _nothing(tally: Tally, entries: int, splits: Sequence[SplitRef]) -> str:
+def _nothing(tally: Tally, entries: int, splits: Sequence[SplitRef], pictures: Pictures) -> str:
     """Why nothing can be taken, with an example."""
     of = f"of {entries} pictures in the files none can be taken for {', '.join(map(str, splits))}"
     if tally.failed:
@@ -231,8 +231,8 @@ def _nothing(tally: Tally, entries: int, splits: Sequence[SplitRef]) -> str:
     elif tally.ambiguous:
         why = f"{tally.ambiguous[0]!r} may mean several pictures; choose splits by --data and --split"
     elif tally.unknown:
-        there = f", whose pictures are called such as {tally.missing[0]}" if tally.missing else ""
-        why = f"{tally.unknown[0]!r} is none of these splits{there}"
+        own = next((picture.name for picture in pictures.by_sha256.values()), None)
+        why = f"{tally.unknown[0]!r} is none of these splits" + (f", which have pictures such as {own}" if own else "")
     else:
         why = "they are empty"
     return f"import: {of}: {why}; nothing was written"
