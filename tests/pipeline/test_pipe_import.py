@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import typer.main
 import yaml
 from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator
@@ -429,9 +433,6 @@ def test_import_loads_no_torch(indexed: Any) -> None:
     (indexed.folder / "fox.json").write_text(json.dumps([amg(cells(0)[0])]))
     code = "import sys, cli; cli.main(); assert not {'torch', 'dask', 'zarr'} & set(sys.modules), 'heavy'"
     words = ["--params", str(indexed.params), "import", str(indexed.folder / "fox.json"), "--name", "mine"]
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.replace("import: 1 of 3 pictures\n", "")) == (0, "")
 
@@ -494,3 +495,13 @@ def test_the_page_s_examples_work(indexed: Any, monkeypatch: pytest.MonkeyPatch)
     for record in open_split(indexed.store, "tiny", "val", proposer="mine"):
         wanted = names["vectors"][record.image_id].astype(np.float16)
         np.testing.assert_array_equal(record["mask_embeddings/my_encoder"], wanted)
+
+
+def test_the_examples_of_the_help_page_parse() -> None:
+    cli = importlib.import_module("cli")
+
+    group = typer.main.get_command(cli.app)
+    examples = re.findall(r"`python cli.py (import [^`]+)`", str(cli.import_files.__doc__))
+    assert len(examples) == 4
+    for words in map(shlex.split, examples):
+        group.commands[words[0]].make_context(words[0], words[1:])  # type: ignore[attr-defined]

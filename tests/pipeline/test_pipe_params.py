@@ -81,6 +81,7 @@ SPECIAL = {
     "data.tiny.splits",
     "data.tiny.format",  # one choice
     "data.tiny.encoding",  # in test_pipe_data: it stands in no params file, and then decides nothing
+    "embed.imported",  # each entry adds columns of its own: in test_pipe_import
     "proposers.sam.model",  # in the weights' table: another model has other weights
     "proposers.sam.kind",  # another kind has other options
     "train",  # decides no column, nor does what is asked of it
