@@ -153,7 +153,10 @@ BAD = {
     "set to a wrong type": (["--set", "embed.max_masks=many", "info"], "embed.max_masks"),
     "set out of range": (["--set", "proposers.sam.pred_iou_thresh=1.5", "info"], "found 1.5, expected at most 1"),
     "not a multiple": (["--set", "embed.max_masks=17", "info"], "expected a multiple of 16"),
-    "unknown kind": (["--set", "proposers.sam.kind=gird", "info"], "expected one of sam, grid, imported (did you mean 'grid'?)"),
+    "unknown kind": (
+        ["--set", "proposers.sam.kind=gird", "info"],
+        "expected one of sam, grid, imported (did you mean 'grid'?)",
+    ),
     "option of another kind": (
         ["--set", "proposers.sam.cells_per_side=[2]", "info"],
         "proposers.sam.cells_per_side: unknown parameter; it belongs to another kind of proposers.sam",
