@@ -614,6 +614,39 @@ def info(
     print(json.dumps(found, indent=1) if as_json else as_given(as_text(found)))
 
 
+@app.command()
+def browse(
+    context: typer.Context,
+    split: SplitOption = None,
+    data: DataOption = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8321,
+    host: Annotated[
+        str, typer.Option("--host", help="The address to listen on; one that others reach needs --token.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="ELISA_BROWSE_TOKEN", help="Who opens the page has to know it: /?token=TOKEN."),
+    ] = None,
+) -> None:
+    """A page on this machine that shows the store: pictures, masks, questions, answers of the runs, nearest masks, provenance.
+
+    It reads only, asks nothing of any network, and ends with Ctrl-C. docs/browsing.md says how to reach it on another machine.
+
+    Examples:
+
+    `python cli.py browse`
+
+    `python cli.py browse --data demo --split val --port 0`
+
+    `ELISA_BROWSE_TOKEN=$(openssl rand -hex 16) python cli.py browse --host 0.0.0.0` takes the token from the environment, which
+    other users of the machine cannot see
+    """
+    from pipeline.commands.browse import browse_command
+
+    names = [name for names in data or () for name in names.split(",")]
+    browse_command(_settings(context), split, names, host, port, token)
+
+
 @app.command("data")
 def about_data(
     context: typer.Context,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -51,18 +51,25 @@ def write(path: Path, meta: Meta, predictions: Iterable[Prediction]) -> None:
 
 
 def read(path: Path) -> tuple[Meta, list[Prediction]]:
-    """Read a file that :func:`write` made.
+    """Read a file that :func:`write` made. Raises as :func:`read_table`."""
+    meta, table = read_table(path)
+    return meta, [Prediction(**{**row, "chosen": _as_tuple(row["chosen"])}) for row in table.to_pylist()]
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> tuple[Meta, pa.Table]:
+    """The same as a table, a row a prediction, or some columns of it.
 
     Raises:
         PredictionError: it is no Parquet file, or one of another schema or format.
     """
     with _opened(path) as file:
-        table = file.read(use_threads=False)
-    meta = _meta(path, table.schema)
-    if any(table.column(field.name).null_count for field in _SCHEMA if not field.nullable):
-        raise _another_schema(path, table.schema)
-    rows = table.to_pylist()
-    return meta, [Prediction(**{**row, "chosen": _as_tuple(row["chosen"])}) for row in rows]
+        schema = file.schema_arrow
+        meta = _meta(path, schema)
+        table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+    whole = [field.name for field in _SCHEMA if not field.nullable and field.name in table.schema.names]
+    if any(table.column(name).null_count for name in whole):
+        raise _another_schema(path, schema)
+    return meta, table
 
 
 def read_meta(path: Path) -> Meta:

@@ -37,8 +37,8 @@ def find() -> str | None:
 
 
 @contextmanager
-def open_page(path: Path, profile: Path, width_px: int = 1400, height_px: int = 1000) -> Iterator[Page]:
-    """Load a file. ``profile``: a new empty folder for the browser's own data."""
+def open_page(path: Path | str, profile: Path, width_px: int = 1400, height_px: int = 1000) -> Iterator[Page]:
+    """Load a file, or an address. ``profile``: a new empty folder for the browser's own data."""
     command = find()
     assert command is not None
     ours, theirs = _pipe(), _pipe()  # they read the first, we the second; both above 4, which the shell sets
@@ -77,14 +77,30 @@ class Page:
         target = self.call("Target.createTarget", url="about:blank", session=None)["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True, session=None)["sessionId"]
 
-    def load(self, path: Path, width_px: int, height_px: int) -> None:
+    def load(self, path: Path | str, width_px: int, height_px: int) -> None:
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.call(f"{domain}.enable")
         self.resize(width_px, height_px)
-        self.call("Page.navigate", url=path.as_uri())
+        self.go(path if isinstance(path, str) else path.as_uri())
+        self.run("document.fonts.ready.then(() => new Promise(requestAnimationFrame)).then(() => true)")
+
+    def go(self, address: str) -> None:
+        """Open another page in the same window."""
+        self._loaded = False
+        self.call("Page.navigate", url=address)
         while not self._loaded:
             self._take()
-        self.run("document.fonts.ready.then(() => new Promise(requestAnimationFrame)).then(() => true)")
+
+    def wait(self, condition: str) -> Any:
+        """The value of a JavaScript expression as soon as it is true, also of a page that is only now being loaded."""
+        expression = f"(found => found instanceof Node || found)({condition})"
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            done = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+            if done["result"].get("value") and "exceptionDetails" not in done:
+                return done["result"]["value"]
+            time.sleep(0.05)
+        raise AssertionError(f"not true after {TIMEOUT_S} s: {condition}")
 
     def resize(self, width_px: int, height_px: int) -> None:
         size = {"width": width_px, "height": height_px, "deviceScaleFactor": 1, "mobile": False}

@@ -1,0 +1,104 @@
+"""Work that takes longer than a page may: done in threads, given when it is finished, asked for again until then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotDone
+from typing import Any
+
+FORGOTTEN_S = 60.0
+"""Work that nobody has asked for in this time is given up."""
+_KEPT = 96
+"""This many results are kept; those that were asked for longest ago are forgotten. Most are one number an image."""
+
+Advance = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
+
+
+class NotYetError(Exception):
+    """The work is not finished. ``title``: what it is; ``done`` of ``total``."""
+
+    def __init__(self, title: str, done: int, total: int) -> None:
+        super().__init__(f"{title}: {done} of {total}")
+        self.title, self.done, self.total = title, done, total
+
+
+class _Forgotten(Exception):  # noqa: N818
+    """Nobody waits for the work any longer."""
+
+
+class Jobs:
+    """Results by key. Two at a time are worked out.
+
+    Args:
+        patience_s: so long does an asking thread wait before it is told that the work goes on.
+    """
+
+    def __init__(self, patience_s: float = 0.3) -> None:
+        self._patience_s = patience_s
+        self._jobs: OrderedDict[Hashable, _Job] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(2, "browse")
+
+    def result(self, key: Hashable, title: str, work: Callable[[Advance], Any]) -> Any:
+        """What ``work`` returns, which is begun when its key is asked for first; what it raises is raised once.
+
+        Raises:
+            NotYetError: it is not finished; ask again.
+        """
+        with self._lock:
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._jobs[key] = _Job(title)
+                job.future = self._pool.submit(job.run, work)
+                while len(self._jobs) > _KEPT:
+                    self._jobs.popitem(last=False)
+            self._jobs.move_to_end(key)
+            job.asked_at = time.monotonic()
+        try:
+            return job.future.result(self._patience_s)
+        except NotDone:
+            if not job.future.done():
+                raise NotYetError(title, job.done, job.total) from None
+            self._forget(key, job)
+            raise
+        except _Forgotten:
+            self._forget(key, job)
+            raise NotYetError(title, 0, job.total) from None
+        except BaseException:
+            self._forget(key, job)
+            raise
+
+    def forget(self, of: Callable[[Hashable], bool]) -> None:
+        """Forget the results, and give up the work, of some keys."""
+        with self._lock:
+            for key in [key for key in self._jobs if of(key)]:
+                self._jobs.pop(key).asked_at = float("-inf")
+
+    def close(self) -> None:
+        """Give up all work."""
+        self.forget(lambda key: True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _forget(self, key: Hashable, job: _Job) -> None:
+        with self._lock:
+            if self._jobs.get(key) is job:
+                del self._jobs[key]
+
+
+class _Job:
+    def __init__(self, title: str) -> None:
+        self.title, self.done, self.total, self.asked_at = title, 0, 0, time.monotonic()
+        self.future: Future[Any] = Future()
+
+    def run(self, work: Callable[[Advance], Any]) -> Any:
+        return work(self._advance)
+
+    def _advance(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        if time.monotonic() - self.asked_at > FORGOTTEN_S:
+            raise _Forgotten

@@ -1,0 +1,92 @@
+"""Binds the server and runs it until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from pipeline.browse.app import make_app
+from pipeline.browse.shelf import Shelf
+from pipeline.config import InputError
+from pipeline.errors import Terminated
+from store.errors import StoreError
+
+HOST = "127.0.0.1"
+LEAST_TOKEN = 16
+"""Characters that a token has at least."""
+
+
+def check_reach(host: str, token: str | None) -> None:
+    """Raise InputError where others could reach the server without a token, or with one that can be guessed."""
+    if token is not None and (len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable()):
+        raise InputError(
+            f"--token: found {len(token)} characters, expected {LEAST_TOKEN} or more, all of them ASCII; "
+            f"a new one: {secrets.token_urlsafe(18)}"
+        )
+    if token is None and not _is_loopback(host):
+        raise InputError(
+            f"--host: found {host}, which other machines can reach, so a token is needed: "
+            f"python cli.py browse --host {host} --token {secrets.token_urlsafe(18)}; without --host an ssh tunnel does "
+            "(docs/browsing.md)"
+        )
+
+
+def serve(shelf: Shelf, host: str, port: int, token: str | None, say: Callable[[str], None]) -> None:
+    """Serve the pages until the process is interrupted.
+
+    Args:
+        port: 0 is any that is free.
+        say: gets the address when it can be opened.
+
+    Raises:
+        InputError: the address cannot be bound.
+    """
+    with listening(host, port) as bound:
+        app = make_app(shelf, host, token)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=2,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        say(f"http://{shown}:{bound.getsockname()[1]}/")
+        threading.Thread(target=_open_first, args=(shelf,), daemon=True).start()
+        with contextlib.suppress(KeyboardInterrupt, Terminated):  # how it ends
+            uvicorn.Server(config).run([bound])
+
+
+def _open_first(shelf: Shelf) -> None:
+    """Open what the first page shows while its browser starts. What is wrong with it is said on the page."""
+    with contextlib.suppress(StoreError, OSError):
+        shelf.get(next(iter(shelf.splits)))
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address. Raises InputError where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = f"--port: found {port}, which is taken; expected a free one: --port 0 finds one"
+        else:
+            why = f"--host: cannot listen on {host}, port {port}: {error.strerror or error}"
+        raise InputError(f"browse: {why}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

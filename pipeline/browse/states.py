@@ -1,0 +1,51 @@
+"""What became of each image in a column, and how many entries it has there: arrays out of the records of the shards."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.format.schema import ABSENT, FAILED, OK, REMOVED
+from store.read.borrowed import AnyColumn, Borrowed
+
+NOT_COMPUTED = "not computed"
+NAMES = (OK, FAILED, REMOVED, ABSENT, NOT_COMPUTED)
+"""By number, as :class:`States` has them."""
+_NUMBER = {name: number for number, name in enumerate(NAMES)}
+
+
+class States(NamedTuple):
+    """What became of each image, a number of :data:`NAMES`, uint8 [N]; and its number of masks, targets or vectors, int32 [N]."""
+
+    code: NDArray[np.uint8]
+    entries: NDArray[np.int32]
+
+    def are(self, name: str) -> NDArray[np.bool_]:
+        """Which images are of this state, bool [N]."""
+        return np.asarray(self.code == _NUMBER[name])
+
+
+def states(column: AnyColumn) -> States:
+    """Of every image of the split that the column belongs to, or that borrows it."""
+    images = column.meta.images
+    found = States(np.full(images, _NUMBER[NOT_COMPUTED], np.uint8), np.zeros(images, np.int32))
+    if isinstance(column, Borrowed):
+        own = states(column.borrowing.images)
+        not_there = column.borrowing.split < 0
+        found.code[not_there] = own.code[not_there]
+        for which, part in enumerate(column.columns):
+            mine = column.borrowing.split == which
+            theirs, index = states(part), column.borrowing.index[mine]
+            inside = index < part.meta.images  # the holder may have grown since
+            places = np.flatnonzero(mine)[inside]
+            found.code[places], found.entries[places] = theirs.code[index[inside]], theirs.entries[index[inside]]
+        return found
+    for commit in column.commits:
+        if commit is not None:
+            span = slice(first := commit.shard * column.meta.shard_images, first + len(commit.counts))
+            found.entries[span] = commit.counts
+            all_ok = commit.status.count(OK) == len(commit.status)
+            found.code[span] = 0 if all_ok else [_NUMBER[status] for status in commit.status]
+    return found
