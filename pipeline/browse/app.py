@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from pipeline.browse.nearest import encoders, nearest
 from pipeline.browse.pictures import Pictures
 from pipeline.browse.provenance import provenance
 from pipeline.browse.query import WrongError, find, parse, place_in, whole
-from pipeline.browse.shelf import Shelf, Shown, UnknownError
+from pipeline.browse.shelf import OPEN_SPLITS, Shelf, Shown, UnknownError
 from stages.photographs import GoneError
 from stages.predictions import PredictionError
 from store.errors import StoreError
@@ -57,16 +58,18 @@ class Library:
         self.pictures = Pictures()
         self._answers: Kept[Any] = Kept(FILE_BYTES, lambda table: int(table.nbytes))
         self._measures: dict[int, Measures] = {}
+        self._lock = threading.Lock()
 
     def measures(self, shown: Shown) -> Measures:
         """The numbers of an open split, with the runs that answered it when it was opened."""
-        found = self._measures.get(shown.number)
-        if found is None:
-            answers = found_answers(shown.settings, shown.ref, self._answers, shown.notes)
-            self._measures = {shown.number: (found := Measures(shown, self.jobs, answers)), **self._measures}
-            for number in list(self._measures)[4:]:
-                del self._measures[number]
-        return found
+        with self._lock:
+            if shown.number not in self._measures:
+                notes: list[str] = []
+                answers = found_answers(shown.settings, shown.ref, self._answers, notes)
+                self._measures[shown.number] = Measures(shown, self.jobs, answers, notes)
+                for number in list(self._measures)[:-OPEN_SPLITS]:  # of splits that are closed
+                    del self._measures[number]
+            return self._measures[shown.number]
 
 
 def make_app(shelf: Shelf, host: str, token: str | None) -> Starlette:
@@ -108,7 +111,7 @@ def _split(library: Library, request: Request) -> dict[str, Any]:
             "runs": list(measures.answers),
             "measures": measures.names(),
             "encoders": encoders(shown),
-            "notes": shown.notes,
+            "notes": [*shown.notes, *measures.notes],
         }
 
     return library.shelf.reading(name, read)

@@ -36,7 +36,7 @@ def whole(shown: Shown, image_index: int, answers: Mapping[str, Answers]) -> dic
     row = _image(shown, image_index)
     size = row["height"], row["width"]
     targets = _rows(shown, "targets", image_index)
-    found: dict[str, Any] = {"image": row, "notes": shown.notes, "proposers": {}, "runs": {}}
+    found: dict[str, Any] = {"image": row, "proposers": {}, "runs": {}}
     found["instances"] = _instances(shown, image_index, size[0])
     asked = targets if isinstance(targets, list) else []
     found["targets"] = [_target(target, size[0]) for target in asked] if asked else {"error": targets or ""}

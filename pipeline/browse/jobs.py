@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotDone
 from typing import Any
 
-FORGOTTEN_S = 60.0
+FORGOTTEN_S = 10.0
 """Work that nobody has asked for in this time is given up."""
 _KEPT = 96
 """This many results are kept; those that were asked for longest ago are forgotten. Most are one number an image."""
@@ -73,15 +73,11 @@ class Jobs:
             self._forget(key, job)
             raise
 
-    def forget(self, of: Callable[[Hashable], bool]) -> None:
-        """Forget the results, and give up the work, of some keys."""
-        with self._lock:
-            for key in [key for key in self._jobs if of(key)]:
-                self._jobs.pop(key).asked_at = float("-inf")
-
     def close(self) -> None:
         """Give up all work."""
-        self.forget(lambda key: True)
+        with self._lock:
+            for job in self._jobs.values():
+                job.asked_at = float("-inf")
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _forget(self, key: Hashable, job: _Job) -> None:

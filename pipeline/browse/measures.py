@@ -39,10 +39,13 @@ class Texts(NamedTuple):
 
 
 class Measures:
-    """The numbers of one split. Each raises NotYetError until it is worked out (:mod:`pipeline.browse.jobs`)."""
+    """The numbers of one split. Each raises NotYetError until it is worked out (:mod:`pipeline.browse.jobs`).
 
-    def __init__(self, shown: Shown, jobs: Jobs, answers: dict[str, Answers]) -> None:
-        self.shown, self.answers = shown, answers
+    ``answers``: those of the runs, by name. ``notes``: which are not among them, and why.
+    """
+
+    def __init__(self, shown: Shown, jobs: Jobs, answers: dict[str, Answers], notes: list[str]) -> None:
+        self.shown, self.answers, self.notes = shown, answers, notes
         self._jobs = jobs
         self._proposers = shown.opened.proposers
 

@@ -56,8 +56,6 @@ def nearest(shown: Shown, jobs: Jobs, column: str, image_index: int, mask: int, 
     if column not in known:
         raise UnknownError(f"no vectors {column!r}; there are {', '.join(known) or 'none'}")
     key = (shown.number, "nearest", column, image_index, mask, apart)
-    earlier = (shown.number, "nearest")
-    jobs.forget(lambda other: isinstance(other, tuple) and other[:2] == earlier and other != key)  # nobody waits for it
     found = jobs.result(
         key, f"nearest masks by {column}", lambda advance: _search(shown, column, image_index, mask, apart, advance)
     )

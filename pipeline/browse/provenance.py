@@ -23,7 +23,7 @@ def provenance(shown: Shown, image_index: int) -> list[dict[str, Any]]:
 
     ``state`` is current; stale, where what it was computed from is another by now; other parameters, where those of the params
     file differ from those that it was computed with; or not there. ``why`` says more. Neither source files are looked at, nor what
-    a train mean was taken over: ``python cli.py info`` looks at all.
+    a train mean was taken over: ``info`` looks at all.
     """
     lineage = Lineage(shown.settings.store_path)
     return [_column(shown, lineage, name, image_index) for name in ["images", *_others(shown)]]

@@ -9,12 +9,14 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from pipeline.browse.app import make_app
 from pipeline.browse.shelf import Shelf
-from pipeline.config import InputError
+from pipeline.config import InputError, Settings
 from pipeline.errors import Terminated
 from store.errors import StoreError
 
@@ -23,18 +25,18 @@ LEAST_TOKEN = 16
 """Characters that a token has at least."""
 
 
-def check_reach(host: str, token: str | None) -> None:
+def check_reach(settings: Settings, host: str, token: str | None) -> None:
     """Raise InputError where others could reach the server without a token, or with one that can be guessed."""
     if token is not None and (len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable()):
         raise InputError(
             f"--token: found {len(token)} characters, expected {LEAST_TOKEN} or more, all of them ASCII; "
-            f"a new one: {secrets.token_urlsafe(18)}"
+            f"a new one: {secrets.token_hex(12)}"
         )
     if token is None and not _is_loopback(host):
+        command = settings.command("browse", "--host", host, "--token", secrets.token_hex(12))
         raise InputError(
-            f"--host: found {host}, which other machines can reach, so a token is needed: "
-            f"python cli.py browse --host {host} --token {secrets.token_urlsafe(18)}; without --host an ssh tunnel does "
-            "(docs/browsing.md)"
+            f"--host: found {host}, which other machines can reach, so a token is needed: {command}; without --host an ssh tunnel "
+            "does (docs/browsing.md)"
         )
 
 
@@ -50,20 +52,17 @@ def serve(shelf: Shelf, host: str, port: int, token: str | None, say: Callable[[
     """
     with listening(host, port) as bound:
         app = make_app(shelf, host, token)
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            ws="none",
-            lifespan="on",
-            timeout_graceful_shutdown=2,
-        )
         shown = f"[{host}]" if ":" in host else host
         say(f"http://{shown}:{bound.getsockname()[1]}/")
         threading.Thread(target=_open_first, args=(shelf,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt, Terminated):  # how it ends
-            uvicorn.Server(config).run([bound])
+            server_of(app).run([bound])
+
+
+def server_of(app: Starlette) -> uvicorn.Server:
+    """The server of the application, which is run with the sockets that it shall take."""
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    return uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="on", timeout_graceful_shutdown=2, **quiet))
 
 
 def _open_first(shelf: Shelf) -> None:

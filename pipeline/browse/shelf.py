@@ -132,7 +132,7 @@ class Shown:
     def _lacking(self, name: str) -> str:
         """What to say of a column that lacks some images; else nothing."""
         lacking = int(self.states[name].are(NOT_COMPUTED).sum())
-        why = "they are not computed, or do not belong to what they were computed from (python cli.py info says which)"
+        why = f"not computed, or not from what is in the store now; {self.settings.command('info')} says which"
         return f"{name} lacks {lacking} of {len(self)} images: {why}" if lacking else ""
 
     def _open(self, names: Sequence[str]) -> Split:

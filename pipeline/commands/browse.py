@@ -17,7 +17,7 @@ def browse_command(
     Raises:
         InputError: there is nothing to show, others could reach the server without a token, or the port is taken.
     """
-    check_reach(host, token)
+    check_reach(settings, host, token)
     shelf = Shelf(settings, splits_of(settings, split, data))
     lines = [f"browse: {len(shelf.splits)} splits of {settings.store}, to be opened in a browser; Ctrl-C ends it"]
     if token is not None:

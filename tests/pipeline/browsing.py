@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import numpy as np
-import uvicorn
 
 from pipeline.browse.app import make_app
-from pipeline.browse.serve import listening
+from pipeline.browse.serve import listening, server_of
 from pipeline.browse.shelf import Shelf, splits_of
 from pipeline.params_file import load_settings
 from stages.evaluate import Meta, Prediction, write
@@ -29,6 +28,7 @@ CAPTION = '<img src="https://example.org/x.png" onerror="document.title=1"><b>bo
 
 def with_everything(project: Any) -> Any:
     """``val`` of a finished project with a hostile name and caption, a failed image, one without annotation, an empty target."""
+    project.configure(embed__image_encoders=[])  # which no page shows
     project.add("val", NAME, 21)
     path = project.data / "val" / f"{NAME}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "text": [CAPTION, "asked in other words"]}))
@@ -112,7 +112,7 @@ def served(params: Path, host: str = "127.0.0.1", token: str | None = None) -> I
     settings = load_settings(params)
     app = make_app(Shelf(settings, splits_of(settings, None, [])), host, token)
     with listening("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+        server = server_of(app)
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:

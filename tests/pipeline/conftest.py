@@ -22,6 +22,7 @@ import pytest
 import torch
 import typer.main
 import yaml
+from browsing import with_everything
 from lending import borrow
 from matplotlib.figure import Figure
 from PIL import Image
@@ -308,3 +309,9 @@ def borrowed(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -
 def changed(borrowed: Project, tmp_path: Path) -> Project:
     """A copy that a test may change."""
     return borrow(borrowed.copy(tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def browsed(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished store with all that a browser page may meet, once a process. Read only."""
+    return with_everything(finished_once.copy(tmp_path_factory.mktemp("browsed")))
