@@ -134,7 +134,7 @@ class Measures:
             known = self.shown.states.get(name)
             if known is None:
                 try:
-                    known = states(self.shown.with_columns(name).columns[name])
+                    known = states(self.shown.with_columns(name).columns[name], len(found))
                 except StoreError:  # which the notes say
                     continue
             found |= known.are(FAILED)
@@ -156,8 +156,8 @@ class Measures:
             found[some, 0], found[some, 1] = values[offsets[some]], values[offsets[some + 1] - 1]
             return found
 
-        areas = by_image(column, ("area",), 2, ends, advance)
-        size = by_image(images, ("height_px", "width_px"), 1, pixels, lambda done, total: None)
+        areas = by_image(column, len(self.shown), ("area",), 2, ends, advance)
+        size = by_image(images, len(self.shown), ("height_px", "width_px"), 1, pixels, lambda done, total: None)
         percent = 100 * areas / np.where(size > 0, size, np.nan)
         return percent[:, 0], percent[:, 1]
 
@@ -227,17 +227,23 @@ class Mean:
 
 
 def by_image(
-    column: AnyColumn, fields: tuple[str, ...], width: int, values: Callable[[pa.Table], F64], advance: Advance
+    column: AnyColumn,
+    images: int,
+    fields: tuple[str, ...],
+    width: int,
+    values: Callable[[pa.Table], F64],
+    advance: Advance,
 ) -> F64:
     """Values of a table with a row an image, float64 [N, width]; NaN where a shard is not there.
 
     ``values``: those of a shard's table, [rows, width].
     """
-    found = np.full((column.meta.images, width), np.nan)
+    found = np.full((images, width), np.nan)
     if isinstance(column, Borrowed):
         for which, part in enumerate(column.columns):
             mine = column.borrowing.split == which
-            theirs, index = by_image(part, fields, width, values, advance), column.borrowing.index[mine]
+            theirs = by_image(part, part.meta.images, fields, width, values, advance)
+            index = column.borrowing.index[mine]
             inside = index < len(theirs)
             found[np.flatnonzero(mine)[inside]] = theirs[index[inside]]
         return found
@@ -245,7 +251,9 @@ def by_image(
         if commit is not None:
             advance(commit.shard, len(column.commits))
             first = commit.shard * column.meta.shard_images
-            found[first : first + len(commit.counts)] = values(column.table(commit.shard, fields))
+            found[first : first + len(commit.counts)] = values(column.table(commit.shard, fields))[
+                : max(0, images - first)
+            ]
     return found
 
 

@@ -15,15 +15,18 @@ from store.format.lineage import FILE, Lineage
 from store.format.shard import read_log
 from store.read.borrowed import Borrowed
 
-FRESH, STALE, DIFFERENT, NOT_THERE = "current", "stale", "other parameters", "not there"
+FRESH, STALE, DIFFERENT, NOT_ASKED, NOT_THERE = "current", "stale", "other parameters", "not in the params", "not there"
+
+
+_NOT_ASKED = "the params do not ask for it"
 
 
 def provenance(shown: Shown, image_index: int) -> list[dict[str, Any]]:
     """One entry a column, in the order of names: its shard's record, parameters, weights, what it was computed from, its state.
 
     ``state`` is current; stale, where what it was computed from is another by now; other parameters, where those of the params
-    file differ from those that it was computed with; or not there. ``why`` says more. Neither source files are looked at, nor what
-    a train mean was taken over: ``info`` looks at all.
+    file differ from those that it was computed with; not in the params; or not there. ``why`` says more. Neither source files are
+    looked at, nor what a train mean was taken over: ``info`` looks at all.
     """
     lineage = Lineage(shown.settings.store_path)
     return [_column(shown, lineage, name, image_index) for name in ["images", *_others(shown)]]
@@ -46,6 +49,8 @@ def _column(shown: Shown, lineage: Lineage, name: str, image_index: int) -> dict
         return {**found, "why": str(error)}
     why = "; ".join(changed) if changed else behind or ""
     state = DIFFERENT if changed else STALE if behind else FRESH
+    if changed == [_NOT_ASKED]:
+        state, why = NOT_ASKED, behind or ""
     return {**found, "state": state, "why": why, "facts": _facts(shown, place, meta, commit, position)}
 
 
@@ -69,7 +74,7 @@ def _changed(settings: Settings, meta: ColumnMeta, dataset: str) -> list[str]:
         return []
     try:
         if meta.column not in specs(settings, dataset):
-            return ["the params do not ask for it"]
+            return [_NOT_ASKED]
         return differences(meta.identity, column_identity(settings, dataset, meta.column, lenient=True))
     except (InputError, WeightsError) as error:
         return [f"the params cannot be compared: {error}"]

@@ -88,7 +88,7 @@ class Shown:
         self.opened = self._open_tables(own)
         if borrowed := self._borrowed():
             self.opened = self._open_tables([*own, *borrowed])
-        self.states = {name: states(column) for name, column in self.opened.columns.items()}
+        self.states = {name: states(column, len(self)) for name, column in self.opened.columns.items()}
         self.notes += [note for name in self.states if (note := self._lacking(name))]
 
     def __len__(self) -> int:

@@ -27,25 +27,26 @@ class States(NamedTuple):
         return np.asarray(self.code == _NUMBER[name])
 
 
-def states(column: AnyColumn) -> States:
-    """Of every image of the split that the column belongs to, or that borrows it."""
-    images = column.meta.images
+def states(column: AnyColumn, images: int) -> States:
+    """Of every image of the split that the column belongs to, or that borrows it; the column may be of fewer, or more, images."""
     found = States(np.full(images, _NUMBER[NOT_COMPUTED], np.uint8), np.zeros(images, np.int32))
     if isinstance(column, Borrowed):
-        own = states(column.borrowing.images)
+        own = states(column.borrowing.images, images)
         not_there = column.borrowing.split < 0
         found.code[not_there] = own.code[not_there]
         for which, part in enumerate(column.columns):
             mine = column.borrowing.split == which
-            theirs, index = states(part), column.borrowing.index[mine]
+            theirs, index = states(part, part.meta.images), column.borrowing.index[mine]
             inside = index < part.meta.images  # the holder may have grown since
             places = np.flatnonzero(mine)[inside]
             found.code[places], found.entries[places] = theirs.code[index[inside]], theirs.entries[index[inside]]
         return found
     for commit in column.commits:
         if commit is not None:
-            span = slice(first := commit.shard * column.meta.shard_images, first + len(commit.counts))
-            found.entries[span] = commit.counts
+            first = commit.shard * column.meta.shard_images
+            span = slice(first, min(first + len(commit.counts), images))
+            there = max(0, span.stop - first)
+            found.entries[span] = commit.counts[:there]
             all_ok = commit.status.count(OK) == len(commit.status)
-            found.code[span] = 0 if all_ok else [_NUMBER[status] for status in commit.status]
+            found.code[span] = 0 if all_ok else [_NUMBER[status] for status in commit.status[:there]]
     return found

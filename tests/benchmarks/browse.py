@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.browse FOLDER``: what the pages of ``browse`` take on the store that ``bench-scale --folder`` leaves.
+"""``python -m tests.benchmarks.browse FOLDER``: what the pages of ``browse`` take on the store that ``bench-scale --folder`` made.
 
 Seconds from a request to the last byte, and memory of the server after it. The files are in the page cache.
 """

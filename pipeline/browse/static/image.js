@@ -236,7 +236,7 @@ async function neighbours(split, index) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input, select, textarea, .tablebox") || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (event.target.closest?.("input, select, textarea, .tablebox") || event.altKey || event.ctrlKey || event.metaKey) return;
   const link = byId({ ArrowLeft: "previous", ArrowRight: "next" }[event.key] ?? "");
   if (link) link.click();
 });
