@@ -96,7 +96,12 @@ class Page:
         expression = f"(found => found instanceof Node || found)({condition})"
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
-            done = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+            try:
+                done = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+            except AssertionError as error:
+                if "navigated" not in str(error):  # to another page, in the middle of the question
+                    raise
+                continue
             if done["result"].get("value") and "exceptionDetails" not in done:
                 return done["result"]["value"]
             time.sleep(0.05)

@@ -22,7 +22,6 @@ import pytest
 import torch
 import typer.main
 import yaml
-from browsing import with_everything
 from lending import borrow
 from matplotlib.figure import Figure
 from PIL import Image
@@ -314,4 +313,6 @@ def changed(borrowed: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def browsed(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A finished store with all that a browser page may meet, once a process. Read only."""
+    from browsing import with_everything
+
     return with_everything(finished_once.copy(tmp_path_factory.mktemp("browsed")))
