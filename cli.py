@@ -684,6 +684,74 @@ def about_data(
 
 
 @app.command()
+def export(
+    context: typer.Context,
+    to: Annotated[str, typer.Option("--to", help="coco, labelme, png, hf, webdataset or numpy.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write: empty, or not there yet.")],
+    split: SplitOption = None,
+    data: DataOption = None,
+    what: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--what",
+            help="masks (proposals), instances, targets (questions) or predictions; repeat it, or give a list. Default: the first "
+            "three; labelme: targets.",
+        ),
+    ] = None,
+    proposer: Annotated[
+        str | None, typer.Option("--proposer", help="Whose masks; default: train.proposer, or the first.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option("--encoder", help="Also the vectors of this encoder: numpy, webdataset and hf; repeat it."),
+    ] = None,
+    system: SystemOption = None,
+    name: NameOption = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option("--pictures", help="copy, link or none. Default: copy for labelme, hf and webdataset, else none."),
+    ] = None,
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="labelme: polygons instead of exact masks; says what they lose.")
+    ] = False,
+) -> None:
+    """Write one split in a form that other tools read. It goes on where it was stopped; docs/export.md says what each form keeps.
+
+    **coco**: annotations and results for pycocotools; **labelme**: JSON to correct masks by hand; **png**: masks as pictures;
+    **hf**: a Parquet data set of the Hugging Face hub; **webdataset**: tar shards; **numpy**: npz files.
+
+    Examples:
+
+    `python cli.py export --to coco --split val --out data/export/coco`
+
+    `python cli.py export --to labelme --split val --what targets --out data/export/labelme`
+
+    `python cli.py export --to webdataset --split val --what masks --encoder demo_alphaclip --out data/export/tars`
+
+    `python cli.py export --to coco --data demo --split test --what targets,predictions --system elisa --out data/export/answers`
+    """
+    from pipeline.commands.export import export_command
+    from pipeline.errors import FAILURES, as_given
+
+    settings = _settings(context)
+    text, lost = export_command(
+        settings,
+        _splits(settings, split, data),
+        to,
+        out,
+        whats=[each for given in what or () for each in given.split(",")],
+        proposer=proposer,
+        encoders=encoder or (),
+        system=system,
+        name=name,
+        pictures=pictures,
+        polygons=polygons,
+    )
+    print(as_given(text))
+    raise typer.Exit(FAILURES if lost > settings.run.max_failures else 0)
+
+
+@app.command()
 def boxes(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="The file to write, in COCO's form.")],

@@ -120,6 +120,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         return file.read()
 
 
+def largest_file(max_pixels: int) -> int:
+    """The most bytes that the file of a picture of this many pixels may have."""
+    return 8 * max_pixels + _FILE_OVERHEAD  # a pixel has 8 bytes at most: 16-bit RGBA
+
+
 @dataclass(frozen=True)
 class Picture:
     """A decoded image file.
@@ -171,7 +176,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 def _read(path: Path, max_pixels: int, what: Callable[[Image.Image], Found]) -> tuple[Found, int, str | None]:
     """``what`` of a loaded image, the orientation and the note of :func:`read_picture`."""
-    data = read_file(path, 8 * max_pixels + _FILE_OVERHEAD)  # a pixel has 8 bytes at most: 16-bit RGBA
+    data = read_file(path, largest_file(max_pixels))
     try:
         return *_decode(data, max_pixels, what), None
     except ImageFailure as failure:

@@ -1,0 +1,68 @@
+"""What a format of exports is: files of a run of images, and files of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.export.content import PICTURES, WHATS, Asked, Item, Note
+
+Entries = Callable[[], Iterator[Any]]
+"""Gives what the units said, one after the other, from the first on each time it is called."""
+
+
+@dataclass
+class Unit:
+    """What is written of a run of images.
+
+    files: relative name -> bytes. links: relative name -> file elsewhere. entries: JSON values that the format needs when all
+    images are done, in order. left_out: images, or what of them, that the format cannot hold.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    links: dict[str, Path] = field(default_factory=dict)
+    entries: list[Any] = field(default_factory=list)
+    left_out: list[Note] = field(default_factory=list)
+
+
+def _nothing(asked: Asked, entries: Entries) -> Iterator[tuple[str, Iterable[bytes]]]:
+    return iter(())
+
+
+@dataclass(frozen=True)
+class Format:
+    """A line of :data:`stages.export.FORMATS`.
+
+    Args:
+        unit: the files of a run of images. Asked, the images, and the number of the run.
+        finish: relative name -> blocks of bytes, of the files that are about all images.
+        remarks: lines that say what was lost.
+        unit_images: how many images are a run.
+        whats: what it can hold, of :data:`WHATS`.
+        alone: one of ``whats`` at a time.
+        pictures: of :data:`PICTURES`, the default first.
+        vectors: whether it holds vectors.
+        needs: what is read along with each of ``whats``.
+    """
+
+    unit: Callable[[Asked, Sequence[Item], int], Unit]
+    finish: Callable[[Asked, Entries], Iterator[tuple[str, Iterable[bytes]]]] = _nothing
+    remarks: Callable[[Asked, Entries], list[str]] = lambda asked, entries: []
+    unit_images: int = 16
+    whats: tuple[str, ...] = WHATS
+    alone: bool = False
+    pictures: tuple[str, ...] = PICTURES
+    vectors: bool = False
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def put_picture(unit: Unit, asked: Asked, item: Item, name: str) -> None:
+    """Add the picture of an image to a unit, as a copy or a link; nothing where none is wanted."""
+    if item.picture is None:
+        return
+    if asked.pictures == "link":
+        unit.links[name] = item.picture.path
+    else:
+        unit.files[name] = item.picture.data
