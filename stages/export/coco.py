@@ -72,7 +72,11 @@ def _entry(item: Item, name: str) -> dict[str, Any]:
     """What the JSON files say of an image."""
     size = {"height": item.height_px, "width": item.width_px}
     entry: dict[str, Any] = {
-        "image": {"file_name": name, **size, "image_id": item.image_id, "image_index": item.image_index}
+        "image": {
+            "file_name": name,
+            **size,
+            **{key: getattr(item, key) for key in ("image_id", "image_index", "path")},
+        }
     }
     if item.instances is not None:
         entry["instances"] = [

@@ -22,13 +22,16 @@ from stages.images import ImageFailure
 from store.read.record import Region
 
 Arrays = dict[str, NDArray[Any]]
-_REGION_FIELDS = {
-    "bbox": (np.int32, (4,)),
-    "area": (np.int64, ()),
-    "predicted_iou": (np.float32, ()),
-    "stability_score": (np.float32, ()),
-    "point_coords": (np.float64, (2,)),
-    "crop_box": (np.int32, (4,)),
+_FIELDS: dict[str, dict[str, tuple[Any, tuple[int, ...]]]] = {
+    "masks": {
+        "bbox": (np.int32, (4,)),
+        "area": (np.int64, ()),
+        "predicted_iou": (np.float32, ()),
+        "stability_score": (np.float32, ()),
+        "point_coords": (np.float64, (2,)),
+        "crop_box": (np.int32, (4,)),
+    },
+    "instances": {"bbox": (np.int32, (4,)), "area": (np.int64, ())},
 }
 """Field of a mask or an instance -> type and shape of one entry."""
 
@@ -68,7 +71,7 @@ def arrays(item: Item) -> Arrays:
     }
     for what, regions in (("masks", item.masks), ("instances", item.instances)):
         if regions is not None:
-            found |= {f"{what}.{key}": value for key, value in _regions(item, regions).items()}
+            found |= {f"{what}.{key}": value for key, value in _regions(item, what, regions).items()}
     for (what, encoder), vectors in item.vectors.items():
         found[f"{what}.embeddings.{encoder}"] = vectors
     if item.targets is not None:
@@ -78,15 +81,11 @@ def arrays(item: Item) -> Arrays:
     return found
 
 
-def _regions(item: Item, regions: Sequence[Region]) -> Arrays:
-    fields = {name for region in regions for name in region.fields}
+def _regions(item: Item, what: str, regions: Sequence[Region]) -> Arrays:
     found: Arrays = {"bits": _bits(item, (region.segmentation for region in regions))}
-    for name, (kind, shape) in _REGION_FIELDS.items():
-        if name in fields:
-            found[name] = np.array([region[name] for region in regions], kind).reshape(len(regions), *shape)
-    if "label" in fields:
-        found["label"] = _texts(region["label"] for region in regions)
-    return found
+    for name, (kind, shape) in _FIELDS[what].items():
+        found[name] = np.array([region[name] for region in regions], kind).reshape(len(regions), *shape)
+    return found if what == "masks" else {**found, "label": _texts(region["label"] for region in regions)}
 
 
 def _targets(item: Item, targets: Sequence[Mapping[str, Any]]) -> Arrays:

@@ -59,7 +59,7 @@ def _write_run(form: Format, contents: Contents, output: Output, run: range) -> 
         notes += found
         items += [] if item is None else [item]
     unit = form.unit(contents.asked, items, output.done)
-    size = sum(output.write(name, [data]) for name, data in unit.files.items())
+    size = output.write_files(unit.files)
     for name, target in unit.links.items():
         output.link(name, target)
     counts = _counted(items, notes, unit.left_out)
