@@ -686,7 +686,7 @@ def about_data(
 @app.command()
 def export(
     context: typer.Context,
-    to: Annotated[str, typer.Option("--to", help="coco, labelme, png, hf, webdataset or numpy.")],
+    to: Annotated[str, typer.Option("--to", help="coco, labelme, png, hf, webdataset, fiftyone or numpy.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write: empty, or not there yet.")],
     split: SplitOption = None,
     data: DataOption = None,
@@ -703,13 +703,17 @@ def export(
     ] = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option("--encoder", help="Also the vectors of this encoder: numpy, webdataset and hf; repeat it."),
+        typer.Option(
+            "--encoder", help="Also the vectors of this encoder: hf, webdataset, fiftyone and numpy; repeat it."
+        ),
     ] = None,
     system: SystemOption = None,
     name: NameOption = None,
     pictures: Annotated[
         str | None,
-        typer.Option("--pictures", help="copy, link or none. Default: copy for labelme, hf and webdataset, else none."),
+        typer.Option(
+            "--pictures", help="copy, link or none. Default: none for coco, png and numpy, copy for the others."
+        ),
     ] = None,
     polygons: Annotated[
         bool, typer.Option("--polygons", help="labelme: polygons instead of exact masks; says what they lose.")
@@ -718,7 +722,8 @@ def export(
     """Write one split in a form that other tools read. It goes on where it was stopped; docs/export.md says what each form keeps.
 
     **coco**: annotations and results for pycocotools; **labelme**: JSON to correct masks by hand; **png**: masks as pictures;
-    **hf**: a Parquet data set of the Hugging Face hub; **webdataset**: tar shards; **numpy**: npz files.
+    **hf**: a Parquet data set of the Hugging Face hub; **webdataset**: tar shards;
+    **fiftyone**: a data set of FiftyOne; **numpy**: npz files.
 
     Examples:
 

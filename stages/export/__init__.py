@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.export import coco, hf, labelme, npz, png, webdataset
+from stages.export import coco, fiftyone, hf, labelme, npz, png, webdataset
 from stages.export.folder import ExportError
 from stages.export.form import Format
 from stages.names import did_you_mean
@@ -21,6 +21,7 @@ FORMATS: dict[str, Format] = {
     "png": Format(png.unit, png.finish, pictures=("none", "copy", "link")),
     "hf": Format(hf.unit, hf.finish, unit_images=hf.UNIT_IMAGES, pictures=("copy", "none"), vectors=True),
     "webdataset": Format(webdataset.unit, unit_images=100, pictures=("copy", "none"), vectors=True),
+    "fiftyone": Format(fiftyone.unit, fiftyone.finish, pictures=("copy", "link"), vectors=True),
     "numpy": Format(npz.unit, npz.finish, pictures=("none", "copy", "link"), vectors=True),
 }
 """Name, as ``--to`` takes it -> how it is written."""

@@ -64,7 +64,7 @@ def test_the_page_and_the_help_say_what_works(
     commands = [line for kind, text in FENCE.findall(PAGE) if kind == "bash" for line in text.splitlines()]
     help_ = importlib.import_module("cli").export.__doc__
     examples = re.findall(r"`(python cli\.py export [^`]*)`", help_)
-    assert len(commands) == 7
+    assert len(commands) == 8
     assert len(examples) == 4
     out = tmp_path / "page"
     for where, lines in ((out, commands), (tmp_path / "help", examples)):
@@ -221,7 +221,10 @@ def test_what_is_left_out_is_named(finished: Any, tmp_path: Path, to: str) -> No
         (("--to", "labelme", "--what", "predictions"), "--what: found 'predictions', .*; labelme holds no predictions"),
         (("--to", "labelme", "--what", "masks,targets"), "expected one of them: labelme holds one thing at a time"),
         (("--to", "coco", "--proposer", "sum"), r"--proposer: found 'sum', .*: sam \(did you mean 'sam'\?\)"),
-        (("--to", "coco", "--encoder", "demo_sam"), "holds no vectors; expected one of hf, webdataset, numpy"),
+        (
+            ("--to", "coco", "--encoder", "demo_sam"),
+            "holds no vectors; expected one of hf, webdataset, fiftyone, numpy",
+        ),
         (("--to", "numpy", "--encoder", "x"), r"--encoder: found 'x', expected one of demo_alphaclip, demo_sam"),
         (("--to", "numpy", "--what", "targets", "--encoder", "demo_sam"), "vectors are of masks and instances"),
         (("--to", "hf", "--pictures", "link"), "--pictures: found 'link', expected copy or none for hf"),
