@@ -259,7 +259,8 @@ def _said(asked: Asked, to: str, folder: Path, summary: Summary) -> str:
     whose = [f"masks of {asked.proposer}"] if asked.proposer else []
     whose += [f"predictions of {asked.run}"] if asked.run else []
     of = f" ({', '.join(whose)})" if whose else ""
-    lines = [f"{folder}: {to} of {asked.name}{of}: {counts}; {summary.files} files, {summary.size_bytes / 1e6:.1f} MB"]
+    size = f"{summary.files} {_word('files', summary.files)}, {summary.size_bytes / 1e6:.1f} MB"
+    lines = [f"{folder}: {to} of {asked.name}{of}: {counts}; {size}"]
     lines += [f"  {line}" for line in summary.remarks]
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for note in summary.left_out:

@@ -50,13 +50,9 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
             continue
         entry: dict[str, Any] = {"image_id": item.image_id, "ious": [], "renamed": 0, "overlaps": 0}
         documents = _documents(asked, item, entry)
-        made.left_out += [
-            Note(item.image_id, "targets", f"{target['target_id']}: it has no text, which the format needs")
-            for target in item.targets or ()
-            if asked.whats == ("targets",) and not target["texts"]
-        ]
+        made.left_out += [Note(item.image_id, "targets", why) for why in map(_why_not, item.targets or ()) if why]
         if not documents:
-            made.left_out.append(Note(item.image_id, "image", "no question with a text"))
+            made.left_out.append(Note(item.image_id, "image", "no question that can be written"))
             continue
         picture = stem + item.suffix
         put_picture(made, asked, item, f"{asked.split}/{picture}")
@@ -64,8 +60,8 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
             whole = {"version": VERSION, "flags": {}, **document, "imagePath": picture, "imageData": None}
             whole |= {"imageHeight": item.height_px, "imageWidth": item.width_px}
             made.files[f"{asked.split}/{name}.json"] = (json.dumps(whole, ensure_ascii=False, indent=1) + "\n").encode()
-        answer = (item.targets or [{}])[0].get("answer") if asked.whats == ("targets",) else None
-        made.entries.append({**entry, "image": picture, "outputs": answer})
+        first = next((target["answer"] for target in item.targets or () if not _why_not(target)), None)
+        made.entries.append({**entry, "image": picture, "outputs": first})
     return made
 
 
@@ -105,9 +101,9 @@ def _names(stem: str, asked: Asked) -> Iterator[str]:
 
 def _documents(asked: Asked, item: Item, entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The JSON files of an image, less what every file has."""
-    if item.targets is not None and asked.whats == ("targets",):
+    if item.targets is not None:
         return _questions(asked, item, entry)
-    if item.masks is not None and asked.whats == ("masks",):
+    if item.masks is not None:
         found = [(each.decode(), PROPOSAL, _scores(each.fields)) for each in item.masks]
         text = f"proposals of {asked.proposer}"
     else:
@@ -116,10 +112,17 @@ def _documents(asked: Asked, item: Item, entry: dict[str, Any]) -> list[dict[str
     return [{"shapes": _shapes(asked, found, entry), "text": [text], "is_sentence": False}]
 
 
+def _why_not(target: Mapping[str, Any]) -> str:
+    """Why a question cannot be written; empty where it can."""
+    if target["turns"]:
+        return f"{target['target_id']} is a conversation, which no mask answers"
+    return "" if target["texts"] else f"{target['target_id']} has no text, which the format needs"
+
+
 def _questions(asked: Asked, item: Item, entry: dict[str, Any]) -> list[dict[str, Any]]:
     documents: list[dict[str, Any]] = []
     for target in item.targets or ():
-        if not target["texts"]:
+        if _why_not(target):
             continue
         if target["absent"] and len(target["texts"]) == 1 and documents and not target["instances"]:
             said = [target["texts"][0], bool(target["is_sentence"]), target["answer"] or ""]

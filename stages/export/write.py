@@ -62,18 +62,23 @@ def _write_run(form: Format, contents: Contents, output: Output, run: range) -> 
     size = output.write_files(unit.files)
     for name, target in unit.links.items():
         output.link(name, target)
-    counts = _counted(items, notes, unit.left_out)
+    counts = _counted(items, unit.left_out)
     left_out = [asdict(note) for note in (*notes, *unit.left_out)]
     made = {"files": len(unit.files) + len(unit.links), "bytes": size}
     output.add({"counts": counts, LEFT_OUT: left_out, **made, "entries": unit.entries})
 
 
-def _counted(items: Sequence[Item], notes: Sequence[Note], unwritten: Sequence[Note]) -> dict[str, int]:
-    """How many images, pictures, masks and so on of a run were written."""
+def _counted(items: Sequence[Item], unwritten: Sequence[Note]) -> dict[str, int]:
+    """How many images, pictures, masks and so on of a run were written.
+
+    Args:
+        unwritten: what the format could not hold: whole images, or of one of ``WHATS`` a note each.
+    """
     whole = {note.image_id for note in unwritten if note.what == "image"}
     written = [item for item in items if item.image_id not in whole]
+    single = Counter(note.what for note in unwritten if note.image_id not in whole)
     found = {"images": len(written), "pictures": sum(item.picture is not None for item in written)}
-    return found | {what: sum(len(getattr(item, what) or ()) for item in written) for what in WHATS}
+    return found | {what: sum(len(getattr(item, what) or ()) for item in written) - single[what] for what in WHATS}
 
 
 def _finish(form: Format, asked: Asked, output: Output, head: Mapping[str, Any]) -> Summary:

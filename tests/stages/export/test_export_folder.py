@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.export import FORMATS, ExportError, format_of
-from stages.export.content import Asked
+from stages.export.content import Asked, Note
 from stages.export.folder import BEGUN, DONE, begun
 from stages.export.names import file_name
 from stages.export.write import write_export
@@ -102,6 +102,21 @@ def test_an_unknown_format_names_the_choices() -> None:
         ExportError, match=r"found 'cocoo', expected one of coco, labelme, .* \(did you mean 'coco'\?\)"
     ):
         format_of("cocoo")
+
+
+def test_what_the_format_cannot_hold_is_not_counted(contents: Callable[..., Any], tmp_path: Path) -> None:
+    def unit(asked: Asked, items: Any, number: int) -> Any:
+        made = FORMATS["coco"].unit(asked, items, number)
+        first, second = (next(item for item in items if len(item.targets) == n) for n in (2, 1))
+        made.left_out = [Note(first.image_id, "targets", "no"), Note(second.image_id, "image", "never")]
+        made.left_out += [Note(second.image_id, "targets", "no")]
+        return made
+
+    what = contents(("targets",))
+    form = replace(FORMATS["coco"], unit=unit)
+    summary = write_export(form, what, tmp_path, {})
+    asked = sum(len(record.targets) for record in what.opened)
+    assert summary.counts == {"images": 10, "pictures": 0, "targets": asked - 2}
 
 
 HOSTILE = ["../up", "/etc/passwd", "a/../../b", "..", ".", ".hidden", "a\0b", "a\nb", "CON\\x", "", "n" * 300, "%2F/x"]

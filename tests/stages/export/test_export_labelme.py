@@ -54,7 +54,14 @@ def test_polygons_say_what_they_lose(item: Any) -> None:
 
 def target(number: int, texts: list[str], mask: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
     nothing = np.zeros((4, 6), bool)
-    given = {"target_id": f"a/{number}", "texts": texts, "is_sentence": True, "kind": "test", "answer": None}
+    given = {
+        "target_id": f"a/{number}",
+        "texts": texts,
+        "is_sentence": True,
+        "kind": "test",
+        "answer": None,
+        "turns": [],
+    }
     pixels = {"segmentation": rle.encode(nothing if mask is None else mask), "ignore": rle.encode(nothing)}
     return {**given, "instances": [], "absent": mask is None, **pixels, **more}
 
@@ -66,6 +73,7 @@ def test_questions_have_files_as_the_reader_numbers_them(item: Any) -> None:
         target(1, ["is there a unicorn?"], answer="no"),
         target(2, ["second"], mask),
         target(3, [], mask),
+        target(4, ["and?"], turns=["What is this?", "A cat."]),
     ]
     found, _ = documents(item("a.7", targets=asked), "targets")
     assert list(found) == ["val/a%2E7.json", "val/a%2E7.1.json"], "a.7.json would be a question about the image a"
@@ -81,7 +89,8 @@ def test_questions_have_files_as_the_reader_numbers_them(item: Any) -> None:
     )
     made = FORM.unit(Asked("d", "val", ("targets",), 1, "none"), [item("a", targets=asked)], 0)
     assert [(note.what, note.reason) for note in made.left_out] == [
-        ("targets", "a/3: it has no text, which the format needs")
+        ("targets", "a/3 has no text, which the format needs"),
+        ("targets", "a/4 is a conversation, which no mask answers"),
     ]
 
 
