@@ -30,6 +30,13 @@ _CLIENT = {"timeout": "10min", "connect_timeout": "10s"}
 """Of one request: the whole of a large shard goes in one."""
 _RETRIES = {"max_retries": 8, "retry_timeout": timedelta(minutes=2)}
 """With growing waits, of requests that the storage did not answer, or answered with a 5xx (SlowDown, for one)."""
+_METADATA = ("/latest/api/token", "/computeMetadata/", "/metadata/identity/")
+"""Where a client asks its machine for credentials when there are none in the environment: AWS, Google, Azure."""
+_KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
 _TRIES = 4
 """Of requests whose answer broke off."""
 
@@ -119,6 +126,11 @@ class RemoteStorage:
             except known.BaseError as error:
                 if "404 Not Found" in str(error):  # of a listing; of an object it is a FileNotFoundError
                     raise self._no_bucket() from error
+                if any(place in str(error) for place in _METADATA):
+                    raise StoreError(
+                        f"{self.address}: found no credentials in the environment, and this machine has none of its own "
+                        f"({_first_line(error)}); set {_KEYS[self.address[:2]]}"
+                    ) from error
                 if attempt == _TRIES - 1:
                     raise OSError(errno.EIO, f"the object store failed ({_first_line(error)})", str(path)) from error
                 time.sleep(0.1 * 2**attempt)

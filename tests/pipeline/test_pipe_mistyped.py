@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-ADDRESSES = ("s3://bucket/store", "gs://bucket/store", "file:///data/store", "https://example.org/store")
+from store.storage import mounts
+
+ADDRESSES = ("s4://bucket/store", "file:///data/store", "https://example.org/store")
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -18,6 +20,24 @@ def test_a_store_at_an_address_is_refused(tiny: Any, address: str, command: tupl
     done = tiny.run(*command, before=("--set", f"store={address}"))
     assert (done.code, f"found the address '{address}', expected a folder" in done.err) == (2, True), done.err
     assert not Path(address.split("/")[0]).exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://bucket/store", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("az://bucket/store", "Account must be specified"),
+    ],
+)
+def test_a_bucket_without_credentials(tiny: Any, monkeypatch: pytest.MonkeyPatch, address: str, said: str) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.setattr("store.storage.remote._RETRIES", {"max_retries": 0})
+    mounts._bucket.cache_clear()
+    done = tiny.run("info", before=("--set", f"store={address}"))
+    mounts._bucket.cache_clear()
+    assert (done.code, said in done.err, address.rpartition("/")[0] in done.err) == (2, True, True), done.err
 
 
 def test_folders_of_other_sections_are_no_addresses_either(tiny: Any) -> None:
