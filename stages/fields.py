@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 def _sha256(value: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError(f"found {value!r:.80}, expected 64 hexadecimal digits, as python cli.py import prints them")
+        raise ValueError(f"found {value!r:.80}, expected 64 hexadecimal digits, as the verb import prints them")
     return value
 
 

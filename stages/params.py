@@ -24,10 +24,10 @@ def _multiple_of_16(value: int) -> int:
 
 
 class ImportedVectorsParams(Params):
-    """Vectors that another program made, as ``python cli.py import`` kept them (docs/import.md)."""
+    """Vectors that another program made, as the verb ``import`` kept them (docs/import.md)."""
 
     sha256: Sha256
-    """Digest of the archive of vectors, which ``python cli.py import`` prints."""
+    """Digest of the archive of vectors, which the verb ``import`` prints."""
     dim: Annotated[int, Field(ge=1)]
     """Length of a vector."""
     proposers: Annotated[tuple[Name, ...], Field(min_length=1)]

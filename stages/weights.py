@@ -128,7 +128,7 @@ WEIGHTS: dict[str, Weights] = {
 
 
 IMPORTED = "imported/"
-"""Names of archives that ``python cli.py import`` wrote begin so; the digest follows, and the archive is that of no other bytes."""
+"""Names of archives that the verb ``import`` wrote begin so; the digest follows, and the archive is that of no other bytes."""
 
 
 def imported_name(sha256: str) -> str:
@@ -226,7 +226,7 @@ def record(name: str, file: Path, lock: Path) -> None:
 def find(name: str) -> Weights:
     """The checkpoint of that name; raises :class:`WeightsError` where there is none."""
     if name.startswith(IMPORTED):
-        sha256, source = name.removeprefix(IMPORTED), "imported here: python cli.py import FILE"
+        sha256, source = name.removeprefix(IMPORTED), "imported here: python cli.py import FILE --name NAME"
         return Weights(name, None, sha256, None, "that of what made it", source, f"{name}.zip")
     if name not in WEIGHTS:
         raise WeightsError(
@@ -249,7 +249,9 @@ def how_to_get(weights: Weights) -> str:
     if weights.committed:
         return "check it out again, or train it: python cli.py demo --train-models"
     if weights.name.startswith(IMPORTED):
-        return "import the same files again (python cli.py import FILE), or copy it from where that was done"
+        return (
+            "import the same files again (python cli.py import FILE --name NAME), or copy it from where that was done"
+        )
     if weights.url is None:
         return f"get it from {weights.source}, then type: python cli.py weights {weights.name} --from FILE"
     return f"type: python cli.py weights {weights.name}"

@@ -85,12 +85,12 @@ class GridParams(ProposerParams):
 
 
 class ImportedParams(ProposerParams):
-    """Masks that another program made, as ``python cli.py import`` kept them (docs/import.md)."""
+    """Masks that another program made, as the verb ``import`` kept them (docs/import.md)."""
 
     kind: Literal["imported"]
     """This kind."""
     sha256: Sha256
-    """Digest of the archive of masks, which ``python cli.py import`` prints."""
+    """Digest of the archive of masks, which the verb ``import`` prints."""
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -144,6 +144,7 @@ BIG = {
     "weights {} --from {} --replace": "a file that a person fetched",
     "weights NAME --from FILE": "a file that a person fetched",
     "weights NAME --from FILE --replace": "a file that a person fetched",
+    "import FILE --name NAME": "files of another program: test_pipe_import types it",
     "--help shows the verbs and their options": "words after it",
 }
 """Commands that are parsed only, and what executing them would take."""

@@ -247,6 +247,7 @@ def test_a_changed_picture_runs_the_stages_of_what_borrows_it(project: Path, pro
     assert not list((project / "data/store/words").glob("masks/*"))
 
 
+@pytest.mark.slow
 def test_push_pull_of_one_data_set_and_work_on_it(project: Path, tmp_path: Path) -> None:
     committed(project, "done")
     dvc(project, "remote", "add", "--default", "--local", "near", str(tmp_path / "remote"))

@@ -44,12 +44,25 @@ def remote(finished_once: Any, server: Server, tmp_path_factory: pytest.TempPath
     return project
 
 
+def test_the_first_stages_make_the_bytes_of_a_local_store(finished_once: Any, server: Server, tmp_path: Path) -> None:
+    """And read them again: of the others the next test, which is a slow one."""
+    project = finished_once.copy(tmp_path)
+    store = at_bucket(project, server)
+    project.build("index --split val", "extract --split val --stage masks", "verify --split val --deep")
+    there, here = content(store), content(finished_once.store)
+    assert [name for name in there if "column.json" not in name and here[name] != there[name]] == []
+    assert any("/masks/sam/" in name for name in there)
+    assert "up to date" in project.run("extract", "--split", "val", "--stage", "masks").out
+
+
+@pytest.mark.slow
 def test_the_bytes_are_those_of_a_local_store(remote: Any, finished_once: Any) -> None:
     there, here = content(Path(remote.values["store"])), content(finished_once.store)
     assert there.keys() == here.keys()
     assert [name for name in here if here[name] != there[name]] == []
 
 
+@pytest.mark.slow
 def test_verbs_that_read(remote: Any) -> None:
     info = remote.info()
     assert info["store"] == remote.values["store"]
@@ -82,7 +95,8 @@ def test_a_changed_parameter_makes_stale_and_is_replaced(
     assert content(store) == before
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_and_resumed(remote: Any, server: Server, finished_once: Any, tmp_path: Path, how: int) -> None:
     project, rng = finished_once.copy(tmp_path), random.Random(int(how))
     store = at_bucket(project, server)

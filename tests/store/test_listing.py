@@ -140,8 +140,8 @@ def test_open_split_says_what_exists(tmp_path: Path) -> None:
         (store, "e", "val", "the store .* holds d \\(val\\)"),
         (tmp_path / "stroe", "d", "val", "there is no folder .*stroe \\(folders in .*: store\\)"),
         (store / "d", "d", "val", "is the folder of a data set, with the splits val; the store is"),
-        ("s3://bucket/store", "d", "val", "found the store 's3://bucket/store', expected a folder"),
-        (Path("s3://bucket/store"), "d", "val", "expected a folder"),
+        ("ftp://host/store", "d", "val", "found the store 'ftp://host/store', expected a folder or an address: s3://"),
+        (Path("ftp://host/store"), "d", "val", "expected a folder"),
     ):
         with pytest.raises(StoreError, match=words) as caught:
             open_split(wrong, dataset, split)

@@ -301,6 +301,7 @@ def disturbed(
 DISTURBED = [("before", Killed), ("after", Killed), ("after", lambda: LostAnswerError(5, "no answer"))]
 
 
+@pytest.mark.slow
 def test_killed_and_lost_answers(server: Server) -> None:
     """One call of each kind; the others are a slow test."""
     rng, name = random.Random(5), "array, other upstream"
@@ -317,6 +318,7 @@ def test_killed_at_every_call(server: Server, name: str) -> None:
             disturbed(server, name, when, number, error)
 
 
+@pytest.mark.slow
 def test_damage_is_found_and_mended(bucket: Path) -> None:
     full_store(bucket, 3, shard_images=2)
     columns = columns_of(bucket)
