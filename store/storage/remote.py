@@ -37,6 +37,8 @@ _KEYS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+_process: list[int] = []
+"""The process in which a client was first made: all clients share its threads, which a forked process has not."""
 _TRIES = 4
 """Of requests whose answer broke off."""
 
@@ -96,7 +98,6 @@ class RemoteStorage:
     def __init__(self, scheme: str, bucket: str) -> None:
         self.address = f"{scheme}://{bucket}"
         self._client: Any = None
-        self._made_by = 0
         self._lock = threading.Lock()
         self._heeds_conditions = False
 
@@ -141,20 +142,20 @@ class RemoteStorage:
 
     def _opened(self) -> Any:
         """The client of the bucket, made once per process."""
+        if _process and _process[0] != os.getpid():
+            raise StoreError(
+                f"{self.address}: this process was forked from one that had a bucket open, whose connections do not work here; "
+                'start processes by "spawn" (loader(..., multiprocessing_context="spawn"))'
+            )
         with self._lock:
             if self._client is None:
+                _process[:] = [os.getpid()]
                 obstore = _obstore(self.address)
                 options = _CLIENT if not os.environ.get("AWS_ALLOW_HTTP") else {**_CLIENT, "allow_http": True}
                 try:
                     self._client = obstore.store.from_url(self.address, client_options=options, retry_config=_RETRIES)
                 except (obstore.exceptions.BaseError, ValueError) as error:
                     raise StoreError(f"{self.address}: cannot be opened: {_first_line(error)}") from error
-                self._made_by = os.getpid()
-        if self._made_by != os.getpid():
-            raise StoreError(
-                f"{self.address}: this process was forked from one that had it open, whose connections do not work here; start "
-                'processes by "spawn" (loader(..., multiprocessing_context="spawn"))'
-            )
         return self._client
 
     def key(self, path: Path) -> str:

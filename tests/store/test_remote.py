@@ -230,16 +230,17 @@ def test_a_forked_process_is_told_so(bucket: Path) -> None:
     child = os.fork()
     if not child:
         try:
-            storage_of(bucket).stat(bucket / "x")
-            os.write(writing, b"read")
-        except StoreError as error:
-            os.write(writing, str(error).encode())
+            for path in (bucket / "x", Path("s3://another/x")):
+                try:
+                    storage_of(path).stat(path)
+                except StoreError as error:
+                    os.write(writing, str(error).encode())
         finally:
             os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
     with os.fdopen(reading, "rb") as said:
-        assert b'start processes by "spawn"' in said.read()
+        assert said.read().count(b'start processes by "spawn"') == 2
 
 
 class Stepped(RemoteStorage):
