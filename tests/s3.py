@@ -6,7 +6,6 @@ import logging
 import random
 import socket
 import threading
-import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -38,12 +37,9 @@ class Faulty:
 
     app: App
     fault: Callable[[Request], str | None] = lambda request: None
-    latency_s: float = 0.0
     requests: list[Request] = field(default_factory=list)
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        if self.latency_s:
-            time.sleep(self.latency_s)
         request = Request(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         self.requests.append(request)
         fault = self.fault(request)
@@ -105,8 +101,16 @@ class Server:
     def bucket(self) -> str:
         """A new, empty bucket."""
         name = f"b{uuid.uuid4().hex[:12]}"
-        urllib.request.urlopen(urllib.request.Request(f"{self.address}/{name}", method="PUT"))
+        urllib.request.urlopen(urllib.request.Request(f"{self.address}/{name}", method="PUT")).close()
         return name
+
+    def keep_versions(self, bucket: str) -> None:
+        """Let a bucket keep every version of its objects, as buckets of institutes often do."""
+        text = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+        asked = urllib.request.Request(
+            f"{self.address}/{bucket}?versioning", text, {"Content-Type": "application/xml"}, method="PUT"
+        )
+        urllib.request.urlopen(asked).close()
 
     @contextmanager
     def faults(self, fault: Callable[[Request], str | None]) -> Iterator[list[Request]]:

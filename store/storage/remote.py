@@ -58,7 +58,7 @@ class RemoteOpened:
         end = min(self.size, offset + sum(map(len, pieces)))
         if end <= offset:
             return 0
-        options = {"range": (offset, end), "if_match": self.token}
+        options = {"range": (offset, end), "if_match": _parts(self.token)["e_tag"]}
         try:
             data = self.storage.ask(
                 self.path, lambda obstore, client, key: obstore.get(client, key, options=options).bytes()
@@ -151,7 +151,7 @@ class RemoteStorage:
             if self._client is None:
                 _process[:] = [os.getpid()]
                 obstore = _obstore(self.address)
-                options = _CLIENT if not os.environ.get("AWS_ALLOW_HTTP") else {**_CLIENT, "allow_http": True}
+                options = {**_CLIENT, "allow_http": True} if _allows_http() else _CLIENT
                 try:
                     self._client = obstore.store.from_url(self.address, client_options=options, retry_config=_RETRIES)
                 except (obstore.exceptions.BaseError, ValueError) as error:
@@ -223,7 +223,7 @@ class RemoteStorage:
         a refusal is compared with what was to be put: the same bytes are as good as ours.
         """
         assert isinstance(staged, RemoteStaged)
-        mode = "create" if token is None else {"e_tag": token}
+        mode = "create" if token is None else _parts(token)
         data = memoryview(staged.data)
         try:
             self.ask(
@@ -244,12 +244,15 @@ class RemoteStorage:
             raise LostAnswerError(*error.args, str(path)) from error
 
     def _holds(self, path: Path, data: bytearray) -> bool:
+        """Whether the object is these bytes. LostAnswerError where even that is not answered: then nobody knows."""
         try:
             opened = self.open(path)
             there = bytearray(opened.size)
             return opened.size == len(data) and opened.readv([memoryview(there)], 0) == len(data) and there == data
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise LostAnswerError(*error.args, str(path)) from error
 
     def delete(self, path: Path, token: str | None = None, durable: bool = False) -> bool:
         """As :meth:`store.storage.protocol.Storage.delete`. The version is compared just before: few stores have a condition."""
@@ -293,7 +296,10 @@ class RemoteStorage:
         try:
             ignored = [
                 what
-                for what, token in (("put-if-absent (If-None-Match)", None), ("replace-if-unchanged (If-Match)", '"0"'))
+                for what, token in (
+                    ("put-if-absent (If-None-Match)", None),
+                    ("replace-if-unchanged (If-Match)", _NO_TOKEN),
+                )
                 if self._lets_pass(probe, token)
             ]
         finally:
@@ -313,9 +319,23 @@ class RemoteStorage:
         return True
 
 
+_NO_TOKEN = '"0"\n1'
+"""The token of no object."""
+
+
 def token_of(found: Any) -> str:
-    """What tells two versions of an object from each other: its ETag."""
-    return str(found["e_tag"])
+    """What tells two versions of an object from each other: its ETag, and the version, which Google's conditions ask for."""
+    return f"{found['e_tag']}\n{found['version'] or ''}"
+
+
+def _parts(token: str) -> dict[str, str]:
+    """The condition that the object is still this version, as obstore takes it."""
+    etag, _, version = token.partition("\n")
+    return {"e_tag": etag, "version": version} if version else {"e_tag": etag}
+
+
+def _allows_http() -> bool:
+    return os.environ.get("AWS_ALLOW_HTTP", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def _first_line(error: BaseException) -> str:

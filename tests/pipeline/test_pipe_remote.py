@@ -13,6 +13,7 @@ import pytest
 
 from store import open_split
 from store.storage.listing import files_below
+from store.storage.mounts import _bucket
 from store.storage.objects import read_object
 from tests.s3 import Server, now_and_then, serving
 
@@ -130,9 +131,7 @@ def test_parts_side_by_side_through_faults(remote: Any, server: Server, finished
     assert all(after[name] == expected[name] for name in expected if "/masks/" in name and name.endswith(".parquet"))
 
 
-def test_wrong_set_ups_are_named_and_nothing_is_changed(
-    server: Server, tiny: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_set_ups_are_named_and_nothing_is_changed(server: Server, tiny: Any) -> None:
     tiny.configure(store="s3://no-such-bucket-here/store")
     done = tiny.run("index")
     assert (done.code, "no-such-bucket-here" in done.err) == (2, True), done.err
@@ -144,8 +143,6 @@ def test_wrong_set_ups_are_named_and_nothing_is_changed(
     done = tiny.run("index")
     assert (done.code, "run.report_dir" in done.err) == (2, True), done.err
     store = at_bucket(tiny, server)
-    from store.storage.mounts import _bucket
-
     _bucket.cache_clear()
     with server.faults(lambda request: "ignores"):
         done = tiny.run("index")

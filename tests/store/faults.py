@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +15,13 @@ import numpy as np
 import pytest
 from factory import LAYOUT, write_images
 
-from store import StoreError
+from store import ConflictError, StoreError
 from store.format.column import ColumnMeta, Commit, fingerprint
 from store.format.layout import column_dir, parts_of
 from store.format.schema import INSTANCES, OK
 from store.format.shard import read_commit
 from store.read.column import open_column
-from store.write.verify import Report
+from store.write.verify import Report, verify
 from store.write.writer import ShardData, begin_column, finish_column, is_begun, seen_commit, write_shard
 
 IMAGES = 8
@@ -200,6 +201,29 @@ def uninterrupted(store: Path, work: Work) -> tuple[list[Step], dict[str, bytes]
     with steps_of(store, steps.append):
         write(store, work.kind, work.new)
     return steps, tree(store)
+
+
+def race(store: Path, *points: int) -> None:
+    """Writers in threads, each with its own parameters: each ends or is told of the conflict, and the store stays whole."""
+    outcomes = []
+
+    def run(points: int) -> None:
+        try:
+            write(store, "array", {"points": points})
+            outcomes.append(points)
+        except ConflictError:
+            outcomes.append(-1)
+
+    threads = [threading.Thread(target=run, args=(each,)) for each in points]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == len(points)
+    assert verify(store, ["d/val"], deep=True).problems == []
+    for each in sorted(set(points)):
+        write(store, "array", {"points": each})
+        assert len(readable(store, "array")) == IMAGES
 
 
 def unexpected_damage(report: Report) -> list[str]:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from damage import columns_of, read, wrong_reads
 from factory import full_store, small_store, vectors
-from faults import IMAGES, WORKS, Work, prepare, readable, unexpected_damage, write, wrong_content
+from faults import IMAGES, WORKS, Work, prepare, race, readable, unexpected_damage, write, wrong_content
 from memory import Call, MemoryStorage
 from test_faults_model import HOW, Histories, Killed
 
-from store import ConflictError, StoreError, open_split
+from store import StoreError, open_split
 from store.format import column
 from store.storage.mounts import mounted
 from store.storage.protocol import LostAnswerError, RefusedError
@@ -217,32 +217,12 @@ def test_histories() -> None:
     )
 
 
-def test_two_writers_in_threads_agree_or_say_so() -> None:
+def test_writers_in_threads_agree_or_say_so() -> None:
     """Over a storage that is slow and locks nothing."""
-    import threading
-
-    storage, outcomes = MemoryStorage(latency_s=2e-4), []
+    storage = MemoryStorage(latency_s=2e-4)
     with mounted(STORE, storage):
         prepare(STORE, WORKS["array, first time"])
-
-        def run(points: int) -> None:
-            try:
-                write(STORE, "array", {"points": points})
-                outcomes.append(points)
-            except ConflictError:
-                outcomes.append(-1)
-
-        threads = [threading.Thread(target=run, args=(points,)) for points in (1, 1, 2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        storage.latency_s = 0
-        assert len(outcomes) == 3
-        assert verify(STORE, ["d/val"], deep=True).problems == []
-        for points in (1, 2):
-            write(STORE, "array", {"points": points})
-            assert len(readable(STORE, "array")) == IMAGES
+        race(STORE, 1, 1, 2)
 
 
 def test_a_store_that_is_nowhere_is_said_to_be(tmp_path: Path) -> None:

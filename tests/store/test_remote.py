@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +13,10 @@ import numpy as np
 import pytest
 from damage import columns_of, read, wrong_reads
 from factory import full_store, small_store, vectors
-from faults import IMAGES, WORKS, prepare, readable, unexpected_damage, write, wrong_content
+from faults import IMAGES, WORKS, prepare, race, readable, unexpected_damage, write, wrong_content
 from test_faults_model import Killed
 
-from store import ConflictError, StoreError, open_split
+from store import StoreError, open_split
 from store.format import column
 from store.storage.mounts import mounted, storage_of
 from store.storage.objects import read_json, read_object, replace_object, write_json
@@ -143,27 +142,41 @@ def test_sixteen_writers_race(bucket: Path) -> None:
     assert read_object(path) == b"writer %d" % won[0]
 
 
-def test_two_writers_in_threads_agree_or_say_so(bucket: Path) -> None:
+def test_writers_in_threads_agree_or_say_so(bucket: Path) -> None:
     prepare(bucket, WORKS["array, first time"])
-    outcomes = []
+    race(bucket, 1, 1, 2)
 
-    def run(points: int) -> None:
-        try:
-            write(bucket, "array", {"points": points})
-            outcomes.append(points)
-        except ConflictError:
-            outcomes.append(-1)
 
-    threads = [threading.Thread(target=run, args=(points,)) for points in (1, 1, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(outcomes) == 3
-    assert verify(bucket, ["d/val"], deep=True).problems == []
-    for points in (1, 2):
-        write(bucket, "array", {"points": points})
-        assert len(readable(bucket, "array")) == IMAGES
+def test_a_bucket_that_keeps_versions(server: Server, bucket: Path) -> None:
+    """Its objects have a version beside their ETag; conditions and ranges go on as before."""
+    server.keep_versions(bucket.parts[1])
+    path, storage = bucket / "x", storage_of(bucket)
+    first = put(path, b"first", None)
+    assert first is not None
+    assert first.partition("\n")[2] not in ("", "null")
+    assert storage.open(path).readv([memoryview(bytearray(5))], 0) == 5
+    second = put(path, b"second", first)
+    assert second is not None
+    assert put(path, b"third", first) is None
+    assert read_object(path) == b"second"
+    assert storage.delete(path, second)
+
+
+def test_an_answer_that_is_lost_for_good_is_said(server: Server, bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the PUT nor the question what is there now is answered: the writer may not take it for refused, nor for done."""
+    put(bucket / "x", b"x", None)
+    monkeypatch.setattr("store.storage.remote._RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("store.storage.remote._TRIES", 1)
+    storage = RemoteStorage("s3", bucket.parts[1])
+    storage.require_conditions(bucket / "x")
+    for fault in ("lost", "reset"):
+        with (
+            server.faults(lambda request, fault=fault: fault),  # type: ignore[misc]
+            storage.stage(bucket / fault, [b"data"]) as staged,
+            pytest.raises(LostAnswerError),
+        ):
+            storage.put(staged, bucket / fault, None)
+        assert (storage.stat(bucket / fault) is not None) == (fault == "lost")
 
 
 @pytest.mark.parametrize("fault", ["slow_down", "reset", "lost", "cut"])
@@ -221,6 +234,21 @@ def test_what_is_wrong_is_said(server: Server, bucket: Path, monkeypatch: pytest
         with pytest.raises(OSError, match="the object store failed") as told:
             open_split("s3://closed", "d", "val")
     assert key not in str(told.value)
+
+
+@pytest.mark.parametrize(("value", "allowed"), [("true", True), ("1", True), ("false", False), ("", False)])
+def test_plain_http_is_allowed_by_name_alone(
+    server: Server, bucket: Path, monkeypatch: pytest.MonkeyPatch, value: str, allowed: bool
+) -> None:
+    monkeypatch.setenv("AWS_ALLOW_HTTP", value)
+    monkeypatch.setattr("store.storage.remote._RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("store.storage.remote._TRIES", 1)
+    storage = RemoteStorage("s3", bucket.parts[1])
+    if allowed:
+        assert storage.stat(bucket) == (FOLDER, 0, "")
+    else:
+        with pytest.raises(OSError, match="the object store failed"):
+            storage.stat(bucket)
 
 
 def test_a_forked_process_is_told_so(bucket: Path) -> None:
@@ -300,15 +328,6 @@ def disturbed(
 
 
 DISTURBED = [("before", Killed), ("after", Killed), ("after", lambda: LostAnswerError(5, "no answer"))]
-
-
-@pytest.mark.slow
-def test_killed_and_lost_answers(server: Server) -> None:
-    """One call of each kind; the others are a slow test."""
-    rng, name = random.Random(5), "array, other upstream"
-    for when, error in DISTURBED:
-        calls = disturbed(server, name, when, None, error)
-        disturbed(server, name, when, rng.randrange(len(calls)), error)
 
 
 @pytest.mark.slow
