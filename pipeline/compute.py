@@ -43,6 +43,7 @@ from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
 from store.format.names import proposer_of
 from store.storage.files import make_folder
+from store.storage.mounts import storage_of
 from store.storage.objects import replace_object
 from store.write.writer import begin_column, finish_column
 
@@ -259,8 +260,10 @@ def mark_unused(settings: Settings, split: SplitRef) -> None:
     for name in find_columns(settings.store_path, split.dataset, split.split):
         place = place_of(settings, split, name)
         if name not in specs(settings, split.dataset) and not _is_current(look, place):
+            mark = column_dir(settings.store_path, place) / UNUSED
             with contextlib.suppress(OSError):  # another user's column: what they open by name says what is wrong
-                replace_object(column_dir(settings.store_path, place) / UNUSED, b"", durable=False)
+                if storage_of(mark).stat(mark) is None:
+                    replace_object(mark, b"", durable=False)
 
 
 def _is_current(look: Lineage, place: str) -> bool:

@@ -15,8 +15,11 @@ for card in $cards; do
     part=$((part + 1))
 done
 
-worst=0
+trap 'kill -TERM "${jobs[@]}"' TERM INT  # each then ends its shard's work and exits with 75
+
+failed=0
 for job in "${jobs[@]}"; do
-    wait "$job" || worst=$?
+    wait "$job" || failed=$?
+    wait "$job" 2> /dev/null || failed=$?  # the first wait ends at once where a signal came
 done
-exit "$worst"
+exit "$failed"
