@@ -142,6 +142,15 @@ def row_trouble(row: Mapping[str, Any], what: str) -> tuple[str, str] | None:
     return FAILED, f"{what}: {row['error']}"
 
 
+def not_finite(vectors: AnyArray, dtype: str) -> str | None:
+    """Why float32 vectors are not stored: they are not finite in a dtype. None where they are."""
+    with np.errstate(over="ignore"):
+        if np.isfinite(vectors.astype(dtype)).all():
+            return None
+    kind = "NaN" if np.isnan(vectors).any() else f"values outside {dtype}"
+    return f"non-finite features: {kind} from float32"
+
+
 @dataclass
 class Collector:
     """Gathers the rows of one column, one call an image: :meth:`ok` or :meth:`failed`."""
@@ -190,13 +199,10 @@ class Collector:
     def array(self, image_index: int, vectors: AnyArray, omitted: int = 0) -> None:
         """Add float32 vectors as the layout's dtype; those that are not finite there fail."""
         assert self.spec.layout is not None
-        with np.errstate(over="ignore"):
-            stored = vectors.astype(self.spec.layout.dtype)
-        if not np.isfinite(stored).all():
-            kind = "NaN" if np.isnan(vectors).any() else f"values outside {self.spec.layout.dtype}"
-            self.failed(image_index, FAILED, f"non-finite features: {kind} from float32")
+        if trouble := not_finite(vectors, self.spec.layout.dtype):
+            self.failed(image_index, FAILED, trouble)
         else:
-            self.ok(image_index, stored, omitted)
+            self.ok(image_index, vectors.astype(self.spec.layout.dtype), omitted)
 
     def data(self) -> ShardData:
         """What the writer takes."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from stages.base import VECTORS_PER_CHUNK, Collector, ColumnSpec, Pixels, RleMasks, Runner, ShardInput, row_trouble
+from stages.dense import DenseCollector, dense_columns, dense_specs, widened
 from stages.encoders import (
     ENCODERS,
     Encoder,
@@ -23,6 +24,7 @@ from stages.encoders import (
     imported_line,
 )
 from stages.encoders.imported import Imported
+from stages.fields import Dense
 from stages.images import ImageFailure
 from stages.masks import masks_column
 from stages.names import did_you_mean
@@ -65,9 +67,10 @@ def columns(params: Sections) -> list[ColumnSpec]:
             (encoder.tokens, encoder.dim), encoder.tokens, "float16", dimension_names=("image", "token", "dim")
         )
         options = {"encoder": _options(encoder), "precision": params.embed.precision}
-        specs.append(
-            ColumnSpec(f"image_features/{name}", "embed", ("images",), options, VERSION, encoder.weights, layout=layout)
+        spec = ColumnSpec(
+            f"image_features/{name}", "embed", ("images",), options, VERSION, encoder.weights, layout=layout
         )
+        specs += dense_specs(spec, params.embed.dense)
     return specs
 
 
@@ -98,9 +101,10 @@ def _options(encoder: Encoder) -> dict[str, Any]:
 
 
 def _features(params: Sections, name: str, encoder: Encoder) -> tuple[str, ...]:
-    """SAM pooling takes the stored image embedding of the same model, where it is stored."""
+    """SAM pooling takes the stored image embedding of the same model, where it is stored, and the float16 one of two."""
     if encoder.reads_sam_features and name in params.embed.sam_features:
-        return (features_column(name),)
+        form: Dense = "float16" if "float16" in params.embed.dense else "int8"
+        return dense_columns(features_column(name), form)
     return ()
 
 
@@ -131,9 +135,11 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
         for group in ahead(groups(places, size)):
             array = cache(shard.array)  # SAM's embedding of an image serves its proposals and its instances
             for name, model in models.items():
+                if features := DenseCollector(out, f"image_features/{name}"):
+                    _embed_images(model, features, group)
                 for column, collector in out.items():
-                    if column.rpartition("/")[2] == name:
-                        _embed(model, collector, group, shard, rows[_regions(specs[column])], array)
+                    if column.rpartition("/")[2] == name and (regions := _regions(specs[column])) != "images":
+                        _embed(model, collector, group, shard, rows[regions], array)
             shard.tick(len(group))
         return {name: collector.data() for name, collector in out.items()}
 
@@ -147,6 +153,19 @@ Place = tuple[int, int, dict[str, Any], Pixels | None]
 def _regions(spec: ColumnSpec) -> str:
     """The table whose rows a column has vectors of: masks, instances, or images where it is of whole images."""
     return next((read for read in spec.reads if without_proposer(read) in ("masks", "instances")), "images")
+
+
+def _embed_images(model: Model | Imported, features: DenseCollector, group: Sequence[Place]) -> None:
+    """The patch tokens of some images, which go through the network together, whatever forms of them are wanted."""
+    troubles = [row_trouble(row, "image") for _, _, row, _ in group]
+    images = [image for (*_, image), trouble in zip(group, troubles, strict=True) if trouble is None]
+    assert not isinstance(model, Imported), "imported vectors are of masks"
+    vectors = iter(model([EncoderInput(image) for image in images if image is not None]))
+    for (_, index, _, _), trouble in zip(group, troubles, strict=True):
+        if trouble:
+            features.failed(index, *trouble)
+        else:
+            features.array(index, next(vectors))
 
 
 def _embed(
@@ -166,7 +185,7 @@ def _embed(
     spec, regions = collector.spec, _regions(collector.spec)
     assert spec.layout is not None
     limit, dim = spec.layout.row_shape
-    stored = next((read for read in spec.reads if read.startswith("sam_features/")), None)
+    stored = [read for read in spec.reads if read.startswith("sam_features/")]
     troubles: list[tuple[str, str] | None] = []
     items: list[EncoderInput] = []
     wanted: list[tuple[Mapping[str, Any], Sequence[str]]] = []  # of each of the items, its row and its masks
@@ -174,26 +193,21 @@ def _embed(
     for position, _, image_row, image in group:
         row = rows[position]
         trouble = row_trouble(image_row, "image") or row_trouble(row, without_proposer(regions))
-        troubles.append(trouble or (shard.trouble(stored, position) if stored else None))
-        filled.append([] if regions == "images" else [k for k, area in enumerate(row["area"][:limit]) if area])
+        troubles.append(trouble or (shard.trouble(stored[0], position) if stored else None))
+        filled.append([k for k, area in enumerate(row["area"][:limit]) if area])
         if troubles[-1]:
             continue
         assert image is not None
-        if regions == "images":
-            items.append(EncoderInput(image))
-        elif filled[-1]:
+        if filled[-1]:
             masks = RleMasks([row["segmentation"][k] for k in filled[-1]], *image.shape[:2])
-            items.append(EncoderInput(image, masks, array(stored, position) if stored else None))
+            features = widened(stored[0], [array(each, position) for each in stored]) if stored else None
+            items.append(EncoderInput(image, masks, features))
             wanted.append((image_row, masks.counts))
     made = _looked_up(model, wanted) if isinstance(model, Imported) else model(items)
     vectors: Iterator[Vectors | ImageFailure] = iter(made)
     for (position, index, _, _), trouble, places in zip(group, troubles, filled, strict=True):
         if trouble:
             collector.failed(index, *trouble)
-        elif regions == "images":
-            of_image = next(vectors)
-            assert not isinstance(of_image, ImageFailure), "imported vectors are of masks"
-            collector.array(index, of_image)
         else:
             count = len(rows[position]["segmentation"])
             found = np.zeros((min(count, limit), dim), np.float32)

@@ -16,6 +16,8 @@ def _sha256(value: str) -> str:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "float16", "bfloat16"]
+Dense = Literal["float16", "int8"]
+"""How dense features are stored (:mod:`stages.dense`)."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """A name that is a key of the params. It has no dot: ``--set`` and DVC take a dot for the next key."""

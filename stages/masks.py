@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.base import Collector, ColumnSpec, Pixels, Runner, ShardInput, row_trouble
+from stages.dense import DenseCollector, dense_specs, every_form
 from stages.params import Sections
 from stages.proposers import ROWS, Found, Memo, Proposer, build, identity, largest_first
 from stages.proposers.sam import features_column, sam_model
@@ -43,7 +44,8 @@ def columns(params: Sections) -> list[ColumnSpec]:
         )
         options = {"model": name, "precision": params.embed.precision}
         column = features_column(name)
-        specs.append(ColumnSpec(column, "masks", ("images",), options, VERSION, (model.weights,), layout=layout))
+        spec = ColumnSpec(column, "masks", ("images",), options, VERSION, (model.weights,), layout=layout)
+        specs += dense_specs(spec, params.embed.dense)
     return specs
 
 
@@ -66,7 +68,7 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
     features = {
         features_column(name): Features(name, params.embed.precision, weights, device, shared)
         for name in params.embed.sam_features
-        if features_column(name) in specs
+        if every_form(features_column(name)) & specs.keys()
     }
     every = [proposer.prepare for proposer in proposers.values()] + [each.prepare for each in features.values()]
     prepares = tuple(dict.fromkeys(every))
@@ -96,14 +98,14 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
                 found = proposer.propose([each[proposer.prepare] for each in ready], memo)
                 _add_masks(out[name], group, found, later)
             for name, embed in features.items():
-                if name not in out:
+                if not (column := DenseCollector(out, name)):
                     continue
                 vectors = iter(embed([each[embed.prepare] for each in ready], memo))
                 for index, trouble, _ in group:
                     if trouble:
-                        out[name].failed(index, *trouble)
+                        column.failed(index, *trouble)
                     else:
-                        out[name].array(index, next(vectors))
+                        column.array(index, next(vectors))
             shard.tick(len(group))
         later.finish()
         return {name: collector.data() for name, collector in out.items()}

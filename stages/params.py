@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from stages.datasets import AnyData
-from stages.fields import AtOnce, Key, Name, Params, Precision, Sha256
+from stages.fields import AtOnce, Dense, Key, Name, Params, Precision, Sha256
 from stages.proposers import AnyProposer
 
 
@@ -53,6 +53,10 @@ class EmbedParams(Params):
     sam_features: tuple[Name, ...] = ()
     """SAM models whose embedding of the whole image is stored, which LISA and SAM pooling read. A proposer of the same model and
     precision shares the run of the encoder."""
+
+    dense: Annotated[tuple[Dense, ...], Field(min_length=1)] = ("float16",)
+    """How ``sam_features`` and the patch tokens of image encoders are stored: float16, int8 with a float16 scale for each token,
+    which is half the bytes, or both, to compare them. A run says with ``train.dense`` which it reads."""
 
     imported: dict[Key, ImportedVectorsParams] = Field(default_factory=dict)
     """Encoders by name whose vectors were imported; these names stand next to those of ``mask_encoders``."""

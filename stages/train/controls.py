@@ -20,7 +20,7 @@ Given = Literal["own", "shuffled-images", "shuffled-questions"]
 """What a trained system is given: a question and its image, or one of the two from another sample."""
 SHUFFLED: tuple[Given, ...] = ("shuffled-images", "shuffled-questions")
 Without = Literal["image", "question"]
-_OF_IMAGE = ("features", "masks", "bbox", "sam")
+_OF_IMAGE = ("features", "masks", "bbox", "sam")  # of int8 features zeros are zero, whatever the scale
 _OF_QUESTION = ("texts", "is_sentence", "kind")
 
 

@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.fields import Fraction, Key, Name, Params
+from stages.fields import Dense, Fraction, Key, Name, Params
 
 Positive = Annotated[float, Field(gt=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 SINCE = (
-    "adam_betas", "draw", "elisa.targets", "epoch_samples", "leaks", "leaks_pixels", "lisa.form", "llmseg.form", "max_steps",
-    "max_text_tokens", "mixture", "prompts", "questions", "save_steps", "schedule_options", "start", "warmup_steps", "weight_decay",
+    "adam_betas", "dense", "draw", "elisa.targets", "epoch_samples", "leaks", "leaks_pixels", "lisa.form", "llmseg.form",
+    "max_steps", "max_text_tokens", "mixture", "prompts", "questions", "save_steps", "schedule_options", "start", "warmup_steps",
+    "weight_decay",
 )  # fmt: skip
 """Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
 there was before it. A default never changes: a run of a params file that does not name it would become another."""
@@ -233,6 +234,8 @@ class TrainParams(Params):
     """Its weights; 8bit and 4bit (of the language model's layers) by bitsandbytes: meant for a GPU, slow on a CPU."""
     image_encoder: Name = "clip_vit_l14_336"
     """The column image_features/NAME: what LLaVA's vision tower would give."""
+    dense: Dense = "float16"
+    """In which of the forms of ``embed.dense`` the image's features (LISA: SAM's, too) are read."""
     train: tuple[str, ...] = ()
     """Splits to train on, as demo/train; of an only data set train will do."""
     mean: Name | None = None

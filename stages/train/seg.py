@@ -19,7 +19,7 @@ from stages.train.language.seg_text import conversation, evaluation, given, name
 from stages.train.language.text import IMAGE, Encoded, Turn, check_texts, collate, cut, encode_prompt, pad
 from stages.train.language.vocabulary import ExtendedLlava
 from stages.train.params import SegParams, TrainParams
-from stages.train.system import Batch, Mode, draws_of_sample, rng_of, text_of
+from stages.train.system import Batch, Mode, dense, dense_names, draws_of_sample, rng_of, text_of
 
 LABELS = ("semantic", "object", "part", "box")
 """Kinds of targets whose texts are labels."""
@@ -60,7 +60,8 @@ class SegSystem(ABC):
     @staticmethod
     def shared_columns(params: TrainParams, own: SegParams, training: bool) -> dict[str, str]:
         """Keys of a batch -> what is read by both systems."""
-        names = {"features": f"image_features/{params.image_encoder}", "is_sentence": "targets.is_sentence"}
+        names = dense_names("features", f"image_features/{params.image_encoder}", params.dense)
+        names |= {"is_sentence": "targets.is_sentence"}
         names |= {"kind": "targets.kind"} if own.form == "gsva" else {}
         if not training:
             return names
@@ -94,7 +95,7 @@ class SegSystem(ABC):
                 said -= here
                 wanted.append(found[:here] if one_each else found * here)
                 owner += [number] * here
-        features = batch["features"]
+        features = dense(batch, "features", -1)
         if len(together) < len(batch["id"]):
             features = features[torch.tensor([numbers[0] for numbers in together])]
         return {
@@ -158,7 +159,7 @@ class SegSystem(ABC):
         forms = [self._evaluation(batch, number) for number in range(len(batch["id"]))]
         asked = list(zip(batch["texts"], batch["is_sentence"], forms, strict=True))
         questions = [evaluation(texts[0], bool(is_sentence), form) for texts, is_sentence, form in asked]
-        features = batch["features"].to(self.device)
+        features = dense(batch, "features", -1).to(self.device)
         with self._autocast():
             if mode == "teacher_forced":
                 answers_given = [given(texts[0], form) for texts, _, form in asked]

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from torch import Tensor, nn
 
+from stages.dense import dense_columns
+from stages.fields import Dense
 from stages.predictions import Prediction
 from stages.train.language.llava import FeatureLlava
 from stages.train.params import TrainParams
@@ -72,6 +74,18 @@ class System(Protocol):
 
     def predict(self, batch: Batch, mode: Mode = "generated") -> list[Prediction]:
         """Answers to the first text of each target; ValueError for a mode that the system has not."""
+
+
+def dense_names(key: str, column: str, form: Dense) -> dict[str, str]:
+    """Keys of a batch -> columns that hold dense features (:mod:`stages.dense`), for :func:`dense` to put together."""
+    return dict(zip((key, f"{key}_scale"), dense_columns(column, form), strict=False))
+
+
+def dense(batch: Batch, key: str, axis: int) -> Tensor:
+    """The float16 features [B, ...] of a batch, in whatever form they were read. ``axis``: of a token's numbers, from the end."""
+    values: Tensor = batch[key]
+    scale: Tensor | None = batch.get(f"{key}_scale")
+    return values if scale is None else values.to(scale.dtype) * scale.unsqueeze(axis)
 
 
 def rng_of(params: TrainParams, epoch: int, batch: Batch, number: int) -> np.random.Generator:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -47,7 +48,7 @@ def zarr_json(meta: ColumnMeta) -> bytes:
         "data_type": layout.dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [meta.shard_images, *layout.row_shape]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": "NaN",
+        "fill_value": "NaN" if np.isnan(fill := no_value(layout.dtype)) else int(fill),
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "attributes": {},
         "dimension_names": list(layout.dimension_names) or None,
@@ -55,6 +56,11 @@ def zarr_json(meta: ColumnMeta) -> bytes:
     if value["dimension_names"] is None:
         del value["dimension_names"]
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def no_value(dtype: str) -> float:
+    """What stands where there is no vector, for readers that do not look at the commits: no stored value is it."""
+    return -128 if dtype == "int8" else math.nan
 
 
 def record_frame(text: bytes) -> bytes:
@@ -115,9 +121,8 @@ class ShardEncoder:
                 f"found a row {row.dtype} {row.shape}, expected {layout.dtype} of at most {layout.row_shape}"
             )
         for number, start in enumerate(range(0, len(row), layout.chunk_rows)):
-            chunk = np.full(
-                (layout.chunk_rows, *layout.row_shape[1:]), np.nan, dtype=np.dtype(layout.dtype).newbyteorder("<")
-            )
+            dtype = np.dtype(layout.dtype).newbyteorder("<")
+            chunk = np.full((layout.chunk_rows, *layout.row_shape[1:]), no_value(layout.dtype), dtype)
             part = row[start : start + layout.chunk_rows]
             chunk[: len(part)] = part
             data = chunk.tobytes()

@@ -24,7 +24,7 @@ MAX_IMAGES = 2**33
 MAX_ROW_BYTES = 2**32
 """Bounds on what a record may claim, so that a forged one costs no memory."""
 _STATUS = {OK, FAILED, REMOVED, ABSENT}
-_DTYPES = {"float16": 2, "float32": 4, "float64": 8}
+_DTYPES = {"int8": 1, "float16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True)

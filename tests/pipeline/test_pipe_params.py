@@ -28,6 +28,8 @@ CENTERED_INSTANCES = tuple(f"centered/tiny/instance_embeddings/sam/{name}" for n
 CENTERED = CENTERED_MASKS + CENTERED_INSTANCES
 VECTORS = MASK_VECTORS + INSTANCE_VECTORS
 ARRAYS = FEATURES + VECTORS + CLIP + CENTERED
+OF_SAM = tuple(name for name in (*VECTORS, *CENTERED) if name.endswith("demo_sam"))
+"""Pooled from ``FEATURES``."""
 BEHIND_MASKS = (*MASKS, *MASK_VECTORS, *MATCH, *CENTERED)
 EVERYTHING = (*INDEX, *MASKS, *MATCH, *ARRAYS)
 
@@ -38,7 +40,8 @@ STALE: dict[str, tuple[str, tuple[str, ...]]] = {
     "embed.max_instances=32": ("limit: 16 -> 32", (*INSTANCE_VECTORS, *CENTERED)),
     "embed.max_masks=32": ("limit: 16 -> 32", (*MASK_VECTORS, *CENTERED)),
     "proposers.sam.max_side_px=40": ("max_side_px: 0 -> 40", BEHIND_MASKS),
-    "embed.sam_features=[]": ("sam_features/demo_sam changed", ()),
+    "embed.sam_features=[]": ("sam_features/demo_sam changed", OF_SAM),
+    "embed.dense=[int8]": ("sam_features/int8/demo_sam", OF_SAM),
     "proposers.sam.precision=bfloat16": (
         "precision: float32 -> bfloat16",
         BEHIND_MASKS,
@@ -124,8 +127,6 @@ def test_a_parameter_makes_just_what_depends_on_it_stale(finished_once: Any, cha
         (tmp_path / "copy").symlink_to(finished_once.data)
         change = change.format(copy=tmp_path / "copy")
     options = ["--set", change]
-    if change == "embed.sam_features=[]":
-        expected = {name for name in (*VECTORS, *CENTERED) if name.endswith("demo_sam")}
     found = stale_columns(finished_once.info(*options))
     for split in ("tiny/train", "tiny/val"):
         assert set(found[split]) == expected

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
+from store.format.arrays import no_value
 from store.format.column import ArrayLayout, ColumnMeta, fingerprint
 from store.format.layout import column_dir
 from store.read.column import Column, open_column
@@ -30,6 +31,8 @@ Opened = tuple[tuple[int, ...], Callable[[Any], Any]]
 LAYOUTS = {
     "image_features/tokens": ArrayLayout((9, 5), 9, "float16", dimension_names=("image", "patch", "dim")),
     "sam_features/x": ArrayLayout((3, 4, 2), 3, "float16", ("image", "channel", "y", "x")),
+    "sam_features/int8/x": ArrayLayout((3, 4, 2), 3, "int8", ("image", "channel", "y", "x")),
+    "sam_features/scale/x": ArrayLayout((4, 2), 4, "float16", ("image", "y", "x")),
 }
 """Arrays that are not part of a :func:`tests.store.factory.full_store`."""
 MEAN = "means/m/sam/x"
@@ -83,10 +86,10 @@ def make_store(store: Path) -> None:
 
 
 def check_array(folder: Path, column: Column, open_with: Callable[[Path], Opened]) -> None:
-    """Whole, image by image and in parts: what our reader gives, and NaN wherever there is no vector."""
+    """Whole, image by image and in parts: what our reader gives, and NaN (of int8, -128) wherever there is no vector."""
     layout = column.meta.array
     assert layout is not None
-    expected = np.full((column.meta.images, *layout.row_shape), np.nan, layout.dtype)
+    expected = np.full((column.meta.images, *layout.row_shape), no_value(layout.dtype), layout.dtype)
     for image in range(column.meta.images):
         if column.is_ok(image):
             vectors_of_image = column.array(image)
@@ -97,7 +100,9 @@ def check_array(folder: Path, column: Column, open_with: Callable[[Path], Opened
     parts: list[Any] = [slice(None), (slice(1, None), slice(1, 2)), *range(len(expected))]
     for part in parts:
         found = np.asarray(read(part))
-        if found.dtype != expected.dtype or not np.array_equal(found, expected[part], equal_nan=True):
+        if found.dtype != expected.dtype or not np.array_equal(
+            found, expected[part], equal_nan=expected.dtype.kind == "f"
+        ):
             raise ReaderError(f"found other values than our reader at {part}")
 
 

@@ -17,7 +17,7 @@ from stages.train.language.vision import feature_tokens
 from stages.train.language.vocabulary import ExtendedLlava, NamedOnce
 from stages.train.params import TrainParams
 from stages.train.places import GEOMETRY, with_places
-from stages.train.system import Batch, Mode, rng_of, sizes_of, text_of, union_of
+from stages.train.system import Batch, Mode, dense, dense_names, rng_of, sizes_of, text_of, union_of
 from store.split import Split
 from store.stream.candidates import Candidates, instance_of
 from store.stream.request import companion
@@ -62,7 +62,7 @@ class Elisa:
                 "train.mean: found null, expected the name of a train mean: ELISA learns from centred embeddings"
             )
         shared = {
-            "features": f"image_features/{params.image_encoder}",
+            **dense_names("features", f"image_features/{params.image_encoder}", params.dense),
             "masks": f"centered/{params.mean}/mask_embeddings/{params.elisa.mask_encoder}",
             **({"bbox": "masks.bbox"} if params.elisa.geometry else {}),
         }
@@ -143,7 +143,7 @@ class Elisa:
         if self.own.geometry:
             masks = with_places(masks, batch["bbox"], sizes_of(batch))
         return {
-            "pixel_values": batch["features"].float(),
+            "pixel_values": dense(batch, "features", -1).float(),
             "masks": masks,
             "masks_valid": batch["masks:mask"],
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import LlavaConfig
 
+from stages.dense import dense_columns
 from stages.encoders import ENCODERS, Encoder
 from stages.train.language.base_model import form_of
 from stages.train.language.llava import make_config, read_llava
@@ -39,7 +40,7 @@ def feature_tokens(params: TrainParams, split: Split) -> int:
     Raises:
         ValueError: they are not what ``train.llava`` expects of its vision tower.
     """
-    meta = split.column(f"image_features/{params.image_encoder}").meta
+    meta = split.column(dense_columns(f"image_features/{params.image_encoder}", params.dense)[0]).meta
     where, raw = read_llava(params.llava)
     compare(expected(raw, where), stored(meta), where, meta.column)
     assert meta.array is not None

@@ -15,7 +15,7 @@ from stages.train.language.vision import feature_tokens
 from stages.train.lisa.decoder import Size, build_mask_decoder, encoded_size, mask_losses, postprocess_masks
 from stages.train.params import LisaParams, TrainParams
 from stages.train.seg import Found, SegSystem
-from stages.train.system import Batch, sizes_of
+from stages.train.system import Batch, dense, dense_names, sizes_of
 from store import rle
 from store.split import Split
 
@@ -45,7 +45,7 @@ class Lisa(SegSystem):
         """Keys of a batch -> what is read."""
         names = {
             **SegSystem.shared_columns(params, params.lisa, training),
-            "sam": features_column(params.lisa.sam_model),
+            **dense_names("sam", features_column(params.lisa.sam_model), params.dense),
         }
         if not training:
             return names
@@ -68,7 +68,7 @@ class Lisa(SegSystem):
                 found[row] = rle.decode(counts, height, width)
             targets.append(torch.from_numpy(found))
             ignored.append(torch.from_numpy(rle.decode(batch["ignore"][number], height, width)))
-        return {"sam": batch["sam"], "sizes": sizes, "targets": targets, "ignored": ignored}
+        return {"sam": dense(batch, "sam", -3), "sizes": sizes, "targets": targets, "ignored": ignored}
 
     def sizes(self, batch: Batch) -> list[tuple[Size, Size]]:
         """Of every image how much of SAM's square it fills, and its original size."""
@@ -89,7 +89,7 @@ class Lisa(SegSystem):
 
     def masks(self, batch: Batch, states: Tensor, owner: Tensor) -> list[Found]:
         """The union of the masks of a sample's states, at its original size."""
-        logits = self.decoder.decode(states, owner, batch["sam"].to(self.device))
+        logits = self.decoder.decode(states, owner, dense(batch, "sam", -3).to(self.device))
         found: list[Found] = []
         for number, size in enumerate(self.sizes(batch)):
             mask = torch.zeros(size[1], dtype=torch.bool, device=logits.device)

@@ -14,11 +14,15 @@ from factory import Known, full_store, vectors, write_vectors
 from transformers import GemmaConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from demo.models.train_llava import make_tokenizer
+from stages.base import ColumnSpec
+from stages.dense import channel_axis, dense_specs
 from stages.train import run
 from stages.train.params import TrainParams
 from stages.train.system import ALWAYS, Batch
 from store import open_split
+from store.dense import to_int8
 from store.format.column import ArrayLayout
+from store.format.layout import parts_of
 from store.split import Split
 from store.torch import loader
 
@@ -82,14 +86,22 @@ def full_llava(tmp_path: Path, tokenizer: Any) -> Callable[[str], tuple[LlavaFor
 
 @pytest.fixture(scope="session")
 def seg_store(tmp_path_factory: pytest.TempPathFactory) -> Known:
-    """Five images, the first without masks, and the features that LLaVA's tower and the demo SAM would have made of them."""
+    """Five images, the first without masks, and the features that LLaVA's tower and the demo SAM would have made of them, in
+    both forms."""
     known = full_store(tmp_path_factory.mktemp("seg"), images=5)
     for place, shape, dims in (
         ("d/image_features/tiny/val", (PATCHES, VISION["hidden_size"]), ("token", "dim")),
         ("d/sam_features/demo_sam/val", (64, 32, 32), ("channel", "y", "x")),
     ):
         layout = ArrayLayout(shape, shape[0], "float16", dimension_names=("image", *dims))
-        write_vectors(known.store, place, vectors([shape[0]] * 5, layout), {"images": known.images}, layout=layout)
+        made = vectors([shape[0]] * 5, layout)
+        spec = ColumnSpec(parts_of(place)[1], "embed", ("images",), {}, 1, layout=layout)
+        whole, *parts = dense_specs(spec, ("float16", "int8"))
+        in_int8 = zip(*(to_int8(each, channel_axis(whole.name)) for each in made), strict=True)
+        for column, rows in zip((whole, *parts), (made, *in_int8), strict=True):
+            assert column.layout is not None
+            there = f"d/{column.name}/val"
+            write_vectors(known.store, there, list(rows), {"images": known.images}, layout=column.layout)
     return known
 
 
