@@ -11,6 +11,7 @@
 # make bench-scale    what index, info, verify and a dry run take on 100 000 images, and how fast two cores index;
 #                     BENCH_OPTIONS=--borrowers: on 118 287 pictures that five data sets borrow
 # make bench-train    an epoch from the store, from JSONL, and with vision models in every step
+# make bench-dense    dense features in int8 next to float16, on a store that holds both forms
 # make clean   remove the demo's data
 # make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
 
@@ -21,7 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale lock bench-lock clean
+.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale bench-dense lock bench-lock clean
 
 setup: $(INSTALLED)
 
@@ -111,6 +112,9 @@ bench-train: $(INSTALLED)
 
 bench-scale: $(INSTALLED)
 	python -m tests.benchmarks.scale $(BENCH_OPTIONS)
+
+bench-dense: $(INSTALLED)
+	python -m tests.benchmarks.dense $(BENCH_OPTIONS)
 
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
