@@ -82,6 +82,24 @@ class WorkersLostError(Exception):
     """Dask's scheduler or workers are gone, or there were none in time; what they committed is kept."""
 
 
+def lost_card(error: BaseException | None) -> str | None:
+    """What CUDA says of a card that this process cannot use any more: an illegal access, ECC, fallen off the bus (NVIDIA's Xid).
+
+    Whatever else this process asks of the card fails from then on. None for any other error; memory that runs out is one.
+    """
+    while error is not None:
+        text = str(error)
+        ours = type(error).__name__ == "AcceleratorError" or text.startswith(_OF_CUDA)
+        if isinstance(error, RuntimeError) and ours and not any(word in text for word in _NOT_THE_CARD):
+            return text.strip().partition("\n")[0]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_OF_CUDA = ("CUDA error", "CUDA driver error", "cuDNN error")
+_NOT_THE_CARD = ("out of memory", "ALLOC_FAILED", "no kernel image", "invalid device ordinal")
+
+
 def exit_code_of(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error that reached the command line."""
     code, message = _code_of(error)
@@ -132,6 +150,11 @@ def _code_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, (
             f"out of memory, or a worker was lost: {name}: {error}; {_AGAIN}, with fewer at a time: "
             "--set run.points_per_batch=1 --set run.masks_per_batch=1 --set run.images_per_batch=1"
+        )
+    if said := lost_card(error):
+        return INTERRUPTED, (
+            f"the GPU failed: {said}; {_AGAIN}. A new process may be able to use it again; "
+            "nvidia-smi, and Xid in the kernel's log (dmesg), say what happened"
         )
     if isinstance(error, OSError) and error.errno in _FULL:
         return INTERRUPTED, f"the disk is full: {error}; free some space; {_AGAIN}"

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import time
+from collections import Counter
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.dask import remote
 from pipeline.dask.checkout import Checkout, describe, disagreements
-from pipeline.errors import WorkersLostError
+from pipeline.errors import INTERRUPTED, WorkersLostError
 from pipeline.shard import settings_of
 
 _LOOK_SECONDS = 1.0
 _SAY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
+_CARD_FAILURES = 2
+"""So often a card may fail before it gets no more work, in whatever process."""
+_ITS_CARD = "its GPU failed"
 _ANSWER_SECONDS = 5.0
 """A worker that is connected is given this long to describe itself before it counts as silent."""
 
@@ -26,6 +31,11 @@ _ANSWER_SECONDS = 5.0
 def describe_worker(settings: str) -> Checkout:
     """Runs on a worker: how it would compute with these settings."""
     return describe(settings_of(settings))
+
+
+def _end() -> None:
+    """Runs on a worker: its process ends as soon as this was answered."""
+    Timer(0.1, os._exit, (INTERRUPTED,)).start()
 
 
 class Crew:
@@ -43,6 +53,7 @@ class Crew:
         self._usable: dict[str, int] = {}  # address -> threads
         self._unfit: dict[str, str] = {}  # address -> why
         self._cards: dict[str, tuple[str, str]] = {}  # address -> host and first card
+        self._failed: Counter[tuple[str, str]] = Counter()  # host and first card -> how often it failed
         self._looked = -float("inf")
         self._alone_since: float | None = None
         self._said = -float("inf")
@@ -120,14 +131,34 @@ class Crew:
                 + "".join(f"  {line}\n" for line in lines)
                 + f"stop it; {self.how_to_start()}"
             )
+        place = found.host, found.cards[0] if found.cards else ""
+        if self._failed[place] >= _CARD_FAILURES:
+            self._unfit[address] = _ITS_CARD
+            return
         self._usable[address] = threads
         if found.cards:
-            self._share(address, found.host, found.cards[0])
+            self._share(address, *place)
+        self._cards[address] = place
+
+    def retire(self, address: str, said: str) -> None:
+        """Give a worker whose card failed no more work, and end its process. A nanny starts another, which is tried once more."""
+        place = self._cards.get(address, ("", ""))
+        if self._usable.pop(address, None) is None:
+            return  # another of its tasks said so already
+        self._failed[place] += 1
+        self._unfit[address] = _ITS_CARD
+        last = self._failed[place] >= _CARD_FAILURES
+        self._say(
+            f"warning: the GPU of the Dask worker {address} failed ({said}); its work goes to the others, and the card is "
+            + ("left out" if last else "tried once more in a new process")
+        )
+        Thread(
+            target=self.client.run, args=(_end,), kwargs={"workers": [address], "on_error": "ignore"}, daemon=True
+        ).start()
 
     def _share(self, address: str, host: str, card: str) -> None:
         """Say it where a worker computes on the same card as another one: each then has half of it, and its memory runs out."""
         others = [other for other, place in self._cards.items() if place == (host, card) and other in self._usable]
-        self._cards[address] = host, card
         if others and not self._local:
             self._say(
                 f"warning: the Dask workers {others[0]} and {address} both use card {card} of {host}; give each its own: "
@@ -151,9 +182,13 @@ class Crew:
     def _state(self, silent: int) -> str:
         if not self._asked:
             return f"no worker is connected to the Dask scheduler {self.address}"
-        parts = [f"{len(self._unfit)} cannot load the project"] * bool(self._unfit) + [
-            f"{silent} gave no answer"
-        ] * bool(silent)
+        failed = sum(why == _ITS_CARD for why in self._unfit.values())
+        counts = {
+            "cannot load the project": len(self._unfit) - failed,
+            "have GPUs that failed": failed,
+            "gave no answer": silent,
+        }
+        parts = [f"{count} {what}" for what, count in counts.items() if count]
         return f"no worker of the Dask scheduler {self.address} can be used ({', '.join(parts)})"
 
     def how_to_start(self) -> str:

@@ -22,6 +22,7 @@ _POLL_SECONDS = 0.5
 _FETCH_SECONDS = 30.0
 _AHEAD = 2
 """Tasks given out for each thread of a worker: the next one lies there when one ends."""
+_PENDING = "pending"
 _LOSSES = 3
 """So often a task is given out again after every worker that had it was lost; Dask itself goes on to another worker first."""
 
@@ -47,20 +48,24 @@ class DaskExecutor:
         flying: dict[Any, tuple[int, frozenset[str]]] = {}
         losses: Counter[int] = Counter()
         ended: SimpleQueue[Any] = SimpleQueue()
+
+        def again(future: Any) -> None:
+            number, _ = flying.pop(future)
+            waiting.appendleft(number)
+            losses[number] += 1
+            if losses[number] > _LOSSES:
+                raise WorkersLostError(
+                    f"every worker that was given {tasks[number]!r:.200} was lost, {losses[number]} times"
+                )
+
         try:
             while waiting or flying:
                 usable = crew.usable()
                 for future in [
                     f for f, (_, had) in flying.items() if f.status == "pending" and not had & usable.keys()
                 ]:
-                    number, _ = flying.pop(future)
                     client.cancel([future])
-                    waiting.appendleft(number)
-                    losses[number] += 1
-                    if losses[number] > _LOSSES:
-                        raise WorkersLostError(
-                            f"every worker that was given {tasks[number]!r:.200} was lost, {losses[number]} times"
-                        )
+                    again(future)
                 room = _AHEAD * sum(usable.values()) - len(flying)
                 for number in [waiting.popleft() for _ in range(min(room, len(waiting)))]:
                     payload = remote.pack(function, tasks[number])
@@ -68,16 +73,19 @@ class DaskExecutor:
                     flying[future] = number, frozenset(usable)
                     future.add_done_callback(ended.put)
                 for future in _some(ended, flying):
-                    answer = self._answer(future)
-                    if answer is not None:
-                        yield flying.pop(future)[0], answer[0]
+                    kind, value = self._answer(future)
+                    if kind == remote.LOST_CARD:
+                        crew.retire(*value)
+                        again(future)
+                    elif kind == remote.DONE:
+                        yield flying.pop(future)[0], value
         finally:
             if client.status == "running":
                 with contextlib.suppress(Exception):
                     client.cancel(list(flying))
 
-    def _answer(self, future: Any) -> tuple[Any] | None:
-        """The result of a task in a tuple; None where it has to be waited for. Whatever is no result is raised."""
+    def _answer(self, future: Any) -> tuple[str, Any]:
+        """Kind and value of a task's answer: a result, a lost card, or that it has to be waited for. Whatever else is raised."""
         assert self._crew is not None
         status = future.status
         if status == "cancelled":
@@ -87,17 +95,17 @@ class DaskExecutor:
         if status == "error":
             raise _error_of_dask(future.exception())
         if status != "finished":  # lost with its worker before it was fetched: Dask computes it again
-            return None
+            return _PENDING, None
         try:
             packed = future.result(timeout=_FETCH_SECONDS)
         except TimeoutError:
-            return None
+            return _PENDING, None
         kind, value = remote.unpack(packed)
         if kind == remote.FAILED:
             raise value
-        if kind != remote.DONE:
+        if kind == remote.UNLOADABLE:
             raise InputError(f"a Dask worker cannot load a task: {value}; {self._crew.how_to_start()}")
-        return (value,)
+        return kind, value
 
     def _connected(self) -> Crew:
         if self._crew is None:

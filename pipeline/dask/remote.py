@@ -10,8 +10,14 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-DONE, FAILED, UNLOADABLE = "done", "failed", "unloadable"
-"""Kinds of answers: the value is a result, an exception, or the reason why the worker could not load the task."""
+from pipeline.errors import lost_card
+
+DONE, FAILED, UNLOADABLE, LOST_CARD = "done", "failed", "unloadable", "lost card"
+"""Kinds of answers: the value is a result, an exception, the reason why the worker could not load the task, or the worker's address
+and what CUDA says of its card, which that process cannot use any more."""
+
+
+KINDS = (DONE, FAILED, UNLOADABLE, LOST_CARD)
 
 
 def runner() -> Callable[[bytes], bytes]:
@@ -44,6 +50,10 @@ def answer(function: Callable[[Any], Any], task: Any) -> bytes:
     try:
         return pickle.dumps((DONE, function(task)))
     except Exception as error:  # noqa: BLE001 (raised again where the task came from)
+        if said := lost_card(error):
+            from distributed import get_worker
+
+            return pickle.dumps((LOST_CARD, (get_worker().address, said)))
         return pickle.dumps((FAILED, _that_travels(error)))
 
 
@@ -54,7 +64,7 @@ def unpack(packed: object) -> tuple[str, Any]:
         TypeError: it is not what :func:`answer` gives.
     """
     found = pickle.loads(packed) if isinstance(packed, bytes) else packed  # noqa: S301 (from our own workers)
-    if not isinstance(found, tuple) or len(found) != 2 or found[0] not in (DONE, FAILED, UNLOADABLE):
+    if not isinstance(found, tuple) or len(found) != 2 or found[0] not in KINDS:
         raise TypeError(f"a Dask worker answered {found!r:.200}, which is no result of a task")
     return found
 
