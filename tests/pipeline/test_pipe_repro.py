@@ -89,6 +89,20 @@ def clone(origin: Path, tmp_path: Path) -> Path:
     return tmp_path / "clone"
 
 
+@pytest.fixture(scope="module")
+def made_once(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the pipeline ran. Read only: take ``made`` to change it."""
+    folder = tmp_path_factory.mktemp("made") / "clone"
+    run(origin, "git", "clone", "--quiet", str(origin), str(folder))
+    repro(folder)
+    return folder
+
+
+@pytest.fixture
+def made(made_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_once, tmp_path / "made", symlinks=True))
+
+
 @pytest.mark.parametrize(
     ("data", "is_demo"),
     [
@@ -137,23 +151,22 @@ def test_a_clone_stays_clean_and_a_second_run_does_nothing(
     assert (clone / "dvc.lock").exists()
 
 
-def test_own_params_have_a_lock_to_be_committed(clone: Path) -> None:
-    repro(clone)
-    (clone / "params.yaml").write_text("data: {mine: {root: data/mine}}\ncolour: blue\n")
-    repro(clone)
-    assert status(clone) == " M params.yaml\n?? dvc.lock\n"
-    commit(clone)
-    assert "Running stage" not in repro(clone)
-    assert status(clone) == ""
-    (clone / "params.yaml").write_text("data: {mine: {root: data/mine}}\ncolour: green\n")
-    repro(clone)
-    assert status(clone) == " M dvc.lock\n M params.yaml\n"
+def test_own_params_have_a_lock_to_be_committed(made: Path) -> None:
+    (made / "params.yaml").write_text("data: {mine: {root: data/mine}}\ncolour: blue\n")
+    repro(made)
+    assert status(made) == " M params.yaml\n?? dvc.lock\n"
+    commit(made)
+    assert "Running stage" not in repro(made)
+    assert status(made) == ""
+    (made / "params.yaml").write_text("data: {mine: {root: data/mine}}\ncolour: green\n")
+    repro(made)
+    assert status(made) == " M dvc.lock\n M params.yaml\n"
     # Not only while it is uncommitted: the lock of own params is never put away.
-    run(clone, "git", "rm", "--quiet", "--cached", "dvc.lock")
-    (clone / "dvc.lock").unlink()
-    commit(clone)
-    repro(clone)
-    assert status(clone) == "?? dvc.lock\n"
+    run(made, "git", "rm", "--quiet", "--cached", "dvc.lock")
+    (made / "dvc.lock").unlink()
+    commit(made)
+    repro(made)
+    assert status(made) == "?? dvc.lock\n"
 
 
 @pytest.mark.parametrize(
@@ -165,44 +178,43 @@ def test_own_params_have_a_lock_to_be_committed(clone: Path) -> None:
         ("SIGTERM", "one"),
     ],
 )
-def test_the_lock_is_put_away_however_it_ends(clone: Path, end: str, to: str) -> None:
-    repro(clone)
-    kept = clone / ".dvc/tmp/demo/dvc.lock"
+def test_the_lock_is_put_away_however_it_ends(made: Path, end: str, to: str) -> None:
+    kept = made / ".dvc/tmp/demo/dvc.lock"
     before = kept.read_text()
     command = "exit 3" if end == "fails" else "echo $$ > data/begun && exec sleep 100"
-    (clone / "dvc.yaml").write_text(DVC_YAML.format(command=command))
-    commit(clone)
+    (made / "dvc.yaml").write_text(DVC_YAML.format(command=command))
+    commit(made)
     if end == "fails":
-        assert "failed to reproduce 'demo'" in repro(clone, code=None)
+        assert "failed to reproduce 'demo'" in repro(made, code=None)
     else:
         child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.repro", "demo"], cwd=clone, env=ENVIRONMENT, start_new_session=True,
+            [sys.executable, "-m", "pipeline.repro", "demo"], cwd=made, env=ENVIRONMENT, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job in the background ignores it
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 100
-        while not ((clone / "data/begun").exists() and (clone / "data/begun").read_text()):
+        while not ((made / "data/begun").exists() and (made / "data/begun").read_text()):
             assert time.monotonic() < deadline
             assert child.poll() is None
             time.sleep(0.05)
-        assert (clone / "dvc.lock").exists()
-        assert "runs here already" in repro(clone, code=75)
-        assert (clone / "dvc.lock").exists()
+        assert (made / "dvc.lock").exists()
+        assert "runs here already" in repro(made, code=75)
+        assert (made / "dvc.lock").exists()
         (os.killpg if to == "group" else os.kill)(child.pid, signal.Signals[end])
         assert child.wait(60) != 0
-        command_pid = int((clone / "data/begun").read_text())
+        command_pid = int((made / "data/begun").read_text())
         deadline = time.monotonic() + 10
         while b"sleep" in command_line(command_pid):
             assert time.monotonic() < deadline, "the command goes on"
             time.sleep(0.05)
     if end != "SIGKILL":
-        assert status(clone) == ""
+        assert status(made) == ""
         assert kept.read_text() == before
-    (clone / ".dvc/tmp/rwlock").unlink(missing_ok=True)  # as DVC says, where nobody reaped its killed process
-    (clone / "dvc.yaml").write_text(DVC_YAML.format(command=COMMAND))
-    commit(clone)
-    repro(clone)
-    assert status(clone) == ""
+    (made / ".dvc/tmp/rwlock").unlink(missing_ok=True)  # as DVC says, where nobody reaped its killed process
+    (made / "dvc.yaml").write_text(DVC_YAML.format(command=COMMAND))
+    commit(made)
+    repro(made)
+    assert status(made) == ""
 
 
 def test_without_git_or_a_clone_it_is_plain_dvc(clone: Path) -> None:
