@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from code_copy import copy_code
 from distributed import Client, Future
 
 from pipeline.config import ROOT, InputError
@@ -81,17 +81,6 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def checkout(folder: Path) -> Path:
-    for name in CODE:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            folder.mkdir(exist_ok=True)
-            shutil.copy(source, folder / name)
-    return folder
-
-
 def test_no_worker_and_a_worker_without_the_project_are_said_and_end_in_time(
     tiny: Any, start: Start, nowhere: Path, tmp_path: Path
 ) -> None:
@@ -138,7 +127,7 @@ def test_no_worker_and_a_worker_without_the_project_are_said_and_end_in_time(
 def test_a_worker_of_another_checkout_is_refused_with_both_values(tiny: Any, start: Start, tmp_path: Path) -> None:
     """Its store is another one though the params are the same: relative paths are those of a checkout."""
     address, _ = scheduler_in(start, ROOT, tmp_path)
-    other = checkout(tmp_path / "other")
+    other = copy_code(CODE, tmp_path / "other")
     child = worker(start, address, other)
     store = os.path.relpath(tmp_path / "ours" / "store", ROOT)
     tiny.configure(store=store)

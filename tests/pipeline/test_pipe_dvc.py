@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from code_copy import copy_code
 
 pytestmark = pytest.mark.timeout(900)  # one build by some twenty processes
 
@@ -79,11 +80,7 @@ def commits(folder: Path) -> dict[str, int]:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git repository with this code, a tiny data set of three splits and params for it."""
     folder = tmp_path_factory.mktemp("repository")
-    for name in CODE:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, folder / name)
+    copy_code(CODE, folder)
     run(folder, "git", "init", "--quiet")
     dvc(folder, "init", "--quiet")
     shutil.copy(ROOT / ".dvcignore", folder / ".dvcignore")
