@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
+LONGEST = ("test_pipe_dvc.py", "test_wheel.py", "test_docs.py")
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DVC_NO_ANALYTICS"] = "true"
@@ -18,3 +22,8 @@ def _without_the_disk(descriptor: int) -> None:
 
 
 os.fsync = _without_the_disk
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files are begun first: one that is begun last keeps one worker busy while the other has nothing to do."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
