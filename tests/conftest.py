@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DVC_NO_ANALYTICS"] = "true"
 
 
-def _without_the_disk(descriptor: int) -> None:
+def _without_the_disk(file: Any) -> None:
     """What fsync says of a closed file, without its wait: no power fails here.
 
-    Which fsync is needed is proved in ``store/test_faults_power.py``; child processes call the real one.
+    Which fsync is needed is proved in ``store/test_faults_power.py``; commands in processes of their own call the real one.
     """
-    os.fstat(descriptor)
+    os.fstat(file if isinstance(file, int) else file.fileno())
 
 
 os.fsync = _without_the_disk
