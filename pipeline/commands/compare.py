@@ -49,7 +49,7 @@ def compare_command(
     found = sides(settings, words)
     if threshold is not None and not any(one.path is not None and one.path.is_dir() for one in found):
         raise InputError(
-            "compare: found --threshold, which is for a folder of PNGs, and none of these runs is one; leave it out"
+            "compare: found --threshold, which is for a folder of PNGs, and no such folder among the runs; leave it out"
         )
     splits, partly = shared_splits(settings, found, among)
     try:
@@ -172,7 +172,7 @@ class Comparison:
 
     @cached_property
     def spread(self) -> F64:
-        """The highest IoU of a question minus its lowest, [n]; where there is none, 0."""
+        """The highest IoU of a question minus its lowest, [n]; 0 for a question without IoU."""
         iou = np.stack([iou_of(answers.samples, self.protocol) for answers in self.systems.values()])
         spread: F64 = np.nan_to_num(iou.max(axis=0) - iou.min(axis=0))
         return spread

@@ -26,11 +26,11 @@ def notes_on(
     shared: int,
     asked: int,
 ) -> list[str]:
-    """In what systems differ besides their answers, each as a sentence; empty where in nothing.
+    """What systems differ in besides their answers, a sentence each.
 
     Args:
         metas: name of a system -> what its answers are of.
-        counts: name -> how many of the ``asked`` questions it answered, and how many of its answers are to none of them.
+        counts: name -> how many of the ``asked`` questions it answered, and how many of its answers are to other questions.
         shared: how many all have answered.
     """
     return [
@@ -123,7 +123,7 @@ def _each(values: Mapping[str, Any]) -> str:
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    """A JSON object; empty for what is none."""
+    """A JSON object; empty for any other text."""
     with contextlib.suppress(ValueError):
         found = json.loads(text)
         return found if isinstance(found, dict) else {}

@@ -120,7 +120,7 @@ def write_figure(settings: Settings, found: Comparison, words: Sequence[str], ca
             the systems differ most. None: the ``cases`` questions in which they differ most, each of another image.
 
     Raises:
-        InputError: none of the compared questions is called so.
+        InputError: no compared question has that name.
     """
     keys = [_named(found, word) for word in words] or _most_different(found, cases)
     rows = []

@@ -114,7 +114,7 @@ def shared_splits(
     """The splits ``among`` these that all have answered, and what is said of those that only some have.
 
     Raises:
-        InputError: there is none; says what each has answered, and what to type.
+        InputError: no split was answered by all; says what each has answered, and what to type.
     """
     asked = [split for split in among if FORMATS[settings.data[split.dataset].format].annotated]
     try:

@@ -232,7 +232,7 @@ def _nothing(tally: Tally, entries: int, splits: Sequence[SplitRef], pictures: P
         why = f"{tally.ambiguous[0]!r} may mean several pictures; choose splits by --data and --split"
     elif tally.unknown:
         own = next((picture.name for picture in pictures.by_sha256.values()), None)
-        why = f"{tally.unknown[0]!r} is none of these splits" + (f", which have pictures such as {own}" if own else "")
+        why = f"{tally.unknown[0]!r} is not in these splits" + (f", which have pictures such as {own}" if own else "")
     else:
         why = "they are empty"
     return f"import: {of}: {why}; nothing was written"

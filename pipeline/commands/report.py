@@ -195,7 +195,7 @@ def _images(
 
 
 def pixels(settings: Settings, dataset: str, opened: Split, image_index: int) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] of an image of a data set; GoneError where there is none to show."""
+    """RGB [H, W, 3] of an image of a data set; GoneError where it cannot be shown."""
     (row,) = opened[image_index].rows("images")
     holder = settings.data[dataset].images
     return photograph(settings.folders(holder), row, settings.data[holder].max_pixels)

@@ -28,7 +28,7 @@ FORMATS: dict[str, Format] = {
 
 
 def format_of(name: str) -> Format:
-    """The format of that name. ExportError, with the choices, where there is none."""
+    """The format of that name. ExportError for an unknown name, with the choices."""
     if name not in FORMATS:
         raise ExportError(f"found {name!r}, expected one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     return FORMATS[name]

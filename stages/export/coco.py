@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from stages.export.content import Asked, Item, Note, prediction_json, target_json
-from stages.export.form import Entries, Unit, put_picture
+from stages.export.content import Asked, Item, prediction_json, target_json
+from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import below
-from stages.images import ImageFailure
 from store import rle
 
 PICTURES_FOLDER = "pictures"
@@ -25,12 +24,7 @@ SURE = 1.0
 def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
     """The pictures of a run of images, and what the files of all images need of them."""
     made = Unit()
-    for item in items:
-        try:
-            name = below(f"{item.image_id}{item.suffix}")
-        except ImageFailure as error:
-            made.left_out.append(Note(item.image_id, "image", str(error)))
-            continue
+    for item, name in named(made, items, lambda item: below(f"{item.image_id}{item.suffix}")):
         put_picture(made, asked, item, f"{PICTURES_FOLDER}/{name}")
         made.entries.append(_entry(item, name))
     return made

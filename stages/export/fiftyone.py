@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.export.content import Asked, Item, Note
-from stages.export.form import Entries, Unit, put_picture
+from stages.export.content import Asked, Item
+from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import file_name
 from stages.export.png import array
-from stages.images import ImageFailure
 from store import rle
 
 PROPOSAL = "proposal"
@@ -32,12 +31,7 @@ PROPOSAL = "proposal"
 def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
     """The pictures of a run of images, and their samples."""
     made = Unit()
-    for item in items:
-        try:
-            name = f"data/{file_name(item.image_id)}{item.suffix}"
-        except ImageFailure as error:
-            made.left_out.append(Note(item.image_id, "image", str(error)))
-            continue
+    for item, name in named(made, items, lambda item: f"data/{file_name(item.image_id)}{item.suffix}"):
         put_picture(made, asked, item, name)
         made.entries.append(_sample(asked, item, name))
     return made

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.export.content import PICTURES, WHATS, Asked, Item, Note
+from stages.images import ImageFailure
 
 Entries = Callable[[], Iterator[Any]]
 """Gives what the units said, one after the other, from the first on each time it is called."""
@@ -56,6 +57,21 @@ class Format:
     pictures: tuple[str, ...] = PICTURES
     vectors: bool = False
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def named(unit: Unit, items: Sequence[Item], name_of: Callable[[Item], str]) -> Iterator[tuple[Item, str]]:
+    """Each image with its name. An image that no file can be named after is left out, and noted in the unit.
+
+    Args:
+        name_of: raises ImageFailure where there is no such name (:mod:`stages.export.names`).
+    """
+    for item in items:
+        try:
+            name = name_of(item)
+        except ImageFailure as error:
+            unit.left_out.append(Note(item.image_id, "image", str(error)))
+            continue
+        yield item, name
 
 
 def put_picture(unit: Unit, asked: Asked, item: Item, name: str) -> None:

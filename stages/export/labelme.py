@@ -24,9 +24,8 @@ from PIL import Image
 
 from stages.datasets.shapes import raster, read_shapes
 from stages.export.content import Asked, Item, Note
-from stages.export.form import Entries, Unit, put_picture
+from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import file_name
-from stages.images import ImageFailure
 
 VERSION = "5.5.0"
 """Of labelme: shapes of the type ``mask`` are older, and later versions read it."""
@@ -42,12 +41,7 @@ Mask = NDArray[np.bool_]
 def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
     """The pictures and JSON files of a run of images."""
     made = Unit()
-    for item in items:
-        try:
-            stem = _FURTHER.sub("%2E", file_name(item.image_id))
-        except ImageFailure as error:
-            made.left_out.append(Note(item.image_id, "image", str(error)))
-            continue
+    for item, stem in named(made, items, lambda item: _FURTHER.sub("%2E", file_name(item.image_id))):
         entry: dict[str, Any] = {"image_id": item.image_id, "ious": [], "renamed": 0, "overlaps": 0}
         documents = _documents(asked, item, entry)
         made.left_out += [Note(item.image_id, "targets", why) for why in map(_why_not, item.targets or ()) if why]
@@ -134,7 +128,7 @@ def _questions(asked: Asked, item: Item, entry: dict[str, Any]) -> list[dict[str
 
 
 def _answer(asked: Asked, item: Item, target: Mapping[str, Any], entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The shapes of an answer: its instances, what of it is in none of them, and the ignored pixels."""
+    """The shapes of an answer: its instances, its pixels outside of all instances, and the ignored pixels."""
     whole, ignore = item.decoded(target["segmentation"]), item.decoded(target["ignore"])
     if (whole & ignore).any():
         entry["overlaps"] += 1

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.export.content import Asked, Item, Note
-from stages.export.form import Entries, Unit, put_picture
+from stages.export.content import Asked, Item
+from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import file_name
 from stages.export.png import array
-from stages.images import ImageFailure
 from store.read.record import Region
 
 Arrays = dict[str, NDArray[Any]]
@@ -39,12 +38,7 @@ _FIELDS: dict[str, dict[str, tuple[Any, tuple[int, ...]]]] = {
 def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
     """The files of a run of images."""
     made = Unit()
-    for item in items:
-        try:
-            name = file_name(item.image_id)
-        except ImageFailure as error:
-            made.left_out.append(Note(item.image_id, "image", str(error)))
-            continue
+    for item, name in named(made, items, lambda item: file_name(item.image_id)):
         buffer = io.BytesIO()
         found: Any = arrays(item)
         np.savez_compressed(buffer, allow_pickle=False, **found)

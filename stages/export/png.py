@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.export.content import Asked, Item, Note, prediction_json
-from stages.export.form import Entries, Unit, put_picture
+from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import below, file_name
 from stages.images import ImageFailure
 from store.read.record import Region
@@ -34,14 +34,9 @@ _GOLDEN = 0.618033988749895
 def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
     """The PNGs of a run of images."""
     made = Unit()
-    for item in items:
-        try:
-            name = file_name(item.image_id)
-        except ImageFailure as error:
-            made.left_out.append(Note(item.image_id, "image", str(error)))
-            continue
+    for item, name in named(made, items, lambda item: file_name(item.image_id)):
         entry: dict[str, Any] = {
-            name: getattr(item, name) for name in ("image_index", "image_id", "height_px", "width_px")
+            key: getattr(item, key) for key in ("image_index", "image_id", "height_px", "width_px")
         }
         if item.picture is not None:
             entry["picture"] = f"pictures/{name}{item.suffix}"

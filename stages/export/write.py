@@ -13,8 +13,6 @@ from stages.export.folder import Output, begun
 from stages.export.form import Format
 from stages.progress import progress
 
-LEFT_OUT = "left_out"
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -65,7 +63,7 @@ def _write_run(form: Format, contents: Contents, output: Output, run: range) -> 
     counts = _counted(items, unit.left_out)
     left_out = [asdict(note) for note in (*notes, *unit.left_out)]
     made = {"files": len(unit.files) + len(unit.links), "bytes": size}
-    output.add({"counts": counts, LEFT_OUT: left_out, **made, "entries": unit.entries})
+    output.add({"counts": counts, "left_out": left_out, **made, "entries": unit.entries})
 
 
 def _counted(items: Sequence[Item], unwritten: Sequence[Note]) -> dict[str, int]:
@@ -91,12 +89,12 @@ def _finish(form: Format, asked: Asked, output: Output, head: Mapping[str, Any])
     files = size = 0
     for unit in output.units():
         counts.update(unit["counts"])
-        left_out += [Note(**note) for note in unit[LEFT_OUT]]
+        left_out += [Note(**note) for note in unit["left_out"]]
         files, size = files + unit["files"], size + unit["bytes"]
     for name, blocks in form.finish(asked, entries):
         size += output.write(name, blocks)
         files += 1
     shown = {name: counts[name] for name in ("images", "pictures", *asked.whats)}
     remarks = form.remarks(asked, entries)
-    output.finish({**head, "counts": shown, "remarks": remarks, LEFT_OUT: [asdict(note) for note in left_out]})
+    output.finish({**head, "counts": shown, "remarks": remarks, "left_out": [asdict(note) for note in left_out]})
     return Summary(shown, left_out, files, size, remarks)

@@ -20,7 +20,7 @@ def read_json_file(path: Path, each: Each) -> None:
     """Call ``each`` for every picture of a file; only an element of LLM-Seg's list is in memory at a time.
 
     Raises:
-        ImageFailure: the file is not JSON, or none of the three forms.
+        ImageFailure: the file is not JSON, or has another form than these three.
     """
     with path.open("rb") as file:
         is_object = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")

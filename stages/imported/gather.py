@@ -44,7 +44,7 @@ class Tally:
     regions_left_out: int = 0
     """Regions with a vector that are no annotated instance of the picture."""
     unknown: list[str] = field(default_factory=list)
-    """Pictures that are none of the splits."""
+    """Pictures that are not in the splits."""
     ambiguous: list[str] = field(default_factory=list)
     """Names that several pictures of the splits have."""
     failed: dict[str, str] = field(default_factory=dict)

@@ -59,7 +59,7 @@ def entry_of(value: Any, number: int) -> Foreign:
 
 
 def literal(value: Any) -> Any:
-    """The value of a text of Python literals. Raises ImageFailure where it is none, too long, or nested too deep."""
+    """The value of a text of Python literals. ImageFailure for any other text, and for one that is too long or nested too deep."""
     data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
     if not isinstance(data, bytes):
         raise ImageFailure(f"found {type(value).__name__}, expected a text")

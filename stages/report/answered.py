@@ -10,11 +10,6 @@ from numpy.typing import NDArray
 from stages.report import overlays
 from store import rle
 
-_NO_PHOTOGRAPH = 119
-"""Gray value behind the masks where there is no photograph; as on the report's page."""
-_OWN = (255, 60, 200)
-"""RGB of a mask that is no proposal; as on the report's page."""
-
 
 def answer_png(
     pixels: NDArray[np.uint8] | None, full: tuple[int, int], chosen: Mapping[int, str], segmentation: str | None
@@ -25,16 +20,18 @@ def answer_png(
         pixels: uint8 [H, W, 3] RGB; None: masks are drawn on gray.
         full: height and width of the image, px.
         chosen: numbers of the masks that were chosen, which are written into them -> COCO RLE counts.
-        segmentation: COCO RLE counts of the mask, where it is none of several that were chosen.
+        segmentation: COCO RLE counts of the mask, where no proposals were chosen.
     """
     size = overlays.shown_size(*full)
     below = (
-        np.full((*size, 3), _NO_PHOTOGRAPH, np.uint8) if pixels is None else overlays.resize_photograph(pixels, size)
+        np.full((*size, 3), overlays.NO_PHOTOGRAPH, np.uint8)
+        if pixels is None
+        else overlays.resize_photograph(pixels, size)
     )
     layer = overlays.new_layer(size)
     numbers = sorted(chosen)  # the largest first
     counts = [chosen[number] for number in numbers] or ([] if segmentation is None else [segmentation])
     masks = [overlays.resize_mask(rle.decode(each, *full), size) for each in counts]
-    colours = [overlays.colour_of(number) for number in numbers] or [_OWN] * len(masks)
+    colours = [overlays.colour_of(number) for number in numbers] or [overlays.ANSWER] * len(masks)
     overlays.draw_masks(layer, masks, colours, [str(number) for number in numbers] or [""] * len(masks))
     return overlays.flat_png(below, layer)

@@ -20,6 +20,10 @@ FILL = 0.38
 """Opacity of a mask's inside."""
 TRUTH = (0, 220, 90)
 """RGB of the ground truth."""
+ANSWER = (255, 60, 200)
+"""RGB of a predicted mask that is not a proposal."""
+NO_PHOTOGRAPH = 119
+"""Gray value under the masks of an image whose photograph is gone; as in the page's style."""
 
 _BLACK, _WHITE, _GRAY = (0, 0, 0), (255, 255, 255), (150, 150, 150)
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.6

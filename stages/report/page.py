@@ -87,7 +87,7 @@ class Picture:
 class Shown:
     """A question with its pictures, or an image without questions (``question`` is empty then).
 
-    why: what it was chosen for. photograph: data URI, or None where ``gone`` says why there is none. size: (h, w) px that the
+    why: what it was chosen for. photograph: data URI, or None where ``gone`` says why it is not shown. size: (h, w) px that the
     pictures have. note: size of the image.
     """
 
@@ -126,7 +126,7 @@ class Page:
     """All that is on the page.
 
     facts: name and figure of what the split holds. what: what the cases are, Questions or Images. pictures: folder of the PNGs,
-    from the page's; empty where there is none. failures: image_id, what failed, why. every: the table of all questions.
+    from the page's; empty where no PNGs are written. failures: image_id, what failed, why. every: the table of all questions.
     details: title and text of what stands folded at the foot.
     """
 

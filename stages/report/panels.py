@@ -14,9 +14,6 @@ from stages.report.overlays import Layer
 from store import rle
 from store.stream.candidates import instance_of, number_of_instance
 
-_ANSWER = (255, 60, 200)
-"""RGB of a predicted mask that is no proposal."""
-
 
 def truth_panel(case: Case, size: tuple[int, int], instances: Sequence[str]) -> Panel:
     """The target as painted, its instances numbered, and the pixels that do not count.
@@ -92,7 +89,7 @@ def answer_panel(
     elif prediction.segmentation is None:
         fact = "an empty mask"
     else:
-        overlays.draw_masks(layer, [_shown(case, prediction.segmentation, size)], [_ANSWER], [""])
+        overlays.draw_masks(layer, [_shown(case, prediction.segmentation, size)], [overlays.ANSWER], [""])
         fact = "an empty mask" if prediction.is_empty else "a mask of its own"
     overlays.outline(layer, _shown(case, case.question.target["segmentation"], size), overlays.TRUTH)
     return Panel(system, layer, [fact], iou, prediction.answer if prediction else None)
@@ -135,7 +132,7 @@ def _count(number: int, what: str) -> str:
 class Panel:
     """A picture of a question.
 
-    layer: masks, to be laid over the photograph. facts: lines below it. iou: with the ground truth, None where it is no answer.
+    layer: masks, to be laid over the photograph. facts: lines below it. iou: of an answer with the ground truth, else None.
     answer: a system's text.
     """
 

@@ -20,9 +20,6 @@ from stages.report.panels import Panel, answer_panel, masks_panel, proposals_pan
 from store import Split
 from store.format.schema import OK
 
-_NO_PHOTOGRAPH = 119
-"""Gray value behind the masks where there is none; as in the page's style."""
-
 
 def show(
     split: Split,
@@ -93,11 +90,11 @@ def show_image(
 def _photograph(
     pixels_of: Callable[[int], NDArray[np.uint8]], image_index: int, size: tuple[int, int]
 ) -> tuple[str | None, str, NDArray[np.uint8]]:
-    """The picture as data URI (None: there is none, for the reason that follows), and what masks are drawn on, uint8 [h, w, 3]."""
+    """The picture as data URI, or None and the reason why it is gone; and what masks are drawn on, uint8 [h, w, 3]."""
     try:
         pixels = pixels_of(image_index)
     except GoneError as error:
-        return None, str(error), np.full((*size, 3), _NO_PHOTOGRAPH, np.uint8)
+        return None, str(error), np.full((*size, 3), overlays.NO_PHOTOGRAPH, np.uint8)
     photograph = data_uri("jpeg", overlays.photograph_jpeg(pixels, size))
     return photograph, "", overlays.resize_photograph(pixels, size)
 
@@ -119,7 +116,7 @@ def _instances(split: Split, question: Question) -> list[str]:
 
 
 def _known(iou: float) -> float | None:
-    """None for the NaN of a protocol that gives a question no IoU."""
+    """The IoU; None for NaN, which a protocol gives to questions that it does not score."""
     return None if math.isnan(iou) else iou
 
 

@@ -350,7 +350,7 @@ REFUSED = {
     "damaged": (["damaged.json", "--name", "x"], "damaged.json: not JSON"),
     "nobody": (
         ["nobody.json", "--name", "x"],
-        "'nobody' is none of these splits, which have pictures such as tiny/val: val/fox.jpg",
+        "'nobody' is not in these splits, which have pictures such as tiny/val: val/fox.jpg",
     ),
     "a computed proposer": (["fox.json", "--name", "grid"], "grid is a proposer of the kind grid"),
     "an encoder": (["fox.json", "--name", "demo_dinov2"], "demo_dinov2 is the name of an encoder"),
