@@ -12,30 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from stages.images import ImageFailure
-from stages.imported import Each, Foreign, ImportFailure
+from stages.imported import Each, Foreign
 from stages.imported.amg import of_llmseg
 
 MAX_TEXT_BYTES = 2**23
 """Of one picture: a picture with 200 masks has about 0.1 MB."""
 MAX_COMMAS = 2**18
 """Parsing takes about 1 kB of memory for each value, whatever its length; a mask has 20."""
-NEEDS = (
-    "reading HDF5 needs h5py, which is not installed; type: pip install h5py; or make JSON of the file where LLM-Seg is installed: "
-    "python prepare_datasets/convert_h5_to_json.py"
-)
 
 
 def read_hdf5(path: Path, each: Each) -> None:
     """Call ``each`` for every picture of a file, one in memory at a time.
 
     Raises:
-        ImportFailure: h5py is not installed.
         ImageFailure: the file is not HDF5, or has no such data set of its own.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportFailure(f"{path}: {NEEDS}") from error
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             link = file.get("masks", getlink=True)
