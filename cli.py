@@ -489,7 +489,7 @@ def ask(
 
 @app.command()
 def runs(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the runs: what is planned, in training, done or out of date, imported predictions, and the figures of each.
+    """List the runs: what is planned, in training, done or out of date, external predictions, and the figures of each.
 
     Examples:
 

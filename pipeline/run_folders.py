@@ -10,7 +10,7 @@ from pipeline.config import Settings
 from pipeline.runs import Run, as_it_was, resolve, runs_folder, short
 from stages.names import SplitRef
 from stages.predictions import Meta
-from stages.train.folder import CURVES, Held, held, is_imported, was_moved
+from stages.train.folder import CURVES, Held, held, is_external, was_moved
 from stages.train.run_digest import answering, column_digest, differences, identity, system_of
 from stages.train.systems import SYSTEMS
 from store.errors import DamagedStoreError, IncompleteColumnError, StoreError
@@ -36,7 +36,7 @@ class Entry:
 
 
 def entries(settings: Settings) -> list[Entry]:
-    """The runs: the systems' own, those of section ``runs``, then others in the folder of runs; no imported ones."""
+    """The runs: the systems' own, those of section ``runs``, then others in the folder of runs; no external ones."""
     folder = runs_folder(settings)
     there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     without_mean = {name for name, line in SYSTEMS.items() if line.centered and settings.train.mean is None}
@@ -47,7 +47,7 @@ def entries(settings: Settings) -> list[Entry]:
     found = [Entry(name, run, held(run.folder), False, was_moved(run.folder)) for name, run in known.items()]
     for name in there:
         place = folder / name
-        if name in known or is_imported(place):
+        if name in known or is_external(place):
             continue
         state = held(place)
         if state is not None and state.about:

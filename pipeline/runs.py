@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.config import ROOT, InputError, Settings
 from stages.names import SplitRef, did_you_mean
 from stages.predictions import MODES
-from stages.train.folder import Held, held, is_imported, was_moved
+from stages.train.folder import Held, held, is_external, was_moved
 from stages.train.language.prompts import load_prompts
 from stages.train.params import TrainParams, overridden
 from stages.train.run_digest import SHORT, Difference, differences, identity, system_of
@@ -81,9 +81,9 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
         )
     named = asked if asked in SYSTEMS else None if spec is None else spec["system"]
     folder = folder_of(settings, asked, params)
-    if is_imported(folder):
+    if is_external(folder):
         raise InputError(
-            f"--name: found {asked!r}, under which imported predictions are kept in {folder}; expected another name for a training"
+            f"--name: found {asked!r}, under which external predictions are kept in {folder}; expected another name for a training"
         )
     if named is None and system is None:
         found = held(folder)

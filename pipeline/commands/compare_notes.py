@@ -95,7 +95,7 @@ def _trained(split: SplitRef, found: Sequence[Side]) -> Iterator[str]:
         if run.system == first[1][0].system and (differ := differences(_whole(first[1][1]), _whole(state))):
             yield f"{name} differs from {first[0]}: {some([str(one) for one in differ])}."
     if files := [one.name for one in found if one.trained is None]:
-        yield f"{', '.join(files)}: imported; what was asked, and how it was trained, is known to who made it."
+        yield f"{', '.join(files)}: external predictions; what was asked, and how it was trained, is known to those who made them."
 
 
 def _out_of_date(settings: Settings, found: Sequence[Side], metas: Mapping[str, Meta]) -> Iterator[str]:

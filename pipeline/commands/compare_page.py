@@ -172,7 +172,7 @@ def _asked(found: Comparison) -> list[Question]:
 def _runs_table(found: Comparison) -> Table:
     rows = []
     for one, answers in zip(found.sides, found.systems.values(), strict=True):
-        system = "imported" if one.trained is None else one.trained[0].system
+        system = "external" if one.trained is None else one.trained[0].system
         digest = "" if one.digest is None else short(one.digest)
         rows.append([one.name, system, digest, answers.meta.mode.replace("_", "-"), answers.meta.setting])
     return Table(["run", "system", "digest", "answers", "candidates"], rows)

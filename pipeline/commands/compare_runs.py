@@ -1,4 +1,4 @@
-"""What ``compare`` compares: runs, imported predictions and files of predictions, and the splits that all of them have answered."""
+"""What ``compare`` compares: runs, external predictions and files of predictions, and the splits that all of them have answered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.commands.evaluate_input import name_of
 from pipeline.config import InputError, Settings
-from pipeline.imported import Imported, imported_runs
+from pipeline.external import External, external_runs
 from pipeline.run_folders import Entry, commands, entries
 from pipeline.runs import TAKEN, Run
 from stages.datasets import FORMATS
@@ -19,7 +19,7 @@ from stages.train.folder import Held
 
 @dataclass(frozen=True)
 class Side:
-    """One of what is compared: a run that was trained here, imported predictions that are kept, or a file of predictions.
+    """One of what is compared: a run that was trained here, external predictions that are kept, or a file of predictions.
 
     Args:
         name: as tables show it; no two have the same.
@@ -28,7 +28,7 @@ class Side:
     """
 
     name: str
-    of: Entry | Imported | None = None
+    of: Entry | External | None = None
     path: Path | None = None
 
     @property
@@ -40,7 +40,7 @@ class Side:
     @property
     def digest(self) -> str | None:
         """sha256 (hex) of the trained run, or of the file of what is kept."""
-        if isinstance(self.of, Imported):
+        if isinstance(self.of, External):
             return self.of.digest
         return None if self.trained is None else self.trained[1].digest
 
@@ -48,7 +48,7 @@ class Side:
         """The file of its answers to a split."""
         if self.path is not None:
             return self.path
-        if isinstance(self.of, Imported):
+        if isinstance(self.of, External):
             return self.of.answers(split)
         assert self.trained is not None
         return self.trained[0].answers(split)
@@ -82,7 +82,7 @@ def sides(settings: Settings, words: Sequence[str]) -> list[Side]:
         InputError: there are fewer than two, one stands twice, is not trained, or is neither a run nor a file.
     """
     trained = {entry.name: entry for entry in entries(settings)}
-    kept = {one.name: one for one in imported_runs(settings)}
+    kept = {one.name: one for one in external_runs(settings)}
     known = [*(name for name, entry in trained.items() if entry.held is not None), *kept]
     there = f"there are {', '.join(known)}" if known else "there are none yet"
     if len(words) < 2:

@@ -16,7 +16,7 @@ from pipeline.commands.evaluate_input import (
 )
 from pipeline.commands.evaluate_notes import WITHOUT_MASKS, of_answers, of_images, of_protocol
 from pipeline.config import InputError, Settings
-from pipeline.imported import keep, require_free
+from pipeline.external import keep, require_free
 from pipeline.summary import metrics_folder, report_folder, write_report_file
 from pipeline.unlisted import require_listed
 from stages.evaluate.breakdown import as_markdown as breakdowns_as_markdown
@@ -58,7 +58,7 @@ def evaluate_command(
         protocol: None, or a name of ``PROTOCOLS``: scored by its rules (:mod:`stages.evaluate.protocols`), and by no others.
         texts: which texts of each target are asked; None: those of the protocol, or else those that there are answers to.
         baselines: also score those.
-        keep_as: the name under which the predictions are kept (:mod:`pipeline.imported`), and which tables show; None: they are
+        keep_as: the name under which the predictions are kept (:mod:`pipeline.external`), and which tables show; None: they are
             not.
 
     Returns:

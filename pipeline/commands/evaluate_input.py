@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.config import InputError, Settings
 from stages.evaluate.cases import OF_CHOICES
-from stages.evaluate.imported import import_predictions
+from stages.evaluate.external import read_external
 from stages.evaluate.score import BASELINE_NAMES
 from stages.names import SplitRef
 from stages.predictions import Meta, Prediction, PredictionError, read
@@ -30,10 +30,10 @@ def load_predictions(
 ) -> tuple[Meta, list[Prediction]]:
     """Read ours (``.parquet``) or anyone's; PredictionError where they are malformed or of another split.
 
-    ``threshold``, ``protocol`` and ``unasked`` as :func:`stages.evaluate.imported.import_predictions`.
+    ``threshold``, ``protocol`` and ``unasked`` as :func:`stages.evaluate.external.read_external`.
     """
     if path.suffix.lower() != ".parquet":
-        found = import_predictions(path, opened, threshold=threshold, protocol=protocol, unasked=unasked)
+        found = read_external(path, opened, threshold=threshold, protocol=protocol, unasked=unasked)
         # Nobody's system gets the answer in its input, unless it says so.
         return Meta(name_of(path), split.dataset, split.split), found
     if threshold is not None:

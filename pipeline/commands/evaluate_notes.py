@@ -33,7 +33,7 @@ def of_protocol(name: str, dataset: str, data_format: str, meta: Meta, scores: S
         yield f"- Match with the original: {protocol.exact}."
     if not meta.run:
         yield (
-            "- These predictions are imported: the protocol fixes only how they are scored. What was asked, and how, is up to who "
+            "- These predictions are external: the protocol fixes only how they are scored. What was asked, and how, is up to who "
             "made them."
         )
     elif protocol.mode and meta.mode != protocol.mode:

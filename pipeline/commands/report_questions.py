@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipeline.commands.report_runs import Found
 from pipeline.config import Settings
-from pipeline.imported import imported_runs
+from pipeline.external import external_runs
 from stages.evaluate.cases import Question
 from stages.evaluate.score import Scores
 from stages.evaluate.tables import one_line
@@ -60,9 +60,9 @@ def parameters_and_digests(
     for run in runs:
         about = {name: value for name, value in run.held.about.items() if name != "history"}
         yield f"run {run.name}: sha256 {run.held.digest}", _json({"digest": run.held.digest, **about})
-    for one in imported_runs(settings):
+    for one in external_runs(settings):
         if one.name in systems:
-            yield f"imported {one.name}: sha256 {one.digest}", _json(dict(one.splits[str(split)]))
+            yield f"external {one.name}: sha256 {one.digest}", _json(dict(one.splits[str(split)]))
     for name, answers in systems.items():
         meta = answers.meta
         how = {"mode": meta.mode, "setting": meta.setting, "texts": meta.texts, "run": meta.run}

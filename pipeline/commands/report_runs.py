@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.commands.evaluate_input import load_predictions
 from pipeline.config import Settings
-from pipeline.imported import imported_runs
+from pipeline.external import external_runs
 from pipeline.run_folders import changed_columns, commands, entries, outdated, outdated_answers, some
 from pipeline.runs import Run, short
 from stages.names import SplitRef
@@ -93,11 +93,11 @@ def current_answers(
     return meta, predictions
 
 
-def imported_answers(
+def external_answers(
     settings: Settings, opened: Split, split: SplitRef, missing: list[Missing]
 ) -> Iterator[tuple[str, tuple[Meta, list[Prediction]]]]:
     """The kept predictions of others for a split, by name; those that do not fit it are added to ``missing``."""
-    for one in imported_runs(settings):
+    for one in external_runs(settings):
         path = one.answers(split)
         if not path.is_file():
             continue

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.commands.report_runs import Found, current_answers, imported_answers
+from pipeline.commands.report_runs import Found, current_answers, external_answers
 from pipeline.config import Settings
 from pipeline.run_folders import commands
 from stages.evaluate.metrics import Samples
@@ -53,7 +53,7 @@ def answering_systems(
                 missing.append(Missing(run.name, f"its answers do not fit the store: {error}; run: {command}"))
                 continue
             missing.extend(_lacking(run.name, systems[run.name]))
-    for name, (meta, predictions) in imported_answers(settings, opened, split, missing):
+    for name, (meta, predictions) in external_answers(settings, opened, split, missing):
         try:
             systems[name] = _scored(settings, meta, predictions, opened)
         except PredictionError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Settings
-from pipeline.imported import Imported, imported_runs
+from pipeline.external import External, external_runs
 from pipeline.run_folders import Entry, changed_columns, commands, entries, outdated, outdated_answers, some, trained_on
 from pipeline.runs import Run, runs_folder, short
 from pipeline.summary import metrics_folder
@@ -20,18 +20,18 @@ from stages.predictions import Meta, PredictionError, read_meta
 from stages.train.folder import CHECKPOINTS, PLACE, RUN, Held, last_checkpoint, progress
 from stages.train.systems import SYSTEMS
 
-STATES = ("planned", "training", "done", "stale", "moved aside", "imported", "unknown")
+STATES = ("planned", "training", "done", "stale", "moved aside", "external", "unknown")
 _TO = {"planned": "to train it", "unknown": "to train it", "training": "to go on"}
 UNKNOWN = "nothing in its folder says which run it is"
 
 
 def runs_command(settings: Settings) -> list[dict[str, Any]]:
-    """The runs that the params name, others in the folder of runs, and imported predictions, as a JSON value.
+    """The runs that the params name, others in the folder of runs, and external predictions, as a JSON value.
 
     Of each:
-        name, system: system is None for imported predictions.
+        name, system: system is None for external predictions.
         state: one of ``STATES``. A run that is ``training`` may also have been stopped.
-        digest: sha256 (hex) of the run, or of the file of imported predictions.
+        digest: sha256 (hex) of the run, or of the file of external predictions.
         when: the time of its last file (ISO 8601), as nothing else says when it was trained.
         trained_on: the splits.
         step, steps, epoch, epochs: of the last checkpoint, and how far it is to go; those that are known.
@@ -44,7 +44,7 @@ def runs_command(settings: Settings) -> list[dict[str, Any]]:
         wanted = entry.name in settings.runs or _folder(settings, entry).is_dir()
         if wanted:  # else a system of which nobody wants a run of its own
             found.append(_trained(settings, entry))
-    return found + [_imported(settings, one) for one in imported_runs(settings)]
+    return found + [_external(settings, one) for one in external_runs(settings)]
 
 
 def as_text(settings: Settings, found: list[dict[str, Any]]) -> str:
@@ -128,7 +128,7 @@ def _is_control(answers: str) -> bool:
     return "-shuffled-" in answers
 
 
-def _imported(settings: Settings, run: Imported) -> dict[str, Any]:
+def _external(settings: Settings, run: External) -> dict[str, Any]:
     answers = []
     for name, entry in run.splits.items():
         path = run.answers(SplitRef.of(name))
@@ -141,7 +141,7 @@ def _imported(settings: Settings, run: Imported) -> dict[str, Any]:
         answers.append({**found, "split": name, **entry, "type": None})
     paths = [run.answers(SplitRef.of(name)) for name in run.splits]
     return {
-        **{"name": run.name, "system": None, "state": "imported", "digest": run.digest},
+        **{"name": run.name, "system": None, "state": "external", "digest": run.digest},
         "when": _iso(max((path for path in paths if path.exists()), key=_modified, default=run.folder)),
         **{"trained_on": [], "why": [], "type": None, "evaluated": answers},
     }

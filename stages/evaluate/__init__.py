@@ -6,7 +6,7 @@ print(as_markdown(summarise(scores.systems, resamples=1000, seed=0)))
 
 from stages.predictions import Meta, Prediction, PredictionError, read, write
 
-from .imported import import_predictions
+from .external import read_external
 from .score import BASELINE_NAMES, Scores, score
 from .tables import as_json, as_markdown, summarise
 
@@ -18,8 +18,8 @@ __all__ = [
     "Scores",
     "as_json",
     "as_markdown",
-    "import_predictions",
     "read",
+    "read_external",
     "score",
     "summarise",
     "write",

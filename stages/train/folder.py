@@ -15,7 +15,7 @@ from stages.train.run_digest import SHORT, differences, run_digest
 from store.storage.files import make_folder, publish, temporary_file
 
 RUN, CHECKPOINTS, TRAINED, CURVES = "run.json", "checkpoints", "trained.safetensors", "curves"
-IMPORTED = "imported.json"
+EXTERNAL = "external.json"
 """In the folder of a run that was not trained here: which files its predictions were read from."""
 PLACE = "loader.json"
 """The last file of a checkpoint that is written: one without it is not whole."""
@@ -55,9 +55,9 @@ def held(folder: Path) -> Held | None:
     return Held({}, False, step) if some else None
 
 
-def is_imported(folder: Path) -> bool:
+def is_external(folder: Path) -> bool:
     """Whether a folder holds predictions that were not made here."""
-    return (folder / IMPORTED).is_file()
+    return (folder / EXTERNAL).is_file()
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -124,7 +124,7 @@ def test_several_runs_and_predictions_of_others(ready: tuple[Any, Known]) -> Non
     path = theirs(project.folder / "theirs_v2.json", known)
     found = project.run("compare", "elisa", "lisa", str(path), "--json").json()
     assert list(found["differences"]) == ["lisa", "theirs_v2"]
-    assert "theirs_v2: imported; what was asked" in found["notes"][-1]
+    assert "theirs_v2: external predictions; what was asked" in found["notes"][-1]
     kept = project.run("evaluate", "--predictions", str(path), "--split", "val", "--keep", "theirs")
     assert kept.code == 0, kept.err
     path.unlink()

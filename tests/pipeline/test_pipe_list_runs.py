@@ -149,18 +149,18 @@ def test_others_predictions_are_kept_under_a_name(ready: tuple[Any, Known]) -> N
     words = ("evaluate", "--predictions", str(path), "--split", "val", "--keep")
     shown = project.run(*words, "theirs", "--json").json()
     found = by_name(project)["theirs"]
-    assert (found["state"], found["system"], found["trained_on"]) == ("imported", None, [])
+    assert (found["state"], found["system"], found["trained_on"]) == ("external", None, [])
     (one,) = found["evaluated"]
     assert one["file"] == "from_them.json"
     assert one["sha256"] == found["digest"]
     assert one["figures"]["ciou"] == shown["groups"]["all"]["theirs"]["ciou"]
-    assert "theirs  imported; 2" in project.run("runs").out
+    assert "theirs  external; 2" in project.run("runs").out
     assert project.run(*words, "theirs").code == 0  # the same again
     other = written(project, known, "other.json", 1)
     done = project.run("evaluate", "--predictions", str(other), "--split", "val", "--keep", "theirs")
     assert done.code == 2
     assert "'theirs' holds other predictions for d/val: from_them.json, sha256 " in done.err
-    before = (project.folder / "trained/theirs/imported.json").read_bytes()
+    before = (project.folder / "trained/theirs/external.json").read_bytes()
     for name, said in (
         ("elisa", "the name of a run that is trained here"),
         ("wide", "the name of a run that is trained here"),
@@ -171,12 +171,12 @@ def test_others_predictions_are_kept_under_a_name(ready: tuple[Any, Known]) -> N
         assert said in done.err
     done = project.run("train", "--system", "elisa", "--name", "theirs")
     assert done.code == 2
-    assert "under which imported predictions are kept in" in done.err
+    assert "under which external predictions are kept in" in done.err
     done = project.run("evaluate", "--system", "elisa", "--split", "val", "--keep", "mine")
     assert done.code == 2
     assert "found --keep without --predictions" in done.err
-    assert (project.folder / "trained/theirs/imported.json").read_bytes() == before
-    (project.folder / "trained/theirs/imported.json").write_text("[]")
+    assert (project.folder / "trained/theirs/external.json").read_bytes() == before
+    (project.folder / "trained/theirs/external.json").write_text("[]")
     done = project.run("runs")
     assert done.code == 2
-    assert "not a record of imported predictions" in done.err
+    assert "not a record of external predictions" in done.err

@@ -57,7 +57,7 @@ def test_every_text_and_every_split(finished: Any) -> None:
     assert done.code == 0, done.err
     assert done.out.startswith("# llmseg-teacher_forced on tiny, val, protocol lisa\n")
     assert "- Protocol lisa, as LISA's released validation: first text, teacher-forced. " in done.out
-    assert "imported" not in done.out
+    assert "external" not in done.out
 
     done = finished.run(*ask, "--protocol", "per_text", "--controls", before=QUICK)
     assert (done.code, "found --controls with --protocol per_text; controls ask the first text" in done.err) == (
@@ -103,7 +103,7 @@ def test_all_splits_have_the_main_figures(protocol: str | None) -> None:
     assert ("ncIoU" in cells) == (protocol == "llmseg")
 
 
-def test_imported_boxes_by_a_protocol(empty: Any, tmp_path: Path) -> None:
+def test_external_boxes_by_a_protocol(empty: Any, tmp_path: Path) -> None:
     empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, embed__max_masks=16)
     known = full_store(empty.store)
     entries = [
@@ -117,7 +117,7 @@ def test_imported_boxes_by_a_protocol(empty: Any, tmp_path: Path) -> None:
     done = empty.run("evaluate", "--predictions", str(path), "--protocol", "gres")
     assert done.code == 0, done.err
     assert "# boxes on d, val, protocol gres" in done.out
-    assert "- These predictions are imported: the protocol fixes only how they are scored." in done.out
+    assert "- These predictions are external: the protocol fixes only how they are scored." in done.out
     count = len(entries)
     assert (
         f"- {count} of {count} answers are boxes: each is scored as the filled box, against the target's mask."

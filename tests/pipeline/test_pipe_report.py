@@ -238,7 +238,7 @@ def test_usage(finished: Any, empty: Any) -> None:
     assert "not there: similarity of sam/demo_sam: not drawn; run: python cli.py --params " in out
 
 
-def test_imported_predictions_are_a_column_and_every_question_is_reachable(ready: tuple[Any, Settings, Known]) -> None:
+def test_external_predictions_are_a_column_and_every_question_is_reachable(ready: tuple[Any, Settings, Known]) -> None:
     project, settings, known = ready
     ids = [target["target_id"] for targets in known.targets for target in targets]
     predictions(project, "elisa", "val", refusals(known))
@@ -261,7 +261,7 @@ def test_imported_predictions_are_a_column_and_every_question_is_reachable(ready
     foot = page.partition('id="parameters"')[2]
     digest = run_digest(identity(settings.train, "elisa", {}))
     assert f"run elisa: sha256 {digest}" in foot
-    assert "imported theirs: sha256 " in foot
+    assert "external theirs: sha256 " in foot
     assert "from_them.json" in foot
     assert "columns of d/val" in foot
     (project.folder / "trained/theirs/predictions/d/val.parquet").write_bytes(b"damaged")

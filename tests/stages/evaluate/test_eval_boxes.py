@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from stages.evaluate import PredictionError, import_predictions
+from stages.evaluate import PredictionError, read_external
 from stages.evaluate.boxes import filled_box
 from stages.evaluate.cases import Question
 from store import Split, rle
@@ -68,17 +68,17 @@ def test_what_is_no_box(box: Any, why: str) -> None:
         filled_box("here", box, QUESTION)
 
 
-def test_imported_boxes_are_known_as_such(split: Split, tmp_path: Path) -> None:
+def test_external_boxes_are_known_as_such(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
     mask = {"size": [4, 6], "counts": rle.encode(np.ones((4, 6), bool))}
     path.write_text(
         json.dumps([{"target_id": "image0/0", "bbox": [0, 0, 6, 4]}, {"target_id": "image1/0", "segmentation": mask}])
     )
-    found = import_predictions(path, split)
+    found = read_external(path, split)
     assert [one.is_box for one in found] == [True, False]
     assert found[0].segmentation == found[1].segmentation
     path.write_text(json.dumps([{"target_id": "image0/0", "bbox": None, "segmentation": None}]))
     with pytest.raises(
         PredictionError, match=r"boxes.json\[0\]: the keys 'segmentation' and 'bbox'; expected COCO RLE"
     ):
-        import_predictions(path, split)
+        read_external(path, split)

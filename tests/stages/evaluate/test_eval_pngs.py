@@ -16,7 +16,7 @@ from factory import Known
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.evaluate import PredictionError, import_predictions
+from stages.evaluate import PredictionError, read_external
 from store import Split, rle
 
 MASK = np.arange(24).reshape(4, 6) % 5 < 2
@@ -52,7 +52,7 @@ def read(split: Split, folder: Path, write: Callable[[Path], None], threshold: i
     path = folder / "image0" / "0.png"
     path.parent.mkdir(exist_ok=True)
     write(path)
-    (found,) = import_predictions(folder, split, threshold=threshold)
+    (found,) = read_external(folder, split, threshold=threshold)
     if found.segmentation is None:
         return np.zeros((4, 6), bool)
     return rle.decode(found.segmentation, 4, 6)
@@ -103,7 +103,7 @@ def test_one_grey_value_alone_is_a_mask_where_another_file_says_so(split: Split,
         read(split, tmp_path, picture(ONES * 12))
     other = next(f"image{k}" for k, targets in enumerate(known.targets) if k and len(targets) == 1)
     picture(MASK.astype(np.uint8) * 12)(tmp_path / f"{other}.png")
-    assert len(import_predictions(tmp_path, split)) == 2
+    assert len(read_external(tmp_path, split)) == 2
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_threshold_that_cannot_be_meant(split: Split, tmp_path: Path) -> None:
         read(split, tmp_path, picture(np.dstack([SCORES, SCORES * 0, SCORES])), 9)
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(PredictionError, match="--threshold is for a folder of PNGs, found a file"):
-        import_predictions(tmp_path / "a.json", split, threshold=9)
+        read_external(tmp_path / "a.json", split, threshold=9)
 
 
 def test_a_folder_without_pngs_or_that_cannot_be_listed(split: Split, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_folder_without_pngs_or_that_cannot_be_listed(split: Split, tmp_path: 
     (tmp_path / ".ipynb_checkpoints" / "0.png").write_bytes(b"hidden")
     (tmp_path / "image0").mkdir()
     with pytest.raises(PredictionError, match=f"^{re.escape(str(tmp_path))}: found no prediction in it"):
-        import_predictions(tmp_path, split)
+        read_external(tmp_path, split)
 
 
 def test_a_folder_that_cannot_be_listed(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +212,6 @@ def test_a_folder_that_cannot_be_listed(split: Split, tmp_path: Path, monkeypatc
         onerror(PermissionError(13, "Permission denied", str(folder / "image0")))
         return iter(())
 
-    monkeypatch.setattr("stages.evaluate.imported.os.walk", walk)
+    monkeypatch.setattr("stages.evaluate.external.os.walk", walk)
     with pytest.raises(PredictionError, match="image0: cannot be listed: Permission denied"):
-        import_predictions(tmp_path, split)
+        read_external(tmp_path, split)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.evaluate import Meta, Prediction, import_predictions, read, score, write
+from stages.evaluate import Meta, Prediction, read, read_external, score, write
 from stages.evaluate.metrics import METRICS, value
 from store import Split, rle
 
@@ -95,7 +95,7 @@ def test_every_form_has_the_same_figures(
     found = {}
     for name, form in FORMS.items():
         path = form(masks, tmp_path_factory.mktemp("form"))
-        answers = read(path)[1] if path.suffix == ".parquet" else import_predictions(path, split)
+        answers = read(path)[1] if path.suffix == ".parquet" else read_external(path, split)
         samples = score(split, answers).systems["predictions"]
         figures = {metric: value(compute(samples)) for metric, compute in METRICS.items()}
         found[name] = {metric: figure for metric, figure in figures.items() if not math.isnan(figure)}

@@ -15,7 +15,7 @@ import pytest
 from factory import Known
 from PIL import Image
 
-from stages.evaluate.imported import import_predictions
+from stages.evaluate.external import read_external
 from stages.export import FORMATS
 from stages.export.content import Asked
 from stages.export.hf import arrow_type, columns, feature
@@ -65,7 +65,7 @@ def test_exported_predictions_are_scored_as_pngs(
 ) -> None:
     export("png", tmp_path, ("predictions",))
     split = open_split(known.store, "d", "val")
-    found = import_predictions(tmp_path / "predictions", split)
+    found = read_external(tmp_path / "predictions", split)
     expected = {name: given for name, (given,) in answers.items()}
     assert {each.target_id for each in found} == set(expected)
     nothing = rle.union([], 4, 6)

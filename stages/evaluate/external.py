@@ -34,7 +34,7 @@ Found = tuple[str, Prediction]
 """Where a prediction stands, for messages, and the prediction."""
 
 
-def import_predictions(
+def read_external(
     path: Path,
     split: Split,
     *,

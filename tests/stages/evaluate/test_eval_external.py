@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from stages.evaluate import Prediction, PredictionError, import_predictions, score
+from stages.evaluate import Prediction, PredictionError, read_external, score
 from stages.evaluate.cases import Question
-from stages.evaluate.imported import _Keys
+from stages.evaluate.external import _Keys
 from store import Split, open_split, rle
 
 Mask = NDArray[np.bool_]
@@ -71,14 +71,14 @@ def test_json_of_every_spelling(
     expected.append(Prediction(ids[-3], 0, None, None))
     expected.append(Prediction(ids[-2], 0, rle.encode(np.zeros((4, 6), bool)), False))
     expected.append(Prediction(ids[-1], 1, rle.encode(a_mask(99)), None, None, "Höre."))
-    assert import_predictions(path, split) == expected
+    assert read_external(path, split) == expected
 
 
 def test_an_image_with_one_target_may_be_named(split: Split, known: Known, tmp_path: Path) -> None:
     sole = images_with(known, several=False)
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"image_id": name, "segmentation": compressed(a_mask(0))} for name in sole]))
-    assert [found.target_id for found in import_predictions(path, split)] == [f"{name}/0" for name in sole]
+    assert [found.target_id for found in read_external(path, split)] == [f"{name}/0" for name in sole]
 
 
 MODES: dict[str, Callable[[Mask], Image.Image]] = {
@@ -99,7 +99,7 @@ def test_a_folder_of_pngs(split: Split, known: Known, tmp_path: Path, mode: str)
     for name, mask in masks.items():
         MODES[mode](mask).save(tmp_path / f"{name}.png")
     (tmp_path / ".DS_Store").write_bytes(b"no picture")
-    found = {prediction.target_id: prediction for prediction in import_predictions(tmp_path, split)}
+    found = {prediction.target_id: prediction for prediction in read_external(tmp_path, split)}
     assert found == {
         f"{several}/0": Prediction(f"{several}/0", 0, rle.encode(a_mask(1)), None),
         f"{several}/1": Prediction(f"{several}/1", 0, None, None),
@@ -153,7 +153,7 @@ def test_mistakes_in_json(split: Split, tmp_path: Path, entries: object, why: st
     path = tmp_path / "a.json"
     path.write_text(json.dumps(entries))
     with pytest.raises(PredictionError, match=why) as caught:
-        import_predictions(path, split)
+        read_external(path, split)
     assert str(caught.value).startswith(str(path))
 
 
@@ -162,20 +162,20 @@ def test_an_image_with_several_targets_is_not_enough(split: Split, known: Known,
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"image_id": name, "segmentation": None}]))
     with pytest.raises(PredictionError, match=f"image '{name}' has . targets, expected one of {name}/0, {name}/1"):
-        import_predictions(path, split)
+        read_external(path, split)
 
 
 def test_a_line_that_is_no_json_is_named(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(entry()) + "\n{oops\n")
     with pytest.raises(PredictionError, match=r"a\.jsonl:2: not JSON in UTF-8"):
-        import_predictions(path, split)
+        read_external(path, split)
     path.write_text(json.dumps(entry()) + "\n\n" + json.dumps(entry()))
     with pytest.raises(PredictionError, match=r"a\.jsonl:3: .* at .*a\.jsonl:1; expected it once"):
-        import_predictions(path, split)
+        read_external(path, split)
     path.write_bytes(b'{"answer": "\xff"}\n')
     with pytest.raises(PredictionError, match="not JSON in UTF-8"):
-        import_predictions(path, split)
+        read_external(path, split)
 
 
 def save(path: Path, pixels: NDArray[Any]) -> None:
@@ -199,7 +199,7 @@ def save(path: Path, pixels: NDArray[Any]) -> None:
 def test_mistakes_in_a_folder(split: Split, tmp_path: Path, make: Callable[[Path], object], why: str) -> None:
     make(tmp_path)
     with pytest.raises(PredictionError, match=why):
-        import_predictions(tmp_path, split)
+        read_external(tmp_path, split)
 
 
 def test_a_truncated_png_is_an_error(split: Split, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_truncated_png_is_an_error(split: Split, tmp_path: Path) -> None:
     for content in (whole[:45], b"no picture"):
         path.write_bytes(content)
         with pytest.raises(PredictionError, match="cannot be read as PNG"):
-            import_predictions(tmp_path, split)
+            read_external(tmp_path, split)
 
 
 def test_a_target_twice_in_a_folder(split: Split, known: Known, tmp_path: Path) -> None:
@@ -218,13 +218,13 @@ def test_a_target_twice_in_a_folder(split: Split, known: Known, tmp_path: Path) 
     save(tmp_path / f"{name}/0.PNG", a_mask(0).astype(np.uint8))
     where = re.escape(str(tmp_path))
     with pytest.raises(PredictionError, match=f"^{where}.*target '{name}/0', text 0 is there already, at {where}"):
-        import_predictions(tmp_path, split)
+        read_external(tmp_path, split)
 
 
 def test_another_kind_of_file_is_an_error(split: Split, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(PredictionError, match=r"expected a folder of PNGs, a \.json or a \.jsonl file"):
-        import_predictions(tmp_path / "a.csv", split)
+        read_external(tmp_path / "a.csv", split)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".JSON", ".JsonL"])
@@ -236,7 +236,7 @@ def test_a_signature_says_the_encoding(split: Split, tmp_path: Path, suffix: str
     signed = "\ufeff" * encoding.endswith(("-le", "-be"))  # the others write their own
     path = tmp_path / f"a{suffix}"
     path.write_bytes((signed + text).encode(encoding))
-    found = import_predictions(path, split)
+    found = read_external(path, split)
     assert [one.target_id for one in found] == ["image0/0", "image1/0"]
     assert found[0].answer == "Höre, 鍵."
 
@@ -246,7 +246,7 @@ def test_files_with_signatures_that_were_joined(split: Split, tmp_path: Path) ->
     path.write_bytes(
         b"".join(f"\ufeff{json.dumps(entry(target_id=name))}\n".encode() for name in ("image0/0", "image1/0"))
     )
-    assert len(import_predictions(path, split)) == 2
+    assert len(read_external(path, split)) == 2
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_files_that_hold_no_predictions(split: Split, tmp_path: Path, name: str,
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(PredictionError, match=why) as caught:
-        import_predictions(path, split)
+        read_external(path, split)
     assert str(caught.value).startswith(str(path))
 
 
@@ -296,14 +296,14 @@ def test_a_file_that_cannot_be_read(split: Split, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     with pytest.raises(PredictionError, match=r"a\.json: cannot be read: Permission denied"):
-        import_predictions(path, split)
+        read_external(path, split)
 
 
 def test_half_a_surrogate_pair_in_an_answer(split: Split, tmp_path: Path) -> None:
     """As a model leaves it whose answer was cut."""
     path = tmp_path / "a.json"
     path.write_text(json.dumps([entry(answer="a \ud83d")]))
-    (found,) = import_predictions(path, split)
+    (found,) = read_external(path, split)
     assert found.answer == "a ?"
 
 
@@ -311,15 +311,15 @@ def test_a_turned_size_is_told(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([entry(segmentation={**RLE, "size": [6, 4]})]))
     with pytest.raises(PredictionError, match=r"it is turned: \[width, height\], or the frame before the image's EXIF"):
-        import_predictions(path, split)
+        read_external(path, split)
 
 
 def test_answers_of_gsva_are_both(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([entry(rejected=True)]))
     with pytest.raises(PredictionError, match=r"\[0\]: image0/0: it is rejected, but has a mask.*--protocol gsva"):
-        import_predictions(path, split)
-    (found,) = import_predictions(path, split, protocol="gsva")
+        read_external(path, split)
+    (found,) = read_external(path, split, protocol="gsva")
     assert found == Prediction("image0/0", 0, rle.encode(a_mask(0)), True)
 
 
@@ -348,22 +348,22 @@ def test_entries_for_images_without_questions_are_counted(partly: Split, tmp_pat
     path = tmp_path / "a.json"
     path.write_text(json.dumps(entries))
     counted: dict[str, int] = {}
-    found = import_predictions(path, partly, unasked=counted)
+    found = read_external(path, partly, unasked=counted)
     assert [one.target_id for one in found] == ["image0/0", "image3/0"]
     assert counted == {"image1": 2, "image2": 1}
     path.write_text(json.dumps(silent))
-    assert import_predictions(path, partly) == []
+    assert read_external(path, partly) == []
     folder = tmp_path / "pngs"
     for name in ("image0/0", "image1/0", "image2"):
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         Image.fromarray(np.zeros((4, 6) if name == "image0/0" else (9, 9), np.uint8)).save(folder / f"{name}.png")
     counted.clear()
-    assert [one.target_id for one in import_predictions(folder, partly, unasked=counted)] == ["image0/0"]
+    assert [one.target_id for one in read_external(folder, partly, unasked=counted)] == ["image0/0"]
     assert counted == {"image1": 1, "image2": 1}
     for unknown in ("image9/0", "image0/1", "image"):
         path.write_text(json.dumps([{"target_id": unknown, "segmentation": None}]))
         with pytest.raises(PredictionError, match=f"no target '{unknown}'"):
-            import_predictions(path, partly)
+            read_external(path, partly)
 
 
 def test_ours_for_images_without_questions_are_counted(partly: Split) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 from pipeline.config import InputError, Settings
 from pipeline.runs import check_name, runs_folder, short
-from stages.evaluate.imported import files_of
+from stages.evaluate.external import files_of
 from stages.names import SplitRef
 from stages.predictions import Meta, Prediction, write
-from stages.train.folder import IMPORTED, held, is_imported, write_record
+from stages.train.folder import EXTERNAL, held, is_external, write_record
 from stages.train.systems import SYSTEMS
 from store.storage.files import digest, file_sha256, make_folder
 
 
 @dataclass(frozen=True)
-class Imported:
+class External:
     """What is kept under a name. splits: ``demo/test`` -> ``file``, the name of what was read, and its ``sha256`` (hex)."""
 
     name: str
@@ -37,11 +37,11 @@ class Imported:
         return self.folder / "predictions" / split.dataset / f"{split.split}.parquet"
 
 
-def imported_runs(settings: Settings) -> list[Imported]:
+def external_runs(settings: Settings) -> list[External]:
     """What is kept, by name."""
     folder = runs_folder(settings)
-    there = sorted(path for path in folder.iterdir() if is_imported(path)) if folder.is_dir() else []
-    return [Imported(path.name, path, _splits(path)) for path in there]
+    there = sorted(path for path in folder.iterdir() if is_external(path)) if folder.is_dir() else []
+    return [External(path.name, path, _splits(path)) for path in there]
 
 
 def require_free(settings: Settings, name: str, split: SplitRef, path: Path) -> None:
@@ -56,12 +56,12 @@ def require_free(settings: Settings, name: str, split: SplitRef, path: Path) -> 
         name in SYSTEMS
         or name in settings.runs
         or held(folder) is not None
-        or (folder.exists() and not is_imported(folder))
+        or (folder.exists() and not is_external(folder))
     ):
         raise InputError(
             f"--keep: found {name!r}, which is the name of a run that is trained here; expected another one"
         )
-    entry = _splits(folder).get(str(split)) if is_imported(folder) else None
+    entry = _splits(folder).get(str(split)) if is_external(folder) else None
     if entry is not None and entry["sha256"] != sha256_of(path):
         raise InputError(
             f"--keep: {name!r} holds other predictions for {split}: {entry['file']}, sha256 {short(entry['sha256'])}; give these "
@@ -77,12 +77,12 @@ def keep(
     Args:
         path: what they were read from.
     """
-    run = Imported(name, runs_folder(settings) / name, {})
+    run = External(name, runs_folder(settings) / name, {})
     make_folder(run.folder)
-    splits = _splits(run.folder) if is_imported(run.folder) else {}
+    splits = _splits(run.folder) if is_external(run.folder) else {}
     entry = {"file": path.resolve().name, "sha256": sha256_of(path)}
     # The record first: without it the folder would be taken for that of a run which was trained here.
-    write_record(run.folder / IMPORTED, {"name": name, "splits": {**splits, str(split): entry}})
+    write_record(run.folder / EXTERNAL, {"name": name, "splits": {**splits, str(split): entry}})
     found = run.answers(split)
     write(found, replace(meta, system=name), predictions)
     return found
@@ -97,9 +97,9 @@ def sha256_of(path: Path) -> str:
 
 def _splits(folder: Path) -> dict[str, dict[str, str]]:
     """InputError where the record is not one that :func:`keep` wrote."""
-    path = folder / IMPORTED
+    path = folder / EXTERNAL
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))["splits"]
         return {str(split): {key: str(entry[key]) for key in ("file", "sha256")} for split, entry in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a record of imported predictions; remove its folder, or put it back") from error
+        raise InputError(f"{path}: not a record of external predictions; remove its folder, or put it back") from error
