@@ -100,13 +100,13 @@ def write_page(settings: Settings, found: Comparison, cases: int, path: Path) ->
         f"{', '.join(found.others)} compared with {found.first}, {found.split.dataset}, {found.split.split}",
         [("questions", str(len(found.keys))), ("images", str(found.images)), ("systems", str(len(found.systems)))],
         (),
-        sections,
         "Questions",
         [case for case, _ in shown],
         f"At most {cases} that each system won against {found.first} by the most, and as many that it lost.",
         "",
         (),
-        every_question(_asked(found), found.systems, {}, [case for case, _ in shown]),
+        before=sections,
+        every=every_question(_asked(found), found.systems, {}, [case for case, _ in shown]),
     )
     write_alone(path, render(page).encode())
     return f"{path}: {len(shown)} questions with pictures, {path.stat().st_size / 1e6:.1f} MB"

@@ -67,11 +67,11 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
     place = f"pictures/{split.split}"
     folders = current_curves(runs, missing)
     sections = [
-        *runs_section(settings, runs),
         *answers_section(named, place, files),
         *(recall_section(opened, settings.embed.max_masks, place, files) if annotated else ()),
         *similarity_section(settings, split, missing),
         *training_section(folders, place, files),
+        *runs_section(settings, runs),
     ]
     if annotated:
         keys, chosen = _chosen(opened, systems, next(iter(oracles.values()), None), cases)
@@ -88,14 +88,14 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
         f"{split.dataset}, {split.split}",
         [*_facts(opened, len(failures)), *([("terms of the pictures", terms)] if terms else [])],
         missing,
-        sections,
         what.capitalize(),
         shown,
         chosen,
         place,
         failures,
-        every,
-        list(parameters_and_digests(settings, split, runs, systems, opened)),
+        after=sections,
+        every=every,
+        details=list(parameters_and_digests(settings, split, runs, systems, opened)),
     )
     path = folder / f"{split.split}.html"
     make_folder(folder / place)

@@ -50,6 +50,11 @@ class Table:
     heading: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    @property
+    def texts(self) -> set[int]:
+        """The columns that hold words, which stand at the left; figures stand at the right."""
+        return {0, *(place for row in self.rows for place, cell in enumerate(row) if any(map(str.isalpha, cell)))}
+
 
 @dataclass(frozen=True)
 class Plot:
@@ -81,6 +86,7 @@ class Picture:
     facts: Sequence[str]
     iou: float | None
     answer: str | None
+    nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,8 @@ class Every:
 class Page:
     """All that is on the page.
 
-    facts: name and figure of what the split holds. what: what the cases are, Questions or Images. pictures: folder of the PNGs,
+    facts: name and figure of what the split holds. before, after: sections above the pictures, and below the table of all
+    questions. what: what the cases are, Questions or Images. pictures: folder of the PNGs,
     from the page's; empty where no PNGs are written. failures: image_id, what failed, why. every: the table of all questions.
     details: title and text of what stands folded at the foot.
     """
@@ -133,11 +140,12 @@ class Page:
     title: str
     facts: Sequence[tuple[str, str]]
     missing: Sequence[Missing]
-    sections: Sequence[Section]
     what: str
     cases: Sequence[Shown]
     chosen: str
     pictures: str
     failures: Sequence[tuple[str, str, str]]
+    before: Sequence[Section] = ()
+    after: Sequence[Section] = ()
     every: Every | None = None
     details: Sequence[tuple[str, str]] = ()

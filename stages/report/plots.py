@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """Steps and values."""
 
 _BINS = np.linspace(0, 1, 11)
+_TITLE_LETTERS = 30
+"""Letters of a title that fit above a histogram."""
 
 
 def iou_histograms(systems: Mapping[str, Samples]) -> bytes:
@@ -32,7 +35,7 @@ def iou_histograms(systems: Mapping[str, Samples]) -> bytes:
             parts, _BINS, stacked=True, color=["#3b6fb6", "#e08a1e"], label=["something is there", "nothing is there"]
         )
         mean = f"mean {samples.iou.mean():.3f}" if len(samples) else "no questions"
-        axis.set(title=f"{name}: {mean}", xlabel="IoU", xlim=(0, 1))
+        axis.set(title=f"{textwrap.fill(name, _TITLE_LETTERS)}\n{mean}", xlabel="IoU", xlim=(0, 1))
         axis.title.set_size("medium")
     for axis in axes[len(systems) :]:
         axis.set_visible(False)
@@ -44,7 +47,7 @@ def iou_histograms(systems: Mapping[str, Samples]) -> bytes:
 
 def recall_curves(recalls: Mapping[str, Recall], embedded: int) -> bytes:
     """AR@K against K of each proposer, in both orders of its masks. ``embedded``: this many of the largest are embedded."""
-    figure = _figure(6.4, 3.8)
+    figure = _figure(8.4, 3.8)
     axis = figure.subplots()
     most = max(recall.most for recall in recalls.values())
     for number, (proposer, recall) in enumerate(recalls.items()):
@@ -62,27 +65,28 @@ def recall_curves(recalls: Mapping[str, Recall], embedded: int) -> bytes:
         axis.xaxis.set_major_formatter("{x:g}")
     axis.set_title("Average recall of the instances, IoU 0.50:0.05:0.95", size="medium")
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)  # inside it would lie on the curves
     return _png(figure)
 
 
 def training_curves(curves: Mapping[str, Mapping[str, Curve]]) -> bytes:
-    """Metric -> system -> curve, a plot each. Losses of different systems are sums of different parts."""
-    figure = _figure(4.2 * len(curves), 3.2)
-    for axis, (metric, of_system) in zip(
-        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
-    ):
-        for system, (steps, values) in of_system.items():
-            axis.plot(steps, values, label=system, marker="." if len(steps) < 3 else None)
-        axis.set(xlabel="step", yscale="log" if _all_positive(of_system) and metric == "loss" else "linear")
+    """Metric -> run -> curve, a plot each; a run has one colour in all. Losses of different systems have different parts."""
+    runs = list(dict.fromkeys(run for of_run in curves.values() for run in of_run))
+    figure = _figure(4.2 * len(curves) + 1.4, 3.2)
+    lines: dict[str, Any] = {}
+    for axis, (metric, of_run) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        for run, (steps, values) in of_run.items():
+            how = {"color": f"C{runs.index(run)}", "marker": "." if len(steps) < 3 else None}
+            (lines[run],) = axis.plot(steps, values, **how)
+        axis.set(xlabel="step", yscale="log" if _all_positive(of_run) and metric == "loss" else "linear")
         axis.set_title(metric.replace("_", " "), size="medium")
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+    figure.legend([lines[run] for run in runs], runs, loc="outside right upper", frameon=False)
     return _png(figure)
 
 
-def _all_positive(of_system: Mapping[str, Curve]) -> bool:
-    return all(value > 0 for _, values in of_system.values() for value in values)
+def _all_positive(of_run: Mapping[str, Curve]) -> bool:
+    return all(value > 0 for _, values in of_run.values() for value in values)
 
 
 def _figure(width_inch: float, height_inch: float) -> Any:

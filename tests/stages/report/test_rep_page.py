@@ -26,12 +26,13 @@ def page(text: str) -> Page:
         text,
         [(text, text)],
         missing,
-        [section],
         text,
         [shown, replace(shown, photograph=None, gone=text)],
         text,
         text,
         failures,
+        before=[section],
+        after=[replace(section, anchor="training")],
     )
 
 
@@ -77,13 +78,13 @@ def test_nothing_is_elsewhere() -> None:
 
 def test_pictures_have_words_and_a_size() -> None:
     images = [attributes for tag, attributes in read(render(page("plain"))).tags if tag == "img"]
-    assert len(images) == 1 + 1 + 2 * 2  # a plot, a photograph, and the layers of two questions
+    assert len(images) == 2 + 1 + 2 * 2  # two plots, a photograph, and the layers of two questions
     assert all(image["alt"] for image in images)
 
 
 def test_the_same_page_gives_the_same_text_and_an_empty_one_is_a_page() -> None:
     assert render(page("plain")) == render(page("plain"))
-    empty = Page("t", [], [], [], "Questions", [], "none", "pictures/t", [])
+    empty = Page("t", [], [], "Questions", [], "none", "pictures/t", [])
     assert "The split has no images and no questions." in render(empty)
 
 

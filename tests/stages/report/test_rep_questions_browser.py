@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from stages.report.page import Every, Listed, Page, render
+from stages.report.page import Every, Listed, Page, Plot, Section, Shown, Table, data_uri, render
 from tests import browser
 
 NASTY = '</td><script>document.title = "1"</script><img src="https://example.org/x.png" onerror="document.title = 2"> & {{ page }}'
@@ -24,7 +26,21 @@ def whole() -> Page:
     ]
     rows[3] = Listed("0003/0", NASTY, [0.99, None], "question-1")
     every = Every(["question", "text", "elisa", "theirs"], rows)
-    return Page("t", [], [], [], "Questions", [], "none", "", [], every, [("run elisa", NASTY)])
+    plots = [Plot(data_uri("png", wide_png()), "a heat map", "x.png") for _ in range(3)]
+    table = Table(["system", "parameters", "IoU"], [["elisa", "as section train", "0.5 [0.4, 0.6]"]])
+    sections = [Section(name, name, (), table, plots) for name in ("answers", "similarity")]
+    photograph = data_uri("png", wide_png())
+    shown = Shown("0003/0", "0003", "which?", (), photograph, "", (50, 110), "", [])
+    return Page(
+        "t", [], [], "Questions", [shown], "", "", [], after=sections, every=every, details=[("run elisa", NASTY)]
+    )
+
+
+def wide_png() -> bytes:
+    """1100 x 500 px, as a heat map."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1100, 500), "red").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +132,21 @@ def test_nothing_from_data_runs_or_is_fetched(page: browser.Page, page_file: Pat
     assert page.run("document.title") == "t"
     assert {url for url in page.requests if not url.startswith("data:")} == {page_file.as_uri()}
     assert page.complaints == []
+
+
+def test_pictures_come_first_and_no_plot_is_cut(page: browser.Page) -> None:
+    order = "[...document.querySelectorAll('article, #every, #answers, #similarity, #parameters')]"
+    assert page.run(f"{order}.map(each => each.id)") == [
+        "question-1", "every", "answers", "similarity", "parameters"
+    ]  # fmt: skip
+    left = "[...document.querySelectorAll('#answers ~ .wide td')].map(each => getComputedStyle(each).textAlign)"
+    assert page.run(left) == ["left", "left", "right"]
+    cut = """[...document.querySelectorAll('.plots img')].filter(image => {
+        const [own, frame] = [image, image.parentElement].map(each => each.getBoundingClientRect());
+        return own.width < 50 || own.right > Math.min(frame.right, innerWidth) || own.left < frame.left;
+    }).length"""
+    for width_px in (1400, 900, 400):
+        page.resize(width_px, 1000)
+        assert page.run("document.querySelectorAll('.plots img').length") == 6
+        assert page.run(cut) == 0
+    page.resize(1400, 1000)
