@@ -531,13 +531,6 @@ def compare(
     page: Annotated[
         Path | None, typer.Option("--page", help="Also write an HTML page with pictures, one file.")
     ] = None,
-    figure: Annotated[
-        Path | None, typer.Option("--figure", help="Also write a figure of pictures and systems: a .png or .pdf file.")
-    ] = None,
-    images: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--images", help="Images or questions of the figure: a,b; default: those that differ most."),
-    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs, or anyone's predictions, on the questions that all of them have answered.
@@ -553,25 +546,74 @@ def compare(
 
     `python cli.py compare elisa lisa --split test --page compared.html --cases 12`
 
-    `python cli.py compare elisa lisa --split test --figure figure.pdf --images demo/test/0003,0007`
     """
     from pipeline.commands.compare import compare_command
-    from pipeline.commands.compare_page import check_files, write_asked
+    from pipeline.commands.compare_page import check_file, write_page
     from pipeline.commands.compare_text import as_json as as_values
     from pipeline.commands.compare_text import as_markdown
     from pipeline.commands.evaluate import check_options
+    from pipeline.config import InputError
 
     check_options("error", protocol, threshold)
-    check_files(page, figure, images)
+    if page is not None:
+        check_file("--page", page, (".html", ".htm"))
     settings = _settings(context)
     found = compare_command(settings, names or [], _splits(settings, split, data), protocol, threshold)
-    written = write_asked(settings, found, cases, page, figure, images)
+    if page is not None and len(found) > 1:
+        shared = ", ".join(str(one.split) for one in found)
+        raise InputError(
+            f"--page: a page is of one split, and these runs share {shared}; name one with --data and --split"
+        )
+    written = None if page is None else write_page(settings, found[0], cases, page)
     if as_json:
         values = [as_values(one, cases) for one in found]
         print(json.dumps(values[0] if len(values) == 1 else values, indent=1))
     else:
         print("\n\n".join(as_markdown(one, cases) for one in found))
-    print(*written, sep="\n", end="\n" * bool(written), file=sys.stderr)
+    if written is not None:
+        print(written, file=sys.stderr)
+
+
+@app.command()
+def figure(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .png or .pdf.")],
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="[RUN...]", help="Names of runs, or files of predictions; none: all that have answered."
+        ),
+    ] = None,
+    split: Annotated[Optional[str], typer.Option("--split", help="The split.")] = None,  # noqa: UP045
+    data: DataOption = None,
+    images: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--images", help="Images or questions to show: a,b. Default: those in which the runs differ most."
+        ),
+    ] = None,
+    cases: Annotated[int, typer.Option("--cases", min=1, help="How many questions, where --images names none.")] = 6,
+    threshold: Annotated[
+        int | None,
+        typer.Option("--threshold", help="PNGs of scores: a pixel of at least N is the mask.", metavar="N"),
+    ] = None,
+) -> None:
+    """A figure for a paper, PNG or PDF: chosen questions, the ground truth, and what runs, or anyone's predictions, answered.
+
+    A row for each question, a column for each run, and the IoU below each answer. The runs have to be evaluated first
+    (`evaluate`). A file that this command did not write is not replaced.
+
+    Examples:
+
+    `python cli.py figure elisa lisa --data demo --split test --images 0003,0007 --out figure.pdf`
+
+    `python cli.py figure --data demo --split test --cases 4 --out figure.png`
+    """
+    from pipeline.commands.figure import figure_command
+
+    settings = _settings(context)
+    chosen = [word for given in images or () for word in given.split(",") if word]
+    print(figure_command(settings, names or [], _splits(settings, split, data), out, chosen, cases, threshold))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.commands.compare_notes import notes_on
-from pipeline.commands.compare_runs import Side, shared_splits, sides
+from pipeline.commands.compare_runs import Side, shared_splits, sides, there_are
 from pipeline.commands.evaluate import RESAMPLES, SEED
 from pipeline.commands.evaluate_input import load_predictions, open_for_choices, proposer_of
 from pipeline.config import InputError, Settings
@@ -47,23 +47,34 @@ def compare_command(
         StoreError: a split is not in the store, or unfinished.
     """
     found = sides(settings, words)
+    if len(found) < 2:
+        raise InputError(f"compare: found {len(found)} runs, expected two or more; {there_are(settings)}")
     if threshold is not None and not any(one.path is not None and one.path.is_dir() for one in found):
         raise InputError(
             "compare: found --threshold, which is for a folder of PNGs, and no such folder among the runs; leave it out"
         )
     splits, partly = shared_splits(settings, found, among)
     try:
-        compared = [_compared(settings, found, split, protocol, threshold) for split in splits]
+        each = [compared(settings, found, split, protocol, threshold) for split in splits]
     except PredictionError as error:
         raise InputError(f"compare: {error}") from error
     for line in partly:
-        compared[0].notes.append(f"Left out: {line}")
-    return compared
+        each[0].notes.append(f"Left out: {line}")
+    return each
 
 
-def _compared(
-    settings: Settings, found: Sequence[Side], split: SplitRef, protocol: str | None, threshold: int | None
+def compared(
+    settings: Settings,
+    found: Sequence[Side],
+    split: SplitRef,
+    protocol: str | None = None,
+    threshold: int | None = None,
 ) -> Comparison:
+    """Score one or several systems on the questions of a split that all have answered.
+
+    Raises:
+        PredictionError: predictions are malformed; else as :func:`compare_command`.
+    """
     loaded: dict[str, tuple[Split, Meta, list[Prediction]]] = {}
     for one in found:
         path = one.answers(split)

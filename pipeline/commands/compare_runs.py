@@ -1,4 +1,4 @@
-"""What ``compare`` compares: runs, external predictions and files of predictions, and the splits that all of them have answered."""
+"""What ``compare`` and ``figure`` take: runs, external predictions and files of predictions; and the splits that all answered."""
 
 from __future__ import annotations
 
@@ -79,19 +79,12 @@ def sides(settings: Settings, words: Sequence[str]) -> list[Side]:
     """What the words of the command line name, a run before a file of the same name.
 
     Raises:
-        InputError: there are fewer than two, one stands twice, is not trained, or is neither a run nor a file.
+        InputError: one stands twice, is not trained, or is neither a run nor a file.
     """
     trained = {entry.name: entry for entry in entries(settings)}
     kept = {one.name: one for one in external_runs(settings)}
-    known = [*(name for name, entry in trained.items() if entry.held is not None), *kept]
-    there = f"there are {', '.join(known)}" if known else "there are none yet"
-    if len(words) < 2:
-        raise InputError(
-            f"compare: found {len(words)} runs, expected two or more: names of runs ({there}; "
-            f"{settings.command('runs')} lists them), or files of predictions"
-        )
     if twice := next((word for word in words if words.count(word) > 1), None):
-        raise InputError(f"compare: found {twice!r} twice, expected different runs")
+        raise InputError(f"RUN: found {twice!r} twice, expected different runs")
     found: list[Side] = []
     for word in words:
         if word in kept:
@@ -102,10 +95,38 @@ def sides(settings: Settings, words: Sequence[str]) -> list[Side]:
             found.append(Side(_name(Path(word)), path=Path(word)))
         else:
             raise InputError(
-                f"compare: found {word!r}, which is neither a run ({there}; {settings.command('runs')} lists them) nor a file or "
-                f"folder of predictions{did_you_mean(word, known)}"
+                f"RUN: found {word!r}, which is neither a run nor a file or folder of predictions"
+                f"{did_you_mean(word, _known(settings))}; {there_are(settings)}"
             )
     return _named_apart(found)
+
+
+def there_are(settings: Settings) -> str:
+    """Which runs and kept predictions there are, in words."""
+    known = _known(settings)
+    return (f"there are {', '.join(known)}" if known else "there are none yet") + (
+        f"; {settings.command('runs')} lists them"
+    )
+
+
+def all_that_answered(settings: Settings, among: Sequence[SplitRef]) -> list[str]:
+    """Names of the finished runs, and of kept predictions, that have answered one of these splits.
+
+    Raises:
+        InputError: no run has.
+    """
+    finished = [Side(one.name, one) for one in entries(settings) if one.run and one.held and one.held.finished]
+    found = [*finished, *(Side(one.name, one) for one in external_runs(settings))]
+    names = [one.name for one in found if any(one.answers(split).is_file() for split in among)]
+    if not names:
+        asked = ", ".join(map(str, among))
+        raise InputError(f"RUN: no run has answered {asked}; {there_are(settings)}; evaluate lets a run answer")
+    return names
+
+
+def _known(settings: Settings) -> list[str]:
+    trained = [entry.name for entry in entries(settings) if entry.held is not None]
+    return [*trained, *(one.name for one in external_runs(settings))]
 
 
 def shared_splits(
@@ -125,7 +146,7 @@ def shared_splits(
     if not known:  # files that say nothing of their split
         if len(asked) != 1:
             raise InputError(
-                f"compare: these predictions do not say of which split they are, expected one of {', '.join(map(str, asked))}; "
+                f"RUN: these predictions do not say of which split they are, expected one of {', '.join(map(str, asked))}; "
                 "name it with --data and --split"
             )
         return asked, []
@@ -133,7 +154,7 @@ def shared_splits(
     if len(shared) > 1 and len(known) < len(answered):
         unknown = ", ".join(name for name, splits in answered.items() if splits is None)
         raise InputError(
-            f"compare: {unknown} does not say of which split it is, and the others have answered {', '.join(map(str, shared))}; "
+            f"RUN: {unknown} does not say of which split it is, and the others have answered {', '.join(map(str, shared))}; "
             "name one with --data and --split"
         )
     some = {
@@ -156,7 +177,7 @@ def shared_splits(
         raise InputError(
             "\n".join(
                 [
-                    "compare: there is no split with questions that all of them have answered:",
+                    "RUN: there is no split with questions that all of them have answered:",
                     *(f"  {line}" for line in lines),
                 ]
             )
@@ -168,13 +189,13 @@ def _trained(settings: Settings, entry: Entry) -> Entry:
     """The same; InputError where it is not trained."""
     if entry.run is None or (entry.held is not None and not entry.held.about):
         raise InputError(
-            f"compare: nothing in the folder of {entry.name} says which run it is; {settings.command('runs')} lists them"
+            f"RUN: nothing in the folder of {entry.name} says which run it is; {settings.command('runs')} lists them"
         )
     train, evaluate = commands(settings, entry.run, entry.held, settings.evaluated[0], entry.free)
     if entry.held is None:
-        raise InputError(f"compare: {entry.name} is not trained; run: {train} && {evaluate}")
+        raise InputError(f"RUN: {entry.name} is not trained; run: {train} && {evaluate}")
     if not entry.held.finished:
-        raise InputError(f"compare: {entry.name} is {entry.held}; to go on: {train} && {evaluate}")
+        raise InputError(f"RUN: {entry.name} is {entry.held}; to go on: {train} && {evaluate}")
     return entry
 
 

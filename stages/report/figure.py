@@ -28,14 +28,16 @@ class Row:
 
 
 def qualitative_figure(columns: Sequence[str], rows: Sequence[Row], kind: str) -> tuple[bytes, bool]:
-    """Draw the pictures of each row with the question above them; the same rows give the same bytes.
+    """Draw the pictures of each row with the question above them, below the names of the columns.
+
+    The same rows give the same bytes.
 
     Args:
-        columns: what stands above each column.
+        columns: the name of each.
         kind: one of ``KINDS``.
 
     Returns:
-        The file, and whether some letters could not be drawn, as the font has them not.
+        The file, and whether the font lacks some letters, which are drawn as boxes.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,14 +46,17 @@ def qualitative_figure(columns: Sequence[str], rows: Sequence[Row], kind: str) -
 
     width = _PANEL_INCH * len(columns)
     texts = [textwrap.fill(row.question, round(width * _LETTERS_PER_INCH)) for row in rows]
-    heights = [
-        _PANEL_INCH * row.size[0] / row.size[1] + _LINE_INCH * (2.2 + text.count("\n") + (number == 0))
-        for number, (row, text) in enumerate(zip(rows, texts, strict=True))
+    heights = [_LINE_INCH * 1.2] + [
+        _PANEL_INCH * row.size[0] / row.size[1] + _LINE_INCH * (2.2 + text.count("\n"))
+        for row, text in zip(rows, texts, strict=True)
     ]
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for number, (part, row, text) in enumerate(zip(parts, rows, texts, strict=True)):
+    heading, *parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for place, name in enumerate(columns):
+        how = {"ha": "center", "va": "center", "fontsize": "medium", "fontweight": "bold", "parse_math": False}
+        heading.text((place + 0.5) / len(columns), 0.5, name, **how)
+    for part, row, text in zip(parts, rows, texts, strict=True):
         # parse_math: a dollar sign in a question is a dollar sign.
         part.suptitle(text, x=0.01, ha="left", fontsize="medium", parse_math=False)
         for place, axis in enumerate(part.subplots(1, len(columns), squeeze=False)[0]):
@@ -59,8 +64,6 @@ def qualitative_figure(columns: Sequence[str], rows: Sequence[Row], kind: str) -
                 axis.imshow(picture.convert("RGB"), interpolation="none")
             axis.set(xticks=[], yticks=[])
             axis.set_xlabel(row.below[place], fontsize="small", parse_math=False)
-            if number == 0:
-                axis.set_title(columns[place], fontsize="medium", fontweight="bold", parse_math=False)
     buffer = io.BytesIO()
     about = {"Software": GENERATOR} if kind == "png" else {"Creator": GENERATOR, "CreationDate": None}
     # Fonts as they are: publishers refuse Type 3, which is matplotlib's default in a PDF.

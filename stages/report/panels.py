@@ -31,12 +31,14 @@ def truth_panel(case: Case, size: tuple[int, int], instances: Sequence[str]) -> 
     regions = [_shown(case, instances[number], size) & painted for number in numbers]
     names = [_name(number_of_instance(number)) for number in numbers]
     overlays.draw_masks(layer, regions, [overlays.TRUTH] * len(regions), names)
-    facts = [f"{_count(len(numbers), 'instance')}: {', '.join(names)}" if numbers else "nothing in the image answers"]
+    facts = [
+        f"{_count(len(numbers), 'instance')}: {', '.join(names)}" if numbers else "nothing of the kind is in the image"
+    ]
     if ignored.any():
         facts.append("striped pixels do not count")
     if target["answer"]:
         facts.append(f"explained: {target['answer']}")
-    return Panel("Ground truth", layer, facts)
+    return Panel("Ground truth", layer, facts, nothing=not case.question.exists)
 
 
 def proposals_panel(case: Case, size: tuple[int, int], total: int) -> Panel:
@@ -92,7 +94,8 @@ def answer_panel(
         overlays.draw_masks(layer, [_shown(case, prediction.segmentation, size)], [overlays.ANSWER], [""])
         fact = "an empty mask" if prediction.is_empty else "a mask of its own"
     overlays.outline(layer, _shown(case, case.question.target["segmentation"], size), overlays.TRUTH)
-    return Panel(system, layer, [fact], iou, prediction.answer if prediction else None)
+    refused = prediction is None or bool(prediction.rejected)
+    return Panel(system, layer, [fact], iou, prediction.answer if prediction else None, refused)
 
 
 def _is_union_of_chosen(case: Case, prediction: Prediction) -> bool:
@@ -133,7 +136,7 @@ class Panel:
     """A picture of a question.
 
     layer: masks, to be laid over the photograph. facts: lines below it. iou: of an answer with the ground truth, else None.
-    answer: a system's text.
+    answer: a system's text. nothing: that nothing of the kind is in the image, or that the system refused.
     """
 
     title: str
@@ -141,6 +144,7 @@ class Panel:
     facts: Sequence[str]
     iou: float | None = None
     answer: str | None = None
+    nothing: bool = False
 
     @property
     def alt(self) -> str:

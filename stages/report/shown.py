@@ -135,7 +135,7 @@ def _note(height_px: int, width_px: int, size: tuple[int, int]) -> str:
 
 def _picture(panel: Panel) -> Picture:
     image = data_uri("png", overlays.layer_png(panel.layer))
-    return Picture(panel.title, image, panel.alt, panel.facts, panel.iou, panel.answer)
+    return Picture(panel.title, image, panel.alt, panel.facts, panel.iou, panel.answer, panel.nothing)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""``compare``: what is shared is compared, what differs is said, and what is lacking comes with what to type."""
+"""``compare`` and ``figure``: what is shared is compared, what differs is said, and what is lacking comes with what to type."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,18 +153,13 @@ def test_a_protocol_has_its_own_figures(ready: tuple[Any, Known]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "found 0 runs, expected two or more: names of runs (there are elisa, lisa; python cli.py"),
+        ([], "found 0 runs, expected two or more; there are elisa, lisa; python cli.py"),
         (["elisa"], "found 1 runs, expected two or more"),
         (["elisa", "elisa"], "found 'elisa' twice"),
-        (["elisa", "lsa"], "neither a run (there are elisa, lisa;"),
+        (["elisa", "lsa"], "folder of predictions (did you mean 'lisa'?); there are elisa, lisa; python cli.py"),
         (["elisa", "llmseg"], "llmseg is not trained; run: python cli.py"),
         (["elisa", "lisa", "--split", "test"], "--split: found 'test', expected one of val"),
         (["elisa", "lisa", "--page", "x.png"], "--page: found 'x.png', expected the name of a file that ends in .html"),
-        (
-            ["elisa", "lisa", "--figure", "x.jpg"],
-            "--figure: found 'x.jpg', expected the name of a file that ends in .png or",
-        ),
-        (["elisa", "lisa", "--images", "image1"], "found --images without --figure"),
         (["elisa", "lisa", "--cases", "0"], "--cases"),
         (["elisa", "lisa", "--threshold", "9"], "found --threshold, which is for a folder of PNGs"),
     ],
@@ -236,9 +232,9 @@ def test_a_figure_has_a_row_for_each_picture_and_a_column_for_each_system(
     sizes = []
     for words in ([], ["--images", "tiny/val/fox", "--images", "hen"]):
         path = tmp_path / f"figure{len(sizes)}.png"
-        done = pictured.run("compare", "elisa", "lisa", other, "--figure", str(path), *words)
+        done = pictured.run("figure", "elisa", "lisa", other, "--out", str(path), *words)
         assert done.code == 0, done.err
-        assert f"{path}: {3 - bool(words)} questions, 3 systems" in done.err
+        assert f"{path}: {3 - bool(words)} questions of tiny/val, elisa, lisa, truth (predictions)" in done.out
         with Image.open(path) as picture:
             sizes.append(picture.size)
             assert len(np.unique(np.asarray(picture.convert("L")))) > 50
@@ -246,7 +242,7 @@ def test_a_figure_has_a_row_for_each_picture_and_a_column_for_each_system(
     assert sizes[0][1] > sizes[1][1]
     again = tmp_path / "figure1.png"
     before = again.read_bytes()
-    words = ("compare", "elisa", "lisa", other, "--figure", str(again))
+    words = ("figure", "elisa", "lisa", other, "--out", str(again))
     assert pictured.run(*words, "--images", "fox,hen").code == 0  # what it wrote may be replaced
     assert again.read_bytes() == before
     done = pictured.run(*words, "--images", "foxx")
@@ -256,13 +252,58 @@ def test_a_figure_has_a_row_for_each_picture_and_a_column_for_each_system(
     assert again.read_bytes() == before
 
 
-def test_a_figure_as_pdf(pictured: Any, drawn_figures: None, tmp_path: Path) -> None:
-    path = tmp_path / "new/figure.pdf"
-    for _ in range(2):
-        done = pictured.run("compare", "elisa", "lisa", "--figure", str(path), "--cases", "1")
-        assert done.code == 0, done.err
-        assert path.read_bytes().startswith(b"%PDF")
-    assert b"/Type3" not in path.read_bytes()
+def test_a_figure_as_pdf_of_one_run_and_of_all(pictured: Any, drawn_figures: None, tmp_path: Path) -> None:
+    for number, (words, names) in enumerate(((["lisa"], "lisa"), ([], "elisa, lisa"))):
+        path = tmp_path / f"new/figure{number}.pdf"
+        for _ in range(2):
+            done = pictured.run("figure", *words, "--out", str(path), "--cases", "1")
+            assert done.code == 0, done.err
+            assert done.out.endswith(f"{path}: 1 questions of tiny/val, {names}\n")
+            assert path.read_bytes().startswith(b"%PDF")
+        assert b"/Type3" not in path.read_bytes()
+
+
+def test_a_figure_says_what_stands_below_each_picture(
+    ready: tuple[Any, Known], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project, known = ready
+    drawn: list[Any] = []
+    figure = "pipeline.commands.figure"
+    monkeypatch.setattr(f"{figure}.qualitative_figure", lambda *given: (drawn.append(given), (b"%PDF", False))[1])
+    there = {one["target_id"]: bool(one["instances"]) for own in known.targets for one in own}
+    asked = [next(name for name, found in there.items() if found == wanted) for wanted in (False, True)]
+    refused = [replace(one, segmentation=None, rejected=True) for one in guesses(ids(known), 0)]
+    answers_of(project, "elisa", "d/val", refused)
+    done = project.run("figure", "elisa", "--images", ",".join(asked), "--out", str(tmp_path / "f.pdf"))
+    assert done.code == 0, done.err
+    ((columns, rows, kind),) = drawn
+    assert (columns, kind) == (["Ground truth", "elisa"], "pdf")
+    assert [list(row.below) for row in rows] == [
+        ["nothing of the kind is in the image", "refused, IoU 1.000"],
+        ["", "refused, IoU 0.000"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "x.jpg"], "--out: found 'x.jpg', expected the name of a file that ends in .png or .pdf"),
+        (["lsa", "--out", "x.png"], "(did you mean 'lisa'?)"),
+        (["lisa", "lisa", "--out", "x.png"], "found 'lisa' twice"),
+    ],
+)
+def test_usage_of_figure(ready: tuple[Any, Known], words: list[str], said: str) -> None:
+    done = ready[0].run("figure", *words)
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_a_figure_without_answers_says_what_to_do(empty: Any) -> None:
+    empty.configure(**SMALL)
+    full_store(empty.store)
+    done = empty.run("figure", "--out", "x.png")
+    assert done.code == 2
+    assert "RUN: no run has answered d/val; there are none yet; python cli.py" in done.err
 
 
 def test_the_page_holds_the_tables_the_pictures_and_nothing_else(pictured: Any, tmp_path: Path) -> None:
@@ -282,15 +323,15 @@ def test_the_page_holds_the_tables_the_pictures_and_nothing_else(pictured: Any, 
     assert pictured.run("compare", "elisa", "lisa", "--page", str(path), "--cases", "1").code == 0
 
 
-@pytest.mark.parametrize("option", ["--page", "--figure"])
-def test_a_file_of_somebody_else_stays(pictured: Any, tmp_path: Path, option: str) -> None:
-    path = tmp_path / {"--page": "mine.html", "--figure": "mine.png"}[option]
+@pytest.mark.parametrize("words", [("compare", "elisa", "lisa", "--page"), ("figure", "--out")])
+def test_a_file_of_somebody_else_stays(pictured: Any, tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = tmp_path / {"--page": "mine.html", "--out": "mine.png"}[words[-1]]
     path.write_bytes(b"mine")
-    done = pictured.run("compare", "elisa", "lisa", option, str(path))
+    done = pictured.run(*words, str(path))
     assert done.code == 2
-    assert f"{option}: {path}: exists, and was not written by this command" in done.err
+    assert f"{words[-1]}: {path}: exists, and was not written by this command" in done.err
     assert path.read_bytes() == b"mine"
-    done = pictured.run("compare", "elisa", "lisa", option, str(path / f"below{path.suffix}"))
+    done = pictured.run(*words, str(path / f"below{path.suffix}"))
     assert done.code == 2
     assert f"{path} is a file, expected a folder" in done.err
 
@@ -304,10 +345,15 @@ def test_several_splits_are_compared_one_by_one(pictured: Any, tmp_path: Path) -
     found = project.run("compare", "elisa", "lisa", "--json").json()
     assert [one["split"] for one in found] == ["train", "val"]
     assert any("trained on tiny/train, which is compared here" in note for note in found[0]["notes"])
-    done = project.run("compare", "elisa", "lisa", "--page", str(tmp_path / "page.html"))
-    assert done.code == 2
-    assert "these runs share tiny/train, tiny/val; name one with --data and --split" in done.err
-    assert not (tmp_path / "page.html").exists()
+    for words in (
+        ("compare", "elisa", "lisa", "--page", "page.html"),
+        ("figure", "elisa", "lisa", "--out", "page.png"),
+    ):
+        path = tmp_path / words[-1]
+        done = project.run(*words[:-1], str(path))
+        assert done.code == 2
+        assert "tiny/train, tiny/val; name one with --data and --split" in done.err
+        assert not path.exists()
     done = project.run("compare", "elisa", "lisa", str(project.folder / "truth.json"))
     assert done.code == 2
     assert "truth (predictions) does not say of which split it is" in done.err

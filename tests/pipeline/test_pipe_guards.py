@@ -17,7 +17,20 @@ from pipeline.config import Settings
 from pipeline.params_file import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ("demo", "index", "extract", "normalize", "runs", "compare", "info", "browse", "verify", "weights", "export")
+VERBS = (
+    "demo",
+    "index",
+    "extract",
+    "normalize",
+    "runs",
+    "compare",
+    "figure",
+    "info",
+    "browse",
+    "verify",
+    "weights",
+    "export",
+)
 
 
 def modules_after(code: str) -> set[str]:
