@@ -20,7 +20,7 @@ from store.storage.files import digest, file_sha256, make_folder
 
 @dataclass(frozen=True)
 class External:
-    """What is kept under a name. splits: ``demo/test`` -> ``file``, the name of what was read, and its ``sha256`` (hex)."""
+    """Predictions under their name. splits: ``demo/test`` -> ``file``, the name of what was read, and its ``sha256`` (hex)."""
 
     name: str
     folder: Path
@@ -33,19 +33,19 @@ class External:
         return next(iter(found.values())) if len(found) == 1 else digest(found)
 
     def answers(self, split: SplitRef) -> Path:
-        """The file of what is kept for a split."""
+        """The file of the predictions for a split."""
         return self.folder / "predictions" / split.dataset / f"{split.split}.parquet"
 
 
 def external_runs(settings: Settings) -> list[External]:
-    """What is kept, by name."""
+    """All that are kept, in the order of their names."""
     folder = runs_folder(settings)
     there = sorted(path for path in folder.iterdir() if is_external(path)) if folder.is_dir() else []
     return [External(path.name, path, _splits(path)) for path in there]
 
 
 def require_free(settings: Settings, name: str, split: SplitRef, path: Path) -> None:
-    """InputError where predictions cannot be kept under a name: it is taken, or none.
+    """InputError where predictions cannot be kept under a name: it is taken, or not a valid one.
 
     Args:
         path: of the predictions; they may be kept again where they are there already.

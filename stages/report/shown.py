@@ -74,17 +74,17 @@ def show_image(
     full = record.height_px, record.width_px
     size = overlays.shown_size(*full)
     photograph, gone, below = _photograph(pixels_of, image_index, size)
-    panels = []
+    panels: dict[str, Panel] = {}
     for proposer in split.proposers:
         (masks,) = split.of_proposer(proposer)[image_index].rows("masks")
         if masks["status"] == OK:
-            panels.append(masks_panel(proposer, masks["segmentation"], full, size, top_k))
+            panels[proposer] = masks_panel(proposer, masks["segmentation"], full, size, top_k)
         else:
             reason = f"failed: {masks['error'] or masks['status']}"
-            panels.append(Panel(f"Proposals of {proposer}", overlays.new_layer(size), [reason]))
-    pictures = [_picture(panel) for panel in panels]
+            panels[proposer] = Panel(f"Proposals of {proposer}", overlays.new_layer(size), [reason])
+    pictures = [_picture(panel) for panel in panels.values()]
     shown = Shown(record.image_id, record.image_id, "", (), photograph, gone, size, _note(*full, size), pictures)
-    return shown, {f"proposals of {panel.title.split()[-1]}": overlays.flat_png(below, panel.layer) for panel in panels}
+    return shown, {f"proposals of {name}": overlays.flat_png(below, panel.layer) for name, panel in panels.items()}
 
 
 def _photograph(
