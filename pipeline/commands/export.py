@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.report_runs import Found, current_answers
+from pipeline.commands.report_runs import Found, current_answers, external_answers
 from pipeline.config import InputError, Settings
+from pipeline.external import external_runs
 from pipeline.runs import not_trained, resolve
 from stages.datasets import FORMATS as DATA_FORMATS
 from stages.datasets.catalog import recognise
@@ -28,7 +29,7 @@ from stages.train.run_digest import column_digest
 from store import Split, open_split
 from store.storage.files import digest
 
-VERSION = 1
+VERSION = 2
 """One higher when the same store gives other files: an unfinished export of before is not gone on with."""
 _SHOWN = 10
 
@@ -58,7 +59,7 @@ def export_command(
             holds them.
         proposer: whose masks; default: the params' first, or ``train.proposer``.
         encoders: whose vectors come along.
-        system, name: the run whose predictions are exported.
+        system, name: the run whose predictions are exported, or the name of kept predictions.
         pictures: ``copy``, ``link`` or ``none``; default: the format's.
         polygons: labelme's shapes are polygons.
 
@@ -208,24 +209,29 @@ def _photo(settings: Settings, split: SplitRef, asked: Asked) -> Any:
 def _answers(
     settings: Settings, split: SplitRef, opened: Split, system: str | None, name: str | None
 ) -> tuple[Mapping[str, Sequence[Prediction]], str]:
-    """target_id -> a run's answers, and the name of the run.
+    """target_id -> the answers of a run, or of kept predictions, and its name.
 
     Raises:
         InputError: the run is not trained, or has not answered this split as it is now.
     """
-    run = resolve(settings, system, name)
-    there = held(run.folder)
-    refused = not_trained(settings, run, there, ("evaluate", *run.words, *settings.words(split)))
-    if refused is not None:
-        raise refused
-    assert there is not None, "it is trained"
-    found = current_answers(settings, Found(run, there, free=False), opened, split)
+    external = next((one for one in external_runs(settings) if one.name == name), None)
+    if external is not None and system is None:
+        named = external.name
+        found = external_answers(settings, external, opened, split)
+    else:
+        run = resolve(settings, system, name)
+        there, named = held(run.folder), run.name
+        refused = not_trained(settings, run, there, ("evaluate", *run.words, *settings.words(split)))
+        if refused is not None:
+            raise refused
+        assert there is not None, "it is trained"
+        found = current_answers(settings, Found(run, there, free=False), opened, split)
     if isinstance(found, Missing):
         raise InputError(f"--what predictions: {found.what}: {found.why}")
     answers: dict[str, list[Prediction]] = defaultdict(list)
     for prediction in found[1]:
         answers[prediction.target_id].append(prediction)
-    return answers, run.name
+    return answers, named
 
 
 def _head(asked: Asked, to: str, opened: Split, predictions: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:

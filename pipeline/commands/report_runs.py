@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.commands.evaluate_input import load_predictions
 from pipeline.config import Settings
-from pipeline.external import external_runs
+from pipeline.external import External
 from pipeline.run_folders import changed_columns, commands, entries, outdated, outdated_answers, some
 from pipeline.runs import Run, short
 from stages.names import SplitRef
@@ -94,24 +94,21 @@ def current_answers(
 
 
 def external_answers(
-    settings: Settings, opened: Split, split: SplitRef, missing: list[Missing]
-) -> Iterator[tuple[str, tuple[Meta, list[Prediction]]]]:
-    """The kept predictions of others for a split, by name; those that do not fit it are added to ``missing``."""
-    for one in external_runs(settings):
-        path = one.answers(split)
-        if not path.is_file():
-            continue
-        try:
-            meta, predictions = load_predictions(path, opened, split)
-            changed = changed_columns(settings, json.loads(meta.columns))
-        except (PredictionError, ValueError) as error:
-            missing.append(Missing(one.name, f"its predictions do not fit the store: {error}"))
-            continue
-        if changed:
-            missing.append(Missing(one.name, f"its predictions are left out ({', '.join(changed)} changed since)"))
-            continue
-        # What they chose from is theirs: their masks are drawn and scored.
-        yield one.name, (meta, [replace(prediction, chosen=None) for prediction in predictions])
+    settings: Settings, one: External, opened: Split, split: SplitRef
+) -> tuple[Meta, list[Prediction]] | Missing:
+    """The kept predictions of others for a split, or why there are none to show."""
+    path = one.answers(split)
+    if not path.is_file():
+        return Missing(one.name, f"its predictions are of {', '.join(one.splits)}, not of {split}")
+    try:
+        meta, predictions = load_predictions(path, opened, split)
+        changed = changed_columns(settings, json.loads(meta.columns))
+    except (PredictionError, ValueError) as error:
+        return Missing(one.name, f"its predictions do not fit the store: {error}")
+    if changed:
+        return Missing(one.name, f"its predictions are left out ({', '.join(changed)} changed since)")
+    # What they chose from is theirs: their masks are drawn and scored.
+    return meta, [replace(prediction, chosen=None) for prediction in predictions]
 
 
 def current_curves(found: Sequence[Found], missing: list[Missing]) -> dict[str, Path]:

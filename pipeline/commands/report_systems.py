@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.commands.report_runs import Found, current_answers, external_answers
 from pipeline.config import Settings
+from pipeline.external import external_runs
 from pipeline.run_folders import commands
 from stages.evaluate.metrics import Samples
 from stages.evaluate.score import Scores, score
@@ -53,13 +54,19 @@ def answering_systems(
                 missing.append(Missing(run.name, f"its answers do not fit the store: {error}; run: {command}"))
                 continue
             missing.extend(_lacking(run.name, systems[run.name]))
-    for name, (meta, predictions) in external_answers(settings, opened, split, missing):
-        try:
-            systems[name] = _scored(settings, meta, predictions, opened)
-        except PredictionError as error:
-            missing.append(Missing(name, f"its predictions do not fit the store: {error}"))
+    for one in external_runs(settings):
+        if str(split) not in one.splits:
             continue
-        missing.extend(_lacking(name, systems[name]))
+        found = external_answers(settings, one, opened, split)
+        if isinstance(found, Missing):
+            missing.append(found)
+            continue
+        try:
+            systems[one.name] = _scored(settings, *found, opened)
+        except PredictionError as error:
+            missing.append(Missing(one.name, f"its predictions do not fit the store: {error}"))
+            continue
+        missing.extend(_lacking(one.name, systems[one.name]))
     return systems
 
 

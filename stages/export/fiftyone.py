@@ -83,7 +83,9 @@ def _sample(asked: Asked, item: Item, name: str) -> dict[str, Any]:
 
 def _target(item: Item, target: Mapping[str, Any]) -> dict[str, Any]:
     label = target["texts"][0] if target["texts"] else target["target_id"]
-    said = {name: target[name] for name in ("target_id", "texts", "is_sentence", "kind", "answer")}
+    said = {
+        name: target[name] for name in ("target_id", "texts", "is_sentence", "kind", "answer", "absent", "instances")
+    }
     return _detection(item, label, target["segmentation"], **said)
 
 

@@ -46,8 +46,8 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
         picture = f"pictures/{name}{item.suffix}" if item.picture is not None else None
         if picture is not None:
             put_picture(made, asked, item, picture)
-        entry = {"image_index": item.image_index, "image_id": item.image_id, "file": f"{name}.npz", "picture": picture}
-        made.entries.append(entry)
+        entry = {key: getattr(item, key) for key in ("image_index", "image_id", "path")}
+        made.entries.append({**entry, "file": f"{name}.npz", "picture": picture})
     return made
 
 
@@ -94,6 +94,7 @@ def _targets(item: Item, targets: Sequence[Mapping[str, Any]]) -> Arrays:
         "instances.offsets": _offsets(instances),
         "is_sentence": np.array([bool(target["is_sentence"]) for target in targets], bool),
         "absent": np.array([bool(target["absent"]) for target in targets], bool),
+        "incomplete": np.array([bool(target["incomplete"]) for target in targets], bool),
         "kind": _texts(target["kind"] for target in targets),
         "answer": _texts(target["answer"] or "" for target in targets),
     }

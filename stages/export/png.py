@@ -36,7 +36,7 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
     made = Unit()
     for item, name in named(made, items, lambda item: file_name(item.image_id)):
         entry: dict[str, Any] = {
-            key: getattr(item, key) for key in ("image_index", "image_id", "height_px", "width_px")
+            key: getattr(item, key) for key in ("image_index", "image_id", "path", "height_px", "width_px")
         }
         if item.picture is not None:
             entry["picture"] = f"pictures/{name}{item.suffix}"

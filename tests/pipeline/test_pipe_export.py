@@ -189,6 +189,29 @@ def test_predictions_are_those_of_the_run(answered: Any, tmp_path: Path) -> None
     assert scored.code == 0, scored.err
 
 
+def test_kept_predictions_of_others_are_exported(answered: Any, tmp_path: Path) -> None:
+    project = answered.copy(tmp_path / "copy")
+    split = open_split(project.store, "tiny", "val", columns=["targets"])
+    given = {
+        target["target_id"]: {"size": [record.height_px, record.width_px], "counts": target["segmentation"]}
+        for record in split
+        for target in record.targets
+    }
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps([{"target_id": name, "segmentation": mask} for name, mask in given.items()]))
+    kept = project.run("evaluate", "--predictions", str(path), "--split", "val", "--keep", "theirs")
+    assert kept.code == 0, kept.err
+    what = ("--what", "predictions", "--name", "theirs")
+    done = export(project, "coco", tmp_path / "out", "--split", "val", *what)
+    assert done.code == 0, done.err
+    assert "predictions of theirs): 3 images" in done.out
+    found = json.loads((tmp_path / "out/predictions_results.json").read_text())
+    assert {each["target_id"]: each["segmentation"] for each in found} == given
+    refused = export(project, "coco", tmp_path / "other", "--split", "train", *what)
+    assert refused.code == 2
+    assert "theirs: its predictions are of tiny/val, not of tiny/train" in refused.err
+
+
 @pytest.mark.parametrize("to", ["coco", "webdataset"])
 def test_what_is_left_out_is_named(finished: Any, tmp_path: Path, to: str) -> None:
     (finished.data / "val/broken.jpg").write_bytes(b"no picture")

@@ -30,9 +30,13 @@ NO_INDEX = re.compile(r"error sending request|failed to fetch|dns error|connect|
 
 READ = {
     "hf": """
-import io, sys
+import glob, json, sys
 import numpy as np
-from datasets import load_dataset
+import pyarrow.parquet as pq
+from datasets import Features, load_dataset
+schema = pq.read_schema(glob.glob(sys.argv[1] + "/data/*.parquet")[0])
+features = Features.from_dict(json.loads(schema.metadata[b"huggingface"])["info"]["features"])
+assert {f.name: f.type for f in features.arrow_schema} == {f.name: f.type for f in schema}
 rows = load_dataset(sys.argv[1], split="val", cache_dir=sys.argv[2])
 found = []
 for row in rows:

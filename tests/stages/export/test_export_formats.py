@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import tarfile
@@ -18,7 +17,6 @@ from PIL import Image
 from stages.evaluate.external import read_external
 from stages.export import FORMATS
 from stages.export.content import Asked
-from stages.export.hf import arrow_type, columns, feature
 from store import open_split, rle
 
 
@@ -36,7 +34,7 @@ def test_png_has_every_mask_in_one_form_or_the_other(known: Known, export: Any, 
     index = json.loads((tmp_path / "index.json").read_text())
     forms = set()
     for entry, record in zip(index, open_split(known.store, "d", "val"), strict=True):
-        assert entry["image_id"] == record.image_id
+        assert (entry["image_id"], entry["path"]) == (record.image_id, record.path)
         for what in ("masks", "instances"):
             found, regions = entry[what], getattr(record, what)
             forms.add(found["form"])
@@ -115,18 +113,6 @@ def test_parquet_has_the_form_of_the_hub(known: Known, export: Any, tmp_path: Pa
     assert all(f"- `{name}`: " in card for name in table.schema.names)
 
 
-def test_the_features_are_the_types_of_the_columns() -> None:
-    """As ``datasets.Features.from_dict(...).arrow_schema`` has them; compared with ``datasets`` itself where there is one."""
-    asked = Asked("d", "val", ("masks", "instances", "targets", "predictions"), 1, "copy", "sam", encoders=("x",))
-    spec = columns(asked)
-    if importlib.util.find_spec("datasets") is None:
-        pytest.skip("datasets is not installed")
-    from datasets import Features
-
-    schema = Features.from_dict({name: feature(each) for name, each in spec.items()}).arrow_schema
-    assert {field.name: field.type for field in schema} == {name: arrow_type(each) for name, each in spec.items()}
-
-
 def test_a_split_has_a_name_that_the_hub_allows(item: Any) -> None:
     asked = Asked("d", "val-unc", ("masks",), 1, "none", "sam")
     form = FORMATS["hf"]
@@ -173,6 +159,7 @@ def test_npz_needs_no_pickle_and_has_the_keys_of_the_page(known: Known, export: 
         with np.load(tmp_path / entry["file"], allow_pickle=False) as found:
             got = dict(found)
         assert str(got["image_id"]) == record.image_id == entry["image_id"]
+        assert entry["path"] == record.path
         height, width = got["size_px"]
 
         def masks(bits: np.ndarray, size: tuple[int, int] = (height, width)) -> np.ndarray:
