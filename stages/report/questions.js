@@ -59,4 +59,5 @@
   forth.addEventListener("click", () => { first += size; show(); });
   tools.hidden = false;
   show();
+  body.hidden = false;
 }

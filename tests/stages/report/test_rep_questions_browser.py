@@ -150,3 +150,15 @@ def test_pictures_come_first_and_no_plot_is_cut(page: browser.Page) -> None:
         assert page.run("document.querySelectorAll('.plots img').length") == 6
         assert page.run(cut) == 0
     page.resize(1400, 1000)
+
+
+def test_without_a_script_the_rows_are_seen(page: browser.Page, page_file: Path) -> None:
+    seen = "[...document.querySelectorAll('#every tbody tr')].filter(row => row.getBoundingClientRect().height).length"
+    assert page.run(seen) <= 50
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    page.go(page_file.as_uri())
+    assert page.run(seen) == COUNT
+    assert page.run("document.getElementById('tools').hidden")
+    page.call("Emulation.setScriptExecutionDisabled", value=False)
+    page.go(page_file.as_uri())
+    assert page.run(seen) == 50
