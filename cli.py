@@ -186,6 +186,31 @@ def extract(
     ] = False,
     part: PartOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed, and what it takes.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what all of it takes on other cards: hours, bytes, requests, money.")
+    ] = False,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="With --plan: the card of each worker; default: this machine's.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Workers, each with a card; default: run.workers.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", min=1, help="With --plan: so many images; none need be here.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="With --images: of an image, px; default: 640x480.")
+    ] = None,
+    masks: Annotated[
+        float | None, typer.Option("--masks", min=0, help="With --plan: masks in an image, where none are computed.")
+    ] = None,
+    regions: Annotated[
+        float | None, typer.Option("--regions", min=0, help="With --images: annotated regions of an image; default: 0.")
+    ] = None,
+    questions: Annotated[
+        float | None, typer.Option("--questions", min=0, help="With --images: questions about an image; default: 0.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
     device: DeviceOption = None,
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
@@ -209,12 +234,29 @@ def extract(
 
     `python cli.py extract --split train --limit 1 && python cli.py extract --split train --dry-run` measures a first shard, and
     says what the others will take
+
+    `python cli.py --params params/reasonseg.yaml extract --plan --images 118287 --size 640x480 --gpu rtx-3090 --workers 4` needs no
+    images, no weights and no GPU: it says what that many images take with these parameters (docs/scale.md)
     """
     from pipeline.config import InputError
     from pipeline.usage import part_of
     from stages.names import did_you_mean
 
-    settings = _settings(context, device=device, executor=executor, scheduler=scheduler)
+    settings = _settings(context, device=device, executor=executor, scheduler=scheduler, workers=workers)
+    asked = {"--gpu": gpu, "--images": images, "--size": size, "--masks": masks, "--regions": regions}
+    asked |= {"--questions": questions, "--json": as_json or None}
+    if plan:
+        from pipeline.commands.plan import as_text, plan_command
+
+        others = {"--stage": stage, "--proposer": proposer, "--encoder": encoder, "--limit": limit, "--part": part}
+        others |= {"--retry-failed": retry_failed, "--replace": replace, "--dry-run": dry_run}
+        if wrong := [option for option, value in others.items() if value]:
+            raise InputError(f"--plan is about all images and columns; found {wrong[0]}, expected none next to it")
+        found = plan_command(settings, _splits(settings, split, data), asked)
+        print(json.dumps(found, indent=1) if as_json else as_text(found))
+        return
+    if needless := [option for option, value in asked.items() if value is not None]:
+        raise InputError(f"{needless[0]} is about --plan; found no --plan")
     if stage not in (None, *(every := ("masks", "embed", "match"))):
         raise InputError(f"--stage: found {stage!r}, expected masks, embed or match{did_you_mean(stage, every)}")
     encoders = (*settings.embed.mask_encoders, *settings.embed.imported, *settings.embed.image_encoders)

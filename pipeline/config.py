@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from pipeline.scale.prices import PriceParams
 from stages.datasets import FORMATS, AnyData
 from stages.datasets.params import RUN, ImagesOptions
 from stages.fields import Key
@@ -47,6 +48,8 @@ class Settings(Shared):
     """Section train."""
     evaluate: EvaluateParams = EvaluateParams()
     """Section evaluate."""
+    prices: PriceParams = PriceParams()
+    """Section prices."""
     runs: dict[Key, dict[str, Any]] = Field(default_factory=dict)
     """Trainings by name: ``system``, and what differs from section train. A system's own name without an entry here is a run of it
     with section train as it stands."""

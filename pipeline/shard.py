@@ -211,7 +211,10 @@ def peak_memory() -> Callable[[], int] | None:
 
 
 def environment() -> dict[str, str]:
-    """Versions that a person asks for when two shards differ."""
+    """Versions that a person asks for when two shards differ, and the GPU where one is at work."""
     torch = sys.modules.get("torch")
     found = {"python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}
-    return found if torch is None else {**found, "torch": str(torch.__version__)}
+    if torch is None:
+        return found
+    card = {"card": str(torch.cuda.get_device_name())} if torch.cuda.is_initialized() else {}
+    return {**found, "torch": str(torch.__version__), **card}

@@ -90,6 +90,7 @@ SPECIAL = {
     "train",  # decides no column, nor does what is asked of it
     "evaluate",
     "runs",
+    "prices",  # decide nothing but what extract --plan says
     "questions",  # what is asked of models: a data set's files say what came out
 }
 EACH: dict[str, tuple[str, Any]] = {

@@ -1,0 +1,1 @@
+"""What the work takes on other cards, with more workers and with more images than are at hand."""

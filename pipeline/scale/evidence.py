@@ -1,0 +1,115 @@
+"""What the store itself says: the images of its splits, and how long shards took on a card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.config import InputError, Settings
+from pipeline.graph import specs, stage_specs, wanted_fingerprint
+from pipeline.listed import not_indexed
+from pipeline.scale.amounts import Workload
+from pipeline.upstream import known_sources, place_of
+from stages.checkpoints import WeightsError
+from stages.names import SplitRef
+from store.errors import DamagedStoreError
+from store.format.layout import column_dir
+from store.format.lineage import Lineage
+from store.format.shard import committed_shards, read_log
+from store.format.tables import read_table
+
+SHARDS = 20
+"""So many shards of a split are looked at, spread evenly."""
+
+
+def workload(settings: Settings, split: SplitRef, masks: float, size_px: tuple[float, float]) -> Workload:
+    """The images of an indexed split: how many, their mean size, annotated regions and questions.
+
+    Args:
+        masks: of an image, where none were computed yet.
+        size_px: width and height where no image could be read.
+
+    Raises:
+        InputError: the split is not indexed.
+    """
+    images = len(known_sources(settings, split))
+    if not images:
+        raise InputError(f"{not_indexed(settings, split)}; or say how many images there are: --images N --size 640x480")
+    look = Lineage(settings.store_path)
+    width, height = _size(settings, look, split) or size_px
+    tables = specs(settings, split.dataset)
+    found = {name: _mean_count(settings, look, split, name) for name in ("instances", "targets") if name in tables}
+    proposed = [_mean_count(settings, look, split, f"masks/{name}") for name in settings.proposers]
+    known = [count for count in proposed if count is not None]
+    return Workload(
+        split.dataset,
+        images,
+        height,
+        width,
+        sum(known) / len(known) if known else masks,
+        found.get("instances") or 0.0,
+        found.get("targets") or 0.0,
+        -(-images // settings.shard_images),
+    )
+
+
+def seconds_on(settings: Settings, splits: Sequence[SplitRef], stage: str, titles: Sequence[str]) -> tuple[float, int]:
+    """Seconds of an image in a stage, over shards that were computed with these parameters on a card, and how many images.
+
+    Args:
+        titles: how the card's name may begin in the shards' logs; empty: shards without a card.
+
+    Returns:
+        (0, 0) where there are no such shards.
+    """
+    look, seconds, images = Lineage(settings.store_path), 0.0, 0
+    for split in splits:
+        columns = sorted(spec.name for spec in stage_specs(settings, split.dataset, stage))
+        for name in columns[:1]:
+            place = place_of(settings, split, name)
+            folder = column_dir(settings.store_path, place)
+            try:
+                wanted = wanted_fingerprint(settings, split.dataset, name)
+            except WeightsError:
+                continue
+            for shard in _spread(committed_shards(folder)):
+                commit = look.commit(place, shard)
+                run = {} if commit is None or commit.fingerprint != wanted else read_log(folder, commit)
+                if run.get("columns") == columns and _is_on(str(run.get("card", "")), titles):
+                    times = run["image_seconds"][1:]  # the first one is slow
+                    seconds, images = seconds + sum(times), images + len(times)
+    return (seconds / images, images) if images else (0.0, 0)
+
+
+def _is_on(card: str, titles: Sequence[str]) -> bool:
+    return any(card.startswith(title) for title in titles) if titles else not card
+
+
+def _mean_count(settings: Settings, look: Lineage, split: SplitRef, column: str) -> float | None:
+    """Mean entries of an image, over some shards; None where there are none."""
+    place = place_of(settings, split, column)
+    counts: list[int] = []
+    for shard in _spread(committed_shards(column_dir(settings.store_path, place))):
+        try:
+            commit = look.commit(place, shard)
+        except DamagedStoreError:  # verify names it
+            continue
+        counts += () if commit is None else commit.counts
+    return sum(counts) / len(counts) if counts else None
+
+
+def _size(settings: Settings, look: Lineage, split: SplitRef) -> tuple[float, float] | None:
+    """Mean width and height, px, of images that could be read."""
+    place = place_of(settings, split, "images")
+    folder, sizes = column_dir(settings.store_path, place), []
+    for shard in _spread(committed_shards(folder)):
+        commit = look.commit(place, shard)
+        if commit is not None:
+            rows = read_table(folder, commit).select(["width_px", "height_px"]).to_pylist()
+            sizes += [(row["width_px"], row["height_px"]) for row in rows if row["width_px"]]
+    if not sizes:
+        return None
+    return sum(width for width, _ in sizes) / len(sizes), sum(height for _, height in sizes) / len(sizes)
+
+
+def _spread(shards: Sequence[int]) -> Sequence[int]:
+    return shards[:: max(1, -(-len(shards) // SHARDS))]

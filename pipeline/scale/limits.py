@@ -1,0 +1,95 @@
+"""What breaks first: what an extraction needs, next to what is bearable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import Settings
+from pipeline.graph import EXTRACTED
+from pipeline.scale.predict import Prediction
+from pipeline.scale.profiles import Profiles
+
+MEMORY_GB, DISK_TB, CORES, FILE_GB = 8.0, 2.0, 8.0, 2.0
+"""What a command may hold, a disk has, a machine has for each card, and a shard may take that is in memory while it is made."""
+LOOKING, INDEX_H, DVC_H = 0.05, 12.0, 1.0
+"""The part of the time in which the store is looked at; hours of ``index`` on one core; hours in which DVC digests the columns."""
+ROUNDS = 8
+"""Fewer shards a worker than this leave workers idle at the end of each stage."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Something that is not bearable: ``times`` what is, what it is in words, and what to do."""
+
+    times: float
+    what: str
+    advice: str
+
+
+def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Limit]:
+    """What is not bearable, the worst first."""
+    host, size = profiles.host, settings.shard_images
+    shards = sum(column.shards for column in found.columns if column.stage in EXTRACTED)
+    memory = found.images * host.memory_kb.value / 1e6
+    index = sum(each.images * each.megapixels for each in found.work) * host.index_ms.value / 3.6e6
+    largest = max(found.columns, key=lambda column: column.bytes / column.images)
+    file = largest.bytes / largest.images * size / 1e9
+    digested = found.bytes / 1e9 / host.md5_gb_per_s.value / 3600
+    handing = sum(each.shards for each in found.work) * len(EXTRACTED) * host.task_ms.value / 1000
+    every = [
+        Limit(
+            memory / MEMORY_GB,
+            f"a command holds {memory:.0f} GB",
+            "cut the images into several stores, each with its own params file",
+        ),
+        Limit(
+            found.looking / found.seconds / LOOKING,
+            f"looking at {shards} shards of columns takes {_time(found.looking)}",
+            f"take larger shards: shard_images {_rounder(size * found.looking / found.seconds / LOOKING)}",
+        ),
+        Limit(
+            index / INDEX_H,
+            f"index takes {index:.0f} h on one core",
+            "run index --part I/N in as many processes as there are cores",
+        ),
+        Limit(
+            found.bytes / 1e12 / DISK_TB,
+            f"the columns take {found.bytes / 1e12:.1f} TB, of which {largest.name} {largest.bytes / 1e12:.1f}",
+            "store to a bucket or a shared file system, or leave out columns that no system reads",
+        ),
+        Limit(
+            file / FILE_GB,
+            f"a shard of {largest.name} has {file:.1f} GB, which a bucket's writer holds in memory",
+            f"take smaller shards: shard_images {max(1, int(size * FILE_GB / file)) if file else size}",
+        ),
+        Limit(
+            found.cores / CORES,
+            f"a worker needs {found.cores:.0f} cores to decode images",
+            "give each worker more cores, or store smaller images",
+        ),
+        Limit(
+            found.workers * ROUNDS / max(found.shards, 1),
+            f"{found.workers} workers share {found.shards} shards",
+            "take fewer workers, or smaller shards from the beginning",
+        ),
+        Limit(
+            handing / found.seconds,
+            f"handing out tasks on Dask takes {_time(handing)} of one process",
+            "use --part I/N, which nobody hands out",
+        ),
+        Limit(
+            digested / DVC_H,
+            f"DVC digests {digested:.1f} h when it keeps the columns, and its cache takes as much disk again",
+            "let DVC track the receipts alone (README, section DVC)",
+        ),
+    ]
+    return sorted((one for one in every if one.times >= 1), key=lambda one: -one.times)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+
+
+def _rounder(value: float) -> int:
+    """The next power of two."""
+    return 1 << max(0, int(value - 1).bit_length()) if value > 1 else 1

@@ -1,0 +1,197 @@
+"""The figures that a plan rests on: ``profiles.yaml``, checked."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field
+
+from pipeline.config import InputError
+from stages.fields import Key, Params, Precision
+from stages.names import did_you_mean
+
+FILE = Path(__file__).with_name("profiles.yaml")
+Kind = Literal["measured", "derived", "estimate"]
+Positive = Annotated[float, Field(gt=0)]
+Source = Annotated[str, Field(min_length=10)]
+
+
+class Card(Params):
+    """A card that computes."""
+
+    title: str
+    """As its driver names it."""
+    memory_gb: Positive
+    """1e9 bytes."""
+    tflops: dict[Precision, Positive]
+    """Of matrix products, 1e12 operations a second; a multiplication with its addition counts two."""
+    gb_per_s: Positive
+    """Of its memory."""
+    source: Source
+    """Where the rates come from."""
+
+
+class Figure(Params):
+    """A number with where it comes from; its name says the unit."""
+
+    value: Positive
+    """The number."""
+    kind: Kind
+    """How it was found."""
+    source: Source
+    """By what, or in what."""
+
+
+class Share(Params):
+    """A part of a whole, with where it comes from."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """The part."""
+    kind: Kind
+    """How it was found."""
+    source: Source
+    """By what, or in what."""
+
+
+class Reached(Params):
+    """Which share of a card's rates programs reach."""
+
+    products_16bit: Share
+    """Of matrix products in float16 and bfloat16."""
+    products_32bit: Share
+    """Of matrix products in float32, without TF32."""
+    memory: Share
+    """Of reading and writing the card's memory."""
+
+
+class Network(Params):
+    """What one network has to compute."""
+
+    image_tflop: Positive
+    """1e12 operations for an image, once."""
+    point_gflop: Annotated[float, Field(ge=0)] = 0
+    """1e9 operations for each prompt of everything mode."""
+    point_mb: Annotated[float, Field(ge=0)] = 0
+    """1e6 bytes that a prompt moves through the card's memory in 16 bit; in float32 it is twice that."""
+    kind: Kind
+    """How it was found."""
+    source: Source
+    """By what, or in what."""
+
+
+class Timed(Params):
+    """A network that was timed on a card."""
+
+    card: Key
+    """A key of ``cards``."""
+    network: str
+    """A SAM model or an encoder."""
+    precision: Precision
+    """Of its matrix products."""
+    per: Literal["image", "point", "mask"]
+    """What the time is for."""
+    ms: Positive
+    """Milliseconds."""
+    source: Source
+    """The command, the machine and the date."""
+
+
+class Masks(Params):
+    """What an image is expected to hold where nobody says it."""
+
+    per_image: Figure
+    """Masks of an image in SAM's everything mode."""
+    runs_per_side: Figure
+    """Runs of a mask's RLE, for each px of the image's height and width together."""
+    bytes_per_run: Figure
+    """Bytes of a run in the compressed table."""
+    mask_bytes: Figure
+    """Bytes of what else a mask has in its row, compressed."""
+    post_gflop: Figure
+    """1e9 operations in float32 for a prompt and a megapixel, from logits to boxes and scores."""
+
+
+class Host(Params):
+    """What the machine around a card takes."""
+
+    launch_ms: Figure
+    """For an image of everything mode, when the card waits."""
+    decode_ms: Figure
+    """To decode a megapixel of JPEG, on one core."""
+    index_ms: Figure
+    """To index a megapixel of JPEG, on one core."""
+    match_us: Figure
+    """To compare a mask with an annotated region, on one core."""
+    load_s: Figure
+    """From the start of a worker to its first image: imports, weights, first kernels."""
+    plan_ms: Figure
+    """To look at one shard of one column, before the work and after it."""
+    plan_us_per_image: Figure
+    """The same, for each image of the shard."""
+    publish_ms: Figure
+    """To write one shard of one column to a disk, without its bytes."""
+    publish_s_per_gb: Figure
+    """To write its bytes."""
+    task_ms: Figure
+    """Of the process that hands out tasks on Dask, for one shard: the task, its answer, and a look at a commit."""
+    md5_gb_per_s: Figure
+    """1e9 bytes a second that DVC digests."""
+    memory_kb: Figure
+    """Of a command's memory, for an image of the splits that it works on."""
+
+
+class Objects(Params):
+    """Requests to an object store."""
+
+    writes: Figure
+    """For each shard of a column, to make it."""
+    reads: Figure
+    """For each shard of a column, to make it."""
+    looks: Figure
+    """For each shard of a column that a command looks at, one after another."""
+    request_ms: Figure
+    """Of one request, until its answer begins."""
+    reads_per_record: Figure
+    """For each image and array column, to train on it once."""
+
+
+class Profiles(Params):
+    """Everything in ``profiles.yaml``."""
+
+    cards: dict[Key, Card]
+    """By the name that ``--gpu`` takes."""
+    reached: Reached
+    """Shares of the cards' rates."""
+    networks: dict[str, Network]
+    """SAM models, and encoders whose operations do not follow from their line in stages/encoders."""
+    timed: tuple[Timed, ...]
+    """What was timed; it goes before what is derived."""
+    masks: Masks
+    """What an image holds."""
+    host: Host
+    """The machine around the card."""
+    objects: Objects
+    """An object store."""
+
+    def card(self, name: str) -> Card:
+        """The card of a name; InputError, with the choices, where there is none."""
+        if name not in self.cards:
+            raise InputError(
+                f"--gpu: found {name!r}, expected one of {', '.join(self.cards)}{did_you_mean(name, self.cards)}; another card "
+                f"is one more entry of section cards in {FILE.relative_to(FILE.parents[2])}"
+            )
+        return self.cards[name]
+
+
+@cache
+def profiles() -> Profiles:
+    """The shipped profiles."""
+    return read(FILE)
+
+
+def read(path: Path) -> Profiles:
+    """Profiles of a file; pydantic's ValidationError names what is wrong in it."""
+    return Profiles.model_validate(yaml.safe_load(path.read_text("utf-8")))
