@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 
 from pipeline.config import InputError, Settings
@@ -17,8 +18,8 @@ SEEN_WITHIN_S = 60.0
 """A file that another host wrote to a network file system may take this long to be seen here (NFS: acdirmax)."""
 
 
-def require_commits(settings: Settings, task: ShardTask, result: ShardResult) -> None:
-    """Look for the commits of a shard that a worker says it committed.
+def require_commits(settings: Settings, task: ShardTask, result: ShardResult, given_up: threading.Event) -> None:
+    """Look for the commits of a shard that a worker says it committed, until they are there or it is given up.
 
     Raises:
         InputError: there is none: the worker writes elsewhere.
@@ -29,8 +30,7 @@ def require_commits(settings: Settings, task: ShardTask, result: ShardResult) ->
         place = place_of(settings, task.split, column)
         folder = column_dir(settings.store_path, place)
         commit = read_commit(folder, task.shard)
-        while commit is None and time.monotonic() < until:
-            time.sleep(0.5)
+        while commit is None and time.monotonic() < until and not given_up.wait(0.5):
             with contextlib.suppress(OSError):
                 files_below(folder)  # makes a network file system look again
             commit = read_commit(folder, task.shard)

@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+import threading
 import uuid
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -31,7 +33,7 @@ from pipeline.preflight import (
     require_writable,
     warn_of_a_full_disk,
 )
-from pipeline.shard import ShardTask, compute_shard, run_shard
+from pipeline.shard import ShardResult, ShardTask, compute_shard, run_shard
 from pipeline.sources import require_images
 from pipeline.tally import StageSummary, has_failures, tally
 from pipeline.upstream import Upstream, place_of
@@ -61,9 +63,10 @@ def compute_stages(
     proposers: Sequence[str] = (),
     part: tuple[int, int] | None = None,
 ) -> list[StageSummary]:
-    """Bring stages up to date, split by split. What any of them needs is looked for before the first one begins.
+    """Bring stages up to date, stage by stage. What any of them needs is looked for before the first one begins.
 
-    Options and errors: :func:`compute_stage`.
+    Models are loaded once for all splits; those that hold images come before those that borrow them. Options and errors:
+    :func:`compute_stage`.
     """
     look = Look(settings)
     if not dry_run:
@@ -72,8 +75,8 @@ def compute_stages(
     options |= {"dry_run": dry_run, "part": part}
     return [
         compute_stage(settings, stage, split, executor, **options, replace=True, look=look)
-        for split in splits
         for stage in stages
+        for split in splits
     ]
 
 
@@ -290,6 +293,34 @@ OUTPUTS = {
 """Folders of a data set that belong to a stage (the outs of dvc.yaml)."""
 
 
+def _committed(
+    settings: Settings, tasks: Sequence[ShardTask], results: Iterable[tuple[int, ShardResult]]
+) -> Iterator[int]:
+    """How many images a shard has, for each whose commits were found in the store.
+
+    They are looked for by other threads: a bucket answers slowly, and whoever waits for it hands out no tasks.
+    """
+    pool, given_up = ThreadPoolExecutor(LOOKING, thread_name_prefix="commits"), threading.Event()
+    looks: deque[tuple[Future[None], int]] = deque()
+    try:
+        for number, result in results:
+            looks.append((pool.submit(require_commits, settings, tasks[number], result, given_up), result.images))
+            while looks and (looks[0][0].done() or len(looks) > LOOKING):
+                look, images = looks.popleft()
+                look.result()
+                yield images
+        for look, images in looks:
+            look.result()
+            yield images
+    finally:
+        given_up.set()
+        pool.shutdown(cancel_futures=True)
+
+
+LOOKING = 32
+"""Shards whose commits are looked for at once."""
+
+
 def _started(plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> tuple[str, ...]:
     """Every column of the stage that any shard needs: a shard that lacks fewer is computed with the same models."""
     wanted = {name for names in todo.values() for name in names}
@@ -328,6 +359,5 @@ def _compute(
         if isinstance(executor, LocalExecutor):
             executor.finish_behind(partial(compute_shard, tick=advance), tasks)
         else:
-            for number, result in executor.map(run_shard, tasks):
-                require_commits(settings, tasks[number], result)
-                advance(result.images)
+            for images in _committed(settings, tasks, executor.map(run_shard, tasks)):
+                advance(images)

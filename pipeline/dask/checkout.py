@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.config import ROOT, Settings
 from pipeline.dask.cards import visible_cards
+from pipeline.dask.probe import sees
 
 _PACKAGES = ("pipeline", "demo", "stages", "store")
 
@@ -31,10 +32,14 @@ class Checkout:
     weights_lock: str
     folders: tuple[tuple[str, str, tuple[int, int] | None], ...]
     cards: tuple[str, ...] = ()
+    probe: str = ""
 
 
-def describe(settings: Settings) -> Checkout:
-    """This process. Its code is that which it found when it was first asked: what it imported stays as it was."""
+def describe(settings: Settings, probe: Path | None = None) -> Checkout:
+    """This process. Its code is that which it found when it was first asked: what it imported stays as it was.
+
+    ``probe``: an object in the store of the process that asks (:mod:`pipeline.dask.probe`).
+    """
     lock = settings.weights_lock
     return Checkout(
         str(ROOT),
@@ -44,6 +49,7 @@ def describe(settings: Settings) -> Checkout:
         hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
         tuple((name, *_folder(path)) for name, path in _folders(settings).items()),
         () if settings.run.device == "cpu" else visible_cards(),
+        str(probe) if probe is not None and sees(probe) else "",
     )
 
 
@@ -62,6 +68,12 @@ def disagreements(here: Checkout, there: Checkout) -> list[str]:
         if identity is not None and (other is None or (here.host == there.host and identity != other)):
             missing = " (no such folder there)" if other is None else ""
             lines.append(f"{name}: found {theirs}{missing}, expected {ours}")
+    if here.probe != there.probe and not any(line.startswith("store: ") for line in lines):
+        path = Path(here.probe)
+        lines.append(
+            f"store: found another {path.parent} on {there.host}, without {path.name}, which {here.host} has just written; "
+            "expected the same folder on both"
+        )
     return lines
 
 

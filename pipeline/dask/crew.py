@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread, Timer
 from typing import Any
@@ -28,9 +29,10 @@ _ANSWER_SECONDS = 5.0
 """A worker that is connected is given this long to describe itself before it counts as silent."""
 
 
-def describe_worker(settings: str) -> Checkout:
-    """Runs on a worker: how it would compute with these settings."""
-    return describe(settings_of(settings))
+def describe_worker(asked: tuple[str, Path | None]) -> Checkout:
+    """Runs on a worker: how it would compute with these settings, and whether it sees this object of the store."""
+    settings, probe = asked
+    return describe(settings_of(settings), probe)
 
 
 def _end() -> None:
@@ -39,16 +41,19 @@ def _end() -> None:
 
 
 class Crew:
-    """Workers that were asked what they are. Only those that agree with this process are usable."""
+    """Workers that were asked what they are. Only those that agree with this process are usable.
 
-    def __init__(self, client: Any, settings: Settings) -> None:
+    ``probe``: an object in the store, which they have to see (:mod:`pipeline.dask.probe`).
+    """
+
+    def __init__(self, client: Any, settings: Settings, probe: Path | None = None) -> None:
         self.client = client
         self.remote = remote.runner()
         self.address: str = client.scheduler.address
-        self._settings = settings.model_dump_json()
+        self._ask_for = settings.model_dump_json(), probe
         self._timeout_s = settings.run.worker_timeout_s
         self._local = client.cluster is not None
-        self._here = describe(settings)
+        self._here = describe(settings, probe)
         self._asked: dict[str, SimpleQueue[Any]] = {}  # address -> its description, once it came
         self._usable: dict[str, int] = {}  # address -> threads
         self._unfit: dict[str, str] = {}  # address -> why
@@ -100,7 +105,7 @@ class Crew:
 
     def _ask(self, address: str, answer: SimpleQueue[Any]) -> None:
         """Asked apart from its tasks, so that a busy worker answers, too."""
-        payload = remote.pack(describe_worker, self._settings)
+        payload = remote.pack(describe_worker, self._ask_for)
         try:
             found = self.client.run(self.remote, payload, workers=[address], on_error="return")
         except Exception as error:  # noqa: BLE001 (whatever Dask raises of a connection that ends)
@@ -162,7 +167,7 @@ class Crew:
         if others and not self._local:
             self._say(
                 f"warning: the Dask workers {others[0]} and {address} both use card {card} of {host}; give each its own: "
-                f"CUDA_VISIBLE_DEVICES=N python -m dask worker {self.address} --nworkers 1 --nthreads 1"
+                f"CUDA_VISIBLE_DEVICES=N python -m dask worker {self.address} --nworkers 1 --nthreads 2"
             )
 
     def _wait(self, now: float) -> None:
@@ -195,7 +200,7 @@ class Crew:
         """What to type for a worker that can be used."""
         if self._local:
             return "this command starts its own workers; run it again"
-        return f"to start one: cd {shlex.quote(str(ROOT))} && python -m dask worker {self.address} --nworkers 1 --nthreads 1"
+        return f"to start one: cd {shlex.quote(str(ROOT))} && python -m dask worker {self.address} --nworkers 1 --nthreads 2"
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

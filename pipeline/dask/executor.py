@@ -13,6 +13,7 @@ from pipeline.config import InputError, Settings
 from pipeline.dask import remote
 from pipeline.dask.cards import nanny_of, visible_cards
 from pipeline.dask.crew import Crew
+from pipeline.dask.probe import probe_of
 from pipeline.errors import WorkersLostError
 
 Task = TypeVar("Task")
@@ -20,11 +21,13 @@ Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.5
 _FETCH_SECONDS = 30.0
-_AHEAD = 2
-"""Tasks given out for each thread of a worker: the next one lies there when one ends."""
-_PENDING = "pending"
+_THREADS, _AHEAD = 2, 2
+"""Threads of a worker that is started here: while one commits a shard, the other computes the next one. And tasks that a worker of
+fewer threads is given, so that the next one lies there when one ends."""
 _LOSSES = 3
 """So often a task is given out again after every worker that had it was lost; Dask itself goes on to another worker first."""
+_PENDING = "pending"
+"""Kind of an answer that is not there yet."""
 
 
 class DaskExecutor:
@@ -66,7 +69,7 @@ class DaskExecutor:
                 ]:
                     client.cancel([future])
                     again(future)
-                room = _AHEAD * sum(usable.values()) - len(flying)
+                room = sum(max(_AHEAD, threads) for threads in usable.values()) - len(flying)
                 for number in [waiting.popleft() for _ in range(min(room, len(waiting)))]:
                     payload = remote.pack(function, tasks[number])
                     future = client.submit(crew.remote, payload, pure=False, workers=list(usable))
@@ -121,7 +124,7 @@ class DaskExecutor:
                 try:
                     cluster = LocalCluster(
                         n_workers=run.workers,
-                        threads_per_worker=1,
+                        threads_per_worker=_THREADS,
                         processes=True,
                         worker_class=nanny_of(() if run.device == "cpu" else visible_cards()),
                         host="127.0.0.1",
@@ -131,8 +134,14 @@ class DaskExecutor:
                 except (OSError, RuntimeError) as error:
                     raise WorkersLostError(f"{run.workers} workers could not be started here: {error}") from error
                 client = self.stack.enter_context(Client(self.stack.enter_context(cluster)))
-            self._crew = Crew(client, self.settings)
+            self.join(client)
+        assert self._crew is not None
         return self._crew
+
+    def join(self, client: Any) -> None:
+        """Work with what a client is connected to."""
+        probe = self.stack.enter_context(probe_of(self.settings.store_path))
+        self._crew = Crew(client, self.settings, probe)
 
 
 def _some(ended: SimpleQueue[Any], flying: Mapping[Any, Any]) -> list[Any]:

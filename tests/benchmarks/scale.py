@@ -27,15 +27,14 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from tests.benchmarks import machine, shared_pictures
+from tests.benchmarks import machine, shared_pictures, stand_ins
 from tests.benchmarks.report import table
+from tests.benchmarks.stand_ins import SIDE_PX
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLIT = "train"
-SIDE_PX = 20
-"""Noise of 20 x 20 pixels is a JPEG of about 1 kB."""
 LARGE = (640, 480)
 COCO_TRAIN_2017 = 118_287
 SHARD_IMAGES = 256
@@ -216,48 +215,13 @@ def fill(params: Path) -> None:
     """Bring masks, embeddings and matches up to date, with one of each for an image or target, which nothing computed."""
     from pipeline.compute import compute_stage
     from pipeline.executors import LocalExecutor
-    from pipeline.graph import STAGES
     from pipeline.params_file import load_settings
-    from stages.base import Collector, Runner, ShardInput
-    from store import rle
-    from store.write.writer import ShardData
-
-    mask = np.zeros((SIDE_PX, SIDE_PX), bool)
-    mask[5:15, 5:15] = True
-    matched = {"iou": [0.5], "iop": [0.5], "iou_valid": [0.5], "iop_valid": [0.5]}
-    region = {"segmentation": [rle.encode(mask)], "bbox": [[5, 5, 10, 10]], "area": [100], "crop_box": [[0, 0, 20, 20]]}
-    scores = {"predicted_iou": [0.9], "stability_score": [0.9], "point_coords": [[10.0, 10.0]]}
-
-    def start(stage: str, params: Any, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
-        specs = [spec for spec in STAGES[stage].columns(params) if spec.name in wanted]
-
-        def compute(shard: ShardInput) -> dict[str, ShardData]:
-            out = {spec.name: Collector(spec) for spec in specs if spec.name in (shard.columns or wanted)}
-            asked: dict[int, list[str]] = {}
-            for row in shard.rows("targets") if "match/sam/targets" in out else []:
-                asked.setdefault(row["image_index"], []).append(row["target_id"])
-            for spec in (spec for spec in specs if spec.name in out):
-                for index in shard.indices:
-                    if spec.name == "match/sam/targets":
-                        out[spec.name].ok(index, [{"target_id": each, **matched} for each in asked.get(index, ())])
-                    elif spec.name == "match/sam/instances":
-                        out[spec.name].ok(index, {"iou": [[0.5]], "iop": [[0.5]]})
-                    elif spec.layout is None:
-                        out[spec.name].ok(index, {**region, **scores})
-                    else:
-                        shape = (1, *spec.layout.row_shape[1:])
-                        out[spec.name].array(index, np.full(shape, index % 100, np.float32))
-            shard.tick(len(shard.indices))
-            return {name: collector.data() for name, collector in out.items()}
-
-        return compute
 
     settings = load_settings(params)
-    for stage in ("masks", "embed", "match"):
-        STAGES[stage].start = partial(start, stage)  # type: ignore[attr-defined]
-    for split in settings.splits:
-        for stage in ("masks", "embed", "match"):
-            compute_stage(settings, stage, split, LocalExecutor())
+    with stand_ins.installed():
+        for split in settings.splits:
+            for stage in ("masks", "embed", "match"):
+                compute_stage(settings, stage, split, LocalExecutor())
 
 
 def read(params: Path, name: str) -> dict[str, float]:

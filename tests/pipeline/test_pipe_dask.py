@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +153,39 @@ def test_a_worker_of_another_checkout_is_refused_with_both_values(tiny: Any, sta
     assert "the code: found " in done.err
     assert "weights.lock: found " in done.err
     assert not tiny.commits()
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rmu", "true"], capture_output=True, check=False).returncode != 0,
+    reason="needs namespaces of its own",
+)
+def test_a_worker_that_sees_another_folder_under_the_same_path_is_refused(
+    tiny: Any, start: Start, nowhere: Path, tmp_path: Path
+) -> None:
+    """As on another machine, where the same path is not the same file system."""
+    tiny.build("index --split val")
+    address, _ = scheduler_in(start, nowhere, tmp_path)
+    other = tmp_path / "another store"
+    shutil.copytree(tiny.store, other)
+    program = (
+        f"hostname elsewhere && mount --bind {shlex.quote(str(other))} {shlex.quote(str(tiny.store))} && "
+        f"exec {sys.executable} -m dask worker {address} --nthreads 1 --no-dashboard --no-nanny"
+    )
+    with (tmp_path / "elsewhere.log").open("wb") as log:
+        child = subprocess.Popen(
+            ["unshare", "-rmu", "bash", "-c", program], cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        done = tiny.run("extract", "--split", "val", "--stage", "masks", "--scheduler", address)
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert done.code == 2, done.err
+    assert "on elsewhere, started in" in done.err
+    assert f"store: found another {tiny.store} on elsewhere, without .tmp-probe-" in done.err
+    assert "expected the same folder on both" in done.err
+    assert not any("masks" in name for name in tiny.commits())
+    assert not list(tiny.store.glob(".tmp-*"))
 
 
 def test_success_is_told_from_commits(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from factory import array_meta, vectors
 
+from pipeline.compute import compute_stages
 from pipeline.executors import LocalExecutor
-from pipeline.graph import STAGES
+from pipeline.graph import EXTRACTED, STAGES
+from pipeline.params_file import load_settings
 from store.format.layout import column_dir
 from store.format.schema import OK
 from store.write.writer import ShardData, begin_column, seen_commit, write_shard
+from tests.benchmarks import stand_ins
 
 COMMANDS = {
     "index": ("index",),
@@ -172,3 +175,16 @@ def test_work_is_finished_while_the_next_is_begun_and_no_error_is_lost() -> None
     assert "disk full" in caught.value.__notes__[0]
     with pytest.raises(OSError, match="disk full"):
         LocalExecutor().finish_behind(broken, [0])
+
+
+def test_models_are_loaded_once_for_all_splits(tiny: Any) -> None:
+    """Stages come one after another, not splits: each would load its models again."""
+    tiny.build("index")
+    settings, loaded = load_settings(tiny.params), list[str]()
+    with stand_ins.installed(load=loaded.append):
+        found = compute_stages(settings, EXTRACTED, settings.splits, LocalExecutor())
+    assert loaded == ["masks", "embed", "match"]
+    assert [(each.stage, str(each.split)) for each in found] == [
+        (stage, split) for stage in EXTRACTED for split in ("tiny/train", "tiny/val")
+    ]
+    assert {place.split("/")[0] for place in tiny.commits()} >= {"masks", "mask_embeddings", "match"}

@@ -10,7 +10,7 @@ from dask_jobqueue import SLURMCluster
 
 workers = int(sys.argv[1]) if len(sys.argv) > 1 else 4
 cluster = SLURMCluster(
-    cores=1,  # one task at a time: a worker keeps its models on its GPU
+    cores=2,  # one shard is computed while the one before it is committed
     processes=1,
     memory="32GB",
     walltime="12:00:00",
