@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.config import Settings
     from stages.names import SplitRef
 
+WITH_PLAN = "With --plan"
 app = typer.Typer(
     cls=Verbs,
     add_completion=False,
@@ -189,28 +190,48 @@ def extract(
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what all of it takes on other cards: hours, bytes, requests, money.")
     ] = False,
-    gpu: Annotated[
-        str | None, typer.Option("--gpu", help="With --plan: the card of each worker; default: this machine's.")
-    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Workers, each with a card; default: run.workers.")
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="The card of each worker; default: this machine's.", rich_help_panel=WITH_PLAN),
+    ] = None,
     images: Annotated[
-        int | None, typer.Option("--images", min=1, help="With --plan: so many images; none need be here.")
+        list[int] | None,
+        typer.Option(
+            "--images",
+            min=1,
+            help="So many images, none of which need be here; repeat it for others. Default: those that are indexed.",
+            rich_help_panel=WITH_PLAN,
+        ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", metavar="WxH", help="With --images: of an image, px; default: 640x480.")
+        list[str] | None,
+        typer.Option(
+            "--size",
+            metavar="WxH",
+            help="Of an image, px, once for each --images; default: 640x480.",
+            rich_help_panel=WITH_PLAN,
+        ),
     ] = None,
     masks: Annotated[
-        float | None, typer.Option("--masks", min=0, help="With --plan: masks in an image, where none are computed.")
+        float | None,
+        typer.Option("--masks", min=0, help="Masks in an image, where none are computed.", rich_help_panel=WITH_PLAN),
     ] = None,
     regions: Annotated[
-        float | None, typer.Option("--regions", min=0, help="With --images: annotated regions of an image; default: 0.")
+        float | None,
+        typer.Option(
+            "--regions", min=0, help="Annotated regions of one of --images; default: 0.", rich_help_panel=WITH_PLAN
+        ),
     ] = None,
     questions: Annotated[
-        float | None, typer.Option("--questions", min=0, help="With --images: questions about an image; default: 0.")
+        float | None,
+        typer.Option(
+            "--questions", min=0, help="Questions about one of --images; default: 0.", rich_help_panel=WITH_PLAN
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=WITH_PLAN)] = False,
     device: DeviceOption = None,
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
@@ -245,6 +266,7 @@ def extract(
     settings = _settings(context, device=device, executor=executor, scheduler=scheduler, workers=workers)
     asked = {"--gpu": gpu, "--images": images, "--size": size, "--masks": masks, "--regions": regions}
     asked |= {"--questions": questions, "--json": as_json or None}
+    asked = {option: value or None if isinstance(value, list) else value for option, value in asked.items()}
     if plan:
         from pipeline.commands.plan import as_text, plan_command
 

@@ -27,6 +27,7 @@ from store.format.column import NOT_STORED, ArrayLayout, ColumnMeta, Commit
 from store.format.layout import FORMAT_VERSION
 from store.format.names import with_proposer, without_proposer
 from store.format.schema import TABLES
+from tests import scale_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,6 +95,14 @@ def test_every_link_and_path_is_there(path: Path) -> None:
     prose = INLINE.findall(FENCE.sub("", text))
     named = [word for word in prose if re.fullmatch(r"[\w.-]+(/[\w.-]+)*/?", word) and word.split("/")[0] in ours]
     assert [word for word in named if not (ROOT / word).exists() and word not in TO_BE_WRITTEN] == []
+
+
+def test_the_tables_of_the_scale_page_are_what_its_commands_say() -> None:
+    text = scale_page.PAGE.read_text("utf-8")
+    commands = re.findall(r"^python cli\.py .* extract --plan .*--gpu rtx-3090$", text, re.MULTILINE)
+    assert len(scale_page.BLOCK.findall(text)) == len([line for line in commands if "--workers" not in line]) == 5
+    assert scale_page.written(text) == text, "run python -m tests.scale_page"
+    assert scale_page.written(text.replace("--images 118287", "--images 118288")) != text
 
 
 def test_the_tree_in_the_readme_is_the_repository() -> None:

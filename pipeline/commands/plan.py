@@ -12,13 +12,15 @@ from pipeline.config import InputError, Settings
 from pipeline.scale.amounts import Workload
 from pipeline.scale.evidence import seconds_on, workload
 from pipeline.scale.limits import limits
-from pipeline.scale.predict import predict
+from pipeline.scale.predict import Prediction, predict
 from pipeline.scale.profiles import Profiles, profiles
+from stages.datasets import FORMATS
 from stages.names import SplitRef
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 """Linux: a folder for each card, whose file ``information`` has its name."""
 _SIZE = (640, 480)
+"""Width and height, px, where nobody says them."""
 
 
 def plan_command(settings: Settings, splits: Sequence[SplitRef], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,36 +35,43 @@ def plan_command(settings: Settings, splits: Sequence[SplitRef], asked: Mapping[
     known = profiles()
     card = asked["--gpu"] or _own_card(known)
     title = known.card(card).title
-    size = _size(asked["--size"])
-    masks = known.masks.per_image.value if asked["--masks"] is None else asked["--masks"]
-    if asked["--images"] is None:
-        if wrong := [name for name in ("--regions", "--questions") if asked[name] is not None]:
-            raise InputError(f"{wrong[0]}: found no --images; what is indexed says how many there are")
-        work = [workload(settings, split, masks, size) for split in splits]
-        measured = partial(seconds_on, settings, splits, titles=() if card == "cpu" else (title,))
-        found = predict(settings, known, card, settings.run.workers, work, measured)
-    else:
-        count = asked["--images"]
-        work = [
-            Workload(
-                dataset=splits[0].dataset,
-                images=count,
-                height_px=size[1],
-                width_px=size[0],
-                masks=masks,
-                instances=asked["--regions"] or 0.0,
-                questions=asked["--questions"] or 0.0,
-                shards=-(-count // settings.shard_images),
-            )
-        ]
-        found = predict(settings, known, card, settings.run.workers, work)
-    extracted = found.busy
+    if asked["--images"] is not None:
+        work = _wanted(settings, known, splits, asked)
+        return _values(settings, known, card, predict(settings, known, card, settings.run.workers, work))
+    if wrong := [name for name in ("--size", "--regions", "--questions") if asked[name] is not None]:
+        raise InputError(f"{wrong[0]}: found no --images; what is indexed says how many there are, and how large")
+    work = [workload(settings, split, _masks(known, asked), _SIZE) for split in splits]
+    measured = partial(seconds_on, settings, splits, titles=() if card == "cpu" else (title,))
+    return _values(settings, known, card, predict(settings, known, card, settings.run.workers, work, measured))
+
+
+def _wanted(
+    settings: Settings, known: Profiles, splits: Sequence[SplitRef], asked: Mapping[str, Any]
+) -> list[Workload]:
+    """The images that ``--images`` and ``--size`` name, each pair a workload."""
+    counts, sizes = asked["--images"], [_size(text) for text in asked["--size"] or (None,)]
+    if len(sizes) not in (1, len(counts)):
+        raise InputError(f"--size: found {len(sizes)}, expected one for each of {len(counts)} --images, or one for all")
+    regions, questions = asked["--regions"] or 0.0, asked["--questions"] or 0.0
+    dataset, masks = _dataset(settings, splits, bool(regions or questions)), _masks(known, asked)
+    return [
+        Workload(dataset, count, height, width, masks, regions, questions, -(-count // settings.shard_images))
+        for count, (width, height) in zip(counts, sizes * (len(counts) // len(sizes)), strict=True)
+    ]
+
+
+def _masks(known: Profiles, asked: Mapping[str, Any]) -> float:
+    return known.masks.per_image.value if asked["--masks"] is None else float(asked["--masks"])
+
+
+def _values(settings: Settings, known: Profiles, card: str, found: Prediction) -> dict[str, Any]:
+    """What ``--json`` prints."""
     return {
         "gpu": card,
-        "card": title,
+        "card": found.card.title,
         "workers": found.workers,
         "images": found.images,
-        "data": [vars(each) for each in work],
+        "data": [vars(each) for each in found.work],
         "shard_images": settings.shard_images,
         "hours": found.seconds / 3600,
         "gpu_hours": found.seconds * found.workers / 3600,
@@ -77,7 +86,7 @@ def plan_command(settings: Settings, splits: Sequence[SplitRef], asked: Mapping[
             }
             for part in found.parts
         ],
-        "kinds": sorted({part.kind for part in found.parts if part.seconds > 0.01 * extracted}),
+        "kinds": sorted({part.kind for part in found.parts if part.seconds > 0.01 * found.busy}),
         "cores_per_worker": found.cores,
         "columns": [
             {
@@ -97,6 +106,17 @@ def plan_command(settings: Settings, splits: Sequence[SplitRef], asked: Mapping[
         "usd": {"work": found.usd_work, "storage_per_month": found.usd_month, "requests": found.usd_requests},
         "breaks": [vars(each) for each in limits(settings, known, found)],
     }
+
+
+def _dataset(settings: Settings, splits: Sequence[SplitRef], annotated: bool) -> str:
+    """The data set of the params whose columns are meant: the first one that holds its images, and annotations if it has to."""
+    for split in splits:
+        data = settings.data[split.dataset]
+        if settings.holder(split.dataset) is None and (FORMATS[data.format].annotated or not annotated):
+            return split.dataset
+    raise InputError(
+        "--images: none of these data sets holds its images" + (" and their annotations" if annotated else "")
+    )
 
 
 def _size(text: str | None) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipeline.config import Settings
@@ -11,8 +12,11 @@ from pipeline.scale.profiles import Profiles
 
 MEMORY_GB, DISK_TB, CORES, FILE_GB = 8.0, 2.0, 8.0, 2.0
 """What a command may hold, a disk has, a machine has for each card, and a shard may take that is in memory while it is made."""
-LOOKING, INDEX_H, DVC_H = 0.05, 12.0, 1.0
-"""The part of the time in which the store is looked at; hours of ``index`` on one core; hours in which DVC digests the columns."""
+LOOKING, LOOKING_S, INDEX_H, DVC_H = 0.05, 600.0, 12.0, 1.0
+"""The part of the time in which the store is looked at, and the least seconds; hours of ``index`` on one core; hours in which DVC
+digests the columns."""
+WAITING = 0.1
+"""The part of the time in which a worker waits until its shards are published."""
 ROUNDS = 8
 """Fewer shards a worker than this leave workers idle at the end of each stage."""
 
@@ -36,6 +40,8 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
     file = largest.bytes / largest.images * size / 1e9
     digested = found.bytes / 1e9 / host.md5_gb_per_s.value / 3600
     handing = sum(each.shards for each in found.work) * len(EXTRACTED) * host.task_ms.value / 1000
+    slow = found.looking / found.seconds / LOOKING
+    waiting = sum(part.seconds for part in found.parts if part.name.startswith("waiting until")) / (found.busy or 1.0)
     every = [
         Limit(
             memory / MEMORY_GB,
@@ -43,9 +49,9 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
             "cut the images into several stores, each with its own params file",
         ),
         Limit(
-            found.looking / found.seconds / LOOKING,
+            min(slow, found.looking / LOOKING_S),
             f"looking at {shards} shards of columns takes {_time(found.looking)}",
-            f"take larger shards: shard_images {_rounder(size * found.looking / found.seconds / LOOKING)}",
+            f"take larger shards: shard_images {_power_of_two(size * slow)}",
         ),
         Limit(
             index / INDEX_H,
@@ -66,6 +72,11 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
             found.cores / CORES,
             f"a worker needs {found.cores:.0f} cores to decode images",
             "give each worker more cores, or store smaller images",
+        ),
+        Limit(
+            waiting / WAITING,
+            f"workers wait {100 * waiting:.0f} % of their time until shards are published",
+            f"take larger shards, whose requests are no more: shard_images {_power_of_two(size / (1 - waiting))}",
         ),
         Limit(
             found.workers * ROUNDS / max(found.shards, 1),
@@ -90,6 +101,6 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
 
 
-def _rounder(value: float) -> int:
-    """The next power of two."""
-    return 1 << max(0, int(value - 1).bit_length()) if value > 1 else 1
+def _power_of_two(value: float) -> int:
+    """The next one."""
+    return 1 << math.ceil(math.log2(max(value, 1.0)))

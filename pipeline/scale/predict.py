@@ -154,7 +154,23 @@ def _parts(
             source = f"{count} images in this store's shards"
             found = [part for part in found if part.stage != stage]
             found.append(Part(stage, "the stage", seconds * images, "measured", source))
+        computing = sum(part.seconds for part in found if part.stage == stage)
+        publishing = sum(each.shards * publish_seconds(settings, profiles, each, stage) for each in work)
+        if publishing > computing:
+            source = "requests and bytes of a shard, which is published while the next one is computed"
+            found.append(Part(stage, "waiting until shards are published", publishing - computing, "derived", source))
     return sorted(found, key=lambda part: EXTRACTED.index(part.stage))
+
+
+def publish_seconds(settings: Settings, profiles: Profiles, work: Workload, stage: str) -> float:
+    """Seconds to write and commit a stage's columns of one shard: on a disk, or in a bucket where the store is in one."""
+    host, objects, seconds = profiles.host, profiles.objects, 0.0
+    for spec in (spec for spec in made(settings, work) if spec.stage == stage):
+        size = bytes_per_image(settings, profiles, spec, work) * work.images / work.shards / 1e9
+        seconds += host.publish_ms.value / 1e3 + size * host.publish_s_per_gb.value
+        if is_remote(settings.store_path):
+            seconds += (objects.writes.value + objects.reads.value) * objects.request_ms.value / 1e3
+    return seconds
 
 
 def _columns(settings: Settings, profiles: Profiles, work: Sequence[Workload]) -> list[Column]:
