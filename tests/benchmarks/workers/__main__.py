@@ -27,7 +27,7 @@ from tests.benchmarks.workers.setting import HOP_S, costs_on, make_store
 from tests.benchmarks.workers.simulate import Costs, Kind, simulate
 
 ROOT = Path(__file__).resolve().parents[3]
-SLEPT = {"masks": 0.8, "embed": 0.4, "match": 0.0}
+SLEPT = {"masks": 4.0, "embed": 2.0, "match": 0.0}
 """Seconds of a shard of the real processes: long next to what two cores need to run eight of them."""
 ROUNDS = 6
 

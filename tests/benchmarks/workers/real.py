@@ -44,7 +44,9 @@ def on_dask(params: Path, workers: int, shard: Mapping[str, float], threads: int
         settings = load_settings(params, [f"run.scheduler={cluster.scheduler_address}"])
         with contextlib.ExitStack() as stack:
             executor = DaskExecutor(settings, stack)
-            list(executor.map(len, [""]))  # connected, and the workers asked
+            list(executor.map(len, [""]))  # connected
+            while executor._crew is not None and len(executor._crew.usable()) < workers:
+                time.sleep(0.1)  # until all were asked what they are
             return _extract(params, executor)
 
 
