@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pipeline.config import InputError, Settings
 from pipeline.scale.amounts import Workload, made, masks_of
 from pipeline.scale.profiles import Card, Kind, Network, Profiles
+from stages.dense import every_form
 from stages.encoders import ENCODERS
 from stages.fields import Precision
 from stages.proposers.params import SamParams
+from stages.proposers.sam import features_column
 from store.format.names import proposer_of
 
 BYTES = {"float32": 2, "float16": 1, "bfloat16": 1}
@@ -82,7 +84,9 @@ class _Clock:
 
 def _masks(settings: Settings, clock: _Clock, columns: set[str], work: Workload) -> Iterator[Part]:
     runs: dict[tuple[str, Precision], float] = {
-        (name, settings.embed.precision): 1 for name in settings.embed.sam_features if f"sam_features/{name}" in columns
+        (name, settings.embed.precision): 1
+        for name in settings.embed.sam_features
+        if not columns.isdisjoint(every_form(features_column(name)))
     }
     points: dict[tuple[str, Precision], float] = {}
     for name, proposer in settings.proposers.items():

@@ -212,6 +212,13 @@ def test_images_of_several_sizes_add_up(cli: Any) -> None:
     assert plan("--images", "5", "--images", "6")["data"][1]["width_px"] == 640
 
 
+def test_int8_is_half_the_bytes_in_the_same_time(cli: Any) -> None:
+    alone = ("--params", str(ROOT / "params/lisa.yaml"), "--set", "proposers={}", "--set", "embed.mask_encoders=[]")
+    found = [cli(*alone, *more, *ASKED, "--images", "1000").json() for more in ((), ("--set", "embed.dense=[int8]"))]
+    assert [part["hours"] for part in found[0]["parts"]] == [part["hours"] for part in found[1]["parts"]] != []
+    assert found[1]["bytes"] == pytest.approx(found[0]["bytes"] / 2, rel=0.02)
+
+
 def test_annotations_need_a_data_set_that_has_them(cli: Any) -> None:
     words = ("--params", str(ROOT / "params/lisa_mixture.yaml"), *ASKED, "--images", "1000")
     assert "instances" not in {each["column"] for each in cli(*words).json()["columns"]}
