@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from pipeline import completion
 from pipeline.options import (
     AskedOption,
     DataOption,
@@ -1086,6 +1087,21 @@ def weights(
     print(weights_command(_settings(context), names or [], source, replace))
 
 
+@app.command("completion")
+def print_completion(shell: Annotated[str, typer.Argument(help="bash, zsh or fish.")]) -> None:
+    """Print the lines that teach your shell to complete `python cli.py`: verbs, options, and names from the params file.
+
+    Examples:
+
+    `python cli.py completion bash >> ~/.bashrc`
+
+    `python cli.py completion zsh >> ~/.zshrc`
+
+    `python cli.py completion fish > ~/.config/fish/conf.d/elisa_store.fish`
+    """
+    print(completion.script(shell), end="")
+
+
 def _compute_stages(settings: Settings, stages: tuple[str, ...], splits: tuple[SplitRef, ...], **options: Any) -> None:
     from pipeline.compute import compute_stages
     from pipeline.executors import open_executor
@@ -1098,6 +1114,8 @@ def _compute_stages(settings: Settings, stages: tuple[str, ...], splits: tuple[S
 
 def main() -> int:
     """Run the command line; turn errors into messages and exit codes."""
+    if completion.VARIABLE in os.environ:
+        completion.answer(app)
     from pipeline.errors import CTRL_C, Terminated, deliver_again_what_is_lost, exit_code_of, remember
     from stages.device import start_command
 

@@ -30,12 +30,20 @@ class Verbs(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments, those options first."""
         if args and _EVERYWHERE.get(args[-1]):
+            if ctx.resilient_parsing:  # the shell asks what may stand there: an option of all verbs, not of one
+                return super().parse_args(ctx, _parted(args[:-1])[0])
             ctx.fail(f"Option '{args[-1]}' requires an argument.")
         return super().parse_args(ctx, in_front(args))
 
 
 def in_front(arguments: Sequence[str]) -> list[str]:
     """The same arguments, with the options of every verb before the verb, in the order in which they stood."""
+    front, rest = _parted(arguments)
+    return front + rest
+
+
+def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of every verb with their values, and the other arguments."""
     front, rest, left = [], [], list(arguments)
     while left:
         argument = left.pop(0)
@@ -49,7 +57,7 @@ def in_front(arguments: Sequence[str]) -> list[str]:
         front.append(argument)
         if _EVERYWHERE[name] and not equals and left:
             front.append(left.pop(0))
-    return front + rest
+    return front, rest
 
 
 def part_of(text: str | None) -> tuple[int, int] | None:

@@ -46,7 +46,9 @@ def commands(start: str) -> list[tuple[str, list[str]]]:
         lines = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
         for line in [*lines, *INLINE.findall(FENCE.sub("", text))]:
             if line.strip().startswith(start):
-                found.append((path.name, shlex.split(line, comments=True)))
+                words = shlex.split(line, comments=True)
+                end = next((number for number, word in enumerate(words) if word in (">", ">>", "|", "&&")), None)
+                found.append((path.name, words[:end]))  # what follows is the shell's
     assert found
     return found
 
