@@ -361,3 +361,30 @@ def test_the_python_of_the_readme_runs(tiny: Path) -> None:
     assert names["questions"] == [target["texts"] for target in names["record"].targets]
     assert names["split"][names["record"].image_id].image_index == 0
     assert 0 <= names["loss"] <= 0.25
+
+
+def test_every_claim_of_the_comparison_has_a_source() -> None:
+    page = ROOT / "docs/comparison.md"
+    sources = {row[0] for row in table_rows(section(page, "Sources"))}
+    cited: set[str] = set()
+    for title in ("Code that computes features and trains on them", "Stores and loaders"):
+        rows = table_rows(section(page, title))
+        assert len(rows) >= 14
+        for name, *cells in rows:
+            for cell in cells:
+                found = set(re.findall(r"\[(\d+)\]", cell))
+                assert found or cell in ("–", "no", "not measured", "not looked into"), (name, cell)
+                cited |= found
+    assert cited == sources
+
+
+def test_the_comparison_has_the_figures_of_the_results() -> None:
+    """Each measured number stands in docs/results.md, in the row of its tool."""
+    measured = section(ROOT / "docs/results.md", "Reading next to other loaders")
+    rows = {row[0].strip("*"): row[1:] for row in table_rows(measured) if len(row) == 7}
+    tools = ["this store, always checked", "LitData", "MosaicML Streaming", "Lance"]
+    compared = table_rows(section(ROOT / "docs/comparison.md", "Stores and loaders"))
+    for name, column in (("random access", 2), ("an epoch", 0), ("small records", 3), ("cold", 4)):
+        (cells,) = [cells for title, *cells in compared if title.startswith(name)]
+        for tool, cell in zip(tools, cells, strict=False):
+            assert rows[tool][column] in cell.replace(" ", ""), (name, tool)
