@@ -12,6 +12,7 @@
 #                     BENCH_OPTIONS=--borrowers: on 118 287 pictures that five data sets borrow
 # make bench-train    an epoch from the store, from JSONL, and with vision models in every step
 # make bench-dense    dense features in int8 next to float16, on a store that holds both forms
+# make screenshots   the pictures of docs/first_hour.md, after make repro-all; needs Chromium
 # make clean   remove the demo's data
 # make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
 
@@ -22,24 +23,24 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale bench-dense lock bench-lock clean
+.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale bench-dense lock bench-lock screenshots clean
 
 setup: $(INSTALLED)
+	@echo "Next: make repro, which computes the store of the demo; or: source .venv/bin/activate && python cli.py --help"
 
 $(INSTALLED): requirements.lock requirements-uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"found Python {sys.version.split()[0]}, expected 3.11 or newer; type: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	$(BIN)/uv pip sync --system-certs --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
-	@touch $(INSTALLED)
+	@echo "set-up: the $$(grep -c == requirements.lock) packages of requirements.lock go into .venv (6 GB); nothing more is said until they are there"
+	@begun=$$(date +%s) && $(PYTHON) -m venv .venv \
+	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock \
+	  && $(BIN)/uv pip sync --quiet --system-certs --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock \
+	  && touch $(INSTALLED) && echo "set-up: done in $$(($$(date +%s) - begun)) s"
 
 repro: $(INSTALLED)
-	python -m pipeline.repro verify
-	@echo "the store: $$(python -c 'import yaml; print(yaml.safe_load(open("params.yaml"))["store"])'), pictures and metrics: data/report; python cli.py info says what it holds"
+	@python -m pipeline.repro verify
 
 repro-all: $(INSTALLED)
-	python -m pipeline.repro
-	@echo "the report: $$(python -c 'import yaml; found = yaml.safe_load(open("params.yaml")); print("/".join((found["run"]["report_dir"], "*", "*.html")))'); open it in a browser"
+	@python -m pipeline.repro
 
 MIXTURE := python cli.py --params params/mixture_demo.yaml
 repro-mixture: $(INSTALLED)
@@ -119,6 +120,9 @@ bench-dense: $(INSTALLED)
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
 	uv pip compile --system-certs -q tests/readers/requirements.in -c tests/benchmarks/requirements.lock --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/readers/requirements.lock
+
+screenshots: $(INSTALLED)
+	python -m tests.screenshots
 
 clean: $(INSTALLED)  # the demo's data alone: real data took days of GPU time; what a person put into data/demo is kept
 	python -m demo.data.files data/demo

@@ -1,4 +1,4 @@
-"""``make repro``: ``dvc repro``, whose lock file for the demo stays out of the working tree.
+"""``make repro``: ``dvc repro``, which says how far it is, and whose lock file for the demo stays out of the working tree.
 
 ``dvc.lock`` records digests and times that differ from machine to machine. For a person's own params it belongs next to
 ``dvc.yaml``, to be committed: it says what a remote holds. For the demo nobody shares a cache, so it would only make every clone
@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,16 +24,19 @@ from typing import Any
 
 import yaml
 
+from pipeline import stage_times
+from pipeline.next_steps import next_steps
+from pipeline.stage_times import Stages
+
 ROOT = Path(__file__).resolve().parent.parent
 _INTERRUPTED = 75
 _PATIENCE_SECONDS = 5.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``dvc repro`` with these arguments; its exit code."""
+    """``dvc repro`` with these stages, or with all; its exit code."""
     folder = ROOT / ".dvc" / "tmp" / "demo"
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["dvc", "repro", *arguments]
     with (folder / "running").open("w") as running:
         try:
             fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,7 +44,37 @@ def main(arguments: Sequence[str]) -> int:
             print("make repro runs here already; wait for it, then run this again", file=sys.stderr)
             return _INTERRUPTED
         with _demo_lock(folder):
-            return _run(command)
+            code = _with_progress(arguments)
+    if code == 0:
+        params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        print(f"\n{next_steps(params, is_of_the_demo(params), trained=not arguments)}")
+    return code
+
+
+def _with_progress(targets: Sequence[str]) -> int:
+    """``dvc repro``; each stage says how far the run is. Returns its exit code."""
+    kept = ROOT / ".dvc" / "tmp" / "stage_seconds.json"
+    known = stage_times.read(kept, ROOT / "demo" / "stage_seconds.json" if _is_the_demo() else None)
+    stages = Stages(_planned(targets), known)
+    code = _run(["dvc", "repro", *targets], stages.line)
+    if code == 0:
+        stages.stage_ended()
+        print(stages.summary())
+    stage_times.keep(kept, stages.took)
+    return code
+
+
+def _planned(targets: Sequence[str]) -> list[str]:
+    """The stages that ``dvc repro`` goes through; none where DVC finds an error, which ``dvc repro`` itself will say."""
+    done = subprocess.run(
+        ["dvc", "dag", "--dot", *targets],
+        cwd=ROOT,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    return re.findall(r'^"([^"]+)";$', done.stdout, re.MULTILINE) if done.returncode == 0 else []
 
 
 @contextmanager
@@ -93,10 +128,26 @@ def _git(*arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _run(command: Sequence[str]) -> int:
-    """Run a command to its end, whatever signals come: Ctrl-C reaches it by itself, others are passed on."""
+def _run(command: Sequence[str], said: Callable[[str], str]) -> int:
+    """Run a command to its end, whatever signals come: Ctrl-C reaches it by itself, others are passed on.
+
+    Args:
+        said: line of its output, without the line's end -> what is printed of it.
+    """
     asked: list[float] = []
-    child = subprocess.Popen(command, cwd=ROOT)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # or lines would wait in a pipe until a stage has ended
+    child = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
+    )
+
+    def pass_on() -> None:
+        assert child.stdout is not None
+        with child.stdout, contextlib.suppress(BrokenPipeError):  # nobody reads on; DVC learns of it as it would alone
+            for line in child.stdout:
+                print(said(line.rstrip("\n")), flush=True)
+
+    lines = threading.Thread(target=pass_on, daemon=True)
+    lines.start()
 
     def interrupted(number: int, frame: Any) -> None:
         asked.append(time.monotonic())
@@ -120,6 +171,7 @@ def _run(command: Sequence[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        lines.join(_PATIENCE_SECONDS)  # not for good: a process that DVC's command left behind may hold the pipe open
     return code if code >= 0 else 128 - code
 
 

@@ -127,6 +127,17 @@ def test_a_new_picture_is_computed_once(trained: Any, own: Any) -> None:
     assert len({name.partition("-")[0] for name in names}) == 1
 
 
+def test_the_last_command_of_the_first_hour(own: Any) -> None:
+    page = (ROOT / "docs/first_hour.md").read_text(encoding="utf-8")
+    line = re.findall(r"^python cli.py (ask .*)$", page, re.MULTILINE)[0]
+    words = [str(ROOT / word) if word.startswith("tests/") else word for word in shlex.split(line)]
+    done = own.run(*words)
+    assert done.code == 0, done.err
+    assert "What could one drink from?\n    answer   " in done.out
+    (drawn,) = (own.folder / "report/ask").glob("*.png")
+    assert f"    picture  {drawn}\n" in done.out
+
+
 def test_killed_in_the_middle_it_goes_on(trained: Any, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

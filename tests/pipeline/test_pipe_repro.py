@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,7 +59,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with this project's DVC and git settings, and a pipeline of one quick stage."""
     folder = tmp_path_factory.mktemp("origin")
     (folder / "pipeline").mkdir()
-    for name in ("pipeline/__init__.py", "pipeline/repro.py", ".gitignore", ".dvcignore"):
+    modules = (f"pipeline/{name}.py" for name in ("__init__", "repro", "stage_times", "next_steps"))
+    for name in (*modules, ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     data = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]  # the demo's, whatever borrows its pictures
     (folder / "params.yaml").write_text(yaml.safe_dump({"data": data}) + "colour: red\n")
@@ -134,12 +136,18 @@ def test_a_clone_stays_clean_and_a_second_run_does_nothing(
     if kind == "worktree":
         run(clone, "git", "worktree", "add", "--quiet", str(tmp_path / "tree"))
         clone = tmp_path / "tree"
-    assert "Running stage 'demo'" in repro(clone)
+    out = repro(clone)
+    assert re.search(
+        r"^Running stage 'demo' \(stage 1 of 1, \d:\d\d so far\):\n> mkdir", out, re.MULTILINE
+    )  # it never ran
+    assert re.search(r"^1 stage in \d:\d\d$", out, re.MULTILINE)
+    assert "\nNext:\n" in out
     assert status(clone) == ""
     made = (clone / "data/out").read_text()
     out = repro(clone)
     assert "Running stage" not in out
     assert "up to date" in out
+    assert re.search(r"^1 stage in \d:\d\d; 1 of them had nothing to do$", out, re.MULTILINE)
     assert status(clone) == ""
 
     # dvc repro itself goes on working, and its lock is then a person's: it stays.
@@ -184,8 +192,16 @@ def test_the_lock_is_put_away_however_it_ends(made: Path, end: str, to: str) -> 
     command = "exit 3" if end == "fails" else "echo $$ > data/begun && exec sleep 100"
     (made / "dvc.yaml").write_text(DVC_YAML.format(command=command))
     commit(made)
+    took = made / ".dvc/tmp/stage_seconds.json"
+    took.write_text('{"demo": 65}')
     if end == "fails":
-        assert "failed to reproduce 'demo'" in repro(made, code=None)
+        out = repro(made, code=None)
+        assert re.search(
+            r"^Running stage 'demo' \(stage 1 of 1, \d:\d\d so far, about 1:05 to go\):$", out, re.MULTILINE
+        )
+        assert "failed to reproduce 'demo'" in out
+        assert "Next:" not in out
+        assert took.read_text() == '{\n "demo": 65.0\n}\n'
     else:
         child = subprocess.Popen(
             [sys.executable, "-m", "pipeline.repro", "demo"], cwd=made, env=ENVIRONMENT, start_new_session=True,
