@@ -186,4 +186,7 @@ def _signal(process: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:  # before DVC runs, or after it
+        sys.exit(130)
