@@ -46,11 +46,15 @@ def commands(start: str) -> list[tuple[str, list[str]]]:
         lines = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
         for line in [*lines, *INLINE.findall(FENCE.sub("", text))]:
             if line.strip().startswith(start):
-                words = shlex.split(line, comments=True)
-                end = next((number for number, word in enumerate(words) if word in (">", ">>", "|", "&&")), None)
-                found.append((path.name, words[:end]))  # what follows is the shell's
+                found.append((path.name, before_the_shell(line)))
     assert found
     return found
+
+
+def before_the_shell(line: str) -> list[str]:
+    """The words of a command, without what the shell takes for itself: redirections, further commands and comments."""
+    words = shlex.split(line, comments=True)
+    return words[: next((number for number, word in enumerate(words) if word in (">", ">>", "|", "&&")), None)]
 
 
 def command_line() -> Any:
@@ -66,6 +70,20 @@ def test_every_cli_line_parses() -> None:
         name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
         assert command is not None, (page, words)
         command.make_context(name, rest, parent=context)
+
+
+def test_every_verb_has_an_example_in_its_help_and_each_parses() -> None:
+    group = command_line()
+    for verb, command in group.commands.items():
+        lines = re.findall(r"`(?:\w+=\S+ )?(python cli\.py [^`]+)`", command.help)
+        assert lines, f"{verb} --help has no example"
+        for line in lines:
+            words = before_the_shell(line)
+            context = group.make_context("cli.py", words[2:])
+            name, found, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+            assert found is not None
+            found.make_context(name, rest, parent=context)
+            assert verb == name or "&&" in line, (verb, line)
 
 
 def test_the_parser_check_can_fail() -> None:

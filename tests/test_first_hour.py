@@ -58,6 +58,20 @@ def test_the_five_commands(tmp_path: Path) -> None:
     with Image.open(tmp_path / "elisa-store" / drawn) as picture:
         assert picture.format == "PNG"
     assert not [line for line in done.stderr.splitlines() if line.startswith(("?? ", " M "))], "git status"
+    for line in examples("ask", "runs", "report", "export", "info", "data", "verify"):
+        said = subprocess.run(["bash", "-c", f"source .venv/bin/activate && {line}"], cwd=tmp_path / "elisa-store", env=plain,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert said.returncode == 0, line + said.stdout[-2000:] + said.stderr[-2000:]
+
+
+def examples(*verbs: str) -> list[str]:
+    """Those of ``--help`` that need no more than what the five commands made: the store, and the run elisa."""
+    group: Any = typer.main.get_command(importlib.import_module("cli").app)
+    lines = [line for verb in verbs for line in re.findall(r"`(python cli\.py [^`]+)`", group.commands[verb].help)]
+    needs = re.compile(r"--name lisa|photo\.jpg|params/|data refcoco|predictions|for-the-meeting")
+    found = [line for line in lines if not needs.search(line)]
+    assert {line.split()[2] for line in found} == {*verbs}
+    return found
 
 
 def test_the_pictures_are_small() -> None:
