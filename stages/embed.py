@@ -97,7 +97,7 @@ def _mask_encoders(params: Sections) -> Mapping[str, tuple[Encoder, Sequence[str
 
 
 def _options(encoder: Encoder) -> dict[str, Any]:
-    return {key: value for key, value in asdict(encoder).items() if key != "weights"}
+    return {key: value for key, value in asdict(encoder).items() if key not in ("weights", "text")}
 
 
 def _features(params: Sections, name: str, encoder: Encoder) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ WEIGHTS: dict[str, Weights] = {
             f"laion/{_CONVNEXT} on the Hugging Face hub, with its digest",
             f"{_CONVNEXT}.safetensors",
         ),
-        *map(_demo, ("demo_sam", "demo_alphaclip", "demo_dinov2", "demo_clip")),
+        *map(_demo, ("demo_sam", "demo_alphaclip", "demo_alphaclip_text", "demo_dinov2", "demo_clip")),
     )
 }
 

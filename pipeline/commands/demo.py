@@ -87,6 +87,11 @@ def train_demo_models() -> str:
     import subprocess
     import sys
 
-    for module in ("demo.models.train_sam", "demo.models.train_encoders", "demo.models.train_llava"):
+    for module in (
+        "demo.models.train_sam",
+        "demo.models.train_encoders",
+        "demo.models.train_text",
+        "demo.models.train_llava",
+    ):
         subprocess.run([sys.executable, "-m", module], cwd=ROOT, check=True)
     return "demo models: demo/models, digests in weights.lock; run: make repro"

@@ -1,4 +1,4 @@
-"""Frozen encoders that turn masks or an image into vectors. One file and one line of :data:`ENCODERS` each.
+"""Frozen encoders that turn masks or an image into vectors, some with a text tower. One file and one line of :data:`ENCODERS` each.
 
 No torch here: ``info`` and the planner read this table; torch is imported by :func:`build`.
 How to add one: docs/add_an_encoder.md.
@@ -38,6 +38,15 @@ Model = Callable[[Sequence[EncoderInput]], list[Vectors]]
 """The vectors of each image, in order: [K, dim] (kind "mask") or [tokens, dim] (kind "image")."""
 
 
+class TextTower(NamedTuple):
+    """Texts and masks as vectors of one space, in which a text is near the masks that it describes."""
+
+    embed: Callable[[str], Vectors]
+    """A text -> float32 [D], of length 1; ValueError where it is too long or holds a control token of the tower."""
+    project: Callable[[npt.NDArray[Any]], Vectors]
+    """Vectors of masks as the encoder gave them, float [k, dim] -> float32 [k, D]; zero vectors stay zero."""
+
+
 @dataclass(frozen=True)
 class Encoder:
     """One line of :data:`ENCODERS`."""
@@ -58,6 +67,9 @@ class Encoder:
     """Whether it takes the column sam_features where there is one."""
     version: int = 1
     """Goes up whenever the same file and input would give other numbers (a golden-output test guards it)."""
+    text: str = ""
+    """Name in stages/weights.py of the file with its text tower; empty: it has none. It is not part of a column's identity, as no
+    stored number depends on it."""
 
 
 _B16 = {"width": 768, "layers": 12, "heads": 12, "patch_px": 16, "input_px": 224}
@@ -65,10 +77,12 @@ _L14 = {"width": 1024, "layers": 24, "heads": 16, "patch_px": 14, "input_px": 22
 _L14_336 = {**_L14, "input_px": 336}
 _DEMO_CLIP = {"width": 128, "layers": 4, "heads": 4, "patch_px": 16, "input_px": 128}
 _DEMO_DINOV2 = {"layers": 4, "heads": 4, "pretrained_px": 224, "input_px": 224}
-_ALPHA_B16 = ("clip_vit_b16", "alphaclip_vit_b16")
-_ALPHA_L14 = ("clip_vit_l14", "alphaclip_vit_l14")
-_ALPHA_L14_336 = ("clip_vit_l14_336", "alphaclip_vit_l14_336")
 _ONLY = {"mask_only": True}
+
+
+def _alphaclip(size: str, dim: int, options: Mapping[str, Any]) -> Encoder:
+    clip = f"clip_vit_{size}"  # AlphaCLIP keeps CLIP's own text tower
+    return Encoder("alphaclip", "mask", dim, (clip, f"alphaclip_vit_{size}"), options=options, text=clip)
 
 
 def _dinov2(name: str, dim: int, layers: int, heads: int, **more: Any) -> Encoder:
@@ -79,15 +93,13 @@ def _dinov2(name: str, dim: int, layers: int, heads: int, **more: Any) -> Encode
 _REG = {"registers": 4}
 
 ENCODERS: dict[str, Encoder] = {
-    "alphaclip_vit_b16": Encoder("alphaclip", "mask", 512, _ALPHA_B16, options=_B16),
-    "alphaclip_vit_b16_mask_only": Encoder("alphaclip", "mask", 512, _ALPHA_B16, options=_B16 | _ONLY),
-    "alphaclip_vit_b16_stock_transform": Encoder(
-        "alphaclip", "mask", 512, _ALPHA_B16, options=_B16 | {"stock_transform": True}
-    ),
-    "alphaclip_vit_l14": Encoder("alphaclip", "mask", 768, _ALPHA_L14, options=_L14),
-    "alphaclip_vit_l14_mask_only": Encoder("alphaclip", "mask", 768, _ALPHA_L14, options=_L14 | _ONLY),
-    "alphaclip_vit_l14_336": Encoder("alphaclip", "mask", 768, _ALPHA_L14_336, options=_L14_336),
-    "alphaclip_vit_l14_336_mask_only": Encoder("alphaclip", "mask", 768, _ALPHA_L14_336, options=_L14_336 | _ONLY),
+    "alphaclip_vit_b16": _alphaclip("b16", 512, _B16),
+    "alphaclip_vit_b16_mask_only": _alphaclip("b16", 512, _B16 | _ONLY),
+    "alphaclip_vit_b16_stock_transform": _alphaclip("b16", 512, _B16 | {"stock_transform": True}),
+    "alphaclip_vit_l14": _alphaclip("l14", 768, _L14),
+    "alphaclip_vit_l14_mask_only": _alphaclip("l14", 768, _L14 | _ONLY),
+    "alphaclip_vit_l14_336": _alphaclip("l14_336", 768, _L14_336),
+    "alphaclip_vit_l14_336_mask_only": _alphaclip("l14_336", 768, _L14_336 | _ONLY),
     "dinov2_vits14": _dinov2("dinov2_vits14", 384, 12, 6),
     "dinov2_vitb14": _dinov2("dinov2_vitb14", 768, 12, 12),
     "dinov2_vitl14": _dinov2("dinov2_vitl14", 1024, 24, 16),
@@ -102,13 +114,18 @@ ENCODERS: dict[str, Encoder] = {
         1536,
         ("openclip_convnext_l",),
         options={"model": "convnext_large_d_320", "input_px": 1024},
+        text="openclip_convnext_l",
     ),
     "clip_vit_l14": Encoder("clip", "image", 1024, ("clip_vit_l14",), tokens=256, options=_L14 | {"output_dim": 768}),
     "clip_vit_l14_336": Encoder(
         "clip", "image", 1024, ("clip_vit_l14_336",), tokens=576, options=_L14_336 | {"output_dim": 768}
     ),
-    "demo_alphaclip": Encoder("alphaclip", "mask", 64, ("demo_alphaclip",), options=_DEMO_CLIP),
-    "demo_alphaclip_mask_only": Encoder("alphaclip", "mask", 64, ("demo_alphaclip",), options=_DEMO_CLIP | _ONLY),
+    "demo_alphaclip": Encoder(
+        "alphaclip", "mask", 64, ("demo_alphaclip",), options=_DEMO_CLIP, text="demo_alphaclip_text"
+    ),
+    "demo_alphaclip_mask_only": Encoder(
+        "alphaclip", "mask", 64, ("demo_alphaclip",), options=_DEMO_CLIP | _ONLY, text="demo_alphaclip_text"
+    ),
     "demo_dinov2": Encoder("dinov2", "mask", 128, ("demo_dinov2",), options=_DEMO_DINOV2),
     "demo_clip": Encoder(
         "clip",
@@ -160,6 +177,31 @@ def build(
     module = importlib.import_module(f"stages.encoders.{encoder.module}")
     model: Model = module.build(encoder, paths, device, masks_per_batch)
     return model if precision == "float32" else _sixteen_bit(model, device, precision)
+
+
+def build_text(name: str, path: Path, device: str) -> TextTower:
+    """Load the text tower of an encoder.
+
+    Args:
+        path: of the file ``ENCODERS[name].text``, whose digest was checked.
+
+    Raises:
+        ValueError: the encoder is not known or has no text tower; names those that have one.
+        WeightsError: the file does not hold the expected tensors.
+    """
+    if why := why_no_text(name):
+        raise ValueError(why)
+    encoder = ENCODERS[name]
+    tower: TextTower = importlib.import_module(f"stages.encoders.{encoder.module}").build_text(encoder, path, device)
+    return tower
+
+
+def why_no_text(name: str) -> str:
+    """Why no text can be compared with the vectors of an encoder; empty where it can."""
+    if name in ENCODERS and ENCODERS[name].text:
+        return ""
+    having = ", ".join(sorted(key for key, line in ENCODERS.items() if line.text))
+    return f"{name} has no text tower, so words cannot be compared with its vectors; encoders that have one: {having}"
 
 
 def _sixteen_bit(model: Model, device: str, precision: str) -> Model:

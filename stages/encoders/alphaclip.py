@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from open_clip.transformer import QuickGELU
 from torch.nn import functional as F
 
 from stages.batch_size import over
-from stages.encoders import Encoder, EncoderInput, Model, Vectors
+from stages.encoders import Encoder, EncoderInput, Model, TextTower, Vectors
 from stages.encoders.alpha_transforms import alpha_map, image_pixels
-from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, make_alphaclip
+from stages.encoders.clip_text import text_embedder
+from stages.encoders.clip_vit import AlphaVisionTransformer, load_alphaclip, load_clip, make_alphaclip
 from stages.encoders.common import check_keys, load_into
 
 
@@ -63,3 +65,9 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
         return [vectors[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
     return embed
+
+
+def build_text(encoder: Encoder, path: Path, device: str) -> TextTower:
+    """CLIP's text tower. Its texts and AlphaCLIP's masks are in one space (Alpha-CLIP, section 3.2: it stays frozen)."""
+    embed = text_embedder(load_clip(path), QuickGELU, encoder.dim, str(path), device)
+    return TextTower(embed, lambda vectors: vectors.astype(np.float32))

@@ -83,13 +83,18 @@ def load_clip_visual(path: Path) -> State:
     OpenAI publishes TorchScript archives. TorchScript can run code, so ``path`` must have been checked
     against OpenAI's sha256 (``stages.weights.locate`` does). A .safetensors with the same keys is read too.
     """
+    state = load_clip(path)
+    return {key.removeprefix(_VISUAL): value for key, value in state.items() if key.startswith(_VISUAL)}
+
+
+def load_clip(path: Path) -> State:
+    """Tensors of both towers of an OpenAI CLIP file, under its own keys, float32; as :func:`load_clip_visual`."""
     if path.suffix == ".safetensors":
-        state = load_state(path)
-    else:
-        with reading(path), warnings.catch_warnings():  # torch discourages TorchScript; OpenAI publishes nothing else
-            warnings.simplefilter("ignore", DeprecationWarning)
-            state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {key.removeprefix(_VISUAL): value.float() for key, value in state.items() if key.startswith(_VISUAL)}
+        return load_state(path)
+    with reading(path), warnings.catch_warnings():  # torch discourages TorchScript; OpenAI publishes nothing else
+        warnings.simplefilter("ignore", DeprecationWarning)
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+    return {key: value.float() for key, value in state.items()}
 
 
 def to_openai(state: Mapping[str, torch.Tensor]) -> State:

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import open_clip
 import torch
 from open_clip.timm_model import TimmModel
+from torch import nn
 
-from stages.encoders import Encoder, EncoderInput, Model, Vectors
+from stages.encoders import Encoder, EncoderInput, Model, TextTower, Vectors
+from stages.encoders.clip_text import text_embedder
 from stages.encoders.common import load_into, load_state, once_an_image
 from stages.encoders.pooling import mask_weights, pool
 from stages.transforms import CLIP_STATS, ImageArray, padded_input
@@ -47,3 +51,29 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
         return [pool(grid(image), mask_weights(masks, image.shape[:2], cells, device)) for image, masks, _ in items]
 
     return embed
+
+
+def make_heads(encoder: Encoder) -> nn.ModuleDict:
+    """What follows the trunk in CLIP, randomly initialised: its last layer norm, and the projection into the space of texts."""
+    tower = make_model(encoder)
+    return nn.ModuleDict({"trunk": nn.ModuleDict({"head": tower.trunk.head}), "head": tower.head})
+
+
+def build_text(encoder: Encoder, path: Path, device: str) -> TextTower:
+    """The text tower, and CLIP's own head for masks: a mean over a mask takes the place of that over the image.
+
+    This is the classifier of masks of FC-CLIP (bytedance/fc-clip, arXiv 2308.02487), with the same trunk.
+    """
+    state = load_state(path)
+    visual = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+    own = {key: value for key, value in visual.items() if key.startswith(("head.", "trunk.head."))}
+    heads: Any = load_into(lambda: make_heads(encoder), own, str(path), device)
+    size = open_clip.get_model_config(encoder.options["model"])["embed_dim"]
+
+    @torch.inference_mode()
+    def project(vectors: npt.NDArray[Any]) -> Vectors:
+        pooled = torch.from_numpy(vectors.astype(np.float32)).to(device)
+        found: Vectors = heads.head(heads.trunk.head(pooled[:, :, None, None])).cpu().numpy()
+        return np.where(vectors.any(axis=1, keepdims=True), found, np.float32(0))
+
+    return TextTower(text_embedder(state, nn.GELU, size, str(path), device), project)

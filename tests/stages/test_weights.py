@@ -271,7 +271,7 @@ def test_registry_is_complete_and_sound() -> None:
     sam = [f"sam_vit_{size}" for size in "blh"]
     dinov2 = [f"dinov2_vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg")]
     clip = [f"{family}_vit_{size}" for family in ("clip", "alphaclip") for size in ("b16", "l14", "l14_336")]
-    demo = ["demo_sam", "demo_alphaclip", "demo_dinov2", "demo_clip"]
+    demo = ["demo_sam", "demo_alphaclip", "demo_alphaclip_text", "demo_dinov2", "demo_clip"]
     assert sorted(WEIGHTS) == sorted([*sam, *dinov2, *clip, "openclip_convnext_l", *demo])
     assert len({entry.path for entry in WEIGHTS.values()}) == len(WEIGHTS)
     for name, entry in WEIGHTS.items():
