@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,14 @@ from stages.datasets.words import CONTROL
 from stages.names import SplitRef
 from stages.train.folder import held
 from stages.train.run_digest import run_digest
+from stages.train.systems import SYSTEMS
 from store import Split, rle
 from store.errors import DamagedStoreError, FailedImageError, StoreError
 
 if TYPE_CHECKING:
     from stages.predictions import Prediction
     from stages.train.ask import Question
+    from stages.train.elisa.system import Elisa
     from stages.train.system import System
 
 MOST_CHARACTERS = 2000
@@ -136,9 +138,9 @@ class TrainedSystem:
 
     def answers(self, image: str, questions: Sequence[str], phrase: bool = False) -> Iterator[Answer]:
         """As :meth:`ask`, one answer after the other, of questions that are :func:`checked`."""
-        from stages.train.ask import ask, columns_of_image
+        from stages.train.ask import ask
 
-        asked = find_image(self.settings, self.run, image, columns_of_image(self.run.params, self.run.system))
+        asked = self._find(image)
         record = asked.split[asked.image_index]
         try:
             system = self._restored(asked)
@@ -151,6 +153,37 @@ class TrainedSystem:
             raise InputError(f"--image: {image} cannot be asked about: {error}") from error
         except ValueError as error:  # a control token of this language model, another model than it was trained with
             raise InputError(f"ask {self.run.name}: {error}") from error
+
+    def words(self, image: str | Path, count: int = 12) -> dict[int, list[tuple[str, float]]]:
+        """The words of the language model that are nearest to each mask, by ELISA's adapter.
+
+        Args:
+            image: as in :meth:`ask`. count: words a mask.
+
+        Returns:
+            Number of each mask that the system is offered -> words, nearest first, each with the cosine of the two embeddings.
+
+        Raises:
+            InputError: the run is of another system, or the image cannot be used. Further as :meth:`ask`.
+        """
+        from stages.train.ask import words
+
+        if not SYSTEMS[self.run.system].words:
+            able = ", ".join(name for name, line in SYSTEMS.items() if line.words)
+            raise InputError(
+                f"words {self.run.name}: found a run of {self.run.system}, which has no adapter from masks to words; expected a "
+                f"run of {able}"
+            )
+        asked = self._find(str(image))
+        try:
+            return words(cast("Elisa", self._restored(asked)), asked.split, asked.image_index, count, asked.mean)
+        except FailedImageError as error:
+            raise InputError(f"--image: {image} has no words: {error}") from error
+
+    def _find(self, image: str) -> Asked:
+        from stages.train.ask import columns_of_image
+
+        return find_image(self.settings, self.run, image, columns_of_image(self.run.params, self.run.system))
 
     def _restored(self, asked: Asked) -> System:
         """The system with its trained weights. Loaded after a first picture's columns were computed: they need memory, too."""

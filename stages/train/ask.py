@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from stages.train.system import ALWAYS, System
 from store.format.schema import TABLES
 from store.split import Split
 from store.torch import to_tensors
+
+if TYPE_CHECKING:
+    from stages.train.elisa.system import Elisa
 
 OF_QUESTION = "targets."
 """What a batch has of a table of questions: a question brings it along."""
@@ -71,13 +75,7 @@ def ask(
             raise ValueError(
                 f"the question {question.text!r} holds {found.group()!r}, a control token of the language model"
             )
-    names = _of_image(system.columns(system.params, training=False))
-    wanted = names if mean is None else {key: uncentered(name) for key, name in names.items()}
-    batch = split.batch([image_index], wanted, candidates=system.candidates(system.params, training=False))
-    for key, name in names.items():
-        if mean is not None and name.startswith(CENTERED):
-            batch[key] = _centered(batch[key], mean)
-    of_image = to_tensors(batch)
+    of_image = _batch(system, split, image_index, mean)
     for question in questions:
         of_question = {
             "id": [""],
@@ -87,6 +85,34 @@ def ask(
         }
         (answer,) = system.predict(blanked({**of_image, **of_question}, system.params.without))
         yield answer
+
+
+def words(
+    system: Elisa, split: Split, image_index: int, count: int, mean: npt.NDArray[np.float64] | None = None
+) -> dict[int, list[tuple[str, float]]]:
+    """The words of the language model that are nearest to each mask of an image that the system is offered.
+
+    Args:
+        split, mean: as in :func:`ask`. count: words a mask.
+
+    Returns:
+        Number of the mask -> words with their cosines, nearest first.
+
+    Raises:
+        FailedImageError: the image failed in a column that is read.
+    """
+    return system.nearest_words(_batch(system, split, image_index, mean), count)
+
+
+def _batch(system: System, split: Split, image_index: int, mean: npt.NDArray[np.float64] | None) -> dict[str, Any]:
+    """What a question about an image is answered from: a batch of one, without the question."""
+    names = _of_image(system.columns(system.params, training=False))
+    wanted = names if mean is None else {key: uncentered(name) for key, name in names.items()}
+    batch = split.batch([image_index], wanted, candidates=system.candidates(system.params, training=False))
+    for key, name in names.items():
+        if mean is not None and name.startswith(CENTERED):
+            batch[key] = _centered(batch[key], mean)
+    return to_tensors(batch)
 
 
 def _of_image(columns: dict[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ class SystemLine:
         chooses: whether it chooses among a proposer's masks; to the others ``train.proposer`` makes no difference.
         centered: whether it learns from centred embeddings; ``train.mean`` belongs to its runs, and to no other's.
         modes: in which it answers.
+        words: whether it makes each mask a word of the language model, so that its other words can be compared with it.
     """
 
     place: str
@@ -31,6 +32,7 @@ class SystemLine:
     chooses: bool = False
     centered: bool = False
     modes: tuple[str, ...] = MODES
+    words: bool = False
 
 
 SYSTEMS = {
@@ -42,6 +44,7 @@ SYSTEMS = {
         True,
         True,
         modes=("generated",),
+        words=True,
     ),
     "llmseg": SystemLine(
         "stages.train.llmseg.system:LlmSeg", 2, LlmSegParams, ("max_new_tokens", "strategy", "threshold"), True

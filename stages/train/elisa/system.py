@@ -12,6 +12,7 @@ from stages.train.elisa.align import align
 from stages.train.elisa.text import EVALUATION, Style, conversation, drop_tokens
 from stages.train.language.llava import load_llava
 from stages.train.language.mask_words import REJ, MaskWords
+from stages.train.language.near_words import WORDS_SEEN, nearest_rows, nearest_spelled
 from stages.train.language.text import check_texts, collate, encode_prompt, pad
 from stages.train.language.vision import feature_tokens
 from stages.train.language.vocabulary import ExtendedLlava, NamedOnce
@@ -157,6 +158,27 @@ class Elisa:
         how = {"temperature": self.own.temperature, "row_weight": self.own.mask_weight, "over": self.own.loss_over}
         loss: Tensor = self.model(**{**inputs, "input_ids": ids}, loss_options=how).loss
         return loss
+
+    @torch.no_grad()
+    def nearest_words(self, batch: Batch, count: int) -> dict[int, list[tuple[str, float]]]:
+        """For the masks of a batch of one image the ``count`` nearest words of the language model, nearest first.
+
+        The rows that the adapter makes of the masks are compared with the embeddings of all tokens, as by the released explorer of
+        token similarities (DavidC001/LISA_ACV), by the cosine. Words that are spelled alike but for a space count once.
+
+        Returns:
+            Number of a mask -> words with their cosines.
+        """
+        features = self._features(batch)
+        there = features["masks_valid"][0]
+        assert self.model.adapter is not None
+        rows = self.model.adapter(features["masks"][0][there].to(self.device, self.model.words.dtype))
+        ids, cosines = nearest_rows(rows, self.model.get_input_embeddings().weight, WORDS_SEEN * count)
+        numbers = batch["candidates"][0][there.cpu()].tolist()
+        return {
+            int(number): nearest_spelled(self.tokenizer, near, values, count)
+            for number, near, values in zip(numbers, ids.tolist(), cosines.tolist(), strict=True)
+        }
 
     @torch.no_grad()
     def predict(self, batch: Batch, mode: Mode = "generated") -> list[Prediction]:
