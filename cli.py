@@ -732,12 +732,15 @@ def browse(
     ] = "127.0.0.1",
     token: Annotated[
         str | None,
-        typer.Option("--token", envvar="ELISA_BROWSE_TOKEN", help="Who opens the page has to know it: /?token=TOKEN."),
+        typer.Option(
+            "--token", envvar="ELISA_BROWSE_TOKEN", help="Whoever opens the page must know it: /?token=TOKEN."
+        ),
     ] = None,
 ) -> None:
-    """A page on this machine that shows the store: pictures, masks, questions, answers of the runs, nearest masks, provenance.
+    """Pages on this machine that show the store: pictures, masks, questions, answers of the runs, nearest masks, provenance.
 
-    It reads only, asks nothing of any network, and ends with Ctrl-C. docs/browsing.md says how to reach it on another machine.
+    Masks are found by words, trained runs answer questions about a picture, and runs are compared. Nothing in the store is changed
+    and no network is used; Ctrl-C ends it. docs/browsing.md says how to reach it on another machine.
 
     Examples:
 

@@ -90,7 +90,7 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
         named = (system_of(found.about) or None) if found is not None else None
     wanted = named or system
     if wanted is None:
-        known = ", ".join([*SYSTEMS, *settings.runs])
+        known = ", ".join(dict.fromkeys([*SYSTEMS, *settings.runs]))
         raise InputError(f"--name: found {asked!r}, expected one of {known}; or say of which system it is: --system")
     if system is not None and system != wanted:
         raise InputError(f"--system: found {system}, but the run {asked} is of {wanted}")

@@ -1,4 +1,4 @@
-"""What the runs answered: the files of predictions that lie with the runs, and the IoU of an answer."""
+"""Stored answers: the files of predictions in the folders of the runs, trained here or imported, and the IoU of an answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pipeline.browse.kept import Kept
 from pipeline.config import Settings
 from pipeline.runs import runs_folder
 from stages.names import SplitRef
-from stages.predictions import Meta, PredictionError, read_table
+from stages.predictions import Meta, PredictionError, read_meta, read_table
+from stages.train.folder import is_imported
 from store import rle
 
 FILE_BYTES = 64 << 20
@@ -21,21 +22,33 @@ FILE_BYTES = 64 << 20
 
 
 class Answers:
-    """A file of predictions. ``name``: that of its run, and in which unusual way it was asked."""
+    """A file of predictions.
 
-    def __init__(self, name: str, path: Path, kept: Kept[pa.Table]) -> None:
-        self.name, self.path = name, path
+    Args:
+        run: name of the folder that it is in.
+        way: how the run was asked, where that was not the usual way, such as ``every-text``.
+        imported: whether they are predictions of another program, kept by ``evaluate --keep``.
+    """
+
+    def __init__(self, run: str, way: str, path: Path, imported: bool, kept: Kept[pa.Table]) -> None:
+        self.run, self.way, self.path, self.imported = run, way, path, imported
+        self.name = f"{run} ({way})" if way else run
         self._kept = kept
 
     @property
+    def title(self) -> str:
+        """The name, and whether they are imported."""
+        return f"{self.name}, imported" if self.imported else self.name
+
+    @property
     def version(self) -> tuple[int, int]:
-        """Another one where the file is another."""
+        """Differs when the file was written again."""
         state = self.path.stat()
         return state.st_mtime_ns, state.st_size
 
     def meta(self) -> Meta:
         """What the file says of its predictions. Raises PredictionError."""
-        return read_table(self.path, ())[0]
+        return read_meta(self.path)
 
     def table(self, fields: Sequence[str] | None = None) -> pa.Table:
         """The predictions, all or some fields of them. Raises PredictionError."""
@@ -50,14 +63,14 @@ class Answers:
 
 
 def found_answers(settings: Settings, split: SplitRef, kept: Kept[pa.Table], notes: list[str]) -> dict[str, Answers]:
-    """The answers to a split of all runs, by name; ``notes`` gets what is not shown, and why."""
+    """The answers of all runs to the questions of a split, by name; what is not shown is added to ``notes`` with the reason."""
     found: dict[str, Answers] = {}
     folder = runs_folder(settings)
     for path in sorted(folder.glob(f"*/predictions/{split.dataset}/*.parquet")) if folder.is_dir() else ():
         run, ending = path.relative_to(folder).parts[0], path.stem.removeprefix(split.split)
         if path.stem == ending or ending[:1] not in ("", "-"):
             continue
-        answers = Answers(run + (f" ({ending[1:]})" if ending else ""), path, kept)
+        answers = Answers(run, ending[1:], path, is_imported(folder / run), kept)
         try:
             meta = answers.meta()
         except PredictionError as error:

@@ -1,8 +1,12 @@
-"""Who may ask: only this machine's own pages, by GET, and where others can reach the server only who knows the token.
+"""Who is answered: the pages of this server, by GET, and with a token only those who know it.
 
-A page of another site that a browser has open could send requests to 127.0.0.1, also under a name of its own that it made
-lead there (DNS rebinding). Such requests name that site as their ``Host``, so only hosts that mean this server are answered.
-What other pages may do with the answers is forbidden to them by headers.
+A page of another site that is open in the same browser can send requests to 127.0.0.1. It can also do so under a name of its own
+that it made to lead there (DNS rebinding). Therefore
+
+- only a ``Host`` that means this server is answered, as a request under another name has that name as its ``Host``;
+- of requests that another site caused (``Sec-Fetch-Site``), only those that open a page are answered: a question to a model costs
+  time, whether or not the other site may read the answer;
+- headers forbid other pages to read or frame what is answered.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
@@ -28,20 +32,21 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-"""Of every answer."""
+"""Added to every answer."""
 _HERE = ("127.0.0.1", "localhost", "::1")
 
 
 class Guard:
-    """Answers what may not be asked, and passes on the rest.
+    """Refuses what may not be asked, passes on the rest, and adds :data:`HEADERS` to every answer.
 
     Args:
+        pages: paths that another site may link to.
         host: the address that the server is bound to.
-        token: who opens a page has to know it, once; None: everybody who reaches the server may look.
+        token: whoever opens a page has to know it, once; None: everybody who reaches the server may look.
     """
 
-    def __init__(self, app: ASGIApp, host: str, token: str | None) -> None:
-        self.app, self.token = app, token
+    def __init__(self, app: ASGIApp, pages: Collection[str], host: str, token: str | None) -> None:
+        self.app, self.pages, self.token = app, pages, token
         self.hosts = allowed_hosts(host)
         self._session = secrets.token_urlsafe(32)
 
@@ -73,6 +78,9 @@ class Guard:
                 "Through an ssh tunnel use http://localhost and the tunnel's port.\n",
                 421,
             )
+        sites = {value.decode("latin-1") for name, value in headers if name == b"sec-fetch-site"}
+        if sites & {"cross-site", "same-site"} and scope["path"] not in self.pages:
+            return PlainTextResponse("Another site asked for this; only the pages of this server may.\n", 403)
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("Only GET: nothing can be changed here.\n", 405, {"Allow": "GET, HEAD"})
         return None if self.token is None else self._without_token(scope, self.token)
@@ -82,7 +90,7 @@ class Guard:
         return name in self.hosts or ("*" in self.hosts and _is_address(name))
 
     def _without_token(self, scope: Scope, token: str) -> Response | None:
-        """The answer to who has not shown the token yet; one who just did gets a cookie in its place."""
+        """A refusal without the token; with it in the address, a cookie that takes its place; None with that cookie."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == "token"]
         if given and secrets.compare_digest(given[0].encode(), token.encode()):
@@ -97,7 +105,7 @@ class Guard:
 
 
 def allowed_hosts(host: str) -> tuple[str, ...]:
-    """The names that mean a server bound to this address; ``*`` where any address of the machine is one."""
+    """The names of a server that is bound to this address; ``*``: also every address of the machine."""
     if host in ("0.0.0.0", "::"):
         return (*_HERE, socket.gethostname().lower(), socket.getfqdn().lower(), "*")
     return tuple(dict.fromkeys([*_HERE, host.lower()]))

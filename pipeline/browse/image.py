@@ -21,7 +21,7 @@ def brief(shown: Shown, image_index: int) -> dict[str, Any]:
     """What the grid shows of an image: name, size, status, its first question, and how many masks each proposer found."""
     row = _image(shown, image_index)
     found = {**row, "text": "", "questions": 0, "masks": {}}
-    targets = _rows(shown, "targets", image_index)
+    targets = rows_of(shown, "targets", image_index)
     if isinstance(targets, list) and targets:
         texts = next((target["texts"] for target in targets if target["texts"]), [""])
         found |= {"text": texts[0][:300], "questions": len(targets)}
@@ -35,7 +35,7 @@ def whole(shown: Shown, image_index: int, answers: Mapping[str, Answers]) -> dic
     """Everything of an image. What cannot be read has its reason, as ``error``, in its place."""
     row = _image(shown, image_index)
     size = row["height"], row["width"]
-    targets = _rows(shown, "targets", image_index)
+    targets = rows_of(shown, "targets", image_index)
     found: dict[str, Any] = {"image": row, "proposers": {}, "runs": {}}
     found["instances"] = _instances(shown, image_index, size[0])
     asked = targets if isinstance(targets, list) else []
@@ -62,7 +62,7 @@ def _image(shown: Shown, image_index: int) -> dict[str, Any]:
     }
 
 
-def _rows(shown: Shown, name: str, image_index: int) -> list[dict[str, Any]] | str:
+def rows_of(shown: Shown, name: str, image_index: int) -> list[dict[str, Any]] | str:
     """An image's rows of a table, or why there are none; nothing to say where the column is not there."""
     if name not in shown.opened.columns:
         return ""
@@ -75,7 +75,7 @@ def _rows(shown: Shown, name: str, image_index: int) -> list[dict[str, Any]] | s
 
 
 def _instances(shown: Shown, image_index: int, height_px: int) -> list[dict[str, Any]]:
-    rows = _rows(shown, "instances", image_index)
+    rows = rows_of(shown, "instances", image_index)
     if isinstance(rows, str) or rows[0]["status"] != OK:
         return []
     (row,) = rows
@@ -92,7 +92,7 @@ def _target(target: Mapping[str, Any], height_px: int) -> dict[str, Any]:
 
 
 def _proposals(shown: Shown, image_index: int, proposer: str, height_px: int) -> dict[str, Any]:
-    rows = _rows(shown, f"masks/{proposer}", image_index)
+    rows = rows_of(shown, f"masks/{proposer}", image_index)
     if isinstance(rows, str):
         return {"error": rows}
     (row,) = rows
@@ -110,7 +110,7 @@ def _proposals(shown: Shown, image_index: int, proposer: str, height_px: int) ->
         for number, counts in enumerate(row["segmentation"][:MOST_MASKS])
     ]
     found: dict[str, Any] = {"total": len(row["segmentation"]), "masks": masks, "iou": {}}
-    matched = _rows(shown, f"match/{proposer}/targets", image_index)
+    matched = rows_of(shown, f"match/{proposer}/targets", image_index)
     if isinstance(matched, list):
         for match in matched:
             found["iou"][match["target_id"]] = [_rounded(value) for value in match["iou_valid"][:MOST_MASKS]]
@@ -128,6 +128,8 @@ def _answered(answers: Answers, targets: list[dict[str, Any]], size: tuple[int, 
     for row in given:
         target = by_id[row["target_id"]]
         answer = {name: row[name] for name in ("text_index", "rejected", "chosen", "answer")} | {"d": "", "iou": None}
+        if answers.imported:  # the numbers of another program's masks
+            answer["chosen"] = None
         try:
             if row["segmentation"] is not None:
                 rle.union([row["segmentation"]], *size)  # of this image's size

@@ -1,4 +1,4 @@
-"""Work that takes longer than a page may: done in threads, given when it is finished, asked for again until then."""
+"""Work that takes longer than a request may: done in threads. The page asks again until the result is there."""
 
 from __future__ import annotations
 
@@ -27,32 +27,42 @@ class NotYetError(Exception):
         self.title, self.done, self.total = title, done, total
 
 
+class BusyError(Exception):
+    """Nothing else is begun until the work in progress is finished. Says what that is."""
+
+
 class _Forgotten(Exception):  # noqa: N818
     """Nobody waits for the work any longer."""
 
 
 class Jobs:
-    """Results by key. Two at a time are worked out.
+    """Results by key.
 
     Args:
-        patience_s: so long does an asking thread wait before it is told that the work goes on.
+        patience_s: how long a request waits before it is told that the work goes on.
+        threads: this many results are worked out at a time.
+        queue: whether further work waits for a thread; otherwise it is refused.
     """
 
-    def __init__(self, patience_s: float = 0.3) -> None:
-        self._patience_s = patience_s
+    def __init__(self, patience_s: float = 0.3, threads: int = 2, queue: bool = True) -> None:
+        self._patience_s, self._threads, self._queue = patience_s, threads, queue
         self._jobs: OrderedDict[Hashable, _Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(2, "browse")
+        self._pool = ThreadPoolExecutor(threads, "browse")
 
     def result(self, key: Hashable, title: str, work: Callable[[Advance], Any]) -> Any:
         """What ``work`` returns, which is begun when its key is asked for first; what it raises is raised once.
 
         Raises:
             NotYetError: it is not finished; ask again.
+            BusyError: it was not begun, as other work is in progress and there is no queue.
         """
         with self._lock:
             job = self._jobs.get(key)
             if job is None:
+                running = [each.title for each in self._jobs.values() if not each.future.done()]
+                if not self._queue and len(running) >= self._threads:
+                    raise BusyError(f"busy with {running[0]}; try again when that is finished")
                 job = self._jobs[key] = _Job(title)
                 job.future = self._pool.submit(job.run, work)
                 while len(self._jobs) > _KEPT:

@@ -64,7 +64,7 @@ class Measures:
                 found[f"smallest:{name}"] = f"smallest mask of {name}, % of the image"
             if f"match/{name}/targets" in columns:
                 found[f"best:{name}"] = f"IoU of the best mask of {name}"
-        return found | {f"run:{name}": f"IoU of {name}" for name in self.answers}
+        return found | {f"run:{name}": f"IoU of {answers.title}" for name, answers in self.answers.items()}
 
     def get(self, name: str) -> F64:
         """A measure, float64 [N]; NaN where an image has none.
@@ -258,7 +258,7 @@ def by_image(
 
 
 def _is_empty(targets: pa.Table) -> Flags:
-    """Which targets have nothing to be found; a conversation is none of them."""
+    """Which targets ask for something that is not in the image, bool [n]: they have no instances and are no conversations."""
     turns = pc.fill_null(pc.list_value_length(targets.column("turns")), 0)
     empty = pc.and_(pc.equal(pc.list_value_length(targets.column("instances")), 0), pc.equal(turns, 0))
     return np.asarray(empty)

@@ -1,8 +1,8 @@
-"""The masks of a split whose vectors are most like that of one mask, by the cosine."""
+"""The masks of a split whose vectors have the largest cosine with that of one mask, or with that of a text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from pipeline.browse.jobs import Advance, Jobs
 from pipeline.browse.outlines import outline
+from pipeline.browse.query import WrongError
 from pipeline.browse.shelf import Shown, UnknownError
+from pipeline.browse.towers import Towers
+from stages.encoders import why_no_text
 from store.errors import FailedImageError, IncompleteColumnError
 from store.format.names import proposer_of, without_proposer
 from store.read.borrowed import AnyColumn
@@ -24,7 +27,7 @@ F32 = NDArray[np.float32]
 
 
 class Neighbour(NamedTuple):
-    """A mask. ``cosine``: of its vector with that of the mask that was asked about."""
+    """A mask. ``cosine``: of its vector with the one that was asked about."""
 
     image_index: int
     mask: int
@@ -42,7 +45,7 @@ def encoders(shown: Shown) -> dict[str, dict[str, list[str]]]:
 
 
 def nearest(shown: Shown, jobs: Jobs, column: str, image_index: int, mask: int, apart: bool) -> dict[str, Any]:
-    """The nearest masks of the split, most alike first, each with where it lies in its image.
+    """The masks of the split that are nearest to one of them, each with where it lies in its image.
 
     Args:
         column: of vectors, one a mask of a proposer. apart: of each image only the nearest mask.
@@ -52,50 +55,94 @@ def nearest(shown: Shown, jobs: Jobs, column: str, image_index: int, mask: int, 
         NotYetError: vectors are still being compared.
         StoreError: the column cannot be opened.
     """
+    _require(shown, column)
+
+    def work(advance: Advance) -> list[Neighbour]:
+        source = shown.with_columns(column).columns[column]
+        own = _vectors(source, image_index)
+        if own is None or mask >= len(own):
+            raise UnknownError(
+                f"mask {mask} of image {image_index} has no vector in {column}: found {0 if own is None else len(own)} vectors; "
+                "the largest masks are embedded (embed.max_masks)"
+            )
+        query = _unit(own[mask : mask + 1])[0]
+        return _search(source, query, len(shown), apart, advance, itself=Neighbour(image_index, mask, 1.0))
+
+    found = jobs.result((shown.number, "nearest", column, image_index, mask, apart), f"nearest masks by {column}", work)
+    return _answer(shown, column, found)
+
+
+def described(shown: Shown, jobs: Jobs, towers: Towers, column: str, text: str, apart: bool) -> dict[str, Any]:
+    """The masks of the split that are nearest to a text, by the text tower of the encoder of a column; further as :func:`nearest`.
+
+    Raises:
+        UnknownError: there is no such column, its vectors are minus a mean, or no text tower belongs to them.
+        WeightsError: the file of the text tower is not here.
+        WrongError: the text has no words, or too many.
+    """
+    _require(shown, column)
+
+    def work(advance: Advance) -> list[Neighbour]:
+        source = shown.with_columns(column).columns[column]
+        tower = towers.get(column.rpartition("/")[2], source)
+        try:
+            query = tower.embed(text)
+        except ValueError as error:
+            raise WrongError(str(error)) from error
+        return _search(source, query, len(shown), apart, advance, project=tower.project)
+
+    if why := why_no_texts(column):
+        raise UnknownError(why)
+    found = jobs.result((shown.number, "described", column, text, apart), f"masks near the text by {column}", work)
+    return _answer(shown, column, found)
+
+
+def why_no_texts(column: str) -> str:
+    """Why no text can be compared with the vectors of a column; empty where it can."""
+    if column.startswith("centered/"):
+        return f"{column}: texts are compared with vectors as embedded, not with those minus a mean"
+    return why_no_text(column.rpartition("/")[2])
+
+
+def _require(shown: Shown, column: str) -> None:
     known = [name for each in encoders(shown).values() for names in each.values() for name in names]
     if column not in known:
         raise UnknownError(f"no vectors {column!r}; there are {', '.join(known) or 'none'}")
-    key = (shown.number, "nearest", column, image_index, mask, apart)
-    found = jobs.result(
-        key, f"nearest masks by {column}", lambda advance: _search(shown, column, image_index, mask, apart, advance)
-    )
+
+
+def _answer(shown: Shown, column: str, found: list[Neighbour]) -> dict[str, Any]:
     proposer = str(proposer_of(column))
-    return {"column": column, "masks": [_shown(shown, proposer, each) for each in found]}
+    return {"column": column, "proposer": proposer, "masks": [_shown(shown, proposer, each) for each in found]}
 
 
-def _search(shown: Shown, column: str, image_index: int, mask: int, apart: bool, advance: Advance) -> list[Neighbour]:
-    source = shown.with_columns(column).columns[column]
-    own = _vectors(source, image_index)
-    if own is None or mask >= len(own):
-        raise UnknownError(
-            f"mask {mask} of image {image_index} has no vector in {column}: found {0 if own is None else len(own)} vectors; "
-            "the largest masks are embedded (embed.max_masks)"
-        )
-    query = _unit(own[mask : mask + 1])[0]
+def _search(
+    source: AnyColumn,
+    query: F32,
+    images: int,
+    apart: bool,
+    advance: Advance,
+    itself: Neighbour | None = None,
+    project: Callable[[NDArray[Any]], F32] | None = None,
+) -> list[Neighbour]:
+    """The masks nearest to ``query``, float32 [D] of length 1, without ``itself``.
+
+    ``project``: stored vectors [k, dim] -> [k, D], where the query is of another space.
+    """
     best: list[Neighbour] = []
-    for cosines, image, number in _compared(source, query, len(shown), advance):
-        itself = (image == image_index) & (number == mask)
-        cosines = np.where(itself, -np.inf, cosines)
-        best += _top(cosines, image, number, apart)
-        best = sorted(best, key=lambda each: (-each.cosine, each.image_index, each.mask))[:SHOWN]
-    return best
-
-
-def _compared(
-    source: AnyColumn, query: F32, images: int, advance: Advance
-) -> Iterator[tuple[F32, NDArray[np.int64], NDArray[np.int64]]]:
-    """Cosines with the query, and image and mask of each, for some images after the others."""
     for first in range(0, images, _BATCH):
         advance(first, images)
         some = range(first, min(images, first + _BATCH))
-        found = [
-            (index, vectors) for index in some if (vectors := _vectors(source, index)) is not None and len(vectors)
-        ]
-        if found:
-            lengths = [len(vectors) for _, vectors in found]
-            cosines = _unit(np.concatenate([vectors for _, vectors in found])) @ query
-            number = np.concatenate([np.arange(length) for length in lengths])
-            yield cosines, np.repeat([index for index, _ in found], lengths), number
+        found = [(index, own) for index in some if (own := _vectors(source, index)) is not None and len(own)]
+        if not found:
+            continue
+        vectors, lengths = np.concatenate([own for _, own in found]), [len(own) for _, own in found]
+        cosines = _unit(vectors if project is None else project(vectors)) @ query
+        image, number = np.repeat([index for index, _ in found], lengths), np.concatenate([*map(np.arange, lengths)])
+        if itself is not None:
+            cosines[(image == itself.image_index) & (number == itself.mask)] = -np.inf
+        best += _top(cosines, image, number, apart)
+        best = sorted(best, key=lambda each: (-each.cosine, each.image_index, each.mask))[:SHOWN]
+    return best
 
 
 def _vectors(source: AnyColumn, image_index: int) -> NDArray[Any] | None:

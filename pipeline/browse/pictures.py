@@ -1,4 +1,4 @@
-"""Pictures in the size of a screen, as JPEG: each file is held against the digest of the index before it is shown."""
+"""Pictures in the size of a screen, as JPEG. A file is shown only if it has the digest that it was indexed with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDES_PX = (320, 1600)
 """Longest side of a picture that may be asked for."""
 CACHE_BYTES = 48 << 20
 _DECODED_BYTES = 32 << 20
-"""The picture that was decoded last is asked for again, by pieces of it; a larger one is decoded each time."""
+"""Several pieces of one picture are often asked for together, so the last one stays decoded, unless it is larger than this."""
 _QUALITY = 85
 
 Box = tuple[int, int, int, int]
@@ -38,7 +38,7 @@ class Pictures:
 
         Raises:
             GoneError: there is no picture to show; says why.
-            WrongError: the size is none of :data:`SIDES_PX`, or the box lies outside the image.
+            WrongError: the size is not one of :data:`SIDES_PX`, or the box lies outside the image.
         """
         if side_px not in SIDES_PX:
             raise WrongError(f"side: found {side_px}, expected {' or '.join(map(str, SIDES_PX))}")

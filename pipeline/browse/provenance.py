@@ -1,4 +1,4 @@
-"""Where the columns of an image come from, and whether they are what the parameters and the store would make now."""
+"""Where the columns of an image come from, and whether they would be computed the same way now."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from store.format.shard import read_log
 from store.read.borrowed import Borrowed
 
 FRESH, STALE, DIFFERENT, NOT_ASKED, NOT_THERE = "current", "stale", "other parameters", "not in the params", "not there"
-
-
 _NOT_ASKED = "the params do not ask for it"
 
 
 def provenance(shown: Shown, image_index: int) -> list[dict[str, Any]]:
     """One entry a column, in the order of names: its shard's record, parameters, weights, what it was computed from, its state.
 
-    ``state`` is current; stale, where what it was computed from is another by now; other parameters, where those of the params
-    file differ from those that it was computed with; not in the params; or not there. ``why`` says more. Neither source files are
-    looked at, nor what a train mean was taken over: ``info`` looks at all.
+    ``state`` is current; stale, where what it was computed from has changed; other parameters, where the params file has others
+    now; not in the params; or not there. ``why`` says more. Source files and the inputs of train
+    means are not looked at; ``info`` does that.
     """
     lineage = Lineage(shown.settings.store_path)
     return [_column(shown, lineage, name, image_index) for name in ["images", *_others(shown)]]

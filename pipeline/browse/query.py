@@ -1,4 +1,4 @@
-"""Which images a page of the grid shows: filters, an order, and the place in it, told by its last image and not by a count."""
+"""Which images a page of the grid shows: filters, an order, and where it begins, told by the last image of the page before it."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def parse(given: Mapping[str, Any], ranges: list[str]) -> Query:
         given: name -> text. ranges: each ``<measure>:<least>:<most>``, either number may be missing.
 
     Raises:
-        WrongError: a value is none of those it may be.
+        WrongError: a value is not one of those expected.
     """
     for name in ("empty", "failed"):
         if given.get(name, "") not in _FLAGS:

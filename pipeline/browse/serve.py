@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from pipeline.browse.app import make_app
 from pipeline.browse.shelf import Shelf
@@ -59,14 +59,14 @@ def serve(shelf: Shelf, host: str, port: int, token: str | None, say: Callable[[
             server_of(app).run([bound])
 
 
-def server_of(app: Starlette) -> uvicorn.Server:
-    """The server of the application, which is run with the sockets that it shall take."""
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """A server for the application; ``run([socket])`` serves it until the process is interrupted."""
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
     return uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="on", timeout_graceful_shutdown=2, **quiet))
 
 
 def _open_first(shelf: Shelf) -> None:
-    """Open what the first page shows while its browser starts. What is wrong with it is said on the page."""
+    """Open the split of the first page while the browser starts. Errors are shown by the page."""
     with contextlib.suppress(StoreError, OSError):
         shelf.get(next(iter(shelf.splits)))
 

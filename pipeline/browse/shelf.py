@@ -27,7 +27,7 @@ _TABLES = ("instances", "targets", "masks", "match/targets")
 
 
 class UnknownError(Exception):
-    """Something was asked for that there is not; says what there is."""
+    """Something was asked for that does not exist; says what does."""
 
 
 class Shelf:
@@ -44,7 +44,7 @@ class Shelf:
         """The open split of a name ``<dataset>/<split>``.
 
         Raises:
-            UnknownError: it is none of those that are shown.
+            UnknownError: it is not one of those that are shown.
             StoreError: its images are damaged, or gone by now.
         """
         if name not in self.splits:
@@ -59,12 +59,12 @@ class Shelf:
             return self._open[name]
 
     def renew(self, name: str) -> None:
-        """Open a split again when it is asked for next: something was computed meanwhile."""
+        """Open a split again when it is asked for next."""
         with self._lock:
             self._open.pop(name, None)
 
     def reading(self, name: str, read: Callable[[Shown], T]) -> T:
-        """What ``read`` makes of a split; where a shard was computed again meanwhile, the split is opened again, once."""
+        """What ``read`` returns for a split. If a shard was replaced meanwhile, the split is opened again and read once more."""
         try:
             return read(self.get(name))
         except ChangedError:
@@ -76,9 +76,9 @@ class Shown:
     """An open split.
 
     Args:
-        number: another one whenever a split is opened, so that what was worked out before is not taken for it.
+        number: a new one each time a split is opened, so that results of an earlier opening are not used for it.
 
-    ``opened`` has the tables; ``states``: what became of each image in each of them. ``notes`` say what is not shown, and why.
+    ``opened`` has the tables; ``states``: the state of each image in each of them. ``notes`` say what is not shown, and why.
     """
 
     def __init__(self, settings: Settings, ref: SplitRef, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What became of each image in a column, and how many entries it has there: arrays out of the records of the shards."""
+"""The state of each image in a column and its number of entries there, as arrays that are read from the records of the shards."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from store.read.borrowed import AnyColumn, Borrowed
 
 NOT_COMPUTED = "not computed"
 NAMES = (OK, FAILED, REMOVED, ABSENT, NOT_COMPUTED)
-"""By number, as :class:`States` has them."""
+"""States in the order of their codes."""
 _NUMBER = {name: number for number, name in enumerate(NAMES)}
 
 
 class States(NamedTuple):
-    """What became of each image, a number of :data:`NAMES`, uint8 [N]; and its number of masks, targets or vectors, int32 [N]."""
+    """``code``: each image's state, index into :data:`NAMES`, uint8 [N]; ``entries``: its masks, targets or vectors, int32 [N]."""
 
     code: NDArray[np.uint8]
     entries: NDArray[np.int32]
@@ -28,7 +28,7 @@ class States(NamedTuple):
 
 
 def states(column: AnyColumn, images: int) -> States:
-    """Of every image of the split that the column belongs to, or that borrows it; the column may be of fewer, or more, images."""
+    """The states of the images of a split that has the column, or borrows it. The column may have fewer or more images."""
     found = States(np.full(images, _NUMBER[NOT_COMPUTED], np.uint8), np.zeros(images, np.int32))
     if isinstance(column, Borrowed):
         own = states(column.borrowing.images, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from pipeline.browse.serve import check_reach, serve
@@ -18,6 +19,7 @@ def browse_command(
         InputError: there is nothing to show, others could reach the server without a token, or the port is taken.
     """
     check_reach(settings, host, token)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before its library is imported: a page that is looked at asks no network
     shelf = Shelf(settings, splits_of(settings, split, data))
     lines = [f"browse: {len(shelf.splits)} splits of {settings.store}, to be opened in a browser; Ctrl-C ends it"]
     if token is not None:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ import pytest
 from browsing import CAPTION, NAME, Server, served
 from PIL import Image
 
+from pipeline.browse.api import ANSWERS
 from pipeline.browse.guard import HEADERS
 from pipeline.params_file import load_settings
+from stages.encoders import ENCODERS, build_text
 from stages.evaluate.score import score
 from stages.predictions import read
 from store import open_split
 
+MODELS = Path(__file__).resolve().parents[2] / "demo/models"
 SPLIT = "tiny/val"
 IMAGES = ["fox", "gnu", "hen", NAME, "empty", "unasked", "wrong"]
 TOKEN = "a token that nobody guesses"
@@ -41,7 +45,9 @@ def names(found: Any) -> list[str]:
 # who may ask
 
 
-@pytest.mark.parametrize("path", ["/", "/image", "/static/grid.js", "/api/splits", "/nothing", "/picture?side=1"])
+@pytest.mark.parametrize(
+    "path", ["/", "/image", "/search", "/static/grid.js", "/api/splits", "/nothing", "/picture?side=1"]
+)
 def test_every_answer_has_the_headers_that_forbid_everything_else(server: Server, path: str) -> None:
     got = server.get(path)
     assert all(got.headers[name.lower()] == value for name, value in HEADERS.items())
@@ -62,6 +68,23 @@ def test_a_name_that_was_made_to_lead_here_is_refused(server: Server, host: str)
     got = server.get("/api/splits", host=host)
     assert got.status == 421
     assert b"tiny" not in got.body
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_site_may_link_to_a_page_and_ask_nothing(server: Server, site: str) -> None:
+    """``Sec-Fetch-Site`` is set by the browser: a page cannot."""
+    headers = {"Sec-Fetch-Site": site}
+    assert server.get("/image?split=tiny/val&index=1", **headers).status == 200
+    for path in (
+        "/api/splits",
+        "/api/ask?split=tiny/val&index=1&run=elisa&question=a",
+        "/picture?side=320",
+        "/static/grid.js",
+    ):
+        got = server.get(path, **headers)
+        assert got.status == 403
+        assert b"tiny" not in got.body
+    assert server.get("/api/splits", **{"Sec-Fetch-Site": "same-origin"}).status == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
@@ -138,6 +161,22 @@ def test_the_grid_has_every_image_in_order(server: Server) -> None:
     assert found["items"][3]["text"] == CAPTION
     assert found["items"][6]["status"] == "failed"
     assert server.ask("splits")["splits"] == ["tiny/train", SPLIT]
+
+
+def test_an_error_of_the_program_ends_one_request_alone(
+    browsed: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError("of the program")
+
+    monkeypatch.setitem(ANSWERS, "provenance", fails)
+    with served(browsed.params) as running:
+        got = running.get(f"/api/provenance?split={SPLIT}&index=1")
+        assert got.status == 500
+        assert got.json() == {"error": "internal error (ZeroDivisionError): the terminal shows more"}
+        assert got.headers["content-security-policy"] == HEADERS["Content-Security-Policy"]
+        assert running.get("/api/splits").status == 200
+    assert "ZeroDivisionError: of the program" in capfd.readouterr().err
 
 
 FILTERS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -273,6 +312,47 @@ def test_nearest_masks_are_those_of_all_cosines(browsed: Any, server: Server, co
     assert {(each["index"], each["mask"]) for each in found[:5]} == set(expected[:5])
 
 
+@pytest.mark.parametrize("apart", ["yes", "no"])
+def test_masks_found_by_words_are_those_of_all_cosines(browsed: Any, server: Server, apart: str) -> None:
+    column = "mask_embeddings/sam/demo_alphaclip"
+    split = open_split(browsed.store, "tiny", "val", columns=["images", column], allow_incomplete=True)
+    tower = build_text("demo_alphaclip", MODELS / "demo_alphaclip_text.safetensors", "cpu")
+    words = tower.embed("a red <b>mug</b>")
+    found = {}
+    for image in range(6):
+        vectors = split[image][column].astype(np.float64)
+        cosines = vectors @ words / np.linalg.norm(vectors, axis=1)
+        found |= {(image, mask): cosine for mask, cosine in enumerate(cosines)}
+    expected = sorted(found.items(), key=lambda each: -each[1])
+    if apart == "yes":
+        best: dict[int, tuple[Any, float]] = {}
+        for key, cosine in expected:
+            best.setdefault(key[0], (key, cosine))
+        expected = list(best.values())
+    got = server.ask("described", split=SPLIT, column=column, text="a red <b>mug</b>", apart=apart)
+    assert got["proposer"] == "sam"
+    assert [each["cosine"] for each in got["masks"]] == pytest.approx([cosine for _, cosine in expected[:24]], abs=1e-3)
+    assert (got["masks"][0]["index"], got["masks"][0]["mask"]) == expected[0][0]
+
+
+def test_vectors_that_no_words_belong_to_are_named_with_the_reason(server: Server) -> None:
+    texts = server.ask("split", split=SPLIT)["texts"]
+    assert texts["mask_embeddings/sam/demo_alphaclip"] == ""
+    assert "demo_sam has no text tower" in texts["mask_embeddings/sam/demo_sam"]
+    assert "demo_alphaclip" in texts["mask_embeddings/sam/demo_sam"]
+    assert "minus a mean" in texts["centered/tiny/mask_embeddings/sam/demo_alphaclip"]
+
+
+def test_words_are_not_compared_with_vectors_of_other_weights(browsed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = replace(ENCODERS["demo_alphaclip"], text="demo_alphaclip")
+    monkeypatch.setitem(ENCODERS, "demo_alphaclip", line)
+    monkeypatch.setattr("pipeline.browse.towers.expected_sha256", lambda *_: "f" * 64)
+    with served(browsed.params) as running:
+        got = running.ask("described", split=SPLIT, column="mask_embeddings/sam/demo_alphaclip", text="mug")
+        assert got.status == 404
+        assert "was made with another demo_alphaclip" in got.json()["error"]
+
+
 def test_pictures_are_small_and_those_that_were_indexed(browsed: Any, server: Server, tmp_path: Path) -> None:
     got = server.get("/picture?split=tiny/val&index=3&side=320")
     assert got.headers["content-type"] == "image/jpeg"
@@ -317,6 +397,23 @@ WRONG = {
     "no range": ("/api/page?split=tiny/val&range=questions:a:b", 400),
     "no cursor": ("/api/page?split=tiny/val&after=x", 400),
     "no vectors": ("/api/nearest?split=tiny/val&index=1&mask=0&column=../images", 404),
+    "no words for these vectors": (
+        "/api/described?split=tiny/val&text=mug&column=mask_embeddings/sam/demo_sam",
+        404,
+    ),
+    "no words for centred vectors": (
+        "/api/described?split=tiny/val&text=mug&column=centered/tiny/mask_embeddings/sam/demo_alphaclip",
+        404,
+    ),
+    "no text": ("/api/described?split=tiny/val&text=%20&column=mask_embeddings/sam/demo_alphaclip", 400),
+    "neither yes nor no": (
+        "/api/described?split=tiny/val&text=a&apart=x&column=mask_embeddings/sam/demo_alphaclip",
+        400,
+    ),
+    "no run": ("/api/ask?split=tiny/val&index=1&run=../x&question=a", 400),
+    "no question": ("/api/ask?split=tiny/val&index=1&run=elisa&question=%20", 400),
+    "control token": ("/api/ask?split=tiny/val&index=1&run=elisa&question=the+%5BSEG%5D", 400),
+    "long question": (f"/api/ask?split=tiny/val&index=1&run=elisa&question={'a' * 2001}", 400),
     "no such mask": ("/api/nearest?split=tiny/val&index=1&mask=999&column=mask_embeddings/sam/demo_sam", 404),
     "any size": ("/picture?split=tiny/val&index=1&side=99999", 400),
     "box outside": ("/picture?split=tiny/val&index=1&side=320&box=60,40,40,80", 400),
@@ -331,6 +428,8 @@ WRONG = {
 def test_wrong_addresses_are_answered_with_the_reason(server: Server, case: str) -> None:
     path, status = WRONG[case]
     got = server.get(path)
+    while got.status == 202:
+        got = server.get(path)
     assert got.status == status, got.body
     assert b"Traceback" not in got.body
 

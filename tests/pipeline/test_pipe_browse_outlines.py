@@ -50,6 +50,6 @@ def test_noise_is_drawn_as_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outline(rle.encode(mask), 6) == "M0 0V6H8V0Z"
 
 
-def test_counts_that_are_none_are_refused() -> None:
+def test_malformed_counts_are_refused() -> None:
     with pytest.raises(RleError):
         outline("\x00<script>", 4)

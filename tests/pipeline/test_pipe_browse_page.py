@@ -137,6 +137,34 @@ def test_nearest_masks_and_provenance(page: browser.Page, server: Server) -> Non
     assert page.wait("document.querySelector('path.mask.chosen')")
 
 
+def test_masks_are_found_by_words(page: browser.Page, server: Server) -> None:
+    page.go(f"{server.address}/search?split=tiny/val")
+    page.wait(READY)
+    assert "demo_sam has no text tower" in texts(page, "#others div")[0]
+    page.run(f"document.querySelector('[name=text]').value = {json.dumps(CAPTION[:60])}")
+    page.run("document.querySelector('[name=apart]').checked = false")
+    click(page, "#filters button[type=submit]")
+    asked = {"text": CAPTION[:60], "column": "mask_embeddings/sam/demo_alphaclip", "apart": "no"}
+    found = server.ask("described", split="tiny/val", **asked)["masks"]
+    ends = [f"{each['id']}, mask {each['mask']}: {each['cosine']:.3f}" for each in found]
+    assert texts(page, ".neighbours a") == ends
+    assert page.run("document.querySelector('[name=text]').value") == CAPTION[:60]
+    click(page, ".neighbours a")
+    page.wait(f"document.querySelector('path.mask.chosen')?.dataset.number === '{found[0]['mask']}'")
+
+
+def test_answers_that_may_be_outdated_are_marked(page: browser.Page, server: Server) -> None:
+    """The answers of this store were written without a run."""
+    page.go(f"{server.address}/?split=tiny/val")
+    page.wait("document.querySelectorAll('#notes .outdated').length === 2")
+    assert "nothing in the folder of the run says which training" in texts(page, "#notes .outdated")[0]
+    page.wait("document.querySelector('[name=sort] option[value=\"run:elisa\"]').text === 'IoU of elisa (outdated)'")
+    page.go(f"{server.address}/image?split=tiny/val&index=1")
+    page.wait("document.body.dataset.runs === 'yes'")
+    assert texts(page, "#answers .tag.outdated") == ["outdated", "outdated"]
+    assert texts(page, "#runs .tag.outdated") == ["outdated", "outdated"]
+
+
 def test_two_runs_are_compared_sorted_by_difference(page: browser.Page, server: Server) -> None:
     page.go(f"{server.address}/compare?split=tiny/val")
     page.wait(READY)
@@ -149,7 +177,7 @@ def test_two_runs_are_compared_sorted_by_difference(page: browser.Page, server: 
     assert texts(page, "#pairs > li > a")[0] != found["items"][0]["id"]
 
 
-@pytest.mark.parametrize("path", ["/?", "/image?index=3&mask=0&", "/compare?"])
+@pytest.mark.parametrize("path", ["/?", "/image?index=3&mask=0&", "/search?text=mug&", "/compare?"])
 @pytest.mark.parametrize("width_px", [360, 1400])
 def test_pages_fit_the_window(page: browser.Page, server: Server, path: str, width_px: int) -> None:
     page.resize(width_px, 900)

@@ -9,7 +9,7 @@ function fill(element, attributes, children) {
     if (typeof value === "function") element.addEventListener(name, value);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -34,7 +34,7 @@ export async function ask(name, params, waiting = null) {
     if (waiting) {
       const { title, done, total } = found.waiting;
       const bar = el("progress", total ? { max: total, value: done } : {});
-      waiting.replaceChildren(el("div", { class: "waiting", role: "status" }, `Reading ${title} …`, bar));
+      waiting.replaceChildren(el("div", { class: "waiting", role: "status" }, `Working on ${title} …`, bar));
     }
     await sleep(POLL_MS);
   }
@@ -94,12 +94,12 @@ export async function head(page) {
   const { splits, store } = await ask("splits", "");
   const params = here();
   const split = splits.includes(params.get("split")) ? params.get("split") : (params.get("split") ?? splits[0]);
-  const choose = el("select", { id: "split", "aria-label": "split", change: () => go(location.pathname === "/compare" ? "/compare" : "/", { split: choose.value }) },
+  const choose = el("select", { id: "split", "aria-label": "split", change: () => go(location.pathname === "/image" ? "/" : location.pathname, { split: choose.value }) },
     splits.map((name) => el("option", { value: name, selected: name === split }, name)));
   const link = (name, address, text) => el("a", { href: `${address}?${new URLSearchParams({ split })}`, "aria-current": name === page ? "page" : null }, text);
   byId("head").replaceChildren(
     el("strong", {}, "ELISA feature store"),
-    el("nav", {}, link("grid", "/", "Pictures"), link("compare", "/compare", "Compare")),
+    el("nav", {}, link("grid", "/", "Pictures"), link("search", "/search", "Find by words"), link("compare", "/compare", "Compare")),
     choose,
     el("button", { id: "again", type: "button", title: "Open the split again: something may have been computed since",
       click: async () => { await ask("split", new URLSearchParams({ split, again: "yes" })); location.reload(); } }, "Read again"),
@@ -115,4 +115,16 @@ export function go(path, params) {
 
 export function notes(found) {
   return found.notes.map((note) => el("div", { class: "note" }, note));
+}
+
+// What is known of the runs. Outdated answers are said in a note, and wherever a form offers their run.
+export async function tellRuns(split) {
+  const runs = await ask("runs", new URLSearchParams({ split }));
+  for (const [name, { outdated, command }] of Object.entries(runs.answers)) {
+    if (!outdated.length) continue;
+    byId("notes").append(el("div", { class: "note outdated" }, "Answers of ", el("bdi", {}, name), ` are outdated: ${outdated.slice(0, 3).join("; ")}`,
+      outdated.length > 3 ? ` and ${outdated.length - 3} more` : "", command ? el("span", {}, ". To make them again: ", el("code", {}, command)) : ""));
+    for (const option of document.querySelectorAll("option")) if (option.value === `run:${name}`) option.append(" (outdated)");
+  }
+  return runs;
 }

@@ -1,7 +1,7 @@
 // Two runs, or two proposers, side by side, sorted by how much they differ.
 
-import { ask, byId, colour, el, figure, head, here, notes, run, staged, svg } from "./common.js";
-import { field, pager, select } from "./grid.js";
+import { ask, byId, colour, el, figure, head, here, notes, run, staged, svg, tellRuns } from "./common.js";
+import { field, pager, select, submits } from "./forms.js";
 
 const LIMIT = 12;
 const COMPARED = ["run", "best", "masks"];
@@ -27,11 +27,10 @@ function form(place, split, known, a, b, params) {
     field("A", select("a", known, a)), field("B", select("b", known, b)), field("first", select("order", orders, params.get("order") ?? "down")),
     field("question or name contains", el("input", { name: "text", type: "search", value: params.get("text") ?? "" })),
     el("button", { type: "submit" }, "Compare"));
-  place.addEventListener("submit", (event) => {
-    event.preventDefault();
+  submits(place, "/compare", () => {
     const asked = new URLSearchParams({ split });
     for (const name of ["a", "b", "order", "text"]) if (place.elements[name].value) asked.set(name, place.elements[name].value);
-    location.assign(`/compare?${asked}`);
+    return asked;
   });
 }
 
@@ -72,7 +71,7 @@ run(byId("waiting"), async () => {
   byId("notes").replaceChildren(...notes(about));
   const { known, a, b } = choices(about, params);
   if (!a || !b) {
-    byId("pairs").replaceChildren(el("li", {}, "There are no two runs or proposers in this split to compare."));
+    byId("content").replaceChildren("There are no two runs or proposers in this split to compare.");
     document.body.dataset.ready = "yes";
     return;
   }
@@ -88,7 +87,8 @@ run(byId("waiting"), async () => {
     const address = new URLSearchParams({ split, index: item.index });
     return el("li", {}, el("a", { href: `/image?${address}` }, el("bdi", {}, item.id)), ` · A – B: ${figure(item.value)} · `, el("bdi", { class: "question" }, item.text));
   });
-  byId("pairs").replaceChildren(...places);
+  byId("content").replaceChildren(el("ul", { id: "pairs", class: "pairs" }, places));
   for (const [number, item] of found.items.entries()) places[number].append(await pair(split, item, a, b, about.measures));
   document.body.dataset.ready = "yes";
+  await tellRuns(split);
 });

@@ -1,14 +1,9 @@
 // The grid: filters, an order, and a page of pictures. The address holds all of it.
 
-import { ask, byId, el, figure, head, here, notes, picture, run } from "./common.js";
+import { ask, byId, el, figure, head, here, notes, picture, run, tellRuns } from "./common.js";
+import { field, pager, select, submits } from "./forms.js";
 
 const FILTERS = ["text", "empty", "failed", "sort", "order"];
-
-function select(name, choices, chosen) {
-  return el("select", { name }, choices.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
-}
-
-const field = (title, control) => el("label", {}, title, control);
 
 // "measure:least:most" in an address -> measure -> [least, most].
 function ranges(params) {
@@ -57,10 +52,7 @@ function filters(form, split, about, params) {
     el("button", { type: "submit" }, "Show"),
     el("button", { type: "button", id: "clear", click: () => location.assign(`/?${new URLSearchParams({ split })}`) }, "Clear"),
   );
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    location.assign(`/?${chosen(form, split)}`);
-  });
+  submits(form, "/", () => chosen(form, split));
 }
 
 function card(split, item, about, query) {
@@ -76,41 +68,16 @@ function card(split, item, about, query) {
       el("div", { class: "facts" }, facts.join(" · ")))));
 }
 
-function pager(place, query, found, path) {
-  const cursor = (item) => `${item.value ?? ""},${item.index}`;
-  const to = (which, item) => {
-    const params = new URLSearchParams(query);
-    params.delete("after");
-    params.delete("before");
-    if (item) params.set(which, cursor(item));
-    return `${path}?${params}`;
-  };
-  const { items, first, total } = found;
-  const last = first + items.length;
-  const button = (id, text, address) => (address ? el("a", { id, href: address }, text) : el("span", { class: "count" }, text));
-  place.replaceChildren(
-    button("first", "« first", first > 0 ? to("", null) : null),
-    button("previous", "‹ previous", first > 0 ? to("before", items[0]) : null),
-    el("span", { id: "count", class: "count" }, items.length ? `${first + 1}–${last} of ${total}` : `0 of ${total}`,
-      total < found.images ? ` (${found.images} images)` : ""),
-    button("next", "next ›", last < total ? to("after", items.at(-1)) : null),
-  );
-}
-
-export { pager, select, field };
-
-async function page() {
+run(byId("waiting"), async () => {
   const split = await head("grid");
   const query = here();
   query.set("split", split);
-  const aboutParams = new URLSearchParams({ split });
-  const [about, found] = await Promise.all([ask("split", aboutParams), ask("page", query, byId("waiting"))]);
+  const [about, found] = await Promise.all([ask("split", new URLSearchParams({ split })), ask("page", query, byId("waiting"))]);
   byId("notes").replaceChildren(...notes(about));
   filters(byId("filters"), split, about, query);
   pager(byId("pager"), query, found, "/");
-  byId("grid").replaceChildren(...found.items.map((item) => card(split, item, about, query)));
-  if (!found.items.length) byId("grid").replaceChildren(el("li", { class: "note" }, "No image passes these filters."));
+  const cards = found.items.map((item) => card(split, item, about, query));
+  byId("content").replaceChildren(el("ul", { id: "grid", class: "grid" }, cards.length ? cards : el("li", { class: "note" }, "No image passes these filters.")));
   document.body.dataset.ready = "yes";
-}
-
-if (document.getElementById("grid")) run(byId("waiting"), page);
+  await tellRuns(split);
+});

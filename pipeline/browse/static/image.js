@@ -1,14 +1,17 @@
-// One image: the masks of a proposer as outlines, the annotation, the answers, where it all comes from, and nearest masks.
+// One image: the masks of a proposer as outlines, the annotation, stored and new answers, where it all comes from, and what is near a mask.
 
-import { ask, byId, colour, decimals, el, head, here, notes, picture, run, showError, staged, svg } from "./common.js";
+import { askForm, Words } from "./asking.js";
+import { ask, byId, colour, decimals, el, head, here, notes, run, showError, staged, svg, tellRuns } from "./common.js";
+import { nearMasks } from "./forms.js";
 
-const state = { proposer: null, target: 0, run: null, truth: true, mask: null };
+// `run`: whose stored answer is drawn; `asked`: the new answer that is drawn instead of it.
+const state = { proposer: null, target: 0, run: null, asked: null, truth: true, mask: null };
 
 const button = (text, pressed, act, more = {}) => el("button", { type: "button", "aria-pressed": String(pressed), click: act, ...more }, text);
 
 class View {
   constructor(split, about, found) {
-    Object.assign(this, { split, about, found });
+    Object.assign(this, { split, about, found, standing: {}, words: null });
     this.image = found.image;
     this.targets = Array.isArray(found.targets) ? found.targets : [];
     const proposers = Object.keys(found.proposers);
@@ -26,35 +29,69 @@ class View {
   build(place) {
     const { stage, layer } = staged(this.split, this.image, 1600);
     this.layer = layer;
-    this.about_ = el("div", { class: "about", id: "about", "aria-live": "polite" });
+    this.facts = el("div", { class: "about", id: "about", "aria-live": "polite" });
     this.layers = el("div", { id: "layers" });
     this.list = el("div", { id: "masks" });
     this.questions = el("div", { id: "questions" });
     this.near = el("div", { id: "nearest" });
+    this.nearWords = el("div", { id: "words" });
+    this.ask = el("div", { id: "asking" });
     const { id, path, width, height, status, error } = this.image;
     place.replaceChildren(
       el("h1", {}, el("bdi", {}, id)),
       el("div", { class: "label" }, el("bdi", {}, path), ` · ${width} × ${height} px`, status === "ok" ? "" : ` · ${status}: ${error ?? ""}`),
       el("div", { class: "two" },
-        el("div", {}, stage, this.layers, this.near, this.provenance()),
-        el("div", {}, this.about_, this.questions, this.list)),
+        el("div", {}, stage, this.layers, this.nearWords, this.near, this.provenance()),
+        el("div", {}, this.facts, this.questions, this.ask, this.list)),
     );
     this.draw();
   }
 
-  draw() {
+  // Called when it is known what the runs are, a moment after the rest is there.
+  tell(runs) {
+    this.standing = runs.answers;
+    const draw = (answer) => {
+      Object.assign(state, { asked: answer, run: null });
+      this.drawAnswers();
+    };
+    this.ask.replaceChildren(...askForm(this.split, this.image, runs.askable, draw));
+    this.words = new Words(this.split, this.image, runs.askable);
     this.drawLayers();
-    this.drawMasks();
     this.drawQuestions();
+    this.drawWords();
+  }
+
+  tags(name) {
+    const { kind, about, outdated } = this.standing[name] ?? { outdated: [] };
+    return [kind === "imported" ? el("span", { class: "tag", title: about }, "imported") : null,
+      outdated.length ? el("span", { class: "tag outdated", title: outdated.join("; ") }, "outdated") : null];
+  }
+
+  draw() {
     this.drawTable();
+    this.drawAnswers();
     this.choose(state.mask !== null && state.mask < this.masks.length ? state.mask : null);
   }
 
+  // What changes with the answer that is shown; what was found near a mask stays.
+  drawAnswers() {
+    this.drawLayers();
+    this.drawMasks();
+    this.drawQuestions();
+    this.mark();
+  }
+
   drawLayers() {
-    const set = (name, value) => () => { state[name] = value; if (name === "proposer") state.mask = null; this.draw(); };
+    const set = (name, value) => () => {
+      state[name] = value;
+      if (name === "run") state.asked = null;
+      if (name !== "proposer") { this.drawAnswers(); return; }
+      state.mask = null;
+      this.draw();
+    };
     const proposers = Object.entries(this.found.proposers).map(([name, each]) =>
       button(`${name} (${each.total ?? each.error})`, name === state.proposer, set("proposer", name === state.proposer ? null : name)));
-    const runs = Object.keys(this.found.runs).map((name) => button(name, name === state.run, set("run", name === state.run ? null : name)));
+    const runs = Object.keys(this.found.runs).map((name) => button([name, this.tags(name)], name === state.run, set("run", name === state.run ? null : name)));
     this.layers.replaceChildren(
       el("div", { class: "row" }, el("span", { class: "label" }, "masks of"), proposers.length ? proposers : "no proposer"),
       ...(this.targets.length || this.found.instances.length
@@ -67,7 +104,7 @@ class View {
   drawMasks() {
     const paths = this.masks.map((mask) => svg("path", {
       d: mask.d, class: "mask", "data-number": mask.number, fill: colour(mask.number), stroke: colour(mask.number),
-      mouseenter: () => this.tell(mask.number), mouseleave: () => this.tell(state.mask), click: () => this.choose(mask.number),
+      mouseenter: () => this.describe(mask.number), mouseleave: () => this.describe(state.mask), click: () => this.choose(mask.number),
     }));
     this.layer.replaceChildren(...paths, ...this.annotation(), ...this.answer());
   }
@@ -82,6 +119,7 @@ class View {
   answers(name) { return (this.target && this.found.runs[name]?.answers?.[this.target.target_id]) || []; }
 
   answer() {
+    if (state.asked) return state.asked.d ? [svg("path", { d: state.asked.d, class: "answer" })] : [];
     return state.run === null ? [] : this.answers(state.run).slice(0, 1).filter((one) => one.d).map((one) => svg("path", { d: one.d, class: "answer" }));
   }
 
@@ -111,17 +149,19 @@ class View {
 
   answersTable() {
     const rows = Object.entries(this.found.runs).flatMap(([name, each]) => {
-      if (each.error) return [el("tr", {}, el("td", {}, name), el("td", { colspan: 3 }, each.error))];
+      const first = () => el("td", {}, name, this.tags(name));
+      if (each.error) return [el("tr", {}, first(), el("td", { colspan: 3 }, each.error))];
       const given = this.answers(name);
-      if (!given.length) return [el("tr", {}, el("td", {}, name), el("td", { colspan: 3 }, "not answered"))];
-      return given.map((one) => el("tr", { class: `pick ${name === state.run ? "chosen" : ""}`, click: () => { state.run = name; this.draw(); } },
-        el("td", {}, name), el("td", { class: "number" }, one.error ?? decimals(one.iou)),
+      if (!given.length) return [el("tr", {}, first(), el("td", { colspan: 3 }, "not answered"))];
+      const show = () => { Object.assign(state, { run: name, asked: null }); this.drawAnswers(); };
+      return given.map((one) => el("tr", { class: `pick ${name === state.run ? "chosen" : ""}`, click: show },
+        first(), el("td", { class: "number" }, one.error ?? decimals(one.iou)),
         el("td", {}, one.rejected ? "refused" : one.chosen ? one.chosen.map((number) => (number < 0 ? `g${-1 - number}` : number)).join(", ") : "a mask of its own"),
         el("td", {}, el("bdi", {}, one.answer))));
     });
     if (!rows.length) return [];
     const titles = ["run", "IoU", "chose", "said"];
-    return [el("h2", {}, "Answers"), el("div", { class: "tablebox", id: "answers" }, el("table", {},
+    return [el("h2", {}, "Stored answers"), el("div", { class: "tablebox", id: "answers" }, el("table", {},
       el("thead", {}, el("tr", {}, titles.map((title) => el("th", { class: title === "IoU" ? "number" : null }, title)))), el("tbody", {}, rows)))];
   }
 
@@ -132,7 +172,7 @@ class View {
     const titles = ["mask", "area, px", "predicted IoU", "stability", ...(this.target ? ["IoU"] : [])];
     const rows = masks.map((mask) => el("tr", { class: "pick", tabindex: 0, "data-number": mask.number,
       click: () => this.choose(mask.number), keydown: (event) => { if (event.key === "Enter") this.choose(mask.number); },
-      mouseenter: () => this.tell(mask.number), mouseleave: () => this.tell(state.mask) },
+      mouseenter: () => this.describe(mask.number), mouseleave: () => this.describe(state.mask) },
     el("td", { class: "number" }, this.named(mask.number)), ...[mask.area, decimals(mask.predicted_iou), decimals(mask.stability),
       ...(this.target ? [decimals(this.iou(mask.number))] : [])].map((value) => el("td", { class: "number" }, String(value)))));
     this.list.replaceChildren(
@@ -147,22 +187,31 @@ class View {
   }
 
   // What is known of the mask that the pointer is over.
-  tell(number) {
+  describe(number) {
     for (const path of this.layer.querySelectorAll(".mask")) path.classList.toggle("over", Number(path.dataset.number) === number);
     const mask = number === null ? null : this.masks[number];
-    if (!mask) { this.about_.replaceChildren(this.masks.length ? "Point at a mask, or click it." : ""); return; }
+    if (!mask) { this.facts.replaceChildren(this.masks.length ? "Point at a mask, or click it." : ""); return; }
     const facts = [["mask", this.named(number)], ["area", `${mask.area} px`], ["predicted IoU", decimals(mask.predicted_iou)], ["stability", decimals(mask.stability)]];
     if (this.target) facts.push(["IoU with the target", decimals(this.iou(number))]);
-    this.about_.replaceChildren(el("dl", {}, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
+    this.facts.replaceChildren(el("dl", {}, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
   }
 
   choose(number) {
     state.mask = number;
-    for (const each of [...this.layer.querySelectorAll(".mask"), ...this.list.querySelectorAll("tr.pick")]) {
-      each.classList.toggle("chosen", number !== null && Number(each.dataset.number) === number);
-    }
-    this.tell(number);
+    this.mark();
     this.drawNearest();
+    this.drawWords();
+  }
+
+  mark() {
+    for (const each of [...this.layer.querySelectorAll(".mask"), ...this.list.querySelectorAll("tr.pick")]) {
+      each.classList.toggle("chosen", state.mask !== null && Number(each.dataset.number) === state.mask);
+    }
+    this.describe(state.mask);
+  }
+
+  drawWords() {
+    this.nearWords.replaceChildren(...(state.mask === null || !this.words ? [] : this.words.of(state.proposer, state.mask)));
   }
 
   drawNearest() {
@@ -180,15 +229,7 @@ class View {
   async search(column, apart, place) {
     const params = new URLSearchParams({ split: this.split, index: this.image.index, mask: state.mask, column, apart: apart ? "yes" : "no" });
     try {
-      const found = await ask("nearest", params, place);
-      const proposer = state.proposer;
-      place.replaceChildren(el("ul", { class: "neighbours" }, found.masks.map((each) => {
-        const { stage, layer } = staged(this.split, each, 320, each.crop);
-        layer.append(svg("path", { d: each.d, class: "answer" }));
-        const to = new URLSearchParams({ split: this.split, index: each.index, mask: each.mask, proposer });
-        return el("li", {}, el("a", { href: `/image?${to}` }, stage, el("bdi", {}, each.id), `, mask ${each.mask}: ${decimals(each.cosine)}`));
-      })));
-      if (!found.masks.length) place.replaceChildren(el("div", { class: "note" }, "No other mask has a vector."));
+      place.replaceChildren(nearMasks(this.split, await ask("nearest", params, place)));
     } catch (error) {
       showError(place, error);
     }
@@ -246,7 +287,10 @@ run(byId("waiting"), async () => {
   const index = here().get("index") ?? "0";
   const [about, found] = await Promise.all([ask("split", new URLSearchParams({ split })), ask("image", new URLSearchParams({ split, index }))]);
   byId("notes").replaceChildren(...notes(about));
-  new View(split, about, found).build(byId("image"));
+  const view = new View(split, about, found);
+  view.build(byId("content"));
   document.body.dataset.ready = "yes";
   await neighbours(split, index);
+  view.tell(await tellRuns(split));
+  document.body.dataset.runs = "yes";
 });
