@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.browse.answers import Answers, answer_iou
-from pipeline.browse.outlines import outline
 from pipeline.browse.shelf import Shown
 from stages.predictions import PredictionError
 from store import rle
 from store.errors import ChangedError, RleError, StoreError
 from store.format.schema import OK
+from store.outlines import outline
 
 MOST_MASKS = 500
 """Of each proposer that are drawn, the largest first."""

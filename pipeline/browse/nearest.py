@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.browse.jobs import Advance, Jobs
-from pipeline.browse.outlines import outline
 from pipeline.browse.query import WrongError
 from pipeline.browse.shelf import Shown, UnknownError
 from pipeline.browse.towers import Towers
 from stages.encoders import why_no_text
 from store.errors import FailedImageError, IncompleteColumnError
 from store.format.names import proposer_of, without_proposer
+from store.outlines import outline
 from store.read.borrowed import AnyColumn
 
 SHOWN = 24

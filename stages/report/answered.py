@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stages.report import overlays
 from store import rle
+from store.outlines import colour_of
 
 
 def answer_png(
@@ -32,6 +33,6 @@ def answer_png(
     numbers = sorted(chosen)  # the largest first
     counts = [chosen[number] for number in numbers] or ([] if segmentation is None else [segmentation])
     masks = [overlays.resize_mask(rle.decode(each, *full), size) for each in counts]
-    colours = [overlays.colour_of(number) for number in numbers] or [overlays.ANSWER] * len(masks)
+    colours = [colour_of(number) for number in numbers] or [overlays.ANSWER] * len(masks)
     overlays.draw_masks(layer, masks, colours, [str(number) for number in numbers] or [""] * len(masks))
     return overlays.flat_png(below, layer)

@@ -5,7 +5,6 @@ A layer is uint8 [h, w, 4], RGBA with its colours multiplied by their alpha: Ope
 
 from __future__ import annotations
 
-import colorsys
 from typing import Any
 
 import cv2
@@ -27,7 +26,6 @@ NO_PHOTOGRAPH = 119
 
 _BLACK, _WHITE, _GRAY = (0, 0, 0), (255, 255, 255), (150, 150, 150)
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.6
-_GOLDEN = 0.618033988749895
 
 Layer = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -57,12 +55,6 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
 def new_layer(size: tuple[int, int]) -> Layer:
     """Nothing drawn yet."""
     return np.zeros((*size, 4), np.uint8)
-
-
-def colour_of(number: int) -> Colour:
-    """RGB of a numbered mask: the same number has the same colour in every picture, neighbours differ."""
-    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.85, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw_masks(layer: Layer, masks: list[Mask], colours: list[Colour], names: list[str]) -> None:

@@ -12,6 +12,7 @@ from stages.predictions import Prediction
 from stages.report import overlays
 from stages.report.overlays import Layer
 from store import rle
+from store.outlines import colour_of
 from store.stream.candidates import instance_of, number_of_instance
 
 
@@ -68,7 +69,7 @@ def masks_panel(proposer: str, masks: Sequence[str], full: tuple[int, int], size
     layer, shown = overlays.new_layer(size), min(top_k, len(masks))
     regions = [overlays.resize_mask(rle.decode(counts, *full), size) for counts in masks[:top_k]]
     numbers = range(shown)
-    overlays.draw_masks(layer, regions, [overlays.colour_of(number) for number in numbers], [_name(n) for n in numbers])
+    overlays.draw_masks(layer, regions, [colour_of(number) for number in numbers], [_name(n) for n in numbers])
     fact = _count(len(masks), "proposal") if shown == len(masks) else f"the {shown} largest of {len(masks)} proposals"
     return Panel(f"Proposals of {proposer}", layer, [fact if masks else "the image has no proposals"])
 
@@ -113,7 +114,7 @@ def _drawn(case: Case, numbers: Sequence[int], size: tuple[int, int]) -> Layer:
     """Candidates by their numbers, in the order given."""
     counts, layer = case.offered.by_number, overlays.new_layer(size)
     masks = [_shown(case, counts[number], size) for number in numbers]
-    overlays.draw_masks(layer, masks, [overlays.colour_of(number) for number in numbers], [_name(n) for n in numbers])
+    overlays.draw_masks(layer, masks, [colour_of(number) for number in numbers], [_name(n) for n in numbers])
     return layer
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stages.report import overlays
+from store.outlines import colour_of
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -21,7 +22,7 @@ def disc(size: tuple[int, int] = (120, 160), radius: int = 30) -> np.ndarray:
 
 def drawn(*masks: np.ndarray, names: list[str]) -> np.ndarray:
     layer = overlays.new_layer(masks[0].shape)
-    overlays.draw_masks(layer, list(masks), [overlays.colour_of(k) for k in range(len(masks))], names)
+    overlays.draw_masks(layer, list(masks), [colour_of(k) for k in range(len(masks))], names)
     return layer
 
 
@@ -82,5 +83,5 @@ def test_a_thin_mask_stays_visible_and_an_empty_one_empty() -> None:
 
 
 def test_neighbouring_numbers_differ_in_colour() -> None:
-    colours = np.array([overlays.colour_of(number) for number in range(100)], int)
+    colours = np.array([colour_of(number) for number in range(100)], int)
     assert np.abs(np.diff(colours, axis=0)).max(axis=1).min() > 100

@@ -12,10 +12,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
-from pipeline.browse import outlines
-from pipeline.browse.outlines import outline
-from store import rle
+from store import outlines, rle
 from store.errors import RleError
+from store.outlines import outline
 
 
 def filled(path: str, height_px: int, width_px: int) -> NDArray[np.bool_]:

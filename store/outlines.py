@@ -1,22 +1,40 @@
-"""Masks as paths of SVG: the exact border of their pixels, straight from the run lengths. No mask is decoded."""
+"""Outlines of masks: the exact border of their pixels, straight from the run lengths, and their colours. No mask is decoded."""
 
 from __future__ import annotations
+
+import colorsys
 
 import numpy as np
 from numpy.typing import NDArray
 
-from store import rle
+from . import rle
 
 I64 = NDArray[np.int64]
 
 MOST_CORNERS = 100_000
 """A mask whose border turns more often, as noise does, is drawn as its box: no browser shows more."""
+_GOLDEN = 0.618033988749895
+
+
+def colour_of(number: int) -> tuple[int, int, int]:
+    """RGB of a numbered mask: the same number has the same colour in every picture, neighbours differ."""
+    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.85, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def outline(counts: str, height_px: int) -> str:
     """The border of a mask as an SVG path, to be filled with ``fill-rule: evenodd``; an empty mask has an empty path.
 
-    A pixel in row y and column x is the square from (x, y) to (x + 1, y + 1), so the filled path covers exactly the mask's pixels.
+    Arguments and errors as of :func:`loops`.
+    """
+    return "".join(_path(loop) for loop in loops(counts, height_px))
+
+
+def loops(counts: str, height_px: int) -> list[I64]:
+    """The closed lines around the parts of a mask and around their holes: the corners of each, int64 [C, 2], XY px.
+
+    A pixel in row y and column x is the square from (x, y) to (x + 1, y + 1), so what lies inside an odd number of the lines is
+    exactly the mask's pixels. The first piece of a line runs along a column.
 
     Args:
         counts: COCO RLE counts of the mask.
@@ -28,8 +46,10 @@ def outline(counts: str, height_px: int) -> str:
     x, y = _corners(rle.to_runs(counts), height_px)
     if len(x) > MOST_CORNERS:
         left, top, width, height = rle.bbox(counts, height_px)
-        return f"M{left} {top}V{top + height}H{left + width}V{top}Z"
-    return "".join(_loop(x[corners], y[corners]) for corners in _loops(x, y))
+        right, bottom = left + width, top + height
+        return [np.array([(left, top), (left, bottom), (right, bottom), (right, top)], np.int64)]
+    corners = np.stack([x, y], axis=1)
+    return [corners[numbers] for numbers in _loops(x, y)]
 
 
 def _corners(runs: I64, height_px: int) -> tuple[I64, I64]:
@@ -84,7 +104,8 @@ def _loops(x: I64, y: I64) -> list[list[int]]:
     return loops
 
 
-def _loop(x: I64, y: I64) -> str:
-    """``M x y V y H x ... Z``: a closed line whose first piece runs along a column line."""
-    turns = "".join(f"V{down}H{over}" for down, over in zip(y[1::2].tolist(), [*x[2::2].tolist(), None], strict=True))
+def _path(loop: I64) -> str:
+    """``M x y V y H x ... Z``: a line of :func:`loops`."""
+    x, y = loop.T.tolist()
+    turns = "".join(f"V{down}H{over}" for down, over in zip(y[1::2], [*x[2::2], None], strict=True))
     return f"M{x[0]} {y[0]}{turns.removesuffix('HNone')}Z"
