@@ -17,7 +17,8 @@ from .errors import (
     StoreError,
 )
 from .format.layout import FORMAT_VERSION
-from .read.record import Record, Records, Region
+from .read.record import Record, Records
+from .read.region import Region, Target
 from .split import Split, open_split
 from .stream.candidates import Candidates
 from .stream.stream import Stream, mix
@@ -37,6 +38,7 @@ __all__ = [
     "Split",
     "StoreError",
     "Stream",
+    "Target",
     "mix",
     "open_split",
 ]

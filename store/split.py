@@ -14,6 +14,7 @@ from .format.names import both_names, find_name, is_of_pictures, proposer_of, pr
 from .internals import collection_paused
 from .read.array import CHECKS
 from .read.borrowed import AnyColumn
+from .read.display import split_html
 from .read.holder import Holder, NotThere, Opener, lacking
 from .read.open_columns import OpenColumns
 from .read.options import flag, index_of, listed, meant, whole
@@ -33,6 +34,9 @@ class Split(OpenColumns):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        return split_html(self)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
@@ -66,7 +70,7 @@ class Split(OpenColumns):
         return {image_id: number for number, image_id in enumerate(self.image_ids)}
 
     def of_proposer(self, name: str) -> Split:
-        """The same open columns, with that proposer's for names that leave the proposer out; its files are shared.
+        """The same split, in which names without a proposer (``masks``) mean that proposer's. Its open files are shared.
 
         Raises:
             StoreError: no column of such a proposer is open; the message names those that are.
@@ -113,8 +117,8 @@ def open_split(
 ) -> Split:
     """Open a split for reading.
 
-    A split whose images are borrowed has the columns that are made of pixels from the data set that holds the images; all of its
-    own are its own.
+    Where the split borrows its images, columns that are made of pixels alone are read from the data set that holds the images; the
+    others are its own.
 
     Args:
         store: folder of the store.
@@ -160,7 +164,7 @@ def open_split(
     holder = None
     if columns is None or proposer is not None or not set(asked) <= set(names):
         holder = _holder(opener, place_of(dataset, "images", split))
-    if holder is not None:  # a leftover of its own, as of the time when it held images, hides nothing of the holder's
+    if holder is not None:  # a column left over from when the split held images must not hide the holder's
         names = [name for name in names if not (is_of_pictures(name) and unused(name))]
     if columns is None:
         _require_no_links(store, [(dataset, split), *([] if holder is None else holder.places)])

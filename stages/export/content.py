@@ -16,7 +16,8 @@ from store import Split, rle
 from store.errors import FailedImageError
 from store.format.names import with_proposer
 from store.format.schema import OK
-from store.read.record import Record, Region
+from store.read.record import Record
+from store.read.region import Region
 
 WHATS = ("masks", "instances", "targets", "predictions")
 """What can be exported of an image: proposals, annotated instances, questions with their answers, a run's answers."""

@@ -18,7 +18,7 @@ from stages.export.content import Asked, Item
 from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import file_name
 from stages.export.png import array
-from store.read.record import Region
+from store.read.region import Region
 
 Arrays = dict[str, NDArray[Any]]
 _FIELDS: dict[str, dict[str, tuple[Any, tuple[int, ...]]]] = {

@@ -22,7 +22,7 @@ from stages.export.content import Asked, Item, Note, prediction_json
 from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import below, file_name
 from stages.images import ImageFailure
-from store.read.record import Region
+from store.read.region import Region
 
 LARGEST_PALETTE = 255
 LABELS, FILES = "labels", "files"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import FailedImageError, StoreError
 from ..forks import Lazy
 from ..format.names import both_names, find_name, is_of_pictures, proposers_of
+from ..format.schema import OK
 from .borrowed import AnyColumn
 from .folders import Folders
 from .holder import NotThere, lacking
@@ -38,7 +44,8 @@ class OpenColumns:
         self._names: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name}, {len(self)} images, columns: {', '.join(self.columns)})"
+        names = textwrap.shorten(", ".join(self.columns), 160, placeholder=" ...")
+        return f"{type(self).__name__}({self.name}, {len(self)} images, {len(self.columns)} columns: {names})"
 
     @property
     def name(self) -> str:
@@ -68,7 +75,7 @@ class OpenColumns:
         return self.name_of(name) is not None
 
     def require_held(self, name: str) -> None:
-        """Raise StoreError where a column that is not open is made of pixels and its holder is not in the store."""
+        """Raise StoreError where a column is made of pixels alone, and the data set that holds the images is not in the store."""
         if self.why_not_borrowed is not None and is_of_pictures(name):
             raise lacking(self.name, name, self.why_not_borrowed)
 
@@ -96,6 +103,20 @@ class OpenColumns:
         if self._pictures is None or self._pictures.root != folders:
             self._pictures = None if folders is None else Pictures(folders, self.columns["images"].check)
         return self._pictures
+
+    def pixels(self, image_index: int) -> npt.NDArray[np.uint8]:
+        """The pixels of an image, uint8 [H, W, 3] RGB, EXIF-oriented. Needs ``images_root`` and Pillow.
+
+        Raises:
+            StoreError: the file is not there, or not the one that was indexed (looked at as ``check`` of the split says).
+            FailedImageError: the image has no pixels because it failed.
+        """
+        if self.pictures is None:
+            raise StoreError("no pixels: open the split with images_root=<the data set's folder>")
+        (row,) = self.columns["images"].table_rows(image_index)
+        if row["status"] != OK:
+            raise FailedImageError(f"image {image_index}: {row['error'] or row['status']}")
+        return self.pictures.read(row["path"], row["sha256"])
 
     def close(self) -> None:
         """Close its files and forget its decoded tables. What is read later opens and decodes them again."""

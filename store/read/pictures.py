@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import StoreError
 from .folders import Folders
 from .open_files import with_room
-from .pixels import upright_rgb
+from .pixels import pillow, upright_rgb
 
 _JPEG, _END = b"\xff\xd8", bytes(64) + b"\xff\xd9"
 """How a JPEG begins, and what stands in for the end of one that was indexed without it."""
@@ -76,10 +76,6 @@ class Pictures:
 
 
 def _decoded(data: bytes) -> npt.NDArray[np.uint8]:
-    try:
-        from PIL import Image
-    except ModuleNotFoundError as error:
-        raise StoreError("pixels need Pillow; type: pip install pillow") from error
-    with Image.open(io.BytesIO(data)) as image:
+    with pillow("Image").open(io.BytesIO(data)) as image:
         image.load()
         return upright_rgb(image)

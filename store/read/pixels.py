@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import StoreError
+
 if TYPE_CHECKING:
     from PIL import Image
 
 _ORIENTATION = 0x0112  # EXIF tag
+
+
+def pillow(name: str) -> Any:
+    """A module of Pillow, such as ``Image``. Raises StoreError where Pillow is not installed."""
+    try:
+        return importlib.import_module(f"PIL.{name}")
+    except ModuleNotFoundError as error:
+        raise StoreError("pictures need Pillow; type: pip install pillow") from error
 
 
 def upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:

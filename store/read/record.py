@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import rle
 from ..errors import FailedImageError, StoreError
 from ..forks import Lazy
 from ..format.arrays import AnyArray
 from ..format.schema import OK
+from .display import record_html, records_html
+from .drawing import SIDE_PX, draw
+from .markup import cut
 from .open_columns import OpenColumns
-from .options import index_of, meant
+from .options import index_of
+from .region import Origin, Region, Target
 
-
-@dataclass(frozen=True)
-class Region:
-    """A mask or an instance of an image, with the fields of its table as attributes of ``fields``.
-
-    segmentation: COCO RLE counts in the frame height_px x width_px. bbox: XYWH px. area: px.
-    """
-
-    segmentation: str
-    height_px: int
-    width_px: int
-    fields: dict[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        if name == "segmentation":
-            return self.segmentation
-        if name not in self.fields:
-            raise KeyError(f"no field {name!r}; {meant(name, self.fields)}found segmentation, {', '.join(self.fields)}")
-        return self.fields[name]
-
-    def decode(self) -> npt.NDArray[np.bool_]:
-        """The mask as bool [height_px, width_px]."""
-        return rle.decode(self.segmentation, self.height_px, self.width_px)
-
-    def coco(self) -> dict[str, Any]:
-        """The mask as pycocotools takes it: ``{"size": [h, w], "counts": ...}``."""
-        return {"size": [self.height_px, self.width_px], "counts": self.segmentation}
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Records(Sequence["Record"]):
-    """Some records of a split, one after the other. Each is read when it is asked for; nothing is copied."""
+    """Some records of a split, as a sequence. Each is read when it is asked for; nothing is copied."""
 
     def __init__(self, split: OpenColumns, numbers: range) -> None:
         self.split, self.numbers = split, numbers
 
     def __repr__(self) -> str:
         return f"Records({len(self)} of {self.split!r})"
+
+    def _repr_html_(self) -> str:
+        return records_html(self.split, self.numbers)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -93,7 +73,20 @@ class Record:
 
     def __repr__(self) -> str:
         size = f"{self.width_px}x{self.height_px} px" if self.status == OK else f"{self.status}: {self.error}"
-        return f"Record({self.image_index}, {self.image_id!r}, {size})"
+        return f"Record({self.image_index}, {cut(self.image_id)!r}, {cut(size)})"
+
+    def _repr_html_(self) -> str:
+        try:
+            targets: list[Target] | str = self._asked() if self.split.has("targets") else ""
+        except StoreError as error:
+            targets = str(error)
+        return record_html(self.split, self._row, targets)
+
+    def _asked(self) -> list[Target]:
+        """The questions, with the IoU of masks where the split has those of one proposer."""
+        if self.split.proposer is not None or len(self.split.proposers) < 2:
+            return self.targets
+        return [Target(row) for row in self.rows("targets")]
 
     def __getitem__(self, column: str) -> AnyArray:
         """The image's vectors in an array column. Raises FailedImageError, never gives fill values; ValueError for a table."""
@@ -111,7 +104,7 @@ class Record:
 
         Raises:
             FailedImageError: the image has none because it failed.
-            StoreError: there are those of several proposers, and the split does not say which (:meth:`store.Split.of_proposer`).
+            StoreError: masks of several proposers are open, and none was chosen (:meth:`store.Split.of_proposer`).
         """
         return self._regions("masks")
 
@@ -121,21 +114,24 @@ class Record:
         return self._regions("instances")
 
     @Lazy
-    def targets(self) -> list[dict[str, Any]]:
-        """The questions about this image: rows of ``targets``, with the lists of ``match/targets`` where that is open and ok.
+    def targets(self) -> list[Target]:
+        """The questions about this image: rows of ``targets``, each with its row of ``match/targets`` (IoU and IoP of every mask).
 
-        Raises FailedImageError when they could not be read, StoreError as :attr:`masks` does. An image whose masks failed has
-        questions, without those lists.
+        The latter is left out where that column is not open, or where the image's masks failed.
+
+        Raises FailedImageError where the questions could not be read, StoreError as :attr:`masks` does.
         """
         targets = self.rows("targets")
-        if not self.split.has("match/targets") or not self.split.column("match/targets").is_ok(self.image_index):
-            return targets
-        return [{**match, **target} for target, match in zip(targets, self.rows("match/targets"), strict=True)]
+        matches: list[dict[str, Any]] = [{}] * len(targets)
+        if self.split.has("match/targets") and self.split.column("match/targets").is_ok(self.image_index):
+            matches = self.rows("match/targets")
+        return [Target(match | target) for target, match in zip(targets, matches, strict=True)]
 
     def rows(self, column: str) -> list[dict[str, Any]]:
-        """The image's rows of a table as it is stored: one, or of ``targets`` and ``match/targets`` one per target.
+        """The image's rows of a table as they are stored: one row, or in ``targets`` and ``match/targets`` one per target.
 
-        A row of a failed image says so in ``status`` and ``error``. Tables of targets have none then: they raise FailedImageError.
+        The row of a failed image says so in ``status`` and ``error``. Of a failed image, ``targets`` and ``match/targets`` have no
+        row; they raise FailedImageError.
         """
         return self.split.column(column).table_rows(self.image_index)
 
@@ -146,19 +142,34 @@ class Record:
             StoreError: the file is not there, or not the one that was indexed (looked at as ``check`` of the split says).
             FailedImageError: the image has no pixels because it failed.
         """
-        pictures = self.split.pictures
-        if pictures is None:
-            raise StoreError("no pixels: open the split with images_root=<the data set's folder>")
-        if self.status != OK:
-            raise FailedImageError(f"image {self.image_index}: {self.error or self.status}")
-        return pictures.read(self.path, self._row["sha256"])
+        return self.split.pixels(self.image_index)
+
+    def show(self, column: str | None = None, numbers: Sequence[int] | None = None, *, side_px: int = SIDE_PX) -> Image:
+        """The image with outlines of its masks, as a Pillow image: a notebook displays it, ``.save("image.png")`` writes it, and
+        ``.show()`` opens the viewer of the desktop. Without ``images_root`` the masks are drawn on gray.
+
+        Args:
+            column: ``masks``, ``masks/<proposer>``, ``instances``, or ``targets`` for the answers of the questions. Default: masks,
+                or else instances, where they are open.
+            numbers: draw these alone, ``record.masks[number]``; default: the first 64.
+            side_px: longest side of the picture. A small image is enlarged, at most four times.
+
+        Raises:
+            StoreError: as :meth:`image`, and as :attr:`masks`.
+            FailedImageError: the image has no masks in the column because it failed.
+            ValueError, IndexError: the column holds no masks, or not that many.
+        """
+        if column is None:
+            column = next((name for name in ("masks", "instances") if self.split.has(name)), None)
+        return draw(self.split, self.image_index, column, numbers, side_px)
 
     def _regions(self, column: str) -> list[Region]:
         row = self.rows(column)[0]
         if row["status"] != OK:
             raise FailedImageError(f"{column}: image {self.image_index}: {row['error'] or row['status']}")
         names = [name for name, value in row.items() if isinstance(value, list) and name != "segmentation"]
+        size, full = (self.height_px, self.width_px), str(self.split.name_of(column))
         return [
-            Region(counts, self.height_px, self.width_px, {name: row[name][k] for name in names})
+            Region(counts, *size, {name: row[name][k] for name in names}, Origin(self.split, self.image_index, full, k))
             for k, counts in enumerate(row["segmentation"])
         ]

@@ -17,7 +17,7 @@ import torch
 from browsing import CAPTION, NAME, Server, served
 
 from pipeline.asking import Answer, TrainedSystem, load_system
-from pipeline.browse.outlines import outline
+from store.outlines import outline
 from pipeline.commands.browse import browse_command
 from pipeline.params_file import load_settings
 from stages.train.places import with_places

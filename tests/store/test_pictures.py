@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,15 +159,8 @@ def test_a_jpeg_that_was_indexed_without_its_end_marker_is_read(made: Path, chec
 def test_without_a_folder_or_pillow_it_says_what_to_do(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match="images_root=<the data set's folder>"):
         open_split(made / "store", "d", "val")[0].image()
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name == "PIL":
-            raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
-        return real(name, *rest)
-
     record = opened(made)[0]
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(StoreError, match="pip install pillow"):
         record.image()
 

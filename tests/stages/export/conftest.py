@@ -16,7 +16,7 @@ from stages.export.write import Summary, write_export
 from stages.photographs import PictureFile
 from stages.predictions import Prediction
 from store import open_split, rle
-from store.read.record import Region
+from store.read.region import Region
 
 EVERYTHING = ("masks", "instances", "targets", "predictions")
 
