@@ -48,13 +48,14 @@ def test_the_blocks_run_one_after_the_other(known: Known) -> None:
     for block in NOTEBOOK:
         exec(here(block, known), names)
         found.append(dict(names))
-    opened, proposers, record, stream, view, mixed, resumed, torch = found
+    opened, proposers, record, notebook, stream, view, mixed, resumed, torch = found
     assert proposers["found"] == {"sam": len(known.masks[3])}
     assert repr(opened["split"]).startswith("Split(d/val, 23 images")
     np.testing.assert_array_equal(record["vectors"], known.embeddings[3])
     assert [mask.tolist() for mask in record["pixels"]] == [mask.tolist() for mask in known.masks[3]]
     assert len(record["best"]) == len(known.targets[3])
     assert len(record["boxes"]) == len(known.masks[3]) > 0
+    assert notebook["picture"].size == notebook["answers"].size == (24, 16), "four times as large as the image"
     assert stream["vectors"].shape == (stream["there"].sum(), 8)
     assert stream["iou"].shape == stream["vectors"].shape[:1]
     instances = [len(known.instances[image]) for image in view["batch"]["image_index"]]
