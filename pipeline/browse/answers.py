@@ -1,4 +1,4 @@
-"""Stored answers: the files of predictions in the folders of the runs, trained here or imported, and the IoU of an answer."""
+"""Stored answers: files of predictions in the folders of runs, of trained systems or external, and the IoU of an answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.config import Settings
 from pipeline.runs import runs_folder
 from stages.names import SplitRef
 from stages.predictions import Meta, PredictionError, read_meta, read_table
-from stages.train.folder import is_imported
+from stages.train.folder import is_external
 from store import rle
 
 FILE_BYTES = 64 << 20
@@ -27,18 +27,18 @@ class Answers:
     Args:
         run: name of the folder that it is in.
         way: how the run was asked, where that was not the usual way, such as ``every-text``.
-        imported: whether they are predictions of another program, kept by ``evaluate --keep``.
+        external: whether they are predictions of another program, kept by ``evaluate --keep``.
     """
 
-    def __init__(self, run: str, way: str, path: Path, imported: bool, kept: Kept[pa.Table]) -> None:
-        self.run, self.way, self.path, self.imported = run, way, path, imported
+    def __init__(self, run: str, way: str, path: Path, external: bool, kept: Kept[pa.Table]) -> None:
+        self.run, self.way, self.path, self.external = run, way, path, external
         self.name = f"{run} ({way})" if way else run
         self._kept = kept
 
     @property
     def title(self) -> str:
-        """The name, and whether they are imported."""
-        return f"{self.name}, imported" if self.imported else self.name
+        """The name, and whether they are external."""
+        return f"{self.name}, external" if self.external else self.name
 
     @property
     def version(self) -> tuple[int, int]:
@@ -70,7 +70,7 @@ def found_answers(settings: Settings, split: SplitRef, kept: Kept[pa.Table], not
         run, ending = path.relative_to(folder).parts[0], path.stem.removeprefix(split.split)
         if path.stem == ending or ending[:1] not in ("", "-"):
             continue
-        answers = Answers(run, ending[1:], path, is_imported(folder / run), kept)
+        answers = Answers(run, ending[1:], path, is_external(folder / run), kept)
         try:
             meta = answers.meta()
         except PredictionError as error:

@@ -8,9 +8,9 @@ from pipeline.asking import Answer, TrainedSystem, checked
 from pipeline.browse.answers import answer_iou
 from pipeline.browse.image import rows_of
 from pipeline.browse.jobs import Advance, Jobs
-from store.outlines import outline
 from pipeline.browse.shelf import Shown, UnknownError
 from pipeline.config import Settings
+from store.outlines import outline
 
 
 class Asker:

@@ -128,7 +128,7 @@ def _answered(answers: Answers, targets: list[dict[str, Any]], size: tuple[int, 
     for row in given:
         target = by_id[row["target_id"]]
         answer = {name: row[name] for name in ("text_index", "rejected", "chosen", "answer")} | {"d": "", "iou": None}
-        if answers.imported:  # the numbers of another program's masks
+        if answers.external:  # the numbers of another program's masks
             answer["chosen"] = None
         try:
             if row["segmentation"] is not None:

@@ -9,14 +9,14 @@ from typing import Any
 from pipeline.asking import TrainedSystem
 from pipeline.browse.answers import Answers
 from pipeline.config import InputError, Settings
-from pipeline.imported import imported_runs
+from pipeline.external import external_runs
 from pipeline.run_folders import Entry, changed_columns, commands, entries, outdated, outdated_answers
 from pipeline.runs import short
 from stages.names import SplitRef
 from stages.predictions import PredictionError
 from stages.train.systems import SYSTEMS
 
-TRAINED, IMPORTED, UNKNOWN = "trained", "imported", "unknown"
+TRAINED, EXTERNAL, UNKNOWN = "trained", "external", "unknown"
 
 
 def standing(settings: Settings, split: SplitRef, answers: Iterable[Answers]) -> dict[str, dict[str, Any]]:
@@ -50,13 +50,13 @@ def askable(settings: Settings) -> list[dict[str, Any]]:
 def _standing(settings: Settings, split: SplitRef, answers: Answers, entry: Entry | None) -> dict[str, Any]:
     found: dict[str, Any] = {"kind": UNKNOWN, "about": "", "outdated": [], "command": ""}
     try:
-        if answers.imported:
-            kept = next(each for each in imported_runs(settings) if each.name == answers.run).splits.get(str(split))
+        if answers.external:
+            kept = next(each for each in external_runs(settings) if each.name == answers.run).splits.get(str(split))
             about = f"{kept['file']}, sha256 {short(kept['sha256'])}" if kept else ""
             changed = changed_columns(settings, json.loads(answers.meta().columns))
             return {
                 **found,
-                "kind": IMPORTED,
+                "kind": EXTERNAL,
                 "about": about,
                 "outdated": [f"{name} changed since" for name in changed],
             }

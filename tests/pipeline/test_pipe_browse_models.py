@@ -17,11 +17,11 @@ import torch
 from browsing import CAPTION, NAME, Server, served
 
 from pipeline.asking import Answer, TrainedSystem, load_system
-from store.outlines import outline
 from pipeline.commands.browse import browse_command
 from pipeline.params_file import load_settings
 from stages.train.places import with_places
 from store import open_split, rle
+from store.outlines import outline
 from tests import browser
 
 SPLIT = "tiny/val"
@@ -38,7 +38,7 @@ TEACH += (
 
 @pytest.fixture(scope="module")
 def taught(finished_once: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A store with a hostile name, an ELISA that has answered ``val``, a second run that is a copy of it, and imported answers."""
+    """A store with a hostile name, an ELISA that has answered ``val``, a second run that is a copy of it, and external answers."""
     project = finished_once.copy(tmp_path_factory.mktemp("taught"))
     project.configure(train__elisa__mask_encoder="demo_alphaclip", **dict(TEACH))
     project.add("val", NAME, 21)
@@ -179,7 +179,7 @@ def test_runs_say_whose_answers_there_are_and_which_can_be_asked(taught: Any, se
     found = server.ask("runs", split=SPLIT)
     assert {name: (one["kind"], one["outdated"]) for name, one in found["answers"].items()} == {
         "elisa": ("trained", []),
-        "theirs": ("imported", []),
+        "theirs": ("external", []),
     }
     assert found["answers"]["theirs"]["about"].startswith("val.parquet, sha256 ")
     assert [(one["name"], one["proposer"], one["words"], one["why"]) for one in found["askable"]] == [
@@ -187,7 +187,7 @@ def test_runs_say_whose_answers_there_are_and_which_can_be_asked(taught: Any, se
         ("twin", "sam", True, ""),
     ]
     about = server.ask("split", split=SPLIT)
-    assert about["measures"]["run:theirs"] == "IoU of theirs, imported"
+    assert about["measures"]["run:theirs"] == "IoU of theirs, external"
     image = server.ask("image", split=SPLIT, index=1)["runs"]
     ours, theirs = (next(iter(image[name]["answers"].values()))[0] for name in ("elisa", "theirs"))
     assert theirs["d"] == ours["d"]
@@ -267,7 +267,7 @@ def test_a_person_asks_switches_runs_and_looks_at_words(
             page.wait(f"document.querySelectorAll('#asked li').length === {count + 1}")
 
         page.wait("document.body.dataset.runs === 'yes'")
-        assert texts("#answers .tag") == ["imported"]
+        assert texts("#answers .tag") == ["external"]
         assert texts("#ask option") == ["elisa", "twin"]
         ask("elisa", CAPTION.replace("\0", ""))
         assert texts("#asked .said") == [HOSTILE]

@@ -63,7 +63,7 @@ class View {
 
   tags(name) {
     const { kind, about, outdated } = this.standing[name] ?? { outdated: [] };
-    return [kind === "imported" ? el("span", { class: "tag", title: about }, "imported") : null,
+    return [kind === "external" ? el("span", { class: "tag", title: about }, "external") : null,
       outdated.length ? el("span", { class: "tag outdated", title: outdated.join("; ") }, "outdated") : null];
   }
 
