@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -81,7 +80,7 @@ def import_command(
     told["archives"] = {kind: _relative(folder / f"{sha256}.zip") for kind, sha256 in archives.items()}
     told["params"] = _entries(archives, name, of, gather.tally)
     chosen = ("--proposer", name) if MASKS in archives else ("--stage", "embed", "--encoder", name)
-    told["extract"] = shlex.join(["python", "cli.py", "extract", *chosen])
+    told["extract"] = settings.command("extract", *_words(settings, splits), *chosen)
     return told, FAILURES if gather.tally.failed or gather.tally.ambiguous else DONE
 
 
@@ -247,6 +246,16 @@ def _entries(archives: Mapping[str, str], name: str, of: str | None, tally: Tall
         entry = {"sha256": archives[VECTORS], "dim": tally.dim, "proposers": [name if MASKS in archives else of]}
         found["embed"] = {"imported": {name: {**entry, "instances": True} if tally.instance_vectors else entry}}
     return found
+
+
+def _words(settings: Settings, splits: Sequence[SplitRef]) -> Iterator[str]:
+    """The options that select these splits: the pictures of others are not in the files, and would be failed rows."""
+    data = dict.fromkeys(split.dataset for split in splits)
+    among = [split for split in settings.splits if split.dataset in data]
+    if len(data) < len(settings.data):
+        yield from ("--data", ",".join(data))
+    if len(splits) < len(among):
+        yield from ("--split", splits[0].split)
 
 
 def _relative(path: Path) -> str:

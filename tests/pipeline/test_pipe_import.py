@@ -220,7 +220,8 @@ def test_vectors_of_a_computed_proposer_and_of_more_masks_than_have_a_place(inde
     np.savez(indexed.folder / "v.npz", **vectors)
     told = imported(indexed, str(indexed.folder / "v.npz"), "--name", "own", "--of", "grid")
     assert told["vectors"] == 75
-    assert told["extract"] == "python cli.py extract --stage embed --encoder own"
+    typed = f"python cli.py --params {indexed.params} extract"
+    assert told["extract"] == f"{typed} --stage embed --encoder own"
     adopt(indexed, told)
     indexed.build("extract --encoder own")
     for record in open_split(indexed.store, "tiny", "val", proposer="grid"):
@@ -342,7 +343,9 @@ def test_a_name_of_two_pictures_is_not_guessed(indexed: Any) -> None:
     done = indexed.run("import", str(indexed.folder / "fox.json"), "--name", "mine")
     assert done.code == 2
     assert "'fox' may mean several pictures; choose splits by --data and --split" in done.err
-    assert imported(indexed, str(indexed.folder / "fox.json"), "--name", "mine", "--split", "train")["pictures"] == 1
+    told = imported(indexed, str(indexed.folder / "fox.json"), "--name", "mine", "--split", "train")
+    assert told["pictures"] == 1
+    assert told["extract"].endswith(" extract --split train --proposer mine"), "val is not in the file"
 
 
 REFUSED = {
@@ -473,7 +476,7 @@ def test_the_page_s_examples_work(indexed: Any, monkeypatch: pytest.MonkeyPatch)
     first = imported(indexed, *commands[0][1:])
     assert first["params"]["proposers"].keys() == entries[0]["proposers"].keys() == {"mine"}
     assert first["params"]["proposers"]["mine"].keys() == entries[0]["proposers"]["mine"].keys()
-    assert first["extract"] == "python cli.py extract --proposer mine"
+    assert first["extract"] == f"python cli.py --params {indexed.params} extract --proposer mine"
     adopt(indexed, first)
     indexed.build("extract --split val --proposer mine")
     here = {"elisa_store": "store", '"data/store"': repr(str(indexed.store)), '"demo"': '"tiny"'}
