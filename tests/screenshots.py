@@ -46,15 +46,8 @@ def main() -> int:
     OUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, served(ROOT / "params.yaml") as server:
         with browser.open_page("about:blank", Path(folder) / "profile") as page:
-            for name, (height_px, address, clicks) in PAGES.items():
-                page.resize(WIDTH_PX, height_px)
-                page.go(server.address + address.format(split=SPLIT, image=IMAGE))
-                page.wait(READY)
-                for button, then in clicks:
-                    page.wait(f"document.querySelector('{button}')")
-                    page.run(f"document.querySelector('{button}').click()")
-                    page.wait(f"document.querySelector('{then}')")
-                page.wait(LOADED)
+            for name in PAGES:
+                show(page, server.address, name, SPLIT, IMAGE)
                 _keep(name, page.screenshot())
             page.go(f"{report.as_uri()}#questions")
             page.wait(LOADED)
@@ -64,6 +57,19 @@ def main() -> int:
         subprocess.run([sys.executable, "cli.py", "ask", *words], cwd=ROOT, check=True)
         _keep("ask", answer.read_bytes())
     return 0
+
+
+def show(page: browser.Page, address: str, name: str, split: str, image: int) -> None:
+    """Open one of :data:`PAGES` and do what is clicked on it."""
+    height_px, path, clicks = PAGES[name]
+    page.resize(WIDTH_PX, height_px)
+    page.go(address + path.format(split=split, image=image))
+    page.wait(READY)
+    for button, then in clicks:
+        page.wait(f"document.querySelector('{button}')")
+        page.run(f"document.querySelector('{button}').click()")
+        page.wait(f"document.querySelector('{then}')")
+    page.wait(LOADED)
 
 
 def _keep(name: str, png: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from browsing import CAPTION, NAME, Server, served
 
-from tests import browser
+from tests import browser, screenshots
 
 pytestmark = pytest.mark.skipif(browser.find() is None, reason=f"no browser: none of {', '.join(browser.NAMES)}")
 
@@ -205,3 +205,8 @@ def test_what_goes_wrong_is_said_on_the_page(server: Server, tmp_path: Any) -> N
     with browser.open_page(f"{server.address}/image?split=tiny/val&index=99", tmp_path) as page:
         page.wait("document.querySelector('.error')")
         assert "no image 99 in tiny/val; it has 7" in texts(page, ".error")[0]
+
+
+@pytest.mark.parametrize("name", screenshots.PAGES)
+def test_what_the_screenshots_click_is_there(page: browser.Page, server: Server, name: str) -> None:
+    screenshots.show(page, server.address, name, "tiny/val", 1)
