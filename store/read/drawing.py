@@ -104,7 +104,7 @@ def _drawn(
         picture = image.fromarray(pixels).resize((width, height), image.Resampling.BICUBIC, reducing_gap=3.0)
     pen = pillow("ImageDraw").Draw(picture)
     for number, counts in masks.items():
-        rle.union([counts], *size)  # of this image's size, or memory for its border could be anything
+        rle.union([counts], *size)  # raises where they are not of this image's size: their border could take any memory
         _outline(pen, counts, size[0], scale, colour_of(number), max(1, round(max(height, width) / 400)))
     if max(height, width) >= LEAST_NUMBERED_PX:
         pen.font = _font(max(height, width) // 70)
