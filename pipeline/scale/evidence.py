@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from pipeline.config import InputError, Settings
 from pipeline.graph import specs, stage_specs, wanted_fingerprint
@@ -12,6 +13,7 @@ from pipeline.upstream import known_sources, place_of
 from stages.checkpoints import WeightsError
 from stages.names import SplitRef
 from store.errors import DamagedStoreError
+from store.format.column import Commit
 from store.format.layout import column_dir
 from store.format.lineage import Lineage
 from store.format.shard import committed_shards, read_log
@@ -65,15 +67,13 @@ def seconds_on(settings: Settings, splits: Sequence[SplitRef], stage: str, title
     for split in splits:
         columns = sorted(spec.name for spec in stage_specs(settings, split.dataset, stage))
         for name in columns[:1]:
-            place = place_of(settings, split, name)
-            folder = column_dir(settings.store_path, place)
             try:
                 wanted = wanted_fingerprint(settings, split.dataset, name)
             except WeightsError:
                 continue
-            for shard in _spread(committed_shards(folder)):
-                commit = look.commit(place, shard)
-                run = {} if commit is None or commit.fingerprint != wanted else read_log(folder, commit)
+            folder = column_dir(settings.store_path, place_of(settings, split, name))
+            for commit in _commits(settings, look, split, name):
+                run = read_log(folder, commit) if commit.fingerprint == wanted else {}
                 if run.get("columns") == columns and _is_on(str(run.get("card", "")), titles):
                     times = run["image_seconds"][1:]  # the first one is slow
                     seconds, images = seconds + sum(times), images + len(times)
@@ -86,30 +86,26 @@ def _is_on(card: str, titles: Sequence[str]) -> bool:
 
 def _mean_count(settings: Settings, look: Lineage, split: SplitRef, column: str) -> float | None:
     """Mean entries of an image, over some shards; None where there are none."""
-    place = place_of(settings, split, column)
-    counts: list[int] = []
-    for shard in _spread(committed_shards(column_dir(settings.store_path, place))):
-        try:
-            commit = look.commit(place, shard)
-        except DamagedStoreError:  # verify names it
-            continue
-        counts += () if commit is None else commit.counts
+    counts = [count for commit in _commits(settings, look, split, column) for count in commit.counts]
     return sum(counts) / len(counts) if counts else None
 
 
 def _size(settings: Settings, look: Lineage, split: SplitRef) -> tuple[float, float] | None:
-    """Mean width and height, px, of images that could be read."""
-    place = place_of(settings, split, "images")
-    folder, sizes = column_dir(settings.store_path, place), []
-    for shard in _spread(committed_shards(folder)):
-        commit = look.commit(place, shard)
-        if commit is not None:
-            rows = read_table(folder, commit).select(["width_px", "height_px"]).to_pylist()
-            sizes += [(row["width_px"], row["height_px"]) for row in rows if row["width_px"]]
+    """Mean width and height, px, of images that could be read; None where there are none."""
+    folder, sizes = column_dir(settings.store_path, place_of(settings, split, "images")), []
+    for commit in _commits(settings, look, split, "images"):
+        rows = read_table(folder, commit).select(["width_px", "height_px"]).to_pylist()
+        sizes += [(row["width_px"], row["height_px"]) for row in rows if row["width_px"]]
     if not sizes:
         return None
     return sum(width for width, _ in sizes) / len(sizes), sum(height for _, height in sizes) / len(sizes)
 
 
-def _spread(shards: Sequence[int]) -> Sequence[int]:
-    return shards[:: max(1, -(-len(shards) // SHARDS))]
+def _commits(settings: Settings, look: Lineage, split: SplitRef, column: str) -> Iterator[Commit]:
+    """Those of some shards of a column, spread evenly; a damaged one is left out, as verify names it."""
+    place = place_of(settings, split, column)
+    shards = committed_shards(column_dir(settings.store_path, place))
+    for shard in shards[:: max(1, -(-len(shards) // SHARDS))]:
+        with contextlib.suppress(DamagedStoreError):
+            if (commit := look.commit(place, shard)) is not None:
+                yield commit
