@@ -9,6 +9,7 @@ from pipeline.config import Settings
 from pipeline.graph import EXTRACTED
 from pipeline.scale.predict import Prediction
 from pipeline.scale.profiles import Profiles
+from store.addresses import is_remote
 
 MEMORY_GB, DISK_TB, CORES, FILE_GB = 8.0, 2.0, 8.0, 2.0
 """What a command may hold, a disk has, a machine has for each card, and a shard may take that is in memory while it is made."""
@@ -40,6 +41,7 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
     file = largest.bytes / largest.images * size / 1e9
     digested = found.bytes / 1e9 / host.md5_gb_per_s.value / 3600
     handing = sum(each.shards for each in found.work) * len(EXTRACTED) * host.task_ms.value / 1000
+    on_disk = not is_remote(settings.store_path)
     slow = found.looking / found.seconds / LOOKING
     waiting = sum(part.seconds for part in found.parts if part.name.startswith("waiting until")) / (found.busy or 1.0)
     every = [
@@ -59,13 +61,13 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
             "run index --part I/N in as many processes as there are cores",
         ),
         Limit(
-            found.bytes / 1e12 / DISK_TB,
+            on_disk * found.bytes / 1e12 / DISK_TB,
             f"the columns take {found.bytes / 1e12:.1f} TB, of which {largest.name} {largest.bytes / 1e12:.1f}",
             "store to a bucket or a shared file system, or leave out columns that no system reads",
         ),
         Limit(
             file / FILE_GB,
-            f"a shard of {largest.name} has {file:.1f} GB, which a bucket's writer holds in memory",
+            f"a shard of {largest.name} has {file:.1f} GB, which a worker holds in memory",
             f"take smaller shards: shard_images {max(1, int(size * FILE_GB / file)) if file else size}",
         ),
         Limit(
@@ -89,7 +91,7 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
             "use --part I/N, which nobody hands out",
         ),
         Limit(
-            digested / DVC_H,
+            on_disk * digested / DVC_H,
             f"DVC digests {digested:.1f} h when it keeps the columns, and its cache takes as much disk again",
             "let DVC track the receipts alone (README, section DVC)",
         ),

@@ -244,8 +244,12 @@ def test_what_breaks_grows_with_the_images(cli: Any) -> None:
     assert breaks(118_287) == []
     assert any("a command holds 16 GB" in line for line in breaks(11_000_000))
     assert any("64 workers share 8 shards" in line for line in breaks(239, "--workers", "64"))
+    said, told = breaks(11_000_000), breaks(11_000_000, "--set", "store=s3://bucket/store")
+    assert any(line.startswith("the columns take") for line in said)
+    assert not any(line.startswith(("the columns take", "DVC")) for line in told)  # a bucket has no end
+    assert any(line.startswith("looking at") for line in told)
     shards = "shard_images=4096"
-    assert any("which a bucket's writer holds in memory" in line for line in breaks(118_287, "--set", shards))
+    assert any("which a worker holds in memory" in line for line in breaks(118_287, "--set", shards))
 
 
 @pytest.mark.parametrize(
