@@ -157,6 +157,9 @@ def open_split(
     tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
     opener = Opener(Lineage(store, summaries=True), allow_incomplete, check, tables, coherence)
 
+    mine = names if columns is None else [name for name in names if name in ("images", *listed(columns))]
+    opener.lineage.ask_ahead(place_of(dataset, name, split) for name in mine)
+
     def unused(name: str) -> bool:
         return is_unused(opener.lineage, place_of(dataset, name, split))
 

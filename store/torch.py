@@ -10,11 +10,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .addresses import is_remote
 from .errors import StoreError
 from .internals import signalled
-from .read.borrowed import AnyColumn
-from .read.column import Column
 from .read.options import whole
 from .stream.batches import Batch, BatchReader
 from .stream.schedule import Schedule, Step
@@ -77,7 +74,7 @@ class Loader(DataLoader[dict[str, Any]]):
             for name, fields in stream.reader.request.fields.items():
                 for split in stream.reader.splits:
                     split.column(name).share(fields)
-            if any(_is_remote(split.columns) for split in stream.reader.splits):
+            if any(column.far for split in stream.reader.splits for column in split.columns.values()):
                 options.setdefault(
                     "multiprocessing_context", "spawn"
                 )  # a forked process has none of the client's threads
@@ -158,10 +155,6 @@ class _Steps(Sampler[Step]):
 
     def __len__(self) -> int:
         return len(self.schedule)
-
-
-def _is_remote(columns: Mapping[str, AnyColumn]) -> bool:
-    return any(isinstance(column, Column) and is_remote(column.folder) for column in columns.values())
 
 
 def _as_it_is(batch: Any) -> Any:

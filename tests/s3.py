@@ -124,13 +124,14 @@ class Server:
 
 
 def environment(address: str) -> dict[str, str]:
-    """What a client has in its environment to find the server."""
+    """What a client has in its environment to find the server; it keeps nothing on this machine."""
     return {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret of the tests",
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT": address,
         "AWS_ALLOW_HTTP": "true",
+        "ELISA_CACHE": "",
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from ..errors import DamagedStoreError, StoreError
 from ..storage.files import digest
-from ..storage.listing import is_there, state_of
+from ..storage.listing import state_of
 from ..storage.objects import read_json
 from .layout import COLUMN_JSON, FORMAT_VERSION, is_name
 from .schema import ABSENT, FAILED, OK, REMOVED
@@ -253,9 +253,10 @@ def load_column(folder: Path) -> ColumnMeta | None:
         StoreError: it is of a format version that this reader does not know.
     """
     path = folder / COLUMN_JSON
-    if not is_there(path):
+    try:
+        return parse_column(read_json(path), path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return parse_column(read_json(path), path)
 
 
 def read_column(folder: Path) -> ColumnMeta | None:

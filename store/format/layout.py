@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..addresses import SCHEMES, is_remote
 from ..errors import StoreError
-from ..storage.listing import entries, is_folder, is_plain_file, is_there, walk
+from ..storage.listing import entries, entries_of, is_folder, is_plain_file, is_there, walk
+from ..storage.protocol import Entry
 
 FORMAT_VERSION = 2
 """Version of the format on disk (docs/format.md)."""
@@ -90,26 +92,38 @@ def find_columns(store: Path, dataset: str, split: str) -> list[str]:
         OSError: a folder cannot be listed, so that columns might be left out.
     """
     base, split, found = store / check_name(dataset), check_name(split), []
-    for folder, folders, files in walk(base):
-        if COLUMN_JSON in files or COLUMN_JSON in folders or holds_shards(folder):
-            folders.clear()
-            if folder.name == split and folder.parent != base:
-                found.append(folder.parent.relative_to(base).as_posix())
+    level = [base]
+    while level:
+        below = []
+        for folder, inside in zip(level, entries_of(level), strict=True):
+            if any(entry.name == COLUMN_JSON for entry in inside) or _has_shards(folder, inside):
+                if folder.name == split and folder.parent != base:
+                    found.append(folder.parent.relative_to(base).as_posix())
+            else:
+                below += [folder / entry.name for entry in inside if entry.folder]
+        level = below
     return sorted(found)
 
 
 def holds_shards(folder: Path) -> bool:
     """Whether a folder itself holds shards, under their final names. Raises as :func:`find_columns`."""
-    return any(
-        pattern.fullmatch(entry.name)
-        for place, pattern in ((folder, _TABLE), (folder / "c", _CHUNK))
-        for entry in entries(place)
+    return _has_shards(folder, entries(folder))
+
+
+def _has_shards(folder: Path, inside: Sequence[Entry]) -> bool:
+    """:func:`holds_shards` of a folder, from what is in it."""
+    if any(_TABLE.fullmatch(entry.name) for entry in inside):
+        return True
+    return any(entry.name == "c" for entry in inside) and any(
+        _CHUNK.fullmatch(each.name) for each in entries(folder / "c")
     )
 
 
 def find_links(store: Path, dataset: str, split: str) -> list[Path]:
     """Links where a column of a split, or a folder of columns, would be; they are not followed. Other splits' are left out."""
-    found = []
+    found: list[Path] = []
+    if is_remote(store):  # an object store has none
+        return found
     for folder, folders, files in walk(store / check_name(dataset)):
         if COLUMN_JSON in files:
             folders.clear()

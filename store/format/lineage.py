@@ -7,11 +7,14 @@ all of it is there, and current itself, all the way up. Readers ask for the firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
+from ..addresses import is_remote
 from ..errors import DamagedStoreError, IncompleteColumnError, StoreError
 from ..storage.listing import is_there
+from ..storage.requests import at_once
 from .column import ColumnMeta, Commit, read_column
 from .layout import UNUSED, column_dir, holds_shards, parts_of, place_of
 from .schema import REMOVED
@@ -40,6 +43,7 @@ class Lineage:
         self._commits: dict[tuple[str, int], Commit | DamagedStoreError | None] = {}
         self._summarised: dict[str, Sequence[Commit]] = {}
         self._reasons: dict[tuple[str, int, bool], str | None] = {}
+        self.unused: dict[str, bool] = {}
         self._folder = cache(partial(column_dir, store))
 
     def meta(self, place: str) -> ColumnMeta | None:
@@ -73,6 +77,29 @@ class Lineage:
         if isinstance(found, DamagedStoreError):
             raise found
         return found
+
+    def ask_ahead(self, places: Iterable[str]) -> None:
+        """Look at several columns of an object store at once: their metas, their commits, and whether they are unused."""
+        if not is_remote(self.store):
+            return
+        listed = list(dict.fromkeys(places))
+        at_once(self._look_at, listed)
+        metas = {place: self._metas.get(place) for place in listed}
+        shards = {place: range(meta.shards) for place, meta in metas.items() if isinstance(meta, ColumnMeta)}
+        unsummarised = [
+            (place, shard) for place, count in shards.items() for shard in count if not self._summarised[place]
+        ]
+        at_once(lambda each: self._tolerant(self.commit, *each), unsummarised)
+
+    def _look_at(self, place: str) -> None:
+        self._tolerant(self.commit, place, 0)
+        self._tolerant(is_unused, self, place)
+
+    @staticmethod
+    def _tolerant(look: Callable[..., object], *what: object) -> None:
+        """What is wrong is said where it is asked for."""
+        with suppress(StoreError, OSError):
+            look(*what)
 
     def _meta_or_none(self, place: str) -> ColumnMeta | None:
         try:
@@ -257,6 +284,12 @@ def is_unused(lineage: Lineage, place: str) -> bool:
 
     Nothing of it was ever computed, or it cannot be read and the pipeline has marked it: its parameters no longer name it.
     """
+    if place not in lineage.unused:
+        lineage.unused[place] = _is_unused(lineage, place)
+    return lineage.unused[place]
+
+
+def _is_unused(lineage: Lineage, place: str) -> bool:
     meta = lineage.meta(place)
     folder = column_dir(lineage.store, place)
     if meta is None:

@@ -34,6 +34,8 @@ _TAIL = 1 << 14
 _MOST_TAIL = 1 << 26
 """A record and an index are looked for in this many last bytes of a file, at first and at most."""
 _MOST_RECORD = 1 << 26
+_BLOCK = 1 << 23
+"""Bytes of a file that are read at a time: one request, where it is an object."""
 _ZEROS = "0" * 64
 _IN_FOOTER = b"\x05" + KEY.encode() + b"\x18"
 """The key and the field header of its value, as Thrift's compact protocol writes them in Parquet's footer."""
@@ -197,8 +199,8 @@ def overlay(block: bytes, at: int, text: bytes) -> bytes:
 
 
 def _blocks(opened: Opened, path: Path) -> Iterator[bytes]:
-    for offset in range(0, opened.size, 1 << 20):
-        yield read_range(opened, offset, min(1 << 20, opened.size - offset), path)
+    for offset in range(0, opened.size, _BLOCK):
+        yield read_range(opened, offset, min(_BLOCK, opened.size - offset), path)
 
 
 def open_shard(path: Path, commit: Commit) -> Opened:

@@ -17,6 +17,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from ..addresses import is_remote
 from ..errors import DamagedStoreError
 from ..format.arrays import ABSENT, CRC_BYTES, AnyArray, layout_of, record_frame
 from ..format.column import ColumnMeta, Commit
@@ -25,6 +26,8 @@ from ..format.shard import open_shard, raise_changed, record_text
 from ..internals import crc32c_at
 from ..storage.mounts import storage_of
 from ..storage.protocol import Opened
+from ..storage.remote import RemoteOpened, fill
+from .far import Piece, bytes_of, forget
 from .open_files import handle, opened, shut, with_room
 
 CHECKS = ("always", "first-touch", "never")
@@ -40,14 +43,18 @@ class ShardReader:
 
     Args:
         folder: of the column.
-        check: one of :data:`CHECKS`. Record, index and the layout of the file are checked whatever it says.
+        check: one of :data:`CHECKS`. Record, index and the layout of the file are checked whatever it says, and so is every image
+            that comes from an object store.
+        cached: keep what comes from an object store in this machine's cache, and look there first.
 
     Raises:
         DamagedStoreError: the file is missing, holds no such commit, or its index is not that of the commit.
         ChangedError: it was computed again since the commit was read.
     """
 
-    def __init__(self, folder: Path, meta: ColumnMeta, commit: Commit, check: str = "always") -> None:
+    def __init__(
+        self, folder: Path, meta: ColumnMeta, commit: Commit, check: str = "always", cached: bool = False
+    ) -> None:
         layout = layout_of(meta)
         self.layout, self.commit, self.folder = layout, commit, folder
         self.path = folder / array_file(commit.shard, 1 + len(layout.row_shape))
@@ -59,12 +66,14 @@ class ShardReader:
         self._index_rows = meta.shard_images
         self._token = ""
         self._offsets: list[int] = []
-        opened(self._handle, self._open)
+        self.far, self.cached = is_remote(folder), cached
+        self._object: Opened | None = None
+        self._file()
         self._unchecked = bytearray(b"\1" * len(commit.counts)) if check == "first-touch" else None
         self._never = check == "never"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_handle"}
+        return {**{name: value for name, value in vars(self).items() if name != "_handle"}, "_object": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -90,11 +99,37 @@ class ShardReader:
         try:
             self._read_into(position, out, address, rows)
         except DamagedStoreError:
+            if self.far and self._reads_again(position, out, address, rows):
+                return
             now = storage_of(self.path).stat(self.path)
             if now is None or now.token == self._token:
                 raise
             shut(self._handle)  # it was replaced: the same shard again, or another version of it
+            self._object = None
             self._read_into(position, out, address, rows)
+
+    def _reads_again(self, position: int, out: memoryview, address: int, rows: int) -> bool:
+        """Read an image from the object store itself, as what was cached or came from there is damaged; whether it is now right."""
+        forget(Piece(self, position))
+        try:
+            self._read_into(position, out, address, rows)
+        except DamagedStoreError:
+            forget(Piece(self, position))
+            return False
+        return True
+
+    def extent(self, position: int) -> tuple[int, int]:
+        """Where in the file the chunks of an image begin and end."""
+        start = self._offsets[position]
+        return start, start + -(-self.commit.counts[position] // self.layout.chunk_rows) * (
+            self._chunk_bytes + CRC_BYTES
+        )
+
+    def request(self, start: int, end: int) -> memoryview:
+        """These bytes of the file, from an object store, in one request; fewer where it is another version now."""
+        file = self._file()
+        assert isinstance(file, RemoteOpened)
+        return file.get(start, end)
 
     def _read_into(self, position: int, out: memoryview, address: int, rows: int) -> None:
         if rows == 0:
@@ -114,7 +149,7 @@ class ShardReader:
         if chunks * size > len(out):
             last = np.empty(size, np.uint8)
             pieces[-2] = last.data
-        self._fill(pieces, self._offsets[position], chunks * (size + CRC_BYTES))
+        self._fill(position, pieces, self._offsets[position], chunks * (size + CRC_BYTES))
         if self._checks(position):
             found = [crc32c_at(address + number * size, size) for number in range(chunks - (last is not None))]
             if last is not None:
@@ -125,7 +160,7 @@ class ShardReader:
             out[first : rows * self.row_bytes] = last.data[: rows * self.row_bytes - first]
 
     def _checks(self, position: int) -> bool:
-        return not self._never and (self._unchecked is None or bool(self._unchecked[position]))
+        return self.far or (not self._never and (self._unchecked is None or bool(self._unchecked[position])))
 
     def _compare(self, position: int, found: list[int], seals: bytes | bytearray) -> None:
         """Hold the chunks' bytes against their checksums, and all checksums of the image against the commit."""
@@ -144,7 +179,9 @@ class ShardReader:
         size, seals = self._chunk_bytes + CRC_BYTES, b""
         for number in range(first, total):
             seal = bytearray(CRC_BYTES)
-            self._fill([memoryview(seal)], self._offsets[position] + (number + 1) * size - CRC_BYTES, CRC_BYTES)
+            self._fill(
+                position, [memoryview(seal)], self._offsets[position] + (number + 1) * size - CRC_BYTES, CRC_BYTES
+            )
             seals += bytes(seal)
         return seals
 
@@ -175,10 +212,21 @@ class ShardReader:
             raise self._damaged("its index is not that of the images in its commit")
         return (size * (np.cumsum(chunks) - chunks)).tolist()  # type: ignore[no-any-return]
 
-    def _fill(self, pieces: Sequence[memoryview], offset: int, length: int) -> None:
-        """Fill the pieces, ``length`` bytes in all, with what stands in the file from ``offset`` on."""
-        if self._read_at(opened(self._handle, self._open), pieces, offset, length):
+    def _fill(self, position: int, pieces: Sequence[memoryview], offset: int, length: int) -> None:
+        """Fill the pieces, ``length`` bytes of an image in all, with what stands in the file from ``offset`` on."""
+        if self.far:
+            ended = fill(pieces, bytes_of(Piece(self, position))[offset - self._offsets[position] :]) < length
+        else:
+            ended = self._read_at(opened(self._handle, self._open), pieces, offset, length)
+        if ended:
             raise self._damaged(f"the file ends within a read, at byte {offset}")
+
+    def _file(self) -> Opened:
+        if not self.far:
+            return opened(self._handle, self._open)
+        if self._object is None:  # it holds nothing of the system's, so any number may be open
+            self._object = self._open()
+        return self._object
 
     def _read_at(self, file: Opened, pieces: Sequence[memoryview], offset: int, length: int) -> bool:
         """Fill the pieces; whether the file ended before that."""
@@ -203,6 +251,8 @@ class ShardReader:
         ):  # the first time, or it was replaced since: by itself, as by a copy, or it was computed again
             self._offsets = self._settle(file)
             self._token = file.token
+        if isinstance(file, RemoteOpened):
+            file.drop_tail()
         return file
 
     def _damaged(self, what: str) -> DamagedStoreError:

@@ -162,6 +162,7 @@ class Borrowed:
         self.borrowing = borrowing
         self.columns = tuple(columns)
         self.check = columns[0].check
+        self.far = columns[0].far
         self.meta = replace(columns[0].meta, images=own.images, shard_images=own.shard_images)
 
     def __repr__(self) -> str:

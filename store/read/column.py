@@ -14,16 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..errors import ChangedError, FailedImageError, IncompleteColumnError
+from ..addresses import is_remote
+from ..errors import ChangedError, DamagedStoreError, FailedImageError, IncompleteColumnError
 from ..format.arrays import AnyArray
 from ..format.column import ColumnMeta, Commit
-from ..format.layout import column_dir
+from ..format.layout import column_dir, table_file
 from ..format.lineage import Lineage, incoherence, no_column, require_readable
 from ..format.names import without_proposer
 from ..format.schema import ABSENT, OK, PER_TARGET, REMOVED
+from ..format.shard import open_shard
 from ..format.summary import distrust_summary
-from ..format.tables import ROW_GROUP_ROWS, read_table
+from ..format.tables import ROW_GROUP_ROWS, decode, read_table
 from .array import ShardReader
+from .far import forget_table, open_table, table_of
 from .open_files import with_room
 from .row_groups import Parts, read_row_group
 from .table import Accessor, DecodedShard, Key, TableCache
@@ -65,6 +68,7 @@ class Column:
         self.meta = meta
         self.commits = commits
         self.check = check
+        self.far = is_remote(folder)
         self._per_target = without_proposer(meta.column) in PER_TARGET
         self._tables = tables or TableCache()
         self._shards: dict[int, ShardReader] = {}
@@ -151,10 +155,26 @@ class Column:
 
     def _read_table(self, shard: int, fields: tuple[str, ...] | None, group: int | None = None) -> pa.Table:
         commit, _ = self.commit(shard * self.meta.shard_images)
-        read = partial(read_table, self.folder, commit, fields)
-        if group is not None:
-            read = partial(read_row_group, self.folder, commit, fields, group, self._parts)
+
+        read = partial(self._whole, commit, fields) if group is None else partial(self._group, commit, fields, group)
         return self._looked_up(partial(with_room, read))
+
+    def _whole(self, commit: Commit, fields: tuple[str, ...] | None) -> pa.Table:
+        if not self.far:
+            return read_table(self.folder, commit, fields)
+        return decode(table_of(self.folder, commit), self.folder / table_file(commit.shard), commit, fields)
+
+    def _group(self, commit: Commit, fields: tuple[str, ...] | None, group: int) -> pa.Table:
+        read = partial(read_row_group, self.folder, commit, fields, group, self._parts)
+        if not self.far:
+            return read(open_shard(self.folder / table_file(commit.shard), commit))
+        known = self._parts.get(commit.shard)
+        try:
+            return read(open_table(self.folder, commit, known and known.token))
+        except (ChangedError, DamagedStoreError):
+            if not forget_table(self.folder, commit):
+                raise
+            return read(open_table(self.folder, commit, None))  # what was in the cache is damaged
 
     def _looked_up(self, read: Callable[[], T]) -> T:
         """Read a shard; where it is another version than its commit, the summary that the commit was taken from is out of date."""
@@ -198,7 +218,7 @@ class Column:
         self._require_ok(commit, position, image_index)
         found = self._shards.get(commit.shard)
         if found is None:
-            found = self._looked_up(partial(ShardReader, self.folder, self.meta, commit, self.check))
+            found = self._looked_up(partial(ShardReader, self.folder, self.meta, commit, self.check, True))
             self._shards[commit.shard] = found
         return found, position
 

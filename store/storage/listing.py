@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..addresses import is_remote
 from .mounts import storage_of
 from .protocol import FILE, FOLDER, Entry, Stat
+from .requests import at_once
 
 
 def state_of(path: Path) -> Stat | None:
@@ -42,6 +44,11 @@ def entries(folder: Path) -> list[Entry]:
         OSError: it cannot be listed; the error names it.
     """
     return storage_of(folder).list(folder)
+
+
+def entries_of(folders: Sequence[Path]) -> list[list[Entry]]:
+    """:func:`entries` of several folders; an object store is asked about all of them at once."""
+    return at_once(entries, folders) if any(map(is_remote, folders)) else [entries(folder) for folder in folders]
 
 
 def folders(folder: Path) -> list[Path]:

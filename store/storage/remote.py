@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,18 +40,22 @@ _KEYS = {
 }
 _process: list[int] = []
 """The process in which a client was first made: all clients share its threads, which a forked process has not."""
+_TAIL = 1 << 15
+"""Bytes that are asked for when an object is opened, its last ones."""
 _TRIES = 4
 """Of requests whose answer broke off."""
 
 
 class RemoteOpened:
-    """An object that is open for reading. Each :meth:`readv` is one request, for the version that was opened."""
+    """An object that is open for reading, with its last :data:`_TAIL` bytes, which the same request gave: a small object is all
+    there, and of a shard its record. Each :meth:`readv` before them is one request, for the version that was opened.
+    """
 
-    __slots__ = ("path", "size", "storage", "token")
+    __slots__ = ("path", "size", "storage", "tail", "token")
 
     def __init__(self, storage: RemoteStorage, path: Path) -> None:
-        found = storage.head(path)
         self.storage, self.path = storage, path
+        found, self.tail = storage.last(path, _TAIL)
         self.size, self.token = found["size"], token_of(found)
 
     def readv(self, pieces: Sequence[memoryview], offset: int) -> int:
@@ -58,21 +63,46 @@ class RemoteOpened:
         end = min(self.size, offset + sum(map(len, pieces)))
         if end <= offset:
             return 0
+        at, parts = self.size - len(self.tail), [self.tail]
+        if offset < at:
+            parts = [self.get(offset, min(end, at))]
+            if len(parts[0]) == at - offset:
+                parts.append(self.tail[: end - at])
+        else:
+            parts = [self.tail[offset - at : end - at]]
+        done = 0
+        for part in parts:
+            done += fill(pieces, part, done)
+        return done
+
+    def get(self, offset: int, end: int) -> memoryview:
+        """The bytes from ``offset`` to ``end``, in one request; none where the object is another version now, or gone."""
         options = {"range": (offset, end), "if_match": _parts(self.token)["e_tag"]}
         try:
             data = self.storage.ask(
                 self.path, lambda obstore, client, key: obstore.get(client, key, options=options).bytes()
             )
         except (FileNotFoundError, RefusedError):
-            return 0
-        view, done = memoryview(data), 0
-        if len(view) > end - offset:
-            raise OSError(errno.EIO, f"found {len(view)} bytes, asked for {end - offset}", str(self.path))
-        for piece in pieces:
-            part = view[done : done + len(piece)]
-            piece[: len(part)] = part
-            done += len(part)
-        return done
+            return memoryview(b"")
+        if len(data) > end - offset:
+            raise OSError(errno.EIO, f"found {len(data)} bytes, asked for {end - offset}", str(self.path))
+        return memoryview(data)
+
+    def drop_tail(self) -> None:
+        """Forget the last bytes: many shards are open at a time, and theirs are seldom asked for twice."""
+        self.tail = memoryview(b"")
+
+
+def fill(pieces: Sequence[memoryview], data: memoryview, skip: int = 0) -> int:
+    """Fill the pieces, after their first ``skip`` bytes, with as much of the data as there is; how much that was."""
+    done = 0
+    for piece in pieces:
+        room = piece[skip:]
+        skip = max(0, skip - len(piece))
+        part = data[done : done + len(room)]
+        room[: len(part)] = part
+        done += len(part)
+    return done
 
 
 @dataclass
@@ -167,6 +197,12 @@ class RemoteStorage:
         if not self.key(path):  # the bucket itself is no object
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return self.ask(path, lambda obstore, client, key: obstore.head(client, key))
+
+    def last(self, path: Path, count: int) -> tuple[Any, memoryview]:
+        """As :meth:`head`, with the last ``count`` bytes of the object, or none where the storage does not give both at once."""
+        if not self.key(path) or self.address.startswith("az:"):  # Azure has no ranges from the end
+            return self.head(path), memoryview(b"")
+        return self.ask(path, partial(_last_bytes, count))
 
     def open(self, path: Path) -> RemoteOpened:
         """As :meth:`store.storage.protocol.Storage.open`."""
@@ -319,6 +355,18 @@ class RemoteStorage:
         return True
 
 
+def _last_bytes(count: int, obstore: Any, client: Any, key: str) -> tuple[Any, memoryview]:
+    try:
+        found = obstore.get(client, key, options={"range": {"suffix": count}})
+        return found.meta, memoryview(found.bytes())
+    except obstore.exceptions.BaseError as error:
+        if not any(each in str(error) for each in _NO_RANGE):
+            raise
+    return obstore.head(client, key), memoryview(b"")
+
+
+_NO_RANGE = ("non-partial response", "416 ")
+"""What is said of a range of an object that has none: it is empty."""
 _NO_TOKEN = '"0"\n1'
 """The token of no object."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from ..format.names import without_proposer
 from ..format.schema import PER_TARGET, TABLES
 from ..overlap import against_targets, among_instances
 from ..read.borrowed import AnyColumn
+from ..read.far import asked_ahead
 from ..read.open_columns import OpenColumns
 from ..read.open_files import keep_to_limit
 from ..read.table import Accessor
 from ..rle import sam_bbox
+from .ahead import ask_ahead
 from .buffers import Allocate, BufferPool
 from .candidates import Chosen
 from .request import Request, Wanted, companion
@@ -66,6 +69,12 @@ class BatchReader:
         target's texts it asks, as a share of them: ``texts[int(text * len(texts))]``.
         """
         keep_to_limit()
+        if not self.request.far:
+            return self._read(samples)
+        with asked_ahead(partial(ask_ahead, self.request, list(zip(samples.source, samples.image, strict=True)))):
+            return self._read(samples)
+
+    def _read(self, samples: Samples) -> Batch:
         batch: Batch = {"image_index": np.array(samples.image, np.int64)}
         if self.per_target:
             batch["target"] = np.array(samples.target, np.int64)

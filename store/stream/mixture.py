@@ -22,7 +22,7 @@ from .request import Request, named
 from .schedule import Order, Schedule, Step, mixed_order
 from .source import EITHER, FALSE, I64, TRUE, Source, source_of
 from .state import read_state
-from .stream import LARGE_SAMPLE_BYTES, Stream
+from .stream import Stream, threads_for
 
 _TRIES = 100_000
 DRAWS = ("released", "laps")
@@ -301,4 +301,4 @@ def mixture(
         sets, batch_size, True, seed, rank, world_size, tail, None, length,
         sources=sources, groups=groups, questions=questions, draw=draw,
     )  # fmt: skip
-    return Stream(BatchReader(request), schedule, 2 if request.sample_bytes >= LARGE_SAMPLE_BYTES else 1)
+    return Stream(BatchReader(request), schedule, threads_for(request, batch_size))

@@ -128,6 +128,11 @@ class Request:
         return tuple(dict.fromkeys(names))
 
     @Lazy
+    def far(self) -> bool:
+        """Whether any of it lies in an object store."""
+        return any(split.column(name).far for split in self.splits for name in self.needed)
+
+    @Lazy
     def fields(self) -> dict[str, tuple[str, ...] | None]:
         """Table -> the fields of it that are read, so that each shard is decoded once; None: all."""
         also = {

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..read.open_columns import OpenColumns
 from ..read.options import flag, whole
+from ..storage.requests import IN_FLIGHT
 from .batches import Batch, BatchReader
 from .candidates import Candidates
 from .request import Request, named
@@ -168,7 +169,7 @@ def stream(
             many batches.
         failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
         threads: how many read ahead; 0 reads when asked. Default: 2, or 1 where samples are small (below 256 kB), as
-            threads then mostly wait for the interpreter lock.
+            threads then mostly wait for the interpreter lock; from an object store as many as have 64 samples on the way.
         weights: name -> share of the samples of an epoch; default: as many as each has.
         length: samples of an epoch over all ranks; default: all there are. With weights or a length the turns are random
             and each source goes through shuffled laps of its own, which go on over epochs.
@@ -189,9 +190,16 @@ def stream(
         for name, split in sources.items()
     }
     schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
-    if threads is None:
-        threads = 2 if request.sample_bytes >= LARGE_SAMPLE_BYTES else 1
-    return Stream(BatchReader(request, flag("ragged", ragged)), schedule, threads)
+    return Stream(BatchReader(request, flag("ragged", ragged)), schedule, threads_for(request, batch_size, threads))
+
+
+def threads_for(request: Request, batch_size: int, threads: int | None = None) -> int:
+    """``threads`` of :func:`stream`, or the default."""
+    if threads is not None:
+        return threads
+    if request.far:
+        return max(2, min(16, -(-IN_FLIGHT // batch_size)))
+    return 2 if request.sample_bytes >= LARGE_SAMPLE_BYTES else 1
 
 
 mix = stream

@@ -1,0 +1,193 @@
+"""A bounded folder of this machine for what was read from an object store, so that a second epoch need not ask for it again.
+
+It holds pieces of shards, each in a file whose name is a digest of the object's address, the shard's seal, and which piece it is:
+it cannot be out of date. Nothing in it is trusted: readers hold every piece against the commit, as if it came from the store, and
+remove one that does not fit.
+
+Processes share a cache. A file appears whole (by a rename), an open one stays readable when it is removed, and bytes are counted
+under a lock. What was used within :data:`KEPT_S` is not removed for others: an epoch that is larger than the cache keeps one part
+of itself there, rather than replacing each piece just before it comes again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from ..errors import StoreError
+from .files import TEMPORARY, flock
+from .local import OpenFile
+
+FOLDER, LIMIT = "ELISA_CACHE", "ELISA_CACHE_BYTES"
+"""Environment variables: where the cache is (empty: there is none), and how many bytes it may take."""
+DEFAULT_BYTES = 10 * 2**30
+KEPT_S = 24 * 3600
+"""A piece that was used within this many seconds makes room for no other."""
+LEFT_FREE = 2**30
+"""Bytes of the disk that the cache leaves to others."""
+_BLOCK = 32 * 2**20
+"""Bytes that a process counts at a time, before it writes them."""
+_LOOKED_S = 60
+"""For this many seconds a full cache is not searched again for what could make room."""
+_ROOM = 0.9
+"""Where room is made, it is made down to this part of the limit, so that it is seldom done."""
+
+
+def cache_here() -> Cache | None:
+    """The cache of this machine, as the environment has it now; None where there is none, or none can be made."""
+    return _cache(os.environ.get(FOLDER), os.environ.get(LIMIT), os.environ.get("XDG_CACHE_HOME"))
+
+
+@lru_cache(maxsize=8)
+def _cache(folder: str | None, limit: str | None, base: str | None) -> Cache | None:
+    if folder == "":
+        return None
+    try:
+        size = DEFAULT_BYTES if limit is None else int(limit)
+    except ValueError:
+        raise StoreError(f"found {LIMIT}={limit!r} in the environment, expected a number of bytes") from None
+    try:
+        where = Path(folder) if folder else Path(base or Path.home() / ".cache") / "elisa-store"
+        where.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Cache(where, size) if size > 0 and os.access(where, os.W_OK) else None
+    except (OSError, RuntimeError):  # a read-only disk, no home
+        return None
+
+
+class Cache:
+    """Pieces of shards in a folder, ``limit`` bytes of them at most. Threads and processes may share it."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self._full_until, self._granted, self._lock = 0.0, 0, threading.Lock()
+
+    @staticmethod
+    def name(path: Path, seal: str, piece: str) -> str:
+        """The name of a piece of the shard with that seal, of the object at ``path``."""
+        return hashlib.sha256(f"{path}\0{seal}\0{piece}".encode()).hexdigest()
+
+    def open(self, name: str) -> OpenFile | None:
+        """A piece as an open file, which stays whatever becomes of the cache; None where it is not there."""
+        path = self._path(name)
+        try:
+            found = OpenFile(path)
+            os.utime(path)
+        except OSError:
+            return None
+        return found
+
+    def read(self, name: str, size: int) -> memoryview | None:
+        """The bytes of a piece; None where it is not there, or has another size."""
+        found = self.open(name)
+        if found is None or found.size != size:
+            return None
+        data = memoryview(bytearray(size))
+        return data if found.readv([data], 0) == size else None
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Keep a piece, if there is room. Errors of the disk end that, with a warning, and nothing else."""
+        if time.monotonic() < self._full_until:
+            return
+        path = self._path(name)
+        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            if not self._reserve(len(data)):
+                self._full_until = time.monotonic() + _LOOKED_S
+                return
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except (OSError, StoreError) as error:
+            self._full_until = float("inf")
+            warnings.warn(f"{self.folder}: nothing more is kept in the cache: {error}", stacklevel=2)
+
+    def remove(self, name: str) -> bool:
+        """Remove a piece that turned out to be damaged; whether it was there."""
+        path = self._path(name)
+        with contextlib.suppress(OSError):
+            size = path.stat().st_size
+            path.unlink()
+            with self._lock:
+                self._granted += size
+            return True
+        return False
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name[:2] / name
+
+    def _reserve(self, size: int) -> bool:
+        """Take bytes that are about to be written from those that this process may write; False where there is no room."""
+        with self._lock:
+            if size > self._granted:
+                block = min(_BLOCK, self.limit // 16)
+                self._granted += self._grant(size + block) or self._grant(size - self._granted)
+            fits = size <= self._granted
+            if fits:
+                self._granted -= size
+            return fits
+
+    def _grant(self, size: int) -> int:
+        """Count bytes for this process, after making room for them: all of them or none."""
+        if shutil.disk_usage(self.folder).free < size + LEFT_FREE:
+            return 0
+        with self._count() as count:
+            if count.bytes + size > self.limit:
+                count.bytes = self._make_room(size)
+            if count.bytes + size > self.limit:
+                return 0
+            count.bytes += size
+            return size
+
+    @contextlib.contextmanager
+    def _count(self) -> Iterator[_Count]:
+        """The bytes that all processes keep, under their lock. A process that dies in between has counted too many."""
+        with (self.folder / "bytes").open("a+b", buffering=0) as file:
+            flock(file.fileno(), self.folder / "bytes")
+            file.seek(0)
+            text = file.read(32)
+            count = _Count(int(text) if text.isdigit() else self._sum())
+            yield count
+            file.truncate(0)
+            file.write(str(max(0, count.bytes)).encode())
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """When each file was used last, its size, and where it is."""
+        found = []
+        for folder in self.folder.iterdir():
+            if len(folder.name) == 2 and folder.is_dir():
+                for entry in os.scandir(folder):
+                    with contextlib.suppress(FileNotFoundError):
+                        state = entry.stat(follow_symlinks=False)
+                        found.append((state.st_mtime, state.st_size, Path(entry.path)))
+        return found
+
+    def _sum(self) -> int:
+        return sum(size for _, size, _ in self._files())
+
+    def _make_room(self, size: int) -> int:
+        """Remove what was not used for long, the oldest first; how many bytes are left."""
+        files = sorted(self._files())
+        total, before = sum(size for _, size, _ in files), time.time() - KEPT_S
+        for used, own, path in files:
+            if total + size <= _ROOM * self.limit or used > before:
+                break
+            path.unlink(missing_ok=True)
+            total -= own
+        return total
+
+
+class _Count:
+    def __init__(self, count: int) -> None:
+        self.bytes = count

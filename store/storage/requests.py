@@ -1,0 +1,69 @@
+"""Many requests to an object store at once, in threads of this process: each takes as long as its answer is on the way."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ..forks import LOCK
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+IN_FLIGHT = 64
+"""Requests that a process has in flight at most, but for one in each thread that asks for something itself."""
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+"""By process: a forked one has none of its parent's threads."""
+_turns: dict[int, threading.Lock] = {}
+_of_pool = threading.local()
+
+
+def at_once(ask: Callable[[S], T], things: Iterable[S]) -> list[T]:
+    """``ask`` of each thing, :data:`IN_FLIGHT` at once, begun in their order; the answers in that order.
+
+    Raises:
+        What ``ask`` raised first, in that order, when all of them are done.
+    """
+    return begun(ask, things)()
+
+
+def begun(ask: Callable[[S], T], things: Iterable[S]) -> Callable[[], list[T]]:
+    """Begin :func:`at_once`; what waits for the answers.
+
+    Called from one of the threads that ask, it asks one thing after the other: they must not wait for each other.
+    """
+    listed = list(things)
+    if len(listed) < 2 or getattr(_of_pool, "inside", False):
+        return lambda: [ask(thing) for thing in listed]
+    waiting = [_pool().submit(ask, thing) for thing in listed]
+
+    def answers() -> list[T]:
+        errors = [each.exception() for each in waiting]
+        for error in errors:
+            if error is not None:
+                raise error
+        return [each.result() for each in waiting]
+
+    return answers
+
+
+def turn() -> threading.Lock:
+    """A lock for those who begin many requests: who has it first has its requests answered first."""
+    with LOCK:
+        return _turns.setdefault(os.getpid(), threading.Lock())
+
+
+def _pool() -> ThreadPoolExecutor:
+    process = os.getpid()
+    with LOCK:
+        if process not in _pools:
+            _pools[process] = ThreadPoolExecutor(IN_FLIGHT, "elisa-store-request", _mark)
+        return _pools[process]
+
+
+def _mark() -> None:
+    _of_pool.inside = True
