@@ -10,6 +10,7 @@
 # make bench-extract    everything mode and embeddings next to the code they replace
 # make bench-scale    what index, info, verify and a dry run take on 100 000 images, and how fast two cores index;
 #                     BENCH_OPTIONS=--borrowers: on 118 287 pictures that five data sets borrow
+# make bench-bucket    reading a store in a bucket through a link of 20 ms and 200 MB/s
 # make bench-train    an epoch from the store, from JSONL, and with vision models in every step
 # make bench-dense    dense features in int8 next to float16, on a store that holds both forms
 # make screenshots   the pictures of docs/first_hour.md, after make repro-all; needs Chromium
@@ -23,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale bench-dense lock bench-lock screenshots clean
+.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale bench-dense bench-bucket lock bench-lock screenshots clean
 
 setup: $(INSTALLED)
 	@echo "Next: make repro, which computes the store of the demo; or: source .venv/bin/activate && python cli.py --help"
@@ -116,6 +117,9 @@ bench-scale: $(INSTALLED)
 
 bench-dense: $(INSTALLED)
 	python -m tests.benchmarks.dense $(BENCH_OPTIONS)
+
+bench-bucket: $(INSTALLED)
+	python -m tests.benchmarks.bucket $(BENCH_OPTIONS)
 
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
