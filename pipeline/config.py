@@ -20,7 +20,7 @@ from stages.params import EvaluateParams, Sections, Shared
 from stages.questions.params import QuestionSetParams
 from stages.train.params import TrainParams, overridden
 from stages.train.systems import SYSTEMS
-from store.addresses import SCHEMES, is_remote
+from store.addresses import SCHEMES, is_remote, is_web
 from store.read.folders import Folders
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +80,9 @@ class Settings(Shared):
             ("run.report_dir", self.run.report_dir),
             ("run.cache_dir", self.run.cache_dir),
         ):
-            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value) and not (name == "store" and is_remote(value)):
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value) and not (
+                name == "store" and is_remote(value) and not is_web(value)
+            ):
                 known = f" or one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}" if name == "store" else ""
                 raise ValueError(f"{name}: found the address {value!r}, expected a folder{known}")
         for name, data in self.data.items():

@@ -1,4 +1,4 @@
-"""Addresses of stores: ``s3://bucket/prefix``, which pathlib writes with one slash."""
+"""Addresses of stores: ``s3://bucket/prefix``, ``https://host/prefix``, which pathlib writes with one slash."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from pathlib import Path
 
 SCHEMES = ("s3", "gs", "az")
 """Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage."""
-_SHORTENED = re.compile(rf"(?<![\w/])({'|'.join(SCHEMES)}):/(?=[^/\s])")
+WEB = ("https", "http")
+"""Web servers: a store there can be read, and not be written."""
+_SHORTENED = re.compile(rf"(?<![\w/])({'|'.join((*SCHEMES, *WEB))}):/(?=[^/\s])")
 
 
 def is_remote(path: Path | str) -> bool:
-    """Whether a path is an address in an object store."""
-    return Path(path).parts[:1] in {(f"{scheme}:",) for scheme in SCHEMES}
+    """Whether a path is an address in an object store or at a web server."""
+    return _has_scheme(path, (*SCHEMES, *WEB))
+
+
+def is_web(path: Path | str) -> bool:
+    """Whether a path is an address at a web server."""
+    return _has_scheme(path, WEB)
+
+
+def _has_scheme(path: Path | str, schemes: tuple[str, ...]) -> bool:
+    return Path(path).parts[:1] in {(f"{scheme}:",) for scheme in schemes}
 
 
 def as_address(text: str) -> str:

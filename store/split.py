@@ -10,7 +10,15 @@ from .errors import IncompleteColumnError, StoreError
 from .forks import Lazy
 from .format.layout import find_columns, find_links, missing_split, place_of, store_dir
 from .format.lineage import Lineage, is_unused
-from .format.names import both_names, find_name, is_of_pictures, proposer_of, proposers_of, with_proposer
+from .format.names import (
+    both_names,
+    find_name,
+    is_of_pictures,
+    proposer_of,
+    proposers_of,
+    with_proposer,
+    without_proposer,
+)
 from .internals import collection_paused
 from .read.array import CHECKS
 from .read.borrowed import AnyColumn
@@ -151,22 +159,27 @@ def open_split(
     if coherence not in ("error", "warn"):
         raise ValueError(f"found coherence={coherence!r}, expected error or warn")
     store = store_dir(store)
-    names = find_columns(store, dataset, split)
+    asked = ["images", *([] if columns is None else listed(columns))]
+    whole_names = asked if proposer is None else [with_proposer(name, proposer) for name in asked]
+    names = find_columns(store, dataset, split, None if columns is None else [*asked, *whole_names])
     if "images" not in names:
         raise missing_split(store, dataset, split)
     tables = TableCache(whole("table_cache_bytes", table_cache_bytes))
     opener = Opener(Lineage(store, summaries=True), allow_incomplete, check, tables, coherence)
 
-    mine = names if columns is None else [name for name in names if name in ("images", *listed(columns))]
-    opener.lineage.ask_ahead(place_of(dataset, name, split) for name in mine)
+    meant_by = (
+        names
+        if columns is None
+        else [name for name in names if {name, without_proposer(name)} & {*asked, *whole_names}]
+    )
+    opener.lineage.ask_ahead(place_of(dataset, name, split) for name in meant_by)
 
     def unused(name: str) -> bool:
         return is_unused(opener.lineage, place_of(dataset, name, split))
 
-    asked = ["images", *([] if columns is None else listed(columns))]
     holder = None
     if columns is None or proposer is not None or not set(asked) <= set(names):
-        holder = _holder(opener, place_of(dataset, "images", split))
+        holder = _holder(opener, place_of(dataset, "images", split), [*asked, *whole_names])
     if holder is not None:  # a column left over from when the split held images must not hide the holder's
         names = [name for name in names if not (is_of_pictures(name) and unused(name))]
     if columns is None:
@@ -175,7 +188,6 @@ def open_split(
     known, why_not = [*names, *sorted(held)], None if holder is None else holder.why_not
     if proposer is not None:
         _check_proposer(proposer, proposers_of(known), dataset, split, why_not)
-    whole_names = asked if proposer is None else [with_proposer(name, proposer) for name in asked]
     found = (find_name(name, known, proposer) or full for name, full in zip(asked, whole_names, strict=True))
     wanted = list(dict.fromkeys(found))
     if columns is None:
@@ -196,6 +208,10 @@ def open_split(
         raise StoreError(
             f"{dataset}/{split}: no column {', '.join(unknown)}{of}; {hints}found {', '.join(known)}", place=place
         )
+    if holder is not None:
+        opener.lineage.ask_ahead(
+            place_of(holder.name, name, part) for name in wanted if name in held for part in holder.splits
+        )
     opened: dict[str, AnyColumn] = {} if holder is None else {"images": holder.borrowing.images}
     for name in (name for name in wanted if name not in opened):
         place = place_of(dataset, name, split)
@@ -212,10 +228,10 @@ def open_split(
     return Split(dataset, split, opened, images_root, tables, proposer, why_not)
 
 
-def _holder(opener: Opener, images: str) -> Holder | None:
+def _holder(opener: Opener, images: str, asked: Sequence[str]) -> Holder | None:
     """The holder of a split's images, by the place of the images; None where they are its own."""
     meta = opener.lineage.meta(images)
-    return None if meta is None or meta.holder is None else Holder(opener, opener.open(images))
+    return None if meta is None or meta.holder is None else Holder(opener, opener.open(images), asked)
 
 
 def _require_no_links(store: Path, splits: Sequence[tuple[str, str]]) -> None:

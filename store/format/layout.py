@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..addresses import SCHEMES, is_remote
+from ..addresses import SCHEMES, is_remote, is_web
 from ..errors import StoreError
-from ..storage.listing import entries, entries_of, is_folder, is_plain_file, is_there, walk
+from ..storage.listing import entries, entries_of, is_folder, is_plain_file, is_there, state_of, walk
 from ..storage.protocol import Entry
+from ..storage.requests import at_once
 
 FORMAT_VERSION = 2
 """Version of the format on disk (docs/format.md)."""
@@ -78,19 +79,25 @@ def log_file(shard: int) -> str:
 def store_dir(store: str | Path) -> Path:
     """The path of a store, a folder or an address such as ``s3://bucket/store``; StoreError for other addresses."""
     if _ADDRESS.match(str(store)) and not is_remote(store):
-        known = ", ".join(f"{scheme}://bucket/prefix" for scheme in SCHEMES)
+        known = ", ".join((*(f"{scheme}://bucket/prefix" for scheme in SCHEMES), "https://host/path"))
         raise StoreError(f"found the store {str(store)!r}, expected a folder or an address: {known}")
     return Path(store)
 
 
-def find_columns(store: Path, dataset: str, split: str) -> list[str]:
+def find_columns(store: Path, dataset: str, split: str, asked: Sequence[str] | None = None) -> list[str]:
     """Names of all columns of a split, sorted: every folder that holds a ``column.json``. A column holds no other.
 
     A folder that holds shards without it is one too: it was lost, or not copied yet.
 
+    Args:
+        asked: at a web server, which does not list what it has, these columns are looked for.
+
     Raises:
         OSError: a folder cannot be listed, so that columns might be left out.
+        StoreError: nothing can be listed, and no columns were asked for.
     """
+    if is_web(store):
+        return _those_there(store, dataset, split, asked)
     base, split, found = store / check_name(dataset), check_name(split), []
     level = [base]
     while level:
@@ -103,6 +110,14 @@ def find_columns(store: Path, dataset: str, split: str) -> list[str]:
                 below += [folder / entry.name for entry in inside if entry.folder]
         level = below
     return sorted(found)
+
+
+def _those_there(store: Path, dataset: str, split: str, asked: Sequence[str] | None) -> list[str]:
+    if asked is None:
+        raise StoreError(f"{store}: a web server does not list what it holds: name the columns to open, columns=[...]")
+    names = sorted(set(asked))
+    states = at_once(state_of, [column_dir(store, place_of(dataset, name, split)) / COLUMN_JSON for name in names])
+    return [name for name, state in zip(names, states, strict=True) if state is not None]
 
 
 def holds_shards(folder: Path) -> bool:
@@ -154,6 +169,8 @@ def what_exists(store: Path, dataset: str | None = None) -> str:
     Raises:
         OSError: a folder cannot be listed.
     """
+    if is_web(store):
+        return f"there is no such file at {store}, or another store"
     if not is_folder(store):
         parent = next((folder for folder in store.parents if is_folder(folder)), store)
         there = ", ".join(_few([entry.name for entry in entries(parent) if is_folder(parent / entry.name)])) or "none"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
-from ..addresses import is_remote
+from ..addresses import is_remote, is_web
 from ..errors import DamagedStoreError, IncompleteColumnError, StoreError
 from ..storage.listing import is_there
 from ..storage.requests import at_once
@@ -79,27 +79,36 @@ class Lineage:
         return found
 
     def ask_ahead(self, places: Iterable[str]) -> None:
-        """Look at several columns of an object store at once: their metas, their commits, and whether they are unused."""
-        if not is_remote(self.store):
-            return
-        listed = list(dict.fromkeys(places))
-        at_once(self._look_at, listed)
-        metas = {place: self._metas.get(place) for place in listed}
-        shards = {place: range(meta.shards) for place, meta in metas.items() if isinstance(meta, ColumnMeta)}
-        unsummarised = [
-            (place, shard) for place, count in shards.items() for shard in count if not self._summarised[place]
-        ]
-        at_once(lambda each: self._tolerant(self.commit, *each), unsummarised)
+        """Look at several columns of an object store at once, and then at what those were computed from, and so on."""
+        level, seen = list(dict.fromkeys(places)) if is_remote(self.store) else [], set[str]()
+        while level:
+            seen.update(level)
+            at_once(self._look_at, level)
+            unsummarised = [(place, shard) for place in level for shard in self._left_to_read(place)]
+            at_once(self._look_at_shard, unsummarised)
+            above = dict.fromkeys(upstream for place in level for upstream in self._above(place))
+            level = [place for place in above if place not in seen]
 
     def _look_at(self, place: str) -> None:
-        self._tolerant(self.commit, place, 0)
-        self._tolerant(is_unused, self, place)
+        """Read the meta and the summary of a column. What is wrong is said where it is asked for."""
+        for look in (partial(self.commit, place, 0), partial(is_unused, self, place)):
+            with suppress(StoreError, OSError):
+                look()
 
-    @staticmethod
-    def _tolerant(look: Callable[..., object], *what: object) -> None:
-        """What is wrong is said where it is asked for."""
+    def _look_at_shard(self, which: tuple[str, int]) -> None:
         with suppress(StoreError, OSError):
-            look(*what)
+            self.commit(*which)
+
+    def _left_to_read(self, place: str) -> range:
+        """The shards of a column whose commits its summary does not hold."""
+        meta = self._metas.get(place)
+        return range(meta.shards) if isinstance(meta, ColumnMeta) and not self._summarised.get(place) else range(0)
+
+    def _above(self, place: str) -> list[str]:
+        """The places that the first shard of a column was computed from."""
+        with suppress(StoreError, OSError):
+            return [upstream for _, upstream, _, _ in self._upstream(place, 0)]
+        return []
 
     def _meta_or_none(self, place: str) -> ColumnMeta | None:
         try:
@@ -292,6 +301,8 @@ def is_unused(lineage: Lineage, place: str) -> bool:
 def _is_unused(lineage: Lineage, place: str) -> bool:
     meta = lineage.meta(place)
     folder = column_dir(lineage.store, place)
+    if is_web(folder):  # which does not say what it has
+        return meta is None
     if meta is None:
         return is_there(folder / UNUSED) or not holds_shards(folder)
     if not holds_shards(folder):

@@ -48,6 +48,7 @@ class Holder:
 
     Args:
         images: the split's own column ``images``, which names the holder.
+        asked: the columns that are looked for at a web server (:func:`store.format.layout.find_columns`).
 
     ``why_not`` says why nothing can be borrowed: the holder, or one of its splits, is not in the store. Else it is None.
     ``places`` are the holder's splits that have any of the images, as (data set, split).
@@ -57,8 +58,8 @@ class Holder:
         DamagedStoreError: the images do not say where they are.
     """
 
-    def __init__(self, opener: Opener, images: Column) -> None:
-        self.opener = opener
+    def __init__(self, opener: Opener, images: Column, asked: Sequence[str] = ()) -> None:
+        self.opener, self._asked = opener, asked
         dataset, _, split = parts_of(images.place)
         self.borrowing = Borrowing.of(f"{dataset}/{split}", images)
         self.name, self.splits = self.borrowing.holder, self.borrowing.splits
@@ -75,7 +76,9 @@ class Holder:
     @Lazy
     def _found(self) -> dict[str, list[str]]:
         store, splits = self.opener.lineage.store, self.splits if self.why_not is None else ()
-        return {split: [*filter(is_of_pictures, find_columns(store, self.name, split))] for split in splits}
+        return {
+            split: [*filter(is_of_pictures, find_columns(store, self.name, split, self._asked))] for split in splits
+        }
 
     def is_unused(self, column: str) -> bool:
         """Whether a column is a leftover in every split that has it: it must not stop those who open a whole split."""

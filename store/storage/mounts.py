@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from ..addresses import is_remote
+from ..addresses import is_remote, is_web
 from .local import LocalStorage
 from .protocol import Storage
 from .remote import RemoteStorage
+from .web import WebStorage
 
 _local = LocalStorage()
 _mounted: dict[Path, Storage] = {}
@@ -24,10 +25,11 @@ def storage_of(path: Path) -> Storage:
     if not is_remote(path):
         return _local
     scheme, bucket = (*path.parts, "")[:2]
-    return _bucket(scheme.rstrip(":"), bucket)
+    return (_server if is_web(path) else _bucket)(scheme.rstrip(":"), bucket)
 
 
 _bucket = lru_cache(maxsize=None)(RemoteStorage)
+_server = lru_cache(maxsize=None)(WebStorage)
 
 
 @contextlib.contextmanager

@@ -77,7 +77,9 @@ class RemoteOpened:
 
     def get(self, offset: int, end: int) -> memoryview:
         """The bytes from ``offset`` to ``end``, in one request; none where the object is another version now, or gone."""
-        options = {"range": (offset, end), "if_match": _parts(self.token)["e_tag"]}
+        options: dict[str, Any] = {"range": (offset, end)}
+        if not self.token.startswith(_NO_ETAG):
+            options["if_match"] = _parts(self.token)["e_tag"]
         try:
             data = self.storage.ask(
                 self.path, lambda obstore, client, key: obstore.get(client, key, options=options).bytes()
@@ -181,12 +183,15 @@ class RemoteStorage:
             if self._client is None:
                 _process[:] = [os.getpid()]
                 obstore = _obstore(self.address)
-                options = {**_CLIENT, "allow_http": True} if _allows_http() else _CLIENT
+                options = {**_CLIENT, "allow_http": True} if self._allows_http() else _CLIENT
                 try:
                     self._client = obstore.store.from_url(self.address, client_options=options, retry_config=_RETRIES)
                 except (obstore.exceptions.BaseError, ValueError) as error:
                     raise StoreError(f"{self.address}: cannot be opened: {_first_line(error)}") from error
         return self._client
+
+    def _allows_http(self) -> bool:
+        return self.address.startswith("http:") or _allows_http()
 
     def key(self, path: Path) -> str:
         """The name of an object in its bucket."""
@@ -367,12 +372,16 @@ def _last_bytes(count: int, obstore: Any, client: Any, key: str) -> tuple[Any, m
 
 _NO_RANGE = ("non-partial response", "416 ")
 """What is said of a range of an object that has none: it is empty."""
+_NO_ETAG = "modified "
+"""How the token of an object without an ETag begins."""
 _NO_TOKEN = '"0"\n1'
 """The token of no object."""
 
 
 def token_of(found: Any) -> str:
     """What tells two versions of an object from each other: its ETag, and the version, which Google's conditions ask for."""
+    if found["e_tag"] is None:  # of some web servers
+        return f"{_NO_ETAG}{found['last_modified']} {found['size']}"
     return f"{found['e_tag']}\n{found['version'] or ''}"
 
 
