@@ -20,7 +20,7 @@ from stages.params import EvaluateParams, Sections, Shared
 from stages.questions.params import QuestionSetParams
 from stages.train.params import TrainParams, overridden
 from stages.train.systems import SYSTEMS
-from store.addresses import SCHEMES, is_remote, is_web
+from store.addresses import SCHEMES, below, is_remote, is_web
 from store.read.folders import Folders
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +72,8 @@ class Settings(Shared):
 
     @model_validator(mode="after")
     def _names_are_of_use(self) -> Settings:
+        roots = {f"data.{name}.root" for name in self.data}
+        pictures = {f"data.{name}.root" for name, data in self.data.items() if not FORMATS[data.format].annotated}
         for name, value in (
             ("store", self.store),
             *((f"data.{name}.root", root) for name, data in self.data.items() for root in data.roots),
@@ -80,11 +82,15 @@ class Settings(Shared):
             ("run.report_dir", self.run.report_dir),
             ("run.cache_dir", self.run.cache_dir),
         ):
-            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value) and not (
-                name == "store" and is_remote(value) and not is_web(value)
-            ):
-                known = f" or one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}" if name == "store" else ""
-                raise ValueError(f"{name}: found the address {value!r}, expected a folder{known}")
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value):
+                may_be = name == "store" or name in pictures
+                if may_be and is_remote(value) and not is_web(value):
+                    continue
+                known = f" or one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}" if may_be else ""
+                of_images = (
+                    "; pictures may lie in an object store, with format images" if name in roots - pictures else ""
+                )
+                raise ValueError(f"{name}: found the address {value!r}, expected a folder{known}{of_images}")
         for name, data in self.data.items():
             if name in RESERVED:
                 raise ValueError(f"data.{name}: {name} is a folder of its own in {RESERVED[name]}; choose another name")
@@ -226,7 +232,7 @@ class Settings(Shared):
     @property
     def store_path(self) -> Path:
         """Folder of the store, absolute; or its address (:mod:`store.addresses`)."""
-        return Path(self.store) if is_remote(self.store) else ROOT / self.store
+        return below(ROOT, self.store)
 
     @property
     def weights_lock(self) -> Path:
@@ -258,8 +264,8 @@ class Settings(Shared):
         )
 
     def folders(self, dataset: str) -> Folders:
-        """The folders of a data set, absolute."""
-        return Folders([ROOT / root for root in self.data[dataset].roots])
+        """The folders of a data set, absolute; or their addresses."""
+        return Folders([below(ROOT, root) for root in self.data[dataset].roots])
 
     def refs(self, parameter: str, names: Sequence[str]) -> tuple[SplitRef, ...]:
         """The splits that a parameter names; ValueError, with the choices, where one is not there or stands twice."""

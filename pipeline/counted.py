@@ -18,6 +18,7 @@ from store.errors import StoreError
 from store.format.layout import column_dir
 from store.format.schema import FAILED, REMOVED
 from store.format.tables import read_table
+from store.storage.listing import is_folder
 
 MAX_BYTES = 2**28
 """Annotation files that are larger together are counted by ``index`` alone: reading them takes minutes."""
@@ -93,7 +94,7 @@ def _count_files(settings: Settings, split: SplitRef) -> Counted:
     data, nothing = settings.data[split.dataset], Counts(None, None, None)
     folders = settings.folders(split.dataset).folders
     files = datasets.expected(data, split.dataset, split.split)
-    if not any(folder.is_dir() for folder in folders):
+    if not any(map(is_folder, folders)):
         return Counted(nothing, why="its files are not there")
     if missing := [each for each in files if each.needed and not any(each.found(folder) for folder in folders)]:
         return Counted(nothing, why=f"not there: {missing[0].what}")

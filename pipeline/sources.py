@@ -15,6 +15,7 @@ from stages.base import Entry
 from stages.datasets import FORMATS
 from stages.names import SplitRef
 from store.format.schema import OK
+from store.storage.listing import files_there
 
 
 def require_images(
@@ -35,9 +36,10 @@ def require_images(
     ]
     for shard in (*todo, *done[-1:]):  # with the one that is compared before others are added
         commit = look.records.commit(place, shard)
-        for number, status in enumerate(commit.status if commit else ()):
-            path = known[shard * settings.shard_images + number][1]
-            if status == OK and not Path(root.path(path)).is_file():
+        statuses = enumerate(commit.status if commit else ())
+        paths = [known[shard * settings.shard_images + number][1] for number, status in statuses if status == OK]
+        for path, there in zip(paths, files_there([Path(root.path(path)) for path in paths]), strict=True):
+            if not there:
                 raise InputError(
                     f"{path} changed since it was indexed: no such file in {root}; bring it back, or run: "
                     f"python cli.py index {settings.holder_options(split)}"

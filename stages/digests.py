@@ -18,7 +18,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from store.addresses import is_remote
 from store.storage.files import file_sha256
+from store.storage.mounts import storage_of
+from store.storage.objects import object_sha256
+from store.storage.protocol import Stat
+
+State = os.stat_result | Stat
+"""What is said of a file, or of an object, that changes when it does."""
 
 SETTLED_NS = 2_000_000_000
 """A file that changed less than this before it was read may change again without another time: its digest is not kept."""
@@ -42,25 +49,26 @@ class Digests:
         self._logs: dict[str, _Log] = {}
         self._one_at_a_time = threading.Lock()
 
-    def known(self, path: str, state: os.stat_result) -> str | None:
+    def known(self, path: str, state: State) -> str | None:
         """sha256 (hex) of a file, if its digest is known.
 
         Args:
-            path: an absolute path. state: what :func:`os.stat` says of it now.
+            path: an absolute path, or one in an object store. state: what is said of it now.
         """
         folder, _, name = path.rpartition("/")
         version = _version(state)
         entry = (self._logs.get(folder) or self._open(folder)).known.get(name)
         return entry[len(version) :] if entry is not None and entry.startswith(version) else None
 
-    def sha256(self, path: str, state: os.stat_result) -> str:
+    def sha256(self, path: str, state: State) -> str:
         """:meth:`known`, or else that of the file as it is read now."""
         known = self.known(path, state)
         if known is not None:
             return known
         began_ns = time.time_ns()
-        found = file_sha256(Path(path))
-        if began_ns - state.st_ctime_ns > SETTLED_NS and _is_still(path, state):
+        found = sha256_of(path)
+        settled = isinstance(state, Stat) or began_ns - state.st_ctime_ns > SETTLED_NS
+        if settled and _is_still(path, state):
             folder, _, name = path.rpartition("/")
             log, version = self._open(folder), _version(state)
             log.known[name] = version + found
@@ -94,12 +102,21 @@ def digests_in(folder: Path) -> Digests:
     return Digests(folder)
 
 
-def _version(state: os.stat_result) -> str:
+def sha256_of(path: str) -> str:
+    """sha256 (hex) of a file's bytes, or of an object's."""
+    return object_sha256(Path(path)) if is_remote(path) else file_sha256(Path(path))
+
+
+def _version(state: State) -> str:
+    if isinstance(state, Stat):
+        return f"{state.size} {hashlib.sha256(state.token.encode()).hexdigest()} "
     return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
 
 
-def _is_still(path: str, state: os.stat_result) -> bool:
+def _is_still(path: str, state: State) -> bool:
     """Whether a file is of the version that it was of before it was read."""
+    if isinstance(state, Stat):
+        return storage_of(Path(path)).stat(Path(path)) == state
     with contextlib.suppress(OSError):
         return _version(Path(path).stat()) == _version(state)
     return False

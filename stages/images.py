@@ -24,8 +24,11 @@ from PIL import Image, UnidentifiedImageError
 
 from stages.internals import refuse_decompression_bombs
 from stages.jpeg import every_pixel_is_there, without_end_marker
+from store.addresses import is_remote
 from store.read.folders import Folders
 from store.read.pixels import orientation_of, upright_rgb
+from store.storage.mounts import storage_of
+from store.storage.objects import read_range
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -103,6 +106,8 @@ def is_too_long(relative: str) -> bool:
 
 def read_file(path: Path, max_bytes: int) -> bytes:
     """Read a regular file; a missing, empty, special or larger one than ``max_bytes`` is an ImageFailure."""
+    if is_remote(path):
+        return _read_object(path, max_bytes)
     try:
         info = path.stat()  # before opening: that of a pipe would wait for a writer
     except OSError as error:
@@ -112,12 +117,28 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         raise
     if not stat.S_ISREG(info.st_mode):
         raise ImageFailure("not a regular file")
-    if info.st_size == 0:
-        raise ImageFailure("file is empty (0 bytes)")
-    if info.st_size > max_bytes:
-        raise ImageFailure(f"file has {info.st_size} bytes, expected at most {max_bytes}")
+    _check_size(info.st_size, max_bytes)
     with path.open("rb") as file:
         return file.read()
+
+
+def _read_object(path: Path, max_bytes: int) -> bytes:
+    try:
+        opened = storage_of(path).open(path)
+    except FileNotFoundError as error:
+        raise ImageFailure("no such file") from error
+    _check_size(opened.size, max_bytes)
+    data = read_range(opened, 0, opened.size, path)
+    if len(data) < opened.size:
+        raise OSError(errno.ESTALE, "it was replaced while it was read", str(path))
+    return data
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size == 0:
+        raise ImageFailure("file is empty (0 bytes)")
+    if size > max_bytes:
+        raise ImageFailure(f"file has {size} bytes, expected at most {max_bytes}")
 
 
 def largest_file(max_pixels: int) -> int:

@@ -19,6 +19,7 @@ from stages.images import ImageFailure, inside
 from stages.params import Sections
 from stages.threads import cores, in_threads
 from store import rle
+from store.addresses import below
 from store.format import schema
 from store.format.links import links_extra
 from store.format.schema import ABSENT, FAILED
@@ -104,8 +105,8 @@ def _known_file_first(source: Source, path: str | None) -> Source:
 def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
     """Return the function that indexes a shard."""
     specs = {spec.name: spec for spec in columns(params) if spec.name in wanted}
-    folders = Folders([root / each for each in params.data.roots])
-    pictures = None if params.holder is None else Folders([root / each for each in params.holder.roots])
+    folders = Folders([below(root, each) for each in params.data.roots])
+    pictures = None if params.holder is None else Folders([below(root, each) for each in params.holder.roots])
     annotate = partial(annotation_of, params.data, folders.folders[0], pictures)
     digests = digests_in(root / params.run.cache_dir)
     threads = min(cores(), params.run.prefetch)

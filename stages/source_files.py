@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from stages.base import Entry
-from stages.digests import Digests
+from stages.digests import Digests, State, sha256_of
 from stages.images import ImageFailure, check_inside
 from stages.threads import cores, in_threads
+from store.addresses import is_remote
 from store.read.folders import Folders
-from store.storage.files import file_sha256
+from store.storage.mounts import storage_of
+from store.storage.protocol import FILE, Stat
+from store.storage.requests import IN_FLIGHT, at_once
 
 
 def source_files(entry: Entry, files: str) -> tuple[str, ...]:
@@ -45,21 +49,22 @@ def source_sha256(root: Path | Folders, path: str, digests: Digests | None = Non
     file, state = _file(root, path), _source(root, path)
     if isinstance(state, str):
         return state
-    return file_sha256(Path(file)) if digests is None else digests.sha256(file, state)
+    return sha256_of(file) if digests is None else digests.sha256(file, state)
 
 
 def source_digests(root: Path | Folders, paths: Iterable[str], digests: Digests) -> dict[str, str]:
     """:func:`source_sha256` of several files; those that have to be read are read in threads."""
     found: dict[str, str] = {}
-    unknown: dict[str, os.stat_result] = {}
-    for path in paths:
-        state = _source(root, path)
+    unknown: dict[str, State] = {}
+    listed = list(paths)
+    for path, state in zip(listed, _sources(root, listed), strict=True):
         known = state if isinstance(state, str) else digests.known(_file(root, path), state)
         if isinstance(known, str):
             found[path] = known
         elif not isinstance(state, str):
             unknown[path] = state
-    threads = cores() if len(unknown) > 1 else 0
+    threads = IN_FLIGHT // 4 if any(isinstance(state, Stat) for state in unknown.values()) else cores()
+    threads = threads if len(unknown) > 1 else 0
     read = in_threads(lambda path: digests.sha256(_file(root, path), unknown[path]), unknown, threads, 4 * threads)
     found |= zip(unknown, read, strict=True)
     digests.keep()
@@ -70,7 +75,14 @@ def _file(root: Path | Folders, path: str) -> str:
     return root.path(path) if isinstance(root, Folders) else f"{root}/{path}"
 
 
-def _source(root: Path | Folders, path: str) -> os.stat_result | str:
+def _sources(root: Path | Folders, paths: Sequence[str]) -> list[State | str]:
+    """:func:`_source` of several files; an object store is asked about all of them at once."""
+    folders = root.folders if isinstance(root, Folders) else (root,)
+    look = partial(_source, root)
+    return at_once(look, paths) if any(map(is_remote, folders)) else [look(path) for path in paths]
+
+
+def _source(root: Path | Folders, path: str) -> State | str:
     """The state of a source file; ``missing``, or ``outside`` for a path whose words lead out of ``root``.
 
     Raises:
@@ -81,6 +93,9 @@ def _source(root: Path | Folders, path: str) -> os.stat_result | str:
     except ImageFailure:
         return "outside"
     file, state = _file(root, path), None
+    if is_remote(file):
+        there = storage_of(Path(file)).stat(Path(file))
+        return there if there is not None and there.kind == FILE else "missing"
     try:
         state = os.stat(file)  # noqa: PTH116 - a Path for each of 100 000 files takes longer than to ask for its state
     except OSError as error:

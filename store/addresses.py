@@ -26,6 +26,11 @@ def _has_scheme(path: Path | str, schemes: tuple[str, ...]) -> bool:
     return Path(path).parts[:1] in {(f"{scheme}:",) for scheme in schemes}
 
 
+def below(root: Path, name: str) -> Path:
+    """The path of a folder that is named relative to ``root``, or by its address."""
+    return Path(name) if is_remote(name) else root / name
+
+
 def as_address(text: str) -> str:
     """A text in which addresses have both their slashes again."""
     return _SHORTENED.sub(r"\1://", text)

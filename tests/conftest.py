@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.s3 import Server, serving
 
 LONGEST = ("test_pipe_dvc.py", "test_wheel.py", "test_docs.py")
 
@@ -28,3 +31,10 @@ os.fsync = _without_the_disk
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files are begun first: one that is begun last keeps one worker busy while the other has nothing to do."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """S3's protocol on this machine, for the tests of a file that asks for it; its environment is that of a client."""
+    with serving() as found:
+        yield found

@@ -123,6 +123,13 @@ class Server:
             self.faulty.fault = lambda request: None
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def environment(address: str) -> dict[str, str]:
     """What a client has in its environment to find the server; it keeps nothing on this machine."""
     return {

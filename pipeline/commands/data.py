@@ -18,6 +18,7 @@ from stages.datasets.params import DataParams, ImagesOptions, ReasonSegHubOption
 from stages.datasets.published import Counts, Published, as_words, published, verdict
 from stages.datasets.unpack import unpack
 from stages.names import SplitRef, did_you_mean
+from store.storage.listing import is_folder
 
 NOT_KNOWN = "not known"
 _FACTS = ("licence", "pictures", "pictures_licence", "url", "get", "note")
@@ -105,7 +106,7 @@ def _describe(settings: Settings, name: str) -> dict[str, Any]:
         "splits": {},
     }
     if holder is not None:
-        there = [folder.is_dir() for folder in settings.folders(holder).folders]
+        there = [is_folder(folder) for folder in settings.folders(holder).folders]
         found["borrows_from"] = {"data": holder, "root": list(settings.data[holder].roots), "found": all(there)}
     if isinstance(data, ImagesOptions) and data.only:
         found["only"] = list(data.only)
@@ -119,7 +120,7 @@ def _on_disk(settings: Settings, name: str) -> list[dict[str, Any]]:
     data, found = settings.data[name], []
     folders = settings.folders(name).folders
     for root, folder in zip(data.roots, folders, strict=True):
-        found.append({"what": "folder", "path": root, "found": folder.is_dir(), "needed": True, "splits": []})
+        found.append({"what": "folder", "path": root, "found": is_folder(folder), "needed": True, "splits": []})
     splits: dict[Expected, list[str]] = {}
     for split in data.splits:
         for each in expected(data, name, split):

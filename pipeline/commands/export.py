@@ -28,6 +28,7 @@ from stages.train.folder import held
 from stages.train.run_digest import column_digest
 from store import Split, open_split
 from store.storage.files import digest
+from store.storage.listing import is_folder
 
 VERSION = 2
 """One higher when the same store gives other files: an unfinished export of before is not gone on with."""
@@ -199,7 +200,7 @@ def _photo(settings: Settings, split: SplitRef, asked: Asked) -> Any:
         return None
     holder = settings.data[split.dataset].images
     folders = settings.folders(holder)
-    if lost := [folder for folder in folders.folders if not folder.is_dir()]:
+    if lost := [folder for folder in folders.folders if not is_folder(folder)]:
         raise InputError(
             f"data.{holder}.root: there is no folder {lost[0]}, and the pictures are wanted; --pictures none leaves them out"
         )

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stages.images import ImageFailure, check_inside
+from store.addresses import is_remote
 from store.read.folders import Folders
+from store.storage.listing import is_there
 
 
 class DatasetError(ValueError):
@@ -105,7 +107,7 @@ class Expected:
             except ImageFailure:
                 continue
             there = next(iter(sorted(root.glob(path))), None) if "*" in path else root / path
-            if there is not None and there.exists():
+            if there is not None and (is_there(there) if is_remote(there) else there.exists()):
                 return there
         return None
 

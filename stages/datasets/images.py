@@ -17,7 +17,9 @@ from stages.datasets.base import DatasetError, Expected, Source
 from stages.datasets.ids import coco_id_of, path_id
 from stages.datasets.params import ImagesOptions
 from stages.images import SUFFIXES, ImageFailure, check_inside
+from store.addresses import is_remote
 from store.read.folders import Folders
+from store.storage.listing import files_below, folders, is_folder
 
 ALL = "all"
 """The split that is every picture below the folders."""
@@ -39,7 +41,7 @@ def list_sources(root: Folders, split: str, options: ImagesOptions = DEFAULTS) -
     passed_over = 0
     for number, folder in enumerate(root.folders, start=1):
         top = folder / below
-        if not top.is_dir():
+        if not is_folder(top):
             if below and len(root.folders) > 1:
                 continue
             raise DatasetError(_no_folder(folder, below))
@@ -72,6 +74,10 @@ def expected(split: str, options: ImagesOptions = DEFAULTS, holds: bool = True) 
 
 def _pictures(top: Path) -> Iterator[str]:
     """Paths of pictures, relative to a folder, in any order. A folder that a link leads to again is not entered again."""
+    if is_remote(top):
+        found_there = (path.relative_to(top) for path in files_below(top))
+        yield from (str(path) for path in found_there if _is_shown(path))
+        return
     state = top.stat()
     seen, folders = {(state.st_dev, state.st_ino)}, [""]
     while folders:
@@ -94,8 +100,12 @@ def _pictures(top: Path) -> Iterator[str]:
                 yield path
 
 
+def _is_shown(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in path.parts)
+
+
 def _no_folder(folder: Path, below: str) -> str:
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    there = [path.name for path in folders(folder)] if is_folder(folder) else []
     missing = f"no folder {below!r} in {folder}" if below else f"no folder {folder}"
     found = f" (folders there: {', '.join(there) or 'none'})" if below else ""
     return f"{missing}{found}; set root or splits of the data set in section data of the params (split all is every picture)"

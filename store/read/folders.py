@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..storage.listing import is_there
+
 _SHADOWED = re.compile(r"@([1-9][0-9]{0,3})/(.+)", re.DOTALL)
 
 
@@ -46,7 +48,6 @@ class Folders:
 
 def _is_there(path: str) -> bool:
     try:
-        Path(path).lstat()
+        return is_there(Path(path))
     except (OSError, ValueError):
         return False
-    return True

@@ -10,7 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from ..addresses import is_remote
 from ..errors import StoreError
+from ..storage.listing import is_folder
+from ..storage.mounts import storage_of
+from ..storage.objects import read_range
 from .folders import Folders
 from .open_files import with_room
 from .pixels import pillow, upright_rgb
@@ -18,8 +22,8 @@ from .pixels import pillow, upright_rgb
 _JPEG, _END = b"\xff\xd8", bytes(64) + b"\xff\xd9"
 """How a JPEG begins, and what stands in for the end of one that was indexed without it."""
 
-Version = tuple[int, ...]
-"""What changes with a file's bytes: inode, size, times (``ctime`` cannot be set back)."""
+Version = tuple[int | str, ...]
+"""What changes with a file's bytes: inode, size, times (``ctime`` cannot be set back); of an object its token."""
 
 
 class Pictures:
@@ -65,11 +69,14 @@ class Pictures:
 
     def _bytes(self, path: Path) -> tuple[bytes, Version]:
         try:
+            if is_remote(path):
+                opened = storage_of(path).open(path)
+                return read_range(opened, 0, opened.size, path), (opened.token,)
             with with_room(lambda: path.open("rb")) as file:
                 state = os.fstat(file.fileno())
                 return file.read(), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            what = "holds no such file" if all(folder.is_dir() for folder in self.root.folders) else "is no folder"
+            what = "holds no such file" if all(map(is_folder, self.root.folders)) else "is no folder"
             raise StoreError(
                 f"no file {path}: images_root={str(self.root)!r} {what}; expected the folder of the data set that was indexed"
             ) from error

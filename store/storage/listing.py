@@ -31,6 +31,16 @@ def is_plain_file(path: Path) -> bool:
     return state is not None and state.kind == FILE
 
 
+def files_there(paths: Sequence[Path]) -> list[bool]:
+    """Whether each path is a regular file, or a link to one; an object store is asked about all of them at once."""
+    return at_once(_is_file, paths) if any(map(is_remote, paths)) else [path.is_file() for path in paths]
+
+
+def _is_file(path: Path) -> bool:
+    state = storage_of(path).stat(path, follow=True)
+    return state is not None and state.kind == FILE
+
+
 def is_folder(path: Path) -> bool:
     """Whether it is a folder, or a link to one. Raises as :func:`state_of`."""
     state = storage_of(path).stat(path, follow=True)

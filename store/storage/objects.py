@@ -13,6 +13,7 @@ from .files import canonical_json, digest, named
 from .mounts import storage_of
 from .protocol import FILE, Opened, RefusedError
 
+_BLOCK = 1 << 23
 _TRIES = 8
 """Of two writers who replace the same small object again and again, one gets through each time."""
 
@@ -46,6 +47,18 @@ def read_object(path: Path, max_bytes: int | None = None) -> bytes:
     if max_bytes is not None and opened.size > max_bytes:
         raise DamagedStoreError(f"{path}: found more than {max_bytes} bytes, expected a small file")
     return read_range(opened, 0, opened.size, path)
+
+
+def object_sha256(path: Path) -> str:
+    """sha256 (hex) of all bytes of an object. Raises FileNotFoundError; OSError when it is replaced meanwhile."""
+    opened, state, done = storage_of(path).open(path), hashlib.sha256(), 0
+    while done < opened.size:
+        block = read_range(opened, done, min(_BLOCK, opened.size - done), path)
+        if not block:
+            raise OSError(errno.ESTALE, "it was replaced while it was read", str(path))
+        state.update(block)
+        done += len(block)
+    return state.hexdigest()
 
 
 def replace_object(path: Path, data: bytes, durable: bool = True) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ from store import open_split
 from store.storage.listing import files_below
 from store.storage.mounts import _bucket
 from store.storage.objects import read_object
-from tests.s3 import Server, now_and_then, serving
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
+from tests.s3 import Server, now_and_then
 
 
 def at_bucket(project: Any, server: Server, **changes: Any) -> Path:

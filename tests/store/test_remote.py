@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,7 @@ from store.storage.objects import read_json, read_object, replace_object, write_
 from store.storage.protocol import FILE, FOLDER, Entry, LostAnswerError, RefusedError
 from store.storage.remote import RemoteStorage
 from store.write.verify import repair, verify
-from tests.s3 import Request, Server, now_and_then, serving
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
+from tests.s3 import Request, Server, now_and_then
 
 
 @pytest.fixture
@@ -285,9 +279,9 @@ class Stepped(RemoteStorage):
         self.before: Callable[[str], None] = lambda call: None
         self.after: Callable[[str], None] = lambda call: None
 
-    def open(self, path: Path) -> Any:
+    def open(self, path: Path, *tail: int) -> Any:
         self.before(f"open {path}")
-        return super().open(path)
+        return super().open(path, *tail)
 
     def stat(self, path: Path, follow: bool = False) -> Any:
         self.before(f"stat {path}")
