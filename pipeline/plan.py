@@ -248,6 +248,7 @@ def _plan_column(
     meta = expected_meta(settings, dataset, spec, images, entries or (), lenient)
     place = place_of(settings, split, spec.name)
     folder = column_dir(settings.store_path, place)
+    records.ask_ahead([place])
     try:
         found = records.meta(place)
     except DamagedStoreError:

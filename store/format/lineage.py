@@ -102,13 +102,17 @@ class Lineage:
     def _left_to_read(self, place: str) -> range:
         """The shards of a column whose commits its summary does not hold."""
         meta = self._metas.get(place)
-        return range(meta.shards) if isinstance(meta, ColumnMeta) and not self._summarised.get(place) else range(0)
+        return range(meta.shards) if isinstance(meta, ColumnMeta) and not self.is_summarised(place) else range(0)
 
     def _above(self, place: str) -> list[str]:
         """The places that the first shard of a column was computed from."""
         with suppress(StoreError, OSError):
             return [upstream for _, upstream, _, _ in self._upstream(place, 0)]
         return []
+
+    def is_summarised(self, place: str) -> bool:
+        """Whether the commits of a column were read from its summary, so that all of its shards were there."""
+        return len(self._summarised.get(place, ())) > 0
 
     def _meta_or_none(self, place: str) -> ColumnMeta | None:
         try:
@@ -305,7 +309,7 @@ def _is_unused(lineage: Lineage, place: str) -> bool:
         return meta is None
     if meta is None:
         return is_there(folder / UNUSED) or not holds_shards(folder)
-    if not holds_shards(folder):
+    if not lineage.is_summarised(place) and not holds_shards(folder):
         return meta.shards > 0
     return is_there(folder / UNUSED) and any(
         lineage.why_not_readable(place, shard) or lineage.why_not_coherent(place, shard) for shard in range(meta.shards)

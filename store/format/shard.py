@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -203,10 +203,13 @@ def _blocks(opened: Opened, path: Path) -> Iterator[bytes]:
         yield read_range(opened, offset, min(_BLOCK, opened.size - offset), path)
 
 
-def open_shard(path: Path, commit: Commit) -> Opened:
-    """Open a committed shard's file for reading; raises DamagedStoreError when it is missing or a link."""
+def open_shard(path: Path, commit: Commit, opens: Callable[[Path], Opened] | None = None) -> Opened:
+    """Open a committed shard's file for reading; raises DamagedStoreError when it is missing or a link.
+
+    ``opens``: instead of its storage's ``open``.
+    """
     try:
-        return storage_of(path).open(path)
+        return (opens or storage_of(path).open)(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise damaged(path, commit, "the file is missing") from error
     except OSError as error:

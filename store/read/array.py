@@ -27,7 +27,7 @@ from ..internals import crc32c_at
 from ..storage.mounts import storage_of
 from ..storage.protocol import Opened
 from ..storage.remote import RemoteOpened, fill
-from .far import Piece, bytes_of, forget
+from .far import Piece, at_hand, forget
 from .open_files import handle, opened, shut, with_room
 
 CHECKS = ("always", "first-touch", "never")
@@ -97,7 +97,13 @@ class ShardReader:
             ChangedError: they are not as the shard was computed again. ``out`` then holds anything.
         """
         try:
-            self._read_into(position, out, address, rows)
+            if self.far and rows:
+                with at_hand(
+                    Piece(self, position)
+                ):  # for its chunks, and for the checksums of those that are not asked for
+                    self._read_into(position, out, address, rows)
+            else:
+                self._read_into(position, out, address, rows)
         except DamagedStoreError:
             if self.far and self._reads_again(position, out, address, rows):
                 return
@@ -215,7 +221,8 @@ class ShardReader:
     def _fill(self, position: int, pieces: Sequence[memoryview], offset: int, length: int) -> None:
         """Fill the pieces, ``length`` bytes of an image in all, with what stands in the file from ``offset`` on."""
         if self.far:
-            ended = fill(pieces, bytes_of(Piece(self, position))[offset - self._offsets[position] :]) < length
+            with at_hand(Piece(self, position)) as data:
+                ended = fill(pieces, data[offset - self._offsets[position] :]) < length
         else:
             ended = self._read_at(opened(self._handle, self._open), pieces, offset, length)
         if ended:

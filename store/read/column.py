@@ -22,7 +22,6 @@ from ..format.layout import column_dir, table_file
 from ..format.lineage import Lineage, incoherence, no_column, require_readable
 from ..format.names import without_proposer
 from ..format.schema import ABSENT, OK, PER_TARGET, REMOVED
-from ..format.shard import open_shard
 from ..format.summary import distrust_summary
 from ..format.tables import ROW_GROUP_ROWS, decode, read_table
 from .array import ShardReader
@@ -167,7 +166,7 @@ class Column:
     def _group(self, commit: Commit, fields: tuple[str, ...] | None, group: int) -> pa.Table:
         read = partial(read_row_group, self.folder, commit, fields, group, self._parts)
         if not self.far:
-            return read(open_shard(self.folder / table_file(commit.shard), commit))
+            return read()
         known = self._parts.get(commit.shard)
         try:
             return read(open_table(self.folder, commit, known and known.token))

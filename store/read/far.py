@@ -21,14 +21,19 @@ from ..format.layout import table_file
 from ..format.shard import open_shard
 from ..format.tables import checked
 from ..storage.cache import Cache, cache_here
+from ..storage.mounts import storage_of
 from ..storage.protocol import Opened
-from ..storage.remote import fill
+from ..storage.remote import RemoteStorage, fill
 from ..storage.requests import at_once, begun, turn
 
 MOST = 8 << 20
 """Bytes of a request for neighbours: several large ones at once are faster than a very large one."""
 GAP = 1 << 17
 """Bytes between two neighbours that are read along: as many as come in the time of a request."""
+
+
+WHOLE = 4 << 20
+"""A table of up to this many bytes is read by the request that opens it."""
 
 
 class Far(Protocol):
@@ -77,17 +82,26 @@ def asked_ahead(pieces: Callable[[], Iterable[Piece]]) -> Iterator[None]:
         del _held.pieces
 
 
-def bytes_of(piece: Piece) -> memoryview:
-    """All chunks of an image with their checksums; fewer where the file is another version now."""
-    held: dict[Piece, memoryview] = getattr(_held, "pieces", {})
-    return held[piece] if piece in held else begin([piece])()[piece]
+@contextmanager
+def at_hand(piece: Piece) -> Iterator[memoryview]:
+    """All chunks of an image with their checksums, held while the block runs; fewer where the file is another version now."""
+    held = _held.__dict__.setdefault("pieces", {})
+    if piece in held:
+        yield held[piece]
+        return
+    held[piece] = begin([piece])()[piece]
+    try:
+        yield held[piece]
+    finally:
+        held.pop(piece, None)
 
 
-def forget(piece: Piece) -> bool:
-    """Let go of what is held or cached of an image, as it does not fit its checksum; whether it may have come from the cache."""
-    getattr(_held, "pieces", {}).pop(piece, None)
+def forget(piece: Piece) -> None:
+    """Let go of what is held or cached of an image, as it does not fit its checksum."""
+    _held.__dict__.setdefault("pieces", {}).pop(piece, None)
     cache = _cache_of(piece.shard)
-    return cache is not None and cache.remove(piece.name())
+    if cache is not None:
+        cache.remove(piece.name())
 
 
 def begin(pieces: Sequence[Piece]) -> Callable[[], dict[Piece, memoryview]]:
@@ -168,10 +182,13 @@ def table_of(folder: Path, commit: Commit) -> pa.Buffer:
             return checked(cached, path, folder, commit)
         except (ChangedError, DamagedStoreError):
             cache.remove(name)
-    data = checked(open_shard(path, commit), path, folder, commit)
-    if cache is not None:
-        cache.write(name, memoryview(data))
-    return data
+    return _read_and_keep(open_shard(path, commit, _open_whole), folder, commit)
+
+
+def _open_whole(path: Path) -> Opened:
+    storage = storage_of(path)
+    assert isinstance(storage, RemoteStorage)
+    return storage.open(path, WHOLE)
 
 
 def open_table(folder: Path, commit: Commit, known: str | None) -> Opened:
@@ -188,7 +205,15 @@ def open_table(folder: Path, commit: Commit, known: str | None) -> Opened:
     if cached is not None:
         return cached
     opened = open_shard(path, commit)
-    return opened if opened.token == known else HeldFile(table_of(folder, commit), opened.token)
+    return opened if opened.token == known else HeldFile(_read_and_keep(opened, folder, commit), opened.token)
+
+
+def _read_and_keep(opened: Opened, folder: Path, commit: Commit) -> pa.Buffer:
+    path, cache, name = _table(folder, commit)
+    data = checked(opened, path, folder, commit)
+    if cache is not None:
+        cache.write(name, memoryview(data))
+    return data
 
 
 def forget_table(folder: Path, commit: Commit) -> bool:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from ..forks import arrow_at_work
 from ..format.column import Commit
 from ..format.layout import table_file
-from ..format.shard import damaged
+from ..format.shard import damaged, open_shard
 from ..format.tables import checked, decode, rows_of
 from ..storage.objects import read_range
 from ..storage.protocol import Opened
@@ -33,19 +33,24 @@ class Parts(NamedTuple):
 
 
 def read_row_group(
-    folder: Path, commit: Commit, fields: Sequence[str] | None, group: int, known: dict[int, Parts], opened: Opened
+    folder: Path,
+    commit: Commit,
+    fields: Sequence[str] | None,
+    group: int,
+    known: dict[int, Parts],
+    opened: Opened | None = None,
 ) -> pa.Table:
     """Decode one row group of a committed shard of a table (or some fields of it).
 
     Args:
         known: by shard, what earlier calls found; threads may share it.
-        opened: its file.
+        opened: its file, where it is open already.
 
     Raises:
         DamagedStoreError, ChangedError: as :func:`store.format.tables.read_table`.
     """
     path = folder / table_file(commit.shard)
-    parts = known.get(commit.shard)
+    opened, parts = opened or open_shard(path, commit), known.get(commit.shard)
     data = _group_alone(opened, path, parts, group) if parts is not None and parts.token == opened.token else None
     if data is None:  # the first time, or the file is another one: only the whole file says whether it is the commit's
         data = checked(opened, path, folder, commit)

@@ -4,9 +4,9 @@ It holds pieces of shards, each in a file whose name is a digest of the object's
 it cannot be out of date. Nothing in it is trusted: readers hold every piece against the commit, as if it came from the store, and
 remove one that does not fit.
 
-Processes share a cache. A file appears whole (by a rename), an open one stays readable when it is removed, and bytes are counted
-under a lock. What was used within :data:`KEPT_S` is not removed for others: an epoch that is larger than the cache keeps one part
-of itself there, rather than replacing each piece just before it comes again.
+Processes share a cache. A file appears whole (by a rename), an open one stays readable when it is removed, and one process at a
+time writes or removes. What was used within :data:`KEPT_S` is not removed for others: an epoch that is larger than the cache
+keeps one part of itself there, rather than replacing each piece just before it comes again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import contextlib
 import hashlib
 import os
 import shutil
-import threading
 import time
 import uuid
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 
 from ..errors import StoreError
@@ -34,8 +34,6 @@ KEPT_S = 24 * 3600
 """A piece that was used within this many seconds makes room for no other."""
 LEFT_FREE = 2**30
 """Bytes of the disk that the cache leaves to others."""
-_BLOCK = 32 * 2**20
-"""Bytes that a process counts at a time, before it writes them."""
 _LOOKED_S = 60
 """For this many seconds a full cache is not searched again for what could make room."""
 _ROOM = 0.9
@@ -68,7 +66,7 @@ class Cache:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        self._full_until, self._granted, self._lock = 0.0, 0, threading.Lock()
+        self._full_until = 0.0
 
     @staticmethod
     def name(path: Path, seal: str, piece: str) -> str:
@@ -100,15 +98,18 @@ class Cache:
         path = self._path(name)
         temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
-            if not self._reserve(len(data)):
-                self._full_until = time.monotonic() + _LOOKED_S
-                return
-            path.parent.mkdir(exist_ok=True, mode=0o700)
-            try:
-                temporary.write_bytes(data)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with self._locked() as count:
+                if path.exists():
+                    return
+                if not self._has_room(count, len(data)):
+                    self._full_until = time.monotonic() + _LOOKED_S
+                    return
+                path.parent.mkdir(exist_ok=True, mode=0o700)
+                try:
+                    temporary.write_bytes(data)
+                    temporary.replace(path)
+                finally:
+                    temporary.unlink(missing_ok=True)
         except (OSError, StoreError) as error:
             self._full_until = float("inf")
             warnings.warn(f"{self.folder}: nothing more is kept in the cache: {error}", stacklevel=2)
@@ -116,51 +117,37 @@ class Cache:
     def remove(self, name: str) -> bool:
         """Remove a piece that turned out to be damaged; whether it was there."""
         path = self._path(name)
-        with contextlib.suppress(OSError):
-            size = path.stat().st_size
+        with contextlib.suppress(OSError, StoreError), self._locked() as count:
+            used, size = self._noted(count), path.stat().st_size
             path.unlink()
-            with self._lock:
-                self._granted += size
+            _note(count, max(0, used - size))
             return True
         return False
 
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / name
 
-    def _reserve(self, size: int) -> bool:
-        """Take bytes that are about to be written from those that this process may write; False where there is no room."""
-        with self._lock:
-            if size > self._granted:
-                block = min(_BLOCK, self.limit // 16)
-                self._granted += self._grant(size + block) or self._grant(size - self._granted)
-            fits = size <= self._granted
-            if fits:
-                self._granted -= size
-            return fits
-
-    def _grant(self, size: int) -> int:
-        """Count bytes for this process, after making room for them: all of them or none."""
-        if shutil.disk_usage(self.folder).free < size + LEFT_FREE:
-            return 0
-        with self._count() as count:
-            if count.bytes + size > self.limit:
-                count.bytes = self._make_room(size)
-            if count.bytes + size > self.limit:
-                return 0
-            count.bytes += size
-            return size
-
     @contextlib.contextmanager
-    def _count(self) -> Iterator[_Count]:
-        """The bytes that all processes keep, under their lock. A process that dies in between has counted too many."""
-        with (self.folder / "bytes").open("a+b", buffering=0) as file:
-            flock(file.fileno(), self.folder / "bytes")
-            file.seek(0)
-            text = file.read(32)
-            count = _Count(int(text) if text.isdigit() else self._sum())
+    def _locked(self) -> Iterator[FileIO]:
+        """The file that says how many bytes all processes keep, while no other one writes or removes any."""
+        path = self.folder / "bytes"
+        with path.open("a+b", buffering=0) as count:
+            flock(count.fileno(), path)
             yield count
-            file.truncate(0)
-            file.write(str(max(0, count.bytes)).encode())
+
+    def _has_room(self, count: FileIO, size: int) -> bool:
+        """Note bytes that are about to be written, after making room for them; False where there is none."""
+        used = self._noted(count)
+        if used + size > self.limit:
+            used = self._make_room(size)
+        room = used + size <= self.limit and shutil.disk_usage(self.folder).free >= size + LEFT_FREE
+        _note(count, used + size if room else used)
+        return room
+
+    def _noted(self, count: FileIO) -> int:
+        count.seek(0)
+        text = count.read(32)
+        return int(text) if text.isdigit() else sum(size for _, size, _ in self._files())
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """When each file was used last, its size, and where it is."""
@@ -172,9 +159,6 @@ class Cache:
                         state = entry.stat(follow_symlinks=False)
                         found.append((state.st_mtime, state.st_size, Path(entry.path)))
         return found
-
-    def _sum(self) -> int:
-        return sum(size for _, size, _ in self._files())
 
     def _make_room(self, size: int) -> int:
         """Remove what was not used for long, the oldest first; how many bytes are left."""
@@ -188,6 +172,6 @@ class Cache:
         return total
 
 
-class _Count:
-    def __init__(self, count: int) -> None:
-        self.bytes = count
+def _note(count: FileIO, size: int) -> None:
+    count.truncate(0)
+    count.write(str(size).encode())

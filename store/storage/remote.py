@@ -40,22 +40,25 @@ _KEYS = {
 }
 _process: list[int] = []
 """The process in which a client was first made: all clients share its threads, which a forked process has not."""
-_TAIL = 1 << 15
+TAIL = 1 << 15
 """Bytes that are asked for when an object is opened, its last ones."""
 _TRIES = 4
 """Of requests whose answer broke off."""
 
 
 class RemoteOpened:
-    """An object that is open for reading, with its last :data:`_TAIL` bytes, which the same request gave: a small object is all
-    there, and of a shard its record. Each :meth:`readv` before them is one request, for the version that was opened.
+    """An object that is open for reading, with its last bytes, which the same request gave: a small object is all there, and of
+    a shard its record. Each :meth:`readv` before them is one request, for the version that was opened.
+
+    Args:
+        tail: how many bytes to ask for.
     """
 
     __slots__ = ("path", "size", "storage", "tail", "token")
 
-    def __init__(self, storage: RemoteStorage, path: Path) -> None:
+    def __init__(self, storage: RemoteStorage, path: Path, tail: int) -> None:
         self.storage, self.path = storage, path
-        found, self.tail = storage.last(path, _TAIL)
+        found, self.tail = storage.last(path, tail)
         self.size, self.token = found["size"], token_of(found)
 
     def readv(self, pieces: Sequence[memoryview], offset: int) -> int:
@@ -209,9 +212,9 @@ class RemoteStorage:
             return self.head(path), memoryview(b"")
         return self.ask(path, partial(_last_bytes, count))
 
-    def open(self, path: Path) -> RemoteOpened:
-        """As :meth:`store.storage.protocol.Storage.open`."""
-        return RemoteOpened(self, path)
+    def open(self, path: Path, tail: int = TAIL) -> RemoteOpened:
+        """As :meth:`store.storage.protocol.Storage.open`; ``tail``: of :class:`RemoteOpened`."""
+        return RemoteOpened(self, path, tail)
 
     def stat(self, path: Path, follow: bool = False) -> Stat | None:
         """As :meth:`store.storage.protocol.Storage.stat`. A folder is there where an object below it is."""

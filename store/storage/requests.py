@@ -39,7 +39,10 @@ def begun(ask: Callable[[S], T], things: Iterable[S]) -> Callable[[], list[T]]:
     listed = list(things)
     if len(listed) < 2 or getattr(_of_pool, "inside", False):
         return lambda: [ask(thing) for thing in listed]
-    waiting = [_pool().submit(ask, thing) for thing in listed]
+    try:
+        waiting = [_pool().submit(ask, thing) for thing in listed]
+    except RuntimeError:  # the interpreter is ending, and starts nothing any more
+        return lambda: [ask(thing) for thing in listed]
 
     def answers() -> list[T]:
         errors = [each.exception() for each in waiting]

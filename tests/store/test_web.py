@@ -43,7 +43,9 @@ def test_columns_are_opened_by_name(served: tuple[str, Known]) -> None:
 
 def test_a_borrower_reads_what_its_holder_has(served: tuple[str, Known], lent: Lent) -> None:
     address, _ = served
-    there, here = (open_split(store, "words", "test", columns=[X, "targets"]) for store in (f"{address}/lent", lent.store))
+    there, here = (
+        open_split(store, "words", "test", columns=[X, "targets"]) for store in (f"{address}/lent", lent.store)
+    )
     for image in lent.linked:
         np.testing.assert_array_equal(there[image][X], here[image][X])
         assert there[image].targets == here[image].targets
