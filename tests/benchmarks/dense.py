@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -69,7 +70,7 @@ def main() -> None:
         if name.startswith("sam_features/"):
             weights = SAM_MODELS[model].weights
             sam = build_sam(model, locate(weights, ROOT / settings.run.weights_dir, settings.weights_lock), "cpu")
-            found["masks"][f"{model}, boxes of {ref}"] = of_boxes(sam, split, name)
+            found["masks"][f"{model}, a point in each instance of {ref}"] = of_instances(sam, split, name)
     if options.random != "none":
         found["masks"][f"SAM {options.random}, calibrated random weights, one picture"] = of_points(options.random)
     rows = [
@@ -143,23 +144,31 @@ def cosine(one: F16, other: F16, axis: int) -> npt.NDArray[np.float64]:
 
 
 @torch.inference_mode()
-def of_boxes(sam: Sam, split: Split, name: str) -> dict[str, float]:
-    """SAM's masks for the boxes of the annotated instances, from each form."""
+def of_instances(sam: Sam, split: Split, name: str) -> dict[str, float]:
+    """SAM's best mask, by its own estimate, for the innermost point of every annotated instance, from each form."""
     truths, agree = {"float16_iou": list[float](), "int8_iou": list[float]()}, []
     for number, forms in enumerate(pairs(split, name)):
         record = split[number]
         size = (record.height_px, record.width_px)
         small = longest_side(size, sam.image_encoder.img_size)
         for instance in record.instances:
-            x, y, w, h = (side * small[1] / size[1] for side in instance["bbox"])
-            box = torch.tensor([[x, y, x + w, y + h]])
-            sparse, dense = sam.prompt_encoder(points=None, boxes=box, masks=None)
-            masks = [decoded(sam, form, sparse, dense, small, size)[0, 0] for form in forms]
             truth = instance.decode()
-            for key, mask in zip(truths, masks, strict=True):
-                truths[key].append(iou(mask, truth))
+            inner = cv2.distanceTransform(np.pad(truth, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+            y, x = np.unravel_index(inner.argmax(), size)
+            point = torch.tensor([[[(x + 0.5) * small[1] / size[1], (y + 0.5) * small[0] / size[0]]]])
+            prompt = sam.prompt_encoder(points=(point, torch.ones(1, 1, dtype=torch.int)), boxes=None, masks=None)
+            masks = [best(sam, form, prompt, small, size) for form in forms]
+            for own, mask in zip(truths.values(), masks, strict=True):
+                own.append(iou(mask, truth))
             agree.append(iou(*masks))
     return {**summary(agree), **{key: statistics.mean(own) for key, own in truths.items()}}
+
+
+def best(sam: Sam, features: F16, prompt: Any, small: Any, size: Any) -> npt.NDArray[np.bool_]:
+    """Bool [H, W]."""
+    masks, scores = decoded(sam, features, prompt, small, size)
+    found: npt.NDArray[np.bool_] = masks[0, int(scores[0].argmax())]
+    return found
 
 
 @torch.inference_mode()
@@ -178,26 +187,24 @@ def of_points(model: str) -> dict[str, float]:
     forms = [whole.astype(np.float16), from_int8(*to_int8(whole, -3), -3)]
     points, agree = torch.as_tensor(build_point_grid(8) * side), []
     for point in points[:, None, None].float():
-        sparse, dense = sam.prompt_encoder(points=(point, torch.ones(1, 1, dtype=torch.int)), boxes=None, masks=None)
-        one, other = (decoded(sam, form, sparse, dense, (side, side), (side, side), True)[0] for form in forms)
+        prompt = sam.prompt_encoder(points=(point, torch.ones(1, 1, dtype=torch.int)), boxes=None, masks=None)
+        one, other = (decoded(sam, form, prompt, (side, side), (side, side))[0][0] for form in forms)
         agree += [iou(left, right) for left, right in zip(one, other, strict=True) if left.any() or right.any()]
     cosines = cosine(*forms, -3)
     return {**summary(agree), "cosine_mean": float(cosines.mean()), "cosine_min": float(cosines.min())}
 
 
-def decoded(
-    sam: Sam, features: F16, sparse: torch.Tensor, dense: torch.Tensor, small: Any, size: Any, several: bool = False
-) -> npt.NDArray[np.bool_]:
-    """Masks bool [1, 1 or 3, H, W] of one prompt."""
-    logits, _ = sam.mask_decoder(
+def decoded(sam: Sam, features: F16, prompt: Any, small: Any, size: Any) -> tuple[npt.NDArray[np.bool_], torch.Tensor]:
+    """The three masks of one prompt, bool [1, 3, H, W], and what SAM thinks of each, float [1, 3]."""
+    sparse, dense = prompt
+    logits, scores = sam.mask_decoder(
         image_embeddings=torch.from_numpy(features.astype(np.float32))[None],
         image_pe=sam.prompt_encoder.get_dense_pe(),
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=dense,
-        multimask_output=several,
+        multimask_output=True,
     )
-    found: npt.NDArray[np.bool_] = (sam.postprocess_masks(logits, small, size) > 0).numpy()
-    return found
+    return (sam.postprocess_masks(logits, small, size) > 0).numpy(), scores
 
 
 def iou(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
