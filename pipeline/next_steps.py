@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,20 +19,19 @@ def next_steps(params: Mapping[str, Any], demo: bool, trained: bool) -> str:
         demo: they are the demo's, whose pictures are known; of others a photograph of the repository is asked about.
         trained: the runs of section ``runs`` are trained and evaluated (``make repro-all``); else the store alone is done.
     """
-    runs = list(params.get("runs") or ()) or ["elisa"]
-    name = f"--name {runs[0]}" if params.get("runs") else f"--system {runs[0]}"
-    image = _STORED if demo else _PHOTOGRAPH
-    ask = f'python cli.py ask {name} --image {image} --question "{_QUESTION}"'
+    runs = list(params.get("runs") or ())
+    run = ("--name", runs[0]) if runs else ("--system", "elisa")
     steps = [] if "VIRTUAL_ENV" in os.environ else [("once in every terminal", "source .venv/bin/activate")]
-    steps.append(("pictures, masks and nearest masks in a browser", "python cli.py browse"))
+    steps.append(("pictures, masks and nearest masks in a browser", _command("browse")))
     if not trained:
-        steps.append(("train a system on the store", f"python cli.py train {name}"))
+        steps.append(("train a system on the store", _command("train", *run)))
+    ask = _command("ask", *run, "--image", _STORED if demo else _PHOTOGRAPH, "--question", _QUESTION)
     steps.append(("ask it about a stored image, or with --image FILE about any picture", ask))
     if not trained:
         steps.append(("train, evaluate and report all that section runs of the params names", "make repro-all"))
     elif len(runs) > 1:
-        steps.append(("what each of them won and lost", f"python cli.py compare {' '.join(runs)}"))
-    steps.append(("all verbs; docs/first_hour.md goes through the first ones", "python cli.py --help"))
+        steps.append(("what each of them won and lost", _command("compare", *runs)))
+    steps.append(("all verbs; docs/first_hour.md goes through the first ones", _command("--help")))
     report = (params.get("run") or {}).get("report_dir", "data/report")
     done = (
         f"Pages to open in a browser: {report}/*/*.html"
@@ -39,3 +39,7 @@ def next_steps(params: Mapping[str, Any], demo: bool, trained: bool) -> str:
         else f"The store: {params.get('store', 'data/store')}"
     )
     return "\n".join([done, "Next:", *(f"  # {why}\n  {command}" for why, command in steps)])
+
+
+def _command(*words: str) -> str:
+    return shlex.join(("python", "cli.py", *words))
