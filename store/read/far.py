@@ -101,6 +101,7 @@ def forget(piece: Piece) -> None:
     _held.__dict__.setdefault("pieces", {}).pop(piece, None)
     cache = _cache_of(piece.shard)
     if cache is not None:
+        cache.wait()
         cache.remove(piece.name())
 
 
@@ -150,7 +151,7 @@ def _request(run: list[Piece]) -> dict[Piece, memoryview]:
     found = {piece: data[start - first : end - first] for piece, (start, end) in zip(run, extents, strict=True)}
     if cache is not None and len(data) == extents[-1][1] - first:
         for piece, part in found.items():
-            cache.write(piece.name(), part)
+            cache.write_soon(piece.name(), part)
     return found
 
 

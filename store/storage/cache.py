@@ -15,10 +15,12 @@ import contextlib
 import hashlib
 import os
 import shutil
+import threading
 import time
 import uuid
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
@@ -34,6 +36,8 @@ KEPT_S = 24 * 3600
 """A piece that was used within this many seconds makes room for no other."""
 LEFT_FREE = 2**30
 """Bytes of the disk that the cache leaves to others."""
+_MOST_WAITING = 64 * 2**20
+"""Bytes that wait to be written at most."""
 _LOOKED_S = 60
 """For this many seconds a full cache is not searched again for what could make room."""
 _ROOM = 0.9
@@ -67,6 +71,8 @@ class Cache:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self._full_until = 0.0
+        self._waiting_bytes, self._lock = 0, threading.Lock()
+        self._writer: ThreadPoolExecutor | None = None
 
     @staticmethod
     def name(path: Path, seal: str, piece: str) -> str:
@@ -90,6 +96,28 @@ class Cache:
             return None
         data = memoryview(bytearray(size))
         return data if found.readv([data], 0) == size else None
+
+    def write_soon(self, name: str, data: memoryview) -> None:
+        """:meth:`write` in a thread, so that nobody waits for the disk; not at all where the disk cannot keep up."""
+        with self._lock:
+            if self._waiting_bytes + len(data) > _MOST_WAITING or time.monotonic() < self._full_until:
+                return
+            self._waiting_bytes += len(data)
+            self._writer = self._writer or ThreadPoolExecutor(1, "elisa-store-cache")
+        with contextlib.suppress(RuntimeError):  # the interpreter is ending
+            self._writer.submit(self._write_waiting, name, data)
+
+    def _write_waiting(self, name: str, data: memoryview) -> None:
+        try:
+            self.write(name, data)
+        finally:
+            with self._lock:
+                self._waiting_bytes -= len(data)
+
+    def wait(self) -> None:
+        """Wait for what was to be written soon."""
+        if self._writer is not None:
+            self._writer.submit(lambda: None).result()
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Keep a piece, if there is room. Errors of the disk end that, with a warning, and nothing else."""

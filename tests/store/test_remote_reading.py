@@ -54,6 +54,8 @@ def epoch(split: Split, seed: int = 0, shuffle: bool = True) -> dict[int, np.nda
         starts = batch[f"{ARRAY}:offsets"]
         for number, image in enumerate(batch["image_index"].tolist()):
             found[image] = batch[ARRAY][starts[number] : starts[number + 1]].copy()
+    if (cache := cache_here()) is not None:
+        cache.wait()
     return found
 
 
