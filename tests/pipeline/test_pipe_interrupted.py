@@ -93,7 +93,7 @@ def test_a_signal_that_falls_into_a_destructor_is_not_lost(name: str, code: int)
     """Files that the store reads are closed by one, in which Python drops whatever is raised."""
     script = textwrap.dedent(f"""
         import signal, sys, time
-        import cli
+        import cli, pipeline.verbs.looking
         signal.signal(signal.SIGINT, signal.default_int_handler)
         class Late:
             def __del__(self):
@@ -101,7 +101,7 @@ def test_a_signal_that_falls_into_a_destructor_is_not_lost(name: str, code: int)
         def settings(*given, **more):
             Late()
             time.sleep(60)
-        cli._settings = settings
+        pipeline.verbs.looking.settings_of = settings
         sys.argv = ["cli.py", "info"]
         sys.exit(cli.main())
     """)
