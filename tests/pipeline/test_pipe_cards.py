@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def test_each_worker_sees_one_card_also_after_it_was_started_again() -> None:
 def test_workers_of_one_card_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     crew = Crew.__new__(Crew)
     crew.address, crew._local, crew._usable, crew._unfit, crew._asked, crew._cards = "tcp://s:1", False, {}, {}, {}, {}
+    crew._failed = Counter()
     here = Checkout("/root", "box", 1, "code", "", (), ())
     crew._here = here
 

@@ -137,7 +137,7 @@ def test_the_set_up_is_quiet_and_its_errors_are_not(tmp_path: Path) -> None:
         "chmod +x .venv/bin/uv;; esac\n"
     )
     python.chmod(0o755)
-    make = ["make", f"PYTHON={python}", "setup"]
+    make = ["make", "--no-print-directory", f"PYTHON={python}", "setup"]
     done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.startswith("no network\n")

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as mask_utils
 
 from stages.encoders import ENCODERS, EncoderInput, build
 from stages.proposers.sam import cells, first_use, kernels
@@ -83,7 +84,11 @@ def test_everything_mode() -> None:
             mock.patch.object(kernels, "measure", launcher.between),
         ):
             found = made.generate(image)
-    assert found == want
+    assert len(found) == len(want) > 0
+    for one, other in zip(found, want, strict=True):  # the card's operators round otherwise than some processors'
+        assert (one["point_coords"], one["crop_box"]) == (other["point_coords"], other["crop_box"])
+        assert one["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-5)
+        assert mask_utils.iou([one["segmentation"]], [other["segmentation"]], [0])[0, 0] > 0.998
     assert launcher.launches == 2
     generator = "proposers/sam/generator.py:AutomaticMaskGenerator."
     explained(

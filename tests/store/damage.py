@@ -54,7 +54,8 @@ def read(store: Path, columns: list[str], only: str | None = None, split: str = 
 
 def _of_record(record: Any, name: str) -> Any:
     if without_proposer(name) in ("masks", "instances"):
-        return [vars(region) for region in getattr(record, without_proposer(name))]
+        regions = getattr(record, without_proposer(name))
+        return [[region.segmentation, region.height_px, region.width_px, region.fields] for region in regions]
     if name == "targets" or name.startswith("match/"):
         return record.targets
     return record.path if name == "images" else record[name]
