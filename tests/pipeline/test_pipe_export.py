@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+import pipeline.verbs.files
 from pipeline.params_file import load_settings
 from stages.export.labelme import mask_shape
 from stages.predictions import Meta, Prediction, write
@@ -62,7 +62,7 @@ def test_the_page_and_the_help_say_what_works(
 ) -> None:
     """Every command of docs/export.md and of ``--help``, and then what the page reads from their files."""
     commands = [line for kind, text in FENCE.findall(PAGE) if kind == "bash" for line in text.splitlines()]
-    help_ = importlib.import_module("cli").export.__doc__
+    help_ = pipeline.verbs.files.export.__doc__
     examples = re.findall(r"`(python cli\.py export [^`]*)`", help_)
     assert len(commands) == 8
     assert len(examples) == 4

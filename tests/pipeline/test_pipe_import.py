@@ -501,10 +501,8 @@ def test_the_page_s_examples_work(indexed: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_examples_of_the_help_page_parse() -> None:
-    cli = importlib.import_module("cli")
-
-    group = typer.main.get_command(cli.app)
-    examples = re.findall(r"`python cli.py (import [^`]+)`", str(cli.import_files.__doc__))
+    group = typer.main.get_command(importlib.import_module("cli").app)
+    examples = re.findall(r"`python cli.py (import [^`]+)`", str(group.commands["import"].help))  # type: ignore[attr-defined]
     assert len(examples) == 4
     for words in map(shlex.split, examples):
         group.commands[words[0]].make_context(words[0], words[1:])  # type: ignore[attr-defined]
