@@ -103,7 +103,7 @@ def _splits(context: typer.Context) -> Iterable[str]:
 
 
 def _runs(context: typer.Context) -> Iterable[str]:
-    """Keys of section ``runs``, then other runs and imported predictions that are there."""
+    """Keys of section ``runs``, then other runs, and external predictions, that are there."""
     params = _params(context)
     folder = Path(str(_section(params, "run").get("train_dir", "data/train")))
     there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

@@ -30,6 +30,5 @@ def to_int8(vectors: npt.NDArray[np.floating], axis: int) -> tuple[npt.NDArray[n
 
 def from_int8(values: npt.NDArray[np.int8], scale: npt.NDArray[np.float16], axis: int) -> npt.NDArray[np.float16]:
     """Float16 vectors of the shape of ``values``; ``axis`` as for :func:`to_int8` (of a batch, counted from its end)."""
-    return (values * np.expand_dims(scale, axis).astype(np.float32)).astype(
-        np.float16
-    )  # numpy multiplies float16 slowly
+    wide = values * np.expand_dims(scale, axis).astype(np.float32)  # numpy multiplies float16 numbers one by one
+    return wide.astype(np.float16)

@@ -15,8 +15,6 @@ from pipeline.errors import lost_card
 DONE, FAILED, UNLOADABLE, LOST_CARD = "done", "failed", "unloadable", "lost card"
 """Kinds of answers: the value is a result, an exception, the reason why the worker could not load the task, or the worker's address
 and what CUDA says of its card, which that process cannot use any more."""
-
-
 KINDS = (DONE, FAILED, UNLOADABLE, LOST_CARD)
 
 

@@ -98,9 +98,7 @@ class ShardReader:
         """
         try:
             if self.far and rows:
-                with at_hand(
-                    Piece(self, position)
-                ):  # for its chunks, and for the checksums of those that are not asked for
+                with at_hand(Piece(self, position)):  # asked for once: for its chunks, and the checksums of the others
                     self._read_into(position, out, address, rows)
             else:
                 self._read_into(position, out, address, rows)

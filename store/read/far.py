@@ -30,8 +30,6 @@ MOST = 8 << 20
 """Bytes of a request for neighbours: several large ones at once are faster than a very large one."""
 GAP = 1 << 17
 """Bytes between two neighbours that are read along: as many as come in the time of a request."""
-
-
 WHOLE = 4 << 20
 """A table of up to this many bytes is read by the request that opens it."""
 

@@ -66,7 +66,7 @@ class RemoteOpened:
         end = min(self.size, offset + sum(map(len, pieces)))
         if end <= offset:
             return 0
-        at, parts = self.size - len(self.tail), [self.tail]
+        at = self.size - len(self.tail)
         if offset < at:
             parts = [self.get(offset, min(end, at))]
             if len(parts[0]) == at - offset:
