@@ -117,12 +117,13 @@ export function notes(found) {
   return found.notes.map((note) => el("div", { class: "note" }, note));
 }
 
-// What is known of the runs. Outdated answers are said in a note, and wherever a form offers their run.
+// What is known of the runs. Outdated answers are said in a note, below the rest because it comes
+// last and must move nothing under the pointer, and wherever a form offers their run.
 export async function tellRuns(split) {
   const runs = await ask("runs", new URLSearchParams({ split }));
   for (const [name, { outdated, command }] of Object.entries(runs.answers)) {
     if (!outdated.length) continue;
-    byId("notes").append(el("div", { class: "note outdated" }, "Answers of ", el("bdi", {}, name), ` are outdated: ${outdated.slice(0, 3).join("; ")}`,
+    byId("outdated").append(el("div", { class: "note" }, "Answers of ", el("bdi", {}, name), ` are outdated: ${outdated.slice(0, 3).join("; ")}`,
       outdated.length > 3 ? ` and ${outdated.length - 3} more` : "", command ? el("span", {}, ". To make them again: ", el("code", {}, command)) : ""));
     for (const option of document.querySelectorAll("option")) if (option.value === `run:${name}`) option.append(" (outdated)");
   }

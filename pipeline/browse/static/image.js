@@ -257,12 +257,14 @@ function column({ column: name, state: is, why, facts }) {
     el("dl", {}, lines.flatMap(([title, item]) => [el("dt", {}, title), el("dd", {}, value(item))])));
 }
 
-// The images before and after this one, among those that the grid showed.
+// The images before and after this one, among those that the grid showed. The way back is there at once, so that
+// nothing below it moves under the pointer when the rest is known.
 async function neighbours(split, index) {
   const query = here();
   for (const name of ["index", "after", "before", "mask", "proposer"]) query.delete(name);
   query.set("split", split);
-  const back = `/?${query}`;
+  const back = el("a", { href: `/?${query}`, id: "back" }, "all pictures");
+  byId("pager").replaceChildren(back);
   const params = new URLSearchParams(query);
   params.set("index", index);
   const found = await ask("place", params);
@@ -272,7 +274,7 @@ async function neighbours(split, index) {
     next.set("index", image);
     return el("a", { id, href: `/image?${next}` }, text);
   };
-  byId("pager").replaceChildren(el("a", { href: back, id: "back" }, "all pictures"), to("previous", "‹ previous", found.before),
+  byId("pager").replaceChildren(back, to("previous", "‹ previous", found.before),
     el("span", { class: "count" }, `${found.place + 1} of ${found.total}`), to("next", "next ›", found.after));
 }
 
@@ -289,8 +291,9 @@ run(byId("waiting"), async () => {
   byId("notes").replaceChildren(...notes(about));
   const view = new View(split, about, found);
   view.build(byId("content"));
+  const beside = neighbours(split, index);
   document.body.dataset.ready = "yes";
-  await neighbours(split, index);
+  await beside;
   view.tell(await tellRuns(split));
   document.body.dataset.runs = "yes";
 });
