@@ -43,7 +43,7 @@ def commands(start: str) -> list[tuple[str, list[str]]]:
     found = []
     for path in [*PAGES, *EXAMPLES]:
         text = path.read_text(encoding="utf-8")
-        lines = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
+        lines = [line for _, block in FENCE.findall(text) for line in block.replace("\\\n", "").splitlines()]
         for line in [*lines, *INLINE.findall(FENCE.sub("", text))]:
             if line.strip().startswith(start):
                 found.append((path.name, before_the_shell(line)))
