@@ -117,9 +117,22 @@ def test_every_link_and_path_is_there(path: Path) -> None:
     assert [word for word in named if not (ROOT / word).exists() and word not in TO_BE_WRITTEN] == []
 
 
+def anchors(path: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_to_a_heading_finds_it(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text("utf-8"))
+    assert [link for link in links if link[1] not in anchors((path.parent / link[0]) if link[0] else path)] == []
+
+
 def test_the_tables_of_the_scale_page_are_what_its_commands_say() -> None:
     text = scale_page.PAGE.read_text("utf-8")
-    commands = re.findall(r"^python cli\.py .* extract --plan .*--gpu rtx-3090$", text, re.MULTILINE)
+    whole = text.replace("\\\n", " ")
+    commands = re.findall(r"^python cli\.py .* extract --plan .*--gpu rtx-3090$", whole, re.MULTILINE)
     assert len(scale_page.BLOCK.findall(text)) == len([line for line in commands if "--workers" not in line]) == 5
     assert scale_page.written(text) == text, "run python -m tests.scale_page"
     assert scale_page.written(text.replace("--images 118287", "--images 118288")) != text
@@ -381,17 +394,37 @@ def test_the_python_of_the_readme_runs(tiny: Path) -> None:
     assert 0 <= names["loss"] <= 0.25
 
 
+def comparison(title: str) -> dict[str, dict[str, str]]:
+    """Heading -> tools -> what is said of them, of a chapter of docs/comparison.md."""
+    chapter = (ROOT / "docs/comparison.md").read_text("utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+    points = {}
+    for point in chapter.split("\n### ")[1:]:
+        heading, _, text = point.partition("\n")
+        items = [" ".join(item.split()) for item in text.split("\n- ")[1:]]
+        points[heading] = dict(item.split(": ", 1) for item in items)
+    return points
+
+
+def test_the_python_of_the_format_page_reads_masks_and_their_vectors(tiny: Path) -> None:
+    (block,) = [text for language, text in FENCE.findall((ROOT / "docs/format.md").read_text()) if language == "python"]
+    assert block.count("data/store") == 2
+    names: dict[str, Any] = {}
+    exec(block.replace("data/store", str(tiny / "store")), names)
+    assert names["vectors"].shape == (min(len(names["row"]["area"]), 16), 64)
+    assert not math.isnan(names["vectors"].sum())
+
+
 def test_every_claim_of_the_comparison_has_a_source() -> None:
-    page = ROOT / "docs/comparison.md"
-    sources = {row[0] for row in table_rows(section(page, "Sources"))}
+    sources = set(re.findall(r"^(\d+)\. ", section(ROOT / "docs/comparison.md", "Sources"), re.MULTILINE))
     cited: set[str] = set()
     for title in ("Code that computes features and trains on them", "Stores and loaders"):
-        rows = table_rows(section(page, title))
-        assert len(rows) >= 14
-        for name, *cells in rows:
-            for cell in cells:
+        points = comparison(title)
+        assert len(points) >= 14
+        for name, cells in points.items():
+            assert next(iter(cells)).startswith("This project"), name
+            for cell in cells.values():
                 found = set(re.findall(r"\[(\d+)\]", cell))
-                assert found or cell in ("–", "no", "not measured", "not looked into"), (name, cell)
+                assert found or cell in ("no", "not measured", "not looked into"), (name, cell)
                 cited |= found
     assert cited == sources
 
@@ -400,9 +433,11 @@ def test_the_comparison_has_the_figures_of_the_results() -> None:
     """Each measured number stands in docs/results.md, in the row of its tool."""
     measured = section(ROOT / "docs/results.md", "Reading next to other loaders")
     rows = {row[0].strip("*"): row[1:] for row in table_rows(measured) if len(row) == 7}
-    tools = ["this store, always checked", "LitData", "MosaicML Streaming", "Lance"]
-    compared = table_rows(section(ROOT / "docs/comparison.md", "Stores and loaders"))
-    for name, column in (("random access", 2), ("an epoch", 0), ("small records", 3), ("cold", 4)):
-        (cells,) = [cells for title, *cells in compared if title.startswith(name)]
-        for tool, cell in zip(tools, cells, strict=False):
-            assert rows[tool][column] in cell.replace(" ", ""), (name, tool)
+    tools = {"This project": "this store, always checked"} | {
+        tool: tool for tool in ("LitData", "MosaicML Streaming", "Lance")
+    }
+    compared = comparison("Stores and loaders")
+    for name, column in (("Random access", 2), ("An epoch", 0), ("Small records", 3), ("Cold", 4)):
+        (cells,) = [cells for title, cells in compared.items() if title.startswith(name)]
+        for tool, row in tools.items():
+            assert rows[row][column] in cells[tool].replace(" ", ""), (name, tool)

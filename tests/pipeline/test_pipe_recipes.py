@@ -41,7 +41,7 @@ def ran(finished_once: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         text = here(block, project.folder)
         if kind == "python":
             exec(compile(text, f"docs/recipes.md: {block.splitlines()[0]}", "exec"), names)
-        for line in text.splitlines() if kind == "bash" else ():
+        for line in text.replace("\\\n", "").splitlines() if kind == "bash" else ():
             words = shlex.split(line)
             if words[:2] == ["python", "cli.py"]:
                 done = project.run(*words[2:])
