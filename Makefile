@@ -3,7 +3,7 @@
 # make repro-mixture   LLM-Seg on LISA's mixture of data sets in small, next to long questions alone (14 minutes on two cores)
 # make repro-questions  questions made by the demo's models, checked and verified; LLM-Seg trained on those that passed and others
 # make test    set up, then run the tests
-# make check   lint, format, types, import layers
+# make check   lint, format, types, import layers, wording
 # make soak    the exhaustive suites
 # make check-readers   zarr-python, zarrs, tensorstore and pyarrow on a store, in an environment of their own (Python 3.12)
 # make bench-read    reading next to other loaders, in an environment of their own (Python 3.12); bench-write: adding a column
@@ -74,6 +74,7 @@ check: $(INSTALLED)
 	ruff format --check .
 	mypy
 	lint-imports
+	python -m tests.plain_english
 
 soak: $(INSTALLED)
 	python -m pytest -m slow --timeout 3600

@@ -46,7 +46,7 @@ def estimate(look: Look, plans: Sequence[ColumnPlan], todo: Mapping[int, Sequenc
         return None
     rates = [second for run in timed for second in run["image_seconds"][1:] or run["image_seconds"]]
     rate = sum(rates) / len(rates)
-    start = max(run["load_seconds"] + run["image_seconds"][0] for run in timed)  # once a worker
+    start = max(run["load_seconds"] + run["image_seconds"][0] for run in timed)  # once per worker
     spans = {shard: len(plans[0].meta.shard_range(shard)) for shard in todo}
     size = 0.0
     for name, commits in sizes.items():

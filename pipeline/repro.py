@@ -171,7 +171,9 @@ def _run(command: Sequence[str], said: Callable[[str], str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        lines.join(_PATIENCE_SECONDS)  # not for good: a process that DVC's command left behind may hold the pipe open
+        lines.join(
+            _PATIENCE_SECONDS
+        )  # not without limit: a process that DVC's command left behind may hold the pipe open
     return code if code >= 0 else 128 - code
 
 

@@ -68,7 +68,7 @@ class ShardResult:
 
 @lru_cache(maxsize=2)
 def settings_of(text: str) -> Settings:
-    """Settings from their JSON, once a process."""
+    """Settings from their JSON, once per process."""
     return Settings.model_validate_json(text)
 
 

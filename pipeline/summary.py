@@ -19,7 +19,7 @@ from store.storage.files import make_folder, publish, temporary_file
 
 
 def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool = False) -> int:
-    """Print a line a stage and split, write the metrics, return the exit code."""
+    """Print a line per stage and split, write the metrics, return the exit code."""
     code = DONE
     for summary in summaries:
         print(as_given(_plan_line(settings, summary)) if dry_run else _line(settings, summary))
@@ -165,6 +165,6 @@ def _cost(where: str, summary: StageSummary) -> str:
     )
     memory = "" if found.gpu_bytes is None else f", {found.gpu_bytes / 1e9:.1f} GB of the GPU's memory"
     return (
-        f"about {length} for one worker ({found.seconds_per_image:.3f} s an image, measured on {found.measured} images), "
+        f"about {length} for one worker ({found.seconds_per_image:.3f} s per image, measured on {found.measured} images), "
         f"{found.bytes / 1e6:.1f} MB on disk{memory}"
     )

@@ -82,12 +82,12 @@ class ShardInput:
 
     Args:
         indices: image_index of the shard's images.
-        rows: upstream table -> its rows (one an image; for targets one a target).
+        rows: upstream table -> its rows (one per image; for targets one per target).
         array: (upstream array, position in the shard) -> vectors ``[count, ...]`` of an image without trouble.
         trouble: (upstream array, position) -> (status, reason) where the image has no vectors, else None.
         pixels: uint8 [H, W, 3] RGB of every image in turn, decoded ahead; None where ``images`` has another status than ok.
         entries: for the index alone.
-        tick: called once an image, with 1, or after a few images with their number.
+        tick: called once per image, with 1, or after a few images with their number.
         columns: those that this shard needs, of the ones that the stage was started for; None: all of them.
     """
 
@@ -153,7 +153,7 @@ def not_finite(vectors: AnyArray, dtype: str) -> str | None:
 
 @dataclass
 class Collector:
-    """Gathers the rows of one column, one call an image: :meth:`ok` or :meth:`failed`."""
+    """Gathers the rows of one column, one call per image: :meth:`ok` or :meth:`failed`."""
 
     spec: ColumnSpec
     rows: list[Any] = field(default_factory=list)

@@ -46,7 +46,7 @@ def over(count: int, size: int, work: Callable[[slice], Result]) -> list[Result]
 
 @cache
 def _say_halved(size: int) -> None:
-    """Once a process and size, however many images it happens to."""
+    """Once per process and size, however many images it happens to."""
     _log.warning("GPU out of memory: going on with batches of %d, wherever larger ones find no room", size)
 
 

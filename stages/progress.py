@@ -1,4 +1,4 @@
-"""A progress bar on stderr where a person looks, one line a minute where none does."""
+"""A progress bar on stderr where a person looks, one line per minute where none does."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> list
 
 
 def make_scenes(root: Path, split: str, seeds: range) -> None:
-    """Write the split ``split`` alone, of these scenes, with one text a question as in val and test, all or nothing."""
+    """Write the split ``split`` alone, of these scenes, with one text per question as in val and test, all or nothing."""
     folder = root / split
     if folder.exists():
         raise DemoError(f"{folder} exists already: expected a new folder; name another one or remove it")

@@ -24,7 +24,7 @@ from demo.data.scenes import Scene, scene
 from stages.proposers.sam.model import build_sam
 
 MODEL = Path(__file__).parents[1] / "models" / "demo_sam.safetensors"
-MASKS_BAR = 25  # more proposals an image than this are no useful answer
+MASKS_BAR = 25  # more proposals per image than this are no useful answer
 FITTED = {
     "pred_iou_thresh": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
     "stability_score_thresh": (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -112,13 +112,13 @@ def table(results: list[SceneResult]) -> str:
     for name, statistic in (
         ("mean best IoU", mean_best_iou),
         ("recall at IoU 0.5", recall),
-        ("masks an image", masks_per_image),
+        ("masks per image", masks_per_image),
     ):
         value, low, high = interval(results, statistic)
         lines.append(f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |")
     objects = sum(len(result.best_iou) for result in results)
     lines.append(f"| scenes / objects | {len(results)} / {objects} | |")
-    lines.append(f"| seconds an image | {np.mean([result.seconds for result in results]):.2f} | |")
+    lines.append(f"| seconds per image | {np.mean([result.seconds for result in results]):.2f} | |")
     return "\n".join(lines)
 
 
@@ -155,9 +155,9 @@ def _candidates(seed: int, generator: SamAutomaticMaskGenerator) -> _Candidates:
 
 
 def fit(seeds: Iterable[int], sam: Sam, points_per_side: int) -> Proposals:
-    """The thresholds with the highest mean best IoU plus recall of those with at most MASKS_BAR masks an image.
+    """The thresholds with the highest mean best IoU plus recall of those with at most MASKS_BAR masks per image.
 
-    Everything mode runs once a scene with all but the lowest thresholds off; the thresholds are then tried on what it
+    Everything mode runs once per scene with all but the lowest thresholds off; the thresholds are then tried on what it
     gave, which is exact: the generator filters every mask by itself and suppresses overlapping boxes only at the end.
     """
     loosest = Proposals(points_per_side, FITTED["pred_iou_thresh"][0], 0.0, 1.0, 1.0)

@@ -217,7 +217,7 @@ def train(
         step += 1
         if step % 50 == 0:
             spent = (time.perf_counter() - began) / step
-            print(f"demo_llava: step {step}, loss {shown:.3f}, {spent:.2f} s a step", file=sys.stderr, flush=True)
+            print(f"demo_llava: step {step}, loss {shown:.3f}, {spent:.2f} s per step", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def train(out: Path, state: Path, steps: int, minutes: float | None, rank: int =
     """Train, write `out` (float16 safetensors, averaged weights); goes on from `state` when an interrupted run left it.
 
     With `minutes` the learning rate follows the clock instead of `steps`, so the run ends in time on any machine. Each
-    of the `processes` (one thread each: no barrier but one a step) draws its share of a step's pictures.
+    of the `processes` (one thread each: no barrier but one per step) draws its share of a step's pictures.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -46,7 +46,7 @@ class Objects(NamedTuple):
 
 
 def see(seeds: Sequence[int], path: Path) -> Objects:
-    """The visible objects of scenes as `demo_alphaclip` embeds them; about 50 ms a scene."""
+    """The visible objects of scenes as `demo_alphaclip` embeds them; about 50 ms per scene."""
     model = build("demo_alphaclip", {"demo_alphaclip": path}, "cpu", 64)
     vectors, attributes = [], []
     for seed in tqdm(seeds, desc="scenes", unit="scene", file=sys.stderr, disable=None):

@@ -118,7 +118,7 @@ def _proposals(shown: Shown, image_index: int, proposer: str, height_px: int) ->
 
 
 def _answered(answers: Answers, targets: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
-    """The run's answers to the questions of an image: target_id -> a list, one a text."""
+    """The run's answers to the questions of an image: target_id -> a list, one per text."""
     by_id = {target["target_id"]: target for target in targets}
     try:
         given = sorted(answers.of(list(by_id)), key=lambda row: row["text_index"])

@@ -13,7 +13,7 @@ from typing import Any
 FORGOTTEN_S = 10.0
 """Work that nobody has asked for in this time is given up."""
 _KEPT = 96
-"""This many results are kept; those that were asked for longest ago are forgotten. Most are one number an image."""
+"""This many results are kept; those that were asked for longest ago are forgotten. Most are one number per image."""
 
 Advance = Callable[[int, int], None]
 """Called with how much is done, and of how much."""

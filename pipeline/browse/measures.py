@@ -1,4 +1,4 @@
-"""Numbers to filter and sort images by: one an image, in arrays that are made when they are first asked for.
+"""Numbers to filter and sort images by: one per image, in arrays that are made when they are first asked for.
 
 ========================  ===========================================================================================
 ``masks:PROPOSER``        number of masks
@@ -234,7 +234,7 @@ def by_image(
     values: Callable[[pa.Table], F64],
     advance: Advance,
 ) -> F64:
-    """Values of a table with a row an image, float64 [N, width]; NaN where a shard is not there.
+    """Values of a table with a row per image, float64 [N, width]; NaN where a shard is not there.
 
     ``values``: those of a shard's table, [rows, width].
     """

@@ -48,7 +48,7 @@ def nearest(shown: Shown, jobs: Jobs, column: str, image_index: int, mask: int, 
     """The masks of the split that are nearest to one of them, each with where it lies in its image.
 
     Args:
-        column: of vectors, one a mask of a proposer. apart: of each image only the nearest mask.
+        column: of vectors, one per mask of a proposer. apart: of each image only the nearest mask.
 
     Raises:
         UnknownError: there is no such column, or the mask has no vector in it.

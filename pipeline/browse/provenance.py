@@ -20,7 +20,7 @@ _NOT_ASKED = "the params do not ask for it"
 
 
 def provenance(shown: Shown, image_index: int) -> list[dict[str, Any]]:
-    """One entry a column, in the order of names: its shard's record, parameters, weights, what it was computed from, its state.
+    """One entry per column, in the order of names: its shard's record, parameters, weights, what it was computed from, its state.
 
     ``state`` is current; stale, where what it was computed from has changed; other parameters, where the params file has others
     now; not in the params; or not there. ``why`` says more. Source files and the inputs of train

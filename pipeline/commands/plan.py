@@ -154,7 +154,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     for part in found["parts"]:
         lines.append(f"{part['stage']:6} {part['part']:40} {part['hours']:10.2f}  {part['kind']}: {part['source']}")
     width = max(len(each["column"]) for each in found["columns"])
-    lines += ["", f"{'column':{width}} {'kB an image':>12} {'GB':>10}  stage"]
+    lines += ["", f"{'column':{width}} {'kB per image':>12} {'GB':>10}  stage"]
     every = {
         "column": "in all",
         "bytes": found["bytes"],
@@ -169,7 +169,8 @@ def as_text(found: Mapping[str, Any]) -> str:
         "",
         f"in a bucket: {_count(requests['writes'])} requests that write or list, {_count(requests['reads'])} that read; "
         f"an epoch that reads every array of every image: {_count(requests['reads_per_epoch'])}",
-        f"USD: work {_usd(usd['work'], 'usd_per_gpu_hour')}, storage a month {_usd(usd['storage_per_month'], 'usd_per_gb_month')}, "
+        f"USD: work {_usd(usd['work'], 'usd_per_gpu_hour')}, "
+        f"storage per month {_usd(usd['storage_per_month'], 'usd_per_gb_month')}, "
         f"requests {_usd(usd['requests'], 'usd_per_1000_writes, usd_per_1000_reads')}",
         "",
         "what breaks first:" + ("" if found["breaks"] else " nothing"),

@@ -219,7 +219,7 @@ def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
         if name in opened.columns:
             there = (record for record in opened if opened.columns[name].is_ok(record.image_index))
             counts = [len(record.rows(name)[0]["segmentation"]) for record in there]
-            mean = f" ({sum(counts) / len(counts):.1f} an image)" if counts else ""
+            mean = f" ({sum(counts) / len(counts):.1f} per image)" if counts else ""
             facts.append((word, f"{sum(counts)}{mean}"))
     return facts
 

@@ -16,7 +16,7 @@ from store.storage.objects import read_object, replace_object
 
 @contextlib.contextmanager
 def probe_of(store: Path) -> Iterator[Path | None]:
-    """A new object that lies in the store while the block runs, or beside where the store will be; None where it cannot be written.
+    """A new object in the store, or next to where the store will be, while the block runs; None where it cannot be written.
 
     Its content is its own name, so that no other object is taken for it.
     """

@@ -1,4 +1,4 @@
-"""Bytes of each column and requests to an object store, for so many images."""
+"""Bytes of each column and requests to an object store, for a number of images."""
 
 from __future__ import annotations
 

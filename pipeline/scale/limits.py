@@ -19,7 +19,7 @@ digests the columns."""
 WAITING = 0.1
 """The part of the time in which a worker waits until its shards are published."""
 ROUNDS = 8
-"""Fewer shards a worker than this leave workers idle at the end of each stage."""
+"""Fewer shards per worker than this leave workers idle at the end of each stage."""
 
 
 @dataclass(frozen=True)

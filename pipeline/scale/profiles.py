@@ -138,7 +138,7 @@ class Host(Params):
     task_ms: Figure
     """Of the process that hands out tasks on Dask, for one shard: the task, its answer, and a look at a commit."""
     md5_gb_per_s: Figure
-    """1e9 bytes a second that DVC digests."""
+    """1e9 bytes per second that DVC digests."""
     memory_kb: Figure
     """Of a command's memory, for an image of the splits that it works on."""
 

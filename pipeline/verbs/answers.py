@@ -43,18 +43,18 @@ def ask(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="PNG file, or of several answers a folder; default: ask/ in run.report_dir."),
+        typer.Option("--out", help="PNG file, or a folder for several answers; default: ask/ in run.report_dir."),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="With --out: also in place of a file.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="With --out: replace a file that is there.")] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a trained system about one image: prints each answer and writes a PNG with its masks.
 
-    A stored image is read from the store. Of a new picture, masks and embeddings are computed once and kept in run.cache_dir.
+    A stored image is read from the store. For a new picture, masks and embeddings are computed once and kept in run.cache_dir.
     Where a single run is trained, --system and --name may be left out. docs/asking.md has more, and how to ask from Python.
 
-    Each question is asked by itself. Follow-up questions are not possible: none of the systems here answers in a conversation.
+    Each question is asked by itself. Follow-up questions are not possible: the systems cannot hold a conversation.
 
     Examples:
 
@@ -162,7 +162,7 @@ def figure(
     names: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(
-            metavar="[RUN...]", help="Names of runs, or files of predictions; none: all that have answered."
+            metavar="[RUN...]", help="Names of runs, or files of predictions; default: all runs that have answered."
         ),
     ] = None,
     split: Annotated[Optional[str], typer.Option("--split", help="The split.")] = None,  # noqa: UP045

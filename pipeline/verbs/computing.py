@@ -57,13 +57,14 @@ def extract(
     data: DataOption = None,
     stage: Annotated[Optional[str], typer.Option("--stage", help="masks, embed or match; default: all three.")] = None,  # noqa: UP045
     proposer: Annotated[
-        list[str] | None, typer.Option("--proposer", help="Only the columns of these proposers, and those of none.")
+        list[str] | None,
+        typer.Option("--proposer", help="Only columns of these proposers, and columns of no proposer."),
     ] = None,
     encoder: Annotated[
         list[str] | None, typer.Option("--encoder", help="Only these encoders (with stage embed).")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="The first ceil(N / shard_images) whole shards.")
+        int | None, typer.Option("--limit", min=1, help="Only the first N images, rounded up to whole shards.")
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
@@ -88,7 +89,7 @@ def extract(
         typer.Option(
             "--images",
             min=1,
-            help="So many images, none of which need be here; repeat it for others. Default: those that are indexed.",
+            help="Number of images, which need not be here; may be repeated. Default: those that are indexed.",
             rich_help_panel=WITH_PLAN,
         ),
     ] = None,
@@ -97,24 +98,24 @@ def extract(
         typer.Option(
             "--size",
             metavar="WxH",
-            help="Of an image, px, once for each --images; default: 640x480.",
+            help="Size of the images in px, once for each --images; default: 640x480.",
             rich_help_panel=WITH_PLAN,
         ),
     ] = None,
     masks: Annotated[
         float | None,
-        typer.Option("--masks", min=0, help="Masks in an image, where none are computed.", rich_help_panel=WITH_PLAN),
+        typer.Option("--masks", min=0, help="Masks per image, where none are computed yet.", rich_help_panel=WITH_PLAN),
     ] = None,
     regions: Annotated[
         float | None,
         typer.Option(
-            "--regions", min=0, help="Annotated regions of one of --images; default: 0.", rich_help_panel=WITH_PLAN
+            "--regions", min=0, help="Annotated regions per image of --images; default: 0.", rich_help_panel=WITH_PLAN
         ),
     ] = None,
     questions: Annotated[
         float | None,
         typer.Option(
-            "--questions", min=0, help="Questions about one of --images; default: 0.", rich_help_panel=WITH_PLAN
+            "--questions", min=0, help="Questions per image of --images; default: 0.", rich_help_panel=WITH_PLAN
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=WITH_PLAN)] = False,
@@ -124,7 +125,7 @@ def extract(
 ) -> None:
     """Segment, embed and match: computes just the shards that are missing or stale.
 
-    Finished shards that other parameters made are replaced with --replace only; without it the command says which, and why.
+    Finished shards of other parameters are replaced only with --replace; without it the command names them, and says why.
 
     Examples:
 
@@ -194,7 +195,7 @@ def normalize(
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Train means (section means), the embeddings of every split minus each of them, and the similarity report.
+    """Compute the train means (section means), subtract them from the embeddings of all splits, and report similarities.
 
     Examples:
 

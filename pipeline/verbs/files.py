@@ -122,19 +122,21 @@ def boxes(
 def import_(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="JSON, JSONL, HDF5 or .npz; or a folder with one per picture.")],
-    name: Annotated[str, typer.Option("--name", help="Of the proposer, or encoder, that it becomes in the params.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the new proposer or encoder in the params.")],
     split: SplitOption = None,
     data: DataOption = None,
     of: Annotated[
-        str | None, typer.Option("--of", help="The proposer whose masks vectors are of, where they come without masks.")
+        str | None, typer.Option("--of", help="For vectors without masks: the proposer whose masks they belong to.")
     ] = None,
     stored_order: Annotated[
         bool,
-        typer.Option("--stored-order", help="With --of: their order is the store's, not that of the imported file."),
+        typer.Option(
+            "--stored-order", help="With --of: vectors are in the order of the store, not of the imported file."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take masks and vectors that another program made, check them against the index, and say what to add to the params.
+    """Import masks and vectors of another program, check them against the index, and say what to add to the params.
 
     Reads SAM's masks as `scripts/amg.py --convert-to-rle` and SA-1B write them, LLM-Seg's masks.json and HDF5, ELISA's JSONL, and
     .npz. Nothing in the store is changed: `extract` takes the masks from the copy that this command keeps. docs/import.md has

@@ -86,7 +86,7 @@ def browse(
     context: typer.Context,
     split: SplitOption = None,
     data: DataOption = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8321,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")] = 8321,
     host: Annotated[
         str, typer.Option("--host", help="The address to listen on; one that others reach needs --token.")
     ] = "127.0.0.1",
@@ -97,7 +97,7 @@ def browse(
         ),
     ] = None,
 ) -> None:
-    """Pages on this machine that show the store: pictures, masks, questions, answers of the runs, nearest masks, provenance.
+    """Show the store in a browser: pictures, masks, questions, answers of the runs, nearest masks, provenance.
 
     Masks are found by words, trained runs answer questions about a picture, and runs are compared. Nothing in the store is changed
     and no network is used; Ctrl-C ends it. docs/browsing.md says how to reach it on another machine.
@@ -119,16 +119,16 @@ def browse(
 
 def data(
     context: typer.Context,
-    name: Annotated[Optional[str], typer.Argument(help="A data set of the params; none: all of them.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Argument(help="A data set of the params; default: all of them.")] = None,  # noqa: UP045
     unpack: Annotated[
         Path | None,
         typer.Option("--unpack", help="Instead: write the pictures of NAME (format reasonseg_hub) into this folder."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a data set is, where to get it, its licence, which of its files are here, and its counts next to the published ones.
+    """Say what a data set is, where to get it, its licence, which files are here, and its counts compared with the published.
 
-    It changes nothing, but for --unpack, and works before anything is downloaded.
+    It changes nothing (except with --unpack), and works before anything is downloaded.
 
     Examples:
 
@@ -156,7 +156,7 @@ def params(
     context: typer.Context,
     doc: Annotated[bool, typer.Option("--doc", help="Every parameter with its default and what it means.")] = False,
 ) -> None:
-    """Print the parameters in full, with all defaults, as a params file; --set and --params are heeded.
+    """Print the parameters in full, with all defaults, as a params file; as --set and --params change them.
 
     Examples:
 
@@ -182,7 +182,7 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that every byte of the store is what was committed; of borrowed images also at the data set that holds them.
+    """Check that every byte of the store is what was committed; for borrowed images also in the data set that holds them.
 
     Examples:
 
@@ -201,7 +201,7 @@ def verify(
 
 def weights(
     context: typer.Context,
-    names: Annotated[Optional[list[str]], typer.Argument(help="Checkpoints; none: list them.")] = None,  # noqa: UP045
+    names: Annotated[Optional[list[str]], typer.Argument(help="Checkpoints; default: list them.")] = None,  # noqa: UP045
     source: Annotated[Optional[Path], typer.Option("--from", help="Adopt this file as NAME.")] = None,  # noqa: UP045
     replace: Annotated[bool, typer.Option("--replace", help="With --from: also in place of an adopted file.")] = False,
 ) -> None:

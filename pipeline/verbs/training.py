@@ -117,17 +117,17 @@ def evaluate(
     ] = "proposals",
     with_controls: Annotated[
         bool,
-        typer.Option("--controls", help="Next to it, the system on shuffled images and questions, and without either."),
+        typer.Option("--controls", help="Also the system on shuffled images and questions, and without either."),
     ] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a system, or a file of predictions, with baselines and the papers' figures.
 
-    Protocols (docs/training.md has what each one fixes): **lisa**, **llmseg** and **hub** are of ReasonSeg's first texts,
-    **per_text** of all of them; **llmseg40k** of LLM-Seg40K; **refcoco** of refCOCO's sentences (cIoU, mIoU, P@); **gres** and
-    **gsva** of gRefCOCO (N-acc, T-acc); **sesame** and **rris** of sentences with false premises. Of predictions that are not
-    asked for here a protocol fixes only how they are scored.
+    Protocols (docs/training.md has what each one fixes): **lisa**, **llmseg** and **hub** ask the first text of each of
+    ReasonSeg's questions, **per_text** asks all of them; **llmseg40k** is for LLM-Seg40K; **refcoco** for refCOCO's sentences
+    (cIoU, mIoU, P@); **gres** and **gsva** for gRefCOCO (N-acc, T-acc); **sesame** and **rris** for sentences with false
+    premises. For predictions of others a protocol fixes only how they are scored.
 
     Examples:
 
@@ -198,21 +198,19 @@ def questions(
     ] = False,
     show: Annotated[int, typer.Option("--show", min=0, help="With --dry-run: print the first N requests.")] = 0,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Also write pages into this folder, on which a person decides.")
+        Path | None, typer.Option("--sheet", help="Also write pages for a person's decisions into this folder.")
     ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Ask those requests again that an endpoint refused earlier.")
     ] = False,
     skip_failing: Annotated[
         bool,
-        typer.Option(
-            "--skip-failing", help="Leave out a request whose every attempt fails, also where no other is answered."
-        ),
+        typer.Option("--skip-failing", help="Leave out requests that fail every time, even if no other is answered."),
     ] = False,
 ) -> None:
     """Make questions about annotated pictures with language models, and index them as a data set. It goes on where it was stopped.
 
-    Section questions of the params says of which splits, by which models, and at which cost at most. An answer that was received
+    Section questions of the params names the splits, the models and the highest cost. An answer that was received
     is never asked for again. docs/questions.md explains every step.
 
     Examples:
@@ -255,7 +253,7 @@ def leaks(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Which splits share pictures, so that nothing is trained on what it is evaluated on.
+    """List splits that share pictures, so that no run is trained on what it is evaluated on.
 
     Examples:
 

@@ -99,7 +99,7 @@ def _of_lines(root: Path, file: str) -> tuple[str, ...]:
         name = line.strip()
         if not name or name in names:
             found = f"line {number} is empty" if not name else f"line {number} has {name!r} again"
-            raise ImageFailure(f"{found}, expected one name a line, all different: the first line names value 0")
+            raise ImageFailure(f"{found}, expected one name per line, all different: the first line names value 0")
         names.append(name)
     return tuple(names)
 

@@ -111,7 +111,7 @@ def annotate(
     options: ReasonSegOptions = DEFAULTS,
     picture: Path | None = None,
 ) -> Annotation:
-    """Read the targets of an image, one a question, and its instances, of each question the largest shape first.
+    """Read the targets of an image, one per question, and its instances, of each question the largest shape first.
 
     Raises ImageFailure, naming file and place, where JSON is missing or broken, a key is missing or of
     another type, a shape cannot be painted (:mod:`stages.datasets.shapes`), or the JSON was made for an image of

@@ -198,7 +198,7 @@ def _check_names(root: Path, options: SemanticOptions) -> None:
     except (ImageFailure, FileNotFoundError) as error:
         file = names_file(options)
         found = "no such file" if isinstance(error, FileNotFoundError) else str(error).removeprefix(f"{file}: ")
-        what = "'readable' of each label" if options.labels == "mapillary" else "one name a line"
+        what = "'readable' of each label" if options.labels == "mapillary" else "one name per line"
         raise DatasetError(f"{root / str(file)}: {found}; expected the names of the labels in it, {what}") from error
 
 

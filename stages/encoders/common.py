@@ -1,4 +1,4 @@
-"""Parts every encoder shares: checkpoint files, and networks that run once an image."""
+"""Parts every encoder shares: checkpoint files, and networks that run once per image."""
 
 from __future__ import annotations
 

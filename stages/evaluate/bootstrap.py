@@ -17,7 +17,7 @@ def replicates(numerator: F64, denominator: F64, image_index: NDArray[np.int64],
     resamples, and so do all systems with the same images and seed: differences of replicates are paired.
 
     Args:
-        numerator, denominator: [n] or [n, M], a row a sample.
+        numerator, denominator: [n] or [n, M], a row per sample.
         image_index: [n], the image of each sample.
 
     Returns:

@@ -45,7 +45,7 @@ def read_external(
     """Read anyone's predictions for a split.
 
     Args:
-        path: a ``.json`` file with a list, or a ``.jsonl`` file with one object a line, in UTF-8 or with the signature (BOM) of
+        path: a ``.json`` file with a list, or a ``.jsonl`` file with one object per line, in UTF-8 or with the signature (BOM) of
             UTF-16 or UTF-32: ``target_id`` or (where the image has one target) ``image_id``, ``segmentation`` (COCO RLE
             ``{"size": [h, w], "counts": str or list}``, or null for the empty mask) or else ``bbox`` (XYWH in px, which counts as
             the filled box), and optionally ``text_index`` (0), ``rejected`` (default: not known) and ``answer``. Or a folder of
@@ -152,7 +152,7 @@ def _parsed(where: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        more = "; one object a line is a .jsonl file" if error.msg == "Extra data" else ""
+        more = "; one object per line is a .jsonl file" if error.msg == "Extra data" else ""
         raise PredictionError(f"{where}: not JSON in UTF-8: {error}{more}") from error
     except RecursionError as error:
         raise PredictionError(f"{where}: JSON that is nested too deeply") from error

@@ -171,7 +171,7 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True)
 class Samples:
-    """One row a sample, each field [n]. float64 unless said otherwise; NaN where the system has no such figure.
+    """One row per sample, each field [n]. float64 unless said otherwise; NaN where the system has no such figure.
 
     image_index: int64. exists, is_sentence: bool, of the target. empty: the predicted mask is; rejected: ``[REJ]`` was said; 0 or
     1 each. area_px, instances, kind: of the target, its pixels, the number of its instances, and its place in ``Scores.kinds``.

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face hub: Parquet files with a row an image, and a card.
+"""A data set of the Hugging Face hub: Parquet files with a row per image, and a card.
 
 Pictures have the form of ``datasets.Image``, ``{bytes, path}``; what each column is stands in the metadata of the files, under
 the key ``huggingface``, so that ``datasets.load_dataset`` and the hub's viewer need no code. Masks are run lengths, and of answers

@@ -52,7 +52,7 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
 
 
 def finish(asked: Asked, entries: Entries) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """``index.json``: a list with an object an image."""
+    """``index.json``: a list with an object per image."""
     yield "index.json", array(entries())
 
 

@@ -1,7 +1,7 @@
 """Masks as PNG: one picture of numbers where those of an image do not overlap, else one file for each mask.
 
 A picture of numbers has a palette for up to 255 masks (Pillow gives the numbers, OpenCV the colours) and 16-bit grey values
-above that; 0 is the ground, and k + 1 is mask k. A file for one mask has one bit a pixel. A run's answers are named as
+above that; 0 is the ground, and k + 1 is mask k. A file for one mask has one bit per pixel. A run's answers are named as
 ``evaluate --predictions`` looks for them. ``index.json`` says which file is what.
 """
 
@@ -55,12 +55,12 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
 
 
 def finish(asked: Asked, entries: Entries) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """``index.json``: a list with an object an image."""
+    """``index.json``: a list with an object per image."""
     yield "index.json", array(entries())
 
 
 def array(values: Iterable[Any]) -> Iterator[bytes]:
-    """A JSON list, a value a line, as it comes."""
+    """A JSON list, a value per line, as it comes."""
     before = b"["
     for value in values:
         yield before + json.dumps(value, ensure_ascii=False).encode()
@@ -109,7 +109,7 @@ def _put_predictions(made: Unit, item: Item) -> Iterator[dict[str, Any]]:
 
 
 def bits(mask: NDArray[np.bool_]) -> bytes:
-    """A mask, bool [H, W], as a PNG of one bit a pixel: black and white."""
+    """A mask, bool [H, W], as a PNG of one bit per pixel: black and white."""
     return _png(Image.fromarray(np.ascontiguousarray(mask)))
 
 

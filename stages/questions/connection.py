@@ -30,7 +30,7 @@ _GATEWAY = (502, 504, 520, 522, 524)
 
 
 class Refused(Exception):  # noqa: N818
-    """The endpoint refuses this request for good. ``billed``: it was answered, so that it was paid."""
+    """The endpoint refuses this request permanently. ``billed``: it was answered, so that it was paid."""
 
     def __init__(self, reason: str, billed: bool = False) -> None:
         super().__init__(reason)

@@ -2,7 +2,7 @@
 
 A folder with two files of JSON Lines. ``prompts.jsonl`` has what was sent, a line per request: messages, and digests of pictures.
 ``log.jsonl`` says what happened, in this order for a request: ``sent``, with what it may cost in the worst case, before it is
-sent; then ``answered``, ``unanswered`` (the endpoint refuses it for good) or ``released`` (this attempt failed and cost nothing).
+sent; then ``answered``, ``unanswered`` (refused permanently) or ``released`` (this attempt failed and cost nothing).
 ``sent`` without any of these was lost, by a kill or a time-out: the endpoint may have charged for it, so it counts as spent.
 
 Requests of a batch have one line ``sent`` in common; ``created`` says which batch of the endpoint they became, and ``closed`` that

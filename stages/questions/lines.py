@@ -1,4 +1,4 @@
-"""Append-only files of JSON objects, one a line, of which a kill can tear only the last line."""
+"""Append-only files of JSON objects, one per line, of which a kill can tear only the last line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 16
 
 
 class Lines:
-    """An append-only file of JSON objects, one a line. What ``append`` returned from survives a kill and a loss of power.
+    """An append-only file of JSON objects, one per line. What ``append`` returned from survives a kill and a loss of power.
 
     What a killed process left of its last line is not read, and is removed when the file is opened for writing.
 

@@ -98,7 +98,7 @@ class Prompt:
 def load_prompt(name: str) -> Prompt:
     """The template of this name in stages/questions/prompts, or, where ``name`` ends in ``.txt``, that of this path, from the
     folder of the project on. It is
-    read once a process: all requests of a run are made from the same.
+    read once per process: all requests of a run are made from the same.
 
     Raises:
         PromptError: there is none, or it is not of this form.

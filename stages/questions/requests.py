@@ -100,7 +100,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A request that the endpoint refuses for good (a status that no retry mends); ``reason`` in words, without any key."""
+    """A request that the endpoint refuses permanently (a status that no retry mends); ``reason`` in words, without any key."""
 
     reason: str
 

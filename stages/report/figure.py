@@ -19,7 +19,7 @@ _DPI = 200
 
 @dataclass(frozen=True)
 class Row:
-    """A question. pictures: RGB as PNG, one a column. below: what stands below each. size: (h, w) px of the pictures."""
+    """A question. pictures: RGB as PNG, one per column. below: what stands below each. size: (h, w) px of the pictures."""
 
     question: str
     pictures: Sequence[bytes]

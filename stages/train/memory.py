@@ -97,7 +97,7 @@ def parameters(config: LlavaConfig) -> dict[str, int]:
 
 
 def kept_by_a_layer(text: Any, width: int) -> float:
-    """Bytes a token that autograd keeps of one layer.
+    """Bytes per token that autograd keeps of one layer.
 
     A norm keeps its input in float32, what it is divided by and its result; attention its queries, keys, values and result;
     the gated MLP its two halves, the activation and their product. The rotation of queries and keys keeps nothing new.

@@ -31,7 +31,7 @@ _DTYPES = {"int8": 1, "float16": 2, "float32": 4, "float64": 8}
 class ArrayLayout:
     """Shape of an array column ``[N, *row_shape]``; the first axis of a row is cut into chunks of ``chunk_rows``.
 
-    Embeddings: row_shape (K_max, D), chunk_rows 16. Everything else: one chunk an image.
+    Embeddings: row_shape (K_max, D), chunk_rows 16. Everything else: one chunk per image.
     """
 
     row_shape: tuple[int, ...]
@@ -77,7 +77,7 @@ class Commit:
     Args:
         place: ``<dataset>/<column>/<split>`` (``means/<mean>/<encoder>`` for a mean), so that a shard cannot be moved.
         upstream: column -> :attr:`content` of the shard (for the index: source file -> sha256) it was computed from.
-        counts, status: one entry an image. Arrays also have crc32c: that of the image's chunk checksums.
+        counts, status: one entry per image. Arrays also have crc32c: that of the image's chunk checksums.
         errors: position in the shard (as text) -> reason.
         omitted: vectors left out by K_max or G_max, over the shard.
         content: digest of what downstream shards are computed from: the values, counts, status and errors.
@@ -137,7 +137,7 @@ def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
         holder is None or (_is_text(holder) and is_name(holder)), path, "holder", "the name of a data set, or null"
     )
     meta = ColumnMeta(**value)
-    _require(meta.sources is None or len(meta.sources) == meta.images, path, "sources", "one an image")
+    _require(meta.sources is None or len(meta.sources) == meta.images, path, "sources", "one per image")
     if fingerprint(meta.identity) != meta.fingerprint:
         _wrong(path, "fingerprint", "that of the parameters next to it")
     return meta
@@ -153,9 +153,9 @@ def parse_commit(value: dict[str, Any], path: Path, shard: int) -> Commit:
     if value["shard"] != shard:
         _wrong(path, "shard", str(shard))
     if len(status) != len(counts) or not set(status) <= _STATUS:
-        _wrong(path, "status", "one an image")
+        _wrong(path, "status", "one per image")
     if crc32c is not None and len(crc32c) != len(counts):
-        _wrong(path, "crc32c", "one an image")
+        _wrong(path, "crc32c", "one per image")
     if errors and not errors.keys() <= {str(position) for position in range(len(counts))}:
         _wrong(path, "errors", "positions in the shard")
     lists = {
@@ -180,7 +180,7 @@ def _parse_layout(array: Any, path: Path) -> ArrayLayout:
     size = _DTYPES[array["dtype"]]
     for side in shape:
         size *= side
-    _require(size <= MAX_ROW_BYTES, path, "array.row_shape", f"at most {MAX_ROW_BYTES} bytes an image")
+    _require(size <= MAX_ROW_BYTES, path, "array.row_shape", f"at most {MAX_ROW_BYTES} bytes per image")
     names_of_axes = array["dimension_names"]
     _require(isinstance(names_of_axes, list), path, "array.dimension_names", "a list")
     return ArrayLayout(**{**array, "row_shape": tuple(shape), "dimension_names": tuple(names_of_axes)})
@@ -260,7 +260,7 @@ def load_column(folder: Path) -> ColumnMeta | None:
 
 
 def read_column(folder: Path) -> ColumnMeta | None:
-    """:func:`load_column`, parsed once for as long as the file is not replaced: that of ``images`` has a line an image."""
+    """:func:`load_column`, parsed once for as long as the file is not replaced: that of ``images`` has a line per image."""
     state = state_of(folder / COLUMN_JSON)
     return None if state is None else _column_of_version(folder, state.token)
 

@@ -134,4 +134,4 @@ SINCE = {"targets": ("absent", "correction", "incomplete", "turns")}
 """Table -> fields that shards do not have that were written before there were such. They are read as null."""
 
 PER_TARGET = ("targets", "match/targets")
-"""Tables with a row a target; all others have a row an image."""
+"""Tables with a row per target; all others have a row per image."""

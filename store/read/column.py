@@ -188,7 +188,7 @@ class Column:
         self._shards.clear()
 
     def rows(self, image_index: int) -> tuple[int, range]:
-        """The shard of an image, and its rows there: one, or in ``targets`` and ``match/targets`` one a target.
+        """The shard of an image, and its rows there: one, or in ``targets`` and ``match/targets`` one per target.
 
         Raises:
             FailedImageError: the image has none because it failed; the message holds the reason.

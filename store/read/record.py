@@ -1,4 +1,4 @@
-"""What reading gives: one record an image, with its masks, instances, targets and arrays."""
+"""What reading gives: one record per image, with its masks, instances, targets and arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoded tables, shard by shard or by row group: a bounded number of bytes a process, and shards that all loader workers share.
+"""Decoded tables, shard by shard or by row group: a bounded number of bytes per process, and shards that all loader workers share.
 
 Their values come straight from Arrow's buffers: numpy views and strings, without a Python object a number.
 """

@@ -79,7 +79,7 @@ class Storage(Protocol):
         ...
 
     def put(self, staged: Staged, path: Path, token: str | None, durable: bool = True) -> None:
-        """Let a staged object be what there is under ``path``: at once, whole, and when this returns for good.
+        """Put a staged object under ``path``, at once and whole. When this returns it is there permanently.
 
         Args:
             token: of the version to replace; None: there must be nothing under the path.

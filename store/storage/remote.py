@@ -327,7 +327,7 @@ class RemoteStorage:
         """Try out, once per process, whether the storage heeds the conditions that publishing rests on.
 
         Args:
-            path: of the store or anything in it; a small object is made beside it and removed.
+            path: of the store or anything in it; a small object is made next to it and removed.
 
         Raises:
             StoreError: it ignores them, so that two writers would overwrite each other's shards.

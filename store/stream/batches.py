@@ -224,7 +224,7 @@ class BatchReader:
         return values
 
     def _pick(self, wanted: Wanted, split: OpenColumns, image: int, target: int, value: Any, chosen: Chosen) -> Any:
-        """The candidates' part of a value that has an entry a mask; any other value as it is."""
+        """The candidates' part of a value that has an entry per mask; any other value as it is."""
         if not isinstance(value, list | np.ndarray):
             return value
         added: Any = ()

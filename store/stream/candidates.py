@@ -1,4 +1,4 @@
-"""Candidate sets: which masks of an image a sample offers. Views made while reading; nothing on disk is copied."""
+"""Candidate sets: which masks of an image are offered with a sample. Views made while reading; nothing is copied on disk."""
 
 from __future__ import annotations
 

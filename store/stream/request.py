@@ -151,7 +151,7 @@ class Request:
 
     @Lazy
     def mask_arrays(self) -> list[str]:
-        """The array columns with a vector a mask."""
+        """The array columns with a vector per mask."""
         return [wanted.column for wanted in self.wanted.values() if wanted.is_array and wanted.of_masks]
 
     @Lazy

@@ -41,7 +41,7 @@ class ShardData:
 
     Args:
         rows: for a table, its rows; for an array, one ``[count, ...]`` array an image.
-        counts, status: one an image. ``errors``: position in the shard -> reason.
+        counts, status: one per image. ``errors``: position in the shard -> reason.
         omitted: vectors left out by K_max or G_max.
     """
 

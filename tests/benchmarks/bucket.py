@@ -185,14 +185,14 @@ def report(found: dict[str, list[dict[str, Any]]], options: argparse.Namespace, 
         "of the link",
         "opened, s",
         "first batch, s",
-        "requests a record and array",
+        "requests per record and array",
         "at once",
     )
     waits = found["a LISA-sized step"]
     return "\n\n".join(
         [
-            f"Machine: {machine_}. {options.count} records; {options.latency_ms:g} ms a request, {options.mb_s:g} MB/s; medians of "
-            f"{options.repeats}. The link alone: {link:.0f} MB/s.",
+            f"Machine: {machine_}. {options.count} records; {options.latency_ms:g} ms per request, {options.mb_s:g} MB/s; medians "
+            f"of {options.repeats}. The link alone: {link:.0f} MB/s.",
             table(header, rows),
             f"A LISA-sized step ({STEP} records, {STEP_S} s) waits for data: "
             + ", ".join(f"{each['waits']:.1%}" if "waits" in each else str(each) for each in waits),

@@ -38,7 +38,7 @@ def let_through(entry: str, root: str, profiles: list[str], count: int, seed: in
 
 
 def timed(entry: str, root: str, profile: str, seconds: float, cold: bool) -> dict[str, Any]:
-    """Records and bytes a second, times between batches, time to the first one, and memory that the loader takes.
+    """Records and bytes per second, times between batches, time to the first one, and memory that the loader takes.
 
     Warm: an epoch is read first (or half a second of it), then as many as fit into ``seconds``. Cold: one epoch at most, after its
     first batch. The look at every page and the loop itself are in the time of everybody.

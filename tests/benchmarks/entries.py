@@ -47,7 +47,7 @@ ENTRIES = {
     "HF datasets": Entry("hf_datasets", "hf", "datasets"),
     "Parquet": Entry("parquet", "parquet", "pyarrow", note="page checksums verified"),
     "Lance": Entry("lance_table", "lance", "pylance"),
-    "safetensors": Entry("safetensors_files", "safetensors", "safetensors", note="a file an image"),
+    "safetensors": Entry("safetensors_files", "safetensors", "safetensors", note="a file per image"),
 }
 
 

@@ -99,17 +99,17 @@ def report(document: dict[str, Any]) -> str:
         if (autocast := found["seconds"].get("reference, bf16 autocast")) is not None:
             rows.append(line("end to end, the reference in bf16 autocast", {**found["seconds"], "reference": autocast}))
         rows.append(line("post-processing alone, identical logits", found["post"]))
-        lines += [f"**{precision}**", "", table(("ms an image", "reference", "ours", "times"), rows), ""]
+        lines += [f"**{precision}**", "", table(("ms per image", "reference", "ours", "times"), rows), ""]
         work = ", ".join(f"{name} {value:.0f}{flag(name, value)}" for name, value in found["work"].items())
         lines += [f"Work: {work}. Prompts a batch: {found['points_per_batch']}.", ""]
         lines += [f"Agreement: {found['agreement']}; on identical logits the records are "
                   f"{'identical' if found['post']['identical'] else 'NOT identical'}.", ""]  # fmt: skip
     rows = [line(name, document[name]) for name in ("pooling", "AlphaCLIP")]
     lines += [table(("ms", "reference", "ours", "times"), rows), ""]
-    whole, speed = document["pipeline"], document["pipeline"]["images a second"]
+    whole, speed = document["pipeline"], document["pipeline"]["images per second"]
     lines.append(
-        f"Whole images ({whole['setting']}; {whole['masks an image']:.0f} masks an image): {speed['ours']:.2f} images/s, reference "
-        f"{speed['reference']:.2f} ({speed['ours'] / speed['reference']:.1f} times). GPU busy: "
+        f"Whole images ({whole['setting']}; {whole['masks per image']:.0f} masks per image): {speed['ours']:.2f} images/s, "
+        f"reference {speed['reference']:.2f} ({speed['ours'] / speed['reference']:.1f} times). GPU busy: "
         + ("no GPU." if whole["GPU busy, %"] is None else f"{whole['GPU busy, %']:.0f} %.")
     )
     if "memory" in document:

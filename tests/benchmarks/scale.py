@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure(folder: Path, images: int, large_images: int) -> dict[str, Any]:
-    """Seconds and memory of each command, and images a second of ``index`` on one core and on two."""
+    """Seconds and memory of each command, and images per second of ``index`` on one core and on two."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, cores)
     params = apart(make_data, folder / "small", images, (SIDE_PX, SIDE_PX))

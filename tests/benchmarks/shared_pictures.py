@@ -125,7 +125,7 @@ def _write_instances(path: Path, images: Sequence[int], per_image: float, catego
 
 
 def _write_refs(folder: Path, images: Sequence[int], several: bool) -> None:
-    """``refs(unc).p`` (2.5 refs an image), or ``grefs(unc).json`` (12 of one sentence), and ``instances.json``."""
+    """``refs(unc).p`` (2.5 refs per image), or ``grefs(unc).json`` (12 of one sentence), and ``instances.json``."""
     ids = _write_instances(folder / "instances.json", images, 10, 80)
     refs: list[dict[str, Any]] = []
     for image, own in zip(images, ids, strict=True):
@@ -151,7 +151,7 @@ def _write_refs(folder: Path, images: Sequence[int], several: bool) -> None:
 
 
 def _write_conversations(path: Path, images: Sequence[int]) -> None:
-    """Two records an image of four turns."""
+    """Two records per image of four turns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     said = "What is to be seen at the left of the picture, and what may it be there for? " * 2
     turns = [{"from": ("human", "gpt")[turn % 2], "value": ("<image>\n" * (turn == 0)) + said} for turn in range(4)]

@@ -42,8 +42,8 @@ def test_the_report_holds_every_table(found: dict[str, object]) -> None:
         "AlphaCLIP": {"ours": 1.0, "reference": 1.1},
         "pipeline": {
             "setting": "d",
-            "images a second": {"ours": 6.0, "reference": 2.0},
-            "masks an image": 9.0,
+            "images per second": {"ours": 6.0, "reference": 2.0},
+            "masks per image": 9.0,
             "GPU busy, %": 91.0,
         },
     }
@@ -77,8 +77,8 @@ def test_pooling_is_that_of_upsampled_features() -> None:
 
 def test_whole_images_run_through_both() -> None:
     found = pipeline.run("cpu", "float32", images=2, reference_images=1, points_per_side=4)
-    assert found["masks an image"] > 0
-    assert all(value > 0 for value in found["images a second"].values())
+    assert found["masks per image"] > 0
+    assert all(value > 0 for value in found["images per second"].values())
 
 
 def test_time_under_several_kernels_counts_once() -> None:

@@ -92,7 +92,7 @@ def parse() -> argparse.Namespace:
                         help="with cuda: LLaVA-Gemma 2B, CLIP-L/14-336, DINOv2-L and SAM ViT-H, with random weights")  # fmt: skip
     parser.add_argument("--no-first-batch", dest="first_batch", action="store_false", help="leave the large store out")
     parser.add_argument("--images", type=int, help="of the large store (default 100 000; quick 512)")
-    parser.add_argument("--shard-images", type=int, default=256, help="its images a shard (default 256)")
+    parser.add_argument("--shard-images", type=int, default=256, help="its images per shard (default 256)")
     parser.add_argument(
         "--folder", type=Path, help="where temporary files go (default: the system's; real size: 25 GB)"
     )

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def copy_code(names: Sequence[str], folder: Path) -> Path:
-    """Copy files and packages of the repository, with what Python and numba compiled of them, which takes seconds a process."""
+    """Copy files and packages of the repository, with what Python and numba compiled of them, which takes seconds per process."""
     folder.mkdir(exist_ok=True)
     being_written = shutil.ignore_patterns("*.pyc.*", "*.tmp.*")  # by other tests
     for name in names:

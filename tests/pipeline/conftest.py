@@ -273,7 +273,7 @@ def tiny(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Index, extract and normalize of the tiny data set, once a process. Read only: take ``finished`` to change it."""
+    """Index, extract and normalize of the tiny data set, once per process. Read only: take ``finished`` to change it."""
     project = fill(Project(tmp_path_factory.mktemp("finished")))
     project.build()
     return project
@@ -298,7 +298,7 @@ def scheduler() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def borrowed(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The tiny data set and one that borrows from it, finished once a process. Read only: take ``changed`` to change it."""
+    """The tiny data set and one that borrows from it, finished once per process. Read only: take ``changed`` to change it."""
     project = borrow(finished_once.copy(tmp_path_factory.mktemp("borrowed")))
     project.build()
     return project
@@ -312,7 +312,7 @@ def changed(borrowed: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def browsed(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A finished store with all that a browser page may meet, once a process. Read only."""
+    """A finished store with all that a browser page may meet, once per process. Read only."""
     from browsing import with_everything
 
     return with_everything(finished_once.copy(tmp_path_factory.mktemp("browsed")))

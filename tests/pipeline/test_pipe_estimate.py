@@ -37,7 +37,7 @@ def test_the_first_shard_tells_of_the_others(finished: Any, stage: str) -> None:
         shutil.rmtree(folder)
     said = finished.run("extract", "--split", "val", "--stage", stage, "--dry-run").out
     found = re.search(
-        r"about (\S+) s for one worker \((\S+) s an image, measured on (\d+) images\), (\S+) MB on disk", said
+        r"about (\S+) s for one worker \((\S+) s per image, measured on (\d+) images\), (\S+) MB on disk", said
     )
     assert found is not None, said
     assert float(found[1]) >= 0

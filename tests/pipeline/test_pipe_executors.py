@@ -1,4 +1,4 @@
-"""Every stage on both executors: the same bytes, a row an image, resumed and never done twice."""
+"""Every stage on both executors: the same bytes, a row per image, resumed and never done twice."""
 
 from __future__ import annotations
 

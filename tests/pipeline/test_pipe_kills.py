@@ -52,13 +52,13 @@ class Round:
         return Path(self.project.values["store"])
 
     def moments(self, count: int) -> list[float]:
-        """After how many seconds to kill each of so many processes; none of them where a run is let alone."""
+        """After how many seconds to kill each of this many processes; empty where a run is not disturbed."""
         if not self._lasts_s or self.rng.random() < 0.1:
             return []
         return [self.rng.uniform(0, self._lasts_s) for _ in range(count)]
 
     def until(self, kills: int, run: Callable[[], bool]) -> None:
-        """Rounds until there were so many kills; ``run`` says whether one was. The first run is let alone, for its time."""
+        """Rounds until there were this many kills; ``run`` says whether one was. The first run is only timed."""
         while self.kills < kills:
             self.clear()
             done, start = shards_of(self.store), time.monotonic()

@@ -58,7 +58,7 @@ def predictions(project: Any, system: str, split: str, answers: list[Prediction]
 
 @pytest.fixture
 def ready(empty: Any) -> tuple[Any, Settings, Known]:
-    """A project whose store holds ``d/val``: several targets an image, empty ones, ignored pixels; and no image file."""
+    """A project whose store holds ``d/val``: several targets per image, empty ones, ignored pixels; and no image file."""
     empty.configure(dataset="d", splits=["val"], means={"tiny": {"train": ["val"]}}, embed__max_masks=16)
     return empty, load_settings(empty.params), full_store(empty.store)
 

@@ -45,7 +45,7 @@ COLUMNS = {"mask_embeddings": "mask_embeddings/sam/demo_sam", "instance_embeddin
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """SAM with smooth random weights that make several different masks an image."""
+    """SAM with smooth random weights that make several different masks per image."""
     torch.manual_seed(3)
     sam = new_sam("demo_sam")
     with torch.no_grad():

@@ -117,7 +117,7 @@ def write_table(
     failed: dict[int, str] | None = None,
     more: Sequence[tuple[int, str, Commit]] = (),
 ) -> list[Commit]:
-    """A table with ``rows[image]`` (one row an image, or one a target); ``more``: shard, name and commit of other upstream."""
+    """A table with ``rows[image]`` (one row per image, or one per target); ``more``: shard, name and commit of other upstream."""
     failed, name = failed or {}, parts_of(place)[1]
     folder, identity = column_dir(store, place), {"stage": name}
     meta = begin_column(folder, ColumnMeta(name, identity, fingerprint(identity), len(rows), shard_images))

@@ -65,7 +65,7 @@ def made(store: Path, images: int, splits: tuple[str, ...] = ("val",)) -> Whole:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    """One shard a column: every byte matters."""
+    """One shard per column: every byte matters."""
     found = made(tmp_path_factory.mktemp("whole") / "store", 2)
     yield found
     found.check("what the tests left", *found.files, found_by="nothing")

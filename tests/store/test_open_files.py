@@ -25,7 +25,7 @@ SHARDS = 50
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
-    """One image a shard: more shards than the tests allow files."""
+    """One image per shard: more shards than the tests allow files."""
     return full_store(tmp_path_factory.mktemp("full"), images=SHARDS, shard_images=1)
 
 

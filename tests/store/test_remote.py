@@ -148,7 +148,7 @@ def test_writers_in_threads_agree_or_say_so(bucket: Path) -> None:
 
 
 def test_a_bucket_that_keeps_versions(server: Server, bucket: Path) -> None:
-    """Its objects have a version beside their ETag; conditions and ranges go on as before."""
+    """Its objects have a version next to their ETag; conditions and ranges go on as before."""
     server.keep_versions(bucket.parts[1])
     path, storage = bucket / "x", storage_of(bucket)
     first = put(path, b"first", None)

@@ -46,7 +46,7 @@ function said({ run, question, answer, rejected, area, chosen, iou }) {
   return [el("span", { class: "label" }, run), " ", el("bdi", {}, question), el("br"), el("bdi", { class: "said" }, answer), " ", el("span", { class: "label" }, facts.join(" · "))];
 }
 
-// The words near the masks of one image. They are asked for once a run, for all masks together.
+// The words near the masks of one image. They are asked for once per run, for all masks together.
 export class Words {
   constructor(split, image, runs) {
     Object.assign(this, { split, image, found: new Map() });

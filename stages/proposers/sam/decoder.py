@@ -14,7 +14,7 @@ from torch import Tensor
 from stages.proposers.sam.two_way import ImageTokens, TwoWay
 
 MASKS = 3
-"""Masks a prompt (``multimask_output``)."""
+"""Masks per prompt (``multimask_output``)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PointDecoder:
         return Decoded(self.decoder.iou_prediction_head(queries[:, 0])[:, 1:], hyper, keys)
 
     def prompts(self, points: Tensor) -> Tensor:
-        """The official prompt encoder's embeddings, float32 [B, 2, C], of foreground points float [B, 2], one a prompt.
+        """The official prompt encoder's embeddings, float32 [B, 2, C], of foreground points float [B, 2], one per prompt.
 
         It looks for the points of each label by boolean index, for which a CPU has to wait for its GPU six times. Here every
         label is known: a point, and the padding that stands for the box that is not there.

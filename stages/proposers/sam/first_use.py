@@ -33,7 +33,7 @@ def remember_in(folder: Path) -> None:
 def kernel_is_right(device: torch.device) -> bool:
     """Whether the kernel compiles for a device, and gives what the CPU gives for a small input.
 
-    Asked once a process. A right answer is remembered for the device, its driver, and the versions of torch, Triton and the
+    Asked once per process. A right answer is remembered for the device, its driver, and the versions of torch, Triton and the
     kernel; a fault is not, as another process may find it mended. A fault is said once, and is a note in the log of every shard.
     """
     key = identity(device)

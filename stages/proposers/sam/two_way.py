@@ -61,7 +61,7 @@ class TwoWay:
         self._position_queries = [_heads(layer.cross_attn_image_to_token.q_proj(self.position),
                                          layer.cross_attn_image_to_token) for layer in layers]  # fmt: skip
         first, _, _, second, _ = mask_decoder.output_upscaling
-        # ConvTranspose2d(kernel 2, stride 2) is a matrix a token: [C, 2, 2, c], the four pixels of the token's cell
+        # ConvTranspose2d(kernel 2, stride 2) is a matrix per token: [C, 2, 2, c], the four pixels of the token's cell
         self._up1 = _as_matrix(first.weight).to(dtype), first.bias.repeat(4).to(dtype)
         self._up2 = _as_matrix(second.weight).to(dtype), second.bias.repeat(4).to(dtype)
 

@@ -21,7 +21,7 @@ class MaskWords:
         tokenizer: left as it is; the new tokens go into a copy.
         words: id of each learned word.
         first_mask: id of mask 0.
-        most: masks a sample can have.
+        most: the largest number of masks of a sample.
     """
 
     def __init__(self, tokenizer: Any, words: dict[str, int], first_mask: int, most: int) -> None:

@@ -1,7 +1,7 @@
 """LLM-Seg's mask selection: a ``<SEG>`` state chooses among SAM's proposals (arXiv 2404.08767; wangjunchi/LLMSeg).
 
 The names of modules are those of the released code without ``lisa_``, but for ``mask_fc`` (its ``dino_conv``) and ``iop_head`` (its
-``iou_head``, which regresses IoP). K is the number of masks an image in a batch, padded; C the number of ``<SEG>`` states,
+``iou_head``, which regresses IoP). K is the number of masks per image in a batch, padded; C the number of ``<SEG>`` states,
 which the paper calls conversations.
 """
 

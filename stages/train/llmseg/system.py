@@ -93,7 +93,7 @@ class LlmSeg(SegSystem):
 
 
 def _of_instances(overlaps: Sequence[Any], instances: Sequence[Sequence[int]], most: int) -> Tensor:
-    """Rows float32 [C, K], one an instance, of each sample's overlaps: a list with an array [G] a mask."""
+    """Rows float32 [C, K], one per instance, of each sample's overlaps: a list with an array [G] per mask."""
     rows = torch.zeros(sum(map(len, instances)), most)
     row = 0
     for of_masks, numbers in zip(overlaps, instances, strict=True):

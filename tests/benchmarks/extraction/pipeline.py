@@ -43,7 +43,7 @@ MODELS = {
 
 
 def run(device: str, precision: str, images: int, reference_images: int, points_per_side: int) -> dict[str, Any]:
-    """Images a second of both, masks an image, and on a GPU the share of time that it was busy.
+    """Images per second of both, masks per image, and on a GPU the share of time that it was busy.
 
     The two take turns, so that a machine that is busy for a while is so for both.
 
@@ -93,11 +93,11 @@ def run(device: str, precision: str, images: int, reference_images: int, points_
                 f"{images} images",
             ]
         ),
-        "images a second": {
+        "images per second": {
             "ours": images / sum(spent["ours"]),
             "reference": reference_images / sum(spent["reference"]),
         },
-        "masks an image": statistics.mean(counts),
+        "masks per image": statistics.mean(counts),
         "GPU busy, %": busy,
     }
 

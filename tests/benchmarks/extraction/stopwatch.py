@@ -17,7 +17,7 @@ HOST = "host"
 
 @contextmanager
 def stopwatch(places: Sequence[Place]) -> Iterator[dict[str, float]]:
-    """Seconds a stage; what is called within a stage belongs to it, and the rest is ``host`` once it is over."""
+    """Seconds per stage; what is called within a stage belongs to it, and the rest is ``host`` once it is over."""
     spent: dict[str, float] = defaultdict(float)
     inside = False
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in places]

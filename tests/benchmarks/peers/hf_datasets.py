@@ -17,7 +17,7 @@ FEATURES = datasets.Features({name: datasets.Value("large_binary") for name in (
 
 
 def write(folder: Path, records: Records) -> None:
-    """Files of 256 records, one record a batch of the file."""
+    """Files of 256 records, one record per batch of the file."""
     numbers = iter(records)
     for file, first in enumerate(range(0, len(records), records.in_a_file)):
         with ArrowWriter(

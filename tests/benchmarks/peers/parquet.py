@@ -1,4 +1,4 @@
-"""Parquet by pyarrow: uncompressed, no dictionary, one record a row group, page checksums written and verified."""
+"""Parquet by pyarrow: uncompressed, no dictionary, one record per row group, page checksums written and verified."""
 
 from __future__ import annotations
 

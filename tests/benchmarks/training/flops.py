@@ -50,7 +50,7 @@ def flops_of(work: Callable[[], object]) -> int:
 
 
 def counted(setting: Setting, system: str, sides: list[str], folder: str, steps: int, threads: int) -> dict[str, float]:
-    """Mean FLOPs a step of ``training`` and, by side, of what it re-runs; the first batch is not counted.
+    """Mean FLOPs per step of ``training`` and, by side, of what it re-runs; the first batch is not counted.
 
     With it models measure which batch sizes suit the machine.
     """

@@ -84,7 +84,7 @@ class FromElsewhere:
             yield batch
 
     def _computed(self, light: Light, paths: list[str]) -> Batch:
-        """What the stages make of the batch's images, a row an image, dealt out to its samples."""
+        """What the stages make of the batch's images, a row per image, dealt out to its samples."""
         about = {sample["path"]: sample for sample in light["about"]}
         images = [self.setting.pixels(path) for path in paths]
         known = {

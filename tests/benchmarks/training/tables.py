@@ -10,7 +10,7 @@ from tests.benchmarks.training.setting import SIDES
 
 HEADER = (
     "", "steps/s", "an epoch, s", "waiting for data, ms", "of the step, %", "encoders, ms", "training, ms",
-    "peak memory, MB", "on the GPU, MB", "read a step, MB", "read before, MB", "re-run, GFLOPs a step",
+    "peak memory, MB", "on the GPU, MB", "read per step, MB", "read before, MB", "re-run, GFLOPs per step",
 )  # fmt: skip
 GAINS = (
     "(a) next to", "predicted by FLOPs", "predicted by seconds of the parts", "measured", "measured / predicted by FLOPs",
@@ -38,7 +38,10 @@ def report_system(name: str, found: dict[str, Any]) -> str:
     lines = [f"**{name}**", "", table(HEADER, [[*line, *[""] * (len(HEADER) - len(line))] for line in rows]), ""]
     good = [side for side in SIDES if not any("failed" in cell for cell in cells[side])]
     if "a" in good:
-        lines += [f"Training alone: {found['flops']['training'] / 1e9:.1f} GFLOPs a step. {agreement(cells, good)}", ""]
+        lines += [
+            f"Training alone: {found['flops']['training'] / 1e9:.1f} GFLOPs per step. {agreement(cells, good)}",
+            "",
+        ]
         lines += (
             [f"{found['no ratio']}.", ""] if found["no ratio"] else [gains(found, good), "", goals(found, good), ""]
         )

@@ -23,7 +23,7 @@ FOR_GOOD = contextlib.ExitStack()
 
 
 def sleep_in_stages(shard: Mapping[str, float]) -> None:
-    """From now on stages sleep in this process, for so many seconds a shard. Runs on Dask's workers, too.
+    """From now on stages sleep in this process, for this many seconds per shard. Runs on Dask's workers, too.
 
     Torch is imported, as the pipeline asks it for the device: that belongs to loading models, of which there are none here.
     """
@@ -33,7 +33,7 @@ def sleep_in_stages(shard: Mapping[str, float]) -> None:
 
 
 def on_dask(params: Path, workers: int, shard: Mapping[str, float], threads: int) -> float:
-    """Seconds of ``extract`` on so many workers of a LocalCluster, from the planning on."""
+    """Seconds of ``extract`` on this many workers of a LocalCluster, from the planning on."""
     from distributed import Client, LocalCluster
 
     with LocalCluster(

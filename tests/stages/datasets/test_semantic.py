@@ -167,12 +167,12 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a\n\nb\n", "line 2 is empty, expected one name a line"),
+        (b"a\n\nb\n", "line 2 is empty, expected one name per line"),
         (b"a\nb\na\n", "line 3 has 'a' again"),
         (b"", "file is empty"),
         (b"\xff\xfe", "text is not UTF-8"),
         ("\n".join(map(str, range(300))).encode(), "has 300 names, expected 1 to 256"),
-        (None, "no such file; expected the names of the labels in it, one name a line"),
+        (None, "no such file; expected the names of the labels in it, one name per line"),
     ],
 )
 def test_an_unusable_file_of_names_is_said_once(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -1,4 +1,4 @@
-"""LLM-Seg40K as its release has it: one JSON a split, an object by image file name, masks as compressed run lengths."""
+"""LLM-Seg40K as its release has it: one JSON per split, an object by image file name, masks as compressed run lengths."""
 
 from __future__ import annotations
 

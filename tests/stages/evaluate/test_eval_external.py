@@ -260,7 +260,7 @@ def test_files_with_signatures_that_were_joined(split: Split, tmp_path: Path) ->
         (
             "a.json",
             b'{"target_id": "x"}\n{"target_id": "y"}',
-            r"not JSON in UTF-8: .*; one object a line is a .jsonl file",
+            r"not JSON in UTF-8: .*; one object per line is a .jsonl file",
         ),
         ("a.json", b"\xff\xfe[\x00", "not JSON in UTF-8: Expecting value"),
         ("a.json", b"\xff\xfe[", "not JSON in UTF-8, or in what its first bytes say"),

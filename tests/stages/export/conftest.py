@@ -1,4 +1,4 @@
-"""A split with every table, read as exports read it: several questions an image, empty ones, overlapping masks, ignored pixels."""
+"""A split with every table, read as exports read it: several questions per image, empty ones, overlapping masks, ignored pixels."""
 
 from __future__ import annotations
 

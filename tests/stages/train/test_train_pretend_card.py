@@ -64,7 +64,7 @@ def on(card: Card, system: Any) -> None:
 LANGUAGE = {
     "train/language/vocabulary.py:ExtendedLlava.forward: number": (
         4,
-        "image tokens, features, longest answer; one text a row",
+        "image tokens, features, longest answer; one text per row",
     ),
     "train/language/vocabulary.py:ExtendedLlava.forward: nonzero": (1, "where the answers are"),
     "train/language/vocabulary.py:ExtendedLlava.scores: bincount": (1, "tokens of each answer"),

@@ -12,7 +12,7 @@ from stages.train.questions import check_questions, control_tokens
 
 
 def split(*targets: tuple[str, list[str], str | None]) -> Any:
-    """What :func:`check_questions` sees of a split: a question an image."""
+    """What :func:`check_questions` sees of a split: a question per image."""
     rows = [
         {"target_id": f"{name}/0", "image_index": number, "texts": texts, "answer": answer}
         for number, (name, texts, answer) in enumerate(targets)
