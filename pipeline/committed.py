@@ -22,7 +22,7 @@ def require_commits(settings: Settings, task: ShardTask, result: ShardResult, gi
     """Look for the commits of a shard that a worker says it committed, until they are there or it is given up.
 
     Raises:
-        InputError: there is none: the worker writes elsewhere.
+        InputError: it is missing: the worker writes elsewhere.
         ConflictError: there is another one, of another writer.
     """
     until = time.monotonic() + SEEN_WITHIN_S

@@ -293,7 +293,7 @@ class Settings(Shared):
         """The splits of this name, or all, of these data sets, or of all.
 
         Raises:
-            InputError: there is no such data set, or none of them has the split; says what there is.
+            InputError: there is no such data set, or it has no such split; says what there is.
         """
         if unknown := [name for name in data if name not in self.data]:
             raise InputError(
@@ -311,7 +311,7 @@ class Settings(Shared):
         return found
 
     def require_questions(self, *splits: SplitRef) -> None:
-        """Raise InputError for a split of a format without annotations, of which nothing can be asked."""
+        """Raise InputError for a split of a format without annotations, about which nothing can be asked."""
         for split in splits:
             name = self.data[split.dataset].format
             if not FORMATS[name].annotated:

@@ -52,7 +52,7 @@ Asked = tuple[str, int, bool]
 
 @cache
 def _asked(kind: str, texts: int, absent: bool) -> Asked:
-    """One object for the same values, of which a data set has few and a million targets."""
+    """One object for equal values: a data set has few different ones, and a million targets."""
     return kind, texts, absent
 
 
@@ -72,7 +72,7 @@ class Facts:
 def drawn_pictures(look: Look, name: str) -> Mapping[SplitRef, frozenset[str]]:
     """Split -> image_id of the pictures that a run trains on: what the schedule of a mixture draws, else all; once in a look.
 
-    Of a split of which nothing is drawn it is one picture.
+    If nothing is drawn from a split, it is one picture.
 
     A picture that failed in a column of the store is drawn again, as in the training.
 

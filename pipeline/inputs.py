@@ -67,7 +67,7 @@ class ShardSource:
             split: None for a column that is reduced over splits.
 
         Raises:
-            IncompleteColumnError: there is none, or it is of another column or of other parameters.
+            IncompleteColumnError: it is missing, or belongs to another column or other parameters.
         """
         key = (column, split, shard)
         if key not in self._commits:

@@ -1,4 +1,4 @@
-"""Columns of a picture that no data set has: a small store in the cache, of which it is the only image.
+"""Columns of a picture that no data set has: a small store in the cache, with this image alone.
 
 The stages that compute a data set compute it, so that it is begun, published and checked as all others, and a kill leaves nothing
 half-written. Its folder is named by the sha256 of the picture and by the fingerprints of all columns that the params ask for; each

@@ -91,7 +91,7 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
     wanted = named or system
     if wanted is None:
         known = ", ".join(dict.fromkeys([*SYSTEMS, *settings.runs]))
-        raise InputError(f"--name: found {asked!r}, expected one of {known}; or say of which system it is: --system")
+        raise InputError(f"--name: found {asked!r}, expected one of {known}; or name its system: --system")
     if system is not None and system != wanted:
         raise InputError(f"--system: found {system}, but the run {asked} is of {wanted}")
     if SYSTEMS[wanted].centered and params.mean is None:
@@ -111,7 +111,7 @@ def the_trained_one(settings: Settings) -> Run:
     """The run to ask where none is named: the only finished one. Controls, and runs that were moved aside, are not counted.
 
     Raises:
-        InputError: there is none, or there are several; names them.
+        InputError: no run is trained, or several are; names them.
     """
     folder = runs_folder(settings)
     there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

@@ -62,7 +62,7 @@ class Stages:
 
 
 def remaining(left: Collection[str], took: Mapping[str, float], known: Mapping[str, float]) -> float | None:
-    """Seconds that stages take, of which earlier runs are known; None where one of them never ran.
+    """Seconds that stages take, by earlier runs; None if one of them never ran.
 
     Earlier seconds are scaled by what the finished stages of this run took, compared with those of the earlier one.
     """

@@ -38,7 +38,7 @@ def open_mean(settings: Settings, column: str) -> Column:
     """A train mean, open for reading.
 
     Raises:
-        StoreError: there is none.
+        StoreError: it is missing.
         InputError: it is the mean of embeddings with another fingerprint than the settings'.
     """
     found = open_column(settings.store_path, place_of(settings, None, column))

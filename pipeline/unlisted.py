@@ -32,7 +32,7 @@ def require_listed(settings: Settings, splits: Sequence[SplitRef]) -> None:
 
 
 def require_any_listed(settings: Settings, run: Run, splits: Sequence[SplitRef]) -> bool:
-    """Raise InputError, naming what to add to ``only``, where a run would train on a split of which no picture is listed.
+    """Raise InputError, naming what to add to ``only``, if a run would train on a split without a listed picture.
 
     Returns:
         Whether there are pictures that are not listed, so that :func:`require_drawn` has to look at the draw.

@@ -26,7 +26,7 @@ def resolve_device(run: RunParams) -> str:
     choice would decide the last bits of what is stored.
 
     Raises:
-        ValueError: cuda was asked for and there is none.
+        ValueError: cuda was asked for and is not available.
     """
     import torch
 

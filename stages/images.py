@@ -34,7 +34,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """File names of these formats, in lower case; any case will do."""
 NO_END_MARKER = "the JPEG lacks its end marker; all pixels are there"
-"""The note of a picture that is whole but for that."""
+"""The note of a picture that is whole except for that."""
 
 Found = TypeVar("Found")
 

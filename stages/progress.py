@@ -47,7 +47,7 @@ def tracked(items: Iterable[_Item], title: str, total: int, unit: str) -> Iterat
 
 
 def left(seconds: float) -> str:
-    """A length of time in hours, minutes and seconds, of which the two largest are said."""
+    """A length of time in hours, minutes and seconds: the two largest units."""
     hours, rest = divmod(round(max(seconds, 0.0)), 3600)
     minutes, seconds = divmod(rest, 60)
     if hours:

@@ -224,7 +224,7 @@ def record(name: str, file: Path, lock: Path) -> None:
 
 
 def find(name: str) -> Weights:
-    """The checkpoint of that name; raises :class:`WeightsError` where there is none."""
+    """The checkpoint of that name; raises :class:`WeightsError` if it is unknown."""
     if name.startswith(IMPORTED):
         sha256, source = name.removeprefix(IMPORTED), "imported here: python cli.py import FILE --name NAME"
         return Weights(name, None, sha256, None, "that of what made it", source, f"{name}.zip")

@@ -60,7 +60,7 @@ class Split(OpenColumns):
 
         Raises:
             IndexError, KeyError: there is no such image.
-            TypeError: the key is none of these.
+            TypeError: the key has another type.
         """
         if isinstance(key, slice):
             return Records(self, range(len(self))[key])
@@ -133,7 +133,7 @@ def open_split(
         dataset, split: which split.
         images_root: the folder, or the folders, of the data set that holds the images (of a borrower: its holder's), if pixels are
             wanted; the store itself knows only relative paths.
-        columns: open this one or these alone (``images`` always comes along); default: every column there is, but for those of
+        columns: open this one or these alone (``images`` always comes along); default: every column there is, except for those of
             which nothing was computed, and for unfinished ones that the parameters no longer name.
         allow_incomplete: give the shards that are there instead of raising.
         check: when the bytes of an image (its vectors, its pixels) are held against their checksums: ``always``, at

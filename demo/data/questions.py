@@ -16,7 +16,7 @@ APART = 0.06  # how much further out, in parts of the picture's side, counts as 
 
 @dataclass(frozen=True)
 class Wording:
-    """Forms of words with one meaning: those that the demo's own questions have, and others that none of them has.
+    """Forms of words with one meaning: those of the demo's own questions, and others that they do not have.
 
     The others are made of words that occur in the first: the demo's language model has read nothing else.
     """

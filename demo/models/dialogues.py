@@ -122,7 +122,7 @@ def talk(drawn: Scene, rng: np.random.Generator) -> Talk:
 
 
 def exchange(about: Talk, rng: np.random.Generator) -> Exchange:
-    """A question about a scene with its answer: mostly one of the scene's own, of which no family takes up all the time."""
+    """A question about a scene with its answer: mostly one of the scene's own; no family of questions dominates."""
     kinds = (_ask, reading, _is_there, _at_a_place, _by_use, _describe)
     return kinds[int(rng.choice(len(kinds), p=(0.65, 0.11, 0.12, 0.06, 0.04, 0.02)))](about, rng)
 

@@ -30,7 +30,7 @@ class Said:
     """A pair as the asker gave it.
 
     Args:
-        labels: the right answer. answer: the one that it gave. fault: its name; empty where there is none.
+        labels: the right answer. answer: the one that it gave. fault: its name; empty without a fault.
         right: whether the answer is the right one, in whatever form.
     """
 

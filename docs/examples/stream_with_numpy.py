@@ -55,14 +55,14 @@ def main() -> int:
     try:
         split = open_split(arguments.store, arguments.dataset, arguments.split, proposer=arguments.proposer)
         stream = make_stream(split, arguments.column, batch_size=4)
-        print(f"the first half of {stream.schedule.samples} questions, 4 a batch")
+        print(f"the first half of {stream.schedule.samples} questions, 4 per batch")
         came = take(stream, max(1, len(stream) // 2))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "state.json"
             file.write_text(json.dumps(stream.state_dict()))
             later = make_stream(split, arguments.column, batch_size=6)  # as a new process would
             later.load_state_dict(json.loads(file.read_text()))
-        print("the rest, 6 a batch")
+        print("the rest, 6 per batch")
         came += take(later, len(later))
         print(f"{came} of {stream.schedule.samples} questions came, each once")
     except (StoreError, LookupError) as error:

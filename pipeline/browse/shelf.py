@@ -160,7 +160,7 @@ def splits_of(settings: Settings, split: str | None, data: Sequence[str]) -> lis
     """The splits to show: those of this name, of these data sets, or all in the store, also those that the params do not name.
 
     Raises:
-        InputError: there is no such data set or split in the params, or none of them is in the store.
+        InputError: the data set or split is not in the params, or not in the store.
     """
     there = [SplitRef(dataset, name) for dataset, names in find_splits(settings.store_path).items() for name in names]
     asked: Sequence[SplitRef] = [*settings.splits, *(one for one in there if one not in settings.splits)]

@@ -61,7 +61,7 @@ def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) ->
     require_listed(settings, [split])
     asked = {shard: found for shard in range(len(instances)) if (found := _asked(settings, split, shard))}
     if not asked:
-        raise InputError(f"{split} has no boxes: none of its questions is of the kind {KIND}")
+        raise InputError(f"{split} has no boxes: it has no question of the kind {KIND}")
     path = locate(weights, ROOT / settings.run.weights_dir, settings.weights_lock)
     device = require_device(settings)
     of = digest([commit.content for commit in (*instances, *targets)])

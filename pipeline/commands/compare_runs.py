@@ -54,7 +54,7 @@ class Side:
         return self.trained[0].answers(split)
 
     def answered(self, settings: Settings) -> list[SplitRef] | None:
-        """The splits of the params that it has answered in the usual way; None: its file does not say of which it is."""
+        """The splits of the params that it has answered in the usual way; None: its file does not name its split."""
         if self.path is None:
             return [split for split in settings.splits if self.answers(split).is_file()]
         if self.path.suffix.lower() != ".parquet":
@@ -146,7 +146,7 @@ def shared_splits(
     if not known:  # files that say nothing of their split
         if len(asked) != 1:
             raise InputError(
-                f"RUN: these predictions do not say of which split they are, expected one of {', '.join(map(str, asked))}; "
+                f"RUN: these predictions do not name their split, expected one of {', '.join(map(str, asked))}; "
                 "name it with --data and --split"
             )
         return asked, []
@@ -154,7 +154,7 @@ def shared_splits(
     if len(shared) > 1 and len(known) < len(answered):
         unknown = ", ".join(name for name, splits in answered.items() if splits is None)
         raise InputError(
-            f"RUN: {unknown} does not say of which split it is, and the others have answered {', '.join(map(str, shared))}; "
+            f"RUN: {unknown} does not name its split, and the others have answered {', '.join(map(str, shared))}; "
             "name one with --data and --split"
         )
     some = {

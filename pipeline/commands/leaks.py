@@ -17,13 +17,13 @@ NOT_PROTECTED = (
     "Genome and GQA have other names and bytes; coco_ids of their collection says which they are."
 )
 SHOWN = 50
-"""Pairs that look alike, of which the text shows this many; --json has all."""
+"""The text shows at most this many pairs that look alike; --json has all."""
 
 
 def leaks_command(
     settings: Settings, splits: Sequence[SplitRef], run: str | None, pixels: bool = False, alike: bool = False
 ) -> dict[str, Any]:
-    """Which of the splits share pictures; with ``run``, what that training leaves out and of which splits it does so.
+    """Which of the splits share pictures; with ``run``, what that training leaves out, and from which splits.
 
     Args:
         pixels: compare decoded pixels, too. alike: also list pictures that look alike.

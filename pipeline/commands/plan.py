@@ -135,7 +135,7 @@ def _own_card(known: Profiles) -> str:
     for name, card in known.cards.items():
         if any(model.startswith(card.title) for model in found):
             return name
-    there = f"this machine has {found[0]}, of which nothing is known" if found else "this machine has no NVIDIA card"
+    there = f"this machine has {found[0]}, about which nothing is known" if found else "this machine has no NVIDIA card"
     raise InputError(f"--plan: {there}; expected --gpu with one of {', '.join(known.cards)}")
 
 

@@ -42,7 +42,7 @@ def runs_command(settings: Settings) -> list[dict[str, Any]]:
     found = []
     for entry in entries(settings):
         wanted = entry.name in settings.runs or _folder(settings, entry).is_dir()
-        if wanted:  # else a system of which nobody wants a run of its own
+        if wanted:  # else nobody wants a run of this system alone
             found.append(_trained(settings, entry))
     return found + [_external(settings, one) for one in external_runs(settings)]
 

@@ -165,7 +165,7 @@ def _trained(
 
 
 def _inode(folder: Path) -> int | None:
-    """What tells a folder from another one that takes its name later; None where there is none."""
+    """What tells a folder from another one that takes its name later; None if the folder is missing."""
     return folder.stat().st_ino if folder.exists() else None
 
 

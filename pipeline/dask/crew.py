@@ -66,7 +66,7 @@ class Crew:
     def usable(self) -> dict[str, int]:
         """Address -> threads of the workers that may be given tasks.
 
-        Says on stderr, at once and every minute, when there is none.
+        Says on stderr, at once and every minute, that no worker is there.
 
         Raises:
             InputError: a worker has other code, other weights, another store or another data set.

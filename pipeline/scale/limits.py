@@ -62,7 +62,7 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
         ),
         Limit(
             on_disk * found.bytes / 1e12 / DISK_TB,
-            f"the columns take {found.bytes / 1e12:.1f} TB, of which {largest.name} {largest.bytes / 1e12:.1f}",
+            f"the columns take {found.bytes / 1e12:.1f} TB, {largest.name} alone {largest.bytes / 1e12:.1f}",
             "store to a bucket or a shared file system, or leave out columns that no system reads",
         ),
         Limit(

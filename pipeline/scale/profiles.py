@@ -177,7 +177,7 @@ class Profiles(Params):
     """An object store."""
 
     def card(self, name: str) -> Card:
-        """The card of a name; InputError, with the choices, where there is none."""
+        """The card of a name; InputError, with the choices, if it is unknown."""
         if name not in self.cards:
             raise InputError(
                 f"--gpu: found {name!r}, expected one of {', '.join(self.cards)}{did_you_mean(name, self.cards)}; another card "

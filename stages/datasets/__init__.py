@@ -46,7 +46,7 @@ class Format:
     annotated: bool = True
     """Whether it has instances and targets."""
     split_folder: bool = False
-    """Whether a split is the folder of its name below the root, every file of which should be an image's or an annotation's."""
+    """Whether a split is the folder of its name below the root, with files of images and annotations alone."""
     made: bool = False
     """Whether its targets say how they were made."""
     version: int = 1

@@ -100,7 +100,7 @@ class Expected:
     partly: bool = False
 
     def found(self, root: Path) -> Path | None:
-        """Where it is; None: none of its paths is there, or a path leads out of the root."""
+        """Where it is; None: no such path exists, or a path leads out of the root."""
         for path in self.paths:
             try:
                 check_inside(path)

@@ -115,7 +115,7 @@ def _target(
         raise ImageFailure(f"'instances' is {list(numbers)!r:.60}, expected numbers from 0 to {len(instances) - 1}")
     texts = tuple(text(each, "a text") for each in field(value, "texts", list))
     if not texts or not all(each.strip() for each in texts):
-        raise ImageFailure("'texts' has none, or an empty one; expected the question and its other wordings")
+        raise ImageFailure("'texts' is empty or holds an empty text; expected the question and its other wordings")
     absent = field(value, "absent", bool)
     if absent == bool(numbers):
         raise ImageFailure("expected instances, or absent: true where the picture shows nothing of the kind")

@@ -126,7 +126,7 @@ _COLUMNS: dict[str, Callable[[pa.DataType], bool]] = {
     "img_height": pa.types.is_integer,
     "img_width": pa.types.is_integer,
 }
-"""Required columns, each of which must occur once -> check of its type."""
+"""Required columns -> check of the type. Each must occur once."""
 
 
 def _read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

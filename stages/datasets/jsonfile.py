@@ -37,7 +37,7 @@ def read_json(
     character for nearly every byte, so that it would take other encodings for its own.
 
     Raises:
-        ImageFailure: there is no such file, it is in none of these, or it is not JSON.
+        ImageFailure: there is no such file, its encoding is another one, or it is not JSON.
     """
     text, found = _decode(read_file(inside(root, relative), max_bytes), encoding)
     try:

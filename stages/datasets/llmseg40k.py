@@ -157,7 +157,7 @@ def _size(runs: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _parse(root: Path, files: tuple[str, ...], _options: None) -> dict[str, _Row]:
-    """Image file name -> its row, of whose pairs only what is read is kept."""
+    """Image file name -> its row, with only the fields that are read."""
     document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
     if not isinstance(document, dict):
         raise ImageFailure(f"found {type(document).__name__}, expected an object by image file name")

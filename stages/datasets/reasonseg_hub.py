@@ -92,12 +92,12 @@ def require_one_picture(root: Path, placed: list[Placed]) -> None:
         which = " and ".join(names[:2]) if len(names) > 1 else f"{len(placed)} rows"
         raise ImageFailure(
             f"{which} are different pictures of one image_id, {placed[0][1].image_id!r:.60}, as the hub's copies cut names at the "
-            "first dot: none of them is used"
+            "first dot: they are not used"
         )
 
 
 def expected(split: str, options: ReasonSegHubOptions = DEFAULTS, holds: bool = False) -> tuple[Expected, ...]:
-    """The Parquet files of a split, of which some columns are read to count."""
+    """The Parquet files of a split; some columns are read to count."""
     return (Expected("questions, masks and pictures", (_pattern(split, options),), partly=True),)
 
 

@@ -46,7 +46,7 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
         }.items()
     },
 }
-"""Release -> split -> names of its file, of which the first that is there is read."""
+"""Release -> split -> names of its file; the first that exists is read."""
 
 
 def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> list[Source]:

@@ -43,7 +43,7 @@ def read_segmentation(value: Any, height_px: int, width_px: int) -> Region:
     An empty list marks nothing.
 
     Raises:
-        ImageFailure: it is none of these, a number is not finite or far outside, or run lengths are of another size.
+        ImageFailure: it has another form, a number is not finite or far outside, or run lengths are of another size.
     """
     if isinstance(value, Mapping):
         return Region(_from_runs(value, height_px, width_px))

@@ -152,7 +152,7 @@ def _points(points: list[Any]) -> NDArray[np.float64]:
 
 
 def _mask(encoded: str, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """A mask in base64 of a PNG, bool [h, w]: as large as its box of two corners, both of which belong to it."""
+    """A mask in base64 of a PNG, bool [h, w]: as large as its box of two corners, which both belong to it."""
     width, height = (int(side) for side in points[1].round() - points[0].round() + 1)
     exact = bool((points == np.trunc(points)).all())  # a mask that was moved has corners that are rounded apart
     try:

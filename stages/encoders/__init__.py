@@ -148,7 +148,7 @@ def imported_line(sha256: str, dim: int) -> Encoder:
 
 
 def encoder_line(name: str, kind: Literal["mask", "image"]) -> Encoder:
-    """The line of an encoder; ValueError, naming the choices, if there is none of that name and kind."""
+    """The line of an encoder; ValueError, naming the choices, if the name and kind are unknown."""
     names = sorted(key for key, encoder in ENCODERS.items() if encoder.kind == kind)
     if name not in names:
         raise ValueError(

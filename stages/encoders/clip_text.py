@@ -29,7 +29,7 @@ def tokenizer() -> SimpleTokenizer:
 def make_text(
     vocabulary: int, context: int, width: int, layers: int, dim: int, act: type[nn.Module]
 ) -> TextTransformer:
-    """The architecture, randomly initialised but for the causal mask, which :func:`with_causal_mask` adds."""
+    """The architecture, randomly initialised except for the causal mask, which :func:`with_causal_mask` adds."""
     return TextTransformer(
         context, vocabulary, width, width // HEAD, layers, output_dim=dim, act_layer=act, no_causal_mask=True
     )

@@ -65,7 +65,7 @@ def without_questions(split: Split) -> dict[str, str]:
 
 
 def image_of(name: str, among: Mapping[str, Any]) -> str | None:
-    """Which of the images ``among`` a target_id ``IMAGE/NUMBER``, or an image_id itself, names; None: none of them."""
+    """Which of the images ``among`` a target_id ``IMAGE/NUMBER``, or an image_id itself, names; None: no such image."""
     parent = name.rpartition("/")[0]
     return next((image_id for image_id in (name, parent) if image_id in among), None)
 

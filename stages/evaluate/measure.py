@@ -41,7 +41,7 @@ def measure(case: Case, prediction: Prediction) -> Row:
     offered = case.offered
     if unknown := set(prediction.chosen) - set(offered.index.tolist()):
         raise PredictionError(
-            f"{question.target_id}: chose {unknown.pop()}, which is none of the {len(offered.index)} candidates of "
+            f"{question.target_id}: chose {unknown.pop()}, which is not among the {len(offered.index)} candidates of "
             f"{question.image_id!r} (number of a mask, -1 - j for instance j)"
         )
     if question.exists:

@@ -70,7 +70,7 @@ def see(samples: Samples) -> Sums:
 
 
 def said_rej(samples: Samples) -> Sums:
-    """Share of the answers that said ``[REJ]``, whatever their mask is; left out of systems of which none is known to say it."""
+    """Share of the answers that said ``[REJ]``, whatever their mask is; left out if no answer is known to say it."""
     return mean(samples.rejected)
 
 

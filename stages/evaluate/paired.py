@@ -85,7 +85,7 @@ def iou_of(samples: Samples, protocol: str | None = None) -> F64:
 
 
 def changes(first: F64, other: F64) -> Changes:
-    """Which questions the other won and lost, by the IoU of each question [n]; those of which one has no IoU are neither."""
+    """Which questions the other won and lost, by the IoU of each question [n]; without an IoU of both it is neither."""
     gain = np.nan_to_num(other - first)
     won, lost = (np.argsort(sign * gain, kind="stable") for sign in (-1, 1))
     return Changes(gain, won[gain[won] > 0], lost[gain[lost] < 0])
@@ -115,7 +115,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
     def in_points(self) -> str:
-        """Percentage points: ``+3.2 [+0.4, +6.1]``, with a star where the interval does not hold 0; alone where there is none."""
+        """Percentage points: ``+3.2 [+0.4, +6.1]``, with a star where the interval does not hold 0; or the points alone."""
         if np.isnan(self.low):
             return f"{100 * self.gain:+.1f}"
         return f"{100 * self.gain:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]{' *' * self.is_clear}"

@@ -1,4 +1,4 @@
-"""A mask out of a PNG: two values of which one is black, or grey values and a threshold. Anything richer is refused."""
+"""A mask from a PNG: two values, one of them black, or grey values and a threshold. Anything richer is refused."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def read_png(path: Path, question: Question, threshold: int | None = None) -> Pa
     found, counts = np.unique(values, return_counts=True)
     if len(found) > 2:
         raise PredictionError(
-            f"{path}: {len(found)} {'grey values' if grey else 'colours'}, expected two, of which one is black. Pixels by "
+            f"{path}: {len(found)} {'grey values' if grey else 'colours'}, expected two, one of them black. Pixels by "
             f"{'value' if grey else 'colour'}: {_histogram(found, counts, grey)}. "
             + (f"If they are scores: {_THRESHOLD}" if grey else "Save the mask itself, not drawn over the image")
         )
     if len(found) == 2 and found[0]:
         raise PredictionError(
-            f"{path}: two values, neither of which is black: {_histogram(found, counts, grey)}; which is the mask? Save it "
+            f"{path}: two values, and neither is black: {_histogram(found, counts, grey)}; which is the mask? Save it "
             "as 0 and 255" + (f", or {_THRESHOLD}" if grey else "")
         )
     colour = int(found[-1]) or None

@@ -51,7 +51,7 @@ def existing_above(threshold: float, samples: Samples) -> Sums:
 
 
 def n_acc(samples: Samples) -> Sums:
-    """Share of the absent targets of which the answer says so."""
+    """Share of the absent targets whose answer says that they are absent."""
     return mean(np.where(samples.protocol_exists == 0, samples.protocol_rejected, np.nan))
 
 

@@ -36,7 +36,7 @@ class Protocol:
         frame, ignore, empties, sums: in words, for the documentation and the printed table.
         exact: what of the original is matched, and what cannot be.
         meant_for: formats of data sets that it was made for.
-        every_of: formats of which every text is asked, where else the first one is.
+        every_of: formats whose every text is asked; of other formats the first one is.
         rejected_with_mask: whether an answer may be rejected and have a mask.
         absent_by_annotation: whether the annotation alone says that a target is absent (else: a target without a pixel is empty).
         usual_of: formats that ``evaluate --all`` scores by it.
@@ -142,7 +142,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             _NATIVE, f"{_OUT} (the sets have none)", "an absent target has no IoU; any mask is a false alarm, its area joins rIoU",
             "mIoU, r and rIoU: mean over refs (a target and its false sentences); oIoU: sums over existing targets; r: share of "
             "false sentences without a mask; rIoU: intersections / (unions + false alarms)",
-            "exact but for false alarms, which the original counts at the network's size; refs without false sentences, where "
+            "exact except for false alarms, which the original counts at the network's size; refs without false sentences, where "
             "it divides by 0, are left out of r", ("refer",), absent_by_annotation=True,
         ),
     }

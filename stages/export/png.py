@@ -123,7 +123,7 @@ def _labels(numbers: NDArray[np.uint16], largest: int) -> bytes:
 
 @lru_cache(maxsize=1)
 def _palette() -> bytes:
-    """Black, and 255 colours of which neighbours differ."""
+    """Black, and 255 colours; neighbours differ."""
     colours = [(0.0, 0.0, 0.0), *(colorsys.hsv_to_rgb(k * _GOLDEN % 1, 0.75, 0.95) for k in range(255))]
     return bytes(round(255 * part) for colour in colours for part in colour)
 

@@ -18,7 +18,7 @@ from stages.progress import progress
 class Summary:
     """What an export holds.
 
-    counts: ``images``, ``pictures``, and of each of ``WHATS``. left_out: what is not there of which image, and why. files,
+    counts: ``images``, ``pictures``, and of each of ``WHATS``. left_out: what is missing from each image, and why. files,
     size_bytes: of all that was written. remarks: what was lost.
     """
 

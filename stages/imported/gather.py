@@ -48,7 +48,7 @@ class Tally:
     ambiguous: list[str] = field(default_factory=list)
     """Names that several pictures of the splits have."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Pictures of which nothing is taken -> why."""
+    """Pictures from which nothing is taken -> why."""
     missing: list[str] = field(default_factory=list)
     """Pictures of the splits that the files do not have."""
 

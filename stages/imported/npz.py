@@ -36,7 +36,7 @@ def read_npz(path: Path, each: Each) -> None:
             names = [name for name in zipped.namelist() if name.endswith(".npy")]
             keys = {name.removesuffix(".npy") for name in names}
             if len(keys) != len(zipped.namelist()):
-                raise ImageFailure("an array stands twice, or what is no array is in the file")
+                raise ImageFailure("an array occurs twice, or the file holds something that is no array")
             if keys & {"masks", "vectors"}:
                 if keys - _OWN:
                     raise ImageFailure(f"array {min(keys - _OWN)!r} is not one of {', '.join(sorted(_OWN))}")

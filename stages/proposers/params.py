@@ -33,7 +33,7 @@ class SamParams(ProposerParams):
     max_side_px: Annotated[int, Field(ge=0)] = 0
     """Longest side SAM works at; a larger image is reduced first (INTER_AREA). 0: no limit."""
     precision: Precision = "float32"
-    """float32: the official arithmetic but for rounding. 16 bit: faster on a GPU; a few masks at the thresholds differ."""
+    """float32: the official arithmetic except for rounding. 16 bit: faster on a GPU; a few masks at the thresholds differ."""
     points_per_side: Annotated[int, Field(ge=1)] = 32
     """Points along one side of the grid: points_per_side**2 prompts per image."""
     pred_iou_thresh: Fraction = 0.88

@@ -37,7 +37,7 @@ def ask_request(scene: Scene, summary: str | Sequence[str], params: AskParams, m
     """The request for questions about an image.
 
     Args:
-        summary: a description, or tags; empty where there is none, which the asker is told.
+        summary: a description, or tags; empty without a description; the asker is told so.
         model: the name that the endpoint knows it by.
 
     Raises:

@@ -182,7 +182,7 @@ def _reply(response: Any, model: ModelParams, worst: float) -> Reply | None:
         try:
             return answer_from(response.get("body"), model, worst)
         except MalformedError as error:
-            return Unanswered(redacted(f"an answer that is none: {error}", key_of(model)))
+            return Unanswered(redacted(f"not an answer: {error}", key_of(model)))
     if isinstance(status, int) and 400 <= status < 500 and status not in TRIES:
         return Unanswered(redacted(f"status {status}: {json.dumps(response.get('body'))}", key_of(model)))
     return None

@@ -19,7 +19,7 @@ class Candidate:
         path: relative to the folders of the data set that holds it. sha256: of the file.
         labels: the category of each instance, in the order of ``instances``. areas: of each instance, in px.
         absent: names of categories that the annotation says it does not show.
-        incomplete: labels of which it may show more than is annotated.
+        incomplete: labels that it may show more often than annotated.
     """
 
     split: str

@@ -93,7 +93,7 @@ async def attempt(create: Create, body: Mapping[str, Any], model: ModelParams, m
     """Send a request once and give the JSON object that answers it.
 
     Raises:
-        Refused: it is not worth asking again; or the answer has over ``max_bytes``, of which no more are read.
+        Refused: it is not worth asking again; or the answer has over ``max_bytes``; no more are read.
         Failed: it is.
         EndpointError: no request can be asked.
     """

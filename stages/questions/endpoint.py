@@ -136,7 +136,7 @@ class _Run:
 
 
 async def _work(run: _Run, create: Create) -> None:
-    """Ask one request after the other until there is none left, or until a worker stops all."""
+    """Ask one request after the other until all are asked, or until a worker stops all."""
     try:
         for job in run.jobs:
             body = await asyncio.to_thread(job.body)
@@ -187,7 +187,7 @@ def _read(job: Job, document: dict[str, Any]) -> Answer:
     try:
         return job.read(document)
     except MalformedError as error:
-        raise Failed(f"an answer that is none: {error}", billed=True) from error
+        raise Failed(f"not an answer: {error}", billed=True) from error
 
 
 async def _turn(run: _Run, wait_s: float) -> bool:

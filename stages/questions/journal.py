@@ -139,7 +139,7 @@ class Journal:
         return len(self._replies)
 
     def answer(self, key: str) -> Reply:
-        """Give the reply to a request by its key; KeyError where there is none."""
+        """Give the reply to a request by its key; KeyError if it is missing."""
         entry = self._log.read(self._replies[key])
         if "unanswered" in entry:
             return Unanswered(entry["reason"])

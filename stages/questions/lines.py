@@ -1,4 +1,4 @@
-"""Append-only files of JSON objects, one per line, of which a kill can tear only the last line."""
+"""Append-only files of JSON objects, one per line. A kill can tear only the last line."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def things_of(
     Args:
         labels: of the image's instances, in the order of ``instances``.
         meanings: as :func:`meanings_of` gives them.
-        incomplete: labels of which the image may show more than is annotated.
+        incomplete: labels that the image may show more often than annotated.
     """
     places: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
@@ -181,7 +181,7 @@ def mentioned(text: str, thing: Thing) -> str | None:
 
 @lru_cache(maxsize=4096)
 def content_words(thing: Thing) -> frozenset[str]:
-    """Stems of the words that name a thing: those of all its names, but for single letters and words such as ``of``."""
+    """Stems of the words that name a thing: those of all its names, except for single letters and words such as ``of``."""
     return frozenset(
         stem(word) for name in _all_names(thing) for word in words_of(name) if len(word) > 1 and word not in COMMON
     )

@@ -100,7 +100,7 @@ class ChooseParams(Params):
     """Which images of the source split are asked about."""
 
     groups: Annotated[tuple[GroupParams, ...], Field(min_length=1)] = PAPER
-    """Groups by the number of categories, none of which shares images with another. Default: those of LLM-Seg's paper for LVIS."""
+    """Groups by the number of categories; no image is in two groups. Default: those of LLM-Seg's paper for LVIS."""
     seed: int = 0
     """Of the draw."""
     per_category: Annotated[int, Field(ge=1)] | None = None
@@ -183,7 +183,7 @@ class CheckParams(Params):
     protected: tuple[str, ...] = ()
     """Splits of section data whose questions must not come up again, such as reasonseg/val and reasonseg/test."""
     allow_incomplete: bool = False
-    """Keep answers of which the image may show more than is annotated."""
+    """Keep answers that the image may show more often than annotated."""
     per_category: Annotated[int, Field(ge=1)] | None = None
     """Questions in the whole set with the same category as answer. null: no bound."""
 

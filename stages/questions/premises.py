@@ -100,5 +100,5 @@ def _alike(name: str, thing: Thing) -> bool:
 
 
 def _category(name: str) -> Thing:
-    """A category of which nothing but its name is known."""
+    """A category with nothing known but its name."""
     return Thing(name, name, (), "", ())

@@ -101,7 +101,7 @@ def load_prompt(name: str) -> Prompt:
     read once per process: all requests of a run are made from the same.
 
     Raises:
-        PromptError: there is none, or it is not of this form.
+        PromptError: it is missing, or not of this form.
     """
     path = FOLDER.parents[2] / name if name.endswith(".txt") else FOLDER / f"{name}.txt"
     try:

@@ -55,7 +55,7 @@ class Request:
         step: what it is for: describe, ask, verify, control, rephrase, ...
         subject: what it is about, in messages and logs: an image_id or a target_id. It is not part of the key.
         model: the name that the endpoint knows the model by.
-        body: JSON of further fields of the request, of which null takes one away; empty where there are none.
+        body: JSON of further fields of the request; null takes a field away. May be empty.
         prompt: name and digest of the template that the messages were made from, for the record. Not part of the key, as the
             messages are.
     """

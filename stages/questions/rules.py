@@ -47,7 +47,7 @@ ENGLISH = frozenset(
         "objects item items thing things while during after before because",
     )
 )
-"""Words of which an English question has some. What is a word of other languages of Europe as well, such as ``in``, is not among
+"""Words: an English question has some of them. What is a word of other languages of Europe as well, such as ``in``, is not among
 them."""
 _WORDS_PER_ENGLISH = 8
 
@@ -155,7 +155,7 @@ def _foreign(text: str, words: Sequence[str]) -> str:
 
 
 def _naming(text: str, words: Sequence[str], thing: Thing, params: CheckParams) -> str:
-    """The name of the thing, or the word of it, that the text holds; empty where there is none."""
+    """The name of the thing, or the word of it, that the text holds; empty if it holds none."""
     if name := mentioned(text, thing):
         return name
     if params.names == "name":

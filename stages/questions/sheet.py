@@ -174,7 +174,7 @@ def _is_line(text: Any) -> bool:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of which no key stands twice: nobody could tell which of two decisions counts."""
+    """An object without a repeated key: nobody could tell which of two decisions counts."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

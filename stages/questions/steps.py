@@ -22,7 +22,7 @@ from stages.questions.sheet import Decision
 from stages.questions.verify import control_request, outcome, read_control, read_verdict, verify_request
 
 Summary = str | Sequence[str]
-"""A description, or tags; empty where there is none."""
+"""A description, or tags; may be empty."""
 
 
 @dataclass(frozen=True)

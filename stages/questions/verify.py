@@ -62,7 +62,7 @@ def chance(scene: Scene) -> float:
 def read_verdict(reply: Reply, model: str) -> Verdict:
     """What the verifier said.
 
-    The verdict is the first or the last line, ``VERDICT: yes`` but for case, markup and a full stop; or the one word that is all
+    The verdict is the first or the last line, ``VERDICT: yes`` except for case, markup and a full stop; or the one word that is all
     of the answer. Where the answer says ``verdict`` with another word anywhere else, it is none.
 
     Args:

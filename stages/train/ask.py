@@ -40,7 +40,7 @@ class Question:
 
 
 def columns_of_image(params: TrainParams, system: str) -> set[str]:
-    """The columns that an answer is made from, which are all of the image; ``targets`` is none of them."""
+    """The columns that an answer is made from, which all belong to the image; ``targets`` is not among them."""
     names = _of_image(system_class(system).columns(params, training=False)).values()
     return {name.rpartition(".")[0] if name.rpartition(".")[0] in TABLES else name for name in names}
 

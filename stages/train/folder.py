@@ -25,7 +25,7 @@ PLACE = "loader.json"
 class Held:
     """A run in its folder.
 
-    about: its identity as recorded, empty where there is none. finished: it came to its end. step: updates of its last whole
+    about: its identity as recorded; may be empty. finished: it came to its end. step: updates of its last whole
     checkpoint, None without one.
     """
 
@@ -44,7 +44,7 @@ class Held:
 
 
 def held(folder: Path) -> Held | None:
-    """The run in a folder; None where there is none."""
+    """The run in a folder; None without a run."""
     checkpoint = last_checkpoint(folder)
     step = step_of(checkpoint) if checkpoint else None
     if (folder / RUN).is_file():

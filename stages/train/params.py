@@ -296,7 +296,7 @@ class TrainParams(Params):
     epoch_samples: Annotated[int, Field(ge=0)] = 0
     """Of a mixture: samples of an epoch, over all processes. 0: as many as ``max_steps`` updates take."""
     max_text_tokens: Annotated[int, Field(ge=0)] = 0
-    """Conversations are cut after this many tokens, of which the image counts as one. 0: they are not; LISA and LLM-Seg: 257."""
+    """Conversations are cut after this many tokens; the image counts as one. 0: they are not; LISA and LLM-Seg: 257."""
 
     prompts: Annotated[str, Field(min_length=1)] | None = None
     """A file with prompts of one's own for lisa and llmseg, of the form of stages/train/language/prompts.yaml; what it leaves out

@@ -246,7 +246,7 @@ def _wrong(path: Path, what: str, expected: str) -> NoReturn:
 
 
 def load_column(folder: Path) -> ColumnMeta | None:
-    """Read ``column.json`` from the disk; None when there is none.
+    """Read ``column.json`` from the disk; None if it is missing.
 
     Raises:
         DamagedStoreError: it does not hold what was written.

@@ -47,7 +47,7 @@ class Lineage:
         self._folder = cache(partial(column_dir, store))
 
     def meta(self, place: str) -> ColumnMeta | None:
-        """The column's ``column.json``; None when there is none. Raises DamagedStoreError."""
+        """The column's ``column.json``; None if it is missing. Raises DamagedStoreError."""
         if place not in self._metas:
             try:
                 self._metas[place] = own_meta(place, read_column(column_dir(self.store, place)))

@@ -50,7 +50,7 @@ def link_arrays(commit: Commit) -> tuple[tuple[str, ...], I64, I64]:
     """Splits of the holder; for each image of the shard which of them it is in (-1: none), and its image_index there.
 
     Raises:
-        DamagedStoreError: the record says nothing of the kind, or an image that is ok is in none of them.
+        DamagedStoreError: the record says nothing of the kind, or an image that is ok is not in them.
     """
     found, count = commit.extra.get(HOLDER), len(commit.counts)
     if not _is_right(found, count):

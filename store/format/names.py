@@ -52,7 +52,7 @@ def both_names(columns: Iterable[str]) -> list[str]:
 
 
 def find_name(name: str, columns: Iterable[str], proposer: str | None = None) -> str | None:
-    """The column that a name stands for: its own, or the only one that is called so without its proposer. None: there is none.
+    """The column that a name stands for: its own, or the only one that is called so without its proposer. None: no column.
 
     Args:
         proposer: whose column a name without a proposer stands for.

@@ -50,7 +50,7 @@ def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _orientation(exif: bytes) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none or it cannot be read, as in ``cv2.imread``."""
+    """EXIF orientation, 1 to 8; 1 if it is missing or cannot be read, as in ``cv2.imread``."""
     import struct
 
     from PIL import Image

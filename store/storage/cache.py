@@ -30,7 +30,7 @@ from .files import TEMPORARY, flock
 from .local import OpenFile
 
 FOLDER, LIMIT = "ELISA_CACHE", "ELISA_CACHE_BYTES"
-"""Environment variables: where the cache is (empty: there is none), and how many bytes it may take."""
+"""Environment variables: where the cache is (empty: no cache), and how many bytes it may take."""
 DEFAULT_BYTES = 10 * 2**30
 KEPT_S = 24 * 3600
 """A piece that was used within this many seconds makes room for no other."""
@@ -45,7 +45,7 @@ _ROOM = 0.9
 
 
 def cache_here() -> Cache | None:
-    """The cache of this machine, as the environment has it now; None where there is none, or none can be made."""
+    """The cache of this machine, as the environment has it now; None without a cache, or if it cannot be made."""
     return _cache(os.environ.get(FOLDER), os.environ.get(LIMIT), os.environ.get("XDG_CACHE_HOME"))
 
 
@@ -164,7 +164,7 @@ class Cache:
             yield count
 
     def _has_room(self, count: FileIO, size: int) -> bool:
-        """Note bytes that are about to be written, after making room for them; False where there is none."""
+        """Note bytes that are about to be written, after making room for them; False without room."""
         used = self._noted(count)
         if used + size > self.limit:
             used = self._make_room(size)

@@ -35,7 +35,7 @@ def read_object(path: Path, max_bytes: int | None = None) -> bytes:
     """All bytes of an object.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it is missing.
         DamagedStoreError: it is a link, or larger than ``max_bytes``.
     """
     try:

@@ -57,7 +57,7 @@ class Storage(Protocol):
     """Where objects lie. Paths are those of the store; every error but "not there" is an OSError that names the path."""
 
     def open(self, path: Path) -> Opened:
-        """Open an object for reading; FileNotFoundError where there is none, OSError (ELOOP) where there is a link."""
+        """Open an object for reading; FileNotFoundError if it is missing, OSError (ELOOP) for a link."""
         ...
 
     def stat(self, path: Path, follow: bool = False) -> Stat | None:
@@ -65,7 +65,7 @@ class Storage(Protocol):
         ...
 
     def list(self, folder: Path) -> list[Entry]:
-        """What a folder holds, sorted by name; nothing where there is none. It may miss what was put a moment ago."""
+        """What a folder holds, sorted by name; nothing if it is missing. It may miss what was put a moment ago."""
         ...
 
     def stage(

@@ -317,7 +317,7 @@ class RemoteStorage:
         return True
 
     def lock(self, folder: Path) -> contextlib.AbstractContextManager[None]:
-        """As :meth:`store.storage.protocol.Storage.lock`: there is none."""
+        """As :meth:`store.storage.protocol.Storage.lock`: a bucket has no locks."""
         return contextlib.nullcontext()
 
     def sweep(self, folder: Path) -> None:

@@ -14,10 +14,10 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 IN_FLIGHT = 64
-"""Requests that a process has in flight at most, but for one in each thread that asks for something itself."""
+"""Requests that a process has in flight at most, except for one in each thread that asks for something itself."""
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-"""By process: a forked one has none of its parent's threads."""
+"""By process: a forked one does not have its parent's threads."""
 _turns: dict[int, threading.Lock] = {}
 _of_pool = threading.local()
 

@@ -323,7 +323,7 @@ def mixed_order(
     """Several sources by weight, in random turns.
 
     A source goes on where it stopped (``consumed`` samples of it came in earlier epochs), through permutations of its own,
-    one after the other: none of its samples comes again before all of them came.
+    one after the other: no sample comes again before all of them came.
     """
     shares = quotas(weights, length)
     turns = np.repeat(np.arange(len(counts), dtype=np.int64), shares)[permutation(length, seed, epoch, 1)]

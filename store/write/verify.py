@@ -29,7 +29,7 @@ def verify(store: Path, places: list[str], deep: bool = False) -> Report:
         deep: digest every byte; else records and identities alone.
 
     Raises:
-        StoreError: none of them is there, or they hold no column: nothing was checked.
+        StoreError: they are missing, or hold no column: nothing was checked.
         OSError: a folder cannot be listed, or a file cannot be read.
     """
     report = Report(store, deep=deep)
@@ -104,7 +104,7 @@ def _verify_folder(store: Path, dataset: str, splits: list[str], report: Report)
 
 
 def _outside(folder: Path, columns: set[Path]) -> Iterator[Path]:
-    """Files below a folder that are in none of its columns."""
+    """Files below a folder that are in no column."""
     for path, folders, files in walk(folder):
         if path in columns:
             folders.clear()

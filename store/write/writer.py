@@ -62,7 +62,7 @@ class Seen:
 
 
 def seen_commit(folder: Path, shard: int, meta: ColumnMeta | None = None) -> Seen | None:
-    """What a shard is now, for ``before`` of :func:`write_shard`; None when there is none."""
+    """What a shard is now, for ``before`` of :func:`write_shard`; None if it is missing."""
     meta = meta or _current(folder)
     path = shard_path(folder, shard, meta)
     try:
@@ -79,7 +79,7 @@ def begin_column(folder: Path, meta: ColumnMeta, instead_of: str | None = ANY) -
     Shards of another fingerprint become stale by this; their files stay until replaced.
 
     Args:
-        instead_of: the only other fingerprint that ``column.json`` may have now (None: there is none); default: any.
+        instead_of: the only other fingerprint that ``column.json`` may have now (None: no other one); default: any.
 
     Returns:
         The meta as written.

@@ -356,7 +356,7 @@ def test_several_splits_are_compared_one_by_one(pictured: Any, tmp_path: Path) -
         assert not path.exists()
     done = project.run("compare", "elisa", "lisa", str(project.folder / "truth.json"))
     assert done.code == 2
-    assert "truth (predictions) does not say of which split it is" in done.err
+    assert "truth (predictions) does not name its split" in done.err
     (project.folder / "trained/lisa/predictions/tiny/train.parquet").unlink()
     (one,) = [project.run("compare", "elisa", "lisa", "--json").json()]
     assert one["split"] == "val"

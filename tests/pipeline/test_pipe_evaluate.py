@@ -273,7 +273,7 @@ def test_candidates_are_those_that_are_embedded(ready: tuple[Settings, Known], t
         for a in answers(known)
     ]
     write(path, Meta("s", "d", "val"), own)
-    with pytest.raises(InputError, match="chose 16, which is none of the 16 candidates"):
+    with pytest.raises(InputError, match="chose 16, which is not among the 16 candidates"):
         evaluate_command(settings, VAL, path, "error")
 
 

@@ -291,7 +291,7 @@ def test_the_card_of_this_machine_is_the_default(cli: Any, tmp_path: Path, monke
     assert done.json()["gpu"] == "a100"
     information.write_text("Model: \t\t NVIDIA X1\n")
     done = cli("--params", str(REAL), "extract", "--plan", "--images", "1000")
-    assert "this machine has NVIDIA X1, of which nothing is known" in done.err
+    assert "this machine has NVIDIA X1, about which nothing is known" in done.err
 
 
 def test_every_network_of_the_shipped_params_is_known() -> None:

@@ -233,7 +233,7 @@ def test_what_is_wrong_in_a_run_is_named(empty: Any, given: Any, words: str) -> 
     ("system", "name", "words"),
     [
         (None, None, "expected --system"),
-        (None, "mine", "say of which system it is: --system"),
+        (None, "mine", "name its system: --system"),
         ("lisa", "elisa", "the run elisa is of elisa"),
         ("elisa", "../mine", "expected letters, digits"),
         ("elisa", "a/b", "expected letters, digits"),

@@ -33,7 +33,7 @@ def measure(logits: F32, rows: Axis, columns: Axis, thresholds: tuple[float, flo
 
     Returns:
         int64 [n, 2], pixels above the lowest and above the highest; and int64 [n, 4], XYXY of the first and last pixel
-        above the middle one, zeros where there is none.
+        above the middle one, zeros if there is no cell.
     """
     counts, boxes = np.zeros((len(logits), 2), np.int64), np.zeros((len(logits), 4), np.int64)
     low, mid, high = (np.float32(value) for value in thresholds)

@@ -1,6 +1,6 @@
 """SAM's image encoder (segment_anything.modeling.ImageEncoderViT) with fused attention, on the official weights.
 
-Two identities, exact but for rounding:
+Two identities, exact except for rounding:
 
 * The decomposed relative position of a query and a key is ``rel_h(q)[row of k] + rel_w(q)[column of k]``: a scalar
   product of ``[rel_h(q), rel_w(q)]`` with two one-hot vectors. As extra dimensions of queries and keys it goes into

@@ -84,7 +84,7 @@ class AutomaticMaskGenerator:
 
     Args:
         points_per_batch: prompts decoded together, fewer where memory runs out.
-        dtype: float32 is the official arithmetic but for rounding; float16 or bfloat16 compute the image tokens in 16 bit.
+        dtype: float32 is the official arithmetic except for rounding; float16 or bfloat16 compute the image tokens in 16 bit.
     """
 
     def __init__(

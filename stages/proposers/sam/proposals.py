@@ -96,7 +96,7 @@ class MaskGenerator:
 
 
 class Features:
-    """SAM's embeddings of whole images, of which a proposer of the same model and precision has the same.
+    """SAM's embeddings of whole images, shared by proposers of the same model and precision.
 
     Args:
         model, precision: name of the SAM, and of its encoder's matrices.

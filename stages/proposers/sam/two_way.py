@@ -1,6 +1,6 @@
 """SAM's mask decoder as arithmetic on image tokens [.., N, C]: less of it than in segment_anything, the same result.
 
-What :class:`segment_anything.modeling.MaskDecoder` computes, with four identities (exact but for rounding):
+What :class:`segment_anything.modeling.MaskDecoder` computes, with four identities (exact except for rounding):
 
 * The image tokens that enter layer 0 are the same for all prompts of an image, so what layer 0 makes of them is made once.
 * A prompt has 6 or 7 tokens, an image thousands: a projection of image tokens is folded into the tokens that meet it,

@@ -164,7 +164,7 @@ class Elisa:
         """For the masks of a batch of one image the ``count`` nearest words of the language model, nearest first.
 
         The rows that the adapter makes of the masks are compared with the embeddings of all tokens, as by the released explorer of
-        token similarities (DavidC001/LISA_ACV), by the cosine. Words that are spelled alike but for a space count once.
+        token similarities (DavidC001/LISA_ACV), by the cosine. Words that differ only by a space count once.
 
         Returns:
             Number of a mask -> words with their cosines.

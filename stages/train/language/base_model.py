@@ -56,7 +56,7 @@ def locate_llava(name: str) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a folder; ValueError where there is none, or something else."""
+    """``config.json`` of a folder; ValueError if it is missing or something else."""
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{path}: found none, expected that of a LLaVA; {_instead(folder)}; {_TAKE}")
@@ -90,7 +90,7 @@ def check_folder(folder: Path) -> list[Path]:
     """Look whether the files that will be read are there and whole, and hold no trained system.
 
     Returns:
-        Files of ``torch.save`` of which no index says what is in them.
+        Files of ``torch.save`` without an index of what is in them.
 
     Raises:
         ValueError: a Git-LFS pointer, an empty or cut file, an index without its shards, or tensors of :data:`TRAINED`.

@@ -136,14 +136,14 @@ def clip_config(hidden_size: int) -> dict[str, Any]:
 
 
 DAMAGED = ("PytorchStreamReader", "unexpected EOF", "torch.save", "weights_only")
-"""What torch's RuntimeErrors about a file that it did not write, or of which a part is gone, speak of."""
+"""What torch's RuntimeErrors about a file that it did not write, or that is incomplete, speak of."""
 
 
 def read_llava(name: str) -> tuple[str, dict[str, Any]]:
     """Where a model is (:func:`~stages.train.language.base_model.locate_llava`), and its ``config.json``, of a form loaded here.
 
     Raises:
-        ValueError: there is none, it is of another form, not whole, or trained already.
+        ValueError: it is missing, of another form, not whole, or trained already.
     """
     where = locate_llava(name)
     if Path(where).is_absolute():
@@ -181,7 +181,7 @@ def load_llava(
     Args:
         name: a folder (from the repository root, or absolute), or the id of a model on the Hugging Face hub.
         base: type of the language model's weights; ``8bit`` and ``4bit`` by bitsandbytes (nf4, doubly quantised).
-        model_class: may have parameters that the checkpoint has not: new ones, of which ``extra`` in the configuration speaks.
+        model_class: may have parameters that the checkpoint has not: new ones, which ``extra`` in the configuration describes.
 
     Raises:
         ValueError: there is no such model, it is of another kind or trained already, its files are not whole, it has other

@@ -124,7 +124,7 @@ class GsvaPrompts(Params):
     questions: Annotated[tuple[Asked, ...], Some]
     """With all names in it."""
     answers: Annotated[tuple[GsvaAnswer, ...], Some]
-    """Of which one is drawn for all names."""
+    """One of them is drawn for all names."""
     between: Between
     """Between the names of an answer."""
     evaluation: Evaluation
@@ -143,7 +143,7 @@ class SesamePrompts(Params):
     answers_long: Annotated[tuple[Plain, ...], Some]
     """Answers with a mask to a sentence."""
     denials: Annotated[tuple[Denied, ...], Some]
-    """Answers to a false premise of which nothing more is known."""
+    """Answers to a false premise when nothing more is known."""
     corrections: Annotated[tuple[Corrected, ...], Some]
     """Answers to a false premise where the data set has what could be asked instead."""
     evaluation: Evaluation

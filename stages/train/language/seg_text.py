@@ -11,7 +11,7 @@ from stages.train.language.prompts import SEG, Evaluation, GsvaPrompts, LisaProm
 from stages.train.language.text import IMAGE, Turn
 
 RELEASED = load_prompts()
-"""The prompts of a run that names none of its own."""
+"""The prompts of a run that does not name its own."""
 
 
 def evaluation(text: str, is_sentence: bool, prompts: Evaluation = RELEASED.lisa.evaluation) -> str:
@@ -90,7 +90,7 @@ def premise_conversation(
     """A question whose premise may be false, and its answer, as see-say-segment/sesame has them.
 
     Args:
-        masks: this many [SEG]; 0: the premise is false, and there is none.
+        masks: this many [SEG]; 0: the premise is false, without a [SEG].
         answer: of a false premise, the data set's own; it is given as it is.
         correction: of a false premise, what could be asked instead.
     """

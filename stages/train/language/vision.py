@@ -143,6 +143,6 @@ def differences(wanted: Facts, found: Facts) -> list[str]:
 
 
 def _layers(layer: int | Sequence[int], depth: int | None) -> list[int]:
-    """Places among the hidden states, of which there is one more than layers; -2 and 23 are the same of 24."""
+    """Places among the hidden states (one more than layers); of 24 layers -2 and 23 are the same."""
     several = layer if isinstance(layer, Sequence) else [layer]
     return [number + depth + 1 if number < 0 and depth is not None else number for number in several]

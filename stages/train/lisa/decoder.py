@@ -115,7 +115,7 @@ def encoded_size(original: Size, max_side_px: int, square_px: int) -> Size:
 
 
 def postprocess_masks(logits: Tensor, square_px: int, resized: Size, original: Size) -> Tensor:
-    """``Sam.postprocess_masks``, always in float32 (dvlab-research/LISA); one axis after the other, the same but for rounding.
+    """``Sam.postprocess_masks``, always in float32 (dvlab-research/LISA); one axis after the other, the same except for rounding.
 
     Args:
         logits: float [n, s, s] over the square; n may be 0.
@@ -263,7 +263,7 @@ def mask_losses(
 
 
 def _bce(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean over the pixels, [n]; 0 where there is none."""
+    """Mean over the pixels, [n]; 0 without pixels."""
     return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1) / max(1, logits.shape[1])
 
 

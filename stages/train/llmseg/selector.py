@@ -1,7 +1,7 @@
 """LLM-Seg's mask selection: a ``<SEG>`` state chooses among SAM's proposals (arXiv 2404.08767; wangjunchi/LLMSeg).
 
-The names of modules are those of the released code without ``lisa_``, but for ``mask_fc`` (its ``dino_conv``) and ``iop_head`` (its
-``iou_head``, which regresses IoP). K is the number of masks per image in a batch, padded; C the number of ``<SEG>`` states,
+The names of modules are those of the released code without ``lisa_``, except for ``mask_fc`` (its ``dino_conv``) and ``iop_head``
+(its ``iou_head``, which regresses IoP). K is the number of masks per image in a batch, padded; C the number of ``<SEG>`` states,
 which the paper calls conversations.
 """
 
@@ -64,7 +64,7 @@ def regression_loss(predicted: Tensor, iop: Tensor, valid: Tensor) -> Tensor:
 
 
 def mean_over_images(losses: Tensor, owner: Tensor) -> Tensor:
-    """The mean over each image's states, then over the images that have a state: 0-d; 0 where there is none.
+    """The mean over each image's states, then over the images that have a state: 0-d; 0 without a state.
 
     Args:
         losses: float [C].
@@ -167,7 +167,7 @@ class TwoWayBlock(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(dim) for _ in range(4))
 
     def forward(self, masks: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """masks [C, K, dim], of which bool ``valid`` [C, K] are some, and text [C, T, dim]: both updated.
+        """masks [C, K, dim], where bool ``valid`` [C, K] says which exist, and text [C, T, dim]: both updated.
 
         SAM's tokens are the masks here and its image is the text, which gives the names of the modules.
         """

@@ -142,7 +142,7 @@ def _bad(key: str, value: Any) -> Edit:
         (_bad("instances", [1]), "target 0: 'instances' is \\[1\\], expected numbers from 0 to 0"),
         (_bad("instances", []), "or absent: true"),
         (_bad("absent", True), "or absent: true"),
-        (_bad("texts", []), "'texts' has none"),
+        (_bad("texts", []), "'texts' is empty"),
         (_bad("texts", [3]), "a text is int"),
         (_bad("is_sentence", "yes"), "'is_sentence' is str"),
         (_bad("made", {"request": 3, "verdicts": []}), "'request' is 3, expected a number from 0 to 0"),

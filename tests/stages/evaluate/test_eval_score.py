@@ -74,7 +74,7 @@ def test_choices_are_scored_among_the_candidates_of_the_setting(split: Split, kn
     assert value(METRICS["precision"](found)) == 1
     assert value(METRICS["see"](found)) == 1
     assert np.isnan(found.recall[~found.exists]).all()
-    with pytest.raises(PredictionError, match=r"chose -1, which is none of the \d+ candidates of 'image"):
+    with pytest.raises(PredictionError, match=r"chose -1, which is not among the \d+ candidates of 'image"):
         score(split, answers, setting="proposals")
 
 
@@ -85,7 +85,7 @@ def test_top_k_bounds_the_candidates(split: Split, known: Known) -> None:
         for question in questions(split)
     ]
     score(split, answers, top_k=4)
-    with pytest.raises(PredictionError, match="chose 3, which is none of the 3 candidates"):
+    with pytest.raises(PredictionError, match="chose 3, which is not among the 3 candidates"):
         score(split, answers, top_k=3)
 
 
