@@ -25,7 +25,7 @@ from store import Split, open_split
 from store.format.names import with_proposer
 
 _SUGGEST_AMONG = 10_000
-"""Of more image_ids than this none is suggested: comparing them takes long."""
+"""With more image_ids than this no other one is suggested, because comparing them takes long."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from stages.names import SplitRef
 from store.format.schema import OK
 
 LEAST_COSINE = 0.99
-"""Of a vector and its stored self: room for float16 and another device, none for another transform or checkpoint."""
+"""Cosine of a vector with its stored value: room for float16 and another device, none for another transform or checkpoint."""
 
 
 def compare_with_stored(

@@ -222,7 +222,7 @@ class Settings(Shared):
 
     @cached_property
     def hash_of_values(self) -> int:
-        """Of all values; a dict among them has no hash. Settings are frozen, so it is worked out once."""
+        """Hash of all values; a dict among them has no hash. Settings are frozen, so it is worked out once."""
         return hash(self.model_dump_json())
 
     def command(self, *words: str) -> str:

@@ -47,7 +47,7 @@ from store.stream.schedule import SampleSet
 from store.stream.source import Source, pool_of
 
 Asked = tuple[str, int, bool]
-"""Of a target: its kind, how many texts it has, and whether its premise is false."""
+"""A target's kind, its number of texts, and whether its premise is false."""
 
 
 @cache

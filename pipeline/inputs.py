@@ -31,7 +31,7 @@ from store.read.array import ShardReader
 
 
 class ShardSource:
-    """Reads what the columns of a shard are computed from. Of what is borrowed it gives, for each image, what the holder has.
+    """Reads what the columns of a shard are computed from. For what is borrowed it gives, for each image, what the holder has.
 
     Args:
         entries: for the index of borrowed images, where they lie; else the record of ``images`` says that.

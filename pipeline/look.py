@@ -65,7 +65,7 @@ class Look:
         return self._begun[key]
 
     def sha256(self, place: str, commit: Commit) -> list[str]:
-        """Of the pictures of a shard of ``images``, read once."""
+        """Digests of the pictures of a shard of ``images``, read once."""
         key = (place, commit.shard)
         if key not in self._sha256:
             table = read_table(column_dir(self.settings.store_path, place), commit, ["sha256"])

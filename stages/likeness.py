@@ -26,7 +26,7 @@ SIDE = 8
 
 @dataclass(frozen=True)
 class Likeness:
-    """Of a picture. pixels: sha256 of its upright RGB pixels and their size. look: its difference hash, 64 bits."""
+    """How a picture is recognised. pixels: sha256 of its upright RGB pixels and their size. look: its difference hash, 64 bits."""
 
     pixels: str
     look: int

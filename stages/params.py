@@ -44,8 +44,8 @@ class EmbedParams(Params):
     image_encoders: tuple[Name, ...] = ("clip_vit_l14", "clip_vit_l14_336")
     """Encoders that give patch tokens of the whole image."""
     precision: Precision = "float32"
-    """Of the encoders' matrix products, SAM's image encoder for ``sam_features`` among them. Vectors are stored in float16
-    whatever it is."""
+    """Precision of the encoders' matrix products, SAM's image encoder for ``sam_features`` included. Vectors are always
+    stored in float16."""
     max_masks: Annotated[int, Field(ge=16)] = 64
     """K_max: the largest masks of an image that get an embedding (a multiple of 16); all are kept in the table."""
     max_instances: Annotated[int, Field(ge=16)] = 32

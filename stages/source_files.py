@@ -34,7 +34,7 @@ def source_files(entry: Entry, files: str) -> tuple[str, ...]:
 
 
 def source_content(entry: Entry, files: str) -> dict[str, str]:
-    """Of files of annotations that are of many images: what they say of an image, by a name of its own -> its digest."""
+    """What annotation files of many images say of one image: a name of its own -> the digest."""
     source = entry.source
     if entry.removed or files == "images" or not source.content:
         return {}

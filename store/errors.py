@@ -43,7 +43,7 @@ class ChangedError(StoreError):
 
 
 class FailedImageError(StoreError):
-    """Of an image that failed, was removed, or has no annotation, something was asked for; the message holds the reason."""
+    """Data were asked for of an image that failed, was removed, or has no annotation; the message holds the reason."""
 
 
 class RleError(StoreError, ValueError):

@@ -50,7 +50,7 @@ def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> str:
 
 @lru_cache(maxsize=64)
 def _without_pixels(pixels: int) -> str:
-    """Of a mask of this size with none set, as most ignored regions are."""
+    """The counts of a mask of this size without a pixel, as most ignored regions are."""
     return _from_edges(np.empty(0, np.int64), pixels)
 
 

@@ -17,7 +17,7 @@ from demo.data.files import FILES, MARKER, digests, replace_demo
 from demo.data.mixture import Drawn, draw, instances_of, jpeg_of, write_json, write_reasonseg
 
 FIRST_NUMBER = 100_000
-"""Of the pictures; those of the mixture have smaller ones."""
+"""Number of the first picture; pictures of the mixture have smaller numbers."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Proposals:
 
 @dataclass(frozen=True)
 class SceneResult:
-    """Of one scene: each object's best IoU, float64 [N], the number of proposals, and the seconds they took."""
+    """Result of one scene: each object's best IoU, float64 [N], the number of proposals, and the seconds they took."""
 
     best_iou: NDArray[np.float64]
     masks: int
@@ -124,7 +124,7 @@ def table(results: list[SceneResult]) -> str:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Of one scene, before any filter: boxes float32 [K, 4] x0 y0 x1 y1, scores [K], and IoU with each object [K, N]."""
+    """Candidates of one scene, before any filter: boxes float32 [K, 4] x0 y0 x1 y1, scores [K], and IoU with each object [K, N]."""
 
     boxes: torch.Tensor
     predicted_iou: torch.Tensor

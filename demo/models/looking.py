@@ -26,7 +26,7 @@ RIDGE = 1e-4
 NEARNESS = 0.7
 """Part of a place's embedding that it shares with its neighbours, so that what is learned of a place holds near it, too."""
 REACH = 2.0
-"""Of what neighbours share, in cells: the standard deviation of a Gaussian."""
+"""Standard deviation, in cells, of the Gaussian that neighbours share."""
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ from stages.train.language.text import IMAGE
 FIRST_SEED = 1_500_000_000  # the data set and the evaluation use smaller seeds
 SCENES = 10_000
 FITTED = 1500
-"""Of these, this many fit the projector before the first step."""
+"""This many of them fit the projector before the first step."""
 IMAGES = 16
 TURNS = 8
 """Questions about each image of a step."""

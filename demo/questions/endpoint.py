@@ -19,7 +19,7 @@ from demo.questions import asker, looker
 PORT = 8766
 """As params/questions_demo.yaml says."""
 SEED = 20_261_130
-"""Of the asker's faults. Nothing but this file knows it."""
+"""Seed of the asker's faults. Only this file knows it."""
 MAX_BODY_BYTES = 2**24
 
 

@@ -14,7 +14,7 @@ from store.format.schema import OK
 from store.outlines import outline
 
 MOST_MASKS = 500
-"""Of each proposer that are drawn, the largest first."""
+"""This many masks of each proposer are drawn, the largest first."""
 
 
 def brief(shown: Shown, image_index: int) -> dict[str, Any]:

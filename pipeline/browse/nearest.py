@@ -154,7 +154,7 @@ def _vectors(source: AnyColumn, image_index: int) -> NDArray[Any] | None:
 
 
 def _unit(vectors: NDArray[Any]) -> F32:
-    """Of length 1; a zero vector stays one."""
+    """The vectors with length 1; a zero vector stays zero."""
     values = vectors.astype(np.float32)
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     unit: F32 = np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)

@@ -21,7 +21,7 @@ PNG = ".png"
 _MOST_BYTES = 2**24
 """Largest file of questions."""
 _MOST_LETTERS = 48
-"""Of a question in the name of a picture."""
+"""Letters of a question in the name of a picture."""
 
 
 def ask_command(

@@ -12,9 +12,9 @@ from stages.evaluate.tables import TITLES, as_text, line, one_line
 from stages.report.choose import Key
 
 SHOWN = ("miou_per_sample", "ciou", "giou_hull", "n_acc", "t_acc", "f1")
-"""Of the common figures those that tables show; of a protocol all are shown. The JSON has every one."""
+"""The common figures that tables show; all figures of a protocol are shown. The JSON has every one."""
 _LETTERS = 60
-"""Of a question that the table on a terminal shows."""
+"""Letters of a question that the table on a terminal shows."""
 
 Rows = list[list[str]]
 

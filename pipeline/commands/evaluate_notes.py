@@ -14,7 +14,7 @@ from stages.predictions import Meta, Prediction
 WITHOUT_MASKS = ("always reject",)
 """The baselines that choose nothing."""
 SHOWN = 10
-"""Of the images that were left out at most this many are named."""
+"""At most this many of the images that were left out are named."""
 
 
 def of_protocol(name: str, dataset: str, data_format: str, meta: Meta, scores: Scores) -> Iterator[str]:

@@ -34,7 +34,7 @@ COLUMNS = (
 )
 """Heading -> the figures that stand below it, by their names without a protocol's."""
 _USUAL = ("mean IoU", "cIoU", "N-acc", "T-acc")
-"""Of these, what is shown of the common figures."""
+"""The common figures that are shown."""
 
 
 def answered(

@@ -30,7 +30,7 @@ class Found:
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run."""
         return self.run.name
 
 

@@ -21,7 +21,7 @@ from store import Split
 from store.errors import StoreError
 
 CURVES = ("loss", "learning_rate", "grad_norm")
-"""Of what DVCLive keeps of a run, those that are drawn."""
+"""The curves of DVCLive that are drawn."""
 METRICS = ("miou_per_sample", "ciou", "giou_hull", "n_acc", "t_acc", "f1")
 KEPT = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
 """K of the table of AR@K."""
@@ -83,7 +83,7 @@ def recall_section(split: Split, embedded: int, place: str, files: dict[str, byt
 
 
 def similarity_section(settings: Settings, split: SplitRef, missing: list[Missing]) -> Iterator[Section]:
-    """The heat maps that ``normalize`` drew; what is not there is added to ``missing``. Of borrowed masks it draws none."""
+    """The heat maps that ``normalize`` drew; what is not there is added to ``missing``. It draws no heat maps of borrowed masks."""
     if settings.holder(split.dataset) is not None:
         return
     folder = report_folder(settings, split.dataset)

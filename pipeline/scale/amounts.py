@@ -16,11 +16,11 @@ from stages.proposers.params import GridParams
 from store.format.names import proposer_of, without_proposer
 
 INDEX_BYTES, CRC_BYTES = 16, 4
-"""Of a chunk, in a shard's index and after its values."""
+"""Bytes of a chunk in a shard's index, and after its values."""
 IMAGE_BYTES, TEXT_BYTES = 150, 150
-"""Of a row of ``images``, and of a question with its answer, compressed."""
+"""Bytes of a row of ``images``, and of a question with its answer, compressed."""
 RECORD_BYTES = 30
-"""Of an image, in the record of each shard."""
+"""Bytes of an image in the record of each shard."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Workload:
 
     @property
     def megapixels(self) -> float:
-        """Of an image."""
+        """Size of an image."""
         return self.height_px * self.width_px / 1e6
 
 

@@ -59,17 +59,17 @@ class Prediction:
 
     @property
     def images(self) -> int:
-        """Of all data sets; a picture counts in each that shows it."""
+        """Images of all data sets; a picture counts in each that shows it."""
         return sum(work.images for work in self.work)
 
     @property
     def shards(self) -> int:
-        """Of a column that all data sets have."""
+        """Shards of a column that all data sets have."""
         return sum(work.shards for work in self.work)
 
     @property
     def bytes(self) -> float:
-        """Of all columns."""
+        """Bytes of all columns."""
         return sum(column.bytes for column in self.columns)
 
     @property

@@ -15,10 +15,10 @@ class PriceParams(Params):
     """What work and storage cost, for ``extract --plan``. They differ between providers, so there are no defaults."""
 
     usd_per_gpu_hour: Usd | None = None
-    """Of one worker: a GPU, and the cores and memory that come with it. null: unknown."""
+    """Price of one worker: a GPU, and the cores and memory that come with it. null: unknown."""
     usd_per_gb_month: Usd | None = None
-    """Of storage, per 1e9 bytes."""
+    """Price of storage, per 1e9 bytes."""
     usd_per_1000_writes: Usd | None = None
-    """Of an object store: requests that write or list."""
+    """Price of requests that write or list, in an object store."""
     usd_per_1000_reads: Usd | None = None
-    """Of an object store: requests that read."""
+    """Price of requests that read, in an object store."""

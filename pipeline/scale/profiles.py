@@ -27,9 +27,9 @@ class Card(Params):
     memory_gb: Positive
     """1e9 bytes."""
     tflops: dict[Precision, Positive]
-    """Of matrix products, 1e12 operations a second; a multiplication with its addition counts two."""
+    """Rate of matrix products, in 1e12 operations per second; a multiplication with its addition counts two."""
     gb_per_s: Positive
-    """Of its memory."""
+    """Bandwidth of its memory."""
     source: Source
     """Where the rates come from."""
 
@@ -60,11 +60,11 @@ class Reached(Params):
     """Which share of a card's rates programs reach."""
 
     products_16bit: Share
-    """Of matrix products in float16 and bfloat16."""
+    """Share of the rate that matrix products reach in float16 and bfloat16."""
     products_32bit: Share
-    """Of matrix products in float32, without TF32."""
+    """Share of the rate that matrix products reach in float32, without TF32."""
     memory: Share
-    """Of reading and writing the card's memory."""
+    """Share of the bandwidth that reading and writing the card's memory reach."""
 
 
 class Network(Params):
@@ -90,7 +90,7 @@ class Timed(Params):
     network: str
     """A SAM model or an encoder."""
     precision: Precision
-    """Of its matrix products."""
+    """Precision of its matrix products."""
     per: Literal["image", "point", "mask"]
     """What the time is for."""
     ms: Positive
@@ -136,11 +136,11 @@ class Host(Params):
     publish_s_per_gb: Figure
     """To write its bytes."""
     task_ms: Figure
-    """Of the process that hands out tasks on Dask, for one shard: the task, its answer, and a look at a commit."""
+    """Time of the process that hands out tasks on Dask, for one shard: the task, its answer, and a look at a commit."""
     md5_gb_per_s: Figure
     """1e9 bytes per second that DVC digests."""
     memory_kb: Figure
-    """Of a command's memory, for an image of the splits that it works on."""
+    """Memory of a command for each image of the splits that it works on."""
 
 
 class Objects(Params):
@@ -153,7 +153,7 @@ class Objects(Params):
     looks: Figure
     """For each shard of a column that a command looks at, one after another."""
     request_ms: Figure
-    """Of one request, until its answer begins."""
+    """Time of one request, until its answer begins."""
     reads_per_record: Figure
     """For each image and array column, to train on it once."""
 

@@ -67,13 +67,13 @@ class Target:
     """The annotation says that the image shows nothing of the kind: the question has a false premise. An empty ``segmentation``
     alone does not say that, as a small region may be drawn on no pixel."""
     correction: str | None = None
-    """Of a false premise: what could be asked instead, where the data set has it."""
+    """What could be asked instead of a false premise, where the data set has it."""
     incomplete: bool = False
     """The image may show more of what is meant than is annotated, as in a federated data set."""
     turns: tuple[str, ...] = ()
-    """Of a conversation: question, answer, question, ...; else empty."""
+    """Turns of a conversation: question, answer, question, ...; else empty."""
     made: Mapping[str, Any] | None = None
-    """Of a generated question: how it was made, as :data:`store.format.schema.MADE` says."""
+    """How a generated question was made, as :data:`store.format.schema.MADE` says."""
 
 
 @dataclass(frozen=True)

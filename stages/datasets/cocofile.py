@@ -24,7 +24,7 @@ MAX_NAME = 1000
 """Characters of the name of a category."""
 _DIGEST = 32
 _READ = ("id", "category_id", "iscrowd", "segmentation", "bbox")
-"""Of an annotation, what is read of it later; whether it has an ``instance_id`` is looked at as well."""
+"""What is read from an annotation later; whether it has an ``instance_id`` is looked at as well."""
 OF_NO_IMAGE = "annotation of an image that the file does not list, passed over"
 
 

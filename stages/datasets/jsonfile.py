@@ -11,9 +11,9 @@ from typing import Any
 from stages.images import ImageFailure, inside, read_file
 
 MAX_JSON_BYTES = 2**26
-"""Of a file that annotates one image."""
+"""Largest file that annotates one image."""
 MAX_SET_BYTES = 2**33
-"""Of a file that annotates a whole data set: LVIS has 1.1 GB."""
+"""Largest file that annotates a whole data set: LVIS has 1.1 GB."""
 _NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
 """In Western text a letter beyond ASCII stands alone; in other encodings (GBK, Shift-JIS, cp1251, ...) most stand together."""
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from stages.images import ImageFailure
 
 MAX_ELEMENT_BYTES = 2**24
-"""Of one element of an array, or of any other value of the object."""
+"""Largest element of an array, or any other value of the object."""
 CHUNK_BYTES = 2**22
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BOM = "\xef\xbb\xbf"

@@ -15,7 +15,7 @@ class Options(Params):
 
 
 class ReasonSegOptions(Options):
-    """Of the format reasonseg."""
+    """Options of the format reasonseg."""
 
     encoding: str | None = None
     """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, for files whose every byte beyond ASCII
@@ -34,7 +34,7 @@ class ReasonSegOptions(Options):
 
 
 class ReasonSegHubOptions(Options):
-    """Of the format reasonseg_hub."""
+    """Options of the format reasonseg_hub."""
 
     files: Annotated[str, Field(min_length=1)] = "ReasonSeg_{split}/data/*.parquet"
     """The Parquet files of a split below ``root``, as a pattern; ``{split}`` is replaced by the name of the split."""
@@ -53,7 +53,7 @@ def _one_or_more(value: Any) -> Any:
 
 
 class ImagesOptions(Options):
-    """Of the format images."""
+    """Options of the format images."""
 
     ids: Ids = "path"
     """What an image is called. path: as its file below the split's folder, without suffix. coco: by its number in COCO, 12 digits,
@@ -73,7 +73,7 @@ class ImagesOptions(Options):
 
 
 class QuestionsOptions(Options):
-    """Of the format questions."""
+    """Options of the format questions."""
 
     file: str | None = None
     """The file, below the data set's folder; {split} stands for the split's name. null: {split}.csv, .jsonl or .json, whichever is
@@ -83,21 +83,21 @@ class QuestionsOptions(Options):
 
 
 class SemanticOptions(Options):
-    """Of the format semantic."""
+    """Options of the format semantic."""
 
     labels: Literal["ade20k", "cocostuff", "mapillary", "own"] = "ade20k"
     """What the values of the label maps mean. ade20k: the 150 names of SceneParsing150. cocostuff: the names of stuffthingmaps.
     mapillary: the names in config_VERSION.json. own: the lines of the file that names says."""
     version: Literal["v1.2", "v2.0"] = "v2.0"
-    """Of mapillary: which of its two sets of labels."""
+    """For mapillary: which of its two sets of labels."""
     drop: tuple[str, ...] = ()
     """Names that are not asked about: their pixels are ignored, as void pixels are."""
     names: str = "names.txt"
-    """Of labels own: the file below root whose first line names value 0, the next one value 1, and so on."""
+    """For labels own: the file below root whose first line names value 0, the next one value 1, and so on."""
     void: tuple[Annotated[int, Field(ge=0, le=255)], ...] = (255,)
-    """Of labels own: values of pixels that show nothing that has a name."""
+    """For labels own: values of pixels that show nothing that has a name."""
     ids: Ids = "path"
-    """Of labels own: what an image is called. path: as its label map, without suffix. coco: by its number in COCO, 12 digits.
+    """For labels own: what an image is called. path: as its label map, without suffix. coco: by its number in COCO, 12 digits.
     Images of cocostuff always have their number."""
     absent: Annotated[int, Field(ge=0, le=256)] = 0
     """Also ask for this many labels that the picture does not show: false premises, drawn by its image_id. About 8 of 15 have as
@@ -105,25 +105,25 @@ class SemanticOptions(Options):
 
 
 class LlmSeg40kOptions(Options):
-    """Of the format llmseg40k."""
+    """Options of the format llmseg40k."""
 
     source: Literal["coco", "ego_objects"] = "coco"
     """Whose pictures are read: COCO's, known by their number in 12 digits, or those of EgoObjects, known by their file names."""
 
 
 class GeneratedOptions(Options):
-    """Of the format generated."""
+    """Options of the format generated."""
 
 
 class ReasonSegPlusOptions(Options):
-    """Of the format reasonseg_plus."""
+    """Options of the format reasonseg_plus."""
 
     release: Literal["muse", "mmr", "lisa_plus"] = "muse"
     """Which data set the files are of. It decides their names, and those of the splits."""
 
 
 class VqaOptions(Options):
-    """Of the format vqa."""
+    """Options of the format vqa."""
 
     file: str = "llava_instruct_150k.json"
     """The file of records below root."""
@@ -135,13 +135,13 @@ class VqaOptions(Options):
 
 
 class CocoOptions(Options):
-    """Of the format coco: any file in the form of COCO's ``instances_*.json``."""
+    """Options of the format coco: any file in the form of COCO's ``instances_*.json``."""
 
     file: Annotated[str, Field(min_length=1)] = "{split}.json"
     """The annotations of a split, a file below ``root``; ``{split}`` is replaced by the name of the split."""
     pictures: str = "{split}"
     """Folder below ``root`` that ``file_name`` starts from, where the data set holds its pictures itself; ``{split}`` is replaced,
-    and empty is ``root``. Of borrowed pictures nothing is looked for."""
+    and empty is ``root``. Not used for borrowed pictures."""
     ids: Ids = "path"
     """What an image is called. path: as ``file_name``, without suffix, which is its path below the split's folder where another
     data set holds it. coco: by its number in COCO, 12 digits: that in ``file_name`` or ``coco_url``, else ``id`` of the image."""
@@ -172,7 +172,7 @@ def _root(value: Any) -> str | tuple[str, ...]:
 
 
 class ReferOptions(Options):
-    """Of the format refer."""
+    """Options of the format refer."""
 
     split_by: str = "unc"
     """Who made the splits, as in the name of the file ``refs(unc).p``: unc, google, umd, berkeley, unc_exclude_unified, ..."""
@@ -182,7 +182,7 @@ class ReferOptions(Options):
 
 
 class GReferOptions(Options):
-    """Of the format grefer."""
+    """Options of the format grefer."""
 
     split_by: str = "unc"
     """Who made the splits, as in the name of the file: unc for ``grefs(unc).json``, final for Ref-ZOM's ``refs(final).p``."""

@@ -1,6 +1,6 @@
 """Pickles of plain data, read without Python's unpickler: lists, dicts, tuples, strings and numbers.
 
-A pickle is a program. Of its instructions (``pickletools`` describes them) those that make plain data are known here, in the forms
+A pickle is a program. Only its instructions that make plain data are known here (``pickletools`` describes them), in the forms
 of Python 2 and 3 and of protocols 0 to 5. The first other one ends the reading: nothing is imported, called or built by it.
 Python's own ``pickle`` would also take memory for a number that stands in the file, and hash nested tuples without end.
 """
@@ -18,7 +18,7 @@ from stages.images import ImageFailure, inside, read_file
 
 _KEYS = (str, int, float, bool, type(None))
 MAX_DEPTH = 32
-"""Of containers in each other. A file of refs has four."""
+"""Depth of containers in each other. A file of refs has four."""
 _ESCAPES = {b"\\": b"\\", b"'": b"'", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _ESCAPED = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.?))", re.DOTALL)
 _LONGEST_NUMBER = 40

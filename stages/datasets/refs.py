@@ -31,7 +31,7 @@ from stages.images import ImageFailure, check_inside, inside
 
 INSTANCES = "instances.json"
 MAX_REFS_BYTES = 2**29
-"""Of a file of refs: that of refCOCO has about 20 MB."""
+"""Largest file of refs: that of refCOCO has about 20 MB."""
 _NAMED = re.compile(r".*\(.*\)\.(?:p|json)")
 _DO = "set root or split_by of the data set in section data of the params"
 

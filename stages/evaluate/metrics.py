@@ -177,7 +177,7 @@ class Samples:
     1 each. area_px, instances, kind: of the target, its pixels, the number of its instances, and its place in ``Scores.kinds``.
     ref: number of an existing target, which the absent ones after it in the image share. The rest as in ``overlap.Overlap`` and
     ``Selection``; ``elisa_`` as in :mod:`stages.evaluate.released_elisa`, ``protocol_`` by the rule of a protocol
-    (:mod:`stages.evaluate.protocol_rules`). Of an empty target there is no selection.
+    (:mod:`stages.evaluate.protocol_rules`). An empty target has no selection.
     """
 
     image_index: NDArray[np.int64]

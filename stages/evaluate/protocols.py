@@ -1,7 +1,7 @@
 """Named protocols: how a published evaluation asks and scores, one entry each.
 
 A protocol is which texts are asked, whether the answer's text is given, the frame, what ignored pixels are, what an empty target
-counts, and which sums are printed. Of predictions that someone else made it fixes the scoring alone. No torch here.
+counts, and which sums are printed. For predictions that someone else made it fixes only the scoring. No torch here.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Item:
 
     @property
     def suffix(self) -> str:
-        """Of the picture's file, in lower case, with its dot."""
+        """Suffix of the picture's file, in lower case, with its dot."""
         return PurePosixPath(self.path).suffix.lower()
 
     def coco(self, counts: str | None) -> dict[str, Any]:

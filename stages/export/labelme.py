@@ -28,7 +28,7 @@ from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import file_name
 
 VERSION = "5.5.0"
-"""Of labelme: shapes of the type ``mask`` are older, and later versions read it."""
+"""Version of labelme: shapes of the type ``mask`` are older, and later versions read it."""
 TARGET, IGNORED, PROPOSAL = "target", "ignore", "proposal"
 """Labels of a region of an answer, of pixels that do not count, and of a proposal."""
 
@@ -142,7 +142,7 @@ def _answer(asked: Asked, item: Item, target: Mapping[str, Any], entry: dict[str
 def _shapes(asked: Asked, found: Sequence[tuple[Mask, str, str]], entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The shapes of masks with their labels and descriptions, without empty ones. group_id: number of the mask, from 0.
 
-    The largest comes first, as labelme shows later ones on top. Of equal ones the last comes first: the reader turns these round.
+    The largest comes first, as labelme shows later ones on top. Among equals the last comes first: the reader turns these round.
     """
     shown = [(k, *each) for k, each in enumerate(found) if each[0].any()]
     shown.sort(key=lambda each: (-np.count_nonzero(each[1]), -each[0]))

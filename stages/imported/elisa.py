@@ -22,7 +22,7 @@ SIDE_PX = 1024
 """Pictures and masks were squashed to a square of this side."""
 MAX_LINE_BYTES = 2**26
 MAX_POINTS = 2**20
-"""Of one mask."""
+"""Points of one mask."""
 
 
 def read_jsonl(path: Path, each: Each) -> None:

@@ -34,7 +34,7 @@ class Files:
     paths: tuple[Path, ...]
 
     def read(self, each: Each) -> None:
-        """Call ``each`` for every picture. Of a folder, a file that cannot be read is the trouble of its picture.
+        """Call ``each`` for every picture. In a folder, a file that cannot be read is the trouble of its picture.
 
         Raises:
             ImportFailure: the file cannot be read.
@@ -48,7 +48,7 @@ class Files:
                 each(Foreign(path.stem, trouble=str(error)))
 
     def sha256(self) -> str:
-        """Of the file; of a folder, of the names and digests of its files."""
+        """Digest of the file; for a folder, of the names and digests of its files."""
         if self.paths == (self.path,):
             return file_sha256(self.path)
         state = hashlib.sha256()

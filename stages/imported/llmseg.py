@@ -16,7 +16,7 @@ from stages.imported import Each, Foreign
 from stages.imported.amg import of_llmseg
 
 MAX_TEXT_BYTES = 2**23
-"""Of one picture: a picture with 200 masks has about 0.1 MB."""
+"""Largest text of one picture: a picture with 200 masks has about 0.1 MB."""
 MAX_COMMAS = 2**18
 """Parsing takes about 1 kB of memory for each value, whatever its length; a mask has 20."""
 

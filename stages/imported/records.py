@@ -14,7 +14,7 @@ from store import rle
 from store.errors import RleError
 
 MAX_MASKS = 2**16
-"""Of one picture."""
+"""Most masks of one picture."""
 MAX_FRAME_PX = 2**26
 """Height times width of masks that have another size than the picture: they are decoded."""
 

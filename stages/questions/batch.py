@@ -25,7 +25,7 @@ from stages.questions.requests import Reply, Request, Unanswered
 from stages.questions.wire import MAX_ANSWER_BYTES, MalformedError, answer_from, chat_body
 
 MAX_REQUESTS, MAX_BYTES = 50_000, 100_000_000
-"""Of a file. OpenAI takes 50 000 requests and 200 MB."""
+"""Most requests and bytes of a file. OpenAI takes 50 000 requests and 200 MB."""
 POLL_S = 30.0
 """Between two questions whether a batch has ended."""
 _URL: Literal["/v1/chat/completions"] = "/v1/chat/completions"

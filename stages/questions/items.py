@@ -149,7 +149,7 @@ class Verdict:
         said: as it was understood. Verifier: ``yes``, ``no`` or ``other``; control: labels with `` | `` between them, or
             ``unknown``; person: ``keep`` or ``reject``. Empty where it could not be read.
         raw: what was said, cut to what is kept of an answer (stages/questions/replies.py).
-        reason: to reject the question, or None. Of the control ``BLIND`` where it answered rightly, which is first of all a flag.
+        reason: to reject the question, or None. From the control ``BLIND`` where it answered rightly, which is first of all a flag.
     """
 
     step: Step

@@ -24,7 +24,7 @@ from stages.questions.requests import Answer, Reply, Request, Unanswered
 from store.storage.files import make_folder, sync_folder
 
 VERSION = 1
-"""Of the form of the files."""
+"""Version of the form of the files."""
 LOG, PROMPTS = "log.jsonl", "prompts.jsonl"
 _RESTORE = "restore both files from a copy, or move their folder away to ask everything again"
 _ROUNDING_USD = 1e-9

@@ -22,7 +22,7 @@ _WORD = re.compile(r"[^\W_]+")
 MAX_ANSWER = 300
 """Characters of an answer; a longer one is no name."""
 MAX_WORDS = 8
-"""Of a name that is looked for in a text."""
+"""Most words of a name that is looked for in a text."""
 COMMON = frozenset(
     _WORD.findall(
         "a an and any as at be by for from in into is it its kind of on one or other out over part piece set some sort that the "

@@ -42,7 +42,7 @@ def distinct(
     """The pairs whose question comes up for the first time, and the others, both in their order.
 
     Args:
-        pairs: of the whole set. Of questions that are alike the first in this order stays.
+        pairs: of the whole set. Among questions that are alike the first in this order stays.
         params: ``near``: the cosine from which on two questions are nearly the same. ``across``: compare images as well.
         protected: questions that must not come up again, whatever their answer, such as those of ReasonSeg's val and test.
         vectors: embeddings of the questions, float32 [N, D]; None: trigrams are counted.

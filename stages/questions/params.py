@@ -75,7 +75,7 @@ class GroupParams(Params):
     """Some of the chosen images."""
 
     name: Name
-    """Of the group, such as simple."""
+    """Name of the group, such as simple."""
     categories: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)] | None]
     """From how many categories in the image to how many; null: no upper bound."""
     images: Annotated[int, Field(ge=1)]
@@ -102,7 +102,7 @@ class ChooseParams(Params):
     groups: Annotated[tuple[GroupParams, ...], Field(min_length=1)] = PAPER
     """Groups by the number of categories; no image is in two groups. Default: those of LLM-Seg's paper for LVIS."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the draw."""
     per_category: Annotated[int, Field(ge=1)] | None = None
     """At most this many chosen images show a category. null: no bound."""
     min_area: Fraction = 0.0
@@ -156,7 +156,7 @@ class AskParams(Asking):
     picture: bool = False
     """Show the picture as well. The paper's asker sees words alone."""
     side_px: SidePx = 768
-    """Of the picture, as of ``describe``."""
+    """Longer side of the picture at most, as in ``describe``."""
     temperature: Temperature = 0.7
     """As of ``describe``."""
     seed: int | None = 0
@@ -201,9 +201,9 @@ class VerifyParams(Asking):
     prompt: Template = "verify-1"
     """As of ``describe``."""
     side_px: SidePx = 768
-    """Of the picture with the outlined answer."""
+    """Longer side at most of the picture with the outlined answer."""
     crop_px: SidePx = 384
-    """Of the crop around the answer."""
+    """Longer side at most of the crop around the answer."""
     control: bool = True
     """Ask without the picture as well, and flag questions that are answered rightly nevertheless."""
     control_prompt: Template = "control-1"
@@ -241,7 +241,7 @@ class QuestionSetParams(Params):
     """Splits with annotated instances that questions are made about, such as lvis/train. All hold or borrow pictures of one data
     set."""
     exhaustive: bool = False
-    """Of every image all categories of the source are annotated, as COCO's 80 are: what it lacks is absent, and false premises may
+    """All categories of the source are annotated in every image, as COCO's 80 are: what it lacks is absent, and false premises may
     ask for it. Otherwise that is so of ``neg_category_ids`` alone (LVIS, with ``absent: true`` of its entry of section data)."""
     models: Annotated[dict[Key, ModelParams], Field(min_length=1)]
     """Models by names of your own."""

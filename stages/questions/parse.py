@@ -21,7 +21,7 @@ from stages.questions.requests import Answer, Reply, Unanswered
 MAX_CHARACTERS = 2**20
 MAX_LINES = 20_000
 MAX_PAIRS = 1000
-"""Of one answer, whose request asked for some fifty at most: what goes on after them is refused."""
+"""Most pairs of one answer, whose request asked for some fifty at most: further ones are refused."""
 MAX_RAW = 2000
 """Characters of a question, an answer and the text of a pair that are kept: rules refuse questions of that length."""
 

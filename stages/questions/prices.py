@@ -12,7 +12,7 @@ from stages.questions.params import ModelParams
 from stages.questions.requests import Message, Picture, Request
 
 BYTES_PER_TOKEN = 3
-"""Of text, to estimate from above: English has 4 to 5 bytes per token with the tokenizers of GPT, Qwen and Llama. Other scripts may
+"""Bytes of text per token, to estimate from above: English has 4 to 5 with the tokenizers of GPT, Qwen and Llama. Other scripts may
 have fewer, so that an estimate may be too low; what is paid is counted by the endpoint, so that no error adds up."""
 TOKENS_PER_MESSAGE = 8
 """For the role and the marks around a message."""

@@ -28,7 +28,7 @@ def readable(reply: Reply) -> Answer | Reason:
 
 
 def whole_lines(reply: Answer) -> list[str]:
-    """The lines of an answer that hold more than spaces. Of one that was cut off (``length``) the last is left out."""
+    """The lines of an answer that hold more than spaces. The last line of one that was cut off (``length``) is left out."""
     lines = [line.strip() for line in reply.text.splitlines() if line.strip()]
     return lines[:-1] if reply.finish_reason == "length" else lines
 

@@ -32,7 +32,7 @@ class Plan:
     """Bytes."""
 
     weights: float
-    """Of the frozen language model and the projector."""
+    """Memory of the frozen language model and the projector."""
     trained: float
     """Trained parameters in float32, their gradients and the optimiser's moments."""
     activations: float

@@ -31,7 +31,7 @@ class LoraParams(Params):
     alpha: Positive = 32
     """Updates are scaled by alpha / r."""
     dropout: Fraction = 0.0
-    """Of what enters LoRA."""
+    """Dropout of what enters LoRA."""
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     """Linear layers of the language model, by the end of their names."""
 
@@ -95,13 +95,13 @@ class ElisaParams(Params):
     loss_over: Literal["labels", "positions"] = "positions"
     """What the loss is averaged over; positions: as released, those of the answers, each padded to the batch's longest."""
     learning_rate: Positive = 1e-3
-    """Of adapter and new words."""
+    """Learning rate of adapter and new words."""
     lora_learning_rate: Positive = 1e-4
     """Of LoRA."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 100
-    """Of a generated answer."""
+    """Most tokens of a generated answer."""
     beams: Annotated[int, Field(ge=1)] = 1
-    """Of generation; 1: greedy."""
+    """Beams of generation; 1: greedy."""
     repeats: bool = True
     """Whether a generated answer may name a mask again, as released: then it is likely to name that one until it is full."""
 
@@ -130,26 +130,26 @@ class SegParams(Params):
     an answer that names each. sesame: questions that doubt whether the thing is there; a false premise is denied or corrected in
     words, without [REJ]; answers and explanatory are not used."""
     text_weight: Positive = 1.0
-    """Of the text's cross entropy in the loss."""
+    """Weight of the text's cross entropy in the loss."""
     learning_rate: Positive
-    """Of all that is new, and of the embeddings."""
+    """Learning rate of the new modules and of the embeddings."""
     lora_learning_rate: Positive
     """Of LoRA."""
     train_embeddings: bool = True
     """Train the language model's embeddings and lm_head, as released; the words [SEG] and [REJ] are trained in any case."""
     max_new_tokens: Annotated[int, Field(ge=1)]
-    """Of a generated answer."""
+    """Most tokens of a generated answer."""
 
 
 class LlmSegParams(SegParams):
     """LLM-Seg: a [SEG] chooses among the proposals. The fusion's sizes are called as in stages/train/llmseg/selector.py."""
 
     learning_rate: Positive = 1e-4
-    """Of all that is new, and of the embeddings."""
+    """Learning rate of the new modules and of the embeddings."""
     lora_learning_rate: Positive = 1e-4
     """Of LoRA."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 32
-    """Of a generated answer."""
+    """Most tokens of a generated answer."""
     mask_encoder: Name = "dinov2_vitl14"
     """The column mask_embeddings/NAME, as stored."""
     geometry: bool = False
@@ -175,9 +175,9 @@ class LlmSegParams(SegParams):
     tau: Positive = 0.05
     """Temperature of both distributions in the similarity's loss."""
     align_weight: Positive = 1.0
-    """Of the similarity's loss."""
+    """Weight of the similarity's loss."""
     regression_weight: Positive = 1.0
-    """Of the IoP's loss, on top of the factor 50 in it."""
+    """Weight of the IoP's loss, on top of the factor 50 in it."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> LlmSegParams:
@@ -197,17 +197,17 @@ class LisaParams(SegParams):
     explanatory: Fraction | None = 0.1
     """Share of the targets with an explanatory answer asked for it without a mask; of the others half get both. null: none."""
     learning_rate: Positive = 3e-4
-    """Of all that is new, and of the embeddings."""
+    """Learning rate of the new modules and of the embeddings."""
     lora_learning_rate: Positive = 3e-4
     """Of LoRA."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
-    """Of a generated answer."""
+    """Most tokens of a generated answer."""
     sam_model: Name = "sam_vit_h"
     """The column sam_features/NAME, and the weights of the decoder."""
     ignore: Literal["background", "excluded"] = "background"
     """What ignored pixels are in the loss; background: as released."""
     bce_weight: Positive = 2.0
-    """Of the pixels' binary cross entropy."""
+    """Weight of the pixels' binary cross entropy."""
     dice_weight: Positive = 0.5
     """Of Dice."""
 
@@ -249,7 +249,7 @@ class TrainParams(Params):
     accumulation: Annotated[int, Field(ge=1)] = 1
     """Steps per update."""
     lora: LoraParams = LoraParams()
-    """Of the language model."""
+    """LoRA of the language model."""
     optimizer: str = "adamw_bnb_8bit"
     """A name that the Trainer knows: adamw_torch, adamw_bnb_8bit, ..."""
     schedule: str = "cosine"
@@ -292,9 +292,9 @@ class TrainParams(Params):
     """How samples of a mixture are drawn. released: each by itself, a group by weight, a split of it, a picture of that. laps:
     groups have exact shares, and no picture of a split comes again before all of them came."""
     questions: Annotated[int, Field(ge=1)] = 3
-    """Of a mixture: at most this many questions of a picture."""
+    """In a mixture: at most this many questions of a picture."""
     epoch_samples: Annotated[int, Field(ge=0)] = 0
-    """Of a mixture: samples of an epoch, over all processes. 0: as many as ``max_steps`` updates take."""
+    """In a mixture: samples of an epoch, over all processes. 0: as many as ``max_steps`` updates take."""
     max_text_tokens: Annotated[int, Field(ge=0)] = 0
     """Conversations are cut after this many tokens; the image counts as one. 0: they are not; LISA and LLM-Seg: 257."""
 

@@ -227,4 +227,4 @@ class SegSystem(ABC):
 
     @abstractmethod
     def masks(self, batch: Batch, states: Tensor, owner: Tensor) -> list[Found]:
-        """Of each sample the union of the masks of its states; arguments as :meth:`mask_loss`."""
+        """For each sample the union of the masks of its states; arguments as :meth:`mask_loss`."""

@@ -97,7 +97,7 @@ def rng_of(params: TrainParams, epoch: int, batch: Batch, number: int) -> np.ran
 
 
 def draws_of_sample(params: TrainParams, epoch: int, batch: Batch, number: int) -> tuple[float, float] | None:
-    """Of a mixture, two numbers from 0 to 1 that all questions of a sample share; else None."""
+    """Two numbers from 0 to 1 that all questions of a sample of a mixture share; None without a mixture."""
     if "sample" not in batch:
         return None
     one, other = np.random.default_rng((params.seed, epoch, int(batch["sample"][number]))).random(2)

@@ -153,7 +153,7 @@ class Lineage:
         return self._reasons[key]
 
     def _upstream(self, place: str, shard: int) -> Iterator[tuple[str, str, int, str]]:
-        """Of every upstream shard: how it is named, its place and number, and the content that was read."""
+        """For every upstream shard: its name, place and number, and the content that was read."""
         commit = self.commit(place, shard)
         for name, content in commit.upstream.items() if commit is not None else ():
             if not name.startswith(FILE):

@@ -33,7 +33,7 @@ def most_open() -> int:
 
 
 _open: OrderedDict[weakref.ref[Any], Opened] = OrderedDict()
-"""Of each reader, by when it was used last. One that is no more takes its file along."""
+"""The open file of each reader, by when it was used last. A reader that is gone takes its file along."""
 
 
 def handle(reader: Any) -> weakref.ref[Any]:

@@ -130,7 +130,7 @@ class Record:
     def rows(self, column: str) -> list[dict[str, Any]]:
         """The image's rows of a table as they are stored: one row, or in ``targets`` and ``match/targets`` one per target.
 
-        The row of a failed image says so in ``status`` and ``error``. Of a failed image, ``targets`` and ``match/targets`` have no
+        The row of a failed image says so in ``status`` and ``error``. For a failed image, ``targets`` and ``match/targets`` have no
         row; they raise FailedImageError.
         """
         return self.split.column(column).table_rows(self.image_index)

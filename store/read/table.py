@@ -86,7 +86,7 @@ class TableCache:
     def get(self, key: Key, decode: Callable[[], pa.Table]) -> DecodedShard:
         """The decoded shard; ``decode`` is called if it is not at hand.
 
-        Threads decode different shards at once. Of those that ask for the same one, the first decodes and the others wait.
+        Threads decode different shards at once. When several ask for the same one, the first decodes and the others wait.
         """
         with LOCK:
             if (found := self._known(key)) is not None:

@@ -15,7 +15,7 @@ from .protocol import FILE, Opened, RefusedError
 
 _BLOCK = 1 << 23
 _TRIES = 8
-"""Of two writers who replace the same small object again and again, one gets through each time."""
+"""Tries. When two writers replace the same small object again and again, one gets through each time."""
 
 
 def read_range(opened: Opened, offset: int, length: int, path: Path) -> bytes:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 _MOST_AT_ONCE = 5 * 2**30
 """Bytes that S3 takes in one request."""
 _CLIENT = {"timeout": "10min", "connect_timeout": "10s"}
-"""Of one request: the whole of a large shard goes in one."""
+"""Limits of one request: the whole of a large shard goes in one."""
 _RETRIES = {"max_retries": 8, "retry_timeout": timedelta(minutes=2)}
 """With growing waits, of requests that the storage did not answer, or answered with a 5xx (SlowDown, for one)."""
 _METADATA = ("/latest/api/token", "/computeMetadata/", "/metadata/identity/")
@@ -43,7 +43,7 @@ _process: list[int] = []
 TAIL = 1 << 15
 """Bytes that are asked for when an object is opened, its last ones."""
 _TRIES = 4
-"""Of requests whose answer broke off."""
+"""Tries of requests whose answer broke off."""
 
 
 class RemoteOpened:

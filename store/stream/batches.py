@@ -61,7 +61,7 @@ class BatchReader:
         """Read a batch.
 
         ``batch[key]`` of an array column: ``[B, K, ...]``, zeros behind the vectors, ``key + ":mask"`` bool [B, K] says
-        where there are any; ragged: ``[total, ...]`` and ``key + ":offsets"`` int64 [B + 1]. Of a field: a list [B], or
+        where there are any; ragged: ``[total, ...]`` and ``key + ":offsets"`` int64 [B + 1]. A field: a list [B], or
         where it is a number a candidate ``[B, K]`` as well. With candidate sets, ``"candidates"`` int64 says which mask
         (or, -1 - j, which instance j) each one is, with a mask or offsets as well. ``"image_index"`` is int64 [B],
         ``"target"`` too where samples are targets, ``"source"`` where there are several splits. Of a mixture (:mod:`.mixture`)

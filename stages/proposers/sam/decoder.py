@@ -1,6 +1,6 @@
 """SAM's prompt encoder and mask decoder for many single-point prompts of one image.
 
-Of the four mask tokens the single-mask one is read by nobody in everything mode, so it gets no mask.
+Everything mode never reads the single-mask token among the four mask tokens, so it gets no mask.
 """
 
 from __future__ import annotations

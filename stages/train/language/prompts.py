@@ -76,9 +76,9 @@ class Evaluation(Params):
     """What is asked in evaluation."""
 
     short: Asked
-    """Of a phrase, whose case is left as it is."""
+    """For a phrase, whose case is left as it is."""
     long: Asked
-    """Of a sentence."""
+    """For a sentence."""
     answer: Answered
     """What stands in the input where the answer is given (teacher forcing)."""
 
@@ -104,7 +104,7 @@ class GsvaAnswer(Params):
     start: Words
     """Before a space and the first name."""
     each: Each
-    """Of every name."""
+    """For every name."""
     end: Words
     """After the last name."""
 
@@ -154,7 +154,7 @@ class Prompts(Params):
     """All of them."""
 
     version: Literal[1]
-    """Of the form of the file."""
+    """Version of the form of the file."""
     lisa: LisaPrompts
     """Form ``lisa``."""
     gsva: GsvaPrompts

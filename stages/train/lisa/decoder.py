@@ -33,7 +33,7 @@ Size = tuple[int, int]
 PROMPT_ENCODER, MASK_DECODER = "prompt_encoder.", "mask_decoder."
 """What SAM's checkpoints call the two parts that are needed here."""
 MASK_EPS, DICE_SCALE, DICE_EPS = 1e-8, 1000.0, 1e-6
-"""Of the released losses: added to the number of masks, and within Dice."""
+"""Constants of the released losses: added to the number of masks, and within Dice."""
 _PUBLISHED: Mapping[str, Any] = MappingProxyType(
     {"decoder_mlp_dim": 2048, "decoder_heads": 8, "mask_in_chans": 16, "iou_hidden_dim": 256}
 )
@@ -88,7 +88,7 @@ def build_mask_decoder(name: str, path: Path, hidden_dim: int) -> MaskDecoder:
 
 
 def _read(path: Path) -> State:
-    """The decoder's tensors of a SAM checkpoint, float32. Of a mapped file the other tensors' bytes are not touched."""
+    """The decoder's tensors of a SAM checkpoint, float32. The bytes of other tensors of a mapped file are not touched."""
     wanted = (PROMPT_ENCODER, MASK_DECODER)
     with reading(path, "SAM checkpoint"):
         if path.suffix == ".safetensors":

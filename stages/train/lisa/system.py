@@ -71,7 +71,7 @@ class Lisa(SegSystem):
         return {"sam": dense(batch, "sam", -3), "sizes": sizes, "targets": targets, "ignored": ignored}
 
     def sizes(self, batch: Batch) -> list[tuple[Size, Size]]:
-        """Of every image how much of SAM's square it fills, and its original size."""
+        """For every image how much of SAM's square it fills, and its original size."""
         # sam_features are of the whole image, whatever a proposer reduces it to
         return [(encoded_size(size, 0, self._square), size) for size in sizes_of(batch)]
 

@@ -92,7 +92,7 @@ def selection_losses(scores: Scores, iou: Tensor, iop: Tensor, owner: Tensor, ta
 
 
 def top(scores: Scores, count: int) -> Tensor:
-    """The ``count`` most similar valid masks, or as many as there are: bool [C, K]. Of equals the first, the larger mask."""
+    """The ``count`` most similar valid masks, or as many as there are: bool [C, K]. Among equals the first, the larger mask."""
     if scores.similarity is None:
         raise ValueError("this model has no similarity head: train with heads both or iou, or select by iop")
     similarity = scores.similarity.masked_fill(~scores.valid, -torch.inf)
