@@ -138,17 +138,17 @@ def test_the_tables_of_the_scale_page_are_what_its_commands_say() -> None:
     assert scale_page.written(text.replace("--images 118287", "--images 118288")) != text
 
 
-def test_the_tree_in_the_readme_is_the_repository() -> None:
-    block = section(ROOT / "README.md", "Where things are").split("```")[1]
+def test_the_tree_of_the_architecture_is_the_repository() -> None:
+    block = section(ROOT / "docs/architecture.md", "Where things are").split("```")[1]
     named = [line.split()[0] for line in block.strip().splitlines()]
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_the_readme_gives_the_shapes_and_sizes_of_the_demo() -> None:
+def test_running_gives_the_shapes_and_sizes_of_the_demo() -> None:
     from pipeline.graph import all_specs
     from pipeline.params_file import load_settings
 
-    text = section(ROOT / "README.md", "What you get")
+    text = section(ROOT / "docs/running.md", "What is written")
     arrays = {name: spec.layout for name, spec in all_specs(load_settings(ROOT / "params.yaml")).items() if spec.layout}
     for name, layout in arrays.items():
         kind, _, encoder = without_proposer(name).partition("/")
@@ -160,6 +160,23 @@ def test_the_readme_gives_the_shapes_and_sizes_of_the_demo() -> None:
         size = f"{kilobytes:.{1 if kilobytes < 10 else 0}f}"
         assert f"[N, {', '.join(map(str, layout.row_shape))}]" in line, name
         assert re.search(rf"\b{re.escape(size)}\b", line), (name, size)
+
+
+def test_the_readme_is_short_and_its_figures_are_those_of_the_pages() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) < 900
+    scale = (ROOT / "docs/scale.md").read_text()
+    for title, row in (("ReasonSeg", 0), ("COCO train2017", 1)):
+        _, _, hours, size = table_rows(section(ROOT / "README.md", "What it takes"))[row]
+        (block,) = re.findall(rf"^### {title}: .*?(?=^###? )", scale, re.MULTILINE | re.DOTALL)
+        found = {cells[0]: cells[1] for cells in table_rows(block)}
+        assert found["GPU hours"] == hours
+        assert found["on disk"].startswith(f"{size}: ")
+    measured = section(ROOT / "docs/results.md", "Training from the store compared with re-running")
+    times = next(cells for cells in table_rows(measured) if cells[0] == "measured")
+    assert f"{min(map(float, times[4:])):.0f} to {max(map(float, times[4:])):.0f} times as fast" in text
+    waits = [cells[5] for cells in table_rows(measured) if cells[0] in ("ELISA", "LLM-Seg", "LISA")]
+    assert all(float(each.split()[0]) < 1 for each in waits)
 
 
 def section(path: Path, title: str) -> str:
@@ -290,14 +307,14 @@ def test_params_for_real_data_lack_only_data() -> None:
     assert done.stderr.startswith("error: split reasonseg/val is not indexed, and cannot be: no folder 'val' in ")
 
 
-def test_the_readme_fetches_exactly_the_weights_that_the_params_for_real_data_need() -> None:
+def test_real_data_fetches_exactly_the_weights_that_the_params_for_real_data_need() -> None:
     from pipeline.graph import all_specs
     from pipeline.params_file import load_settings
 
     needed = {
         name for spec in all_specs(load_settings(ROOT / "params/reasonseg.yaml")).values() for name in spec.weights
     }
-    lines = section(ROOT / "README.md", "Real data: ReasonSeg").splitlines()
+    lines = (ROOT / "docs/real_data.md").read_text().splitlines()
     words = [shlex.split(line) for line in lines if line.startswith("python cli.py weights")]
     assert {name for line in words for name in line[3:] if not name.startswith("-") and "/" not in name} == needed
 

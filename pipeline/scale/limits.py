@@ -93,7 +93,7 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
         Limit(
             on_disk * digested / DVC_H,
             f"DVC digests {digested:.1f} h when it keeps the columns, and its cache takes as much disk again",
-            "let DVC track the receipts alone (README, section DVC)",
+            "let DVC track the receipts alone (docs/running.md, section DVC)",
         ),
     ]
     return sorted((one for one in every if one.times >= 1), key=lambda one: -one.times)

@@ -23,7 +23,7 @@ from store.split import Split
 Facts = Mapping[str, Any]
 """Name of a property -> its value; what is not known is not in it."""
 USUAL: Facts = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
-"""The layer before the last, without the class token: LLaVA's, and what image_features are (README)."""
+"""The layer before the last, without the class token: LLaVA's, and what image_features are (docs/format.md)."""
 MODULES: dict[str, Facts] = {
     "clip": {**USUAL, "vision_config.model_type": "clip_vision_model", "vision_config.hidden_act": "quick_gelu"}
 }
