@@ -5,7 +5,8 @@
 # make test    set up, then run the tests
 # make check   lint, format, types, import layers, wording
 # make soak    the exhaustive suites
-# make check-readers   zarr-python, zarrs, tensorstore and pyarrow on a store, in an environment of their own (Python 3.12)
+# make check-readers   zarr-python, zarrs, tensorstore, pyarrow and pandas on a store, in an environment of their own (Python 3.12)
+# make check-trainers  accelerate, Lightning and the Hugging Face Trainer on a loader, in an environment of their own
 # make bench-read    reading next to other loaders, in an environment of their own (Python 3.12); bench-write: adding a column
 # make bench-extract    everything mode and embeddings next to the code they replace
 # make bench-scale    what index, info, verify and a dry run take on 100 000 images, and how fast two cores index;
@@ -24,7 +25,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers bench-read bench-write bench-extract bench-train bench-scale bench-dense bench-bucket lock bench-lock screenshots clean
+.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers check-trainers bench-read bench-write bench-extract bench-train bench-scale bench-dense bench-bucket lock bench-lock screenshots clean
 
 setup: $(INSTALLED)
 	@echo "Next: make repro, which computes the store of the demo; or: source .venv/bin/activate && python cli.py --help"
@@ -98,6 +99,16 @@ $(READERS): tests/readers/requirements.lock $(INSTALLED)
 	uv pip sync --system-certs --python .venv-readers/bin/python --require-hashes --compile-bytecode tests/readers/requirements.lock
 	@touch $(READERS)
 
+TRAINERS := .venv-trainers/installed
+
+check-trainers: $(TRAINERS)
+	.venv-trainers/bin/python -m tests.trainers.check $(TRAINERS_OPTIONS)
+
+$(TRAINERS): tests/trainers/requirements.lock $(INSTALLED)
+	uv venv --quiet --allow-existing --no-python-downloads --python "$$(python -c 'import sys; print(sys.executable)')" .venv-trainers
+	uv pip sync --system-certs --python .venv-trainers/bin/python --require-hashes --compile-bytecode tests/trainers/requirements.lock
+	@touch $(TRAINERS)
+
 $(BENCH): tests/benchmarks/requirements.lock $(INSTALLED)
 	found="$$(python -m tests.benchmarks.interpreter $(BENCH_PYTHON))" && uv venv --quiet --allow-existing --no-python-downloads --python "$$found" .venv-bench
 	uv pip sync --system-certs --python .venv-bench/bin/python --require-hashes --compile-bytecode tests/benchmarks/requirements.lock
@@ -125,6 +136,7 @@ bench-bucket: $(INSTALLED)
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock
 	uv pip compile --system-certs -q tests/readers/requirements.in -c tests/benchmarks/requirements.lock --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/readers/requirements.lock
+	uv pip compile --system-certs -q tests/trainers/requirements.in -c requirements.lock --generate-hashes --python-version 3.11 --no-annotate --no-header -o tests/trainers/requirements.lock
 
 screenshots: $(INSTALLED)
 	python -m tests.screenshots

@@ -8,7 +8,7 @@ from pipeline.config import Settings
 from pipeline.graph import EXTRACTED, STAGES, all_specs, upstream_columns, wanted_fingerprint
 from pipeline.upstream import place_of, split_of, wanted_columns
 from stages.names import SplitRef
-from store.errors import DamagedStoreError, StoreError
+from store.errors import DamagedStoreError, FailedImageError, StoreError
 from store.format.lineage import Lineage
 
 
@@ -68,6 +68,8 @@ def _is_replaced(settings: Settings, split: SplitRef | None, column: str) -> boo
 
 def of_error(settings: Settings, error: StoreError) -> str:
     """What to type after a store error, as the end of a sentence; empty where nothing helps."""
+    if isinstance(error, FailedImageError):  # computing it again fails again
+        return ""
     place = error.place or ""
     wanted, own = wanted_columns(settings).get(place), split_of(settings, place)
     if isinstance(error, DamagedStoreError):

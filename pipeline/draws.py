@@ -43,7 +43,7 @@ from store.format.lineage import Lineage
 from store.format.links import Link
 from store.format.schema import FAILED, OK
 from store.stream.mixture import MixtureSchedule
-from store.stream.schedule import SampleSet
+from store.stream.sample_set import SampleSet
 from store.stream.source import Source, pool_of
 
 Asked = tuple[str, int, bool]

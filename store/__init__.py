@@ -1,9 +1,10 @@
 """The feature store on disk, and its reader. Installed elsewhere as ``elisa_store``; needs numpy, pyarrow, google-crc32c.
 
-from store import open_split
+from store import open_split, splits
+splits("data/store")                         # {"demo": ["test", "train", "val"]}
 split = open_split("data/store", dataset="demo", split="val")
 record = split[17]
-record.masks[0].decode()                     # bool [H, W]
+record.masks[0].area, record.masks[0].decode()  # px, bool [H, W]
 record["mask_embeddings/demo_alphaclip"]     # float16 [count, D]
 """
 
@@ -17,9 +18,10 @@ from .errors import (
     StoreError,
 )
 from .format.layout import FORMAT_VERSION
-from .read.record import Record, Records
+from .read.record import Record
 from .read.region import Region, Target
-from .split import Split, open_split
+from .records import Records
+from .split import Split, open_split, splits
 from .stream.candidates import Candidates
 from .stream.stream import Stream, mix
 
@@ -41,4 +43,5 @@ __all__ = [
     "Target",
     "mix",
     "open_split",
+    "splits",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
+from .addresses import is_web
 from .errors import IncompleteColumnError, StoreError
 from .forks import Lazy
-from .format.layout import find_columns, find_links, missing_split, place_of, store_dir
+from .format.layout import find_columns, find_links, find_splits, missing_split, place_of, store_dir, what_exists
 from .format.lineage import Lineage, is_unused
 from .format.names import (
     both_names,
@@ -26,8 +27,10 @@ from .read.display import split_html
 from .read.holder import Holder, NotThere, Opener, lacking
 from .read.open_columns import OpenColumns
 from .read.options import flag, index_of, listed, meant, whole
-from .read.record import Record, Records
+from .read.record import Record
 from .read.table import DEFAULT_BYTES, TableCache
+from .records import Records
+from .storage.listing import is_folder
 from .stream.batches import Batch, BatchReader, Samples
 from .stream.candidates import Candidates
 from .stream.request import Request, named
@@ -64,14 +67,26 @@ class Split(OpenColumns):
         """
         if isinstance(key, slice):
             return Records(self, range(len(self))[key])
+        return Record(self, self._number(key))
+
+    def _number(self, key: int | str) -> int:
+        """The image_index of an image that is named by it or by its image_id."""
         if isinstance(key, str):
             if key not in self._numbers:
                 raise KeyError(f"no image {key!r} in {self.name}; its {len(self)} images are in split.image_ids")
-            key = self._numbers[key]
+            return self._numbers[key]
         number = index_of(key, "an image_index, an image_id or a slice")
         if not -len(self) <= number < len(self):
             raise IndexError(f"image_index {number} is outside 0..{len(self) - 1}")
-        return Record(self, number % len(self))
+        return number % len(self)
+
+    def select(self, images: Iterable[int | str]) -> Records:
+        """The records of these images, by image_index or image_id, in that order. Raises as ``split[...]``."""
+        return Records(self, [self._number(image) for image in images])
+
+    def filter(self, keep: Callable[[Record], object]) -> Records:
+        """The records for which ``keep(record)`` is true. Only what ``keep`` looks at is read."""
+        return self[:].filter(keep)
 
     @Lazy
     def _numbers(self) -> dict[str, int]:
@@ -100,7 +115,7 @@ class Split(OpenColumns):
             FailedImageError: one of them failed in a column that is read.
         """
         request = Request([self], named(columns), False, Candidates.of(candidates))
-        numbers = [self[image].image_index for image in images]
+        numbers = [self._number(image) for image in images]
         for name in ("images", *request.needed):
             for number in numbers:
                 self.column(name).require_ok(number)
@@ -108,6 +123,21 @@ class Split(OpenColumns):
         return BatchReader(request, flag("ragged", ragged)).read(samples)
 
     stream = stream
+
+
+def splits(store: str | Path) -> dict[str, list[str]]:
+    """What a store holds: data set -> its splits, each of which :func:`open_split` opens.
+
+    Raises:
+        StoreError: there is no store; says what is there instead.
+    """
+    folder = store_dir(store)
+    if is_web(folder):
+        raise StoreError(f"{folder}: a web server does not list what it holds: open a split by its name")
+    found = find_splits(folder) if is_folder(folder) else {}
+    if not found:
+        raise StoreError(f"{folder} holds no indexed split; {what_exists(folder)}", reason="not indexed")
+    return found
 
 
 @collection_paused()
@@ -206,7 +236,10 @@ def open_split(
             )
         hints = "".join(meant(name, both_names(known)) for name in unknown)
         raise StoreError(
-            f"{dataset}/{split}: no column {', '.join(unknown)}{of}; {hints}found {', '.join(known)}", place=place
+            f"{dataset}/{split}: no column {', '.join(unknown)}{of}; {hints}found {', '.join(known)}",
+            place=place,
+            found=list(known),
+            expected=unknown[0],
         )
     if holder is not None:
         opener.lineage.ask_ahead(
@@ -224,6 +257,8 @@ def open_split(
                 f"{name} was made for {made_for[0]} images in shards of {made_for[1]}, the split has {images.images} in shards "
                 f"of {images.shard_images}",
                 place=place_of(dataset, name, split),
+                found=made_for,
+                expected=(images.images, images.shard_images),
             )
     return Split(dataset, split, opened, images_root, tables, proposer, why_not)
 
@@ -252,4 +287,6 @@ def _check_proposer(name: str, known: Sequence[str], dataset: str, split: str, w
             f"{dataset}/{split}: no column of a proposer {name!r}; {meant(name, known)}found {there}",
             place=place_of(dataset, with_proposer("masks", name), split),
             reason="not computed",
+            found=list(known),
+            expected=name,
         )

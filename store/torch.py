@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from .errors import StoreError
 from .internals import signalled
@@ -21,9 +24,8 @@ __all__ = ["Loader", "loader", "to_tensors"]
 
 
 ALONE = (
-    "A stream splits its epoch over the ranks itself: give rank and world_size to split.stream(...) or mix(...), and let nobody "
-    "else do it. accelerate: leave the loader out of accelerator.prepare(...), and move the batches to accelerator.device. "
-    "Lightning: Trainer(use_distributed_sampler=False); Fabric: setup_dataloaders(batches, use_distributed_sampler=False)"
+    "The stream decides which samples make which batch, and splits them over the ranks: choose in split.stream(...) or mix(...), "
+    "and by batch_size, rank and world_size of loader(...)"
 )
 
 
@@ -31,10 +33,22 @@ class SplitTwiceError(StoreError, TypeError):
     """Somebody wants to split or batch again what the stream has split and batched; the message says what to do instead."""
 
 
-def loader(stream: Stream, num_workers: int = 0, pin_memory: bool | None = None, **options: Any) -> Loader:
-    """A DataLoader whose batches are those of ``stream``, as tensors.
+def loader(
+    stream: Stream,
+    batch_size: int | None = None,
+    *,
+    rank: int | None = None,
+    world_size: int | None = None,
+    num_workers: int = 0,
+    pin_memory: bool | None = None,
+    **options: Any,
+) -> Loader:
+    """A DataLoader whose batches are those of ``stream``, as tensors. It begins where the stream stands; the stream stays there.
 
     Args:
+        batch_size: samples a batch of this rank; default: the stream's.
+        rank, world_size: of this process; default: the stream's, or, where it was given none, those of ``torch.distributed``.
+            No sampler is needed: accelerate, Lightning and the Hugging Face Trainer leave the loader as it is.
         num_workers: 0 reads ahead in the stream's threads, which is the fastest on one machine: batches are read straight
             into the memory that they are handed out in. Processes are for work in a ``collate_fn``.
         pin_memory: page-locked batches; default: where CUDA is there.
@@ -42,9 +56,9 @@ def loader(stream: Stream, num_workers: int = 0, pin_memory: bool | None = None,
             ``multiprocessing_context``, ``prefetch_factor``, ``timeout``, ...
 
     ``state_dict()`` between any two batches is where the next one goes on, with any number of ranks and workers and any
-    batch size. DDP: give ``rank`` and ``world_size`` to the stream, not a DistributedSampler to this.
+    batch size.
     """
-    return Loader(stream, num_workers, torch.cuda.is_available() if pin_memory is None else pin_memory, **options)
+    return Loader(stream, batch_size, rank, world_size, num_workers, pin_memory, **options)
 
 
 def to_tensors(batch: Batch) -> dict[str, Any]:
@@ -58,17 +72,29 @@ def to_page_locked(batch: Batch) -> dict[str, Any]:
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """See :func:`loader`. Its place is that of the :class:`Stream`: what was left early goes on with the next iteration."""
+    """See :func:`loader`. It has one place as a :class:`Stream` has: what was left early goes on with the next iteration."""
 
-    def __init__(self, stream: Stream, num_workers: int, pin_memory: bool, **options: Any) -> None:
-        if taken := sorted(
-            {"batch_size", "dataset", "sampler", "batch_sampler", "shuffle", "drop_last"} & set(options)
-        ):
-            raise SplitTwiceError(f"{', '.join(taken)}: the stream decides that, give it to split.stream(...). {ALONE}")
-        self.stream, num_workers = stream, whole("num_workers", num_workers)
+    use_stateful_dataloader = True  # accelerate: save_state and load_state keep the place of a prepared loader
+
+    def __init__(
+        self,
+        stream: Stream,
+        batch_size: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool | None = None,
+        **options: Any,
+    ) -> None:
+        if taken := sorted({"dataset", "sampler", "batch_sampler", "shuffle", "drop_last"} & set(options)):
+            raise SplitTwiceError(f"found {', '.join(taken)}. {ALONE}")
+        self.stream, num_workers = stream.resized(batch_size, rank, world_size), whole("num_workers", num_workers)
+        self._asks_ranks = rank is None and self.stream.schedule.world_size == 1
+        self._placed: Callable[[Any], Any] | None = None
+        pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         pinned = pin_memory and num_workers == 0
         reader = BatchReader(stream.reader.request, stream.reader.ragged, _page_locked) if pinned else stream.reader
-        self._source = Stream(reader, stream.schedule, stream.threads)
+        self._source = Stream(reader, self.stream.schedule, stream.threads)
         self._to_tensors = to_page_locked if pinned else to_tensors
         if num_workers:
             for name, fields in stream.reader.request.fields.items():
@@ -80,24 +106,37 @@ class Loader(DataLoader[dict[str, Any]]):
                 )  # a forked process has none of the client's threads
         self._collate: Callable[[dict[str, Any]], Any] = options.pop("collate_fn", None) or _as_it_is
         super().__init__(
-            _Batches(stream),
+            _Batches(self.stream),
             batch_size=None,
-            sampler=_Steps(stream.schedule),
+            sampler=_Steps(self.stream.schedule),
             num_workers=num_workers,
             collate_fn=self._collate,
             pin_memory=pin_memory and num_workers > 0,
             **options,
         )
+        self.__dict__["batch_size"] = (
+            self.stream.schedule.batch_size
+        )  # for DeepSpeed; torch had to be told that batches are made
 
     def __len__(self) -> int:
+        self._find_ranks()
         return len(self.stream)
 
     @property
     def _is_accelerate_prepared(self) -> bool:
-        """What ``accelerator.prepare`` looks at first, before it would make another loader of parts of this one."""
-        raise SplitTwiceError(f"this loader is not to be prepared. {ALONE}")
+        """What ``accelerator.prepare`` looks at first. It gives a prepared loader back, which then moves batches to its device."""
+        self._placed = _to_device_of_accelerate()
+        return True
+
+    @_is_accelerate_prepared.setter
+    def _is_accelerate_prepared(self, value: bool) -> None:
+        """``accelerator.prepare`` notes it on whatever it prepared."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        self._find_ranks()
+        return self._batches()
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
         schedule = self.stream.schedule
         try:
             yield from walk(schedule, self._read)
@@ -110,10 +149,18 @@ class Loader(DataLoader[dict[str, Any]]):
                 f"memory, or killed): {told}; state_dict() says where to go on"
             ) from error
 
+    def _find_ranks(self) -> None:
+        """Take those of ``torch.distributed``, which a framework may have begun after the loader was made."""
+        if self._asks_ranks and dist.is_available() and dist.is_initialized():
+            self.stream.schedule.split(dist.get_rank(), dist.get_world_size())
+
     def _read(self) -> Iterator[tuple[Step, Any]]:
+        read: Iterator[tuple[Step, Any]]
         if self.num_workers:
-            return zip(self.stream.schedule.steps(), super().__iter__(), strict=True)
-        return map(self._converted, self._source.read_ahead())
+            read = zip(self.stream.schedule.steps(), super().__iter__(), strict=True)
+        else:
+            read = map(self._converted, self._source.read_ahead())
+        return read if self._placed is None else map(partial(_apply, self._placed), read)
 
     def _converted(self, read: tuple[Step, dict[str, Any]]) -> tuple[Step, Any]:
         return read[0], self._collate(self._to_tensors(read[1]))
@@ -144,17 +191,37 @@ class _Batches(Dataset[dict[str, Any]]):
         return to_tensors(self.stream.read(step))
 
 
-class _Steps(Sampler[Step]):
-    """The steps that are left of the epoch, worked out in the main process, so that workers need no state."""
+class _Steps(DistributedSampler[Step]):
+    """The steps that are left of the epoch, worked out in the main process, so that workers need no state.
+
+    It is a DistributedSampler, as it has the steps of one rank: so Lightning does not put another one in its place.
+    """
 
     def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
+        self.schedule = (
+            schedule  # and nothing of a DistributedSampler's own, which would ask the data set for its length
+        )
 
     def __iter__(self) -> Iterator[Step]:
         return self.schedule.steps()
 
     def __len__(self) -> int:
         return len(self.schedule)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing: an epoch that was left early goes on. To begin another one there is :meth:`Loader.set_epoch`."""
+
+
+def _apply(change: Callable[[Any], Any], read: tuple[Step, Any]) -> tuple[Step, Any]:
+    return read[0], change(read[1])
+
+
+def _to_device_of_accelerate() -> Callable[[Any], Any]:
+    """What moves the tensors in a batch, however nested, to this process's device."""
+    from accelerate.state import PartialState
+    from accelerate.utils import send_to_device
+
+    return partial(send_to_device, device=PartialState().device, non_blocking=True)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/reading.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 NOTEBOOK = BLOCKS[: next(number for number, block in enumerate(BLOCKS) if "torch.distributed" in block)]
-DDP, ACCELERATE, TRAINER = BLOCKS[len(NOTEBOOK) :]
+DDP, ACCELERATE, TRAINER, ERRORS = BLOCKS[len(NOTEBOOK) :]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,24 @@ def test_the_blocks_run_one_after_the_other(known: Known) -> None:
     for block in NOTEBOOK:
         exec(here(block, known), names)
         found.append(dict(names))
-    opened, proposers, record, notebook, stream, view, mixed, resumed, torch = found
+    opened, proposers, record, tables, notebook, stream, view, mixed, resumed, torch = found
     assert proposers["found"] == {"sam": len(known.masks[3])}
     assert repr(opened["split"]).startswith("Split(d/val, 23 images")
     np.testing.assert_array_equal(record["vectors"], known.embeddings[3])
-    assert [mask.tolist() for mask in record["pixels"]] == [mask.tolist() for mask in known.masks[3]]
-    assert len(record["best"]) == len(known.targets[3])
-    assert len(record["boxes"]) == len(known.masks[3]) > 0
+    assert opened["known"] == {"d": ["train", "val"]}
+    assert opened["names"] == list(opened["split"].columns)
+    assert opened["areas"] == [mask.sum() for mask in known.masks[3]] == sorted(opened["areas"], reverse=True)
+    np.testing.assert_array_equal(record["pixels"], known.masks[3][0])
+    assert record["size"][0] == record["pixels"].sum()
+    assert record["answer"].shape == record["pixels"].shape
+    assert 0 <= record["best"] <= 1
+    assert record["some"]["image_index"].tolist() == [3, 7]
+    assert len(tables["few"]) == 3
+    assert [found.image_index for found in tables["chosen"]] == [7, 3]
+    crowded = [image for image, masks in enumerate(known.masks) if len(masks) > 8]
+    assert tables["crowded"].numbers == crowded
+    assert sorted({int(image) for batch in tables["of_those"] for image in batch}) == crowded
+    assert len(tables["table"]) == 23
     assert notebook["picture"].size == notebook["answers"].size == (24, 16), "four times as large as the image"
     assert stream["vectors"].shape == (stream["there"].sum(), 8)
     assert stream["iou"].shape == stream["vectors"].shape[:1]
@@ -64,6 +75,9 @@ def test_the_blocks_run_one_after_the_other(known: Known) -> None:
     assert resumed["rest"] == sum(map(len, known.targets)) - 8
     assert torch["state"]["epoch"] == 2
     assert torch["iou"].ndim == 1
+    names = {"open_split": store.open_split}
+    exec(here(ERRORS, known), names)
+    assert names["there"] == {"d": ["train", "val"]}
 
 
 def test_two_ranks_train_on_samples_of_their_own(known: Known, tmp_path: Path) -> None:
@@ -101,7 +115,7 @@ def test_the_trainer_resumes_within_an_epoch(known: Known, tmp_path: Path) -> No
     names["model"] = torch.nn.Linear(8, 1)
     names["optimizer"] = torch.optim.SGD(names["model"].parameters(), lr=0.1)
     exec(here(ACCELERATE, known), names)
-    assert names["ranks"] == {"rank": 0, "world_size": 1}
+    assert len(names["batches"]) == sum(map(len, known.targets)) // 4
     exec(here(TRAINER, known), names)
 
     class Head(torch.nn.Module):
@@ -116,14 +130,14 @@ def test_the_trainer_resumes_within_an_epoch(known: Known, tmp_path: Path) -> No
             return {"loss": (self.linear(vectors.float())[..., 0] - iou).square()[there].mean()}
 
     def collate(batch: dict[str, Any]) -> dict[str, Any]:
-        parts = {"vectors": "vectors", "iou": "iou", "there": "vectors:mask", "image": "image_index"}
+        parts = {"vectors": "vectors", "iou": "iou", "there": "vectors_mask", "image": "image_index"}
         return {name: batch[key] for name, key in parts.items()}
 
     def trained(checkpoint: Path | None) -> Head:
-        stream = split.stream(wanted, 4, shuffle=True, level="target", tail="drop")
+        stream = split.stream(wanted, shuffle=True, level="target", tail="drop")
         head = Head()
         how = {"num_train_epochs": 2, "save_steps": 3, "report_to": [], "use_cpu": True, "disable_tqdm": True}
-        names["train"](head, loader(stream, collate_fn=collate), tmp_path, checkpoint, **how)
+        names["train"](head, stream, collate, tmp_path, checkpoint, per_device_train_batch_size=4, **how)
         return head
 
     whole = trained(None)

@@ -39,7 +39,10 @@ split = open_split(sys.argv[1], "d", "val")
 arrays = ["mask_embeddings/sam/x", "instance_embeddings/x"]
 fields = [f"{table}.{name}" for table, schema in TABLES.items() for name in schema.names]
 vectors = [plain(record["mask_embeddings/sam/x"])[1] for record in split]
-found = [[[plain(r[name]) for name in arrays], r.targets, [m.decode().tolist() for m in r.masks]] for r in split]
+found = [
+    [[plain(r[name]) for name in arrays], list(map(dict, r.targets)), [m.decode().tolist() for m in r.masks]] for r in split
+]
+found += split.to_arrow("masks").to_pylist()
 for ragged in (False, True):
     for level in ("image", "target"):
         how = {"batch_size": 5, "shuffle": True, "ragged": ragged, "level": level}
@@ -69,7 +72,7 @@ optimizer = torch.optim.Adam(head.parameters(), 0.01)
 for epoch in range(3):
     losses = []
     for batch in batches:
-        loss = (head(batch["v"].float())[..., 0] - batch["iou"]).square()[batch["v:mask"]].mean()
+        loss = (head(batch["v"].float())[..., 0] - batch["iou"]).square()[batch["v_mask"]].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

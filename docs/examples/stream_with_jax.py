@@ -49,7 +49,7 @@ def fit(arguments: argparse.Namespace) -> None:
     for epoch in range(arguments.epochs):  # the stream begins the next epoch by itself, in another order
         losses = []
         for batch in stream:
-            weights, value = step(weights, *(jnp.array(batch[key]) for key in ("vectors", "vectors:mask", "iou")))
+            weights, value = step(weights, *(jnp.array(batch[key]) for key in ("vectors", "vectors_mask", "iou")))
             losses.append(float(value))
         print(f"epoch {epoch}: {len(losses)} batches, loss {sum(losses) / max(1, len(losses)):.5f}")
     print(f"compiled {step._cache_size()} time(s)")

@@ -32,7 +32,7 @@ def take(stream: Stream, batches: int) -> int:
     """Print up to this many batches; returns how many questions came."""
     questions = 0
     for number, batch in enumerate(stream, start=1):
-        vectors, there = batch["vectors"], batch["vectors:mask"]  # float16 [B, K, D], bool [B, K]
+        vectors, there = batch["vectors"], batch["vectors_mask"]  # float16 [B, K, D], bool [B, K]
         lengths = np.linalg.norm(vectors[there].astype(np.float32), axis=-1)
         mean = lengths.mean() if len(lengths) else 0.0
         questions += len(batch["texts"])

@@ -148,8 +148,9 @@ class Case:
             return Offered(np.empty(0, np.int64), (), np.empty(0, bool), np.empty(0, bool))
         asked = np.array(self.question.target["instances"], np.int64)
         positive = [bool(np.any(iou[asked] >= POSITIVE_IOU)) for iou in found["iou"][0]]
-        truth = np.isin(found["candidates"], number_of_instance(asked))
-        return Offered(found["candidates"], tuple(found["segmentation"][0]), np.array(positive, bool), truth)
+        (index,) = found["candidates"]
+        truth = np.isin(index, number_of_instance(asked))
+        return Offered(index, tuple(found["segmentation"][0]), np.array(positive, bool), truth)
 
     @cached_property
     def instances(self) -> tuple[str, ...]:

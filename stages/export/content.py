@@ -207,7 +207,7 @@ def as_json(item: Item) -> dict[str, Any]:
     for what in ("masks", "instances"):
         regions = getattr(item, what)
         if regions is not None:
-            found[what] = [{"segmentation": region.coco(), **region.fields} for region in regions]
+            found[what] = [{**region, "segmentation": region.coco()} for region in regions]
     if item.targets is not None:
         found["targets"] = [target_json(item, target) for target in item.targets]
     if item.predictions is not None:

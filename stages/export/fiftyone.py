@@ -62,9 +62,9 @@ def _sample(asked: Asked, item: Item, name: str) -> dict[str, Any]:
         if regions is not None:
             found = []
             for k, region in enumerate(regions):
-                scores = {key: region[key] for key in ("stability_score",) if key in region.fields}
-                confidence = {"confidence": region["predicted_iou"]} if "predicted_iou" in region.fields else {}
-                label = region.fields.get("label", PROPOSAL)
+                scores = {key: region[key] for key in ("stability_score",) if key in region}
+                confidence = {"confidence": region["predicted_iou"]} if "predicted_iou" in region else {}
+                label = region.get("label", PROPOSAL)
                 vectors = _vectors(item, what, k)
                 found.append(_detection(item, label, region.segmentation, **confidence, **scores, **vectors))
             sample[what] = detections(what, found)

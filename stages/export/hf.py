@@ -121,7 +121,7 @@ def _row(asked: Asked, item: Item) -> dict[str, Any]:
     for what in ("masks", "instances"):
         regions = getattr(item, what)
         if regions is not None:
-            row[what] = [{"segmentation": region.segmentation, **region.fields} for region in regions]
+            row[what] = [dict(region) for region in regions]
     if item.targets is not None:
         row["targets"] = item.targets
         row["target_masks"] = [_shown(item, target["segmentation"]) for target in item.targets]

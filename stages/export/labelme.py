@@ -98,7 +98,7 @@ def _documents(asked: Asked, item: Item, entry: dict[str, Any]) -> list[dict[str
     if item.targets is not None:
         return _questions(asked, item, entry)
     if item.masks is not None:
-        found = [(each.decode(), PROPOSAL, _scores(each.fields)) for each in item.masks]
+        found = [(each.decode(), PROPOSAL, _scores(each)) for each in item.masks]
         text = f"proposals of {asked.proposer}"
     else:
         found = [(each.decode(), _label(each["label"], entry), "") for each in item.instances or ()]

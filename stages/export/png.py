@@ -70,7 +70,8 @@ def array(values: Iterable[Any]) -> Iterator[bytes]:
 
 def _put_regions(made: Unit, item: Item, regions: Sequence[Region], name: str) -> dict[str, Any]:
     """Add the masks of an image, and say how: ``form`` and ``file``, or ``files`` in the order of the masks."""
-    said = {key: [region.fields[key] for region in regions] for key in regions[0].fields} if regions else {}
+    keys = [key for key in regions[0] if key != "segmentation"] if regions else []
+    said = {key: [region[key] for region in regions] for key in keys}
     numbers = np.zeros((item.height_px, item.width_px), np.uint16)
     for k, region in enumerate(regions):
         mask = region.decode()

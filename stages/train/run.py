@@ -39,7 +39,6 @@ from store.format.schema import TABLES
 from store.split import Split
 from store.stream.mixture import MixtureSchedule, mixture
 from store.stream.request import companion
-from store.stream.stream import Stream
 from store.torch import Loader, loader
 
 QUESTION_TOKENS, ANSWER_TOKENS = 192, 64
@@ -90,23 +89,18 @@ def batches(
         drawn["candidates"] = system.candidates(params, training=True)
         return loader(mixture(splits, groups, names, params.batch_size, length, **drawn))
 
-    def made(size: int) -> Loader:
-        how: dict[str, Any] = {
-            "shuffle": True, "seed": params.seed, "level": "target", "tail": "drop", "failed": "skip",
-            "candidates": system.candidates(params, training=True), **ranks,
-        }  # fmt: skip
-        return loader(mix(splits, names, size, **how))
-
-    found = made(params.batch_size)
-    if len(found):
-        return found
-    count = found.stream.schedule.samples
+    how: dict[str, Any] = {
+        "shuffle": True, "seed": params.seed, "level": "target", "tail": "drop", "failed": "skip",
+        "candidates": system.candidates(params, training=True), **ranks,
+    }  # fmt: skip
+    stream = mix(splits, names, params.batch_size, **how)
+    count = stream.schedule.samples
     if count < world_size:
         raise ValueError(
             f"found {count} questions in {', '.join(splits)} whose image and columns are whole, expected at least one for each "
             f"of {world_size} processes"
         )
-    return made(count // world_size)
+    return loader(stream, min(params.batch_size, count // world_size))
 
 
 def train(
@@ -319,20 +313,16 @@ def predict(
         named = CANDIDATES[setting]
         offered = replace(offered, drop_near_gt=named.drop_near_gt, with_gt=named.with_gt)
 
-    def ask(size: int) -> Stream:
-        return split.stream(
-            {**ALWAYS, **system.columns(params, training=False)},
-            size,
-            level="target",
-            failed="skip",
-            candidates=offered,
-        )
-
-    stream = ask(batch_size)
-    if given != "own":
-        stream = ask(batch_size_for(stream.schedule.samples, batch_size))
+    stream = split.stream(
+        {**ALWAYS, **system.columns(params, training=False)},
+        batch_size,
+        level="target",
+        failed="skip",
+        candidates=offered,
+    )
+    size = batch_size if given == "own" else batch_size_for(stream.schedule.samples, batch_size)
     with progress("answers", stream.schedule.samples, "question") as advance:
-        for batch in loader(stream):
+        for batch in loader(stream, size):
             for part, numbers in every_text(batch, batch_size) if texts == "every" else [(batch, None)]:
                 found = answered(system, blanked(part, params.without), mode, given)
                 if numbers is not None:

@@ -190,7 +190,10 @@ def _known(kind: type, value: dict[str, Any], path: Path) -> None:
     if value.get("format_version") != FORMAT_VERSION:
         raise StoreError(
             f"{path}: found format version {value.get('format_version')!r}, this reader knows {FORMAT_VERSION}; "
-            "read it with a newer elisa-store"
+            "read it with a newer elisa-store",
+            path=path,
+            found=value.get("format_version"),
+            expected=FORMAT_VERSION,
         )
     names = _names_of(kind)
     if value.keys() != names:
@@ -242,7 +245,7 @@ def _require(holds: bool, path: Path, what: str, expected: str) -> None:
 
 
 def _wrong(path: Path, what: str, expected: str) -> NoReturn:
-    raise DamagedStoreError(f"{path}: {what} is not right, expected {expected}")
+    raise DamagedStoreError(f"{path}: {what} is not right, expected {expected}", path=path, expected=expected)
 
 
 def load_column(folder: Path) -> ColumnMeta | None:

@@ -186,10 +186,14 @@ def what_exists(store: Path, dataset: str | None = None) -> str:
 
 def missing_split(store: Path, dataset: str, split: str) -> StoreError:
     """The error for a split that is not there: names what is."""
+    folder, known = column_dir(store, place_of(dataset, "images", split)), not is_web(store) and is_folder(store)
     return StoreError(
-        f"{column_dir(store, place_of(dataset, 'images', split))} holds no indexed split; {what_exists(store, dataset)}",
+        f"{folder} holds no indexed split; {what_exists(store, dataset)}",
         place=f"{dataset}/{split}",
+        path=folder,
         reason="not indexed",
+        found=find_splits(store) if known else None,
+        expected=f"{dataset}/{split}",
     )
 
 

@@ -211,7 +211,8 @@ def own_meta(place: str, meta: ColumnMeta | None) -> ColumnMeta | None:
     """What was read from the place's ``column.json``; raises DamagedStoreError when it is that of another column."""
     own = place if place.startswith("means/") else parts_of(place)[1]
     if meta is not None and meta.column != own:
-        raise DamagedStoreError(f"{place}: its column.json is that of {meta.column}", place=place)
+        message = f"{place}: its column.json is that of {meta.column}"
+        raise DamagedStoreError(message, place=place, found=meta.column, expected=own)
     return meta
 
 
@@ -279,6 +280,7 @@ def _require(
             place=place,
             shard=first,
             reason=reason,
+            found=wrong,
         )
     return meta
 
@@ -287,9 +289,12 @@ def no_column(store: Path, place: str) -> StoreError:
     """The error for a column that is not there, or that lost its ``column.json``."""
     if holds_shards(column_dir(store, place)):
         return DamagedStoreError(
-            f"{column_dir(store, place)}: column.json is missing, but shards are there", place=place
+            f"{column_dir(store, place)}: column.json is missing, but shards are there",
+            place=place,
+            path=column_dir(store, place),
         )
-    return StoreError(f"{column_dir(store, place)} holds no column", place=place, reason="not computed")
+    folder = column_dir(store, place)
+    return StoreError(f"{folder} holds no column", place=place, path=folder, reason="not computed")
 
 
 def is_unused(lineage: Lineage, place: str) -> bool:

@@ -71,5 +71,7 @@ def find_name(name: str, columns: Iterable[str], proposer: str | None = None) ->
             f"{name}: there are {', '.join(found)}; name one of them, or choose the proposer of all names: open the split with "
             f"proposer={proposer_of(found[0])!r}",
             reason="several proposers",
+            found=found,
+            expected=name,
         )
     return found[0] if found else None

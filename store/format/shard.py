@@ -78,12 +78,14 @@ def parse_record(text: bytes, path: Path, shard: int) -> Commit:
     """A commit from its text; raises DamagedStoreError when it is not what was written, or claims what cannot be."""
     blank = text[:-10] + b'00000000"}'
     if text != text[:-10] + b'%08x"}' % google_crc32c.value(blank):
-        raise DamagedStoreError(f"{path}: the record of the shard does not fit its checksum", shard=shard)
+        raise DamagedStoreError(f"{path}: the record of the shard does not fit its checksum", shard=shard, path=path)
     try:
         value = json.loads(text)
         value.pop("check")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedStoreError(f"{path}: the record of the shard is no JSON object ({error})", shard=shard) from error
+        raise DamagedStoreError(
+            f"{path}: the record of the shard is no JSON object ({error})", shard=shard, path=path
+        ) from error
     return parse_commit(value, path, shard)
 
 
@@ -115,10 +117,10 @@ def read_commit(folder: Path, shard: int, meta: ColumnMeta | None = None) -> Com
     except (FileNotFoundError, NotADirectoryError):
         return None
     except IsADirectoryError as error:
-        raise DamagedStoreError(f"{path}: found a folder, expected a file", shard=shard) from error
+        raise DamagedStoreError(f"{path}: found a folder, expected a file", shard=shard, path=path) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise DamagedStoreError(f"{path}: {LINKED}", shard=shard) from error
+            raise DamagedStoreError(f"{path}: {LINKED}", shard=shard, path=path) from error
         raise
     return commit_in(opened, path, folder, shard)
 
@@ -149,7 +151,9 @@ def _record_in(opened: Opened, path: Path, shard: int) -> tuple[bytes, int]:
         if found is not None and found[0] >= 0:
             return tail[found[0] : found[1]], start + found[0]
         if length >= min(opened.size, _MOST_TAIL):
-            raise DamagedStoreError(f"{path}: found no record of the shard in {opened.size} bytes", shard=shard)
+            raise DamagedStoreError(
+                f"{path}: found no record of the shard in {opened.size} bytes", shard=shard, path=path
+            )
         length = min(opened.size, length * 16)
 
 
@@ -233,12 +237,16 @@ def raise_changed(path: Path, folder: Path, commit: Commit, opened: Opened) -> N
             f"{path}: shard {commit.shard} of {commit.place} was computed again since the split was opened; open it again",
             place=commit.place,
             shard=commit.shard,
+            path=path,
+            found=found.seal,
+            expected=commit.seal,
         )
 
 
 def damaged(path: Path, commit: Commit, what: str) -> DamagedStoreError:
     """The error that says what is wrong with a committed shard's file."""
-    return DamagedStoreError(f"{path}: shard {commit.shard}: {what}", place=commit.place, shard=commit.shard)
+    message = f"{path}: shard {commit.shard}: {what}"
+    return DamagedStoreError(message, place=commit.place, shard=commit.shard, path=path)
 
 
 def is_whole(folder: Path, commit: Commit) -> bool:

@@ -98,6 +98,12 @@ def decode(
     return table
 
 
+def concatenated(shards: Sequence[pa.Table], column: str) -> pa.Table:
+    """The rows of shards of one table; older ones may have their fields in another order, or lack some, which are then null."""
+    tables = list(shards) or [TABLES[without_proposer(column)].empty_table()]
+    return pa.concat_tables(tables, promote_options="default")
+
+
 def rows_of(commit: Commit) -> int:
     """How many rows a committed shard of a table has."""
     return sum(commit.counts) if _table_of(commit) in PER_TARGET else len(commit.counts)

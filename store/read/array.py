@@ -22,7 +22,7 @@ from ..errors import DamagedStoreError
 from ..format.arrays import ABSENT, CRC_BYTES, AnyArray, layout_of, record_frame
 from ..format.column import ColumnMeta, Commit
 from ..format.layout import array_file
-from ..format.shard import open_shard, raise_changed, record_text
+from ..format.shard import damaged, open_shard, raise_changed, record_text
 from ..internals import crc32c_at
 from ..storage.mounts import storage_of
 from ..storage.protocol import Opened
@@ -261,8 +261,7 @@ class ShardReader:
         return file
 
     def _damaged(self, what: str) -> DamagedStoreError:
-        commit = self.commit
-        return DamagedStoreError(f"{self.path}: shard {commit.shard}: {what}", place=commit.place, shard=commit.shard)
+        return damaged(self.path, self.commit, what)
 
 
 @lru_cache

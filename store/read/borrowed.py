@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import FailedImageError, StoreError
+from ..forks import arrow_at_work
 from ..format.arrays import AnyArray
 from ..format.column import Commit
 from ..format.links import I64, link_arrays
 from ..format.schema import OK
+from ..format.tables import concatenated
 from .array import ShardReader
 from .column import Column, Status
 from .table import Accessor
@@ -134,7 +137,10 @@ class Borrowing:
                 f"which is another file ({their_id!r}, sha256 {theirs[:12]}): index {self.name} again",
                 place=place,
                 shard=image // self.images.meta.shard_images,
+                image_index=image,
                 reason="its holder has other images now",
+                found=theirs,
+                expected=own,
             )
 
 
@@ -183,6 +189,21 @@ class Borrowed:
         """As :meth:`Column.table`, of a shard that :meth:`rows` named."""
         number, which = divmod(shard, len(self.columns))
         return self.columns[which].table(number, fields)
+
+    def whole(self, fields: tuple[str, ...] | None) -> pa.Table:
+        """As :meth:`Column.whole`, of the images that the holder has; ``image_index`` is the borrower's."""
+        images = np.flatnonzero(self.borrowing.split >= 0)
+        at = [self.rows(image) for image in images.tolist()]
+        shards = sorted({shard for shard, _ in at})
+        tables = [
+            self.columns[shard % len(self.columns)].read_table(shard // len(self.columns), fields) for shard in shards
+        ]
+        first = dict(zip(shards, accumulate([0, *map(len, tables)]), strict=False))
+        with arrow_at_work():
+            found = concatenated(tables, self.meta.column).take([first[shard] + rows.start for shard, rows in at])
+            if "image_index" not in found.column_names:
+                return found
+            return found.set_column(found.column_names.index("image_index"), "image_index", pa.array(images))
 
     def table_rows(self, image_index: int) -> list[dict[str, Any]]:
         """As :meth:`Column.table_rows`. Raises as :meth:`rows`."""
@@ -274,7 +295,8 @@ class Borrowed:
 
     def _failed(self, commit: Commit, position: int, image_index: int) -> FailedImageError:
         reason = commit.errors.get(str(position), commit.status[position])
-        return FailedImageError(f"{self.meta.column}: image {image_index}: {reason}")
+        message = f"{self.meta.column}: image {image_index}: {reason}"
+        return FailedImageError(message, place=self.place, image_index=image_index, reason=reason)
 
     def _shards(self, column: Column, which: int) -> list[int]:
         return self.borrowing.shards(self.borrowing.splits[which], column.meta.shard_images)

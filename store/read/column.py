@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ..addresses import is_remote
 from ..errors import ChangedError, DamagedStoreError, FailedImageError, IncompleteColumnError
+from ..forks import arrow_at_work
 from ..format.arrays import AnyArray
 from ..format.column import ColumnMeta, Commit
 from ..format.layout import column_dir, table_file
@@ -23,7 +24,7 @@ from ..format.lineage import Lineage, incoherence, no_column, require_readable
 from ..format.names import without_proposer
 from ..format.schema import ABSENT, OK, PER_TARGET, REMOVED
 from ..format.summary import distrust_summary
-from ..format.tables import ROW_GROUP_ROWS, decode, read_table
+from ..format.tables import ROW_GROUP_ROWS, concatenated, decode, read_table
 from .array import ShardReader
 from .far import forget_table, open_table, table_of
 from .open_files import with_room
@@ -83,12 +84,19 @@ class Column:
         shard, position = divmod(image_index, self.meta.shard_images)
         commit = self.commits[shard] if shard < len(self.commits) else None
         if commit is None or position >= len(commit.counts):
-            raise IncompleteColumnError(f"{self.place}: shard {shard} is not there", place=self.place, shard=shard)
+            message = f"{self.place}: shard {shard} is not there"
+            raise IncompleteColumnError(message, place=self.place, shard=shard, image_index=image_index)
         return commit, position
 
     def table(self, shard: int, fields: tuple[str, ...] | None = None) -> pa.Table:
         """The decoded table of a shard, or some fields of it (the last few are kept)."""
         return self._decoded(shard, fields).table
+
+    def whole(self, fields: tuple[str, ...] | None) -> pa.Table:
+        """All rows of the table, or some of their fields, by image_index. Nothing of it is kept."""
+        shards = [self.read_table(shard, fields) for shard in range(self.meta.shards)]
+        with arrow_at_work():
+            return concatenated(shards, self.meta.column)
 
     def table_rows(self, image_index: int) -> list[dict[str, Any]]:
         """The image's rows of a table, as they are stored. Raises as :meth:`rows`."""
@@ -117,7 +125,7 @@ class Column:
     def share(self, fields: tuple[str, ...] | None, shards: Iterable[int] | None = None) -> bool:
         """Decode every shard (or these) of a table into memory that loader workers share; False when the cache's limit is met."""
         return all(
-            self._tables.share(Key(self.place, shard, fields), partial(self._read_table, shard, fields))
+            self._tables.share(Key(self.place, shard, fields), partial(self.read_table, shard, fields))
             for shard in (range(self.meta.shards) if shards is None else shards)
         )
 
@@ -150,9 +158,10 @@ class Column:
             yield self.commit(first)[0], first
 
     def _decoded(self, shard: int, fields: tuple[str, ...] | None, group: int | None = None) -> DecodedShard:
-        return self._tables.get(Key(self.place, shard, fields, group), partial(self._read_table, shard, fields, group))
+        return self._tables.get(Key(self.place, shard, fields, group), partial(self.read_table, shard, fields, group))
 
-    def _read_table(self, shard: int, fields: tuple[str, ...] | None, group: int | None = None) -> pa.Table:
+    def read_table(self, shard: int, fields: tuple[str, ...] | None, group: int | None = None) -> pa.Table:
+        """Decode a shard of a table, some fields of it (None: all), or one row group."""
         commit, _ = self.commit(shard * self.meta.shard_images)
 
         read = partial(self._whole, commit, fields) if group is None else partial(self._group, commit, fields, group)
@@ -229,7 +238,8 @@ class Column:
     def _require_ok(self, commit: Commit, position: int, image_index: int) -> None:
         if commit.status[position] != OK:
             reason = commit.errors.get(str(position), commit.status[position])
-            raise FailedImageError(f"{self.meta.column}: image {image_index}: {reason}")
+            message = f"{self.meta.column}: image {image_index}: {reason}"
+            raise FailedImageError(message, place=self.place, image_index=image_index, reason=reason)
 
 
 def open_column(

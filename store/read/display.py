@@ -67,8 +67,8 @@ def record_html(columns: OpenColumns, image: Mapping[str, Any], targets: Sequenc
     return page(f"{columns.name}, image {number}: {image['image_id']}", *parts)
 
 
-def region_html(columns: OpenColumns, image_index: int, column: str, number: int, fields: Mapping[str, Any]) -> str:
-    """One mask of an image, and the fields of its table."""
+def row_html(columns: OpenColumns, image_index: int, column: str, number: int, fields: Mapping[str, Any]) -> str:
+    """One mask, instance or answer of an image as an outline, and the fields of its table."""
     drawn = picture(partial(draw, columns, image_index, column, [number], SIDE_PX), "")
     title = f"{column} {number} of {columns.name}, image {image_index}"
     return page(title, drawn, table(("field", "value"), fields.items(), len(fields)))

@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import rle
-from ..errors import FailedImageError
-from ..format.schema import OK
 from ..outlines import colour_of, loops
 from .open_columns import OpenColumns
 from .options import index_of, whole
@@ -52,9 +50,7 @@ def draw(
         FailedImageError: the image failed, or has no masks in the column because it failed there.
         ValueError, IndexError: the column holds no masks, or not that many.
     """
-    (row,) = columns.columns["images"].table_rows(image_index)
-    if row["status"] != OK:
-        raise FailedImageError(f"image {image_index}: {row['error'] or row['status']}")
+    row = columns.image_row(image_index)
     counts = [] if column is None else masks_of(columns, image_index, column)
     if numbers is None:
         numbers = range(min(len(counts), MOST_MASKS))

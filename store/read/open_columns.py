@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ..errors import FailedImageError, StoreError
 from ..forks import Lazy
-from ..format.names import both_names, find_name, is_of_pictures, proposers_of
-from ..format.schema import OK
+from ..format.names import both_names, find_name, is_of_pictures, proposers_of, without_proposer
+from ..format.schema import MADE, OK, TABLES
 from .borrowed import AnyColumn
 from .folders import Folders
 from .holder import NotThere, lacking
-from .options import meant
+from .options import listed, meant, no_field
 from .pictures import Pictures
 from .table import TableCache
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class OpenColumns:
@@ -113,10 +119,50 @@ class OpenColumns:
         """
         if self.pictures is None:
             raise StoreError("no pixels: open the split with images_root=<the data set's folder>")
+        row = self.image_row(image_index)
+        return self.pictures.read(row["path"], row["sha256"])
+
+    def image_row(self, image_index: int) -> dict[str, Any]:
+        """The row of ``images`` of an image that is ok; raises FailedImageError where it is not."""
         (row,) = self.columns["images"].table_rows(image_index)
         if row["status"] != OK:
-            raise FailedImageError(f"image {image_index}: {row['error'] or row['status']}")
-        return self.pictures.read(row["path"], row["sha256"])
+            reason, place = row["error"] or row["status"], self.columns["images"].place
+            message = f"image {image_index}: {reason}"
+            raise FailedImageError(message, place=place, image_index=image_index, reason=reason)
+        return row
+
+    def to_arrow(self, column: str, fields: str | Sequence[str] | None = None) -> pa.Table:
+        """A whole table of the split: a row per image, or of ``targets`` and ``match/targets`` per question, by image_index.
+
+        Rows are as they are stored; of a failed image the first kind says so in ``status`` and ``error``, the second has none. In a
+        column that is borrowed, ``image_index`` is that of this split, and an image that the holder does not have has no row.
+
+        Args:
+            fields: this one or these alone, in this order.
+
+        Raises:
+            ValueError: the column is an array. KeyError: there is no such column or field.
+            IncompleteColumnError: shards of it are not there.
+        """
+        source = self.column(column)
+        schema = TABLES.get(without_proposer(source.meta.column))
+        if schema is None:
+            raise ValueError(f"{column} is an array, expected a table; an image's vectors are split[image][{column!r}]")
+        if fields is None:
+            return source.whole(None)
+        wanted = listed(fields)
+        for name in set(wanted) - {*schema.names, MADE.name}:
+            raise KeyError(no_field(column, name, schema.names))
+        return source.whole(tuple(wanted)).select(wanted)
+
+    def to_pandas(self, column: str, fields: str | Sequence[str] | None = None) -> pandas.DataFrame:
+        """As :meth:`to_arrow`, as a data frame. Raises StoreError where pandas is not installed."""
+        table = self.to_arrow(column, fields)
+        try:
+            importlib.import_module("pandas")
+        except ModuleNotFoundError as error:
+            raise StoreError("a data frame needs pandas; type: pip install pandas") from error
+        return table.to_pandas()
 
     def close(self) -> None:
         """Close its files and forget its decoded tables. What is read later opens and decodes them again."""

@@ -60,3 +60,9 @@ def meant(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?; `` for a message, where a known name is close enough to an unknown one; else nothing."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {found[0]!r}? " if found else ""
+
+
+def no_field(table: str, field: str, known: Iterable[str]) -> str:
+    """The message for a field that a table does not have."""
+    names = list(known)
+    return f"the table {table} has no field {field!r}; {meant(field, names)}its fields are {', '.join(names)}"

@@ -49,7 +49,8 @@ class Pictures:
         data, version = self._bytes(path)
         if self.check == "always" or (self.check == "first-touch" and self._checked.get(name) != version):
             if (found := hashlib.sha256(data).hexdigest()) != sha256:
-                raise StoreError(f"{path} is not the file that was indexed: found sha256 {found}, expected {sha256}")
+                message = f"{path} is not the file that was indexed: found sha256 {found}, expected {sha256}"
+                raise StoreError(message, path=path, found=found, expected=sha256)
             self._checked[name] = version
         try:
             try:
@@ -59,7 +60,7 @@ class Pictures:
                     raise
                 return _decoded(data + _END)  # the index found that nothing lacks but the end marker
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of bad bytes
-            raise StoreError(f"{path} cannot be decoded: {error}") from error
+            raise StoreError(f"{path} cannot be decoded: {error}", path=path) from error
 
     def _path(self, name: str) -> Path:
         inside = PurePosixPath(name)
@@ -78,7 +79,8 @@ class Pictures:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             what = "holds no such file" if all(map(is_folder, self.root.folders)) else "is no folder"
             raise StoreError(
-                f"no file {path}: images_root={str(self.root)!r} {what}; expected the folder of the data set that was indexed"
+                f"no file {path}: images_root={str(self.root)!r} {what}; expected the folder of the data set that was indexed",
+                path=path,
             ) from error
 
 

@@ -2,63 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import FailedImageError, StoreError
 from ..forks import Lazy
-from ..format.arrays import AnyArray
+from ..format.names import without_proposer
 from ..format.schema import OK
-from .display import record_html, records_html
+from .display import record_html
 from .drawing import SIDE_PX, draw
 from .markup import cut
 from .open_columns import OpenColumns
-from .options import index_of
 from .region import Origin, Region, Target
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Records(Sequence["Record"]):
-    """Some records of a split, as a sequence. Each is read when it is asked for; nothing is copied."""
-
-    def __init__(self, split: OpenColumns, numbers: range) -> None:
-        self.split, self.numbers = split, numbers
-
-    def __repr__(self) -> str:
-        return f"Records({len(self)} of {self.split!r})"
-
-    def _repr_html_(self) -> str:
-        return records_html(self.split, self.numbers)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, key: int) -> Record: ...
-
-    @overload
-    def __getitem__(self, key: slice) -> Records: ...
-
-    def __getitem__(self, key: int | slice) -> Record | Records:
-        """The record at a position, or those of a slice."""
-        if isinstance(key, slice):
-            return Records(self.split, self.numbers[key])
-        number = index_of(key, "a position or a slice")
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"position {number} is outside 0..{len(self) - 1}")
-        return Record(self.split, self.numbers[number])
-
-
-class Record:
-    """Everything the store holds of one image. Columns are read when they are asked for.
+class Record(Mapping[str, Any]):
+    """Everything the store holds of one image: a mapping from columns to what they hold, which is read when it is asked for.
 
     ``record["mask_embeddings/NAME"]`` is an array ``[count, ...]``; row k belongs to ``record.masks[k]``.
     """
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__  # a mapping's would read every column of both
 
     def __init__(self, split: OpenColumns, image_index: int) -> None:
         self.split = split
@@ -77,26 +48,39 @@ class Record:
 
     def _repr_html_(self) -> str:
         try:
-            targets: list[Target] | str = self._asked() if self.split.has("targets") else ""
+            targets: Sequence[Mapping[str, Any]] | str = self._asked() if self.split.has("targets") else ""
         except StoreError as error:
             targets = str(error)
         return record_html(self.split, self._row, targets)
 
-    def _asked(self) -> list[Target]:
+    def _asked(self) -> Sequence[Mapping[str, Any]]:
         """The questions, with the IoU of masks where the split has those of one proposer."""
         if self.split.proposer is not None or len(self.split.proposers) < 2:
             return self.targets
-        return [Target(row) for row in self.rows("targets")]
+        return self.rows("targets")
 
-    def __getitem__(self, column: str) -> AnyArray:
-        """The image's vectors in an array column. Raises FailedImageError, never gives fill values; ValueError for a table."""
+    def __getitem__(self, column: str) -> Any:
+        """What a column holds of the image: vectors ``[count, ...]`` of an array; of masks, instances and targets the same as the
+        attributes of these names; of any other table :meth:`rows`.
+
+        Raises FailedImageError, and never gives fill values; KeyError, where no such column is open.
+        """
         source = self.split.column(column)
-        if source.meta.array is None:
-            raise ValueError(
-                f"{column} is a table, expected an array column; a record has rows of tables as record.masks, record.instances "
-                f"and record.targets, and record.height_px and others of images; whole: split.column({column!r}).table(0)"
-            )
-        return source.array(self.image_index)
+        if source.meta.array is not None:
+            return source.array(self.image_index)
+        table = without_proposer(source.meta.column)
+        if table == "targets":
+            return self.targets
+        return self._regions(column) if table in ("masks", "instances") else self.rows(column)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.split.columns)
+
+    def __len__(self) -> int:
+        return len(self.split.columns)
+
+    def __contains__(self, column: object) -> bool:
+        return isinstance(column, str) and self.split.has(column)
 
     @Lazy
     def masks(self) -> list[Region]:
@@ -125,7 +109,10 @@ class Record:
         matches: list[dict[str, Any]] = [{}] * len(targets)
         if self.split.has("match/targets") and self.split.column("match/targets").is_ok(self.image_index):
             matches = self.rows("match/targets")
-        return [Target(match | target) for target, match in zip(targets, matches, strict=True)]
+        return [
+            Target(match | target, *self._size, Origin(self.split, self.image_index, "targets", number))
+            for number, (target, match) in enumerate(zip(targets, matches, strict=True))
+        ]
 
     def rows(self, column: str) -> list[dict[str, Any]]:
         """The image's rows of a table as they are stored: one row, or in ``targets`` and ``match/targets`` one per target.
@@ -166,10 +153,16 @@ class Record:
     def _regions(self, column: str) -> list[Region]:
         row = self.rows(column)[0]
         if row["status"] != OK:
-            raise FailedImageError(f"{column}: image {self.image_index}: {row['error'] or row['status']}")
-        names = [name for name, value in row.items() if isinstance(value, list) and name != "segmentation"]
-        size, full = (self.height_px, self.width_px), str(self.split.name_of(column))
+            reason, place = row["error"] or row["status"], self.split.column(column).place
+            message = f"{column}: image {self.image_index}: {reason}"
+            raise FailedImageError(message, place=place, image_index=self.image_index, reason=reason)
+        fields = [name for name, value in row.items() if isinstance(value, list)]
+        full = str(self.split.name_of(column))
         return [
-            Region(counts, *size, {name: row[name][k] for name in names}, Origin(self.split, self.image_index, full, k))
-            for k, counts in enumerate(row["segmentation"])
+            Region({name: row[name][k] for name in fields}, *self._size, Origin(self.split, self.image_index, full, k))
+            for k in range(len(row["segmentation"]))
         ]
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.height_px, self.width_px

@@ -24,7 +24,7 @@ from ..rle import sam_bbox
 from .ahead import ask_ahead
 from .buffers import Allocate, BufferPool
 from .candidates import Chosen
-from .request import Request, Wanted, companion
+from .request import Request, Wanted, companion, is_padded, mask_of, offsets_of
 
 Batch = dict[str, Any]
 
@@ -60,13 +60,14 @@ class BatchReader:
     def read(self, samples: Samples) -> Batch:
         """Read a batch.
 
-        ``batch[key]`` of an array column: ``[B, K, ...]``, zeros behind the vectors, ``key + ":mask"`` bool [B, K] says
-        where there are any; ragged: ``[total, ...]`` and ``key + ":offsets"`` int64 [B + 1]. A field: a list [B], or
-        where it is a number a candidate ``[B, K]`` as well. With candidate sets, ``"candidates"`` int64 says which mask
-        (or, -1 - j, which instance j) each one is, with a mask or offsets as well. ``"image_index"`` is int64 [B],
-        ``"target"`` too where samples are targets, ``"source"`` where there are several splits. Of a mixture (:mod:`.mixture`)
-        each row is a question: ``"sample"`` int64 [B] says of which sample of the epoch, and ``"text"`` float64 [B] which of the
-        target's texts it asks, as a share of them: ``texts[int(text * len(texts))]``.
+        ``batch[key]`` of an array column: ``[B, K, ...]``, zeros after the vectors, and ``key_mask`` bool [B, K] says where there
+        are any; ragged: ``[total, ...]``, and ``key_offsets`` int64 [B + 1]. Fields with a number per mask are arrays of the same form
+        (:func:`store.stream.request.is_padded`), K is that of the arrays of masks next to them, or else the most in the batch. Any
+        other field: a list [B]. With candidate sets, ``"candidates"`` int64 says which mask (or, -1 - j, which instance j) each one
+        is, with a mask or offsets as well. ``"image_index"`` is int64 [B], ``"target"`` too where samples are targets, ``"source"``
+        where there are several splits. Of a mixture (:mod:`.mixture`) each row is a question: ``"sample"`` int64 [B] says of which
+        sample of the epoch, and ``"text"`` float64 [B] which of the target's texts it asks, as a share of them:
+        ``texts[int(text * len(texts))]``.
         """
         keep_to_limit()
         if not self.request.far:
@@ -89,19 +90,13 @@ class BatchReader:
             chosen = {place[:2]: self._choose(*place[:2]) for place in places}
             if self.candidates is not None:
                 self._stack(batch, "candidates", [chosen[place[:2]].index for place in places])
-                if "candidates:offsets" not in batch:
-                    there = [len(chosen[place[:2]]) for place in places]
-                    batch["candidates:mask"] = np.arange(self.request.width or 0) < np.array(there)[:, None]
         for key, wanted in self.wanted.items():
             if wanted.is_array:
                 self._read_array(batch, key, wanted.column, places, chosen)
                 continue
             values = self._values(wanted, places, chosen)
-            stackable = (
-                wanted.of_masks and self.request.width is not None and all(_is_numbers(value) for value in values)
-            )
-            if stackable:
-                self._stack(batch, key, values)
+            if is_padded(wanted, self.per_target):
+                self._stack(batch, key, [np.asarray(value) for value in values])
             else:
                 batch[key] = values
         return batch
@@ -154,9 +149,9 @@ class BatchReader:
                 flat[filled:end] = 0
         batch[key] = out
         if self.ragged:
-            batch[f"{key}:offsets"] = starts
+            batch[offsets_of(key)] = starts
         else:
-            batch[f"{key}:mask"] = np.arange(width) < np.array(counts)[:, None]
+            batch[mask_of(key)] = np.arange(width) < np.array(counts)[:, None]
 
     def _read_chosen(self, source: int, image: int, name: str, chosen: Chosen, out: npt.NDArray[np.uint8]) -> None:
         """Candidates that are not just the first masks: read as far as the last one, and take."""
@@ -258,21 +253,20 @@ class BatchReader:
 
     def _stack(self, batch: Batch, key: str, values: list[AnyArray]) -> None:
         """Values [n, ...] as one array: padded with zeros to the width, or one after the other."""
-        width = self.request.width
-        if self.ragged or width is None:
-            batch[key] = np.concatenate(values) if values else np.empty(0)
-            batch[f"{key}:offsets"] = np.cumsum([0, *map(len, values)], dtype=np.int64)
+        counts = list(map(len, values))
+        values = values or [np.empty(0)]
+        if self.ragged:
+            batch[key] = np.concatenate(values)
+            batch[offsets_of(key)] = np.cumsum([0, *counts], dtype=np.int64)
             return
-        out = np.zeros((len(values), width, *values[0].shape[1:]), values[0].dtype)
-        for row, value in zip(out, values, strict=True):
+        width = self.request.width or max(counts, default=0)
+        out = np.zeros((len(counts), width, *values[0].shape[1:]), values[0].dtype)
+        for row, value in zip(out, values, strict=False):
             row[: len(value)] = value
         batch[key] = out
+        batch[mask_of(key)] = np.arange(width) < np.array(counts)[:, None]
 
 
 def _count(column: AnyColumn, image: int) -> int:
     commit, position = column.commit(image)
     return commit.counts[position]
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, np.ndarray)

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from ..errors import StoreError
 from ..forks import Lazy
 from ..format.names import both_names, proposers_of, with_proposer, without_proposer
-from ..format.schema import TABLES
+from ..format.schema import PER_TARGET, TABLES
 from ..read.borrowed import AnyColumn
 from ..read.open_columns import OpenColumns
-from ..read.options import listed, meant
+from ..read.options import listed, meant, no_field
 from .candidates import Candidates
 
 _MASKS, _INSTANCES = "mask_embeddings/", "instance_embeddings/"
@@ -40,6 +41,33 @@ class Wanted:
         return without_proposer(self.column)
 
 
+def is_padded(wanted: Wanted, per_target: bool) -> bool:
+    """Whether a field is given as an array with an entry per mask, padded or ragged, whatever else is read.
+
+    So is every field of masks that has a number, or a fixed number of numbers, for each: ``masks.area`` [B, K], ``masks.bbox``
+    [B, K, 4], and, where a sample is a target, ``match/targets.iou`` [B, K].
+    """
+    if wanted.field is None or not wanted.of_masks or (wanted.table in PER_TARGET and not per_target):
+        return False
+    kind = TABLES[wanted.table].field(wanted.field).type
+    if not pa.types.is_list(kind):
+        return False
+    inner = kind.value_type
+    while pa.types.is_fixed_size_list(inner):
+        inner = inner.value_type
+    return bool(pa.types.is_primitive(inner))
+
+
+def mask_of(key: str) -> str:
+    """The key that says where a padded array of a batch has values, bool [B, K]."""
+    return f"{key}_mask"
+
+
+def offsets_of(key: str) -> str:
+    """The key that says where each sample of a ragged array begins, int64 [B + 1]."""
+    return f"{key}_offsets"
+
+
 def named(columns: str | Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
     """Key in the batch -> what to read, of what users may give: one name, several, or such a mapping."""
     return columns if isinstance(columns, Mapping) else {name: name for name in listed(columns)}
@@ -57,10 +85,7 @@ def resolve(split: OpenColumns, name: str) -> Wanted:
     table, _, field = name.rpartition(".")
     if (column := split.name_of(table)) and (schema := TABLES.get(without_proposer(column))):
         if field not in schema.names:
-            names = schema.names
-            raise KeyError(
-                f"the table {table} has no field {field!r}; {meant(field, names)}its fields are {', '.join(names)}"
-            )
+            raise KeyError(no_field(table, field, schema.names))
         return Wanted(column, field)
     split.require_held(table or name)
     known = both_names(split.columns)
@@ -104,6 +129,7 @@ class Request:
                 "make a stream of each"
             )
         self.proposer = next(iter(proposers), None)
+        self._check_keys()
         self._check_shapes()
 
     def column_of(self, table: str) -> str:
@@ -177,6 +203,20 @@ class Request:
             self.splits[0].column(wanted.column).meta.array for wanted in self.wanted.values() if wanted.is_array
         ]
         return sum(math.prod(layout.row_shape) * np.dtype(layout.dtype).itemsize for layout in layouts if layout)
+
+    def _check_keys(self) -> None:
+        """Raise ValueError where two things of a batch would have one key."""
+        taken = {"image_index": "the image_index of each sample"}
+        taken |= {"target": "the number of each target"} if self.per_target else {}
+        taken |= {"source": "the split of each sample"} if len(self.splits) > 1 else {}
+        taken |= {"candidates": "the numbers of the candidates"} if self.candidates is not None else {}
+        for key in [*taken, *self.wanted]:
+            taken |= dict.fromkeys((mask_of(key), offsets_of(key)), f"what belongs to {key}")
+        for key in self.wanted:
+            if key in taken:
+                raise ValueError(
+                    f"found the key {key!r} for {self.wanted[key].column}, which is {taken[key]}: choose another one"
+                )
 
     def _check_shapes(self) -> None:
         for name in self.needed:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FailedImageError, StoreError
-from ..read.open_columns import OpenColumns
+from ..errors import StoreError
 from ..read.options import flag, whole
 from .batches import Samples
+from .sample_set import SampleSet
 from .state import MOST_SEED, State, read_state
 
 U64 = npt.NDArray[np.uint64]
@@ -31,20 +31,6 @@ class Step:
     samples: Samples
     repeated: tuple[bool, ...]
     position: int
-
-
-@dataclass(frozen=True)
-class SampleSet:
-    """The samples of a split that can be read: image_index and number of the target (-1: the image), int64 [n] each.
-
-    failed, absent: image_index and reason of the images that are left out, as one of the columns failed for them, or as they
-    have no annotation and the column is made from it.
-    """
-
-    image: I64
-    target: I64
-    failed: tuple[tuple[int, str], ...] = ()
-    absent: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass
@@ -79,15 +65,13 @@ class Schedule:
 
     def __post_init__(self) -> None:
         self.batch_size = whole("batch_size", self.batch_size, 1)
-        self.world_size = whole("world_size", self.world_size, 1)
-        self.rank = whole("rank", self.rank)
+        self.split(self.rank, self.world_size)
         self.seed = self._own_seed = whole("seed", self.seed, most=MOST_SEED)
         self.epoch, self.position = whole("epoch", self.epoch), whole("position", self.position)
         self.shuffle = flag("shuffle", self.shuffle)
         self.length = None if self.length is None else whole("length", self.length)
         weights = self.weights or dict.fromkeys(self.sets, 1.0)
         checks = (
-            (self.rank < self.world_size, f"rank={self.rank}, expected less than world_size={self.world_size}"),
             (self.tail in TAILS, f"tail={self.tail!r}, expected one of {', '.join(TAILS)}"),
             (set(weights) == set(self.sets), f"weights of {list(weights)}, expected of {list(self.sets)}"),
             (min(weights.values()) >= 0 < sum(weights.values()), f"weights={weights}, expected positive ones"),
@@ -98,6 +82,13 @@ class Schedule:
             if not holds:
                 raise ValueError(f"found {found}")
         self._base = (0, (0,) * len(self.sets))
+
+    def split(self, rank: int, world_size: int) -> None:
+        """Give the batches of one rank of ``world_size``."""
+        world_size, rank = whole("world_size", world_size, 1), whole("rank", rank)
+        if rank >= world_size:
+            raise ValueError(f"found rank={rank}, expected less than world_size={world_size}")
+        self.rank, self.world_size = rank, world_size
 
     @property
     def samples(self) -> int:
@@ -223,46 +214,6 @@ class Schedule:
                 return
             if self.tail == "repeat" or start + self.rank < length:
                 yield start
-
-
-def sample_set(
-    split: OpenColumns, columns: Sequence[str], per_target: bool, failed: str, without: Sequence[int] = ()
-) -> SampleSet:
-    """The samples of a split that are ok in every column.
-
-    Removed images are no part of the data set any more. Those without annotation are left out where a column is made from
-    it, and listed as absent; they are nobody's failure.
-
-    Args:
-        failed: ``raise`` when an image failed in one of the columns, or ``skip`` it and list it with its reason.
-        without: image_index of further images to leave out.
-    """
-    if failed not in ("raise", "skip"):
-        raise ValueError(f"found failed={failed!r}, expected raise or skip")
-    names = list(dict.fromkeys(["images", *columns, *(["targets"] if per_target else [])]))
-    good = np.ones(len(split), bool)
-    bad: dict[int, str] = {}
-    absent: dict[int, str] = {}
-    for name in names:
-        found = split.column(name).status(len(split))
-        good &= found.ok
-        for image, reason in found.failed.items():
-            bad.setdefault(image, f"{name}: {reason}")
-        absent |= found.absent
-    left_out = tuple(sorted(absent.items()))
-    if bad and failed == "raise":
-        image, reason = next(iter(bad.items()))
-        raise FailedImageError(
-            f"{split.name}: {len(bad)} of {len(split)} images failed, such as image {image}, {reason}; "
-            'to go on without them: failed="skip" (stream.failed lists them)'
-        )
-    good[np.array(without, np.int64)] = False
-    images = np.flatnonzero(good)
-    if not per_target:
-        return SampleSet(images, np.full(len(images), -1, np.int64), tuple(sorted(bad.items())), left_out)
-    counts = split.column("targets").counts()[images]
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return SampleSet(np.repeat(images, counts), number, tuple(sorted(bad.items())), left_out)
 
 
 def splitmix64(values: U64) -> U64:

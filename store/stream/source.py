@@ -14,7 +14,7 @@ import pyarrow as pa
 from ..forks import arrow_at_work
 from ..read.open_columns import OpenColumns
 from .dice import Dice
-from .schedule import SampleSet, sample_set
+from .sample_set import SampleSet, sample_set
 
 I64 = npt.NDArray[np.int64]
 POOLS = {"semantic": "targets", "object": "targets", "part": "targets", "box": "targets", "vqa": "records"}
@@ -139,7 +139,7 @@ def source_of(
         without: image_index of further pictures to leave out.
 
     Raises:
-        FailedImageError: as :func:`store.stream.schedule.sample_set`.
+        FailedImageError: as :func:`store.stream.sample_set.sample_set`.
     """
     import pyarrow.compute as pc  # takes 50 ms, which importing this shall not
 

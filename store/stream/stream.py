@@ -6,8 +6,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from ..storage.requests import IN_FLIGHT
 from .batches import Batch, BatchReader
 from .candidates import Candidates
 from .request import Request, named
-from .schedule import SampleSet, Schedule, Step, sample_set
+from .sample_set import SampleSet, sample_set
+from .schedule import Schedule, Step
 
 T = TypeVar("T")
 
@@ -88,6 +90,16 @@ class Stream:
             batch["repeated"] = np.array(step.repeated, bool)
         return batch
 
+    def resized(self, batch_size: int | None = None, rank: int | None = None, world_size: int | None = None) -> Stream:
+        """The same samples in other batches (None: as here), from the place where this one stands; it has a place of its own."""
+        schedule = copy(self.schedule)
+        schedule.batch_size = schedule.batch_size if batch_size is None else whole("batch_size", batch_size, 1)
+        if (rank is None) != (world_size is None):
+            raise ValueError(f"found rank={rank} and world_size={world_size}, expected both or none")
+        if rank is not None and world_size is not None:
+            schedule.split(rank, world_size)
+        return Stream(self.reader, schedule, self.threads)
+
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, unless the stream stands in it: there it stays, so a resume is not undone."""
         self.schedule.set_epoch(epoch)
@@ -132,8 +144,15 @@ def _first(waiting: deque[tuple[Step, Future[Batch]]]) -> tuple[Step, Batch]:
     return step, future.result()
 
 
+class Subset(Protocol):
+    """Some images of a split, by image_index in their order: :class:`store.records.Records`."""
+
+    split: OpenColumns
+    numbers: Sequence[int]
+
+
 def stream(
-    splits: OpenColumns | Mapping[str, OpenColumns],
+    splits: OpenColumns | Subset | Mapping[str, OpenColumns | Subset],
     columns: str | Sequence[str] | Mapping[str, str],
     batch_size: int = 32,
     *,
@@ -157,10 +176,11 @@ def stream(
     This is ``split.stream(columns, ...)`` as well as ``mix({"a": split, "b": other}, columns, ...)``.
 
     Args:
-        splits: a split, or several by name. Array columns must have one shape in all of them.
-        columns: what to read, and nothing else is read: columns (``mask_embeddings/splits.split``, ``masks``) and fields of
+        splits: a split or some of its images, or several by name. Array columns must have one shape in all of them.
+        columns: what to read, and nothing else is read: columns (``mask_embeddings/NAME``, ``masks``) and fields of
             tables (``targets.texts``), one or several; or a mapping, key in the batch -> column.
-        shuffle: a true permutation of all samples, decided by ``seed`` and ``epoch`` alone.
+        shuffle: a true permutation of all samples, decided by ``seed`` and ``epoch`` alone; else in order of image_index, or in
+            that of the images that were selected.
         rank, world_size: sample p of the epoch's order goes to rank p modulo world_size.
         level: a sample is an ``image`` (with a list of its targets), or a ``target``.
         ragged: vectors of all samples one after the other, with offsets, instead of padded with zeros.
@@ -180,17 +200,26 @@ def stream(
     """
     if level not in LEVELS:
         raise ValueError(f"found level={level!r}, expected one of {', '.join(LEVELS)}")
-    sources = {splits.split: splits} if isinstance(splits, OpenColumns) else splits
+    if isinstance(splits, Mapping):
+        sources = {name: _parts(each) for name, each in splits.items()}
+    else:
+        split, numbers = _parts(splits)
+        sources = {split.split: (split, numbers)}
     if not sources:
         raise ValueError("found no split to stream, expected one or more")
     per_target = level == "target"
-    request = Request(list(sources.values()), named(columns), per_target, Candidates.of(candidates))
+    request = Request([split for split, _ in sources.values()], named(columns), per_target, Candidates.of(candidates))
     sets: dict[str, SampleSet] = {
-        name: sample_set(split, request.needed, per_target, failed, (without or {}).get(name, ()))
-        for name, split in sources.items()
+        name: sample_set(split, request.needed, per_target, failed, (without or {}).get(name, ()), numbers)
+        for name, (split, numbers) in sources.items()
     }
     schedule = Schedule(sets, batch_size, shuffle, seed, rank, world_size, tail, weights, length, epoch)
     return Stream(BatchReader(request, flag("ragged", ragged)), schedule, threads_for(request, batch_size, threads))
+
+
+def _parts(given: OpenColumns | Subset) -> tuple[OpenColumns, Sequence[int] | None]:
+    """A split, and which of its images (None: all)."""
+    return (given, None) if isinstance(given, OpenColumns) else (given.split, given.numbers)
 
 
 def threads_for(request: Request, batch_size: int, threads: int | None = None) -> int:

@@ -55,7 +55,7 @@ def read(store: Path, columns: list[str], only: str | None = None, split: str = 
 def _of_record(record: Any, name: str) -> Any:
     if without_proposer(name) in ("masks", "instances"):
         regions = getattr(record, without_proposer(name))
-        return [[region.segmentation, region.height_px, region.width_px, region.fields] for region in regions]
+        return [[region.height_px, region.width_px, dict(region)] for region in regions]
     if name == "targets" or name.startswith("match/"):
         return record.targets
     return record.path if name == "images" else record[name]

@@ -132,9 +132,9 @@ def test_a_name_that_nobody_has_is_named_with_the_choices(lent: Lent) -> None:
 def of_image(batch: dict[str, Any], key: str, slot: int, ragged: bool = False, like: str = "") -> np.ndarray:
     """The vectors of a sample, or its numbers that are padded as the vectors ``like``."""
     if ragged:
-        start, end = batch[f"{key}:offsets"][slot : slot + 2]
+        start, end = batch[f"{key}_offsets"][slot : slot + 2]
         return batch[key][start:end]
-    return batch[key][slot][batch[f"{like or key}:mask"][slot]]
+    return batch[key][slot][batch[f"{like or key}_mask"][slot]]
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -190,7 +190,7 @@ def test_candidates_of_fields_alone(lent: Lent, split: Split) -> None:
     for batch in split.stream(["masks.area", "masks.segmentation"], 4, failed="skip", candidates=view):
         for slot, image in enumerate(batch["image_index"].tolist()):
             painted = [*lent.masks(image)[:3], *lent.instances[image]]
-            assert list(batch["masks.area"][slot]) == [mask.sum() for mask in painted]
+            assert list(of_image(batch, "masks.area", slot)) == [mask.sum() for mask in painted]
             assert batch["masks.segmentation"][slot] == [rle.encode(mask) for mask in painted]
 
 
@@ -219,7 +219,7 @@ def test_a_loader_with_workers(lent: Lent) -> None:
     for batch in batches:
         for slot, image in enumerate(batch["image_index"].tolist()):
             want = torch.from_numpy(lent.embeddings(image))
-            torch.testing.assert_close(batch[X][slot][batch[f"{X}:mask"][slot]], want, rtol=0, atol=0)
+            torch.testing.assert_close(batch[X][slot][batch[f"{X}_mask"][slot]], want, rtol=0, atol=0)
             assert batch["masks.segmentation"][slot] == [rle.encode(mask) for mask in lent.masks(image)]
             seen.append(image)
     assert sorted(seen) == lent.linked

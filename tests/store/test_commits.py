@@ -275,9 +275,3 @@ def test_names_cannot_lead_outside(tmp_path: Path, name: str) -> None:
 
     with pytest.raises(StoreError, match="expected letters"):
         open_split(tmp_path, "d", name)
-
-
-def test_a_table_asked_for_as_vectors_says_where_its_rows_are(tmp_path: Path) -> None:
-    write_images(tmp_path, 4)
-    with pytest.raises(ValueError, match=r"images is a table, expected an array column; .*record\.height_px"):
-        open_split(tmp_path, "d", "val")[0]["images"]

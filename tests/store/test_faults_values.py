@@ -67,8 +67,8 @@ def test_counts_of_masks(tmp_path: Path) -> None:
             np.testing.assert_array_equal(region.decode(), mask)
         np.testing.assert_array_equal(split[image]["mask_embeddings/sam/x"], want[image])
     batch = next(iter(split.stream(["mask_embeddings/sam/x", "masks.segmentation"], len(counts), threads=0)))
-    assert batch["mask_embeddings/sam/x:mask"].sum(axis=1).tolist() == [min(count, 32) for count in counts]
-    assert not batch["mask_embeddings/sam/x"][~batch["mask_embeddings/sam/x:mask"]].any(), "no fill values"
+    assert batch["mask_embeddings/sam/x_mask"].sum(axis=1).tolist() == [min(count, 32) for count in counts]
+    assert not batch["mask_embeddings/sam/x"][~batch["mask_embeddings/sam/x_mask"]].any(), "no fill values"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (20_000, 20_000)], ids=str)

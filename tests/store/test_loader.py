@@ -123,8 +123,40 @@ def test_set_epoch_does_not_undo_a_resume(known: Known) -> None:
 
 
 def test_options_of_the_stream_are_refused(known: Known) -> None:
-    with pytest.raises(TypeError, match=r"batch_size, shuffle: .* give it to split.stream"):
-        loader(stream(known), batch_size=3, shuffle=True)
+    with pytest.raises(TypeError, match=r"found drop_last, shuffle\. .* choose in split.stream"):
+        loader(stream(known), batch_size=3, shuffle=True, drop_last=True)
+
+
+def test_a_loader_has_a_batch_size_ranks_and_a_place_of_its_own(known: Known) -> None:
+    source = stream(known)
+    next(iter(source))
+    ranks = [loader(source, 3, rank=rank, world_size=2) for rank in range(2)]
+    assert [len(each) for each in ranks] == [4, 4]
+    first, second = ([batch["image_index"].tolist() for batch in each] for each in ranks)
+    order = permutation(23, 3, 0).tolist()[4:]
+    assert first == [order[0:6:2], order[6:12:2], order[12:18:2], order[18::2]]
+    assert sorted(itertools.chain(*first, *second)) == sorted(order)
+    assert ranks[0].batch_size == 3, "what DeepSpeed reads"
+    assert images(source) == order, "the stream stayed where it was"
+    for wrong, said in (
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"rank": 1}, "rank=1 and world_size=None, expected both or none"),
+        ({"rank": 2, "world_size": 2}, "rank=2, expected less than world_size=2"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            loader(source, **wrong)
+
+
+def test_ranks_are_those_of_the_process_group_that_came_later(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    early, told = loader(stream(known)), loader(stream(known, rank=0, world_size=3))
+    everything = loader(stream(known), rank=0, world_size=1)
+    for name, value in {"is_initialized": True, "get_rank": 1, "get_world_size": 2}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    order = permutation(23, 3, 0).tolist()
+    assert len(early) == 3
+    assert images(early) == order[1::2]
+    assert images(told) == order[0::3]
+    assert images(everything) == order
 
 
 def test_a_collate_fn_gets_the_batch(known: Known) -> None:

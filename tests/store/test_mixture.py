@@ -17,7 +17,7 @@ import pytest
 from store.errors import StoreError
 from store.stream.dice import Dice
 from store.stream.mixture import Group, MixtureSchedule
-from store.stream.schedule import SampleSet
+from store.stream.sample_set import SampleSet
 from store.stream.source import FALSE, POOLS, TRUE, Source
 
 GROUPS = {

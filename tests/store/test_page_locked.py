@@ -125,7 +125,7 @@ def test_a_queued_copy_gets_the_batch_it_was_given(known: Known, device: Device,
         for batch in loader(stream):
             expected.append(batch["image_index"].tolist())
             part = batch["v"][1:]  # a copy out of the middle of a block
-            copies.append([batch[key].to("cuda", non_blocking=True) for key in ("v", "v:mask", "image_index")])
+            copies.append([batch[key].to("cuda", non_blocking=True) for key in ("v", "v_mask", "image_index")])
             copies[-1].append(part.to("cuda", non_blocking=True))
             del part
     device.run()

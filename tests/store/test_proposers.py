@@ -117,7 +117,7 @@ def test_a_chosen_proposer_decides_what_the_masks_are(two: tuple[Known, Known]) 
             for batch in stream:
                 for slot, image in enumerate(batch["image_index"]):
                     want = [int(mask.sum()) for mask in known.masks[image]][:4]
-                    there = batch["v:mask"][slot]
+                    there = batch["v_mask"][slot]
                     assert batch["area"][slot][there].tolist() == want[: there.sum()]
     named = open_split(first.store, "d", "val", columns=["masks/other", "masks/sam"], proposer="other")
     assert masks_of(named) == known_masks(second)

@@ -51,7 +51,7 @@ def epoch(split: Split, seed: int = 0, shuffle: bool = True) -> dict[int, np.nda
     """Image -> its vectors."""
     found = {}
     for batch in split.stream(ARRAY, 4, shuffle=shuffle, seed=seed, ragged=True):
-        starts = batch[f"{ARRAY}:offsets"]
+        starts = batch[f"{ARRAY}_offsets"]
         for number, image in enumerate(batch["image_index"].tolist()):
             found[image] = batch[ARRAY][starts[number] : starts[number + 1]].copy()
     if (cache := cache_here()) is not None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store import StoreError
-from store.stream.schedule import SampleSet, Schedule, mixed_order, permutation, quotas
+from store.stream.sample_set import SampleSet
+from store.stream.schedule import Schedule, mixed_order, permutation, quotas
 
 
 def schedule(samples: int, batch: int, epoch: int = 0, **how: Any) -> Schedule:

@@ -11,6 +11,7 @@ import pytest
 from factory import Known, full_store
 
 from store import Candidates, FailedImageError, StoreError, mix, open_split, rle
+from store.format.schema import TABLES
 from store.overlap import against_targets
 from store.stream.candidates import instance_of, number_of_instance
 from store.stream.schedule import permutation
@@ -59,7 +60,7 @@ def test_padded_batches_hold_what_was_written(known: Known, threads: int, check:
                 count = len(want[image])
                 np.testing.assert_array_equal(batch[key][slot, :count], want[image])
                 assert not batch[key][slot, count:].any(), "zeros behind them"
-                assert batch[f"{key}:mask"][slot].tolist() == [True] * count + [False] * (32 - count)
+                assert batch[f"{key}_mask"][slot].tolist() == [True] * count + [False] * (32 - count)
             assert batch["images.image_id"][slot] == f"image{image}"
         seen += batch["image_index"].tolist()
     assert seen == permutation(23, 0, 0).tolist()
@@ -68,7 +69,7 @@ def test_padded_batches_hold_what_was_written(known: Known, threads: int, check:
 def test_ragged_batches_hold_what_was_written(known: Known) -> None:
     split = open_split(known.store, "d", "val")
     for batch in split.stream({"e": X}, batch_size=5, ragged=True):
-        offsets = batch["e:offsets"]
+        offsets = batch["e_offsets"]
         for slot, image in enumerate(batch["image_index"]):
             np.testing.assert_array_equal(batch["e"][offsets[slot] : offsets[slot + 1]], known.embeddings[image])
         assert len(batch["e"]) == offsets[-1]
@@ -93,7 +94,9 @@ def test_fields_are_those_of_the_records(known: Known) -> None:
             for field in ("bbox", "area", "predicted_iou", "stability_score", "point_coords", "crop_box"):
                 want = [mask[field] for mask in record.masks]
                 np.testing.assert_array_equal(masks[field], np.array(want).reshape(np.shape(masks[field])))
-            np.testing.assert_array_equal(batch["masks.point_coords"][slot], masks["point_coords"])
+            there = batch["masks.point_coords_mask"][slot]
+            np.testing.assert_array_equal(batch["masks.point_coords"][slot][there], masks["point_coords"])
+            assert not batch["masks.point_coords"][slot][~there].any()
             assert batch["instances"][slot]["label"] == [each["label"] for each in record.instances]
             assert len(batch["targets"][slot]) == len(record.targets)
             for got, iou, want in zip(
@@ -126,6 +129,49 @@ def test_targets_of_an_image_share_one_read(known: Known, monkeypatch: pytest.Mo
         want = split[int(image)].targets[number]["iou"]
         np.testing.assert_array_equal(batch["match/sam/targets.iou"][slot, :count], np.array(want, np.float32))
         assert not batch["match/sam/targets.iou"][slot, count:].any()
+
+
+@pytest.mark.parametrize("level", ["image", "target"])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("candidates", [None, 3])
+def test_what_a_key_holds_does_not_depend_on_other_keys(
+    known: Known, level: str, ragged: bool, candidates: int | None
+) -> None:
+    split = open_split(known.store, "d", "val")
+    fields = [f"{table}.{field.name}" for table, schema in TABLES.items() for field in schema]
+    names = [X, G, *TABLES, *fields]
+
+    def kinds(wanted: list[str]) -> dict[str, Any]:
+        batch = next(iter(split.stream(wanted, 7, level=level, ragged=ragged, candidates=candidates)))
+        return {
+            key: (value.dtype, value.ndim) if isinstance(value, np.ndarray) else type(value)
+            for key, value in batch.items()
+        }
+
+    alone: dict[str, Any] = {}
+    for name in names:
+        alone |= kinds([name])
+    assert kinds(names) == alone
+    arrays = {key.rpartition(".")[2] for key, kind in alone.items() if kind is not list and "masks." in key}
+    ends = ("", "_offsets" if ragged else "_mask")
+    of_masks = ("area", "bbox", "predicted_iou", "stability_score", "point_coords", "crop_box")
+    assert arrays == {f"{field}{end}" for field in of_masks for end in ends}
+    assert (alone["match/targets.iou"] is list) == (level == "image")
+    assert not any(":" in key for key in alone)
+
+
+def test_two_things_of_one_key_are_refused(known: Known) -> None:
+    split = open_split(known.store, "d", "val")
+    for wanted, how, said in (
+        ({"image_index": X}, {}, "'image_index' for mask_embeddings/sam/x, which is the image_index of each sample"),
+        ({"v": X, "v_mask": "masks.area"}, {}, "'v_mask' for masks/sam, which is what belongs to v"),
+        ({"target": "targets.texts"}, {"level": "target"}, "which is the number of each target"),
+        ({"candidates": X}, {"candidates": 3}, "which is the numbers of the candidates"),
+        ({"candidates_offsets": X}, {"candidates": 3}, "which is what belongs to candidates"),
+    ):
+        with pytest.raises(ValueError, match=f"found the key .*{said}: choose another one"):
+            split.stream(wanted, **how)
+    assert "target" in next(iter(split.stream({"target": "targets.texts"})))
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -166,11 +212,11 @@ def test_candidate_sets_are_views(known: Known, view: Candidates, ragged: bool) 
 
             def own(key: str, batch: dict[str, Any] = batch, slot: int = slot, n: int = len(index)) -> np.ndarray:
                 if ragged:
-                    offsets = batch[f"{key}:offsets"]
+                    offsets = batch[f"{key}_offsets"]
                     assert offsets[slot + 1] - offsets[slot] == n
                     return batch[key][offsets[slot] : offsets[slot + 1]]
                 assert not np.any(batch[key][slot, n:]), "padding"
-                assert batch["candidates:mask"][slot].sum() == n
+                assert batch["candidates_mask"][slot].sum() == n
                 return batch[key][slot, :n]
 
             assert own("candidates").tolist() == index

@@ -123,7 +123,7 @@ class Elisa:
 
     def positives(self, batch: Batch) -> Iterator[list[int]]:
         """For each sample the numbers of the candidates that are answers."""
-        chosen, there = batch["candidates"], batch["masks:mask"]
+        chosen, there = batch["candidates"], batch["masks_mask"]
         for number, wanted in enumerate(batch["instances"]):
             found = []
             for k in torch.nonzero(there[number])[:, 0].tolist():
@@ -146,7 +146,7 @@ class Elisa:
         return {
             "pixel_values": dense(batch, "features", -1).float(),
             "masks": masks,
-            "masks_valid": batch["masks:mask"],
+            "masks_valid": batch["masks_mask"],
         }
 
     def loss(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -67,7 +67,7 @@ class LlmSeg(SegSystem):
             overlaps = {name: batch[name][asked] for name in names}
         else:
             overlaps = {name: _of_instances(batch[name], instances, batch["masks"].shape[1]) for name in names}
-        return {"masks": self._vectors(batch), "valid": batch["masks:mask"], **overlaps}
+        return {"masks": self._vectors(batch), "valid": batch["masks_mask"], **overlaps}
 
     def _vectors(self, batch: Batch) -> Tensor:
         if not self.own.geometry:
@@ -83,7 +83,7 @@ class LlmSeg(SegSystem):
 
     def masks(self, batch: Batch, states: Tensor, owner: Tensor) -> list[Found]:
         """The proposals that any of a sample's states chooses."""
-        vectors, valid = self._vectors(batch).to(self.device), batch["masks:mask"].to(self.device)
+        vectors, valid = self._vectors(batch).to(self.device), batch["masks_mask"].to(self.device)
         picked = select(self.selector(vectors, valid, states, owner), self.own.strategy, self.own.threshold)
         found: list[Found] = []
         for number, candidates in enumerate(batch["candidates"].tolist()):

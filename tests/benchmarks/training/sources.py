@@ -153,7 +153,7 @@ def _candidates(light: Light) -> list[list[int]]:
     """Of each sample its candidates: the position of a mask, or -1 - j of instance j."""
     if "candidates" not in light:
         return [[] for _ in light["about"]]
-    pairs = zip(light["candidates"], light["candidates:mask"], strict=True)
+    pairs = zip(light["candidates"], light["candidates_mask"], strict=True)
     return [index[there].tolist() for index, there in pairs]
 
 

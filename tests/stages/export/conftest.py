@@ -68,7 +68,7 @@ def export(contents: Callable[..., Contents]) -> Callable[..., Summary]:
 def _region(mask: np.ndarray, **fields: Any) -> Region:
     counts = rle.encode(mask)
     box, area = rle.bbox_and_area(counts, mask.shape[0])
-    return Region(counts, *mask.shape, {"bbox": list(box), "area": area, **fields})
+    return Region({"segmentation": counts, "bbox": list(box), "area": area, **fields}, *mask.shape)
 
 
 @pytest.fixture

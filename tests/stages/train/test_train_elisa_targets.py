@@ -25,7 +25,7 @@ def params(**changes: Any) -> ElisaParams:
 BATCH = {
     # Proposals 4, 1 and 2, of which 1 lies well on instance 0 and 2 nearly is instance 1; then instances 0 and 1, and padding.
     "candidates": torch.tensor([[4, 1, 2, -1, -2, 0]]),
-    "masks:mask": torch.tensor([[True, True, True, True, True, False]]),
+    "masks_mask": torch.tensor([[True, True, True, True, True, False]]),
     "overlap": torch.tensor([[[0.1, 0.0], [0.8, 0.0], [0.0, 0.94], [0, 0], [0, 0], [0, 0]]]),
     "instances": [[0, 1]],
 }

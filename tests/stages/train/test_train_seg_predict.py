@@ -129,7 +129,7 @@ def test_the_teacher_forced_state_is_that_before_seg(
         with torch.no_grad():
             features = batch["features"][number : number + 1]
             hidden = system.model(input_ids=torch.tensor([before]), pixel_values=features).hidden_states[0]
-            masks, valid = batch["masks"][number : number + 1], batch["masks:mask"][number : number + 1]
+            masks, valid = batch["masks"][number : number + 1], batch["masks_mask"][number : number + 1]
             picked = select(system.selector(masks, valid, hidden[:, -1], torch.tensor([0])), "top1")
         assert tuple(torch.nonzero(picked[0])[:, 0].tolist()) == found[number].chosen
 
