@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
+from store import open_split
 from store.format.arrays import no_value
 from store.format.column import ArrayLayout, ColumnMeta, fingerprint
 from store.format.layout import column_dir
@@ -118,6 +119,17 @@ def read_parquet(path: Path) -> pa.Table:
     return pq.read_table(path, page_checksum_verification=True)
 
 
+def check_frames(store: Path) -> int:
+    """Every table of ``d/val`` as a data frame, and back, is what our reader gives; how many there are."""
+    split = open_split(store, "d", "val")
+    names = [name for name, column in split.columns.items() if column.meta.array is None]
+    for name in names:
+        table = split.to_arrow(name)
+        if not pa.Table.from_pandas(split.to_pandas(name), table.schema, preserve_index=False).equals(table):
+            raise ReaderError(f"pandas: {name}: found other rows than our reader")
+    return len(names)
+
+
 def damage_array(folder: Path, open_with: Callable[[Path], Opened]) -> None:
     """A flipped bit of a chunk, and one of the index, must be noticed."""
     file = next(path for path in (folder / "c/0").rglob("0") if path.is_file())
@@ -189,12 +201,12 @@ def main() -> int:
         else:
             with tempfile.TemporaryDirectory() as folder:
                 make_store(Path(folder))
-                done = check_store(Path(folder), READERS, damage=True)
+                done = check_store(Path(folder), READERS, damage=True) | {"pandas": check_frames(Path(folder))}
     except ReaderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for name, count in done.items():
-        kind = "table" if name == "pyarrow" else "array"
+        kind = "table" if name in ("pyarrow", "pandas") else "array"
         print(f"{name} {importlib.metadata.version(name)}: {count} {kind} columns, the same as our reader")
     return 0 if all(done.values()) else 1
 
