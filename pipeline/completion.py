@@ -136,6 +136,12 @@ def _weights(context: typer.Context) -> Iterable[str]:
     return WEIGHTS
 
 
+def _systems(context: typer.Context) -> Iterable[str]:
+    from stages.train.systems import SYSTEMS
+
+    return SYSTEMS
+
+
 OF_OPTIONS: Mapping[str, Names] = {
     "--data": _keys("data"),
     "--device": _words("auto", "cpu", "cuda"),
@@ -152,7 +158,7 @@ OF_OPTIONS: Mapping[str, Names] = {
     "--set": _parameters,
     "--setting": _words("proposals", "proposals+gt"),
     "--split": _splits,
-    "--system": _words("elisa", "llmseg", "lisa"),
+    "--system": _systems,
     "--texts": _words("first", "every"),
     "--to": _words("coco", "labelme", "png", "hf", "webdataset", "fiftyone", "numpy"),
     "--what": _words("masks", "instances", "targets", "predictions"),

@@ -1,20 +1,54 @@
-"""Addresses of stores: ``s3://bucket/prefix``, ``https://host/prefix``, which pathlib writes with one slash."""
+"""Addresses of stores: ``s3://bucket/prefix``, ``https://host/prefix``, which pathlib writes with one slash.
+
+Which storage an address belongs to is one line of :data:`STORAGES`. How to add one: docs/add_a_storage.md.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from pathlib import Path
+from typing import NamedTuple
 
-SCHEMES = ("s3", "gs", "az")
-"""Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage."""
-WEB = ("https", "http")
+
+class Scheme(NamedTuple):
+    """One line of :data:`STORAGES`."""
+
+    place: str
+    """Module in store/storage and class, a :class:`store.storage.protocol.Storage` that is made of the scheme and of what follows
+    it in the address (a bucket, a host)."""
+    far: bool = False
+    """Whether every call takes a round trip. Readers then ask for all that a batch takes at once, and keep it in the cache; the
+    class is a :class:`store.storage.remote.RemoteStorage`."""
+    web: bool = False
+    """Whether it can only be read, and does not list what it holds."""
+
+
+STORAGES: dict[str, Scheme] = {
+    "s3": Scheme("remote:RemoteStorage", far=True),  # Amazon S3 and what speaks its protocol
+    "gs": Scheme("remote:RemoteStorage", far=True),  # Google Cloud Storage
+    "az": Scheme("remote:RemoteStorage", far=True),  # Azure Blob Storage
+    "https": Scheme("web:WebStorage", far=True, web=True),
+    "http": Scheme("web:WebStorage", far=True, web=True),
+}
+"""The scheme of an address -> its storage. A path without a scheme is a local one."""
+SCHEMES = tuple(scheme for scheme, line in STORAGES.items() if not line.web)
+"""Where a store can be written, other than in a folder."""
+WEB = tuple(scheme for scheme, line in STORAGES.items() if line.web)
 """Web servers: a store there can be read, and not be written."""
-_SHORTENED = re.compile(rf"(?<![\w/])({'|'.join((*SCHEMES, *WEB))}):/(?=[^/\s])")
+FAR = tuple(scheme for scheme, line in STORAGES.items() if line.far)
+"""Where every call takes a round trip."""
+_SHORTENED = re.compile(rf"(?<![\w/])({'|'.join(STORAGES)}):/(?=[^/\s])")
 
 
 def is_remote(path: Path | str) -> bool:
-    """Whether a path is an address in an object store or at a web server."""
-    return _has_scheme(path, (*SCHEMES, *WEB))
+    """Whether a path is an address, and no local path."""
+    return _has_scheme(path, STORAGES)
+
+
+def is_far(path: Path | str) -> bool:
+    """Whether a path is an address where every call takes a round trip."""
+    return _has_scheme(path, FAR)
 
 
 def is_web(path: Path | str) -> bool:
@@ -22,7 +56,7 @@ def is_web(path: Path | str) -> bool:
     return _has_scheme(path, WEB)
 
 
-def _has_scheme(path: Path | str, schemes: tuple[str, ...]) -> bool:
+def _has_scheme(path: Path | str, schemes: Container[str]) -> bool:
     root = str(path).partition("/")[0]  # asked for every path there is, and Path.parts takes ten times as long
     return root[-1:] == ":" and root[:-1] in schemes
 

@@ -1,6 +1,6 @@
 """Formats of data sets, by the name that ``format`` of a data set gives. One module and one line of :data:`FORMATS` each.
 
-No torch here, and no format's module before it is needed.
+No torch here, and no format's module before it is needed. How to add one: docs/add_a_data_set.md.
 """
 
 from __future__ import annotations
@@ -12,23 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, SerializeAsAny
 
+from stages.datasets import params as models
 from stages.datasets.base import Collection, Dataset, DatasetError, Expected, SharedFiles, Source
-from stages.datasets.params import (
-    CocoOptions,
-    DataParams,
-    GeneratedOptions,
-    GReferOptions,
-    ImagesOptions,
-    LlmSeg40kOptions,
-    Options,
-    QuestionsOptions,
-    ReasonSegHubOptions,
-    ReasonSegOptions,
-    ReasonSegPlusOptions,
-    ReferOptions,
-    SemanticOptions,
-    VqaOptions,
-)
+from stages.datasets.params import DataParams, Options
 from stages.datasets.published import Counts
 from stages.images import ImageFailure
 from stages.names import did_you_mean
@@ -54,18 +40,18 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    "reasonseg": Format("reasonseg", ReasonSegOptions, split_folder=True),
-    "questions": Format("questions", QuestionsOptions),
-    "reasonseg_hub": Format("reasonseg_hub", ReasonSegHubOptions),
-    "coco": Format("coco", CocoOptions),
-    "images": Format("images", ImagesOptions, annotated=False),
-    "semantic": Format("semantic", SemanticOptions),
-    "llmseg40k": Format("llmseg40k", LlmSeg40kOptions),
-    "generated": Format("generated", GeneratedOptions, made=True),
-    "reasonseg_plus": Format("reasonseg_plus", ReasonSegPlusOptions),
-    "vqa": Format("vqa", VqaOptions),
-    "refer": Format("refer", ReferOptions),
-    "grefer": Format("grefer", GReferOptions),
+    "reasonseg": Format("reasonseg", models.ReasonSegOptions, split_folder=True),
+    "questions": Format("questions", models.QuestionsOptions),
+    "reasonseg_hub": Format("reasonseg_hub", models.ReasonSegHubOptions),
+    "coco": Format("coco", models.CocoOptions),
+    "images": Format("images", models.ImagesOptions, annotated=False),
+    "semantic": Format("semantic", models.SemanticOptions),
+    "llmseg40k": Format("llmseg40k", models.LlmSeg40kOptions),
+    "generated": Format("generated", models.GeneratedOptions, made=True),
+    "reasonseg_plus": Format("reasonseg_plus", models.ReasonSegPlusOptions),
+    "vqa": Format("vqa", models.VqaOptions),
+    "refer": Format("refer", models.ReferOptions),
+    "grefer": Format("grefer", models.GReferOptions),
 }
 
 

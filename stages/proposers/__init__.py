@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pydantic import PlainValidator, SerializeAsAny
 
 from stages.names import did_you_mean
-from stages.proposers.params import GridParams, ImportedParams, ProposerParams, SamParams
+from stages.proposers import params as models
+from stages.proposers.params import ProposerParams
 
 Pixels = npt.NDArray[np.uint8]
 Memo = dict[Any, Any]
@@ -38,9 +39,9 @@ class Kind:
 
 
 PROPOSERS: dict[str, Kind] = {
-    "sam": Kind("sam.proposals", SamParams),
-    "grid": Kind("grid", GridParams),
-    "imported": Kind("imported", ImportedParams),
+    "sam": Kind("sam.proposals", models.SamParams),
+    "grid": Kind("grid", models.GridParams),
+    "imported": Kind("imported", models.ImportedParams),
 }
 
 

@@ -1,4 +1,4 @@
-"""The systems that can be trained: one line for each. No torch here."""
+"""The systems that can be trained: one line for each. No torch here. How to add one: docs/add_a_system.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from stages.fields import Params
 from stages.predictions import MODES
-from stages.train.params import ElisaParams, LisaParams, LlmSegParams
+from stages.train import params as models
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ SYSTEMS = {
     "elisa": SystemLine(
         "stages.train.elisa.system:Elisa",
         3,
-        ElisaParams,
+        models.ElisaParams,
         ("max_new_tokens", "beams", "repeats"),
         True,
         True,
@@ -47,9 +47,9 @@ SYSTEMS = {
         words=True,
     ),
     "llmseg": SystemLine(
-        "stages.train.llmseg.system:LlmSeg", 2, LlmSegParams, ("max_new_tokens", "strategy", "threshold"), True
+        "stages.train.llmseg.system:LlmSeg", 2, models.LlmSegParams, ("max_new_tokens", "strategy", "threshold"), True
     ),
-    "lisa": SystemLine("stages.train.lisa.system:Lisa", 3, LisaParams, ("max_new_tokens",)),
+    "lisa": SystemLine("stages.train.lisa.system:Lisa", 3, models.LisaParams, ("max_new_tokens",)),
 }
 """Name, which is a section below train -> line. Last changes of versions: without a chat template, sequences begin with ``<s>``;
 elisa's ``loss_over: positions`` divides by the positions of the answers."""

@@ -17,7 +17,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from ..addresses import is_remote
+from ..addresses import is_far
 from ..errors import DamagedStoreError
 from ..format.arrays import ABSENT, CRC_BYTES, AnyArray, layout_of, record_frame
 from ..format.column import ColumnMeta, Commit
@@ -66,7 +66,7 @@ class ShardReader:
         self._index_rows = meta.shard_images
         self._token = ""
         self._offsets: list[int] = []
-        self.far, self.cached = is_remote(folder), cached
+        self.far, self.cached = is_far(folder), cached
         self._object: Opened | None = None
         self._file()
         self._unchecked = bytearray(b"\1" * len(commit.counts)) if check == "first-touch" else None

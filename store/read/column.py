@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..addresses import is_remote
+from ..addresses import is_far
 from ..errors import ChangedError, DamagedStoreError, FailedImageError, IncompleteColumnError
 from ..forks import arrow_at_work
 from ..format.arrays import AnyArray
@@ -68,7 +68,7 @@ class Column:
         self.meta = meta
         self.commits = commits
         self.check = check
-        self.far = is_remote(folder)
+        self.far = is_far(folder)
         self._per_target = without_proposer(meta.column) in PER_TARGET
         self._tables = tables or TableCache()
         self._shards: dict[int, ShardReader] = {}

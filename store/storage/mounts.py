@@ -1,17 +1,16 @@
-"""Which storage a path lies in: an object store by its address, else files, unless another one is mounted at one of its folders."""
+"""Which storage a path lies in: that of its address, else files, unless another one is mounted at one of its folders."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
-from ..addresses import is_remote, is_web
+from ..addresses import STORAGES, is_remote
 from .local import LocalStorage
 from .protocol import Storage
-from .remote import RemoteStorage
-from .web import WebStorage
 
 _local = LocalStorage()
 _mounted: dict[Path, Storage] = {}
@@ -25,11 +24,14 @@ def storage_of(path: Path) -> Storage:
     if not is_remote(path):
         return _local
     scheme, bucket = (*path.parts, "")[:2]
-    return (_server if is_web(path) else _bucket)(scheme.rstrip(":"), bucket)
+    return _of_scheme(scheme.rstrip(":"), bucket)
 
 
-_bucket = lru_cache(maxsize=None)(RemoteStorage)
-_server = lru_cache(maxsize=None)(WebStorage)
+@cache
+def _of_scheme(scheme: str, bucket: str) -> Storage:
+    module, _, name = STORAGES[scheme].place.partition(":")
+    made: Storage = getattr(import_module(f".{module}", __package__), name)(scheme, bucket)
+    return made
 
 
 @contextlib.contextmanager

@@ -177,11 +177,10 @@ def test_the_words_are_those_that_the_options_take() -> None:
     from stages.export import FORMATS
     from stages.export.content import PICTURES, WHATS
     from stages.predictions import MODES, SETTINGS, TEXTS
-    from stages.train.systems import SYSTEMS
 
     known = {
         "--missing": MISSING, "--mode": MODES, "--pictures": PICTURES, "--protocol": PROTOCOLS, "--setting": SETTINGS,
-        "--system": SYSTEMS, "--texts": TEXTS, "--to": FORMATS, "--what": WHATS,
+        "--texts": TEXTS, "--to": FORMATS, "--what": WHATS,
     }  # fmt: skip
     context: Any = None
     assert {name: sorted(OF_OPTIONS[name](context)) for name in known} == {

@@ -34,9 +34,9 @@ def test_a_bucket_without_credentials(tiny: Any, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # nobody is there
     monkeypatch.setattr("store.storage.remote._RETRIES", {"max_retries": 0})
-    mounts._bucket.cache_clear()
+    mounts._of_scheme.cache_clear()
     done = tiny.run("info", before=("--set", f"store={address}"))
-    mounts._bucket.cache_clear()
+    mounts._of_scheme.cache_clear()
     assert (done.code, said in done.err, address.rpartition("/")[0] in done.err) == (2, True, True), done.err
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from store import open_split
 from store.storage.listing import files_below
-from store.storage.mounts import _bucket
+from store.storage.mounts import _of_scheme
 from store.storage.objects import read_object
 from tests.s3 import Server, now_and_then
 
@@ -136,7 +136,7 @@ def test_wrong_set_ups_are_named_and_nothing_is_changed(server: Server, tiny: An
     done = tiny.run("index")
     assert (done.code, "run.report_dir" in done.err) == (2, True), done.err
     store = at_bucket(tiny, server)
-    _bucket.cache_clear()
+    _of_scheme.cache_clear()
     with server.faults(lambda request: "ignores"):
         done = tiny.run("index")
     assert done.code == 2
