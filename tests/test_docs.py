@@ -22,18 +22,18 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from stages.train.run_digest import differences, identity
-from stages.train.systems import SYSTEMS
 from store.format.column import NOT_STORED, ArrayLayout, ColumnMeta, Commit
 from store.format.layout import FORMAT_VERSION
 from store.format.names import with_proposer, without_proposer
 from store.format.schema import TABLES
 from tests import scale_page
+from tests.pages import NAMES, read_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = [ROOT / "docs/examples/read_shards.py", ROOT / "docs/examples/read_with_stock_zarr.py"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TO_BE_WRITTEN = {"stages/encoders/resnet.py"}
+TO_BE_WRITTEN = {edit.path for name in NAMES for edit in read_page(ROOT / f"docs/{name}.md").edits if edit.how == "new"}
 """Files that a page tells the reader to make."""
 INLINE = re.compile(r"`([^`\n]+)`")
 
@@ -229,7 +229,7 @@ def test_the_wheel_in_the_readme_has_the_version_of_pyproject() -> None:
     assert f"dist/elisa_store-{version}-py3-none-any.whl" in (ROOT / "README.md").read_text()
 
 
-REAL = ("reasonseg", *SYSTEMS)
+REAL = ("reasonseg", "elisa", "llmseg", "lisa")
 """Params files for real data."""
 FOR_DVC = {"store", "shard_images", "run.train_dir", "run.report_dir"}
 """What dvc.yaml names has to stand in every params file, even where it has its default."""
