@@ -46,7 +46,7 @@ def loader(
     """A DataLoader whose batches are those of ``stream``, as tensors. It begins where the stream stands; the stream stays there.
 
     Args:
-        batch_size: samples a batch of this rank; default: the stream's.
+        batch_size: samples per batch of this rank; default: the stream's.
         rank, world_size: of this process; default: the stream's, or, where it was given none, those of ``torch.distributed``.
             No sampler is needed: accelerate, Lightning and the Hugging Face Trainer leave the loader as it is.
         num_workers: 0 reads ahead in the stream's threads, which is the fastest on one machine: batches are read straight

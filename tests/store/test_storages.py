@@ -97,7 +97,7 @@ def test_one_version_alone_is_deleted(root: Path) -> None:
     assert read_object(path) == b"other"
     assert storage.delete(path, second) is True
     assert (storage.delete(path), storage.stat(path)) == (False, None)
-    assert put(path, b"anew", None) is not None
+    assert put(path, b"again", None) is not None
 
 
 def test_any_part_of_an_object_is_read(root: Path) -> None:

@@ -21,7 +21,7 @@ from store.stream.stream import Stream
 from store.torch import Loader, loader
 
 BATCH_SIZE, EPOCHS, STOPPED = 4, 2, 2
-"""Samples a rank's batch, epochs of a whole training, and batches after which one is stopped to be resumed."""
+"""Samples per batch of a rank, epochs of a whole training, and batches after which one is stopped to be resumed."""
 
 
 class Head(nn.Module):
