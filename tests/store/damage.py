@@ -57,7 +57,7 @@ def _of_record(record: Any, name: str) -> Any:
         regions = getattr(record, without_proposer(name))
         return [[region.height_px, region.width_px, dict(region)] for region in regions]
     if name == "targets" or name.startswith("match/"):
-        return record.targets
+        return [dict(target) for target in record.targets]
     return record.path if name == "images" else record[name]
 
 
