@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..errors import ChangedError, DamagedStoreError, StoreError
 from ..storage.files import TEMPORARY, canonical_json
 from ..storage.listing import entries, files_below, is_folder, is_plain_file
 from ..storage.mounts import storage_of
-from ..storage.objects import read_object, read_range, replace_object
+from ..storage.objects import blocks_of, read_object, read_range, replace_object
 from ..storage.protocol import Opened
 from .column import NOT_STORED, ColumnMeta, Commit, parse_commit, read_column
 from .layout import array_file, log_file, table_file
@@ -34,8 +34,6 @@ _TAIL = 1 << 14
 _MOST_TAIL = 1 << 26
 """A record and an index are looked for in this many last bytes of a file, at first and at most."""
 _MOST_RECORD = 1 << 26
-_BLOCK = 1 << 23
-"""Bytes of a file that are read at a time: one request, where it is an object."""
 _ZEROS = "0" * 64
 _IN_FOOTER = b"\x05" + KEY.encode() + b"\x18"
 """The key and the field header of its value, as Thrift's compact protocol writes them in Parquet's footer."""
@@ -188,7 +186,7 @@ def seal_of(path: Path, opened: Opened, text: bytes) -> str:
     """The seal that an open file should have whose record is ``text``: what its bytes come to."""
     at = _record_in(opened, path, 0)[1]
     state, done = hashlib.sha256(), 0
-    for block in _blocks(opened, path):
+    for block in blocks_of(opened, path):
         if done < at + len(text) and at < done + len(block):
             block = overlay(block, at - done, unsealed(text))
         state.update(block)
@@ -200,11 +198,6 @@ def overlay(block: bytes, at: int, text: bytes) -> bytes:
     """A block with ``text`` in place of what stands from ``at`` on, as far as the block goes; ``at`` may be negative."""
     start, end = max(0, at), min(len(block), at + len(text))
     return block[:start] + text[start - at : end - at] + block[end:]
-
-
-def _blocks(opened: Opened, path: Path) -> Iterator[bytes]:
-    for offset in range(0, opened.size, _BLOCK):
-        yield read_range(opened, offset, min(_BLOCK, opened.size - offset), path)
 
 
 def open_shard(path: Path, commit: Commit, opens: Callable[[Path], Opened] | None = None) -> Opened:

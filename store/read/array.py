@@ -26,7 +26,7 @@ from ..format.shard import damaged, open_shard, raise_changed, record_text
 from ..internals import crc32c_at
 from ..storage.mounts import storage_of
 from ..storage.protocol import Opened
-from ..storage.remote import RemoteOpened, fill
+from ..storage.remote_opened import RemoteOpened, fill
 from .far import Piece, at_hand, forget
 from .open_files import handle, opened, shut, with_room
 

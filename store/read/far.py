@@ -23,7 +23,8 @@ from ..format.tables import checked
 from ..storage.cache import Cache, cache_here
 from ..storage.mounts import storage_of
 from ..storage.protocol import Opened
-from ..storage.remote import RemoteStorage, fill
+from ..storage.remote import RemoteStorage
+from ..storage.remote_opened import fill
 from ..storage.requests import at_once, begun, turn
 
 MOST = 8 << 20

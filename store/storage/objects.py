@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .mounts import storage_of
 from .protocol import FILE, Opened, RefusedError
 
 _BLOCK = 1 << 23
+"""Bytes of an object that are read at a time: one request, where it is in an object store."""
 _TRIES = 8
 """Tries. When two writers replace the same small object again and again, one gets through each time."""
 
@@ -29,6 +31,12 @@ def read_range(opened: Opened, offset: int, length: int, path: Path) -> bytes:
                 break
             done += got
     return bytes(data[:done])
+
+
+def blocks_of(opened: Opened, path: Path) -> Iterator[bytes]:
+    """The bytes of an open object, a few megabytes at a time; fewer where it ends early, or is another version now."""
+    for offset in range(0, opened.size, _BLOCK):
+        yield read_range(opened, offset, min(_BLOCK, opened.size - offset), path)
 
 
 def read_object(path: Path, max_bytes: int | None = None) -> bytes:
@@ -52,12 +60,11 @@ def read_object(path: Path, max_bytes: int | None = None) -> bytes:
 def object_sha256(path: Path) -> str:
     """sha256 (hex) of all bytes of an object. Raises FileNotFoundError; OSError when it is replaced meanwhile."""
     opened, state, done = storage_of(path).open(path), hashlib.sha256(), 0
-    while done < opened.size:
-        block = read_range(opened, done, min(_BLOCK, opened.size - done), path)
-        if not block:
-            raise OSError(errno.ESTALE, "it was replaced while it was read", str(path))
+    for block in blocks_of(opened, path):
         state.update(block)
         done += len(block)
+    if done < opened.size:
+        raise OSError(errno.ESTALE, "it was replaced while it was read", str(path))
     return state.hexdigest()
 
 

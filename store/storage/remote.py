@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from ..errors import StoreError
 from .protocol import FILE, FOLDER, Entry, LostAnswerError, RefusedError, Staged, Stat
+from .remote_opened import TAIL, RemoteOpened, condition_of, token_of
 
 T = TypeVar("T")
 
@@ -40,74 +41,8 @@ _KEYS = {
 }
 _process: list[int] = []
 """The process in which a client was first made: all clients share its threads, which a forked process has not."""
-TAIL = 1 << 15
-"""Bytes that are asked for when an object is opened, its last ones."""
 _TRIES = 4
 """Tries of requests whose answer broke off."""
-
-
-class RemoteOpened:
-    """An object that is open for reading, with its last bytes, which the same request gave: a small object is all there, and of
-    a shard its record. Each :meth:`readv` before them is one request, for the version that was opened.
-
-    Args:
-        tail: how many bytes to ask for.
-    """
-
-    __slots__ = ("path", "size", "storage", "tail", "token")
-
-    def __init__(self, storage: RemoteStorage, path: Path, tail: int) -> None:
-        self.storage, self.path = storage, path
-        found, self.tail = storage.last(path, tail)
-        self.size, self.token = found["size"], token_of(found)
-
-    def readv(self, pieces: Sequence[memoryview], offset: int) -> int:
-        """As :meth:`store.storage.protocol.Opened.readv`; 0 where the object is another version now, or gone."""
-        end = min(self.size, offset + sum(map(len, pieces)))
-        if end <= offset:
-            return 0
-        at = self.size - len(self.tail)
-        if offset < at:
-            parts = [self.get(offset, min(end, at))]
-            if len(parts[0]) == at - offset:
-                parts.append(self.tail[: end - at])
-        else:
-            parts = [self.tail[offset - at : end - at]]
-        done = 0
-        for part in parts:
-            done += fill(pieces, part, done)
-        return done
-
-    def get(self, offset: int, end: int) -> memoryview:
-        """The bytes from ``offset`` to ``end``, in one request; none where the object is another version now, or gone."""
-        options: dict[str, Any] = {"range": (offset, end)}
-        if not self.token.startswith(_NO_ETAG):
-            options["if_match"] = _parts(self.token)["e_tag"]
-        try:
-            data = self.storage.ask(
-                self.path, lambda obstore, client, key: obstore.get(client, key, options=options).bytes()
-            )
-        except (FileNotFoundError, RefusedError):
-            return memoryview(b"")
-        if len(data) > end - offset:
-            raise OSError(errno.EIO, f"found {len(data)} bytes, asked for {end - offset}", str(self.path))
-        return memoryview(data)
-
-    def drop_tail(self) -> None:
-        """Forget the last bytes: many shards are open at a time, and theirs are seldom asked for twice."""
-        self.tail = memoryview(b"")
-
-
-def fill(pieces: Sequence[memoryview], data: memoryview, skip: int = 0) -> int:
-    """Fill the pieces, after their first ``skip`` bytes, with as much of the data as there is; how much that was."""
-    done = 0
-    for piece in pieces:
-        room = piece[skip:]
-        skip = max(0, skip - len(piece))
-        part = data[done : done + len(room)]
-        room[: len(part)] = part
-        done += len(part)
-    return done
 
 
 @dataclass
@@ -213,8 +148,8 @@ class RemoteStorage:
         return self.ask(path, partial(_last_bytes, count))
 
     def open(self, path: Path, tail: int = TAIL) -> RemoteOpened:
-        """As :meth:`store.storage.protocol.Storage.open`; ``tail``: of :class:`RemoteOpened`."""
-        return RemoteOpened(self, path, tail)
+        """As :meth:`store.storage.protocol.Storage.open`; ``tail``: how many of the last bytes to ask for at once."""
+        return RemoteOpened(path, *self.last(path, tail), self.ask)
 
     def stat(self, path: Path, follow: bool = False) -> Stat | None:
         """As :meth:`store.storage.protocol.Storage.stat`. A folder is there where an object below it is."""
@@ -267,7 +202,7 @@ class RemoteStorage:
         a refusal is compared with what was to be put: the same bytes are as good as ours.
         """
         assert isinstance(staged, RemoteStaged)
-        mode = "create" if token is None else _parts(token)
+        mode = "create" if token is None else condition_of(token)
         data = memoryview(staged.data)
         try:
             self.ask(
@@ -375,23 +310,8 @@ def _last_bytes(count: int, obstore: Any, client: Any, key: str) -> tuple[Any, m
 
 _NO_RANGE = ("non-partial response", "416 ")
 """What is said of a range of an object that has none: it is empty."""
-_NO_ETAG = "modified "
-"""How the token of an object without an ETag begins."""
 _NO_TOKEN = '"0"\n1'
 """The token of no object."""
-
-
-def token_of(found: Any) -> str:
-    """What tells two versions of an object from each other: its ETag, and the version, which Google's conditions ask for."""
-    if found["e_tag"] is None:  # of some web servers
-        return f"{_NO_ETAG}{found['last_modified']} {found['size']}"
-    return f"{found['e_tag']}\n{found['version'] or ''}"
-
-
-def _parts(token: str) -> dict[str, str]:
-    """The condition that the object is still this version, as obstore takes it."""
-    etag, _, version = token.partition("\n")
-    return {"e_tag": etag, "version": version} if version else {"e_tag": etag}
 
 
 def _allows_http() -> bool:

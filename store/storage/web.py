@@ -8,7 +8,8 @@ from typing import Any, NoReturn, TypeVar
 
 from ..errors import StoreError
 from .protocol import FILE, Entry, Staged, Stat
-from .remote import RemoteStorage, token_of
+from .remote import RemoteStorage
+from .remote_opened import token_of
 
 T = TypeVar("T")
 
