@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import ROOT, Settings, VanishedError
-from pipeline.graph import is_borrowed, lies_at, specs, wanted_fingerprint
+from pipeline.graph import is_borrowed, lies_at, reduced, specs, wanted_fingerprint
 from pipeline.upstream import Upstream, place_of, upstream_shards
 from stages.base import Entry, Pixels
 from stages.digests import digests_in
@@ -25,7 +25,7 @@ from store.format.lineage import Lineage, no_column
 from store.format.links import Link, links_of
 from store.format.names import without_proposer
 from store.format.schema import ABSENT, FAILED, OK, TABLES
-from store.format.shard import read_commit
+from store.format.shard import commit_at, file_of
 from store.format.tables import read_table
 from store.read.array import ShardReader
 
@@ -72,7 +72,9 @@ class ShardSource:
         key = (column, split, shard)
         if key not in self._commits:
             place = place_of(self.settings, split, column)
-            commit = read_commit(column_dir(self.settings.store_path, place), shard)
+            spec = reduced(self.settings)[column] if split is None else specs(self.settings, split.dataset)[column]
+            folder = column_dir(self.settings.store_path, place)
+            commit = commit_at(folder / file_of(spec.layout, shard), folder, shard)
             if commit is None:
                 raise IncompleteColumnError(f"{place}: shard {shard} is not computed", place=place, shard=shard)
             dataset = None if split is None else split.dataset

@@ -248,7 +248,8 @@ def _plan_column(
     meta = expected_meta(settings, dataset, spec, images, entries or (), lenient)
     place = place_of(settings, split, spec.name)
     folder = column_dir(settings.store_path, place)
-    records.ask_ahead([place])
+    reads = [] if split is None else upstream_columns(settings, spec.name, split)
+    records.ask_ahead([place, *(place_of(settings, where, read) for read, where in reads)])
     try:
         found = records.meta(place)
     except DamagedStoreError:

@@ -28,6 +28,7 @@ from stages.weights import expected_sha256, locate
 from store.errors import ConflictError
 from store.format.column import ColumnMeta, read_column
 from store.format.layout import column_dir
+from store.storage.requests import call_all
 from store.write.writer import seen_commit, write_shard
 
 
@@ -128,10 +129,17 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
     # Digests and commits are taken before anything is read: a change meanwhile makes the shard stale or a conflict, not wrong.
     reads = {name: source.upstream(name) for name in wanted}
     own = {(name, task.split, task.shard) for name in wanted}
-    digests = {read: source.commit(*read).content for every in reads.values() for read in every if read not in own}
+    others = list(dict.fromkeys(read for every in reads.values() for read in every if read not in own))
+    commits = call_all(settings.store_path, [partial(source.commit, *read) for read in others])
+    digests = {read: commit.content for read, commit in zip(others, commits, strict=True)}
     files = files_now(settings, dataset, wanted, task.entries)
     places = {name: place_of(settings, task.split, name) for name in wanted}
-    before = {name: seen_commit(column_dir(settings.store_path, place), task.shard) for name, place in places.items()}
+    folders = {name: column_dir(settings.store_path, place) for name, place in places.items()}
+    begun = [name for name in wanted if name not in task.begin]
+    read = call_all(settings.store_path, [partial(read_column, folders[name]) for name in begun])
+    metas = {**dict(zip(begun, read, strict=True)), **{name: meta for name, (meta, _) in task.begin.items()}}
+    look = [partial(seen_commit, folders[name], task.shard, metas[name]) for name in wanted]
+    before = dict(zip(wanted, call_all(settings.store_path, look), strict=True))
     start = task.shard * settings.shard_images
     span = range(start, start + task.count)
     image_seconds: list[float] = []
@@ -172,13 +180,12 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
 
     def commit() -> ShardResult:
         for name, spec in wanted.items():
-            place, folder = places[name], column_dir(settings.store_path, places[name])
-            meta, found = task.begin.get(name, (read_column(folder), None))
+            place, folder, meta = places[name], folders[name], metas[name]
             if meta is None or meta.fingerprint != wanted_fingerprint(settings, dataset, name):
                 raise ConflictError(
                     f"{place}: another run began it with other parameters; stop it, then run this again"
                 )
-            begin = partial(begin_once, task.token, folder, meta, found) if name in task.begin else lambda: None
+            begin = partial(begin_once, task.token, folder, *task.begin[name]) if name in task.begin else lambda: None
             if len(meta.shard_range(task.shard)) != task.count:
                 raise ConflictError(f"{place}: another run added images to the split; run this again")
             upstream = {upstream_name(settings, task.split, *read): digests[read] for read in reads[name]}

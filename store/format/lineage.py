@@ -41,6 +41,7 @@ class Lineage:
         self.summaries = summaries
         self._metas: dict[str, ColumnMeta | DamagedStoreError | None] = {}
         self._commits: dict[tuple[str, int], Commit | DamagedStoreError | None] = {}
+        self._holds_shards: dict[str, bool] = {}
         self._summarised: dict[str, Sequence[Commit]] = {}
         self._reasons: dict[tuple[str, int, bool], str | None] = {}
         self.unused: dict[str, bool] = {}
@@ -69,7 +70,7 @@ class Lineage:
         key = (place, shard)
         if key not in self._commits:
             try:
-                self._commits[key] = read_commit(self._folder(place), shard, self._meta_or_none(place))
+                self._commits[key] = self._read_commit(place, shard)
             except DamagedStoreError as error:
                 error.place, error.shard = place, shard
                 self._commits[key] = error
@@ -77,6 +78,20 @@ class Lineage:
         if isinstance(found, DamagedStoreError):
             raise found
         return found
+
+    def _read_commit(self, place: str, shard: int) -> Commit | None:
+        meta, folder = self._meta_or_none(place), self._folder(place)
+        if meta is None and not is_web(folder):  # which does not say what it has
+            if place not in self._holds_shards:
+                self._holds_shards[place] = holds_shards(folder)
+            if not self._holds_shards[place]:
+                return None  # the column is not begun: no need to look for each of its shards
+        return read_commit(folder, shard, meta)
+
+    def read_shards(self, place: str) -> None:
+        """Read the commits of all shards of a column; in an object store at once."""
+        if is_remote(self.store):
+            at_once(self._look_at_shard, [(place, shard) for shard in self._left_to_read(place)])
 
     def ask_ahead(self, places: Iterable[str]) -> None:
         """Look at several columns of an object store at once, and then at what those were computed from, and so on."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from ..storage.listing import entries, files_below, is_folder, is_plain_file
 from ..storage.mounts import storage_of
 from ..storage.objects import blocks_of, read_object, read_range, replace_object
 from ..storage.protocol import Opened
-from .column import NOT_STORED, ColumnMeta, Commit, parse_commit, read_column
-from .layout import array_file, log_file, table_file
+from .column import NOT_STORED, ArrayLayout, ColumnMeta, Commit, parse_commit, read_column
+from .layout import LOG, array_file, log_file, table_file
 
 KEY = "elisa"
 MAGIC = b"\x97elisa\x02\x8b"
@@ -87,10 +87,15 @@ def parse_record(text: bytes, path: Path, shard: int) -> Commit:
     return parse_commit(value, path, shard)
 
 
+def file_of(array: ArrayLayout | None, shard: int) -> str:
+    """The file of a shard of an array, or of a table (None), relative to its column."""
+    return table_file(shard) if array is None else array_file(shard, 1 + len(array.row_shape))
+
+
 def shard_path(folder: Path, shard: int, meta: ColumnMeta | None) -> Path:
     """The file of a shard. Without a ``column.json``, the one that is there."""
     if meta is not None:
-        return folder / (table_file(shard) if meta.array is None else array_file(shard, 1 + len(meta.array.row_shape)))
+        return folder / file_of(meta.array, shard)
     table, array = folder / table_file(shard), folder / "c" / str(shard)
     if is_plain_file(table) or not is_folder(array):
         return table
@@ -109,12 +114,24 @@ def read_commit(folder: Path, shard: int, meta: ColumnMeta | None = None) -> Com
         DamagedStoreError: the file holds no record, or one that is damaged.
         StoreError: it is of a format version that this reader does not know.
     """
-    path = shard_path(folder, shard, meta or _meta_of(folder))
+    known = meta or _meta_of(folder)
+    return commit_at(shard_path(folder, shard, known), folder, shard, begun=known is not None)
+
+
+def commit_at(path: Path, folder: Path, shard: int, begun: bool = True) -> Commit | None:
+    """The commit in a shard's file, which is at ``path``; None where nothing is there. Raises as :func:`read_commit`.
+
+    Args:
+        begun: whether the column has a ``column.json``. Where it has none, a writer may have made a folder since ``path`` was
+            looked for: the first shard of an array has its folders before the column is begun.
+    """
     try:
         opened = storage_of(path).open(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except IsADirectoryError as error:
+        if not begun and path.suffix != ".parquet":
+            return None
         raise DamagedStoreError(f"{path}: found a folder, expected a file", shard=shard, path=path) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -267,20 +284,31 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 12
 
 
-def left_beyond(folder: Path, shards: int) -> list[Path]:
+def left_beyond(folder: Path, shards: int, files: Iterable[Path] | None = None) -> list[Path]:
     """Files of shards past the last one: shards were smaller under other parameters.
 
     What is reached only through the link of a folder is not ours.
+
+    Args:
+        files: all that is below the folder, where that is known.
     """
-    numbers = {folder / name: Path(name).stem for name in _names(folder, ".parquet")}
-    numbers |= {path: path.stem for path in files_below(folder / "log") if path.suffix == ".json"}
-    numbers |= {path: path.relative_to(folder).parts[1] for path in files_below(folder / "c") if is_plain_file(path)}
+    found = files_below(folder) if files is None else files
+    numbers = {path: _number_in(path.relative_to(folder)) for path in found}
     beyond = [path for path, number in numbers.items() if _is_number(number) and int(number) >= shards]
-    return [path for path in beyond if path.parent.resolve().is_relative_to(folder.resolve())]
+    ours = [path for path in beyond if path.parent.resolve().is_relative_to(folder.resolve())]
+    return [path for path in ours if path.relative_to(folder).parts[0] != "c" or is_plain_file(path)]
 
 
-def _names(folder: Path, ending: str) -> list[str]:
-    return [entry.name for entry in entries(folder) if entry.name.endswith(ending)]
+def _number_in(name: Path) -> str:
+    """The number of the shard whose data or log a file is, as it stands in its name; empty for others."""
+    match name.parts:
+        case (_,) if name.suffix == ".parquet":
+            return name.stem
+        case (top, _, *_) if top == LOG and name.suffix == ".json":
+            return name.stem
+        case ("c", number, _, *_):
+            return number
+    return ""
 
 
 def write_log(folder: Path, commit: Commit, run: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..errors import DamagedStoreError, StoreError
 from ..storage.mounts import storage_of
 from ..storage.objects import read_json, read_object, sealed
 from ..storage.protocol import RefusedError
+from ..storage.requests import call_all
 from .column import NOT_STORED, ColumnMeta, Commit, parse_commit
 from .layout import FORMAT_VERSION, SUMMARY_JSON
 from .shard import read_commit
@@ -104,12 +106,15 @@ def write_summary(folder: Path, meta: ColumnMeta, commits: Sequence[Commit]) -> 
         except RefusedError:  # another writer finished the column just now
             return False
     # A shard that was replaced since its commit was read was replaced by somebody who found no summary to remove.
-    for commit in commits:
-        try:
-            now = read_commit(folder, commit.shard, meta)
-        except StoreError:
-            now = None
-        if now is None or now.seal != commit.seal:
-            storage.delete(path)
-            return False
+    if not all(call_all(folder, [partial(_is_still, folder, meta, commit) for commit in commits])):
+        storage.delete(path)
+        return False
     return True
+
+
+def _is_still(folder: Path, meta: ColumnMeta, commit: Commit) -> bool:
+    try:
+        now = read_commit(folder, commit.shard, meta)
+    except StoreError:
+        return False
+    return now is not None and now.seal == commit.seal

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..addresses import is_remote
 from .mounts import storage_of
 from .protocol import FILE, FOLDER, Entry, Stat
+from .remote import RemoteStorage
 from .requests import at_once
 
 
@@ -72,15 +74,36 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     Links are no folders, and are not followed. The caller may take names out of the folders, as with :func:`os.walk`.
     Raises as :func:`entries`.
     """
+    storage = storage_of(folder)
+    yield from _walk(folder, _listed(storage.files_below(folder)) if isinstance(storage, RemoteStorage) else entries)
+
+
+def _walk(folder: Path, look: Callable[[Path], list[Entry]]) -> Iterator[tuple[Path, list[str], list[str]]]:
     below: list[str] = []
     others: list[str] = []
-    for entry in entries(folder):
+    for entry in look(folder):
         (below if entry.folder else others).append(entry.name)
     yield folder, below, others
     for name in below:
-        yield from walk(folder / name)
+        yield from _walk(folder / name, look)
+
+
+def _listed(files: Iterable[Path]) -> Callable[[Path], list[Entry]]:
+    """:func:`entries` of the folders that hold these files: a listing of each would be a request."""
+    found: defaultdict[Path, set[Entry]] = defaultdict(set)
+    for path in files:
+        entry = Entry(path.name, False)
+        for folder in path.parents:
+            if entry in found[folder]:
+                break
+            found[folder].add(entry)
+            entry = Entry(folder.name, True)
+    return lambda folder: sorted(found[folder])
 
 
 def files_below(folder: Path) -> list[Path]:
     """Everything below a folder that is no folder, sorted: files and links. Raises as :func:`entries`."""
+    storage = storage_of(folder)
+    if isinstance(storage, RemoteStorage):
+        return sorted(storage.files_below(folder))
     return sorted(path / name for path, _, others in walk(folder) for name in others)

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import DamagedStoreError
 from .files import canonical_json, digest, named
 from .mounts import storage_of
-from .protocol import FILE, Opened, RefusedError
+from .protocol import FILE, Opened, RefusedError, Stat
 
 _BLOCK = 1 << 23
 """Bytes of an object that are read at a time: one request, where it is in an object store."""
@@ -74,15 +74,16 @@ def replace_object(path: Path, data: bytes, durable: bool = True) -> None:
     ``durable``: survive a power loss; else what was there before may come back.
     """
     storage = storage_of(path)
+    now: Stat | None = None  # mostly there is nothing yet, and asking first would be a request for nothing
     with storage.stage(path, [data]) as staged:
         for attempt in range(_TRIES):
-            now = storage.stat(path)
             try:
                 storage.put(staged, path, None if now is None else now.token, durable)
                 return
             except RefusedError:
                 if attempt == _TRIES - 1 or (now is not None and now.kind != FILE):
                     raise OSError(errno.EBUSY, "another writer replaces it all the time", str(path)) from None
+            now = storage.stat(path)
 
 
 def sealed(value: dict[str, Any]) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
+from ..addresses import is_remote
 from ..forks import LOCK
 
 S = TypeVar("S")
@@ -52,6 +54,15 @@ def begun(ask: Callable[[S], T], things: Iterable[S]) -> Callable[[], list[T]]:
         return [each.result() for each in waiting]
 
     return answers
+
+
+def call_all(path: Path, calls: Sequence[Callable[[], T]]) -> list[T]:
+    """The results of calls that do not depend on each other: made at once where ``path`` lies in an object store, else in turn.
+
+    Raises:
+        As :func:`at_once`; of calls in turn, what the first one raises, and the others are not made.
+    """
+    return at_once(lambda call: call(), calls) if is_remote(path) else [call() for call in calls]
 
 
 def turn() -> threading.Lock:

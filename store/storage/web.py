@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -53,6 +53,10 @@ class WebStorage(RemoteStorage):
 
     def list(self, folder: Path) -> list[Entry]:
         """Nothing: a web server does not say what there is."""
+        return []
+
+    def files_below(self, folder: Path) -> Sequence[Path]:
+        """Nothing, as of :meth:`list`."""
         return []
 
     def stage(

@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from ..format.shard import left_beyond, read_commit, shard_path, write_log
 from ..format.summary import remove_summary, write_summary
 from ..format.tables import encode_table
 from ..storage.files import TEMPORARY, is_being_written
-from ..storage.listing import files_below, is_plain_file, is_there
+from ..storage.listing import files_below, is_plain_file
 from ..storage.mounts import storage_of
 from ..storage.objects import read_object, replace_object, sealed
 from ..storage.protocol import LostAnswerError, RefusedError, Staged
+from ..storage.requests import call_all
 
 ANY = "any"
 """For :func:`begin_column`: whatever the column was before."""
@@ -132,12 +134,13 @@ def _require_ours_to_begin(folder: Path, meta: ColumnMeta, current: ColumnMeta |
 def is_begun(folder: Path, meta: ColumnMeta) -> bool:
     """Whether ``column.json`` and ``zarr.json`` already say ``meta``, and nothing is left for :func:`begin_column` to sweep."""
     meta = _sealed(meta)
+    if _current(folder) != meta or not _zarr_intact(folder, meta):
+        return False
+    files = files_below(folder)
     return (
-        _current(folder) == meta
-        and _zarr_intact(folder, meta)
-        and not left_beyond(folder, meta.shards)
-        and not is_there(folder / UNUSED)
-        and all(is_being_written(path) for path in files_below(folder) if path.name.startswith(TEMPORARY))
+        not left_beyond(folder, meta.shards, files)
+        and folder / UNUSED not in files
+        and all(is_being_written(path) for path in files if path.name.startswith(TEMPORARY))
     )
 
 
@@ -208,7 +211,9 @@ def write_shard(
         with storage.lock(folder):
             done = _publish(folder, meta, commit, staged, before, again)
             if done is commit:
-                write_log(folder, done, dict(run))
+                # Who read the shard that was there before may have written the summary meanwhile.
+                log = partial(write_log, folder, done, dict(run))
+                call_all(folder, [partial(remove_summary, folder), log])
     return done
 
 
@@ -229,7 +234,6 @@ def _publish(folder: Path, meta: ColumnMeta, ours: Commit, staged: Staged, befor
         except LostAnswerError:
             if not _is_ours(folder, ours, meta):
                 raise
-        remove_summary(folder)  # written meanwhile by who read the shard that was there before
         return ours
     raise _conflict(ours, "other writers replace it all the time")
 
@@ -270,6 +274,12 @@ def _is_ours(folder: Path, ours: Commit, meta: ColumnMeta) -> bool:
 
 def _require_same_inputs(folder: Path, ours: Commit) -> None:
     """Raise ConflictError where the column's parameters, or what the shard was computed from, are not what they were."""
+    look = Lineage(folder.parents[ours.place.count("/")])
+    checks = [partial(_require_same_upstream, look, ours, *read) for read in ours.upstream.items()]
+    call_all(folder, [partial(_require_same_column, folder, ours), *checks])
+
+
+def _require_same_column(folder: Path, ours: Commit) -> None:
     current = _current(folder)
     if current is None or current.fingerprint != ours.fingerprint:
         raise ConflictError(
@@ -277,22 +287,28 @@ def _require_same_inputs(folder: Path, ours: Commit) -> None:
             place=ours.place,
             shard=ours.shard,
         )
-    store = folder.parents[ours.place.count("/")]
-    look = Lineage(store)
-    for name, content in ours.upstream.items():
-        if name.startswith(FILE):
-            continue
-        upstream, number = upstream_place(ours.place, name, ours.shard)
-        try:
-            now = look.commit(upstream, number)
-        except DamagedStoreError:
-            continue  # it is reported where it is; ours is what it was computed from
-        if now is not None and now.content != content:
-            raise ConflictError(
-                f"{ours.place}: shard {ours.shard}: {upstream} was computed again meanwhile; run it again",
-                place=ours.place,
-                shard=ours.shard,
-            )
+    if len(current.shard_range(ours.shard)) != len(ours.counts):
+        raise ConflictError(
+            f"{ours.place}: another run added images to the split while shard {ours.shard} was computed; run it again",
+            place=ours.place,
+            shard=ours.shard,
+        )
+
+
+def _require_same_upstream(look: Lineage, ours: Commit, name: str, content: str) -> None:
+    if name.startswith(FILE):
+        return
+    upstream, number = upstream_place(ours.place, name, ours.shard)
+    try:
+        now = look.commit(upstream, number)
+    except DamagedStoreError:
+        return  # it is reported where it is; ours is what it was computed from
+    if now is not None and now.content != content:
+        raise ConflictError(
+            f"{ours.place}: shard {ours.shard}: {upstream} was computed again meanwhile; run it again",
+            place=ours.place,
+            shard=ours.shard,
+        )
 
 
 def finish_column(folder: Path, place: str, look: Lineage | None = None) -> bool:
@@ -303,6 +319,7 @@ def finish_column(folder: Path, place: str, look: Lineage | None = None) -> bool
     look = look or Lineage(folder.parents[place.count("/")])
     try:
         meta = look.meta(place)
+        look.read_shards(place)
         if meta is None or any(look.why_not_readable(place, shard) for shard in range(meta.shards)):
             return False
         commits = [commit for shard in range(meta.shards) if (commit := look.commit(place, shard)) is not None]

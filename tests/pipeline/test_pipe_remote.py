@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from store import open_split
 from store.storage.listing import files_below
 from store.storage.mounts import _of_scheme
-from store.storage.objects import read_object
+from store.storage.objects import read_object, replace_object
 from tests.s3 import Server, now_and_then
 
 
@@ -47,6 +48,25 @@ def test_the_first_stages_make_the_bytes_of_a_local_store(finished_once: Any, se
     assert [name for name in there if "column.json" not in name and here[name] != there[name]] == []
     assert any("/masks/sam/" in name for name in there)
     assert "up to date" in project.run("extract", "--split", "val", "--stage", "masks").out
+
+
+def test_requests_for_each_shard_and_column(finished_once: Any, server: Server, tmp_path: Path) -> None:
+    """Those that one more shard takes, by kind (a listing is a GET): to make it, and to see that it is done."""
+    project, here = finished_once.copy(tmp_path), finished_once.store
+    store = at_bucket(project, server)
+    for path in files_below(here):
+        if not {"match", "centered", "means"} & set(path.parts):
+            replace_object(store / path.relative_to(here), path.read_bytes())
+    found = []
+    for _ in ("made", "seen"):
+        counts = []
+        for split in ("val", "train"):  # of two shards, and of three
+            with server.faults(lambda request: None) as requests:
+                project.build(f"extract --split {split} --stage match")
+            counts.append(Counter(request.method for request in requests))
+        few, many = counts
+        found.append({kind: (many[kind] - few[kind]) / 2 for kind in many})  # for each of the two columns
+    assert found == [{"HEAD": 4, "GET": 12, "PUT": 2}, {"HEAD": 0, "GET": 3}]
 
 
 @pytest.mark.slow

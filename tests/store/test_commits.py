@@ -241,6 +241,20 @@ def test_a_record_is_read_as_it_was_written_whatever_its_layout(
             read_json(path)
 
 
+def test_a_folder_that_a_writer_makes_meanwhile_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first shard of an array has its folders before the column is begun, and they may come while it is looked for."""
+    (tmp_path / "c/0/0").mkdir(parents=True)
+
+    def just_before_it_is_made(path: Path) -> bool:
+        found = path.is_dir()
+        path.mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr("store.format.shard.is_folder", just_before_it_is_made)
+    assert read_commit(tmp_path, 0) is None
+    assert (tmp_path / "c/0/0/0").is_dir()
+
+
 def test_unknown_files_and_links_are_damage(tmp_path: Path) -> None:
     small_store(tmp_path, [1] * 4)
     (tmp_path / "d/mask_embeddings/sam/notes.txt").write_text("hello")

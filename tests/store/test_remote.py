@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 from damage import columns_of, read, wrong_reads
-from factory import full_store, small_store, vectors
+from factory import array_meta, full_store, small_store, vectors, write_images
 from faults import IMAGES, WORKS, prepare, readable, unexpected_damage, write, wrong_content
 from test_faults_model import Killed
 
 from store import StoreError, open_split
 from store.format import column
+from store.format.layout import column_dir
+from store.format.schema import OK
 from store.storage.mounts import mounted, storage_of
 from store.storage.objects import read_json, read_object, replace_object, write_json
 from store.storage.protocol import FOLDER, LostAnswerError, RefusedError
 from store.storage.remote import RemoteStorage
 from store.write.verify import repair, verify
+from store.write.writer import ShardData, begin_column, finish_column, seen_commit, write_shard
 from tests.s3 import Request, Server, now_and_then
 
 
@@ -75,6 +79,37 @@ def test_requests_per_record(server: Server, bucket: Path) -> None:
     with server.faults(lambda request: None) as requests:
         assert sum(len(batch["image_index"]) for batch in split.stream("mask_embeddings/sam/x", 4, shuffle=True)) == 24
     assert len(requests) <= 24 + 6, [(each.method, each.path) for each in requests]
+
+
+def test_requests_to_publish_a_shard(server: Server, bucket: Path) -> None:
+    """What it was computed from and what is there are asked once; the summary of a column is none yet."""
+    place, images = "d/mask_embeddings/sam/x/val", write_images(bucket, 8)
+    folder = column_dir(bucket, place)
+    meta = begin_column(folder, array_meta(8))
+
+    def publish(shard: int, again: bool = False) -> Counter[str]:
+        data = ShardData(vectors([2] * 4, seed=again), [2] * 4, [OK] * 4)
+        before, upstream = seen_commit(folder, shard, meta), {"images": images[shard].content}
+        with server.faults(lambda request: None) as requests:
+            write_shard(folder, meta, place, shard, data, upstream, None, {"device": "cpu"}, before, again)
+        return Counter(
+            f"{each.method} {each.path.removeprefix(f'/{bucket.name}').rpartition('/')[2]}" for each in requests
+        )
+
+    publish(0)
+    once = {
+        "HEAD column.json": 2,  # its own, and that of the images
+        "GET 00001.parquet": 1,  # the images
+        "GET 0": 1,
+        "PUT 0": 1,
+        "HEAD summary.json": 1,
+        "PUT 00001.json": 1,  # the log
+    }
+    assert publish(1) == once
+    finish_column(folder, place)
+    # The summary is there now, and goes (S3's POST); so is a log, which is found by a put that is refused.
+    again = {"HEAD summary.json": 2, "POST ": 1, "PUT 00001.json": 2, "GET 00001.json": 1, "HEAD 00001.json": 1}
+    assert publish(1, again=True) == once | again
 
 
 def test_a_bucket_that_keeps_versions(server: Server, bucket: Path) -> None:
