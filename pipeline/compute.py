@@ -45,6 +45,7 @@ from store.format.layout import UNUSED, column_dir, find_columns
 from store.format.lineage import Lineage
 from store.format.names import proposer_of
 from store.storage.files import make_folder
+from store.storage.leftovers import remove_left_in
 from store.storage.mounts import storage_of
 from store.storage.objects import replace_object
 from store.write.writer import begin_column, finish_column
@@ -338,6 +339,8 @@ def _compute(
 ) -> None:
     if not todo:
         return
+    with contextlib.suppress(OSError):  # who may not write there leaves them there
+        remove_left_in(settings.store_path)
     meta, entries = plans[0].meta, plans[0].entries
     started = _started(plans, todo)
     text, token = settings.model_dump_json(), uuid.uuid4().hex

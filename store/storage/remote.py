@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import StoreError
+from .files import ABANDONED_S, TEMPORARY
 from .protocol import FILE, FOLDER, Entry, LostAnswerError, RefusedError, Staged, Stat
 from .remote_opened import TAIL, RemoteOpened, condition_of, token_of
 
@@ -268,7 +269,18 @@ class RemoteStorage:
         return contextlib.nullcontext()
 
     def sweep(self, folder: Path) -> None:
-        """As :meth:`store.storage.protocol.Storage.sweep`: nothing is ever left."""
+        """As :meth:`store.storage.protocol.Storage.sweep`: of a killed process a small object may be left, with which it tried
+        the storage out."""
+        for path in self.files_below(folder):
+            if path.name.startswith(TEMPORARY) and self.is_abandoned(path):
+                self.delete(path)
+
+    def is_abandoned(self, path: Path) -> bool:
+        """Whether an object is there and was put more than :data:`~store.storage.files.ABANDONED_S` ago."""
+        try:
+            return time.time() - self.head(path)["last_modified"].timestamp() > ABANDONED_S  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return False
 
     def require_conditions(self, path: Path) -> None:
         """Try out, once per process, whether the storage heeds the conditions that publishing rests on.
@@ -282,7 +294,7 @@ class RemoteStorage:
         """
         if self._heeds_conditions:
             return
-        probe = path.parent / f".probe-{uuid.uuid4().hex}"
+        probe = path.parent / f"{TEMPORARY}probe-{uuid.uuid4().hex}"
         self.put(RemoteStaged(bytearray(b"first")), probe, None)
         try:
             ignored = [

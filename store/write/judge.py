@@ -14,7 +14,8 @@ from ..format.lineage import Lineage, own_meta
 from ..format.links import link_arrays
 from ..format.shard import is_whole, left_beyond, read_commit, shard_path
 from ..format.summary import parse_summary
-from ..storage.files import TEMPORARY, is_being_written, may_be_starting
+from ..storage.files import TEMPORARY
+from ..storage.leftovers import is_certainly_left
 from ..storage.listing import entries, files_below, is_plain_file, is_there, state_of, walk
 from ..storage.objects import read_json, read_object
 
@@ -201,7 +202,7 @@ def unknown_file(store: Path, path: Path) -> Sequence[Problem]:
     if path.name == ".gitignore":
         return ()  # DVC's, where the store's folder is not ignored as a whole
     ours = path.name.startswith(TEMPORARY)
-    if ours and (is_being_written(path) or may_be_starting(path) or not is_there(path)):
+    if ours and not is_certainly_left(path):
         return ()  # a run is at work
     what = "unknown file" + (" left by a killed run" if ours else "; remove it")
     return (Problem(path.relative_to(store).as_posix(), None, what, (path,) if ours else ()),)

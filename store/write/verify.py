@@ -14,8 +14,9 @@ from ..errors import StoreError
 from ..format.layout import COLUMN_JSON, column_dir, parts_of, what_exists
 from ..format.lineage import Lineage
 from ..format.summary import remove_summary
-from ..storage.files import TEMPORARY, remove_if_dead
-from ..storage.listing import entries, files_below, is_folder, is_there, walk
+from ..storage.files import TEMPORARY
+from ..storage.leftovers import remove_left
+from ..storage.listing import entries, files_below, is_folder, walk
 from ..storage.mounts import storage_of
 from .judge import Problem, Report, columns_below, is_column, judge, unknown_file
 
@@ -80,7 +81,7 @@ def _remove(store: Path, problems: Iterable[Problem]) -> list[Path]:
         if not path.parent.resolve().is_relative_to(root):
             continue  # reached through the link of a folder: not ours
         if path.name.startswith(TEMPORARY):
-            removed += [path] if is_there(path) and remove_if_dead(path) else []
+            removed += [path] if remove_left(path) else []
         elif storage_of(path).delete(path):
             removed.append(path)
     return removed

@@ -24,7 +24,8 @@ from ..format.lineage import FILE, Lineage, upstream_place
 from ..format.shard import left_beyond, read_commit, shard_path, write_log
 from ..format.summary import remove_summary, write_summary
 from ..format.tables import encode_table
-from ..storage.files import TEMPORARY, is_being_written
+from ..storage.files import TEMPORARY
+from ..storage.leftovers import is_left
 from ..storage.listing import files_below, is_plain_file
 from ..storage.mounts import storage_of
 from ..storage.objects import read_object, replace_object, sealed
@@ -140,7 +141,7 @@ def is_begun(folder: Path, meta: ColumnMeta) -> bool:
     return (
         not left_beyond(folder, meta.shards, files)
         and folder / UNUSED not in files
-        and all(is_being_written(path) for path in files if path.name.startswith(TEMPORARY))
+        and not any(is_left(path) for path in files if path.name.startswith(TEMPORARY))
     )
 
 

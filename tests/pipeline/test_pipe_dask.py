@@ -182,7 +182,7 @@ def test_a_worker_that_sees_another_folder_under_the_same_path_is_refused(
         child.wait()
     assert done.code == 2, done.err
     assert "on elsewhere, started in" in done.err
-    assert f"store: found another {tiny.store} on elsewhere, without .tmp-probe-" in done.err
+    assert f"store: found another {tiny.store} on elsewhere, without .tmp-" in done.err
     assert "expected the same folder on both" in done.err
     assert not any("masks" in name for name in tiny.commits())
     assert not list(tiny.store.glob(".tmp-*"))
