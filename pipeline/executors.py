@@ -19,6 +19,9 @@ class Executor(Protocol):
     def map(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield (number of the task, its result) as they come; the first error ends the run."""
 
+    def require(self, check: Callable[[Any], None], what: Any) -> None:
+        """Run a check in every process that may be given tasks, now and later; raises what it raises."""
+
 
 class LocalExecutor:
     """One after another, in this process."""
@@ -27,6 +30,10 @@ class LocalExecutor:
         """As :meth:`Executor.map`, in order."""
         for number, task in enumerate(tasks):
             yield number, function(task)
+
+    def require(self, check: Callable[[Task], None], what: Task) -> None:
+        """As :meth:`Executor.require`."""
+        check(what)
 
     def finish_behind(self, begin: Callable[[Task], Callable[[], Result]], tasks: Sequence[Task]) -> None:
         """``begin(task)()`` for every task; what ``begin`` returns runs in another thread while the next task is begun.

@@ -55,13 +55,14 @@ def find_needs(needs: Needs) -> None:
 
 
 def require_needs(settings: Settings, columns: Collection[str], executor: Executor) -> None:
-    """:func:`find_needs` of the columns that are to be computed, on a worker of the executor. Raises as it does."""
+    """:func:`find_needs` of the columns that are to be computed, wherever the executor computes. Raises as it does; of a Dask
+    worker, InputError that names it.
+    """
     known = all_specs(settings)
     weights = sorted({name for column in columns for name in known[column].weights})
     device = any(known[column].stage in ON_A_DEVICE for column in columns)
     if columns and (weights or device):
-        for _ in executor.map(find_needs, [Needs(settings.model_dump_json(), tuple(weights), device)]):
-            pass
+        executor.require(find_needs, Needs(settings.model_dump_json(), tuple(weights), device))
 
 
 def missing_weights(settings: Settings, columns: Collection[str]) -> tuple[str, ...]:

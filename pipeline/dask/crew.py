@@ -8,6 +8,8 @@ import shlex
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread, Timer
@@ -16,12 +18,15 @@ from typing import Any
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.dask import remote
 from pipeline.dask.checkout import Checkout, describe, disagreements
-from pipeline.errors import INTERRUPTED, WorkersLostError
+from pipeline.dask.probe import renew
+from pipeline.errors import INTERRUPTED, WorkersLostError, lost_card
 from pipeline.shard import settings_of
+from stages.checkpoints import WeightsError
 
 _LOOK_SECONDS = 1.0
 _SAY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
+_POLL_SECONDS = 0.1
 _CARD_FAILURES = 2
 """So often a card may fail before it gets no more work, in whatever process."""
 _ITS_CARD = "its GPU failed"
@@ -29,10 +34,43 @@ _ANSWER_SECONDS = 5.0
 """A worker that is connected is given this long to describe itself before it counts as silent."""
 
 
-def describe_worker(asked: tuple[str, Path | None]) -> Checkout:
-    """Runs on a worker: how it would compute with these settings, and whether it sees this object of the store."""
-    settings, probe = asked
-    return describe(settings_of(settings), probe)
+@dataclass(frozen=True)
+class Question:
+    """What a worker is asked before it gets work.
+
+    Args:
+        settings: as JSON.
+        probe: a file in the store of who asks.
+        needs: checks, each with what it is given; they raise where the worker lacks something.
+    """
+
+    settings: str
+    probe: Path | None
+    needs: tuple[tuple[Callable[[Any], None], Any], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a worker would compute; the first need that it does not meet; what CUDA says where its card turned out to be lost."""
+
+    checkout: Checkout
+    lacks: str | None = None
+    card: str | None = None
+
+
+def describe_worker(asked: Question) -> Answer:
+    """Runs on a worker."""
+    checkout = describe(settings_of(asked.settings), asked.probe)
+    for check, what in asked.needs:
+        try:
+            check(what)
+        except (InputError, WeightsError) as error:
+            return Answer(checkout, lacks=str(error))
+        except RuntimeError as error:
+            if said := lost_card(error):
+                return Answer(checkout, card=said)
+            raise
+    return Answer(checkout)
 
 
 def _end() -> None:
@@ -50,7 +88,8 @@ class Crew:
         self.client = client
         self.remote = remote.runner()
         self.address: str = client.scheduler.address
-        self._ask_for = settings.model_dump_json(), probe
+        self._settings, self._probe = settings.model_dump_json(), probe
+        self._needs: list[tuple[Callable[[Any], None], Any]] = []
         self._timeout_s = settings.run.worker_timeout_s
         self._local = client.cluster is not None
         self._here = describe(settings, probe)
@@ -82,6 +121,29 @@ class Crew:
             self._wait(now)
         return self._usable
 
+    def require(self, check: Callable[[Any], None], what: Any) -> None:
+        """Run a check on every worker, and later on each that joins, before it gets work.
+
+        Waits until all that are connected have answered. One that is silent for ``run.worker_timeout_s`` gets no work until it
+        has.
+
+        Raises:
+            InputError: the check fails on a worker; names it. Others as :meth:`usable`.
+        """
+        if (check, what) in self._needs:
+            return
+        self._needs.append((check, what))
+        self._asked.clear()  # so that all of them are asked again
+        self._usable.clear()
+        until = time.monotonic() + self._timeout_s
+        while not self.usable() or (self._silent() and time.monotonic() < until):
+            self._looked = -float("inf")
+            time.sleep(_POLL_SECONDS)
+
+    def _silent(self) -> set[str]:
+        """Workers that have not answered yet."""
+        return self._asked.keys() - self._usable.keys() - self._unfit.keys()
+
     def _look(self) -> None:
         if self.client.status != "running":
             raise WorkersLostError(f"the Dask scheduler {self.address} went away")
@@ -91,6 +153,8 @@ class Crew:
             for address in known.keys() - workers.keys():
                 del known[address]
         new = workers.keys() - self._asked.keys()
+        if new and self._probe is not None:
+            renew(self._probe)
         for address in new:
             self._asked[address] = SimpleQueue()
             Thread(target=self._ask, args=(address, self._asked[address]), daemon=True).start()
@@ -105,9 +169,9 @@ class Crew:
 
     def _ask(self, address: str, answer: SimpleQueue[Any]) -> None:
         """Asked apart from its tasks, so that a busy worker answers, too."""
-        payload = remote.pack(describe_worker, self._ask_for)
+        payload = remote.pack(describe_worker, Question(self._settings, self._probe, tuple(self._needs)))
         try:
-            found = self.client.run(self.remote, payload, workers=[address], on_error="return")
+            found = self.client.run(remote.in_a_thread(), payload, workers=[address], on_error="return")
         except Exception as error:  # noqa: BLE001 (whatever Dask raises of a connection that ends)
             found = {address: error}
         answer.put(found.get(address, OSError("it is not there any more")))
@@ -129,6 +193,7 @@ class Crew:
                 f"the Dask worker {address} cannot load the project and gets no work: {found}; {self.how_to_start()}"
             )
             return
+        found, lacks, lost = found.checkout, found.lacks, found.card
         if lines := disagreements(self._here, found):
             raise InputError(
                 f"the Dask worker {address} (process {found.process} on {found.host}, started in {found.root}) would not compute "
@@ -136,14 +201,21 @@ class Crew:
                 + "".join(f"  {line}\n" for line in lines)
                 + f"stop it; {self.how_to_start()}"
             )
+        if lacks is not None:
+            raise InputError(
+                f"the Dask worker {address} (process {found.process} on {found.host}, started in {found.root}) lacks what the "
+                f"work here needs: {lacks}\ngive it that, or stop it; {self.how_to_start()}"
+            )
         place = found.host, found.cards[0] if found.cards else ""
         if self._failed[place] >= _CARD_FAILURES:
             self._unfit[address] = _ITS_CARD
             return
         self._usable[address] = threads
-        if found.cards:
+        if found.cards and address not in self._cards:
             self._share(address, *place)
         self._cards[address] = place
+        if lost is not None:
+            self.retire(address, lost)
 
     def retire(self, address: str, said: str) -> None:
         """Give a worker whose card failed no more work, and end its process. A nanny starts another, which is tried once more."""
@@ -174,7 +246,7 @@ class Crew:
         if self._alone_since is None:
             self._alone_since = now
         waited = now - self._alone_since
-        silent = self._asked.keys() - self._unfit.keys()
+        silent = self._silent()
         if waited >= self._timeout_s:
             raise WorkersLostError(
                 f"{self._state(len(silent))} for {waited:.0f} s (run.worker_timeout_s); {self.how_to_start()}"

@@ -87,6 +87,10 @@ class DaskExecutor:
                 with contextlib.suppress(Exception):
                     client.cancel(list(flying))
 
+    def require(self, check: Callable[[Task], None], what: Task) -> None:
+        """As :meth:`Executor.require`. InputError names a worker where it fails; others as :meth:`map`."""
+        self._connected().require(check, what)
+
     def _answer(self, future: Any) -> tuple[str, Any]:
         """Kind and value of a task's answer: a result, a lost card, or that it has to be waited for. Whatever else is raised."""
         assert self._crew is not None

@@ -7,7 +7,7 @@ the project still runs it, and says so, where Dask would close the worker withou
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pipeline.errors import lost_card
@@ -34,6 +34,18 @@ def runner() -> Callable[[bytes], bytes]:
         from pipeline.dask.remote import answer
 
         return answer(function, task)
+
+    return run
+
+
+def in_a_thread() -> Callable[[bytes], Awaitable[bytes]]:
+    """:func:`runner`'s function, next to a worker's own work: it may take minutes, and the worker goes on answering meanwhile."""
+    call = runner()
+
+    async def run(payload: bytes) -> bytes:
+        import asyncio
+
+        return await asyncio.to_thread(call, payload)
 
     return run
 

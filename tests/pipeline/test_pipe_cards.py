@@ -11,7 +11,7 @@ from distributed import Client, LocalCluster
 
 from pipeline.dask import cards
 from pipeline.dask.checkout import Checkout
-from pipeline.dask.crew import Crew
+from pipeline.dask.crew import Answer, Crew
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_workers_of_one_card_are_told_of(capsys: pytest.CaptureFixture[str]) -> 
         from pipeline.dask import remote
 
         there = Checkout("/root", host, 2, "code", "", (), card)
-        packed = remote.answer(lambda value: value, there)
+        packed = remote.answer(lambda value: value, Answer(there))
         crew._judge(address, 1, packed)
         return capsys.readouterr().err
 

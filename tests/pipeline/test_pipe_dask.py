@@ -25,6 +25,7 @@ from pipeline.dask import remote
 from pipeline.dask.executor import DaskExecutor
 from pipeline.errors import INTERRUPTED, WorkersLostError, exit_code_of
 from pipeline.params_file import load_settings
+from pipeline.preflight import require_needs
 from stages.names import SplitRef
 
 pytestmark = pytest.mark.timeout(300)
@@ -153,6 +154,41 @@ def test_a_worker_of_another_checkout_is_refused_with_both_values(tiny: Any, sta
     assert "the code: found " in done.err
     assert "weights.lock: found " in done.err
     assert not tiny.commits()
+
+
+def test_every_worker_is_asked_for_what_the_work_needs(tiny: Any, start: Start, tmp_path: Path) -> None:
+    """Weights lie next to the code, so that one of two workers may lack them though both agree on everything else."""
+    tiny.build("index --split val")
+    address, _ = scheduler_in(start, ROOT, tmp_path)
+    other = copy_code(CODE, tmp_path / "other")
+    lacking = other / "demo/models/demo_sam.safetensors"
+    kept = lacking.rename(tmp_path / "kept")
+    worker(start, address, ROOT)
+    lacks = worker(start, address, other)
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    extract = ("extract", "--split", "val", "--stage", "masks", "--scheduler", address)
+    done = tiny.run(*extract)
+    assert done.code == 2, done.err
+    assert "the Dask worker tcp://" in done.err
+    assert f"started in {other}) lacks what the work here needs: " in done.err
+    assert str(lacking) in done.err
+    assert not any("masks" in name for name in tiny.commits())
+    os.killpg(lacks.pid, signal.SIGKILL)
+
+    # One that joins later is asked, too, and gets work when it has what it lacked.
+    settings = load_settings(tiny.params, (), {"--scheduler": address, "--executor": "dask"})
+    with contextlib.ExitStack() as stack:
+        executor = DaskExecutor(settings, stack)
+        require_needs(settings, ["masks/sam"], executor)
+        worker(start, address, other)
+        with pytest.raises(InputError, match=f"started in {other}\\) lacks what the work here needs"):
+            list(executor.map(time.sleep, [0.2] * 200))
+    shutil.copy(kept, lacking)
+    with contextlib.ExitStack() as stack:
+        executor = DaskExecutor(settings, stack)
+        require_needs(settings, ["masks/sam"], executor)
+        assert len(executor._connected().usable()) == 2
 
 
 @pytest.mark.skipif(

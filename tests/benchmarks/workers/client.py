@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from tests.benchmarks.workers.clock import Clock, Outcome
+
+Function = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class Worker:
@@ -71,9 +74,9 @@ class Client:
         """Which workers there are."""
         return {"workers": {address: {"nthreads": self.threads} for address in self.workers}}
 
-    def run(self, function: Callable[..., Any], *given: Any, workers: Sequence[str], on_error: str) -> dict[str, Any]:
+    def run(self, function: Function, *given: Any, workers: Sequence[str], on_error: str) -> dict[str, Any]:
         """Run a function on workers, next to their tasks."""
-        return {address: function(*given) for address in workers}
+        return {address: asyncio.run(function(*given)) for address in workers}
 
     def submit(self, function: Callable[..., Any], given: bytes, *, pure: bool, workers: Sequence[str]) -> Outcome:
         """Give a task to the worker that has the least to do."""

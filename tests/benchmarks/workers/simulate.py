@@ -205,7 +205,7 @@ def _charge(patch: pytest.MonkeyPatch, clock: Clock, costs: Costs, looked: Calla
         patch.setattr(module, "ThreadPoolExecutor", partial(Pool, clock))
     patch.setattr(dask_executor, "SimpleQueue", lambda: Queue(clock))
     patch.setattr(crew, "Thread", AtOnce)
-    patch.setattr(crew, "time", SimpleNamespace(monotonic=clock.monotonic))
+    patch.setattr(crew, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep))
 
 
 class AtOnce:
