@@ -13,7 +13,10 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,8 @@ class Round:
         self.project, self.expected, self.clear = project, expected, clear
         self.rng = random.Random(7)
         self.kills, self._lasts_s = 0, 0.0
+        self.said = ""
+        """What the processes of the last run printed, for messages."""
 
     @property
     def store(self) -> Path:
@@ -66,15 +71,18 @@ class Round:
                 self.kills += 1
                 done = self.check(done)
             self._lasts_s = self._lasts_s or time.monotonic() - start
-            assert self.check(done) == self.expected
+            missing = self.expected.keys() - self.check(done).keys()
+            assert not missing, (
+                f"after {self.kills} kills nothing was left to do, and these are missing: {missing}\n{self.said}"
+            )
 
     def check(self, before: Shards) -> Shards:
         """What is there now: all that was there before, and nothing that is not whole."""
         after = shards_of(self.store)
-        assert [name for name, data in before.items() if after.get(name) != data] == [], (
-            "shards that were done are lost"
-        )
-        assert [name for name, data in after.items() if self.expected.get(name) != data] == [], "shards are not whole"
+        lost = [name for name, data in before.items() if after.get(name) != data]
+        assert not lost, f"after {self.kills} kills shards that were done are lost: {lost}\n{self.said}"
+        torn = [name for name, data in after.items() if self.expected.get(name) != data]
+        assert not torn, f"after {self.kills} kills shards are not whole: {torn}\n{self.said}"
         return after
 
 
@@ -111,44 +119,75 @@ def remote(finished: Any) -> Iterator[Round]:
         yield Round(finished, expected, clear)
 
 
-def forked(project: Any, *commands: str) -> int:
-    """A process that runs the commands, as soon as they could."""
+@dataclass
+class Forked:
+    """A process that runs commands, and the file with what it printed."""
+
+    number: int
+    printed: Path
+
+    def ended(self) -> int:
+        """Wait for its end; its exit code, or the signal that killed it, negative."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1])
+
+
+def forked(project: Any, *commands: str) -> Forked:
+    """Run the commands, each as soon as the one before it ended well."""
+    printed = project.folder / f"printed-{uuid.uuid4().hex}"
     child = os.fork()
     if child:
-        return child
+        return Forked(child, printed)
     code = 1
     try:
-        code = next((code for command in commands if (code := project.run(*command.split()).code)), 0)
+        for command in commands:
+            done = project.run(*command.split(), before=("--debug",))
+            code = done.code
+            with printed.open("a") as file:
+                file.write(f"{command}: {done}\n")
+            if code:
+                break
+    except BaseException:  # noqa: BLE001 (it is printed, and the process ends)
+        printed.write_text(traceback.format_exc())
     finally:
         os._exit(code)
 
 
-def ended(children: Sequence[int], after_s: Sequence[float]) -> bool:
+def killed(own: Round, children: Sequence[Forked], after_s: Sequence[float]) -> bool:
     """Whether any of the processes was killed, each after its time; those that were not have ended well."""
     start = time.monotonic()
-    for wait_s, child in sorted(zip(after_s, children, strict=False)):
+    for wait_s, child in sorted(zip(after_s, children, strict=False), key=lambda each: each[0]):
         time.sleep(max(0.0, start + wait_s - time.monotonic()))
-        os.kill(child, signal.SIGKILL)  # of a process that has ended already this does nothing
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert set(codes) <= {0, -signal.SIGKILL}, codes
+        os.kill(child.number, signal.SIGKILL)  # of a process that has ended already this does nothing
+    codes = [child.ended() for child in children]
+    printed = [child.printed.read_text() if child.printed.exists() else "nothing" for child in children]
+    own.said = f"killed after {after_s} s, ended with {codes}, printed:\n" + "\n".join(printed)
+    assert set(codes) <= {0, -signal.SIGKILL}, f"after {own.kills} kills: {own.said}"
     return -signal.SIGKILL in codes
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(700, marks=pytest.mark.slow)])
+EXHAUSTIVE = (pytest.mark.slow, pytest.mark.timeout(3600))
+"""On a machine with other work hundreds of runs take longer than the five minutes that a test has."""
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(700, marks=EXHAUSTIVE)])
 def test_one_process(local: Round, kills: int) -> None:
-    local.until(kills, lambda: ended([forked(local.project, MATCH, NORMALIZE)], local.moments(1)))
+    local.until(kills, lambda: killed(local, [forked(local.project, MATCH, NORMALIZE)], local.moments(1)))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_parts_side_by_side(local: Round) -> None:
     def run() -> bool:
         parts = [forked(local.project, f"{MATCH} --part {part}/2") for part in range(2)]
-        return ended(parts, local.moments(2)) or ended([forked(local.project, NORMALIZE)], local.moments(1))
+        if killed(local, parts, local.moments(2)):
+            return True
+        return killed(local, [forked(local.project, NORMALIZE)], local.moments(1))
 
     local.until(200, run)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_process_and_a_bucket(remote: Round) -> None:
     """In a process of its own, as a forked one could not use the bucket: it is killed when it has begun."""
 
@@ -162,7 +201,8 @@ def test_a_process_and_a_bucket(remote: Round) -> None:
                 child.kill()
             said = child.communicate()
             code = child.returncode
-            assert code in (0, -signal.SIGKILL), said
+            remote.said = f"{command} ended with {code}: {said}"
+            assert code in (0, -signal.SIGKILL), remote.said
             if code:
                 break
         return bool(code)
@@ -171,6 +211,7 @@ def test_a_process_and_a_bucket(remote: Round) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_workers_of_dask(local: Round) -> None:
     """The workers are killed, again and again, while the command goes on: it ends well, or says that it has lost them."""
     from distributed import LocalCluster
@@ -190,7 +231,8 @@ def test_workers_of_dask(local: Round) -> None:
                         os.kill(worker.pid, signal.SIGKILL)
                         killed += 1
             said = child.communicate()
-            assert child.returncode in (0, 75), said
+            local.said = f"ended with {child.returncode}: {said}"
+            assert child.returncode in (0, 75), local.said
             local.kills += max(0, killed - 1)
             return bool(killed)
 
