@@ -35,18 +35,19 @@ def resolve_device(run: RunParams) -> str:
         torch.set_num_threads(run.threads)
     there = torch.cuda.is_available()
     if run.device == "cuda" and not there:
-        raise ValueError(f"run.device: found cuda, but {_why_not()}; use --device cpu or --device auto")
+        raise ValueError(f"run.device: found cuda, but {why_no_gpu()}; use --device cpu or --device auto")
     if run.device != "auto":
         return run.device
     device = "cuda" if there else "cpu"
     if not _said and os.environ.get("RANK", "0") == "0":  # one process of torchrun says it
         _said.append(device)
-        reason = torch.cuda.get_device_name() if there else _why_not()
+        reason = torch.cuda.get_device_name() if there else why_no_gpu()
         print(f"device: {device}, chosen by run.device auto ({reason})", file=sys.stderr, flush=True)
     return device
 
 
-def _why_not() -> str:
+def why_no_gpu() -> str:
+    """What torch says of a machine where it finds no GPU: no driver, or a driver that it was not built for."""
     import torch
 
     if not _DRIVER.exists():

@@ -6,6 +6,7 @@ is not paid hundreds of times. Every peer is imported again in every cell.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -26,6 +27,8 @@ SILENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONUTF8": "1",
 }
+_PARENT_DEATH_SIGNAL = 1
+"""``PR_SET_PDEATHSIG`` of Linux."""
 
 
 def cell(do: Callable[..., Any], cores: list[int], timeout_s: float = 300, **task: Any) -> dict[str, Any]:
@@ -33,12 +36,15 @@ def cell(do: Callable[..., Any], cores: list[int], timeout_s: float = 300, **tas
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
+    # KeyboardInterrupt in what Python does around a fork would be printed and forgotten
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     child = os.fork()
     if not child:
         os.close(reading)
-        _answer(do, cores, task, writing)
+        _answer(do, cores, task, writing, mask)
     os.close(writing)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         text = _all_of(reading, time.monotonic() + timeout_s)
     except TimeoutError:
         return {"failed": f"no answer after {timeout_s:.0f} s"}
@@ -49,10 +55,12 @@ def cell(do: Callable[..., Any], cores: list[int], timeout_s: float = 300, **tas
     return found
 
 
-def _answer(do: Callable[..., Any], cores: list[int], task: dict[str, Any], writing: int) -> None:
+def _answer(do: Callable[..., Any], cores: list[int], task: dict[str, Any], writing: int, mask: set[Any]) -> None:
     """The life of a cell: never returns, and waits for no thread or worker of a peer."""
     try:
         os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)  # whoever waits for the answer may be killed
         os.sched_setaffinity(0, cores)
         os.environ.update(SILENT)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

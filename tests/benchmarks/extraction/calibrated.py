@@ -19,6 +19,8 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, calculate_stability_score
 from torchvision.ops.boxes import batched_nms
 
+from stages.proposers.sam.generator import AutomaticMaskGenerator
+
 PASS_IOU, PASS_STABILITY, LEFT = 0.65, 0.6, 60
 BANDS = {"pass IoU, %": (60, 70), "of those stable, %": (50, 70), "masks": (40, 120), "runs a mask": (100, 2500)}
 """Outside of these a run says little about the real model."""
@@ -39,7 +41,8 @@ def new_model(name: str, side_px: int, device: str) -> Sam:
     """``small`` (a small encoder at ``side_px``, the official decoder) or one of vit_b, vit_l, vit_h; random weights."""
     torch.manual_seed(0)
     if name != "small":
-        return sam_model_registry[name](checkpoint=None).eval().to(device)
+        with torch.device(device):  # a processor takes ten seconds for the random numbers of ViT-H
+            return sam_model_registry[name](checkpoint=None).eval().to(device)
     grid = side_px // 16
     encoder = ImageEncoderViT(
         img_size=side_px, patch_size=16, out_chans=256, use_rel_pos=True, window_size=14,
@@ -57,6 +60,16 @@ def picture(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 10, 3), dtype=np.uint8)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def generator_of(
+    device: str, model: str, side_px: int, points_per_side: int, precision: str
+) -> tuple[npt.NDArray[np.uint8], AutomaticMaskGenerator]:
+    """A picture, and our generator with a model that is calibrated on it."""
+    image = picture(side_px, side_px)
+    made = calibrate(new_model(model, side_px, device), image, points_per_side)
+    dtype = getattr(torch, precision)
+    return image, AutomaticMaskGenerator(made.sam, output_mode="coco_rle", dtype=dtype, **made.options)
 
 
 @torch.inference_mode()

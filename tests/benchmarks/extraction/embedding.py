@@ -46,8 +46,10 @@ def pooling(
     return {**compare({"ours": adjoint, "reference": upsampled}, repeats), "largest difference": error}
 
 
-def alphaclip(options: dict[str, Any], dim: int, count: int, device: str, repeats: int) -> dict[str, Any]:
-    """AlphaCLIP on random weights: our batches, and one forward per mask through open_clip's own modules."""
+def alphaclip(
+    options: dict[str, Any], dim: int, count: int, device: str, repeats: int, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """AlphaCLIP on random weights: our batches, and one forward a mask through open_clip's own modules, both with autocast."""
     from stages.encoders.clip_vit import make_alphaclip
 
     torch.manual_seed(0)
@@ -56,15 +58,19 @@ def alphaclip(options: dict[str, Any], dim: int, count: int, device: str, repeat
     image = torch.randn(1, 3, side, side, device=device)
     alphas = torch.randn(count, 1, side, side, device=device)
 
+    mixed = torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32)
+
     @torch.inference_mode()
+    @mixed
     def batched() -> torch.Tensor:
         return torch.cat([model(image, part, [0] * len(part)) for part in alphas.split(16)])
 
     @torch.inference_mode()
+    @mixed
     def one_by_one() -> torch.Tensor:
         return torch.cat([plain_alphaclip(model, image, alpha[None]) for alpha in alphas])
 
-    similarity = float(F.cosine_similarity(batched(), one_by_one()).min())
+    similarity = float(F.cosine_similarity(batched().float(), one_by_one().float()).min())
     return {**compare({"ours": batched, "reference": one_by_one}, repeats), "least cosine": similarity}
 
 

@@ -17,14 +17,13 @@ from transformers import AutoTokenizer, CLIPVisionConfig, GemmaConfig, LlavaConf
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.params_file import load_settings
 from stages.encoders import ENCODERS, clip
-from stages.encoders.clip_vit import to_openai
 from stages.names import SplitRef
 from stages.proposers.sam import SAM_MODELS
 from stages.train.language.llava import FeatureLlava
 from stages.train.memory import published
 from stages.weights import WEIGHTS
 from store.storage.files import file_sha256
-from tests.benchmarks.extraction.pipeline import random_weights
+from tests.benchmarks.extraction.pipeline import random_encoder, random_weights, save_states
 from tests.benchmarks.processes import cell
 from tests.benchmarks.training.setting import Setting, vector_columns
 
@@ -78,19 +77,12 @@ def prepare(
 
 def make_weights(sizes: Sizes, folder: str, device: str) -> dict[str, Any]:
     """Checkpoints of towers and language model; returns their paths and the options that suit SAM's."""
-    where, line = Path(folder), ENCODERS[sizes.clip]
+    where = Path(folder)
     names = (sizes.sam, sizes.alphaclip, sizes.dinov2)
     paths, options = random_weights(where, names, device, sizes.points_per_side)
-    paths[line.weights[0]] = where / f"{line.weights[0]}.safetensors"
-    _save(to_openai(clip.make_model(line).state_dict()), paths[line.weights[0]])
+    paths |= save_states(random_encoder(sizes.clip, device), where)
     make_llava(sizes, where / "llava", device)
     return {"paths": {name: str(path) for name, path in paths.items()}, "options": options}
-
-
-def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({key: value.contiguous() for key, value in state.items()}, path)
 
 
 def make_llava(sizes: Sizes, folder: Path, device: str) -> None:
@@ -109,8 +101,13 @@ def make_llava(sizes: Sizes, folder: Path, device: str) -> None:
     config.image_seq_length = line.tokens
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(config.text_config, name, getattr(tokenizer, name))
-    with torch.device(device):
-        FeatureLlava(config).to(getattr(torch, sizes.precision)).save_pretrained(folder)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, sizes.precision))  # float32 first would be twice as much of the GPU's memory
+    try:
+        with torch.device(device):
+            FeatureLlava(config).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(before)
     tokenizer.save_pretrained(folder)
 
 

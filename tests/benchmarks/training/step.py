@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import set_seed
 
-from stages.train.run import columns, prepare, system_class
+from stages.train.memory import plan
+from stages.train.run import ANSWER_TOKENS, columns, memory_of, prepare, system_class
 from stages.train.system import Batch
 from store import Split
 from tests.benchmarks.extraction.stopwatch import wait
@@ -36,11 +37,26 @@ class Trainee:
             self.system.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         groups = [{"params": weights, "lr": rate} for weights, rate in self.system.groups() if weights]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        self.longest = 0
+        """Tokens of the longest sequence so far, features of the image included."""
+        self.system.model.model.language_model.register_forward_pre_hook(self._look, with_kwargs=True)
 
     @property
     def parameters(self) -> int:
         """Of the language model with all that a system adds."""
         return sum(weight.numel() for weight in self.system.model.parameters())
+
+    @property
+    def planned_bytes(self) -> dict[str, float]:
+        """What a step takes by the memory plan: as ``train`` prints it, and for the longest sequence so far."""
+        planned = memory_of(self.system, self.params)
+        trained = sum(weight.numel() for weights, _ in self.system.groups() for weight in weights)
+        how = self.params.base, self.params.optimizer, trained, self.params.batch_size, self.longest, ANSWER_TOKENS
+        lengths = plan(self.system.model.config, *how, self.params.gradient_checkpointing)
+        return {"printed": planned.total, "for these lengths": lengths.total}
+
+    def _look(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        self.longest = max(self.longest, kwargs["inputs_embeds"].shape[1])
 
     def step(self, batch: Batch, number: int) -> float:
         """One update; returns the loss before it. ``number`` decides the dropout, so that it is the same on every side."""
@@ -88,6 +104,9 @@ def timed(
     split = open_columns(setting, system)
     trainee = Trainee(setting, system, split)
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back: loading is no part of training
+    if setting.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     first, start = read_bytes(), time.perf_counter()
     source = open_source(setting, system, side, split, Path(folder))
     opened = time.perf_counter() - start
@@ -111,6 +130,8 @@ def timed(
         "step_bytes": (read_bytes() - begin) / steps,
         "memory_bytes": memory_bytes("VmHWM") - before,
         "gpu_bytes": torch.cuda.max_memory_allocated() if setting.device == "cuda" else 0,
+        "planned_bytes": trainee.planned_bytes,
+        "longest": trainee.longest,
         "parameters": trainee.parameters,
     }
 
