@@ -14,6 +14,8 @@
 # make bench-bucket    reading a store in a bucket through a link of 20 ms and 200 MB/s
 # make bench-train    an epoch from the store, from JSONL, and with vision models in every step
 # make bench-dense    dense features in int8 next to float16, on a store that holds both forms
+# make check-gpu   everything that only a GPU can show, in parts of at most three minutes, as one table (a CUDA machine);
+#                  GPU_OPTIONS=--rehearse: the same parts with tiny models on the CPU
 # make screenshots   the pictures of docs/first_hour.md, after make repro-all; needs Chromium
 # make clean   remove the demo's data
 # make lock    pin the dependencies of pyproject.toml again (versions and hashes, no addresses)
@@ -25,7 +27,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUTF8 := 1
 
-.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers check-trainers bench-read bench-write bench-extract bench-train bench-scale bench-dense bench-bucket lock bench-lock screenshots clean
+.PHONY: setup repro repro-all repro-mixture repro-questions test check soak check-readers check-trainers bench-read bench-write bench-extract bench-train bench-scale bench-dense bench-bucket check-gpu lock bench-lock screenshots clean
 
 setup: $(INSTALLED)
 	@echo "Next: make repro, which computes the store of the demo; or: source .venv/bin/activate && python cli.py --help"
@@ -132,6 +134,9 @@ bench-dense: $(INSTALLED)
 
 bench-bucket: $(INSTALLED)
 	python -m tests.benchmarks.bucket $(BENCH_OPTIONS)
+
+check-gpu: $(INSTALLED)
+	python -m tests.benchmarks.gpu $(GPU_OPTIONS)
 
 bench-lock: $(INSTALLED)
 	uv pip compile --system-certs -q tests/benchmarks/requirements.in --generate-hashes --python-version 3.12 --no-annotate --no-header -o tests/benchmarks/requirements.lock

@@ -38,6 +38,8 @@ def test_it_leaves_plain_english_alone() -> None:
 
 def test_long_lines_are_numbered() -> None:
     assert list(plain_english.long_lines("a" * 119 + "\n" + "b" * 120)) == [2]
+    printed = f"<!-- printed by make x -->\n{'c' * 200}\n<!-- end -->\n{'d' * 120}\n"
+    assert list(plain_english.long_lines(printed)) == [4]
 
 
 def test_the_tree_passes(capsys: pytest.CaptureFixture[str]) -> None:

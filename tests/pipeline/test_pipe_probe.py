@@ -18,7 +18,7 @@ from tests.s3 import Server
 
 
 def hold(store: Path, pipe: Any) -> None:
-    """Have a probe in a store for good."""
+    """Have a probe in a store permanently."""
     with probe_of(store) as path:
         pipe.send(path)
         signal.pause()

@@ -49,7 +49,7 @@ def pooling(
 def alphaclip(
     options: dict[str, Any], dim: int, count: int, device: str, repeats: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, Any]:
-    """AlphaCLIP on random weights: our batches, and one forward a mask through open_clip's own modules, both with autocast."""
+    """AlphaCLIP on random weights: our batches, and one forward per mask through open_clip's own modules, both with autocast."""
     from stages.encoders.clip_vit import make_alphaclip
 
     torch.manual_seed(0)
