@@ -29,3 +29,8 @@ def did_you_mean(found: str, choices: Iterable[str], cutoff: float = 0.6) -> str
     known = {choice.casefold(): choice for choice in choices}
     close = get_close_matches(found.casefold(), known, n=1, cutoff=cutoff)
     return f" (did you mean {known[close[0]]!r}?)" if close else ""
+
+
+def type_name(value: object) -> str:
+    """What a value of a JSON file is, for a message: ``null``, or the name of its type in Python (``int``, ``list``)."""
+    return "null" if value is None else type(value).__name__

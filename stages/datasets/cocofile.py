@@ -19,6 +19,7 @@ from stages.datasets.content import content_of, digest_of
 from stages.datasets.jsonfile import text
 from stages.datasets.jsonstream import element_at, read_elements
 from stages.images import ImageFailure, inside
+from stages.names import type_name
 
 MAX_NAME = 1000
 """Characters of the name of a category."""
@@ -125,7 +126,7 @@ def as_key(value: Any) -> str | None:
 def _key_of(line: Any, place: str) -> str:
     """The ``id`` of a line of ``images`` or ``categories`` as text; ImageFailure where it is no object or has no id."""
     if not isinstance(line, dict):
-        raise ImageFailure(f"{place} is {type(line).__name__}, expected an object")
+        raise ImageFailure(f"{place} is {type_name(line)}, expected an object")
     key = as_key(line.get("id"))
     if key is None:
         raise ImageFailure(f"{place}: 'id' is {line.get('id')!r:.40}, expected a number or a text")
@@ -194,7 +195,7 @@ class _Parts:
 
     def annotation(self, value: Any, start: int, length: int) -> None:
         if not isinstance(value, dict):
-            raise ImageFailure(f"{name_of(value, len(self._of_image))} is {type(value).__name__}, expected an object")
+            raise ImageFailure(f"{name_of(value, len(self._of_image))} is {type_name(value)}, expected an object")
         image, category = as_key(value.get("image_id")), as_key(value.get("category_id"))
         if image is None:
             found = f"{value['image_id']!r:.40}" if "image_id" in value else "missing"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.images import ImageFailure, inside, read_file
+from stages.names import type_name
 
 MAX_JSON_BYTES = 2**26
 """Largest file that annotates one image."""
@@ -71,18 +72,22 @@ def _decode(data: bytes, encoding: str | None) -> tuple[str, str]:
 def field(record: Any, key: str, kind: type) -> Any:
     """Value of a key that must be there and of this type."""
     if not isinstance(record, dict):
-        raise ImageFailure(f"found {type(record).__name__}, expected an object with {key!r}")
+        raise ImageFailure(f"found {type_name(record)}, expected an object with {key!r}")
     if key not in record:
-        raise ImageFailure(f"key {key!r} is missing (found: {', '.join(map(repr, sorted(record))) or 'none'})")
+        of_coco = (
+            "; this is COCO's form, which format: coco reads" if {"images", "annotations"} <= record.keys() else ""
+        )
+        found = ", ".join(map(repr, sorted(record))) or "none"
+        raise ImageFailure(f"key {key!r} is missing (found: {found}){of_coco}")
     if not isinstance(record[key], kind):
-        raise ImageFailure(f"{key!r} is {type(record[key]).__name__}, expected {kind.__name__}")
+        raise ImageFailure(f"{key!r} is {type_name(record[key])}, expected {kind.__name__}")
     return record[key]
 
 
 def text(value: Any, what: str) -> str:
     """A string that can be written as UTF-8."""
     if not isinstance(value, str):
-        raise ImageFailure(f"{what} is {type(value).__name__}, expected str")
+        raise ImageFailure(f"{what} is {type_name(value)}, expected str")
     if not value.isascii() and _SURROGATE.search(value):
         raise ImageFailure(f"{what} has half of a surrogate pair, which is no character")
     return value

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stages.images import ImageFailure
+from stages.names import type_name
 
 MAX_ELEMENT_BYTES = 2**24
 """Largest element of an array, or any other value of the object."""
@@ -79,7 +80,7 @@ def _read_value(window: _Window, key: str, each: Each | None) -> None:
     if window.peek() != "[":
         value, _, _ = window.value()
         if each is not None:
-            raise ImageFailure(f"{key!r} is {type(value).__name__}, expected list")
+            raise ImageFailure(f"{key!r} is {type_name(value)}, expected list")
         return
     _read_array(window, each)
 

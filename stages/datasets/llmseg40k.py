@@ -23,6 +23,7 @@ from stages.datasets.once import Once
 from stages.datasets.params import LlmSeg40kOptions
 from stages.datasets.setfile import parsed
 from stages.images import ImageFailure, check_inside, inside
+from stages.names import type_name
 from store import rle
 
 DEFAULTS = LlmSeg40kOptions()
@@ -160,7 +161,7 @@ def _parse(root: Path, files: tuple[str, ...], _options: None) -> dict[str, _Row
     """Image file name -> its row, with only the fields that are read."""
     document, _ = read_json(root, files[0], max_bytes=MAX_SET_BYTES)
     if not isinstance(document, dict):
-        raise ImageFailure(f"found {type(document).__name__}, expected an object by image file name")
+        raise ImageFailure(f"found {type_name(document)}, expected an object by image file name")
     rows = {}
     for name, row in document.items():
         try:

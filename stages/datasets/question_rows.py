@@ -16,6 +16,7 @@ from stages.datasets.jsonfile import text as utf8
 from stages.datasets.once import Once
 from stages.datasets.segments import MAX_OUTLINE_PX, polygons
 from stages.images import ImageFailure, inside, read_file
+from stages.names import type_name
 
 MAX_BYTES = 2**28
 SUFFIXES = (".csv", ".jsonl", ".json")
@@ -139,7 +140,7 @@ def _lines(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
 def _records(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     found = _json(text, "")
     if not isinstance(found, list):
-        raise ImageFailure(f"found {type(found).__name__}, expected a list of records")
+        raise ImageFailure(f"found {type_name(found)}, expected a list of records")
     for number, value in enumerate(found, start=1):
         yield _record(number, _quoted(value), value)
 
@@ -161,9 +162,7 @@ def _json(text: str, where: str) -> Any:
 
 def _record(line: int, quoted: str, value: Any) -> tuple[int, str, dict[str, Any]]:
     if not isinstance(value, dict):
-        raise ImageFailure(
-            f"line {line}: found {type(value).__name__}, expected a record {{...}}; the line is: {quoted}"
-        )
+        raise ImageFailure(f"line {line}: found {type_name(value)}, expected a record {{...}}; the line is: {quoted}")
     cells = {str(_SEVERAL.get(name, name)): cell for name, cell in value.items()}
     try:
         for several, one in _SEVERAL.items():

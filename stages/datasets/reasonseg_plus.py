@@ -25,6 +25,7 @@ from stages.datasets.params import ReasonSegPlusOptions
 from stages.datasets.reasonseg_plus_rows import Asked, asked_in, picture_of, size_of
 from stages.datasets.setfile import parsed
 from stages.images import ImageFailure, inside
+from stages.names import type_name
 from store import rle
 
 DEFAULTS = ReasonSegPlusOptions()
@@ -113,7 +114,7 @@ def annotate(
             try:
                 row = element_at(opened, start, length)
                 if not isinstance(row, dict):
-                    raise ImageFailure(f"is {type(row).__name__}, expected an object")
+                    raise ImageFailure(f"is {type_name(row)}, expected an object")
                 size = size_of(row) or upright
                 turn = turned_by("the row", size, upright, picture or inside(root, source.path))
                 notes += turn_note("masks", turn)
@@ -168,7 +169,7 @@ def _parse(root: Path, files: tuple[str, ...], _options: None) -> dict[str, Rows
         nonlocal count
         try:
             if not isinstance(row, dict):
-                raise ImageFailure(f"is {type(row).__name__}, expected an object")
+                raise ImageFailure(f"is {type_name(row)}, expected an object")
             path = picture_of(row)
             image_id = coco_id_of(path)
             if image_id is None:

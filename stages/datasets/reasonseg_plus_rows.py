@@ -16,6 +16,7 @@ from typing import Any
 from stages.datasets.jsonfile import field, text
 from stages.datasets.segments import polygons
 from stages.images import ImageFailure, check_inside
+from stages.names import type_name
 
 MAX_TEXT_CHARS = 2**16
 _PICTURE_KEYS = ("img_path", "image_path", "img_pth")
@@ -96,7 +97,7 @@ def _listed(row: Mapping[str, Any]) -> Iterator[Asked | str]:
     for number, (question, masks, words) in enumerate(zip(questions, answers, texts, strict=True)):
         where = f"question {number}"
         if not isinstance(masks, list):
-            raise ImageFailure(f"answer of {where} is {type(masks).__name__}, expected list")
+            raise ImageFailure(f"answer of {where} is {type_name(masks)}, expected list")
         parts = tuple((_name(mask), _segmentation(mask)) for mask in masks)
         words = _short(words, f"text answer of {where}") if words else None
         if words is not None and words.count(_SEG) != len(parts):

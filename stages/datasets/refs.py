@@ -28,6 +28,7 @@ from stages.datasets.once import Once
 from stages.datasets.pickles import read_pickle
 from stages.datasets.published import Counts
 from stages.images import ImageFailure, check_inside, inside
+from stages.names import type_name
 
 INSTANCES = "instances.json"
 MAX_REFS_BYTES = 2**29
@@ -207,7 +208,7 @@ def _refs(root: Path, file: str) -> dict[int, list[Ref]]:
         return found
     records = read_pickle(root, file, MAX_REFS_BYTES)
     if not isinstance(records, list):
-        raise ImageFailure(f"found {type(records).__name__}, expected a list of refs")
+        raise ImageFailure(f"found {type_name(records)}, expected a list of refs")
     for record in records:
         each(record)
     return found

@@ -17,6 +17,7 @@ import pycocotools.mask
 from numpy.typing import NDArray
 
 from stages.images import ImageFailure
+from stages.names import type_name
 from store import rle
 from store.errors import RleError
 
@@ -148,7 +149,7 @@ def _counts_of(value: Mapping[str, Any], height_px: int, width_px: int) -> str:
         if isinstance(counts, list):
             counts = _compressed(counts, height_px * width_px)
         if not isinstance(counts, str):
-            raise ImageFailure(f"'counts' is {type(counts).__name__}, expected a list of numbers or a string")
+            raise ImageFailure(f"'counts' is {type_name(counts)}, expected a list of numbers or a string")
         return rle.union([counts], height_px, width_px)
     except RleError as error:
         raise ImageFailure(f"run lengths: {error}") from error

@@ -25,6 +25,7 @@ from stages.datasets.once import Once
 from stages.datasets.params import VqaOptions
 from stages.datasets.setfile import parsed
 from stages.images import ImageFailure, check_inside, inside
+from stages.names import type_name
 from store import rle
 
 DEFAULTS = VqaOptions()
@@ -149,7 +150,7 @@ def _parse(root: Path, files: tuple[str, ...], options: tuple[str, str]) -> _Rec
         image = row.get("image") if isinstance(row, dict) else None
         try:
             if not isinstance(row, dict):
-                raise ImageFailure(f"is {type(row).__name__}, expected an object")
+                raise ImageFailure(f"is {type_name(row)}, expected an object")
             if image is None:
                 records.without += 1
             elif isinstance(image, str) and not image.startswith(under):

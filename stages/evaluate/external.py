@@ -18,6 +18,7 @@ from stages.evaluate.boxes import filled_box
 from stages.evaluate.cases import Question, image_of, questions, without_questions
 from stages.evaluate.pngs import Painted, read_png, require_known_colours
 from stages.evaluate.protocols import PROTOCOLS
+from stages.names import type_name
 from stages.predictions import Prediction, PredictionError
 from store import Split, rle
 from store.errors import RleError
@@ -96,7 +97,7 @@ def read_external(
 def _from_json(path: Path, keys: _Keys) -> Iterator[Found]:
     for where, entry in _entries(path):
         if not isinstance(entry, dict):
-            raise PredictionError(f"{where}: found {type(entry).__name__}, expected an object")
+            raise PredictionError(f"{where}: found {type_name(entry)}, expected an object")
         if unknown := sorted(set(entry) - set(_KEYS)):
             raise PredictionError(f"{where}: unknown key {unknown[0]!r}, expected {', '.join(_KEYS)}")
         if ("segmentation" in entry) == ("bbox" in entry):
@@ -130,7 +131,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
         raise PredictionError(f"{path}: found an empty file, expected a list of objects")
     entries = _parsed(str(path), text)
     if not isinstance(entries, list):
-        raise PredictionError(f"{path}: found {type(entries).__name__}, expected a list of objects")
+        raise PredictionError(f"{path}: found {type_name(entries)}, expected a list of objects")
     for number, entry in enumerate(entries):
         yield f"{path}[{number}]", entry
 
@@ -187,7 +188,7 @@ def _counts(where: str, segmentation: Any, question: Question) -> str | None:
         if isinstance(counts, list) and all(type(run) is int for run in counts):
             counts = rle.from_runs(np.array(counts, np.int64))
         if not isinstance(counts, str):
-            raise PredictionError(f"{where}: counts: found {type(counts).__name__}, expected a string or a list of int")
+            raise PredictionError(f"{where}: counts: found {type_name(counts)}, expected a string or a list of int")
         covered = int(rle.to_runs(counts).sum())
     except (RleError, OverflowError) as error:
         raise PredictionError(f"{where}: {error}") from error

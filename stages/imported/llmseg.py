@@ -14,6 +14,7 @@ from typing import Any
 from stages.images import ImageFailure
 from stages.imported import Each, Foreign
 from stages.imported.amg import of_llmseg
+from stages.names import type_name
 
 MAX_TEXT_BYTES = 2**23
 """Largest text of one picture: a picture with 200 masks has about 0.1 MB."""
@@ -55,7 +56,7 @@ def literal(value: Any) -> Any:
     """The value of a text of Python literals. ImageFailure for any other text, and for one that is too long or nested too deep."""
     data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
     if not isinstance(data, bytes):
-        raise ImageFailure(f"found {type(value).__name__}, expected a text")
+        raise ImageFailure(f"found {type_name(value)}, expected a text")
     if len(data) > MAX_TEXT_BYTES or data.count(b",") > MAX_COMMAS:
         raise ImageFailure(
             f"a text of {len(data)} bytes and {data.count(b',')} commas, expected at most {MAX_TEXT_BYTES} and {MAX_COMMAS}"

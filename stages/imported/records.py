@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.images import ImageFailure
 from stages.imported import Vectors
+from stages.names import type_name
 from store import rle
 from store.errors import RleError
 
@@ -82,7 +83,7 @@ def counts_of(segmentation: Any, size: Size) -> str:
     if isinstance(counts, list):
         counts = rle.from_runs(_runs(counts))
     if not isinstance(counts, str):
-        raise ImageFailure(f"counts are {type(counts).__name__}, expected a text or a list of run lengths")
+        raise ImageFailure(f"counts are {type_name(counts)}, expected a text or a list of run lengths")
     if len(counts) > 7 * (size[0] * size[1] + 1):
         raise ImageFailure(f"counts have {len(counts)} characters, too many for {size[0]} x {size[1]} px")
     runs = rle.to_runs(counts)
@@ -110,7 +111,7 @@ def resized(counts: str, frame: Size, picture: Size) -> str:
 
 def _record(mask: Any, frame: Size, picture: Size) -> dict[str, Any] | None:
     if not isinstance(mask, dict):
-        raise ImageFailure(f"found {type(mask).__name__}, expected an object")
+        raise ImageFailure(f"found {type_name(mask)}, expected an object")
     counts = resized(counts_of(mask.get("segmentation"), frame), frame, picture)
     (left, top, width, height), area = rle.bbox_and_area(counts, picture[0])
     if not area:

@@ -15,6 +15,7 @@ from typing import Any
 from stages.datasets.base import DatasetError
 from stages.datasets.jsonfile import MAX_SET_BYTES
 from stages.images import ImageFailure, read_file
+from stages.names import type_name
 from stages.questions.items import Reason, Rejected, Scene
 from stages.questions.params import DescribeParams
 from stages.questions.parse import trouble
@@ -116,7 +117,7 @@ def _rows(text: str, key: str) -> Iterator[tuple[str, Any]]:
     if lines and not _is_row(lines[0]):
         found = json.loads(text, object_pairs_hook=list)  # as pairs: a key that stands twice would be lost in a dict
         if not text.lstrip().startswith("{"):
-            raise ValueError(f"found {type(found).__name__}")
+            raise ValueError(f"found {type_name(found)}")
         yield from found
         return
     for number, line in enumerate(lines, start=1):

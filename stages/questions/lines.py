@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.names import type_name
 from stages.questions.errors import JournalError
 from store.storage.files import NO_LOCKS, flock, named
 
@@ -136,7 +137,7 @@ class Lines:
 def _object(line: bytes) -> dict[str, Any]:
     value = json.loads(line)
     if not isinstance(value, dict):
-        raise ValueError(f"found {type(value).__name__}, expected an object")
+        raise ValueError(f"found {type_name(value)}, expected an object")
     return value
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import jinja2
 
 from stages.images import ImageFailure, read_file
+from stages.names import type_name
 from stages.questions.items import Pair, Reason, Scene, Verdict
 from stages.questions.pictures import outlined
 from stages.questions.requests import Picture
@@ -138,7 +139,7 @@ def read_decisions(path: Path, is_known: Callable[[str], bool]) -> dict[str, Dec
         if not isinstance(value, dict) or value.keys() != {"form", "decisions"} or value["form"] != FORM:
             raise DecisionError(f"found {value!r:.80}, expected an object with form ({FORM}) and decisions")
         if not isinstance(value["decisions"], dict):
-            raise DecisionError(f"decisions is {type(value['decisions']).__name__}, expected an object by target_id")
+            raise DecisionError(f"decisions is {type_name(value['decisions'])}, expected an object by target_id")
         found = {name: _decision(name, each) for name, each in value["decisions"].items()}
         unknown = sorted(name for name in found if not is_known(name))
         if unknown:

@@ -315,7 +315,7 @@ def test_what_is_left_out_is_counted_with_its_reason(indexed: Any) -> None:
     assert told["failed"] == {
         "fox.jpg": "mask 1: size is [40, 64], expected [48, 64]",
         "hen": "it stands twice in the files, with other masks or vectors",
-        "image is NoneType, expected str": "image is NoneType, expected str",
+        "image is null, expected str": "image is null, expected str",
     }
     assert told["unknown"] == ["../../../etc/passwd"]
     text = indexed.run("import", str(path), "--name", "mine")

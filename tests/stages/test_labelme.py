@@ -174,7 +174,7 @@ WHOLE = np.ones((3, 4), bool)
         (shape("point", [[1, 2], [3, 4]]), r"a point with 2 points, expected 1$"),
         (shape("oriented_rectangle", SQUARE[:3]), r"an? oriented_rectangle with 3 points, expected 4$"),
         (shape("mask", [[0, 0], [3, 2]]), r"key 'mask' is missing"),
-        (shape("mask", [[0, 0], [3, 2]], mask=None), r"'mask' is NoneType, expected str$"),
+        (shape("mask", [[0, 0], [3, 2]], mask=None), r"'mask' is null, expected str$"),
         (shape("mask", [[0, 0], [3, 2]], mask="%%%"), r"'mask' is not a PNG in base64$"),
         (shape("mask", [[0, 0], [3, 2]], mask=png(WHOLE)[:40]), r"'mask' is not a PNG in base64$"),
         (shape("mask", [[0, 0], [4, 2]], mask=png(WHOLE)), r"'mask' has 4 x 3 px, its points span 5 x 3 px$"),

@@ -229,7 +229,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ({"k" * 1000 + "\ud800": 1}, r"key 'shapes' is missing \(found: 'k{200,270}$"),
         (document(text="why?"), r"'text' is str, expected list$"),
         (document(text=[]), r"'text' is empty"),
-        (document(text=["?", None]), r"text 1 is NoneType, expected str$"),
+        (document(text=["?", None]), r"text 1 is null, expected str$"),
         (document(text=["\ud800"]), r"text 0 has half of a surrogate pair"),
         (document(is_sentence=1), r"'is_sentence' is int, expected bool$"),
         (document({"points": SQUARE}), r"shape 0: key 'label' is missing"),

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from stages.names import type_name
+
 ROOT = Path(__file__).resolve().parents[3]
 """The repository: what relative paths are relative to."""
 Form = Literal["transformers", "haotian-liu"]
@@ -189,7 +191,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: found no JSON: {error}; fetch it again") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: found a JSON {type(found).__name__}, expected an object")
+        raise ValueError(f"{path}: found a JSON {type_name(found)}, expected an object")
     return found
 
 

@@ -161,7 +161,7 @@ def test_paths_that_leave_the_folder_are_the_failure_of_their_row(tmp_path: Path
         ({"images": [image(1, "a.jpg")], "annotations": [[]]}, r"annotations\[0\] is list, expected an object"),
         ({"images": [image(1, "a.jpg")], "annotations": [{"id": 5}]}, "annotation 5: 'image_id' is missing"),
         ({"images": [image(1, "a.jpg")], "categories": [category(1, "a"), category("1", "b")]}, "two categories have the id 1"),
-        ({"images": [image(1, "a.jpg")], "categories": [{"id": 1}]}, r"categories\[0\]: 'name' is NoneType, expected str"),
+        ({"images": [image(1, "a.jpg")], "categories": [{"id": 1}]}, r"categories\[0\]: 'name' is null, expected str"),
         ({"images": [image(1, "a.jpg")], "categories": [category(1, " ")]}, r"categories\[0\]: 'name' is empty"),
         ({"images": [image(1, "a.jpg")], "categories": [{"name": "a"}]}, r"categories\[0\]: 'id' is None"),
         ({"images": [image(1, "a.jpg")], "categories": "x"}, "'categories' is str, expected list"),

@@ -67,7 +67,7 @@ def test_the_explanation_belongs_to_the_first_question_alone(tmp_path: Path) -> 
         ([["a", True]], r"false_premise_QA 0 is \['a', True\], expected \[question, is_sentence, answer\]"),
         ([PREMISES[0], ["a", "True", "b"]], "false_premise_QA 1 is"),
         ([[1, True, "b"]], "question of false_premise_QA 0 is int"),
-        ([["a", True, None]], "answer of false_premise_QA 0 is NoneType"),
+        ([["a", True, None]], "answer of false_premise_QA 0 is null"),
         ([["a", True, "\ud800"]], "answer of false_premise_QA 0 has half of a surrogate pair"),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_mask_made_before_exif_is_turned_with_its_image(tmp_path: Path, orient
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"question": None}, "'question' is NoneType"),
+        ({"question": None}, "'question' is null"),
         ({"answer": "\ud800"}, "'answer' has half of a surrogate pair"),
         ({"rle_seg": {"size": [5, 8], "counts": "0"}}, "rle_seg has 8 x 5 px, the upright image 7 x 5 px"),
         ({"rle_seg": {"size": [10**9, 10**9], "counts": "0"}}, "rle_seg has 1000000000 x"),

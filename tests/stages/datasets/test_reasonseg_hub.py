@@ -149,7 +149,7 @@ def test_a_mask_of_another_size_than_the_picture_is_a_failure(tmp_path: Path, si
         ({"img_height": -6}, "expected a size in px"),
         ({"img_height": 10**6, "img_width": 10**6}, "expected a size in px"),
         ({"text": ""}, "'text' has 0 characters"),
-        ({"text": None}, "'text' is NoneType"),
+        ({"text": None}, "'text' is null"),
         ({"text": "x" * 70_000}, "'text' has 70000 characters"),
     ],
 )  # fmt: skip
@@ -164,7 +164,7 @@ def test_a_row_that_is_unusable_fails_alone(tmp_path: Path, change: dict[str, An
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"image_id": None}, "row 1: 'image_id' is NoneType"),
+        ({"image_id": None}, "row 1: 'image_id' is null"),
         ({"image_id": " "}, "row 1: 'image_id' has 1 characters"),
         ({"image_id": "../../a"}, "leads outside"),
         ({"image_id": "/etc/a"}, "leads outside"),

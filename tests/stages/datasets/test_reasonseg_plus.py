@@ -215,7 +215,7 @@ def test_masks_made_before_exif_are_turned_with_their_image(tmp_path: Path) -> N
     [
         ({"height": 21}, "the row has 30 x 21 px, the upright image 30 x 20 px"),
         ({"height": 10**12}, "the row has 30 x 1000000000000 px"),
-        ({"height": None}, "'height' is NoneType"),
+        ({"height": None}, "'height' is null"),
         ({"questions": ["a?", "b?"]}, "found 2 'questions', 1 'answers' and 2 'text_answers'"),
         ({"questions": [4]}, "question 0 is int"),
         ({"questions": ["x" * (MAX_TEXT_CHARS + 1)]}, "question 0 has 65537 characters"),
