@@ -9,12 +9,22 @@ from typing import overload
 from .addresses import is_web
 from .errors import IncompleteColumnError, StoreError
 from .forks import Lazy
-from .format.layout import find_columns, find_links, find_splits, missing_split, place_of, store_dir, what_exists
+from .format.layout import (
+    find_columns,
+    find_links,
+    find_splits,
+    is_name,
+    missing_split,
+    place_of,
+    store_dir,
+    what_exists,
+)
 from .format.lineage import Lineage, is_unused
 from .format.names import (
     both_names,
     find_name,
     is_of_pictures,
+    meant,
     proposer_of,
     proposers_of,
     with_proposer,
@@ -26,7 +36,7 @@ from .read.borrowed import AnyColumn
 from .read.display import split_html
 from .read.holder import Holder, NotThere, Opener, lacking
 from .read.open_columns import OpenColumns
-from .read.options import flag, index_of, listed, meant, whole
+from .read.options import flag, index_of, listed, whole
 from .read.record import Record
 from .read.table import DEFAULT_BYTES, TableCache
 from .records import Records
@@ -35,6 +45,9 @@ from .stream.batches import Batch, BatchReader, Samples
 from .stream.candidates import Candidates
 from .stream.request import Request, named
 from .stream.stream import stream
+
+_SUGGEST_AMONG = 10_000
+"""Of more image_ids than this none is suggested: comparing them takes long."""
 
 
 class Split(OpenColumns):
@@ -73,9 +86,10 @@ class Split(OpenColumns):
         """The image_index of an image that is named by it or by its image_id."""
         if isinstance(key, str):
             if key not in self._numbers:
-                raise KeyError(f"no image {key!r} in {self.name}; its {len(self)} images are in split.image_ids")
+                hint = meant(key, self._numbers) if len(self) <= _SUGGEST_AMONG else ""
+                raise KeyError(f"no image {key!r} in {self.name}; {hint}its {len(self)} images are in split.image_ids")
             return self._numbers[key]
-        number = index_of(key, "an image_index, an image_id or a slice")
+        number = index_of(key, "an image_index, an image_id or a slice, such as split[0]")
         if not -len(self) <= number < len(self):
             raise IndexError(f"image_index {number} is outside 0..{len(self) - 1}")
         return number % len(self)
@@ -114,6 +128,10 @@ class Split(OpenColumns):
         Raises:
             FailedImageError: one of them failed in a column that is read.
         """
+        if isinstance(images, str) or not isinstance(images, Iterable):
+            raise TypeError(
+                f"found images={images!r}, expected a list of image_index or image_id, such as [{images!r}]"
+            )
         request = Request([self], named(columns), False, Candidates.of(candidates))
         numbers = [self._number(image) for image in images]
         for name in ("images", *request.needed):
@@ -143,8 +161,8 @@ def splits(store: str | Path) -> dict[str, list[str]]:
 @collection_paused()
 def open_split(
     store: str | Path,
-    dataset: str,
-    split: str,
+    dataset: str | None = None,
+    split: str | None = None,
     images_root: str | Path | Sequence[str | Path] | None = None,
     columns: str | Sequence[str] | None = None,
     allow_incomplete: bool = False,
@@ -160,7 +178,7 @@ def open_split(
 
     Args:
         store: folder of the store.
-        dataset, split: which split.
+        dataset, split: which split. Both are needed: without one the error says which there are.
         images_root: the folder, or the folders, of the data set that holds the images (of a borrower: its holder's), if pixels are
             wanted; the store itself knows only relative paths.
         columns: open this one or these alone (``images`` always comes along); default: every column there is, except for those of
@@ -189,6 +207,8 @@ def open_split(
     if coherence not in ("error", "warn"):
         raise ValueError(f"found coherence={coherence!r}, expected error or warn")
     store = store_dir(store)
+    if dataset is None or split is None or not is_name(dataset):
+        raise _unnamed(store, dataset, split)
     asked = ["images", *([] if columns is None else listed(columns))]
     whole_names = asked if proposer is None else [with_proposer(name, proposer) for name in asked]
     names = find_columns(store, dataset, split, None if columns is None else [*asked, *whole_names])
@@ -261,6 +281,20 @@ def open_split(
                 expected=(images.images, images.shard_images),
             )
     return Split(dataset, split, opened, images_root, tables, proposer, why_not)
+
+
+def _unnamed(store: Path, dataset: str | None, split: str | None) -> StoreError:
+    """The error for a data set or split that was not named; says which there are, and how to open the first."""
+    given = {"dataset": dataset, "split": split}
+    found = (
+        f"found the name {dataset!r}, expected letters, digits, '_', '-', '.', starting with a letter or digit"
+        if dataset
+        else f"found no {' and no '.join(key for key, value in given.items() if not value)}, expected both"
+    )
+    there = {} if is_web(store) or not is_folder(store) else find_splits(store)
+    first = next(((name, one) for name, splits in there.items() for one in splits if split in (None, one)), None)
+    example = "" if first is None else f', such as open_split({str(store)!r}, "{first[0]}", "{first[1]}")'
+    return StoreError(f"{found}; {what_exists(store, dataset)}{example}")
 
 
 def _holder(opener: Opener, images: str, asked: Sequence[str]) -> Holder | None:

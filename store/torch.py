@@ -58,6 +58,10 @@ def loader(
     ``state_dict()`` between any two batches is where the next one goes on, with any number of ranks and workers and any
     batch size.
     """
+    if not isinstance(stream, Stream):
+        raise TypeError(
+            f"loader: found {type(stream).__name__}, expected a stream of a split, such as loader(split.stream('masks.area'))"
+        )
     return Loader(stream, batch_size, rank, world_size, num_workers, pin_memory, **options)
 
 

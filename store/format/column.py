@@ -189,7 +189,7 @@ def _parse_layout(array: Any, path: Path) -> ArrayLayout:
 def _known(kind: type, value: dict[str, Any], path: Path) -> None:
     if value.get("format_version") != FORMAT_VERSION:
         raise StoreError(
-            f"{path}: found format version {value.get('format_version')!r}, this reader knows {FORMAT_VERSION}; "
+            f"{path}: found format version {value.get('format_version')!r}, expected {FORMAT_VERSION}; "
             "read it with a newer elisa-store",
             path=path,
             found=value.get("format_version"),

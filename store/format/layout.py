@@ -11,6 +11,7 @@ from ..errors import StoreError
 from ..storage.listing import entries, entries_of, is_folder, is_plain_file, is_there, state_of, walk
 from ..storage.protocol import Entry
 from ..storage.requests import at_once
+from .names import meant
 
 FORMAT_VERSION = 2
 """Version of the format on disk (docs/format.md)."""
@@ -163,7 +164,7 @@ def find_splits(store: Path) -> dict[str, list[str]]:
     return found
 
 
-def what_exists(store: Path, dataset: str | None = None) -> str:
+def what_exists(store: Path, dataset: str | None = None, split: str | None = None) -> str:
     """For a message: what a store (or one of its data sets) holds, or what is next to it where it is no store.
 
     Raises:
@@ -173,22 +174,42 @@ def what_exists(store: Path, dataset: str | None = None) -> str:
         return f"there is no such file at {store}, or another store"
     if not is_folder(store):
         parent = next((folder for folder in store.parents if is_folder(folder)), store)
-        there = ", ".join(_few([entry.name for entry in entries(parent) if is_folder(parent / entry.name)])) or "none"
-        return f"there is no folder {store} (folders in {parent}: {there})"
+        names = [entry.name for entry in entries(parent) if is_folder(parent / entry.name)]
+        hint = _with_folder(meant(store.relative_to(parent).parts[0], names) if store != parent else "", parent, names)
+        return f"there is no folder {store} (folders in {parent}: {', '.join(_few(names)) or 'none'}){hint}"
     found = find_splits(store)
     if not found and (above := find_splits(store.parent).get(store.name)):
         return f"{store} is the folder of a data set, with the splits {', '.join(above)}; the store is {store.parent}"
     if dataset in found:
-        return f"the data set {dataset} has the splits {', '.join(_few(found[dataset]))}"
+        hint = meant(split, found[dataset]) if split is not None else ""
+        return f"the data set {dataset} has the splits {', '.join(_few(found[dataset]))}{_at_the_end(hint)}"
     sets = [f"{name} ({', '.join(_few(splits))})" for name, splits in found.items()]
-    return f"the store {store} holds {'; '.join(_few(sets)) if sets else 'no data set'}"
+    if not sets:
+        inside = [store / entry.name for entry in entries(store) if is_folder(store / entry.name)]
+        stores = [each for each in inside[:_LOOKED_INTO] if find_splits(each)]
+        return f"the store {store} holds no data set" + (f"; did you mean {str(stores[0])!r}?" if stores else "")
+    return f"the store {store} holds {'; '.join(_few(sets))}{_at_the_end(meant(dataset, found) if dataset else '')}"
+
+
+_LOOKED_INTO = 20
+"""Folders below one that is no store, which are looked into for a store."""
+
+
+def _at_the_end(hint: str) -> str:
+    return f"; {hint.strip()}" if hint else ""
+
+
+def _with_folder(hint: str, parent: Path, names: Sequence[str]) -> str:
+    """What :func:`meant` says of the names of folders, with their whole paths."""
+    name = next((name for name in names if repr(name) in hint), None)
+    return "" if name is None else _at_the_end(hint.replace(repr(name), repr(str(parent / name))))
 
 
 def missing_split(store: Path, dataset: str, split: str) -> StoreError:
     """The error for a split that is not there: names what is."""
     folder, known = column_dir(store, place_of(dataset, "images", split)), not is_web(store) and is_folder(store)
     return StoreError(
-        f"{folder} holds no indexed split; {what_exists(store, dataset)}",
+        f"{folder} holds no indexed split; {what_exists(store, dataset, split)}",
         place=f"{dataset}/{split}",
         path=folder,
         reason="not indexed",

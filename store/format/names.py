@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 from ..errors import StoreError
@@ -75,3 +76,9 @@ def find_name(name: str, columns: Iterable[str], proposer: str | None = None) ->
             expected=name,
         )
     return found[0] if found else None
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'? `` for a message, where a known name is close enough to an unknown one; else nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {found[0]!r}? " if found else ""

@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from ..errors import FailedImageError, StoreError
 from ..forks import Lazy
-from ..format.names import both_names, find_name, is_of_pictures, proposers_of, without_proposer
+from ..format.names import both_names, find_name, is_of_pictures, meant, proposers_of, without_proposer
 from ..format.schema import MADE, OK, TABLES
 from .borrowed import AnyColumn
 from .folders import Folders
 from .holder import NotThere, lacking
-from .options import listed, meant, no_field
+from .options import listed, no_field
 from .pictures import Pictures
 from .table import TableCache
 

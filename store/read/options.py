@@ -1,13 +1,14 @@
-"""Options and names as users give them: whole numbers of any kind, lists of names or one, and what may have been meant."""
+"""Options and names as users give them: whole numbers of any kind, lists of names or one."""
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from ..format.names import meant
 
 MOST = 2**63 - 1
 
@@ -52,14 +53,13 @@ def share(name: str, value: Any) -> float:
 
 
 def listed(names: str | Iterable[str]) -> list[str]:
-    """Several names, or the only one as it is."""
-    return [names] if isinstance(names, str) else list(names)
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?; `` for a message, where a known name is close enough to an unknown one; else nothing."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {found[0]!r}? " if found else ""
+    """Several names of columns, or the only one as it is; anything else raises TypeError."""
+    found = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in found):
+        raise TypeError(
+            f"found columns={names!r}, expected the name of a column, or a list of names, such as columns=['masks']"
+        )
+    return found
 
 
 def no_field(table: str, field: str, known: Iterable[str]) -> str:

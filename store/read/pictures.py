@@ -77,11 +77,19 @@ class Pictures:
                 state = os.fstat(file.fileno())
                 return file.read(), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            what = "holds no such file" if all(map(is_folder, self.root.folders)) else "is no folder"
+            there = all(map(is_folder, self.root.folders))
             raise StoreError(
-                f"no file {path}: images_root={str(self.root)!r} {what}; expected the folder of the data set that was indexed",
+                f"no file {path}: images_root={str(self.root)!r} {'holds no such file' if there else 'is no folder'}; "
+                f"expected the folder of the data set that was indexed{self._meant(path) if there else ''}",
                 path=path,
             ) from error
+
+    def _meant(self, path: Path) -> str:
+        """The folder above the root, where it has the file: a root that names a split's folder is a common mistake."""
+        root = next((Path(root) for root in self.root.folders if path.is_relative_to(root)), None)
+        if root is None or not storage_of(path).stat(root.parent / path.relative_to(root)):
+            return ""
+        return f"; did you mean images_root={str(root.parent)!r}?"
 
 
 def _decoded(data: bytes) -> npt.NDArray[np.uint8]:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import rle
+from ..format.names import meant
 from .display import row_html
 from .markup import page, table
 from .open_columns import OpenColumns
-from .options import meant
 
 _RLE = ("segmentation", "ignore")
 """Fields that are COCO RLE counts."""

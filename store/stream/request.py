@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from ..errors import StoreError
 from ..forks import Lazy
-from ..format.names import both_names, proposers_of, with_proposer, without_proposer
+from ..format.names import both_names, meant, proposers_of, with_proposer, without_proposer
 from ..format.schema import PER_TARGET, TABLES
 from ..read.borrowed import AnyColumn
 from ..read.open_columns import OpenColumns
-from ..read.options import listed, meant, no_field
+from ..read.options import listed, no_field
 from .candidates import Candidates
 
 _MASKS, _INSTANCES = "mask_embeddings/", "instance_embeddings/"
