@@ -9,7 +9,10 @@ from pipeline.graph import EXTRACTED, STAGES, all_specs, upstream_columns, wante
 from pipeline.upstream import place_of, split_of, wanted_columns
 from stages.names import SplitRef
 from store.errors import DamagedStoreError, FailedImageError, StoreError
+from store.format.layout import COLUMN_JSON, column_dir
 from store.format.lineage import Lineage
+from store.format.names import proposer_of, without_proposer
+from store.storage.listing import is_there
 
 
 def to_complete(settings: Settings, split: SplitRef | None, column: str) -> str:
@@ -84,4 +87,20 @@ def of_error(settings: Settings, error: StoreError) -> str:
         return ""
     if not own[1]:
         return f"; run: python cli.py index {settings.options(own[0])}"
-    return "; the params do not name this column: remove its folder, or open the split without it"
+    if is_there(column_dir(settings.store_path, place) / COLUMN_JSON):
+        return "; the params do not name this column: remove its folder, or open the split without it"
+    return f"; {_to_name(own[1])}"
+
+
+def _to_name(column: str) -> str:
+    """What to add to the params so that ``extract`` computes a column that they do not name."""
+    kind, _, name = without_proposer(column).partition("/")
+    lists = {
+        "image_features": "image_encoders",
+        "mask_embeddings": "mask_encoders",
+        "instance_embeddings": "mask_encoders",
+    }
+    section = f"embed.{lists.get(kind, kind)}" if name else "proposers"
+    return (
+        f"the params do not name this column: add {name or proposer_of(column) or column} to {section} and extract it"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from stages.means import mean_column
 from stages.names import SplitRef, did_you_mean
 from stages.photographs import GoneError, photograph
 from store import Split, open_split
+from store.errors import StoreError
 from store.format.names import with_proposer
 
 _SUGGEST_AMONG = 10_000
@@ -113,13 +115,23 @@ def _read(settings: Settings, image: str) -> tuple[bytes, npt.NDArray[np.uint8]]
     if not path.exists():
         raise InputError(
             f"--image: found no file {image!r}, expected a picture, or an image of the store as DATASET/SPLIT/IMAGE_ID with one of "
-            f"the splits {', '.join(map(str, settings.splits))}"
+            f"the splits {', '.join(map(str, settings.splits))}{_such_as(settings)}"
         )
     try:
         pixels = read_image(path, DataParams.model_fields["max_pixels"].default)
     except ImageFailure as failure:
         raise InputError(f"--image: {image}: {failure}") from failure
     return path.read_bytes(), pixels
+
+
+def _such_as(settings: Settings) -> str:
+    """``, such as demo/val/0003``: a stored image; nothing where no split is indexed."""
+    for split in settings.splits:
+        with contextlib.suppress(StoreError):
+            known = open_split(settings.store_path, split.dataset, split.split, columns="images").image_ids
+            if known:
+                return f", such as {split}/{known[0]}"
+    return ""
 
 
 def _number_in(split: Split, where: SplitRef, image: str) -> int:

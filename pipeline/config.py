@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from pipeline.parameters import explain
 from pipeline.scale.prices import PriceParams
 from stages.datasets import FORMATS, AnyData
 from stages.datasets.params import RUN, ImagesOptions
 from stages.fields import Key
 from stages.names import SplitRef, did_you_mean
-from stages.params import EvaluateParams, Sections, Shared
+from stages.params import EvaluateParams, RunParams, Sections, Shared
 from stages.questions.params import QuestionSetParams
 from stages.train.params import TrainParams, overridden
 from stages.train.systems import SYSTEMS
@@ -82,6 +84,12 @@ class Settings(Shared):
             ("run.report_dir", self.run.report_dir),
             ("run.cache_dir", self.run.cache_dir),
         ):
+            if re.match(r"[A-Za-z]:[\\/]", value) and os.name != "nt":
+                below_mnt = f"/mnt/{value[0].lower()}/{value[3:]}".replace("\\", "/")
+                raise ValueError(
+                    f"{name}: found the Windows path '{value}', expected a path of this machine, such as {below_mnt}, "
+                    "where WSL has that disk"
+                )
             if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value):
                 may_be = name == "store" or name in pictures
                 if may_be and is_remote(value) and not is_web(value):
@@ -90,7 +98,8 @@ class Settings(Shared):
                 of_images = (
                     "; pictures may lie in an object store, with format images" if name in roots - pictures else ""
                 )
-                raise ValueError(f"{name}: found the address {value!r}, expected a folder{known}{of_images}")
+                such_as = f", such as {_DEFAULTS[name]}" if name in _DEFAULTS else ""
+                raise ValueError(f"{name}: found the address {value!r}, expected a folder{known}{such_as}{of_images}")
         for name, data in self.data.items():
             if name in RESERVED:
                 raise ValueError(f"data.{name}: {name} is a folder of its own in {RESERVED[name]}; choose another name")
@@ -141,20 +150,26 @@ class Settings(Shared):
         for where, proposer in {"train": self.train.proposer, **runs}.items():
             if proposer is not None and proposer not in self.proposers:
                 raise ValueError(
-                    f"{where}.proposer: found {proposer!r}, expected one of {', '.join(self.proposers) or 'section proposers'}"
-                    f"{did_you_mean(str(proposer), self.proposers)}"
+                    f"{where}.proposer: found {proposer!r}, expected "
+                    + (
+                        f"one of {', '.join(self.proposers)}"
+                        if self.proposers
+                        else "null, as section proposers names none"
+                    )
+                    + did_you_mean(str(proposer), self.proposers)
                 )
         for name, run in self.runs.items():
             if run.get("system") not in SYSTEMS:
-                raise ValueError(
-                    f"runs.{name}.system: found {run.get('system')!r}, expected one of {', '.join(SYSTEMS)}"
-                )
+                found = repr(run["system"]) if "system" in run else "nothing"
+                given = "{" + ", ".join(f"{key}: {value}" for key, value in {"system": "elisa", **run}.items()) + "}"
+                meant = did_you_mean(str(run.get("system")), SYSTEMS) if "system" in run else f", such as {given}"
+                raise ValueError(f"runs.{name}.system: found {found}, expected one of {', '.join(SYSTEMS)}{meant}")
             if name in SYSTEMS and name != run["system"]:
                 raise ValueError(f"runs.{name}.system: found {run['system']}, expected {name}, the system of that name")
             try:
                 overridden(self.train, {key: value for key, value in run.items() if key != "system"})
             except ValidationError as error:
-                wrong = [f"runs.{name}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+                wrong = [f"runs.{name}.{explain(TrainParams, item)}" for item in error.errors()]
                 raise ValueError("; ".join(wrong)) from error
         return self
 
@@ -335,6 +350,8 @@ class Settings(Shared):
         return self.options(split) if holder is None else f"--data {holder}"
 
 
+_DEFAULTS = {f"run.{name}": RunParams.model_fields[name].default for name in ("train_dir", "report_dir", "cache_dir")}
+"""Folders that must be on this machine -> where they are by default."""
 RESERVED = {"means": "the store", "metrics": "the report", "ask": "the report"}
 """Names that no data set may have -> whose folder is called so."""
 

@@ -100,7 +100,9 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
             link = next(iter(now or links), None)
             if not entry.removed and (not now or now[0][0] != split.split):
                 if empty := [each for each in settings.held(split.dataset) if not held[each.split]]:
-                    raise not_indexed(settings, empty[0])  # it may have the image, or another one of this image_id
+                    # it may have the image, or another one of this image_id
+                    missing = not_indexed(settings, empty[0], f"python cli.py index --data {empty[0].dataset}")
+                    raise InputError(f"{split} borrows from {empty[0].dataset}: {missing}")
                 _require_one_picture(look, split, entry.source.image_id, now)
         if link is not None:
             entry = replace(entry, link=link, held=held[link[0]][link[1]][1])

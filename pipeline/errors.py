@@ -121,11 +121,9 @@ def _code_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Terminated):
         return INTERRUPTED, f"stopped by SIGTERM: {_AGAIN}"
     if isinstance(error, TyperException):
-        found = error.format_message()
-        if option := getattr(error, "option_name", None) if not getattr(error, "possibilities", None) else None:
-            from pipeline.usage import of_a_parameter
+        from pipeline.mistyped import told
 
-            found += of_a_parameter(option, sys.argv[1:])
+        found = told(error, sys.argv[1:])
         return INPUT, (
             f"error: {found}\n" if found else ""
         ) + "(python cli.py --help shows the verbs and their options)"
@@ -140,9 +138,9 @@ def _code_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, InputError | WeightsError | DatasetError | AskingError):
         return INPUT, f"error: {error}"
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
-        return INPUT, f"error: {error}"
+        return INPUT, f"error: {_of_a_file(error)}"
     if isinstance(error, OSError) and error.errno in _STANDING:
-        return INPUT, f"error: {error}"
+        return INPUT, f"error: {_of_a_file(error)}"
     if isinstance(error, WorkersLostError):
         return INTERRUPTED, f"no workers: {error}; {_AGAIN}"
     name = type(error).__name__
@@ -157,10 +155,27 @@ def _code_of(error: BaseException) -> tuple[int, str]:
             "nvidia-smi, and Xid in the kernel's log (dmesg), say what happened"
         )
     if isinstance(error, OSError) and error.errno in _FULL:
-        return INTERRUPTED, f"the disk is full: {error}; free some space; {_AGAIN}"
+        return INTERRUPTED, f"the disk is full: {_of_a_file(error)}; free some space; {_AGAIN}"
     if isinstance(error, OSError):
-        return INTERRUPTED, f"input or output failed: {error}; {_AGAIN}"
+        return INTERRUPTED, f"input or output failed: {_of_a_file(error)}; {_AGAIN}"
     return INTERNAL, f"internal error: {name}: {error}; run again with --debug for the traceback"
+
+
+def _of_a_file(error: OSError) -> str:
+    """An error of the system: the path, and what is wrong with it in words."""
+    if error.errno is None or error.strerror is None:
+        return str(error)
+    paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
+    expected = _EXPECTED.get(error.errno, "")
+    return f"{' and '.join(paths)}: {error.strerror}{expected}" if paths else f"{error.strerror}{expected}"
+
+
+_EXPECTED = {
+    errno.ENOTDIR: ", expected a folder (something in this path is a file)",
+    errno.EISDIR: ", expected a file",
+    errno.ENOENT: ", expected a file or a folder",
+}
+"""What the system's words leave out."""
 
 
 def _advice(error: StoreError) -> str:

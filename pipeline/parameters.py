@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -136,7 +137,7 @@ def explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     if kind in ("value_error", "assertion_error"):
         return f"{where}{error['msg'].partition(', ')[2]}"
     if kind in _BOUNDS:
-        expected = _BOUND_WORDS[_BOUNDS[kind]].format(f"{context[_BOUNDS[kind]]:.12g}")
+        expected = _BOUND_WORDS[_BOUNDS[kind]].format(f"{context[_BOUNDS[kind]]:.12g}") + _such_as(model, location)
     elif kind in ("literal_error", "enum"):
         choices = context["expected"].replace("'", "")
         expected = choices + did_you_mean(str(found), choices.replace(" or ", ", ").split(", "), 0.7)
@@ -144,17 +145,36 @@ def explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
         inner = found if isinstance(found, str | int | float) else "..."
         expected = f"a list: [{inner}]"
     elif kind.startswith(("model_", "dict_")):
-        expected = f"a section with the keys {', '.join(children(model, location) or ())}"
+        keys = ", ".join(children(model, location) or ())
+        of_each = ", ".join(f"{key}: ..." for key in children(model, (*location, "NAME")) or ())
+        expected = f"a section with the keys {keys}" if keys else f"a section, NAME: {{{of_each}}}"
     elif kind == "too_short":
         expected = f"{context['min_length']} or more entries"
     elif kind == "string_pattern_mismatch":
         dot = "'_', '.' and '-'" if "." in str(context.get("pattern")) else "'_' and '-'"
         expected = f"letters, digits, {dot}, the first one a letter or a digit"
+        name = re.sub(r"\W+", "_", str(found)).strip("_-")
+        expected += f", such as {name}" if name else ""
     else:
-        expected = _WORDS.get(kind, error["msg"])
+        expected = _WORDS.get(kind, error["msg"]) + _such_as(model, location)
     return f"{where}found {_short(found)}, expected {expected}"
 
 
+def _such_as(model: type[BaseModel], location: Location) -> str:
+    """``, such as 8``: the default of a parameter, where that is a number; else nothing."""
+    section: Any = model
+    for key in location[:-1]:
+        each = model_of(section)
+        section = _entry(section) if each is None else _fields(each).get(str(key))
+    each = model_of(section)
+    known = [] if each is None else [each, *each.__subclasses__()]
+    found = next((one.model_fields[name] for one in known if (name := str(location[-1])) in one.model_fields), None)
+    value = None if found is None or found.is_required() else found.get_default(call_default_factory=False)
+    return f", such as {value}" if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
 def _short(found: Any) -> str:
+    if found is None:
+        return "nothing"
     text = json.dumps(found, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else text[:77] + "..."

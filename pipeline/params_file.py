@@ -6,26 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from pipeline.config import InputError, Settings
+from pipeline.config import ROOT, InputError, Settings
 from pipeline.parameters import children, dotted, explain, unknown
-
-
-class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML in which a key that stands twice is an error. By libyaml where PyYAML has it, which takes a tenth of the time."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
-    if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
-        raise InputError(f"{node.start_mark.name}: the key {twice[0]!r} stands twice")
-    found: dict[Any, Any] = loader.construct_mapping(node, deep=True)
-    return found
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+from pipeline.params_yaml import NotYamlError, read_yaml, yaml_value
+from store.addresses import below, is_remote
 
 
 def load_settings(path: Path, overrides: Sequence[str] = (), options: Mapping[str, str] | None = None) -> Settings:
@@ -39,15 +25,7 @@ def load_settings(path: Path, overrides: Sequence[str] = (), options: Mapping[st
     Raises:
         InputError: there is no such file, it is not YAML, or a value is missing, unknown or out of range.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such params file; run from the repository root, or name one with --params FILE")
-    try:
-        with path.open(encoding="utf-8") as file:
-            values = yaml.load(file, Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML in UTF-8: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: found {type(values).__name__}, expected sections and keys")
+    values = read_yaml(path)
     origins = {_apply(values, override, path): f"--set {override}" for override in overrides}
     for option, value in (options or {}).items():
         name = ("run", option.removeprefix("--").replace("-", "_"))
@@ -57,9 +35,22 @@ def load_settings(path: Path, overrides: Sequence[str] = (), options: Mapping[st
         settings = Settings.model_validate(values)
         settings._given = tuple(["--params", str(path)] if path != Path("params.yaml") else [])
         settings._given += tuple(word for override in overrides for word in ("--set", override))
-        return settings
     except ValidationError as error:
         raise InputError(_told(path, origins, error)) from error
+    _require_folders(settings)
+    return settings
+
+
+def _require_folders(settings: Settings) -> None:
+    """Raise InputError where a file lies in the place of a folder that commands write into."""
+    run = settings.run
+    folders = {"store": settings.store, "run.train_dir": run.train_dir, "run.report_dir": run.report_dir}
+    for name, value in {**folders, "run.cache_dir": run.cache_dir, "run.weights_dir": run.weights_dir}.items():
+        path = below(ROOT, value)
+        if not is_remote(path) and path.is_file():
+            raise InputError(
+                f"{name}: found a file, {path}, expected a folder, such as {path.with_name(name.removeprefix('run.'))}"
+            )
 
 
 def _told(path: Path, origins: Mapping[tuple[str, ...], str], error: ValidationError) -> str:
@@ -83,9 +74,9 @@ def _apply(values: dict[str, Any], override: str, path: Path) -> tuple[str, ...]
     location = tuple(name.strip().split("."))
     place = _place(values, location, f"--set {override}", path)
     try:
-        place[location[-1]] = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set: found {override!r}, expected a value in YAML after the =: {error}") from error
+        place[location[-1]] = yaml_value(text)
+    except NotYamlError as error:
+        raise InputError(f"--set {override}: not YAML, expected a value in YAML after the =: {error}") from error
     return location
 
 
@@ -102,5 +93,8 @@ def _place(values: dict[str, Any], location: tuple[str, ...], given: str, path: 
             place[key] = {}
         place = place[key]
         if not isinstance(place, dict):
-            raise InputError(f"{given}: {dotted(location[: depth + 1])} is a value in {path}, no section")
+            raise InputError(
+                f"{given}: {dotted(location[: depth + 1])} is a value in {path}, no section; "
+                f"expected --set {dotted(location[: depth + 1])}=VALUE"
+            )
     return place

@@ -81,7 +81,9 @@ def require_writable(*folders: Path) -> None:
         existing = next(path for path in (folder, *folder.parents) if is_there(path))
         if not os.access(existing, os.W_OK | os.X_OK):
             number = errno.EROFS if os.statvfs(existing).f_flag & os.ST_RDONLY else errno.EACCES
-            raise PermissionError(number, f"{os.strerror(number)}: nothing was changed; to be written", str(existing))
+            raise PermissionError(
+                number, f"{os.strerror(number)}: this user may not write there, and nothing was changed", str(existing)
+            )
 
 
 def require_consent(plans: Sequence[ColumnPlan], split: SplitRef, command: str) -> None:

@@ -49,12 +49,13 @@ class Run:
         return self.folder / "predictions" / split.dataset / f"{'-'.join([split.split, *unusual])}.parquet"
 
 
-def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
+def resolve(settings: Settings, system: str | None, name: str | None, option: str = "--name") -> Run:
     """The run of that name, or that system's own.
 
     Args:
         system: elisa, llmseg or lisa; may be left out for a key of ``runs`` and for a run that is there already.
         name: a key of ``runs``, or any other name.
+        option: of the command line, by which the name was given.
 
     Raises:
         InputError: there is no such system, it is not the run's, the name says nothing of the system, or its file of prompts is
@@ -67,7 +68,9 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
     asked = name or system
     if asked is None:
         known = ", ".join(settings.runs) or "none yet"
-        raise InputError(f"expected --system ({', '.join(SYSTEMS)}) or --name (keys of section runs: {known})")
+        raise InputError(
+            f"expected --system ({', '.join(SYSTEMS)}) or --name (keys of section runs: {known}), such as --system elisa"
+        )
     check_name(asked)
     spec = settings.runs.get(asked)
     params = settings.train
@@ -91,7 +94,9 @@ def resolve(settings: Settings, system: str | None, name: str | None) -> Run:
     wanted = named or system
     if wanted is None:
         known = ", ".join(dict.fromkeys([*SYSTEMS, *settings.runs]))
-        raise InputError(f"--name: found {asked!r}, expected one of {known}; or name its system: --system")
+        or_system = f"; or name its system: --system {next(iter(SYSTEMS))}" if option == "--name" else ""
+        meant = did_you_mean(asked, [*SYSTEMS, *settings.runs])
+        raise InputError(f"{option}: found {asked!r}, expected one of {known}{meant}{or_system}")
     if system is not None and system != wanted:
         raise InputError(f"--system: found {system}, but the run {asked} is of {wanted}")
     if SYSTEMS[wanted].centered and params.mean is None:

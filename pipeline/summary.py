@@ -14,6 +14,7 @@ from pipeline.counted import next_to_published
 from pipeline.errors import DONE, FAILURES, as_given
 from pipeline.graph import EXTRACTED
 from pipeline.tally import StageSummary
+from pipeline.upstream import known_sources
 from stages.names import SplitRef
 from store.storage.files import make_folder, publish, temporary_file
 
@@ -23,8 +24,11 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
     code = DONE
     for summary in summaries:
         print(as_given(_plan_line(settings, summary)) if dry_run else _line(settings, summary))
+        sources = known_sources(settings, summary.split) if summary.first and summary.split else ()
         for reason, count in sorted(summary.failed.items()):
-            print(f"  failed: {count} x {reason}", file=sys.stderr)
+            path = sources[summary.first[reason]][1] if sources else ""
+            where = "" if path.rpartition(".")[0] in reason else f" (first: {path})"
+            print(f"  failed: {count} x {reason}{where}", file=sys.stderr)
         for line in _remarks(summary):
             print(f"  {line}", file=sys.stderr)
         indexed = summary.split if summary.stage == "index" and not dry_run else None
@@ -35,7 +39,8 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
             if summary.failed_images > settings.run.max_failures:
                 print(
                     f"{_what(summary)}: {summary.failed_images} images failed, more than run.max_failures "
-                    f"({settings.run.max_failures})",
+                    f"({settings.run.max_failures}); mend them and run it again, or let them be: "
+                    f"--set run.max_failures={summary.failed_images}",
                     file=sys.stderr,
                 )
                 code = FAILURES
@@ -60,7 +65,7 @@ def _remarks(summary: StageSummary) -> list[str]:
     return lines
 
 
-NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing")
+NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing", "first")
 """Fields of a summary that are about one run, not about what the store holds."""
 
 

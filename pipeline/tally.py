@@ -25,9 +25,10 @@ class StageSummary:
 
     ``vectors``: column -> vectors or entries; of a reduced column, those that were reduced. ``failed``: ``column: reason`` ->
     images, and ``failed_images`` how many images that is, each counted once. Images that failed in an upstream column were
-    counted there. ``absent``: images without annotation. ``notes``: ``column: note`` -> how often. ``columns``: column ->
-    digest of what its shards hold. ``unread``: of the index, kind of file in the split's folder that it does not read -> how
-    many. ``replaces`` and ``missing``: of a dry run, which finished shards would be replaced, and which weights are not here.
+    counted there. ``first``: such a reason -> image_index of the first image. ``absent``: images without annotation.
+    ``notes``: ``column: note`` -> how often. ``columns``: column -> digest of what its shards hold. ``unread``: of the index,
+    kind of file in the split's folder that it does not read -> how many. ``replaces`` and ``missing``: of a dry run, which
+    finished shards would be replaced, and which weights are not here.
     """
 
     stage: str
@@ -48,6 +49,7 @@ class StageSummary:
     todo: Mapping[str, list[int]] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    first: Mapping[str, int] = field(default_factory=dict)
 
 
 def tally(
@@ -62,6 +64,7 @@ def tally(
     vectors: Counter[str] = Counter()
     omitted: Counter[str] = Counter()
     failed: Counter[str] = Counter()
+    first: dict[str, int] = {}
     images_failed: set[tuple[int, int]] = set()
     images_absent: set[tuple[int, int]] = set()
     images_unlisted: set[tuple[int, int]] = set()
@@ -78,6 +81,8 @@ def tally(
             omitted[plan.spec.name] += commit.omitted
             own = own_failures(look, plan, split, commit) if commit.errors else {}
             failed.update(f"{plan.spec.name}: {reason}" for reason in own.values())
+            for position, reason in own.items():
+                first.setdefault(f"{plan.spec.name}: {reason}", shard * plan.meta.shard_images + position)
             images_failed |= {(shard, position) for position in own}
             if stage == "index":  # where it begins; images are absent where their holder does not list them
                 found = images_unlisted if plan.spec.name == "images" else images_absent
@@ -103,6 +108,7 @@ def tally(
         dict(notes),
         unread_files(look.settings, split, plans[0].entries) if stage == "index" and split and plans else {},
         todo={name: shards for name, shards in left.items() if shards},
+        first=first,
     )
 
 

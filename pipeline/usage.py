@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
-_EVERYWHERE = {"--set": True, "--params": True, "--debug": False}
+EVERYWHERE = {"--set": True, "--params": True, "--debug": False}
 """Options of every verb -> whether they take a value."""
+EXAMPLES = {"--set": "--set embed.max_masks=32", "--params": "--params params/reasonseg.yaml"}
+"""Those of them that take a value, as they are given."""
 _SECTIONS = {
     "index": ("data",),
     "extract": ("proposers", "embed"),
@@ -29,11 +32,20 @@ class Verbs(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments, those options first."""
-        if args and _EVERYWHERE.get(args[-1]):
+        if args and EVERYWHERE.get(args[-1]):
             if ctx.resilient_parsing:  # the shell asks what may stand there: an option of all verbs, not of one
                 return super().parse_args(ctx, _parted(args[:-1])[0])
-            ctx.fail(f"Option '{args[-1]}' requires an argument.")
+            ctx.fail(f"Option '{args[-1]}' requires an argument, such as {EXAMPLES[args[-1]]}")
         return super().parse_args(ctx, in_front(args))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; an error of its options that does not say whose they are gets to know."""
+        try:
+            return super().invoke(ctx)
+        except TyperException as error:
+            if getattr(error, "cmd", self) is None:
+                error.cmd = self.commands.get(ctx.invoked_subcommand)  # type: ignore[attr-defined]
+            raise
 
 
 def in_front(arguments: Sequence[str]) -> list[str]:
@@ -51,11 +63,11 @@ def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             rest += [argument, *left]
             break
         name, equals, _ = argument.partition("=")
-        if name not in _EVERYWHERE:
+        if name not in EVERYWHERE:
             rest.append(argument)
             continue
         front.append(argument)
-        if _EVERYWHERE[name] and not equals and left:
+        if EVERYWHERE[name] and not equals and left:
             front.append(left.pop(0))
     return front, rest
 
@@ -119,7 +131,7 @@ def asks_a_system(run: str | None, predictions: Path | None, of_a_system: bool, 
     from pipeline.config import InputError
 
     if (run is not None) == (predictions is not None):
-        raise InputError("evaluate: expected --system or --name, or else --predictions FILE")
+        raise InputError("evaluate: expected --system or --name, or else --predictions FILE, such as --system elisa")
     if predictions and of_a_system:
         raise InputError(
             "evaluate: found --mode or --controls with --predictions; they ask a trained system: use --system or --name"
@@ -150,7 +162,7 @@ def of_a_parameter(option: str, arguments: Sequence[str]) -> str:
     if ".NAME." in name:
         name = name.replace(".NAME.", f".{_first_key(name.partition('.')[0], arguments)}.")
     *section, last = name.split(".")
-    value = _value(option, arguments)
+    value = value_of(option, arguments)
     if get_origin((children(Settings, section) or {})[last]) is tuple:
         value = f"[{value}]"
     return f"; {name} is a parameter: --set {shlex.quote(f'{name}={value}')}"
@@ -175,7 +187,7 @@ def _is_section(name: str) -> bool:
     return children(Settings, name.split(".")) is not None
 
 
-def _value(option: str, arguments: Sequence[str]) -> str:
+def value_of(option: str, arguments: Sequence[str]) -> str:
     """What was given to the option."""
     for number, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")

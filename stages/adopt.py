@@ -39,7 +39,8 @@ def adopt(name: str, file: Path, folder: Path, lock: Path, replace: bool = False
         found = file_sha256(copy)
         if weights.sha256 not in (None, found):
             raise WeightsError(
-                f"{file}: found sha256 {found} ({kind_of(copy)}), expected {weights.sha256} of the registry; nothing was kept"
+                f"{file}: found sha256 {found} ({kind_of(copy)}), expected {weights.sha256} of the registry; nothing was kept; "
+                f"{how_to_get(weights)}"
             )
         if weights.sha256 is None:
             try:

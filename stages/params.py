@@ -19,7 +19,9 @@ from stages.proposers import AnyProposer
 
 def _multiple_of_16(value: int) -> int:
     if value % 16:
-        raise ValueError(f"found {value}, expected a multiple of 16 (one chunk holds 16 vectors)")
+        raise ValueError(
+            f"found {value}, expected a multiple of 16 (one chunk holds 16 vectors), such as {-(-value // 16) * 16}"
+        )
     return value
 
 

@@ -175,6 +175,17 @@ def why_missing(name: str, folder: Path, lock: Path) -> str | None:
     return None if path.is_file() else f"{name}: found no file {path}; {how_to_get(weights)}"
 
 
+def _why(error: requests.RequestException) -> str:
+    """What is wrong with a request, in words."""
+    if isinstance(error, requests.Timeout):
+        return "the server did not answer in time"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy of this machine (https_proxy) cannot be reached"
+    if isinstance(error, requests.ConnectionError):
+        return "the server cannot be reached from this machine"
+    return str(error)
+
+
 def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
     """Fetch a checkpoint into ``folder``, going on where an earlier call stopped, and check its digest.
 
@@ -195,7 +206,7 @@ def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
         download(weights.url, part, name, weights.size_bytes, progress)
     except requests.RequestException as error:
         raise WeightsError(
-            f"{weights.url}: {error}; what was fetched is kept, so try again: python cli.py weights {name}, "
+            f"{weights.url}: {_why(error)}; what was fetched is kept, so try again: python cli.py weights {name}, "
             f"or get the file by hand and type: python cli.py weights {name} --from FILE"
         ) from error
     found = file_sha256(part)

@@ -80,7 +80,7 @@ def listening(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             why = f"--port: found {port}, which is taken; expected a free one: --port 0 finds one"
         else:
-            why = f"--host: cannot listen on {host}, port {port}: {error.strerror or error}"
+            why = f"--host: cannot listen on {host}, port {port}: {error.strerror or error}; this machine alone: --host {HOST}"
         raise InputError(f"browse: {why}") from error
 
 

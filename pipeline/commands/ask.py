@@ -53,7 +53,7 @@ def ask_command(
     """
     asked = [checked(each) for each in [*questions, *([] if file is None else lines_of(file))]]
     if not asked:
-        raise InputError("ask: expected --question TEXT or --questions FILE")
+        raise InputError("ask: expected --question TEXT or --questions FILE, such as --question 'What is this?'")
     trained = TrainedSystem(settings, system, name)
     require_image(settings, image)
     names = [picture_name(image, trained.run.name, each, phrase) for each in asked]

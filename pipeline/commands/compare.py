@@ -48,7 +48,9 @@ def compare_command(
     """
     found = sides(settings, words)
     if len(found) < 2:
-        raise InputError(f"compare: found {len(found)} runs, expected two or more; {there_are(settings)}")
+        raise InputError(
+            f"compare: found {len(found)} run{'' if len(found) == 1 else 's'}, expected two or more; {there_are(settings)}"
+        )
     if threshold is not None and not any(one.path is not None and one.path.is_dir() for one in found):
         raise InputError(
             "compare: found --threshold, which is for a folder of PNGs, and no such folder among the runs; leave it out"

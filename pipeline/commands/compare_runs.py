@@ -155,7 +155,7 @@ def shared_splits(
         unknown = ", ".join(name for name, splits in answered.items() if splits is None)
         raise InputError(
             f"RUN: {unknown} does not name its split, and the others have answered {', '.join(map(str, shared))}; "
-            "name one with --data and --split"
+            f"name one, such as {settings.options(shared[0])}"
         )
     some = {
         split: [name for name, splits in known.items() if split in splits] for split in asked if split not in shared

@@ -27,6 +27,7 @@ from stages.evaluate.published import MARK, Published, datasets, published
 from stages.evaluate.score import BASELINE_NAMES, MISSING, score
 from stages.evaluate.tables import as_json, as_markdown, as_text, summarise
 from stages.names import SplitRef, did_you_mean
+from stages.nearby import meant_file
 from stages.predictions import TEXTS, PredictionError
 from store.storage.files import make_folder
 
@@ -70,7 +71,7 @@ def evaluate_command(
     """
     check_options(missing, protocol, threshold, texts)
     if not predictions_path.exists():
-        raise InputError(f"--predictions: no such file or folder: {predictions_path}")
+        raise InputError(f"--predictions: no such file or folder: {predictions_path}{meant_file(predictions_path)}")
     if keep_as is not None:
         require_free(settings, keep_as, split, predictions_path)
     require_listed(settings, [split])

@@ -26,6 +26,7 @@ from stages.predictions import Prediction
 from stages.report.page import Missing
 from stages.train.folder import held
 from stages.train.run_digest import column_digest
+from stages.train.systems import SYSTEMS
 from store import Split, open_split
 from store.storage.files import digest
 from store.storage.listing import is_folder
@@ -70,7 +71,7 @@ def export_command(
     """
     if len(splits) != 1:
         raise InputError(
-            f"export: expected one split, found {', '.join(map(str, splits))}; name one with --data and --split"
+            f"export: expected one split, found {', '.join(map(str, splits))}; name one, such as {settings.options(splits[0])}"
         )
     (split,) = splits
     try:
@@ -84,7 +85,9 @@ def export_command(
     opened = open_split(settings.store_path, *_place(split), columns=columns_of(asked, needs), proposer=asked.proposer)
     if ("predictions" in asked.whats) != bool(system or name):
         found = "no --system or --name" if "predictions" in asked.whats else "--system or --name without it"
-        raise InputError(f"--what predictions: found {found}, expected both: which run answered")
+        raise InputError(
+            f"--what predictions: found {found}, expected both: which run answered, such as --system {next(iter(SYSTEMS))}"
+        )
     if "predictions" in asked.whats:
         predictions, run = _answers(settings, split, opened, system, name)
     asked = replace(asked, images=len(opened), run=run)

@@ -51,7 +51,8 @@ def figure_command(
     if len(splits) > 1:
         names = ", ".join(map(str, splits))
         raise InputError(
-            f"figure: expected one split, and all of these runs have answered {names}; name one with --data and --split"
+            f"figure: expected one split, and all of these runs have answered {names}; name one, such as "
+            f"{settings.options(splits[0])}"
         )
     try:
         answers = compared(settings, found, splits[0], threshold=threshold)

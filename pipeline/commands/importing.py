@@ -186,7 +186,9 @@ def _read(sources: Sequence[Files], gather: Gather, total: int) -> int:
             try:
                 source.read(each)
             except ImportFailure as error:
-                raise InputError(f"import: {error}; nothing was written") from error
+                raise InputError(
+                    f"import: {error}; nothing was written; docs/import.md has the forms that are read"
+                ) from error
     return count
 
 

@@ -41,7 +41,7 @@ def leaks_command(
     if alike:
         found["alike"] = [list(pair) for pair in alike_pictures(settings, known)]
     if run is not None:
-        resolved = resolve(settings, None, run)
+        resolved = resolve(settings, None, run, "--run")
         trained = settings.refs("train", resolved.params.splits)
         lost = left_out(settings, trained, resolved.params.leaks, pixels or resolved.params.leaks_pixels)
         found["run"] = {

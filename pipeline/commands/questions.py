@@ -49,8 +49,9 @@ def set_of(settings: Settings, name: str | None) -> str:
     if name is None and len(known) == 1:
         return known[0]
     if name not in known:
+        given = "no name" if name is None else repr(name)
         raise InputError(
-            f"questions: found {name!r}, expected one of section questions of the params: {', '.join(known) or 'none yet'}"
+            f"questions: found {given}, expected one of section questions of the params: {', '.join(known) or 'none yet'}"
             f"{did_you_mean(str(name), known)}; params/questions.yaml has an example"
         )
     return name

@@ -27,6 +27,7 @@ from stages.datasets.catalog import recognise
 from stages.evaluate.cases import questions
 from stages.evaluate.score import Scores
 from stages.names import SplitRef
+from stages.nearby import free_name
 from stages.photographs import photograph
 from stages.report.choose import Key, choose, spread
 from stages.report.page import Missing, Page, Shown, render
@@ -50,6 +51,8 @@ def report_command(settings: Settings, split: SplitRef, cases: int, out: Path | 
         InputError: a file that no report wrote is in the way.
         StoreError: the split is not indexed, or its index is unfinished. What else is not there is said on the page.
     """
+    if out is not None and out.expanduser().is_file():
+        raise InputError(f"--out: found a file, {out}, expected a folder, such as {free_name(out.expanduser())}")
     folder = report_folder(settings, split.dataset) if out is None else out.expanduser() / split.dataset
     known = recognise(settings.data[split.dataset], split.dataset)
     terms = known.set.note if known else ""

@@ -123,7 +123,10 @@ class DaskExecutor:
                 try:
                     client = self.stack.enter_context(Client(run.scheduler))
                 except OSError as error:
-                    raise InputError(f"--scheduler: cannot reach {run.scheduler}: {error}") from error
+                    raise InputError(
+                        f"--scheduler: cannot reach {run.scheduler}: {error}; start one there (docs/cluster.md), "
+                        "or leave out --scheduler"
+                    ) from error
             else:
                 try:
                     cluster = LocalCluster(

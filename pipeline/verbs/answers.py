@@ -144,7 +144,8 @@ def compare(
     if page is not None and len(found) > 1:
         shared = ", ".join(str(one.split) for one in found)
         raise InputError(
-            f"--page: a page is of one split, and these runs share {shared}; name one with --data and --split"
+            f"--page: a page is of one split, and these runs share {shared}; name one, such as "
+            f"{settings.options(found[0].split)}"
         )
     written = None if page is None else write_page(settings, found[0], cases, page)
     if as_json:

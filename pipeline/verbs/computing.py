@@ -175,7 +175,8 @@ def extract(
     ):
         if unknown := sorted(set(given or ()) - set(known)):
             raise InputError(
-                f"{option}: {', '.join(unknown)} not in section {section} of the params; expected {', '.join(known) or 'nothing'}"
+                f"{option}: found {unknown[0]!r}, which section {section} of the params does not name; expected one of "
+                f"{', '.join(known) or 'none yet'}"
                 f"{did_you_mean(unknown[0], known)}"
             )
     stages = (stage,) if stage else every

@@ -114,7 +114,7 @@ def boxes(
     splits = chosen_splits(settings, split, data)
     if len(splits) > 1:
         raise InputError(
-            f"boxes: expected one split, found {', '.join(map(str, splits))}; name one with --data and --split"
+            f"boxes: expected one split, found {', '.join(map(str, splits))}; name one, such as {settings.options(splits[0])}"
         )
     print(as_given(boxes_command(settings, splits[0], model, out.expanduser())))
 

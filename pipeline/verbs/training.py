@@ -168,7 +168,8 @@ def evaluate(
     settings.require_questions(*splits)
     if run is None and len(splits) > 1:
         raise InputError(
-            f"evaluate: --predictions are of one split, found {', '.join(map(str, splits))}; name one with --data and --split"
+            f"evaluate: --predictions are of one split, found {', '.join(map(str, splits))}; name one, such as "
+            f"{settings.options(splits[0])}"
         )
     found = []
     for one in splits:

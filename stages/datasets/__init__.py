@@ -77,8 +77,9 @@ def data_params(value: Any) -> DataParams:
         )
     name = value.get("format")
     if name not in FORMATS:
+        found = "nothing" if name is None else repr(name)
         raise ValueError(
-            f"format: found {name!r}, expected one of {', '.join(FORMATS)}{did_you_mean(str(name), FORMATS)}"
+            f"format: found {found}, expected one of {', '.join(FORMATS)}{did_you_mean(str(name), FORMATS)}"
         )
     return _MODELS[str(name)].model_validate(value)
 

@@ -41,6 +41,8 @@ from stages.datasets.shapes import IGNORE, TARGET, Shape, raster, read_shapes
 from stages.datasets.sizes import UPRIGHT, drawn_on
 from stages.datasets.stems import by_stem
 from stages.images import LOST_LINK, SUFFIXES, ImageFailure, inside, read_picture
+from stages.names import type_name
+from stages.nearby import meant_split, next_to
 from store import rle
 from store.read.pixels import oriented
 
@@ -61,11 +63,17 @@ def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -
         folder, answers_file = inside(root, split), inside(root, answers)
     except ImageFailure as error:
         raise DatasetError(f"{error}; expected a folder in {root}") from error
+    if not root.is_dir():
+        raise DatasetError(
+            f"no folder {split!r} in {root}, which is not there{next_to(root)}; "
+            "set root or splits of the data set in section data of the params"
+        )
     if not folder.is_dir():
-        there = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        there = sorted(path.name for path in root.iterdir() if path.is_dir())
         link = f" ({split} is {LOST_LINK})" if folder.is_symlink() else ""
         raise DatasetError(
-            f"no folder {split!r} in {root}{link} (folders there: {', '.join(there) or 'none'}); expected "
+            f"no folder {split!r} in {root}{link} (folders there: {', '.join(there) or 'none'})"
+            f"{meant_split(root, split, there)}; expected "
             f"{split}/*.jpg, each with a .json of the same name: set root or splits of the data set in section data of the params"
         )
     with os.scandir(folder) as files:
@@ -267,7 +275,7 @@ def _read_answers(
     try:
         items, found = read_json(root, relative, encoding)
         if not isinstance(items, list):
-            raise ImageFailure(f"found {type(items).__name__}, expected a list")
+            raise ImageFailure(f"found {type_name(items)}, expected a list")
         answers = {field(item, "image", str): text(field(item, "outputs", str), "'outputs'") for item in items}
     except ImageFailure as error:
         raise DatasetError(

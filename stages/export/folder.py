@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.nearby import free_name
 from store.storage.files import (
     NO_LOCKS,
     TEMPORARY,
@@ -160,7 +161,9 @@ def require_usable(folder: Path, head: Mapping[str, Any]) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():
-        raise ExportError(f"{folder} is a file, expected a folder that is empty or not there yet")
+        raise ExportError(
+            f"{folder} is a file, expected a folder that is empty or not there yet, such as {free_name(folder)}"
+        )
     names = sorted(path.name for path in folder.iterdir())
     if not names:
         return
@@ -168,7 +171,9 @@ def require_usable(folder: Path, head: Mapping[str, Any]) -> None:
         raise ExportError(f"{folder} holds a finished export; expected another folder, or remove it")
     if BEGUN not in names:
         shown = ", ".join(names[:3]) + ("" if len(names) <= 3 else f" and {len(names) - 3} more")
-        raise ExportError(f"{folder} holds {shown}; expected a folder that is empty or not there yet")
+        raise ExportError(
+            f"{folder} holds {shown}; expected a folder that is empty or not there yet, such as {free_name(folder)}"
+        )
     with (folder / BEGUN).open("rb") as file:
         found = file.readline()
     if not found.endswith(b"\n"):  # a kill while it was written

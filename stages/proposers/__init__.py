@@ -93,8 +93,9 @@ def proposer_params(value: Any) -> ProposerParams:
         raise ValueError(f"found {value!r}, expected a section such as {{model: sam_vit_h}}")
     kind = value.get("kind", "sam")
     if kind not in PROPOSERS:
+        found = "nothing" if kind is None else repr(kind)
         raise ValueError(
-            f"kind: found {kind!r}, expected one of {', '.join(PROPOSERS)}{did_you_mean(str(kind), PROPOSERS)}"
+            f"kind: found {found}, expected one of {', '.join(PROPOSERS)}{did_you_mean(str(kind), PROPOSERS)}"
         )
     return PROPOSERS[kind].params.model_validate(value)
 

@@ -18,4 +18,4 @@ def check_reporting(report_to: Sequence[str]) -> None:
                 f"train.report_to: found {name!r}, expected some of {', '.join(sorted(known))}; [] reports to DVCLive alone"
             )
         if name not in there:
-            raise ValueError(f"train.report_to: {name} is not installed; install it, or set train.report_to to []")
+            raise ValueError(f"train.report_to: {name} is not installed; install it, or --set train.report_to=[]")

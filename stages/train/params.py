@@ -327,7 +327,8 @@ class TrainParams(Params):
             raise ValueError(f"a split stands twice in {list(self.splits)}")
         if self.mixture and not (self.epoch_samples or self.max_steps):
             raise ValueError(
-                "epoch_samples: found 0 with a mixture and no max_steps, expected how many samples an epoch has"
+                "epoch_samples: found 0 with a mixture and no max_steps, expected how many samples an epoch has, such as "
+                "epoch_samples: 1000"
             )
         return self
 

@@ -1,22 +1,19 @@
-"""Every command that a message names works when typed: the source is searched for them, and each has a state that prints it."""
+"""Every command that a message names works when typed: the source is searched for them, and each is typed by a row of a table."""
 
 from __future__ import annotations
 
 import ast
 import re
 import shlex
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
+from mistakes.mistake import COMMAND
+from mistakes.table import ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = re.compile(r"python cli\.py ([^;,\n()`\"]*[^;,\n()`\". ])")
-OPTIONS = re.compile(r"these go right after cli\.py: (.*)\)")
-OTHER_MASKS = ("--set", "proposers.sam.points_per_side=3")
 
 
 def _text(node: ast.AST) -> str | None:
@@ -56,78 +53,17 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
-def not_indexed(project: Any) -> Any:
-    return project.run("extract", "--split", "val")
-
-
-def masks_missing(project: Any) -> Any:
-    project.build("index --split val")
-    return project.run("extract", "--split", "val", "--stage", "match")
-
-
-def everything_missing(project: Any) -> Any:
-    project.build("index")
-    return project.run("normalize")
-
-
-def changed_after_the_index(project: Any) -> Any:
-    project.build("index --split val")
-    project.add_image("val", "gnu", 51)
-    return project.run("extract", "--split", "val", "--stage", "masks")
-
-
-def first_dry_run(project: Any) -> Any:
-    project.build("index --split val")
-    return project.run("extract", "--split", "val", "--stage", "masks", "--dry-run")
-
-
-def finished_shards(project: Any) -> Any:
-    return project.run("extract", "--split", "val", before=OTHER_MASKS)
-
-
-def finished_shards_in_a_dry_run(project: Any) -> Any:
-    return project.run("extract", "--split", "val", "--stage", "masks", "--dry-run", before=OTHER_MASKS)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def a_flipped_bit(project: Any) -> Any:
-    flip(project.store / "tiny/masks/sam/val/00001.parquet")
-    return project.run("verify", "--deep", "--split", "val")
-
-
-def a_flipped_bit_that_a_stage_reads(project: Any) -> Any:
-    flip(project.store / "tiny/masks/sam/val/00001.parquet")
-    (project.store / "tiny/match/sam/targets/val/00001.parquet").unlink()
-    return project.run("extract", "--split", "val")
-
-
-def pictures_are_missing(project: Any) -> Any:
-    shutil.rmtree(next((project.folder / "report").rglob("similarity")))
-    return project.run("report", "--split", "val")
-
-
-STATES: dict[str, tuple[str, Callable[[Any], Any], tuple[str, ...]]] = {
-    "not indexed": ("tiny", not_indexed, ("index {}",)),
-    "masks are missing": ("tiny", masks_missing, ("extract {}{}{}",)),
-    "everything is missing": ("tiny", everything_missing, ("extract {}{}{}",)),
-    "changed after the index": ("tiny", changed_after_the_index, ("index {}",)),
-    "a first dry run": ("tiny", first_dry_run, ("extract {} --limit 1{}",)),
-    "finished shards": ("finished", finished_shards, ("{} --replace",)),
-    "finished shards, dry": (
-        "finished",
-        finished_shards_in_a_dry_run,
-        ("extract {} --replace", "extract {} --limit 1{}"),
-    ),
-    "a flipped bit": ("finished", a_flipped_bit, ("verify --repair{}",)),
-    "a flipped bit that a stage reads": ("finished", a_flipped_bit_that_a_stage_reads, ("verify --repair{}",)),
-    "pictures are missing": ("finished", pictures_are_missing, ("normalize",)),
+TYPED = {
+    "index {}": "stores: extract before index",
+    "extract {}{}{}": "stores: embed before masks",
+    "{} --replace": "stores: other parameters for finished shards",
+    "extract {} --replace": "stores: other parameters in a dry run",
+    "extract {} --limit 1{}": "stores: time of a first extract",
+    "verify --repair{}": "stores: damaged shard",
+    "normalize": "stores: pictures of a report that are gone",
+    "index --data {}": "data: borrower before its holder",
 }
-"""State -> the project it begins with, what prints the commands, and the commands (as in the source) that it prints."""
+"""Command as in the source -> the row of ``mistakes/table.py`` whose message has it, and in whose test it is typed."""
 
 BIG = {
     "evaluate": "the name of a verb",
@@ -135,7 +71,6 @@ BIG = {
     "info": "no gap is left when it is printed",
     "demo --train-models": "two hours",
     "data NAME --unpack FOLDER": "files of the hub",
-    "index --data {}": "a collection that lists only what is asked about: test_pipe_images types it",
     "questions": "models behind an endpoint: test_pipe_questions types it",
     "questions NAME": "models behind an endpoint",
     "weights {}": "the network",
@@ -153,10 +88,13 @@ EXAMPLES = {"--set train.without={}": "image", "--system {}": "elisa", "--split 
 
 
 def test_every_command_of_every_message_is_known_here() -> None:
-    known = {*BIG, *(command for _, _, printed in STATES.values() for command in printed)}
+    known = {*BIG, *TYPED}
     unknown = {command: files for command, files in commands().items() if command not in known}
-    assert unknown == {}, "add a state that prints it to STATES (or to BIG, if that takes too much)"
+    assert unknown == {}, (
+        "add a mistake whose message has it to the table, and to TYPED (or to BIG, if it takes too much)"
+    )
     assert known - set(commands()) == set(), "no message names it any more: remove it here"
+    assert {*TYPED.values()} <= {*ROWS}
 
 
 def written_with_options() -> list[list[str]]:
@@ -194,35 +132,3 @@ def test_a_command_that_takes_much_is_parsed(command: str) -> None:
     name, verb, rest = group.resolve_command(context, [*context._protected_args, *context.args])
     assert verb is not None
     verb.make_context(name, rest, parent=context)
-
-
-def bare(command: str) -> str:
-    """A command without what stands between cli.py and the verb."""
-    words = shlex.split(command.removeprefix("python cli.py "))
-    while words and words[0] in ("--params", "--set"):
-        words = words[2:]
-    return " ".join(words)
-
-
-@pytest.mark.parametrize("name", STATES)
-def test_a_command_works_when_typed(request: pytest.FixtureRequest, name: str) -> None:
-    fixture, prepare, templates = STATES[name]
-    project = request.getfixturevalue(fixture)
-    done = prepare(project)
-    said = done.out + done.err
-    options = OPTIONS.search(said)
-    given = shlex.split(options[1]) if options else []
-    found = list(dict.fromkeys(COMMAND.findall(said)))
-    assert given or all(bare(command) != command for command in found), "the params file has to be typed too"
-    for template in templates:
-        pattern = re.escape(template).replace(r"\{\}", ".*")
-        mine = [command for command in found if any(re.fullmatch(pattern, bare(p)) for p in command.split(" && "))]
-        assert mine, f"{template} is not in: {said}"
-        typed = f"python cli.py {mine[0]}".split(" && ")
-        for command in typed:
-            words = shlex.split(command.removeprefix("python cli.py "))
-            result = project.cli(*given, *words)
-            assert result.code == 0, f"{command}: {result.out}{result.err}"
-    again = prepare(project) if fixture == "tiny" and name != "a first dry run" else None
-    if again is not None:
-        assert not set(COMMAND.findall(again.out + again.err)) & set(found), "what was typed changed nothing"

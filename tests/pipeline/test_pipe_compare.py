@@ -154,7 +154,7 @@ def test_a_protocol_has_its_own_figures(ready: tuple[Any, Known]) -> None:
     ("words", "said"),
     [
         ([], "found 0 runs, expected two or more; there are elisa, lisa; python cli.py"),
-        (["elisa"], "found 1 runs, expected two or more"),
+        (["elisa"], "found 1 run, expected two or more"),
         (["elisa", "elisa"], "found 'elisa' twice"),
         (["elisa", "lsa"], "folder of predictions (did you mean 'lisa'?); there are elisa, lisa; python cli.py"),
         (["elisa", "llmseg"], "llmseg is not trained; run: python cli.py"),
@@ -352,7 +352,7 @@ def test_several_splits_are_compared_one_by_one(pictured: Any, tmp_path: Path) -
         path = tmp_path / words[-1]
         done = project.run(*words[:-1], str(path))
         assert done.code == 2
-        assert "tiny/train, tiny/val; name one with --data and --split" in done.err
+        assert "tiny/train, tiny/val; name one, such as --split train" in done.err
         assert not path.exists()
     done = project.run("compare", "elisa", "lisa", str(project.folder / "truth.json"))
     assert done.code == 2

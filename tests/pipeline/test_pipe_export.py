@@ -271,7 +271,7 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(
 def test_one_split_a_folder(finished_once: Any, tmp_path: Path) -> None:
     done = export(finished_once, "coco", tmp_path / "out")
     assert done.code == 2
-    assert "expected one split, found tiny/train, tiny/val; name one with --data and --split" in done.err
+    assert "expected one split, found tiny/train, tiny/val; name one, such as --split train" in done.err
     inside = export(finished_once, "coco", finished_once.store / "export", "--split", "val")
     assert (inside.code, (finished_once.store / "export").exists()) == (2, False)
     assert "is in the store" in inside.err

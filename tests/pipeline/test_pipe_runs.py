@@ -217,10 +217,13 @@ def test_a_section_of_runs(finished: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"a": {"seed": 1}}, "runs.a.system: found None, expected one of elisa, llmseg, lisa"),
+        ({"a": {"seed": 1}}, "runs.a.system: found nothing, expected one of elisa, llmseg, lisa"),
         ({"lisa": {"system": "elisa"}}, "runs.lisa.system: found elisa, expected lisa"),
-        ({"a": {"system": "elisa", "epochs": 0}}, "runs.a.epochs: Input should be greater than or equal to 1"),
-        ({"a": {"system": "elisa", "elisa": {"topk": 3}}}, "runs.a.elisa.topk: Extra inputs are not permitted"),
+        ({"a": {"system": "elisa", "epochs": 0}}, "runs.a.epochs: found 0, expected 1 or more"),
+        (
+            {"a": {"system": "elisa", "elisa": {"topk": 3}}},
+            "runs.a.elisa.topk: unknown parameter; did you mean elisa.top_k?",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_run_is_named(empty: Any, given: Any, words: str) -> None:

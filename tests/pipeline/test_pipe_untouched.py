@@ -129,7 +129,11 @@ FAILING = {
         ("extract", "--replace"),
         "python cli.py weights dinov2_vits14",
     ),
-    "an encoder that is not in the params": ((), ("extract", "--encoder", "dinov2_vits14"), "not in section embed"),
+    "an encoder that is not in the params": (
+        (),
+        ("extract", "--encoder", "dinov2_vits14"),
+        "section embed of the params does not",
+    ),
     "upstream is missing": (OTHER_MASKS, ("extract", "--stage", "embed", "--replace"), "masks/sam shard 0 is stale"),
     "finished shards, no --replace": (OTHER_MASKS, ("extract",), "points_per_side: 2 -> 3"),
     "an index without data": (("--set", "data.tiny.root=/nowhere"), ("index",), "no folder"),

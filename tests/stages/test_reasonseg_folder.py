@@ -71,7 +71,7 @@ def test_a_missing_or_empty_split_is_an_error_that_lists_what_is_there(tmp_path:
     touch(tmp_path, "train/a.jpg", "explanatory/train.json", "empty/readme.txt")
     with pytest.raises(DatasetError, match=r"no folder 'val' .*there: empty, explanatory, train\)"):
         list_sources(tmp_path, "val")
-    with pytest.raises(DatasetError, match=r"no folder 'val' .*there: none\).*set root or splits of the data set"):
+    with pytest.raises(DatasetError, match=r"no folder 'val' .*not there \(folders in .*: empty.*set root or splits"):
         list_sources(tmp_path / "nowhere", "val")
     with pytest.raises(DatasetError, match=r"folder 'empty' in .* has no images \(found: 1 x .txt\)"):
         list_sources(tmp_path, "empty")

@@ -1,0 +1,44 @@
+"""What lies near a path that was probably mistyped, in words for a message; and a path near it that is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.names import did_you_mean
+
+
+def next_to(path: Path) -> str:
+    """What is there in the place of a folder that is not: a file; or the folders next to it, and which may have been meant."""
+    if path.exists():
+        return ", but a file of that name, expected a folder"
+    parent = next((above for above in path.parents if above.is_dir()), path)
+    there = sorted(each.name for each in parent.iterdir() if each.is_dir())
+    return f" (folders in {parent}: {', '.join(there) or 'none'}){_meant(path, parent, there)}"
+
+
+def meant_file(path: Path, suffixes: Sequence[str] = ()) -> str:
+    """`` (did you mean 'x'?)`` of a file that is not there, where one next to it has much the same name; else nothing."""
+    parent = path.parent
+    there = sorted(each.name for each in parent.iterdir()) if parent.is_dir() else []
+    return _meant(path, parent, [name for name in there if not suffixes or Path(name).suffix in suffixes])
+
+
+def meant_split(root: Path, split: str, there: Sequence[str]) -> str:
+    """As :func:`meant_file`, of a split without a folder in ``root``: another one that is ``there``, or another root."""
+    below = next((name for name in there if (root / name / split).is_dir()), None)
+    return did_you_mean(split, there) if below is None else f" (did you mean root: {root / below}?)"
+
+
+def free_name(path: Path) -> Path:
+    """A path next to this one where nothing is: ``export-2`` next to ``export``."""
+    number = 2
+    while (free := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    return free
+
+
+def _meant(path: Path, parent: Path, there: Sequence[str]) -> str:
+    close = did_you_mean(path.relative_to(parent).parts[0], there) if path != parent else ""
+    name = next((name for name in there if repr(name) in close), None)
+    return "" if name is None else close.replace(repr(name), repr(str(parent / name)))
