@@ -332,7 +332,7 @@ def test_the_command_line(empty: Any, tmp_path: Path) -> None:
     assert json.loads(done.out)["groups"]["all"]["theirs"]["gsva_n_acc"]["value"] == 0
     for wrong, why in (
         (["--predictions", str(path), "--threshold", "9"], "--threshold is for a folder of PNGs"),
-        (["--predictions", str(path), "--threshold", "0.5"], "valid integer"),
+        (["--predictions", str(path), "--threshold", "0.5"], "--threshold: found 0.5, expected a whole number"),
         (["--predictions", str(path), "--protocol", "lissa"], "--protocol: found 'lissa', expected lisa, per_text"),
         (["--system", "elisa", "--threshold", "9"], "found --threshold with --system"),
         (

@@ -267,7 +267,7 @@ class TestElisa:
         assert [str(each.trouble)[:16] for each in found] == [
             *(f"line {number}: not JSON" for number in (1, 2, 3)),
             "line 4: no sam_s",
-            "line 5: img is N",
+            "line 5: img is n",
         ]
 
 
