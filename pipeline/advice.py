@@ -77,7 +77,7 @@ def of_error(settings: Settings, error: StoreError) -> str:
     wanted, own = wanted_columns(settings).get(place), split_of(settings, place)
     if isinstance(error, DamagedStoreError):
         if place and not wanted and not own:
-            return "; it is not of the data sets and the splits of these params: verify it with those that made it"
+            return "; these params do not name its data set and split: verify it with the params that made it"
         where = f" {settings.options(own[0])}" if own else ""
         return f"; run: python cli.py verify --repair{where}"
     if wanted:

@@ -158,7 +158,7 @@ class TrainedSystem:
         """The words of the language model that are nearest to each mask, by ELISA's adapter.
 
         Args:
-            image: as in :meth:`ask`. count: words a mask.
+            image: as in :meth:`ask`. count: words per mask.
 
         Returns:
             Number of each mask that the system is offered -> words, nearest first, each with the cosine of the two embeddings.
@@ -197,9 +197,9 @@ class TrainedSystem:
         return self._system
 
     def _any_split(self, first: SplitRef) -> Split:
-        """A split with all columns of a training, in whose sizes the system is built: the image's, one it learned from, or any.
+        """A split with all columns of a training, which gives the sizes of the system: the image's, one it was trained on, or any.
 
-        A picture alone and a data set without annotations have not all of them.
+        The store of a single picture, and a data set without annotations, lack some of these columns.
         """
         settings, errors = self.settings, list[StoreError]()
         for split in dict.fromkeys([first, *map(SplitRef.of, self.run.params.splits), *settings.splits]):

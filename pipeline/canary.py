@@ -35,7 +35,7 @@ def compare_with_stored(
     started: tuple[str, ...],
     executor: Executor,
 ) -> None:
-    """A column that has shards already only grows by more of the same (:func:`check_stored`)."""
+    """Check that a column which has shards already is continued with the same numbers (:func:`check_stored`)."""
     names = next(iter(todo.values()), [])
     done = {
         shard: tuple(plan.spec.name for plan in plans if plan.spec.name in names and plan.shards[shard].state == DONE)

@@ -27,7 +27,7 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Found:
-    """Images that questions can be made about, and how many there are of those that none can be made about, by why."""
+    """Images that questions can be made about, and the number of others for each reason to leave them out."""
 
     candidates: tuple[Candidate, ...]
     left_out: Mapping[str, int]
@@ -36,7 +36,7 @@ class Found:
 def candidates_of(
     settings: Settings, splits: Sequence[SplitRef], protected: Sequence[SplitRef], exhaustive: bool
 ) -> Found:
-    """Every image of the splits that is ok and has annotated regions, but pictures of protected splits.
+    """Every image of the splits that is ok and has annotated regions, except pictures of protected splits.
 
     Args:
         protected: splits whose pictures must not be among them, known as :mod:`pipeline.leaks` knows pictures.
@@ -116,7 +116,7 @@ def _candidate(
 
 
 def _with_absent(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The candidates, each with every category as absent that others have and it has not."""
+    """The candidates, with each category that others have and they lack added to ``absent``."""
     known = dict.fromkeys(label for each in candidates for label in each.labels)
     return tuple(
         replace(each, absent=tuple(label for label in known if label not in each.labels)) for each in candidates

@@ -128,7 +128,7 @@ def _look_ahead(
 
 
 def _chosen(plans: Sequence[ColumnPlan], only: Sequence[str], proposers: Sequence[str]) -> list[ColumnPlan]:
-    """The plans of these encoders and of the stages that have none; of them those of these proposers, and those of none."""
+    """The plans of the given encoders and proposers, with those of columns that have no encoder or no proposer."""
     return [
         plan
         for plan in plans
@@ -202,7 +202,7 @@ def compute_stage(
     except InputError as error:
         if part is None or settings.holder(split.dataset) is None:
             raise
-        message = f"stopped: {error}; or, where another part is at work on that, run this one again after it"
+        message = f"stopped: {error}; or, if another part is computing that, run this one again after it"
         raise StoppedError(INTERRUPTED, message) from error
     require_images(look, stage, split, plans, todo)
     require_writable(*(plan.folder for plan in chosen))
@@ -226,7 +226,7 @@ def compute_stage(
 
 
 def in_part(split: SplitRef, shard: int, part: tuple[int, int] | None) -> bool:
-    """Whether a shard is of part i of n; all are of None.
+    """Whether a shard belongs to part i of n; True where ``part`` is None.
 
     Shards go round the parts in turn, so that parts differ by one shard; a split's digest says where they begin, so that splits
     of one shard do not all go to part 0. It does not depend on which shards are done, so parts that begin at different times

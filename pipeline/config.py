@@ -62,7 +62,7 @@ class Settings(Shared):
 
     @property
     def proposer(self) -> str | None:
-        """Whose masks are chosen from where nothing else says it: ``train.proposer``, or the first; None without proposers."""
+        """The proposer whose masks are chosen from by default: ``train.proposer``, or the first; None without proposers."""
         return self.train.proposer or next(iter(self.proposers), None)
 
     @model_validator(mode="before")
@@ -130,7 +130,7 @@ class Settings(Shared):
 
     @model_validator(mode="after")
     def _training_knows_its_mean(self) -> Settings:
-        """The only mean is the one that trainings take, unless they say it."""
+        """Let trainings that name no mean take the only one."""
         if self.train.mean is None and len(self.means) == 1:
             self.__dict__["train"] = self.train.model_copy(update={"mean": next(iter(self.means))})
         asked = {"train.mean": self.train.mean} | {
@@ -271,7 +271,7 @@ class Settings(Shared):
         return tuple(SplitRef(images, split) for split in self.data[images].splits)
 
     def of(self, dataset: str) -> Sections:
-        """What a stage sees that works on a data set."""
+        """What a stage that works on a data set gets to see."""
         shared = {name: getattr(self, name) for name in Shared.model_fields}
         holder = self.holder(dataset)
         return Sections.model_construct(
@@ -345,7 +345,7 @@ class Settings(Shared):
         return " ".join(self.words(split))
 
     def holder_options(self, split: SplitRef) -> str:
-        """:meth:`options` of where the images of a split are indexed: of the split, or of the data set that it borrows from."""
+        """:meth:`options` that select where the images of a split are indexed: the split, or the data set that it borrows from."""
         holder = self.holder(split.dataset)
         return self.options(split) if holder is None else f"--data {holder}"
 

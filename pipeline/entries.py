@@ -112,7 +112,7 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
 
 
 def _unlisted(look: Look, split: SplitRef, entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The entries; where the holder lists what runs draw, those that it does not list with their files there."""
+    """The entries; if the holder lists only what runs draw, those that it does not list get their files there."""
     holder = look.settings.data[look.settings.data[split.dataset].images]
     if not isinstance(holder, ImagesOptions) or not holder.only_runs:
         return entries
@@ -165,7 +165,7 @@ def _require_one_picture(look: Look, split: SplitRef, image_id: str, links: Sequ
         one, other, *_ = found.values()
         raise InputError(
             f"{split}: the image_id {image_id!r} is in {holder}/{one} and in {holder}/{other}, which are different pictures; "
-            f"expected image_ids that one split of {holder} has, or a split of {split.dataset} of the name of the one that it means"
+            f"expected image_ids that one split of {holder} has, or a split of {split.dataset} named as the one that is meant"
         )
 
 

@@ -43,7 +43,7 @@ def as_given(text: str) -> str:
     options = _given.get("options", ())
     if not options or not re.search(r"python cli\.py (?!--)", text):  # some name the options themselves
         return text
-    return f"{text}\n(in what there is to type, these go right after cli.py: {shlex.join(options)})"
+    return f"{text}\n(in the commands to type, these go right after cli.py: {shlex.join(options)})"
 
 
 class Terminated(BaseException):

@@ -45,7 +45,7 @@ def external_runs(settings: Settings) -> list[External]:
 
 
 def require_free(settings: Settings, name: str, split: SplitRef, path: Path) -> None:
-    """InputError where predictions cannot be kept under a name: it is taken, or not a valid one.
+    """Raise InputError where predictions cannot be kept under a name: it is taken, or not a valid one.
 
     Args:
         path: of the predictions; they may be kept again where they are there already.
@@ -96,7 +96,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _splits(folder: Path) -> dict[str, dict[str, str]]:
-    """InputError where the record is not one that :func:`keep` wrote."""
+    """The splits of a record; InputError where it is not one that :func:`keep` wrote."""
     path = folder / EXTERNAL
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))["splits"]

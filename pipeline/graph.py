@@ -155,7 +155,7 @@ def is_reduced(settings: Settings, column: str) -> bool:
 
 
 def upstream_columns(settings: Settings, column: str, split: SplitRef | None) -> list[tuple[str, SplitRef | None]]:
-    """(column, split) of what a column of a split may be computed from. The split of a reduced column is None, here and there.
+    """(column, split) of what a column of a split may be computed from. The split of a reduced column is None throughout.
 
     What is borrowed may lie in any split of the holder: :func:`pipeline.upstream.upstream_shards` says where.
     """

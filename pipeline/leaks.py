@@ -106,7 +106,7 @@ def pictures_in(
     """The pictures of a split, by what they are known by.
 
     Args:
-        files, pixels, and what it raises: as of :class:`Pictures` and :func:`pictures_of`.
+        files, pixels, and what it raises: as for :class:`Pictures` and :func:`pictures_of`.
     """
     numbers = _coco_numbers(settings, settings.data[split.dataset].images)
     keys: dict[Key, list[int]] = defaultdict(list)
@@ -167,7 +167,7 @@ def shared(settings: Settings, known: Mapping[SplitRef, Pictures]) -> list[Share
 
 
 def alike_pictures(settings: Settings, known: Mapping[SplitRef, Pictures]) -> list[tuple[str, str, int]]:
-    """Pairs of pictures of different data sets that look much alike and are not the same file, the likest first: for a person to
+    """Pairs of pictures of different data sets that look alike and are not the same file, the most similar first, for a person to
     look at. Each is ``<split>: <path>``; the number is that of the bits in which their hashes differ.
 
     Args:
@@ -189,7 +189,7 @@ def alike_pictures(settings: Settings, known: Mapping[SplitRef, Pictures]) -> li
 
 
 def is_protected(settings: Settings, split: SplitRef) -> bool:
-    """Whether a split is there to be evaluated on: it has questions, and its name does not begin with train, nor is it all."""
+    """Whether a split is there to be evaluated on: it has questions, and its name is not all and does not begin with train."""
     annotated = FORMATS[settings.data[split.dataset].format].annotated
     return (annotated and not split.split.startswith("train") and split.split != "all") or split in settings.evaluated
 
@@ -205,8 +205,8 @@ def left_out(
 
     Args:
         mode: ``all``: those of every other data set's splits that are there to be evaluated on (:func:`is_protected`) and that it
-            is not trained on; ``paper``: of data sets that are no referring ones, those of referring sets' splits ``val`` (LISA's
-            paper; its code leaves out nothing); ``none``.
+            is not trained on; ``paper``: from data sets that are not referring sets, those of
+            referring sets' splits ``val`` (LISA's paper; its code leaves out nothing); ``none``.
         pixels: as :func:`pictures_of`.
         seen: gives the pictures of a split, None where nothing is known of them; default: as the index says.
 

@@ -30,7 +30,7 @@ def list_held(look: Look, split: SplitRef) -> dict[str, Source]:
 
 
 def not_indexed(settings: Settings, split: SplitRef, command: str = "") -> InputError:
-    """The error for a split that the store does not hold. Where it, or a folder next to it, holds others, it says which.
+    """The error for a split that the store does not hold. It names other splits that the store, or a folder next to it, holds.
 
     Args:
         command: what to type; default: the index of the split.

@@ -82,7 +82,7 @@ def _with_upstream(settings: Settings, columns: Collection[str]) -> set[str]:
 
 
 def _less(settings: Settings, columns: Collection[str]) -> Settings:
-    """The settings with the proposers and encoders alone that these columns are of."""
+    """The settings with only the proposers and encoders of these columns."""
     made = {name.partition("/")[0]: set[str]() for name in columns}
     for name in columns:
         made[name.partition("/")[0]].add(name.rpartition("/")[2])
@@ -97,7 +97,7 @@ def _less(settings: Settings, columns: Collection[str]) -> Settings:
 
 
 def _put(path: Path, data: bytes) -> None:
-    """Write the picture where it is not yet; it appears whole or not at all."""
+    """Write the picture unless it is there; it appears whole or not at all."""
     if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
         return
     make_folder(path.parent)

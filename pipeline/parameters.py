@@ -34,7 +34,7 @@ _BOUND_WORDS = {"ge": "{} or more", "gt": "more than {}", "le": "at most {}", "l
 
 
 def _inner(annotation: Any) -> Any:
-    """What is there when it is not null."""
+    """The annotation of a value that is not null."""
     if get_origin(annotation) is Annotated:
         return _inner(get_args(annotation)[0])
     inner = [part for part in get_args(annotation) if part is not type(None)]
@@ -95,7 +95,7 @@ def _every(model: type[BaseModel]) -> tuple[str, ...]:
 
 
 def alike(model: type[BaseModel], name: str) -> str | None:
-    """The parameter that was probably meant by ``name``: one that ends so, or one that is written much like it."""
+    """The parameter that was probably meant by ``name``: one that ends with it, or one of similar spelling."""
     every = _every(model)
     ending = [known for known in every if known.endswith(f".{name}")]
     if ending:

@@ -186,7 +186,7 @@ def plan_reduction(settings: Settings, stage: str, lenient: bool = False, look: 
 
 
 def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
-    """A shard that reads what is about to be computed again is stale with it."""
+    """The plan in which a shard that reads one about to be computed again is stale, too."""
     for other in upstream:
         every = other.spec.over is not None and other.todo
         plan = _stale(plan, range(len(plan.shards)) if every else other.todo, other.spec.name)
@@ -201,7 +201,7 @@ def _stale(plan: ColumnPlan, shards: Collection[int], because: str) -> ColumnPla
 
 
 def _is_behind(look: Lineage, place: str, shard: int) -> bool:
-    """Whether a shard of a borrower's images is not made of what the holder has now."""
+    """Whether a shard of a borrower's images was made from other rows than the holder has now."""
     try:
         return look.why_not_current(place, shard) is not None
     except DamagedStoreError:
@@ -209,7 +209,7 @@ def _is_behind(look: Lineage, place: str, shard: int) -> bool:
 
 
 def _behind_holder(look: Look, split: SplitRef, plans: Sequence[ColumnPlan], lenient: bool) -> list[ColumnPlan]:
-    """The same of what is borrowed: a shard that reads a shard of the holder that is about to be computed again."""
+    """The plans in which a shard that reads a shard of the holder about to be computed again is stale, too."""
     settings = look.settings
     if settings.holder(split.dataset) is None:
         return list(plans)

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def rewritten(text: str) -> str:
-    """A ``dvc.yaml`` that tracks receipts; of one that does already, the same again."""
+    """A ``dvc.yaml`` that tracks receipts; one that already does is returned unchanged."""
     stages = {name: _stage(name, stage) for name, stage in yaml.safe_load(text)["stages"].items()}
     return _HEAD + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
 

@@ -79,7 +79,7 @@ def _planned(targets: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _demo_lock(folder: Path) -> Iterator[None]:
-    """Within, the demo's kept lock is next to dvc.yaml. Nothing is done with other params, or a ``dvc.lock`` that is a person's."""
+    """Keep the demo's lock next to dvc.yaml while the block runs. Do nothing with other params, or a person's own ``dvc.lock``."""
     lock, kept, in_place = ROOT / "dvc.lock", folder / "dvc.lock", folder / "in_place"
 
     def put_away() -> None:

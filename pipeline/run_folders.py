@@ -24,7 +24,7 @@ class Entry:
     Args:
         run: None where nothing in its folder says which run it is.
         held: what its folder holds; None where it is not trained.
-        free: its name stands nowhere in the params, so it is what its folder says.
+        free: the params do not name it, so its folder alone says what it is.
         moved: a training moved it aside.
     """
 

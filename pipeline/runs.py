@@ -141,7 +141,7 @@ def runs_folder(settings: Settings) -> Path:
 
 
 def check_name(name: str, option: str = "--name") -> None:
-    """InputError where a run cannot be called so: it would be no folder's name, or that of its own answers."""
+    """Raise InputError where a run cannot have this name: no folder can have it, or answers of a run are named so."""
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not (
         name[0].isalnum() and name.isascii()
     ):

@@ -84,7 +84,7 @@ def read(kept: Path, elsewhere: Path | None = None) -> dict[str, float]:
 
 
 def keep(kept: Path, took: Mapping[str, float]) -> None:
-    """Remember these seconds; of a stage that took longer once, those, since a stage that goes on has less to do."""
+    """Remember these seconds; a longer time from before stays, since a stage that goes on after a stop has less to do."""
     before = _seconds(kept)
     found = {stage: round(max(seconds, before.get(stage, 0.0)), 1) for stage, seconds in {**before, **took}.items()}
     temporary = kept.with_suffix(".new")
@@ -100,7 +100,7 @@ def clock(seconds: float) -> str:
 
 
 def _pace(took: Mapping[str, float], known: Mapping[str, float]) -> float:
-    """How much longer these stages took than is known of them; 1 where none can be compared."""
+    """How many times as long these stages took as in earlier runs; 1 where none can be compared."""
     both = took.keys() & known.keys()
     before = sum(known[stage] for stage in both)
     return sum(took[stage] for stage in both) / before if before else 1.0

@@ -25,7 +25,7 @@ def open_columns(settings: Settings, run: Run, split: SplitRef) -> Split:
 
 
 def proposer_of(run: Run) -> str | None:
-    """Whose masks a run chooses from; None where it chooses none."""
+    """The proposer whose masks a run chooses from; None where it does not choose."""
     return run.params.proposer if SYSTEMS[run.system].chooses else None
 
 

@@ -61,8 +61,8 @@ def upstream_shards(
 ) -> list[Upstream]:
     """All that a shard is computed from, in the order in which a reduction takes them, each once.
 
-    That of a column of a split: the same shard of each column that it reads, or the only one of a reduced column; of what it
-    borrows the shards of the holder that its images lie in, and its own shard of ``images``, which says where they lie. That of a
+    For a column of a split: the same shard of each column that it reads, or the only one of a reduced column; for what it
+    borrows, the shards of the holder that its images lie in, and its own shard of ``images``, which says where they lie. For a
     reduced column: every such shard of the columns that it reads, split by split.
 
     Args:

@@ -1,4 +1,4 @@
-"""How the command line is read: options of every verb, and what is said of one that there is not."""
+"""How the command line is read: options of every verb, and the message about an unknown option."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def part_of(text: str | None) -> tuple[int, int] | None:
 
 
 def check_setting(setting: str, predictions: Path | None, with_controls: bool) -> None:
-    """InputError where ``evaluate --setting`` is given with what has no choice of it."""
+    """Raise InputError where ``evaluate --setting`` is given with --predictions or --controls."""
     from pipeline.config import InputError
 
     if setting == "proposals":
@@ -99,7 +99,7 @@ def check_setting(setting: str, predictions: Path | None, with_controls: bool) -
 
 
 def check_all(every_split: bool, predictions: Path | None, with_controls: bool) -> None:
-    """InputError where ``evaluate --all`` is given with what is of one split."""
+    """Raise InputError where ``evaluate --all`` is given with --predictions or --controls, which are about one split."""
     from pipeline.config import InputError
 
     if every_split and (predictions is not None or with_controls):
@@ -108,7 +108,7 @@ def check_all(every_split: bool, predictions: Path | None, with_controls: bool) 
 
 
 def check_keep(keep: str | None, predictions: Path | None) -> None:
-    """InputError where ``evaluate --keep`` is given with a system, whose answers are kept anyway."""
+    """Raise InputError where ``evaluate --keep`` is given with a system, whose answers are kept anyway."""
     from pipeline.config import InputError
 
     if keep is not None and predictions is None:
@@ -144,7 +144,7 @@ def asks_a_system(run: str | None, predictions: Path | None, of_a_system: bool, 
 
 
 def of_a_parameter(option: str, arguments: Sequence[str]) -> str:
-    """Where an option that a verb has not is the name of a parameter: how to give that one; else nothing."""
+    """How to set the parameter that an unknown option names; the empty text where it names none."""
     from pipeline.config import Settings
     from pipeline.parameters import children, names
 

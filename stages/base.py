@@ -171,7 +171,7 @@ class Collector:
         return self.spec.schema is not None and "target_id" in self.spec.schema.names
 
     def ok(self, image_index: int, value: Any, omitted: int = 0) -> None:
-        """Add an image: a dict of lists (table), a list of rows (row a target) or ``[count, ...]`` (array)."""
+        """Add an image: a dict of lists (table), a list of rows (one per target) or ``[count, ...]`` (array)."""
         if self._row_a_target:
             count = len(value)
             self.rows += [{"image_index": image_index, **row} for row in value]

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def over(count: int, size: int, work: Callable[[slice], Result]) -> list[Result]:
-    """``work`` on slices of ``size`` that cover ``count`` items in order; of half the size where memory runs out.
+    """Results of ``work`` on slices of ``size`` that cover ``count`` items in order; of half the size where memory runs out.
 
     What is left of the ``count`` items goes on with the smaller size. The next call begins with ``size`` again, so that
     what ran out of memory while one column was computed does not decide the batches of another.
@@ -58,7 +58,7 @@ def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items, each fetched while the one before it is at work."""
+    """Yield the items, each fetched while the one before it is at work."""
     source = iter(items)
     for item in source:
         for following in source:

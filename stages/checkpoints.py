@@ -68,7 +68,7 @@ def is_no_checkpoint(path: Path) -> bool:
 
 @contextmanager
 def reading(path: Path, what: str = "checkpoint") -> Iterator[None]:
-    """Around a reader of tensors: whatever it raises about a file without weights becomes one error.
+    """Turn whatever a reader of tensors raises about a file without weights into one error.
 
     Raises:
         WeightsError: the file is not what the reader reads; says what it is.
@@ -95,7 +95,7 @@ def reading(path: Path, what: str = "checkpoint") -> Iterator[None]:
 
 
 def _safetensors_end(path: Path, header: int) -> int:
-    """Size of the file that the header of a safetensors file tells of."""
+    """The size that a safetensors file has to have by its header."""
     with path.open("rb") as file:
         file.seek(8)
         text = file.read(header)

@@ -57,7 +57,7 @@ def dense_specs(spec: ColumnSpec, forms: Sequence[Dense]) -> Iterator[ColumnSpec
 
 
 class DenseCollector:
-    """Gathers an image's dense features in those of their columns that a shard needs; false where it needs none.
+    """Gathers an image's dense features in those of their columns that a shard needs; falsy if it needs none.
 
     Args:
         out: column -> what gathers its rows.

@@ -15,14 +15,14 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def start_command() -> None:
-    """From here on the choice of ``run.device: auto`` is said again, once."""
+    """Start a command: what ``run.device: auto`` chose is printed once more."""
     _said.clear()
 
 
 def resolve_device(run: RunParams) -> str:
     """``cpu`` or ``cuda``; also sets the torch threads of this process.
 
-    What ``auto`` chose is said on stderr, once a command. cuDNN does not measure which of its algorithms is fastest: the
+    What ``auto`` chose is printed to stderr, once per command. cuDNN does not measure which of its algorithms is fastest: the
     choice would decide the last bits of what is stored.
 
     Raises:

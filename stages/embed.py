@@ -101,7 +101,7 @@ def _options(encoder: Encoder) -> dict[str, Any]:
 
 
 def _features(params: Sections, name: str, encoder: Encoder) -> tuple[str, ...]:
-    """SAM pooling takes the stored image embedding of the same model, where it is stored, and the float16 one of two."""
+    """The columns that SAM pooling reads: the same model's image embedding, in float16 if stored so; empty if it is not stored."""
     if encoder.reads_sam_features and name in params.embed.sam_features:
         form: Dense = "float16" if "float16" in params.embed.dense else "int8"
         return dense_columns(features_column(name), form)

@@ -32,7 +32,7 @@ from store.storage.objects import read_range
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""File names of these formats, in lower case; any case will do."""
+"""File names of these formats, in lower case; any case is accepted."""
 NO_END_MARKER = "the JPEG lacks its end marker; all pixels are there"
 """The note of a picture that is whole except for that."""
 
@@ -174,7 +174,7 @@ def read_picture(path: Path, max_pixels: int) -> Picture:
 
     The size is checked in the header, before anything is decoded: more than ``max_pixels`` (or than Pillow's
     own ``Image.MAX_IMAGE_PIXELS``) is an ImageFailure, and so is whatever cannot be decoded to the last row, and what has
-    32 bits a value, which are no picture. A JPEG that lacks its end marker and nothing else is read, with a note
+    32 bits per value, which is no picture. A JPEG that lacks its end marker and nothing else is read, with a note
     (:mod:`stages.jpeg`).
     """
     return Picture(*_read(path, max_pixels, upright_rgb))

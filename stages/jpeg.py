@@ -1,7 +1,7 @@
-"""JPEG files that were cut: does only the end marker lack, or do pixels, too?
+"""JPEG files that were cut: is only the end marker missing, or are pixels missing, too?
 
-A decoder fills what lacks, so that a file and an end marker put after it prove nothing. Here the bytes are put before
-different paddings: pixels that the padding decides differ. And the scans in the file must be all there are, since a file of
+A decoder fills in what is missing, so decoding the file with an end marker added proves nothing. Here different paddings
+are added: missing pixels depend on the padding, and differ. And the scans in the file must be all there are, since a file of
 several scans that was cut between two of them decodes whatever follows.
 """
 
@@ -27,8 +27,8 @@ _COEFFICIENTS = 64  # of a block
 def without_end_marker(data: bytes) -> list[bytes]:
     """A JPEG without end marker, completed in several ways; an empty list for anything else.
 
-    Of a marker that was cut in two its first byte goes. A file that ends in many zeros is nothing that can be judged: they
-    may be what a broken download left of the disk, and decode as pixels.
+    The first byte of a marker that was cut in two is removed. A file that ends in many zeros cannot be judged: a broken
+    download may have left them, and they decode as pixels.
     """
     if not data.startswith(_START) or data.endswith((_END, bytes(_ZEROS))):
         return []
@@ -37,7 +37,7 @@ def without_end_marker(data: bytes) -> list[bytes]:
 
 
 def every_pixel_is_there(data: bytes, decoded: Sequence[NDArray[np.uint8]]) -> bool:
-    """Whether a JPEG lacks its end marker alone. ``decoded``: the values of each of :func:`without_end_marker`."""
+    """Whether a JPEG lacks only its end marker. ``decoded``: the values of each of :func:`without_end_marker`."""
     first, *others = decoded
     try:
         return all(np.array_equal(first, other) for other in others) and _scans_are_complete(data)

@@ -1,4 +1,4 @@
-"""What tells whether two picture files show the same: a digest of the decoded pixels, and a hash that small changes leave alone.
+"""What tells whether two picture files show the same: a digest of the decoded pixels, and a hash that small changes do not alter.
 
 Both are kept below the cache folder by the sha256 of the file, so a picture is decoded once. The cache may be removed at any time.
 """
@@ -70,7 +70,7 @@ def likeness(pixels: NDArray[np.uint8]) -> Likeness:
 
 
 def alike(ones: Iterable[int], others: Iterable[int], most: int) -> list[tuple[int, int, int]]:
-    """Pairs (position, position, bits that differ) of difference hashes that differ in at most ``most`` bits, the likest first."""
+    """Pairs (position, position, bits that differ) of difference hashes that differ in at most ``most`` bits, nearest first."""
     left, right = (np.array(list(hashes), np.uint64) for hashes in (ones, others))
     found = []
     for at, look in enumerate(left):
@@ -80,7 +80,7 @@ def alike(ones: Iterable[int], others: Iterable[int], most: int) -> list[tuple[i
 
 
 def _read(log: Path) -> dict[str, Likeness]:
-    """What the log knows; a line that a kill cut short is passed over."""
+    """What the log holds; a line that a kill cut short is passed over."""
     known = {}
     for line in log.read_text(encoding="ascii", errors="replace").split("\n") if log.is_file() else ():
         sha256, _, rest = line.partition(" ")

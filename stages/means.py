@@ -85,7 +85,7 @@ Sum = tuple[npt.NDArray[np.float64] | None, int]
 def part(images: Iterable[AnyArray]) -> Sum:
     """The sum over one shard, image after image: the same bits wherever it runs.
 
-    A zero vector, which a mask without a pixel has, does not vote.
+    A zero vector, which a mask without a pixel has, does not count.
     """
     total, count = None, 0
     for each in images:

@@ -70,7 +70,7 @@ class MeanParams(Params):
     """One train mean and what is centred on it; its name stands in their columns."""
 
     train: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Splits whose masks and instances make the mean, as demo/train; of an only data set train will do."""
+    """Splits whose masks and instances make the mean, as demo/train; with a single data set, train is enough."""
 
 
 class ReportParams(Params):

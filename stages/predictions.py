@@ -57,7 +57,7 @@ def read(path: Path) -> tuple[Meta, list[Prediction]]:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> tuple[Meta, pa.Table]:
-    """The same as a table, a row a prediction, or some columns of it.
+    """The predictions in a file as a table, one row per prediction, or some columns of it.
 
     Raises:
         PredictionError: it is no Parquet file, or one of another schema or format.
@@ -107,7 +107,7 @@ def _another_schema(path: Path, schema: pa.Schema) -> PredictionError:
 
 
 def _plain(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
-    """Without what may be null: that grows with the format, and is counted."""
+    """Names and types of the fields. Whether they may be null changes with the format, so nulls are counted instead."""
     return [(field.name, field.type) for field in schema]
 
 

@@ -28,7 +28,7 @@ _forking = False
 
 @contextmanager
 def arrow_at_work() -> Iterator[None]:
-    """A fork of another thread waits meanwhile: for what allocates with Arrow, and neither reads files nor waits.
+    """Let forks of other threads wait while the block runs: for code that allocates with Arrow, and neither reads files nor waits.
 
     Arrow's C++ code allocates with mimalloc in a child, too, which waits for ever for a lock of it that a thread of the parent
     held: of children that were forked while a parent read its first tables, one in ten.

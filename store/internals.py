@@ -21,7 +21,7 @@ U8 = npt.NDArray[np.uint8]
 
 
 def unheld(buffers: Sequence[U8], held: int | None = None) -> U8 | None:
-    """The first of some arrays that nobody holds but the sequence; None where all are held.
+    """The first array of a sequence that nothing else references; None where all are referenced.
 
     Rests on CPython's counts of references, and on numpy's views holding the owner of the memory rather than each other.
     ``held``: for :func:`_count_when_unheld` alone.
@@ -87,7 +87,8 @@ def crc32c_at(address: int, length: int) -> int:
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """No search for garbage meanwhile: records are none, and each of the searches they set off goes through all of torch."""
+    """Pause garbage collection while the block runs: records are no garbage, and each search that they set off goes through all of
+    torch."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -25,7 +25,7 @@ def colour_of(number: int) -> tuple[int, int, int]:
 def outline(counts: str, height_px: int) -> str:
     """The border of a mask as an SVG path, to be filled with ``fill-rule: evenodd``; an empty mask has an empty path.
 
-    Arguments and errors as of :func:`loops`.
+    Arguments and errors as for :func:`loops`.
     """
     return "".join(_path(loop) for loop in loops(counts, height_px))
 

@@ -184,10 +184,10 @@ def open_split(
         columns: open this one or these alone (``images`` always comes along); default: every column there is, except for those of
             which nothing was computed, and for unfinished ones that the parameters no longer name.
         allow_incomplete: give the shards that are there instead of raising.
-        check: when the bytes of an image (its vectors, its pixels) are held against their checksums: ``always``, at
+        check: when the bytes of an image (its vectors, its pixels) are checked against their checksums: ``always``, at
             ``first-touch`` in a process, or ``never``. Identity, records and indices of files are always checked, and tables
             whenever they are decoded.
-        table_cache_bytes: this much memory may decoded tables take in a process.
+        table_cache_bytes: the memory that decoded tables may take in a process.
         coherence: a column was computed from others. Where one of those is in the store and is not the one it was computed
             from: ``error``, or ``warn``. What is not in the store is not compared.
         proposer: whose masks ``masks``, ``mask_embeddings/NAME`` and other names without a proposer stand for. Without

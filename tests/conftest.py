@@ -1,4 +1,4 @@
-"""Shared by all tests: one torch thread a process, nothing from the network."""
+"""Shared by all tests: one torch thread per process, nothing from the network."""
 
 from __future__ import annotations
 

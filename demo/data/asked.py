@@ -1,4 +1,4 @@
-"""Scenes to make questions about: a folder in COCO's form with a description of each picture, and others to be asked about.
+"""Scenes to make questions about (in COCO's form, with a description of each picture), and further scenes to evaluate on.
 
 ``coco/train``, ``coco/train.json`` and ``descriptions.jsonl``; ``asked/val`` in ReasonSeg's form, four long questions each.
 """
@@ -22,7 +22,7 @@ FIRST_NUMBER = 100_000
 
 @dataclass(frozen=True)
 class AskedSizes:
-    """How many pictures questions are made about, and how many are asked about."""
+    """Numbers of pictures: those that questions are made about, and those to evaluate on."""
 
     described: int = 320
     asked: int = 50
@@ -58,6 +58,6 @@ def describe(drawn: Drawn) -> str:
 
 
 def number_in(description: str) -> int:
-    """The number of the picture that a description is of."""
+    """The number of the picture that is described."""
     words = description.split("picture ")[1]
     return int("".join(each for each in words.split(".")[0] if each.isdecimal()))

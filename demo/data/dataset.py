@@ -49,7 +49,7 @@ class DemoSizes:
 
 
 def scene_seeds(split: str, count: int, seed: int) -> range:
-    """The scenes of a split: no two splits, and no two data set seeds, share one. `seed` is 0 to 999."""
+    """Seeds of the scenes of a split; no two splits, and no two data set seeds, share a scene. `seed` is 0 to 999."""
     if not 0 <= seed < 1000:
         raise DemoError(f"demo seed {seed} is out of range: expected 0 to 999")
     first = (3 * seed + ("train", "val", "test").index(split)) * SEEDS_A_SPLIT
@@ -59,10 +59,10 @@ def scene_seeds(split: str, count: int, seed: int) -> range:
 def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> list[str]:
     """Write {train,val,test}/NNNN.jpg + .json, explanatory/train.json and reworded/test/NNNN.json under `root`, all or nothing.
 
-    The last are the annotations of the test images with each question in other words, for a data set that borrows these images.
-    The same seed gives the same annotations and pictures. Of an older demo at `root` only files are replaced or removed that
-    are as they were written: what a person added or changed stays, and its paths are returned. Any other folder there that is
-    not empty raises DemoError and is left as it is.
+    ``reworded`` holds the annotations of the test images with each question in other words, for a data set that borrows them.
+    The same seed gives the same annotations and pictures. Of an older demo at `root`, only
+    files that are still as they were written are replaced or removed: what a person added or changed stays, and its paths are
+    returned. Any other folder there that is not empty raises DemoError and is left as it is.
     """
     sizes = sizes or DemoSizes()
     if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
@@ -105,7 +105,7 @@ def make_scenes(root: Path, split: str, seeds: range) -> None:
 
 
 def choose(every: list[Question], number: int, rng: np.random.Generator) -> Question:
-    """The first question of image `number`: as the cycle of wishes has it where the scene allows, else any with an answer."""
+    """The first question of image `number`: of the form and with the number of answers in _WISHES, if there is one."""
     is_sentence, many = _WISHES[number % len(_WISHES)]
     wanted = {"absent": (0, 0), "one": (1, 1), "several": (2, 99)}[many]
     fit = [question for question in every if wanted[0] <= len(question.objects) <= wanted[1]]
@@ -146,8 +146,8 @@ def _write_image(
 
 
 def _further(first: Question, others: list[Question]) -> list[Question]:
-    """Those to ask about a train image besides its first: with it an eighth about absent things as in val and test, a short and a
-    long one, and others as they come."""
+    """The further questions about a train image: a short and a long one about absent things, the first question counted, and then
+    others in their order. So an eighth of the questions is about absent things, as in val and test."""
     absent = [
         next(each for each in others if not each.objects and each.is_sentence == is_sentence)
         for is_sentence in (False, True)

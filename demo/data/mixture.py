@@ -31,7 +31,7 @@ TRAIN_2014 = "refer_seg/images/mscoco/images/train2014"
 
 @dataclass(frozen=True)
 class MixtureSizes:
-    """How many pictures there are: of the mixture's other sets, of ReasonSeg's train split, and to ask about."""
+    """Numbers of pictures: of the mixture's other sets, of ReasonSeg's train split, and to evaluate on."""
 
     mixed: int = 160
     reasoned: int = 24
@@ -48,12 +48,12 @@ class Drawn:
 
     @property
     def name(self) -> str:
-        """Its file's name in 2017."""
+        """Name of its file in COCO's release of 2017."""
         return f"{self.number:012d}.jpg"
 
     @property
     def name_2014(self) -> str:
-        """Its file's name in 2014."""
+        """Name of its file in COCO's release of 2014."""
         return f"COCO_train2014_{self.number:012d}.jpg"
 
 
@@ -92,7 +92,7 @@ def draw(number: int) -> Drawn:
 
 
 def jpeg_of(drawn: Drawn) -> bytes:
-    """Its file."""
+    """The picture as a JPEG file."""
     _, encoded = cv2.imencode(".jpg", drawn.scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return bytes(encoded.tobytes())
 
@@ -263,6 +263,6 @@ def write_reasonseg(root: Path, reasoned: Sequence[Drawn], asked: Sequence[Drawn
 
 
 def write_json(path: Path, content: object) -> None:
-    """A file in a folder that need not be there."""
+    """Write a JSON file, and its folder where that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")

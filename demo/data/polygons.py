@@ -8,7 +8,7 @@ SMALLEST_PX = 8  # regions and holes below this are left out: they are specks of
 
 
 def polygons(mask: NDArray[np.bool_]) -> list[list[list[float]]]:
-    """One polygon of x, y px a connected region of the mask, bool [H, W].
+    """One polygon (x, y in px) per connected region of the mask, bool [H, W].
 
     A hole is joined to its outline by a line there and back, so that `cv2.fillPoly` (even-odd) leaves it open.
     """

@@ -108,7 +108,7 @@ class Question:
 def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
     """Every question that can be asked about the scene; each has one right answer.
 
-    Behind each that can be about something absent comes one in the same form of words that is, so that the form does not tell.
+    Each that can be about something absent has a counterpart in the same form of words that is, so that the form tells nothing.
     """
     by_class: dict[str, list[int]] = {}
     for index, thing in enumerate(drawn.objects):
@@ -186,9 +186,9 @@ def _by_use(by_class: dict[str, list[int]], rng: np.random.Generator) -> list[Qu
 
 
 def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: np.random.Generator) -> list[Question]:
-    """Each question of those in whose form something can be absent, with other words for what it names.
+    """The questions whose form can ask for something absent, each with words for things that the scene does not show.
 
-    Something always is the largest of all, and a scene may show every texture: these have none.
+    Some object is always the largest of all, and a scene may show every texture: such questions are left out.
     """
     seen = {(thing.label, thing.colour, thing.texture) for thing in objects}
     labels, colours, textures = (
@@ -221,7 +221,7 @@ def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: 
 
 
 def _outstanding(objects: tuple[SceneObject, ...], members: list[int], of: str) -> list[tuple[int, Wording]]:
-    """Members that stand out among members, with phrases; `of` says what they are compared with."""
+    """Numbers of the members that stand out, each with phrases that mean it; `of` says in words what it is compared with."""
     if len(members) < 2:
         return []
     areas = np.array([objects[i].visible.sum() for i in members], dtype=np.float64)
@@ -279,14 +279,14 @@ def _by_relation(drawn: Scene, anchor: int, use: str) -> list[Question]:
 
 
 def _only(numbers: range, related: Callable[[int], float]) -> int | None:
-    """The one number with a clear relation (5 % and more), or none where there are several or unclear ones."""
+    """The only number that is related, if by 5 % or more; None where several are related, or the only one by less."""
     parts = {i: related(i) for i in numbers}
     some = [i for i, part in parts.items() if part > 0]
     return some[0] if len(some) == 1 and parts[some[0]] >= 0.05 else None
 
 
 def _hides(objects: tuple[SceneObject, ...], front: int, behind: int) -> float:
-    """The part of an object's whole outline that another one, in front of it, covers."""
+    """The share (0 to 1) of object ``behind``'s whole outline that object ``front`` covers."""
     if front <= behind:
         return 0.0
     whole = np.zeros(objects[behind].visible.shape, np.uint8)

@@ -23,7 +23,7 @@ MEAN = "demo"
 
 
 def tokens(split: Split, encoder: str) -> tuple[F64, F64]:
-    """Patch tokens [n, C] of all images, and the cell of each as one of P, [n, P]."""
+    """Patch tokens [n, C] of all images, and the cell of each, one-hot [n, P]."""
     found = [record[f"image_features/{encoder}"].astype(np.float64) for record in split]
     cells = len(found[0])
     return np.concatenate(found), np.tile(np.eye(cells), (len(found), 1))

@@ -1,4 +1,4 @@
-"""What checks and verifier find of the faults that the demo's asker made, and what training on questions that passed gains.
+"""How many of the demo asker's faults the checks and the verifier find, and what training on the questions that passed gains.
 
 `make repro-questions`, or after its trainings `python -m demo.measure.questions`. Intervals are paired bootstraps over scenes.
 """
@@ -37,7 +37,7 @@ def truths(path: Path) -> list[Said]:
 
 
 def outcomes(said: Iterable[Said], folder: Path) -> list[tuple[Said, str]]:
-    """Each question with the reason that rejected it, ``passed``, or ``whole`` where all that was said of its image went."""
+    """Each question with the reason that rejected it, ``passed``, or ``whole`` where everything about its image was rejected."""
     passed = {
         (image_id, target["texts"][0])
         for image_id, row in lines_of(folder / "train.jsonl").items()

@@ -1,9 +1,9 @@
-"""What a scene is talked about while the demo's language model is pre-trained: what is meant, what is where, what is there.
+"""Questions and answers about a scene that pre-train the demo's language model: what is meant, what is where, what is there.
 
 A place is the cell of an 8 x 8 grid over the picture, named as those of a chessboard: "c5" is the third column, the fifth row
 from above. An answer says class, colour and place of each object that is meant, a token each, objects and words in random
 order: so the one state from which the first of them is predicted has to know them all, and that is the state that stands
-before a ``[SEG]`` later. An :class:`Exchange` says so: what its answer may begin with. Nothing here knows of masks or of the
+before a ``[SEG]`` later. An :class:`Exchange` says what its answer may begin with. Nothing here knows of masks or of the
 tokens that segment.
 """
 
@@ -75,7 +75,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, without the picture: rephrasings, whether it is long, what it means, in reading order, and what it goes by."""
+    """A question without the picture: its rephrasings, whether it is long, the things it means in reading order, its family."""
 
     texts: tuple[str, ...]
     is_sentence: bool
@@ -98,8 +98,8 @@ class Talk:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question and its answer. ``first``: the words that the answer may begin with behind its opening, with their chances;
-    empty where it says but one thing."""
+    """A question and its answer. ``first``: the words that may follow the opening of the answer, with their probabilities;
+    empty where only one answer is right."""
 
     question: str
     answer: str
@@ -135,7 +135,7 @@ def caption(about: Talk) -> str:
 
 
 def reading(about: Talk, rng: np.random.Generator) -> Exchange:
-    """What cells show, drawn at random, at least a quarter of them empty: what there is to look up, densely."""
+    """What randomly drawn cells show, at least a quarter of them empty: many facts to look up in one answer."""
     cells = about.cells[:, 0]
     full, empty = (rng.permutation(np.flatnonzero(which)) for which in (cells >= 0, cells == EMPTY))
     chosen = rng.permutation([*full[: READ * 3 // 4], *empty[: READ // 4]])
@@ -165,7 +165,7 @@ def answer(things: Sequence[Thing], rng: np.random.Generator) -> str:
 
 
 def request(words: str, rng: np.random.Generator) -> str:
-    """A question with a request before or behind it, or none: whatever is asked for, the answer comes in words.
+    """A question with a request before or after it, or with none; whatever is requested, the answer is in words.
 
     Real language models have read how people ask for masks, and do not lose a question's meaning over it.
     """
@@ -184,7 +184,7 @@ def _first(things: Sequence[Thing]) -> dict[str, float]:
 
 
 def _ask(about: Talk, rng: np.random.Generator) -> Exchange:
-    """One of the scene's questions. A family of many is asked more often than one of few, but not as much more often."""
+    """One of the scene's questions. A larger family is asked more often, but less than in proportion to its size."""
     there = rng.random() >= ABSENT
     fit = [asked for asked in about.asked if bool(asked.things) == there]
     members = Counter(asked.family for asked in fit)
@@ -196,7 +196,7 @@ def _ask(about: Talk, rng: np.random.Generator) -> Exchange:
 
 
 def _is_there(about: Talk, rng: np.random.Generator) -> Exchange:
-    """Half of the classes asked for are there."""
+    """A question whether something of a class is in the scene, as it is in half of the cases, and its answer."""
     seen = sorted({thing.label for thing in about.things})
     there = rng.random() < 0.5
     label = str(rng.choice(seen if there else [label for label in CLASSES if label not in seen]))

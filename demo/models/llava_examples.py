@@ -62,10 +62,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """What of the tokenizer the training needs.
+    """What the training needs of the tokenizer.
 
     before: the template's tokens int64 before an image; between, behind: its text between a question and
-    its answer, and behind that. kinds: the tokens int64 of classes, colours, textures and places; words: those of each of these
+    its answer, and after that. kinds: the tokens int64 of classes, colours, textures and places; words: those of each of these
     words and of "nothing".
     """
 
@@ -96,7 +96,7 @@ def see_all(count: int, first: int, clip: Path, processes: int) -> list[Seen]:
 
 
 def batches(seen: Sequence[Seen], tokenizer: Any, rng: np.random.Generator, images: int, turns: int) -> Iterator[Batch]:
-    """Questions about scenes in random order, for ever."""
+    """Questions about scenes in random order, without end."""
     order, known = list[int](), lexicon(tokenizer)
     while True:
         while len(order) < images:
@@ -160,7 +160,7 @@ def _questions(
 
 
 def lexicon(tokenizer: Any) -> Lexicon:
-    """Raises ValueError as :func:`token_ids`."""
+    """The :class:`Lexicon` of a tokenizer. Raises ValueError as :func:`token_ids`."""
     before, rest = render(tokenizer, [(f"{IMAGE}?", "!")]).split(f"{IMAGE}?")
     between, behind = rest.split("!")
     kinds = [token_ids(tokenizer, words) for words in (*WORDS, PLACES)]

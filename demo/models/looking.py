@@ -1,6 +1,6 @@
 """How `demo_llava` starts: able to look words up in the image, which it would otherwise not learn in an hour on two cores.
 
-Three things, of the weights before the first step alone. The projector turns a patch token into the embeddings of the words for
+Three things are set in the weights before the first step. The projector turns a patch token into the embeddings of the words for
 what the patch shows and where it lies, as well as a ridge regression on its hidden layer can. These stand in a space of
 their own, a rotation of that of the text, in which the first layers' queries look for the text's words: a word finds the
 patches that say it, and not itself. The values are turned back on their way out, so what was found comes out as words. It is the
@@ -36,7 +36,7 @@ def start_looking(model: FeatureLlava, features: Tensor, shown: Tensor, words: T
     Args:
         model: untrained, with a key head for each query head.
         features: patch tokens float [n, P, C].
-        shown: which words say what a patch shows, float [n, P, W]: 0, or how loud.
+        shown: which words say what a patch shows, float [n, P, W]: 0, or the weight of the word.
         words: their tokens int64 [W].
         places: tokens int64 [P] of the words for the patches' places.
     """

@@ -3,7 +3,7 @@
 `python -m demo.models.train_encoders`. The architectures are those of the encoders' ENCODERS lines and the inputs are
 made by the encoders' own transforms; the objectives are supervised, because the scenes know everything about
 themselves. What an object is (class, colour, texture) stands in for a caption: its embedding is compared by cosine and
-temperature with one learned vector a word, as CLIP compares image and text (arXiv 2103.00020). As AlphaCLIP starts from
+temperature with one learned vector per word, as CLIP compares image and text (arXiv 2103.00020). As AlphaCLIP starts from
 CLIP's weights with its alpha convolution at zero (arXiv 2312.03818), `demo_alphaclip` starts from `demo_clip`'s first layers.
 Throw-away heads on the patch tokens say which object covers a patch, and CLIP's also where the patch and its object lie: the
 tokens are what other stages read, and a language model can only point at what they place. CLIP sees half of its pictures
@@ -60,13 +60,13 @@ Loss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Length:
-    """How long to train: this many steps or, if ``minutes`` is given, so long by the clock, which no machine exceeds."""
+    """How long to train: this many steps or, if ``minutes`` is given, this time on any machine."""
 
     steps: int
     minutes: float | None = None
 
     def done(self, step: int, spent_s: float) -> float:
-        """The part of the training that lies behind, 0 to 1."""
+        """The part of the training that is done, 0 to 1."""
         return step / self.steps if self.minutes is None else spent_s / 60 / self.minutes
 
 

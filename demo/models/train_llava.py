@@ -153,7 +153,7 @@ def loss_of(model: FeatureLlava, batch: Batch, known: Lexicon) -> Tensor:
 
 
 def start(model: FeatureLlava, tokenizer: Any, seen: Sequence[Seen]) -> None:
-    """``start_looking`` by what the cells of some scenes show."""
+    """Call ``start_looking`` with what the cells of some scenes show."""
     features = features_of(seen)
     cells = torch.from_numpy(np.stack([one.about.cells for one in seen])).long()
     kinds = lexicon(tokenizer).kinds
@@ -224,7 +224,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m demo.models.train_llava", description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--minutes", type=float, help="train so long by the clock instead")
+    parser.add_argument("--minutes", type=float, help="train for this time instead")
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the scenes; others to go on with")
     parser.add_argument("--out", type=Path, default=OUT)

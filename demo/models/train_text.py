@@ -72,7 +72,7 @@ def caption(attributes: Sequence[int], rng: np.random.Generator) -> tuple[str, t
 
 
 def are_true(told: Tensor, attributes: Tensor) -> Tensor:
-    """Which captions, told int64 [n, 3], are true of which objects, int64 [m, 3]: bool [m, n]."""
+    """Which captions, given as int64 [n, 3], are true of which objects, int64 [m, 3]: bool [m, n]."""
     return ((told[None] == ANY) | (told[None] == attributes[:, None])).all(-1)
 
 

@@ -26,7 +26,7 @@ def lines_of(path: Path) -> dict[str, dict[str, Any]]:
 def arms_of(passed: dict[str, dict[str, Any]], every: dict[str, dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
     """Arm -> equally many questions: image_id and number of the target in the line of ``every``.
 
-    Of each arm those are drawn whose digests come first, so that the draw depends on nothing but the questions.
+    Each arm gets the questions whose digests come first, so that the draw depends on nothing but the questions.
     """
     kept = {(image_id, target["texts"][0]) for image_id, row in passed.items() for target in row["targets"]}
     found: dict[str, list[tuple[str, int]]] = {arm: [] for arm in ARMS}

@@ -1,6 +1,6 @@
 """An asker that follows rules and makes mistakes: it knows the scenes, and so which of its answers are right.
 
-Every question is one that :mod:`demo.data.questions` asks about the scene. Of the answers a part is faulty, by a seed that the
+Every question is one that :mod:`demo.data.questions` asks about the scene. Some answers are faulty, chosen by a seed that the
 checks do not see: half of the faults are forms that real models gave, half are answers with the wrong object.
 """
 

@@ -63,7 +63,7 @@ def _splits(library: Library, params: QueryParams) -> dict[str, Any]:
 
 
 def _split(library: Library, params: QueryParams) -> dict[str, Any]:
-    """What there is of a split. With ``again`` it is opened again, for what was computed since."""
+    """What the store holds of a split. With ``again`` the split is opened again, to see what was computed since."""
     if params.get("again"):
         library.shelf.renew(params.get("split", ""))
 
@@ -86,7 +86,7 @@ def _split(library: Library, params: QueryParams) -> dict[str, Any]:
 
 
 def _runs(library: Library, params: QueryParams) -> dict[str, Any]:
-    """Whose the stored answers are, which of them are outdated, and which runs can be asked."""
+    """Which runs the stored answers are of, which answers are outdated, and which runs can be asked."""
 
     def read(shown: Shown) -> dict[str, Any]:
         answers = library.measures(shown).answers.values()

@@ -112,7 +112,7 @@ def allowed_hosts(host: str) -> tuple[str, ...]:
 
 
 def _name_of(host: str) -> str:
-    """Of ``Host``, without the port: ``[::1]:80`` is ``::1``. A tunnel may have any port at its other end."""
+    """The name in a ``Host`` header, without the port: ``[::1]:80`` is ``::1``. A tunnel may have any port at its other end."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()

@@ -53,7 +53,7 @@ def _column(shown: Shown, lineage: Lineage, name: str, image_index: int) -> dict
 
 
 def _shard(shown: Shown, name: str, image_index: int) -> tuple[str, int, int]:
-    """Place, shard and position in it of an image in a column, where it is borrowed also at the holder."""
+    """The place, the shard, and the position in it, of an image in a column; those at the holder for a borrowed column."""
     images = shown.opened.columns["images"].meta
     own = place_of(shown.ref.dataset, name, shown.ref.split)
     if images.holder is not None and name not in ("images", "instances", "targets"):
@@ -67,7 +67,7 @@ def _shard(shown: Shown, name: str, image_index: int) -> tuple[str, int, int]:
 
 
 def _changed(settings: Settings, meta: ColumnMeta, dataset: str) -> list[str]:
-    """In what the parameters differ from those that a column was computed with; nothing is said of columns they do not name."""
+    """How the parameters differ from those that a column was computed with; or that they do not name it."""
     if dataset not in settings.data:
         return []
     try:

@@ -109,7 +109,7 @@ def _ends(images: I64, rank: F64) -> tuple[int | None, int | None]:
 
 
 def ordered(measures: Measures, query: Query) -> tuple[F64, F64]:
-    """What images are sorted by, float64 [N], and the same so that the smallest comes first and those without a value last."""
+    """The values that images are sorted by, and their ranks (smallest first, images without a value last), float64 [N] each."""
     images = len(measures.shown)
     if not query.sort:
         value = np.arange(images, dtype=np.float64)

@@ -130,7 +130,7 @@ class Shown:
         return sorted({name for place in places for name in find_columns(store, *place) if is_of_pictures(name)})
 
     def _lacking(self, name: str) -> str:
-        """What to say of a column that lacks some images; else nothing."""
+        """A note on a column that lacks some images; else the empty text."""
         lacking = int(self.states[name].are(NOT_COMPUTED).sum())
         why = f"not computed, or not from what is in the store now; {self.settings.command('info')} says which"
         return f"{name} lacks {lacking} of {len(self)} images: {why}" if lacking else ""
@@ -142,7 +142,7 @@ class Shown:
             return open_split(*where, columns=names, allow_incomplete=True, table_cache_bytes=TABLE_BYTES)
 
     def _open_what_can_be(self, names: Sequence[str]) -> Split:
-        """One column after the other; those that cannot be opened are noted."""
+        """Open one column after the other, and note those that cannot be opened."""
         self.notes = []
         good = ["images"]
         opened = self._open(good)

@@ -160,5 +160,5 @@ def _as_json(answer: Answer, path: Path) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """A text that does nothing to a terminal."""
+    """The text, with characters that a terminal would obey escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text.strip())

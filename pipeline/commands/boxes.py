@@ -100,7 +100,7 @@ def _asked(settings: Settings, split: SplitRef, shard: int) -> list[_Asked]:
 def _answers(
     settings: Settings, split: SplitRef, asked: Mapping[int, Sequence[_Asked]], model: str, path: Path, device: str
 ) -> Iterator[dict[str, Any]]:
-    """What SAM finds in the boxes of each image, by shard. It is loaded where there is something to ask."""
+    """What SAM finds in the boxes of each image, by shard. SAM is loaded only if there is something to ask."""
     if not any(asked.values()):
         return
     from stages.boxes import BoxPrompts  # torch

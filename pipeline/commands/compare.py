@@ -134,7 +134,7 @@ class Comparison:
         sides: what was named, the first first.
         systems: name -> answers to these questions, and their figures.
         keys: the questions.
-        kinds: what ``Samples.kind`` counts.
+        kinds: names, numbered by ``Samples.kind``.
         questions: target_id -> question, of the whole split.
         notes: in what the systems and what they answered differ.
     """

@@ -114,7 +114,7 @@ def _out_of_date(settings: Settings, found: Sequence[Side], metas: Mapping[str, 
 
 
 def _whole(state: Held) -> dict[str, Any]:
-    """A record with all that is compared; older ones have not everything."""
+    """A run's record with all fields that are compared; older records lack some."""
     return {"version": None, "llava": None, "columns": {}, **state.about}
 
 

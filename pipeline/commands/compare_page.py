@@ -27,7 +27,7 @@ from store import open_split
 
 
 def check_file(option: str, path: Path, endings: Sequence[str]) -> None:
-    """InputError where a page or figure cannot be written to a path; for before anything is scored."""
+    """Raise InputError where a page or figure cannot be written to a path; called before anything is scored."""
     path = path.expanduser()
     if path.suffix.lower() not in endings:
         raise InputError(
@@ -109,7 +109,7 @@ def draw_questions(
 
 
 def _drawable(answers: Answers) -> Answers:
-    """The same; where the masks that it chose from are not there, with its masks alone."""
+    """The answers; without their choices where the masks that the system chose from are not there."""
     if has_choices(answers.split):
         return answers
     return replace(answers, predictions={key: replace(one, chosen=None) for key, one in answers.predictions.items()})

@@ -186,7 +186,7 @@ def shared_splits(
 
 
 def _trained(settings: Settings, entry: Entry) -> Entry:
-    """The same; InputError where it is not trained."""
+    """The entry; InputError where its run is not trained."""
     if entry.run is None or (entry.held is not None and not entry.held.about):
         raise InputError(
             f"RUN: nothing in the folder of {entry.name} says which run it is; {settings.command('runs')} lists them"
@@ -208,7 +208,7 @@ def _name(path: Path) -> str:
 
 
 def _named_apart(found: Sequence[Side]) -> list[Side]:
-    """Each with a name of its own, that of a run before that of a file."""
+    """The sides with names that all differ; a run takes precedence over a file."""
     taken, names = set(TAKEN), dict[int, str]()
     for place in sorted(range(len(found)), key=lambda place: found[place].path is not None):
         name, kind = found[place].name, "run" if found[place].path is None else "predictions"

@@ -84,8 +84,8 @@ def explained(found: Comparison) -> str:
     by = f", protocol {found.protocol}" if found.protocol else ""
     return (
         f"{len(found.keys)} questions about {found.images} images, which all have answered ({texts}{by}). Figures in percent; "
-        "differences in percentage points, with 95 % bootstrap intervals over images that are paired: both systems see the same "
-        "resamples. A star: the interval does not hold 0."
+        "differences in percentage points, with 95 % intervals of a paired bootstrap over images: both systems see the same "
+        "resamples. A star: the interval excludes 0."
     )
 
 
@@ -115,7 +115,7 @@ def as_markdown(found: Comparison, cases: int) -> str:
 
 
 def as_json(found: Comparison, cases: int) -> dict[str, Any]:
-    """The same as numbers, 0 to 1, with all figures that both have."""
+    """The comparison as a JSON value: all figures that both have, 0 to 1."""
     return {
         "dataset": found.split.dataset,
         "split": found.split.split,

@@ -63,7 +63,7 @@ def unpack_command(settings: Settings, name: str | None, folder: Path) -> tuple[
 
 
 def unpacked_text(settings: Settings, name: str, folder: Path, found: dict[str, Any]) -> str:
-    """The same for a person: what was done, and the entry that the pictures make."""
+    """What :func:`unpack_command` did, for a person, and the entry of the params for the pictures."""
     data, lines = settings.data[name], []
     for split, each in found.items():
         there = f", {each['there']} were there already" if each["there"] else ""
@@ -135,7 +135,7 @@ def _on_disk(settings: Settings, name: str) -> list[dict[str, Any]]:
 
 
 def _shown(path: Path) -> str:
-    """As the params name it: from the repository root where it is below."""
+    """A path as the params name it: relative to the repository root where it lies below that."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
 
 
@@ -168,10 +168,10 @@ def _release(each: Published) -> dict[str, Any]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The same for a person."""
+    """What :func:`data_command` found, as text for a person."""
     parts = ["\n".join(_lines(name, each)) for name, each in found.items()]
     if any(each["published_set"] for each in found.values()):
-        parts.append("[V] was read at the publisher's, or printed by code that counts; [S] is said by a third party.")
+        parts.append("[V] was read at the publisher's, or printed by code that counts; [S] is stated by a third party.")
     return "\n\n".join(parts)
 
 

@@ -185,7 +185,7 @@ def keep_report(settings: Settings, markdown: str, figures: Mapping[str, Any]) -
 
 
 def check_options(missing: str, protocol: str | None, threshold: int | None, texts: str | None = None) -> None:
-    """InputError for a value that :func:`evaluate_command` does not know; for before a system answers, which takes long."""
+    """Raise InputError for a value that :func:`evaluate_command` does not know; called before a system answers."""
     for option, value, choices in (
         ("missing", missing, MISSING),
         ("protocol", protocol, tuple(PROTOCOLS)),

@@ -47,7 +47,7 @@ def load_predictions(
 
 
 def proposer_of(settings: Settings, paths: Sequence[Path]) -> str | None:
-    """Whose masks are the candidates: that of the masks that ours say they chose from, else the params'.
+    """The proposer whose masks are the candidates: the one that our predictions say they chose from, else that of the params.
 
     Raises:
         InputError: they chose from masks of several.

@@ -49,7 +49,7 @@ def answered(
 ) -> Path:
     """A run's answers to a split; ``mode`` and ``texts`` are those of the protocol where they are not given.
 
-    A system that has not the protocol's mode answers in the way that it has.
+    A system that lacks the protocol's mode answers in its own.
 
     Raises:
         InputError: controls are wanted next to answers to every text.

@@ -32,7 +32,7 @@ from store.storage.files import digest
 from store.storage.listing import is_folder
 
 VERSION = 2
-"""One higher when the same store gives other files: an unfinished export of before is not gone on with."""
+"""To be increased when the same store gives other files: then an unfinished export from before is not continued."""
 _SHOWN = 10
 
 
@@ -52,7 +52,7 @@ def export_command(
 ) -> tuple[str, int]:
     """Write a split into a folder; return what was written, and how many pictures could not be had.
 
-    An unfinished export of the same is gone on with.
+    An unfinished export of the same is continued.
 
     Args:
         splits: exactly one.
@@ -287,9 +287,9 @@ def _word(name: str, number: int) -> str:
     return name.removesuffix("s") if number == 1 else name
 
 
-_WITHOUT = {"image": "left out", "picture": "left out for want of the picture"}
+_WITHOUT = {"image": "left out", "picture": "left out, as the picture is missing"}
 
 
 def _left_out(note: Note) -> str:
-    """What is not there of an image."""
+    """What is left out of an image, in words."""
     return _WITHOUT.get(note.what, f"without {note.what}")

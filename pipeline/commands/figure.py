@@ -42,7 +42,7 @@ def figure_command(
         threshold: grey values of PNGs from here on are the mask.
 
     Raises:
-        InputError: the file cannot be written, a run has not answered, no question is called so, or several splits are meant.
+        InputError: the file cannot be written, a run has not answered, no question has this name, or several splits are meant.
         StoreError: the split is not in the store, or unfinished.
     """
     check_file("--out", out, [f".{kind}" for kind in KINDS])

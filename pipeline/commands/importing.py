@@ -85,7 +85,7 @@ def import_command(
 
 
 def as_text(told: Mapping[str, Any]) -> str:
-    """The same for a person: what was found, what was left out and why, and what to add to the params."""
+    """The result of :func:`import_command` as text: what was found, what was left out and why, and what to add to the params."""
     lines = [
         f"{', '.join(told['files'])}: {told['entries']} pictures; {told['pictures']} of them are in "
         f"{', '.join(told['splits'])}, with {told['masks']} masks and {told['vectors']} vectors"
@@ -240,7 +240,7 @@ def _nothing(tally: Tally, entries: int, splits: Sequence[SplitRef], pictures: P
 
 
 def _entries(archives: Mapping[str, str], name: str, of: str | None, tally: Tally) -> dict[str, dict[str, Any]]:
-    """What the params need."""
+    """The entries that the params need."""
     found: dict[str, dict[str, Any]] = {}
     if MASKS in archives:
         found["proposers"] = {name: {"kind": "imported", "sha256": archives[MASKS]}}

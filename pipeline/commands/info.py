@@ -85,7 +85,7 @@ def _column(look: Look, plan: ColumnPlan) -> dict[str, Any]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The same for a person."""
+    """What :func:`describe` found, as text for a person."""
     lines = [f"store {found['store']}"]
     for split, entry in found["splits"].items():
         without = f", {entry['absent']} of them without annotation" if entry.get("absent") else ""

@@ -61,7 +61,7 @@ def _image_ids(settings: Settings, split: str, images: Sequence[int]) -> list[st
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The same for a person."""
+    """What :func:`leaks_command` found, as text for a person."""
     lines = []
     for pair in found["shared"]:
         one, other = pair["splits"]

@@ -140,13 +140,13 @@ def _own_card(known: Profiles) -> str:
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """The plan, to be read."""
+    """The plan as text for a person."""
     work = found["data"]
     of = ", ".join(_of(each) for each in work[:4]) + (f" and {len(work) - 4} more" if len(work) > 4 else "")
     lines = [
         f"{of}; {found['shard_images']} in a shard",
         f"{found['workers']} x {found['card']}: {_hours(found['hours'])} ({found['images_per_second']:.1f} images/s, "
-        f"{found['gpu_hours']:.1f} GPU hours, {found['cores_per_worker']:.1f} cores a worker to decode images); "
+        f"{found['gpu_hours']:.1f} GPU hours, {found['cores_per_worker']:.1f} cores per worker to decode images); "
         f"{' and '.join(found['kinds'])}",
         "",
         f"{'stage':6} {'':40} {'GPU hours':>10}  how the figure was found",
@@ -176,7 +176,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         "what breaks first:" + ("" if found["breaks"] else " nothing"),
     ]
     lines += [
-        f"  {each['what']} ({each['times']:.1f} times what is bearable): {each['advice']}" for each in found["breaks"]
+        f"  {each['what']} ({each['times']:.1f} times what is acceptable): {each['advice']}" for each in found["breaks"]
     ]
     return "\n".join(lines)
 

@@ -68,7 +68,7 @@ def questions_command(
     """Make a set of questions and write it below the root of its data set.
 
     Returns:
-        What it is like, and whether it is whole: with ``limit`` it may not be, and then nothing was written.
+        Its figures, and whether it is complete: with ``limit`` it may not be, and then nothing was written.
 
     Args:
         name: of section ``questions``.
@@ -134,7 +134,7 @@ def questions_command(
 def plan_command(settings: Settings, name: str, show: int = 0) -> str:
     """What making a set would ask, by step and model, with tokens, cost and hours; the first ``show`` requests in full.
 
-    What later steps ask is reckoned from answers as models might give them; nothing is sent.
+    What later steps ask is estimated from answers as models might give them; nothing is sent.
     """
     params, chosen, scenes, notes = _chosen(settings, name)
     pretender = Pretender(scenes, params.ask.questions, params.rephrase.several, params.check.words)
@@ -217,7 +217,7 @@ def _scene(chosen: Chosen, path: str, meanings: Mapping[str, Meaning]) -> Scene:
 
 
 def _absent_name(label: str) -> str:
-    """What an absent category is called to a model, as things are; empty for a part, whose whole may be there."""
+    """The name of an absent category as a model is shown it; empty for a part, as the whole object may be there."""
     return plain_name(label) if len(wordings(label)) == 1 else ""
 
 
@@ -309,7 +309,7 @@ def _protected(settings: Settings, splits: Sequence[SplitRef]) -> list[str]:
 
 
 def _decisions(name: str, params: QuestionSetParams, scenes: Sequence[Scene]) -> Mapping[str, Decision]:
-    """What a person decided. Numbers of questions are not known before they are made, so that any number will do here."""
+    """What a person decided. Numbers of questions are not known before they are made, so any number is accepted here."""
     if params.verify.person is None:
         return {}
     image_ids = {scene.image_id for scene in scenes}

@@ -1,4 +1,4 @@
-"""Gathers what there is of a split - store, predictions, similarity, training curves - and writes its page and pictures."""
+"""Gathers the data of a split (store, predictions, similarity, training curves) and writes its page and pictures."""
 
 from __future__ import annotations
 

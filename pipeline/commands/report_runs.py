@@ -1,4 +1,4 @@
-"""Which runs and answers a report shows: those of the current parameters and the current store. What it leaves out it names."""
+"""Which runs and answers a report shows: those of the current parameters and the current store. Others are named."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from store import Split
 
 @dataclass(frozen=True)
 class Found:
-    """A run that is there. free: its name stands nowhere in the params, so it is what its folder says."""
+    """A run that is there. free: the params do not name it, so its folder alone says what it is."""
 
     run: Run
     held: Held
@@ -131,7 +131,7 @@ def current_curves(found: Sequence[Found], missing: list[Missing]) -> dict[str, 
 
 
 def runs_section(settings: Settings, found: Sequence[Found]) -> Iterator[Section]:
-    """Which runs the page shows, so that it can be told from another page."""
+    """Which runs the page shows, so that pages can be told apart."""
     if not found:
         return
     rows = []

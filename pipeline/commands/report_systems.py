@@ -92,7 +92,7 @@ def _scored(settings: Settings, meta: Meta, predictions: Sequence[Prediction], o
 
 
 def oracles_of(settings: Settings, opened: Split) -> dict[str, Scores]:
-    """What the best single mask of each proposer would reach, first the one that names without a proposer stand for."""
+    """What the best single mask of each proposer would reach; the one that names without a proposer stand for comes first."""
     how: dict[str, Any] = {"top_k": settings.embed.max_masks, "missing": "empty", "progress": True}
     names = sorted(opened.proposers, key=lambda name: name != opened.proposer)
     splits = {name: opened.of_proposer(name) for name in names}
@@ -104,6 +104,6 @@ def oracles_of(settings: Settings, opened: Split) -> dict[str, Scores]:
 
 
 def _by_key(scores: Scores, samples: Samples) -> dict[Key, float]:
-    """IoU of every question, those with something to be found first: of equal ones, they are rather shown."""
+    """IoU of every question. Those with something to be found come first, and so are preferred among equal ones."""
     order = np.argsort(~samples.exists, kind="stable")
     return {scores.asked[place]: float(samples.iou[place]) for place in order}

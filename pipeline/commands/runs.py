@@ -48,7 +48,7 @@ def runs_command(settings: Settings) -> list[dict[str, Any]]:
 
 
 def as_text(settings: Settings, found: list[dict[str, Any]]) -> str:
-    """The same for a person."""
+    """What :func:`runs_command` found, as text for a person."""
     folder = runs_folder(settings)
     if not found:
         train = settings.command("train", "--system", next(iter(SYSTEMS)))
@@ -107,7 +107,7 @@ def _progress(folder: Path, state: Held) -> dict[str, Any]:
 
 
 def _of_run(settings: Settings, run: Run, state: Held, free: bool, stale: bool) -> Iterator[dict[str, Any]]:
-    """Its files of answers. A stale run is not asked again before it is trained again."""
+    """The files of answers of a run. A stale run is not asked again before it is trained again."""
     for path in sorted(run.folder.glob("predictions/*/*.parquet")):
         found = _answers(settings, path, lambda meta: outdated_answers(settings, run, state, free, meta))
         ask = None
@@ -124,7 +124,7 @@ def _of_run(settings: Settings, run: Run, state: Held, free: bool, stale: bool) 
 
 
 def _is_control(answers: str) -> bool:
-    """Answers about other pictures or questions: they are asked with the system's own."""
+    """Whether answers are those of a control, about other pictures or questions; it is asked along with the system itself."""
     return "-shuffled-" in answers
 
 

@@ -276,7 +276,7 @@ def _told(what: str, state: Callable[[], str]) -> Iterator[None]:
 
 
 def _interruption(error: BaseException) -> tuple[int, str] | None:
-    """Exit code and reason, if this is one after which the same command goes on."""
+    """Exit code and reason of an error after which the same command goes on; None for any other."""
     if isinstance(error, KeyboardInterrupt):
         return CTRL_C, "stopped by Ctrl-C"
     if isinstance(error, Terminated):

@@ -118,9 +118,9 @@ def is_mendable(settings: Settings, problem: Problem) -> bool:
 
 
 def mend(settings: Settings, report: Report) -> list[Path]:
-    """Remove what is damaged and can be made again, and compute it, with what it is computed from where that is not done.
+    """Remove damaged shards that can be computed again, and compute them, along with unfinished shards that they need.
 
-    What all this needs is looked for first.
+    Everything that this needs is checked first.
 
     Raises:
         InputError: the parameters are not those that made a damaged column, or one that it is computed from.
@@ -148,7 +148,7 @@ def mend(settings: Settings, report: Report) -> list[Path]:
 
 
 def _add_upstream(settings: Settings, damaged: dict[Column, set[int]]) -> None:
-    """Add what the damaged shards are computed from and is not done: a run was killed, or never came so far."""
+    """Add the unfinished shards that damaged ones are computed from: a run was killed, or never got that far."""
     look = Lineage(settings.store_path)
     waiting = [(*column, shard) for column, shards in damaged.items() for shard in shards or {0}]
     while waiting:

@@ -36,7 +36,7 @@ class Checkout:
 
 
 def describe(settings: Settings, probe: Path | None = None) -> Checkout:
-    """This process. Its code is that which it found when it was first asked: what it imported stays as it was.
+    """Describe this process. Its code is what was on disk at the first call, as imported modules stay as they were.
 
     ``probe``: an object in the store of the process that asks (:mod:`pipeline.dask.probe`).
     """

@@ -28,7 +28,7 @@ _SAY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 _CARD_FAILURES = 2
-"""So often a card may fail before it gets no more work, in whatever process."""
+"""How often a card may fail, in any process, before it gets no more work."""
 _ITS_CARD = "its GPU failed"
 _ANSWER_SECONDS = 5.0
 """A worker that is connected is given this long to describe itself before it counts as silent."""
@@ -168,7 +168,7 @@ class Crew:
                     )
 
     def _ask(self, address: str, answer: SimpleQueue[Any]) -> None:
-        """Asked apart from its tasks, so that a busy worker answers, too."""
+        """Ask a worker what it is, apart from its tasks, so that a busy one answers, too."""
         payload = remote.pack(describe_worker, Question(self._settings, self._probe, tuple(self._needs)))
         try:
             found = self.client.run(remote.in_a_thread(), payload, workers=[address], on_error="return")
@@ -234,7 +234,7 @@ class Crew:
         ).start()
 
     def _share(self, address: str, host: str, card: str) -> None:
-        """Say it where a worker computes on the same card as another one: each then has half of it, and its memory runs out."""
+        """Warn where a worker computes on the same card as another one: each then has half of it, and its memory runs out."""
         others = [other for other, place in self._cards.items() if place == (host, card) and other in self._usable]
         if others and not self._local:
             self._say(

@@ -1,4 +1,4 @@
-"""On dask.distributed: workers are looked at before they get work, and nothing is a result but what a task returned."""
+"""Runs tasks on dask.distributed: workers are checked before they get work, and only what a task returned counts as a result."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _THREADS, _AHEAD = 2, 2
 """Threads of a worker that is started here: while one commits a shard, the other computes the next one. And tasks that a worker of
 fewer threads is given, so that the next one lies there when one ends."""
 _LOSSES = 3
-"""So often a task is given out again after every worker that had it was lost; Dask itself goes on to another worker first."""
+"""How often a task is given out again after every worker that had it was lost; Dask itself tries another worker first."""
 _PENDING = "pending"
 """Kind of an answer that is not there yet."""
 
 
 class DaskExecutor:
-    """Connected to (or started) when the first task comes; a worker keeps its models."""
+    """Runs tasks on Dask workers, connected to (or started) when the first task comes; a worker keeps its models."""
 
     def __init__(self, settings: Settings, stack: contextlib.ExitStack) -> None:
         self.settings = settings

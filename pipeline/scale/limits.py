@@ -1,4 +1,4 @@
-"""What breaks first: what an extraction needs, next to what is bearable."""
+"""What breaks first: what an extraction needs, compared with what is acceptable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROUNDS = 8
 
 @dataclass(frozen=True)
 class Limit:
-    """Something that is not bearable: ``times`` what is, what it is in words, and what to do."""
+    """A limit that is exceeded: ``times`` the limit, what it is in words, and what to do."""
 
     times: float
     what: str
@@ -32,7 +32,7 @@ class Limit:
 
 
 def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Limit]:
-    """What is not bearable, the worst first."""
+    """The limits that are exceeded, the worst first."""
     host, size = profiles.host, settings.shard_images
     shards = sum(column.shards for column in found.columns if column.stage in EXTRACTED)
     memory = found.images * host.memory_kb.value / 1e6
@@ -88,7 +88,7 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
         Limit(
             handing / found.seconds,
             f"handing out tasks on Dask takes {_time(handing)} of one process",
-            "use --part I/N, which nobody hands out",
+            "use --part I/N, which needs no Dask",
         ),
         Limit(
             on_disk * digested / DVC_H,
@@ -104,5 +104,5 @@ def _time(seconds: float) -> str:
 
 
 def _power_of_two(value: float) -> int:
-    """The next one."""
+    """The next power of two."""
     return 1 << math.ceil(math.log2(max(value, 1.0)))

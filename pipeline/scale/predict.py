@@ -91,7 +91,7 @@ def predict(
     Args:
         card: a key of the profiles' cards; every worker has one.
         work: the images of each split.
-        measured: what the store knows of this card; it goes before the profiles.
+        measured: what the store knows of this card; it takes precedence over the profiles.
 
     Raises:
         InputError: there is no such card, or nothing is known of a network.
@@ -128,7 +128,7 @@ def predict(
 
 
 def duration(busy: float, shards: int, workers: int, alone: float) -> float:
-    """Seconds that ``workers`` take: what nobody shares, and full rounds of shards of equal length.
+    """Seconds that ``workers`` take: the work that cannot be shared, and full rounds of shards of equal length.
 
     Args:
         busy: seconds of all shards. alone: seconds before and after them.

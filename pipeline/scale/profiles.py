@@ -168,7 +168,7 @@ class Profiles(Params):
     networks: dict[str, Network]
     """SAM models, and encoders whose operations do not follow from their line in stages/encoders."""
     timed: tuple[Timed, ...]
-    """What was timed; it goes before what is derived."""
+    """What was timed; it takes precedence over what is derived."""
     masks: Masks
     """What an image holds."""
     host: Host

@@ -110,7 +110,7 @@ def _masks(settings: Settings, clock: _Clock, columns: set[str], work: Workload)
 
 
 def _point(clock: _Clock, model: str, precision: Precision, megapixels: float) -> float:
-    """The decoder is bound by operations or by memory; then its logits are compared at the image's size."""
+    """Seconds of a prompt: the decoder, bound by operations or by memory, and comparing its logits at the image's size."""
     network, post = _network(clock.profiles, model), clock.profiles.masks.post_gflop.value
     decoder = max(
         clock.products(network.point_gflop / 1000, precision),

@@ -39,7 +39,9 @@ def ask(
     name: NameOption = None,
     phrase: Annotated[
         bool,
-        typer.Option("--phrase", help='They are noun phrases ("the red mug"), not sentences; it is never guessed.'),
+        typer.Option(
+            "--phrase", help='The questions are noun phrases ("the red mug"), not sentences; this is never guessed.'
+        ),
     ] = False,
     out: Annotated[
         Path | None,
@@ -117,8 +119,8 @@ def compare(
 ) -> None:
     """Compare runs, or anyone's predictions, on the questions that all of them have answered.
 
-    Differences have 95 % intervals of a bootstrap over images that is paired: both systems see the same resamples. In what the
-    runs differ besides is said above the tables. They have to be evaluated first (`evaluate`); nothing is trained or asked here.
+    Differences have 95 % intervals from a paired bootstrap over images: both systems see the same resamples. Other differences
+    between the runs are named above the tables. Runs have to be evaluated first (`evaluate`); nothing is trained or asked here.
 
     Examples:
 

@@ -203,7 +203,7 @@ def weights(
     context: typer.Context,
     names: Annotated[Optional[list[str]], typer.Argument(help="Checkpoints; default: list them.")] = None,  # noqa: UP045
     source: Annotated[Optional[Path], typer.Option("--from", help="Adopt this file as NAME.")] = None,  # noqa: UP045
-    replace: Annotated[bool, typer.Option("--replace", help="With --from: also in place of an adopted file.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="With --from: replace a file adopted earlier.")] = False,
 ) -> None:
     """Fetch official checkpoints and check their sha256, or adopt a file you fetched.
 

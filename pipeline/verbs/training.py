@@ -70,7 +70,8 @@ def evaluate(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            "--predictions", help="Anyone's: .json or .jsonl with COCO RLE, a folder of PNGs, or our .parquet."
+            "--predictions",
+            help="Predictions of any system: .json or .jsonl with COCO RLE, a folder of PNGs, or our .parquet.",
         ),
     ] = None,
     keep: Annotated[
@@ -113,7 +114,9 @@ def evaluate(
     ] = None,
     setting: Annotated[
         str,
-        typer.Option("--setting", help="What it chooses from: proposals, or proposals+gt: annotated instances, too."),
+        typer.Option(
+            "--setting", help="What the system chooses from: proposals, or proposals+gt (annotated instances, too)."
+        ),
     ] = "proposals",
     with_controls: Annotated[
         bool,

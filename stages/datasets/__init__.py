@@ -127,7 +127,7 @@ def count(data: DataParams, folders: Folders, split: str) -> Counts:
 def listed_from(data: DataParams, folders: Folders, split: str) -> tuple[str, ...]:
     """The files in the first folder that alone decide what :func:`list_sources` gives, where the format says so; else empty.
 
-    Raises DatasetError where one is not there, as that would.
+    Raises DatasetError where one is not there, as that function does.
     """
     ask = getattr(_module(data.format), "listed_from", None)
     return () if ask is None else ask(folders.folders[0], split, data)
@@ -143,7 +143,7 @@ def contents(data: DataParams, folders: Folders, sources: Sequence[Source]) -> l
 
 
 def reading(data: DataParams) -> dict[str, Any]:
-    """All of an entry that decides what is read of its annotations; options are left out at their defaults."""
+    """The values of an entry that decide what is read of its annotations, without options at their defaults."""
     own, found = FORMATS[data.format], {"format": data.format}
     defaults = own.options().model_dump(mode="json")
     found |= {

@@ -90,7 +90,7 @@ class Annotation:
 class Expected:
     """A file or folder that a split of a data set is made of, whether it is there yet or not.
 
-    what: in words. paths: relative to the root, or patterns with ``*``; any one of them will do. needed: without it the split
+    what: in words. paths: relative to the root, or patterns with ``*``; any one of them is enough. needed: without it the split
     cannot be read. partly: a small part of it is read to count, so that its size does not say how long that takes.
     """
 
@@ -123,7 +123,7 @@ class Collection(Protocol):
 
 
 class SharedFiles(Protocol):
-    """What the module of a format has in addition whose files of annotations are of many images."""
+    """What the module of a format has in addition if each of its annotation files covers many images."""
 
     def contents(self, root: Path, sources: Sequence[Source], options: Any) -> list[str]:
         """The ``content`` of sources of one split as the files say now, ``missing`` where they have the image no longer.

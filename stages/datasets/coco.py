@@ -55,7 +55,7 @@ class _Asked:
 
 
 def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> list[Source]:
-    """Give each image that the split's file lists a source, sorted by image_id: in the order of those that hold pictures.
+    """Give a source for each image that the split's file lists, sorted by image_id, as data sets that hold pictures are.
 
     Of a file without the key ``annotations``, such as COCO's ``image_info_test2017.json``, no source has an annotation. Raises
     DatasetError where the file is not there or not of this form, or where two images have one id or one name.
@@ -213,7 +213,7 @@ def _marked(
 
 
 def _absent(found: CocoFile, record: Record, marked: Sequence[_Marked]) -> list[int]:
-    """Categories that the image is said not to show, and that no annotation is of."""
+    """Categories that the image is said not to show, and that have no annotation."""
     annotated = {each.category for each in marked}
     for each in record.negative:
         if each not in found.categories:
@@ -222,7 +222,7 @@ def _absent(found: CocoFile, record: Record, marked: Sequence[_Marked]) -> list[
 
 
 def _union(counts: Sequence[str], nothing: str, height_px: int, width_px: int) -> str:
-    """The union of regions; one alone is that as it is, and of none ``nothing``."""
+    """The union of regions: a single one as it is, ``nothing`` where there is none."""
     return rle.union(counts, height_px, width_px) if len(counts) > 1 else (*counts, nothing)[0]
 
 
@@ -278,7 +278,7 @@ _ONCE = Once(_parse)
 
 
 def _read(root: Path, files: tuple[str, ...], options: CocoOptions) -> CocoFile:
-    """The file; a broken one is nobody's row but a DatasetError."""
+    """The file; DatasetError where it is broken, as no single image is to blame."""
     try:
         return _ONCE.get(root, files, options.ids)
     except ImageFailure as error:

@@ -61,9 +61,9 @@ class Record:
 class CocoFile:
     """A file in COCO's form without its annotations, and where those stand.
 
-    images: by image_id, in file order. categories: by a number of their own. has_annotations: it has the key, be the list empty.
+    images: by image_id, in file order. categories: by a number of their own. has_annotations: the key is there, even empty.
     places: int64 [A, 2], first byte and length of the annotations, by image, then in file order. of_category: int32 [A], -1
-    where an annotation has none. bounds: int64 [N + 1], from where to where those of an image stand.
+    where an annotation has none. bounds: int64 [N + 1], where the places of each image begin, and the end.
     """
 
     images: dict[str, Record]

@@ -42,7 +42,7 @@ class _Row(NamedTuple):
 
 
 def list_sources(root: Path, split: str, options: GeneratedOptions = DEFAULTS) -> list[Source]:
-    """Give each image that the split's file has a source, sorted by image_id.
+    """Give a source for each image in the split's file, sorted by image_id.
 
     Raises DatasetError where the split has no file, or where a line of it is not of this form or an image has two.
     """

@@ -33,7 +33,7 @@ def count(root: Path, splits: Sequence[str], options: GReferOptions = DEFAULTS) 
 
 
 def list_sources(root: Path, split: str, options: GReferOptions = DEFAULTS) -> list[Source]:
-    """Give each picture that a ref of exactly this split is about a source, sorted by image_id.
+    """Give a source for each picture that a ref of exactly this split is about, sorted by image_id.
 
     Raises DatasetError where a file is not there (it names the files of refs that are), cannot be read, or has no such split.
     """
@@ -66,7 +66,7 @@ def annotate(
     options: GReferOptions = DEFAULTS,
     picture: Path | None = None,
 ) -> Annotation:
-    """Read the targets of an image, one a ref, in file order.
+    """Read the targets of an image, one per ref, in file order.
 
     Raises ImageFailure, naming file and place, where a ref lacks a key or contradicts itself, where an object is not there, is of
     another picture or cannot be drawn, or where the stated size is not that of the image.

@@ -157,7 +157,7 @@ def _parse_rows(root: Path, files: tuple[str, ...], _options: None) -> tuple[Row
 
 
 def _row(value: dict[str, Any], group: int, place: int, where: str) -> Row:
-    """A row without its mask. ImageFailure where its picture has no usable name, as it is nobody's then."""
+    """A row without its mask. ImageFailure where its picture has no usable name, so that it belongs to no image."""
     image_id = _checked(value["image_id"], f"{where}: 'image_id'")
     check_inside(image_id)
     path = text((value["image"] or {}).get("path") or "", f"{where}: 'path'")

@@ -27,7 +27,7 @@ DEFAULTS = ImagesOptions()
 
 
 def list_sources(root: Folders, split: str, options: ImagesOptions = DEFAULTS) -> list[Source]:
-    """Give each picture a source, sorted by image_id; files of one COCO number are one picture, the first folder's first.
+    """Give a source for each picture, sorted by image_id; files of one COCO number are one picture, the first folder's first.
 
     Raises DatasetError where a folder is not there, where there is no such picture, where two files have one image_id, or where
     a file name is not UTF-8.

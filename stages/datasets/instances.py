@@ -1,4 +1,4 @@
-"""The instances of an image, each listed once whatever number of questions it answers."""
+"""The instances of an image, each listed once, however many questions it answers."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class _Window:
             return value if written.isascii() else _utf8(written, start), start, length
 
     def failure(self, expected: str) -> ImageFailure:
-        """That something else stands here."""
+        """The error that ``expected`` is not what stands here."""
         found = self.peek()
         return ImageFailure(
             f"not JSON: found {found or 'the end of the file'!r} at byte {self._first + self._at}, expected {expected!r}"

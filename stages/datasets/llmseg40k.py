@@ -42,7 +42,7 @@ class _Row(NamedTuple):
 
 
 def list_sources(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -> list[Source]:
-    """Give each picture of the source a row, sorted by image_id; rows of the other source are not listed.
+    """Give a source for each picture of ``options.source``, sorted by image_id; those of the other one are not listed.
 
     Raises DatasetError where the split has no file, where it is not of this form, or where no picture is of the source.
     """

@@ -101,7 +101,7 @@ class SemanticOptions(Options):
     Images of cocostuff always have their number."""
     absent: Annotated[int, Field(ge=0, le=256)] = 0
     """Also ask for this many labels that the picture does not show: false premises, drawn by its image_id. About 8 of 15 have as
-    correction a label that it shows, as in SESAME. A void pixel may be of any label: what is absent is so as far as annotated."""
+    correction a label that it shows, as in SESAME. A void pixel may be of any label: labels are absent as far as annotated."""
 
 
 class LlmSeg40kOptions(Options):

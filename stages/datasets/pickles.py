@@ -79,7 +79,7 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 
 
 def _refuse_key(key: Any) -> None:
-    """A hash of nested tuples may take forever."""
+    """Raise ImageFailure for a dict key that is no string or number: hashing nested tuples may take forever."""
     raise ImageFailure(f"a dict has a key of type {type(key).__name__}, expected a string or a number")
 
 
@@ -194,7 +194,7 @@ class _Reader:
         return int.from_bytes(data, "little", signed=True)
 
     def _of(self, form: struct.Struct) -> Any:
-        """A number of this form."""
+        """Read a number of this form."""
         (value,) = form.unpack_from(self._data, self._at)
         self._at += form.size
         return value

@@ -33,7 +33,7 @@ Mask = NDArray[np.bool_]
 
 
 def list_sources(root: Path, split: str, options: QuestionsOptions = DEFAULTS) -> list[Source]:
-    """Give each image that a row names a source, in the order of their first rows; masks are among the annotation's files.
+    """Give a source for each image that a row names, in the order of their first rows; masks are among the annotation's files.
 
     Raises DatasetError where the file is not there, or a row of it cannot be read.
     """

@@ -4,7 +4,7 @@ Further questions about the picture may stand in ``NAME.1.json``, ``NAME.2.json`
 and readers that look for ``NAME.json`` pass over them.
 
 A JSON file has ``shapes`` (``label`` and ``points`` of a polygon), ``text`` (wordings of one question) and
-``is_sentence``. What labelme writes besides is heeded where it decides what these mean: ``shape_type``,
+``is_sentence``. Other keys that labelme writes are read where they decide what these mean: ``shape_type``,
 ``imageHeight`` and ``imageWidth``. An image without JSON has no annotation, which is no failure.
 
 FP-Aug (see-say-segment/sesame) adds ``false_premise_QA``: questions about what the picture does not show, each
@@ -17,7 +17,8 @@ the smallest, a label that contains ``ignore`` as ignored, any other as target, 
 Every target shape is one instance, in painting order: all of its pixels that the finished painting shows
 as target. So overlapping shapes stay whole (ELISA's masks), and the union of the instances is the target
 as painted (LISA's). A shape none of whose pixels is target (outside the image, or all ignored) has no
-region, and is no instance. A region that an earlier question about the image has, too, is its instance.
+region, and is no instance. A region that an earlier question about the image has as well is the same
+instance.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ DEFAULTS = ReasonSegOptions()
 
 
 def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -> list[Source]:
-    """Give an image or a JSON file a source each, together where their stems are equal, sorted by stem.
+    """Give a source for each image and each JSON file, one for both where their stems are equal, sorted by stem.
 
     Files of further questions go with their image. An image without JSON is listed without annotations, and a JSON file
     without image is listed, too, and fails when it is read. Hidden files and other suffixes are not looked at. Raises
@@ -183,14 +184,14 @@ def annotate(
 
 
 def _notes(encoding: str, shapes: Sequence[Shape], turn: int) -> list[str]:
-    """What was not read as a ReasonSeg file in UTF-8 is, an entry for each time."""
+    """What differs from a published ReasonSeg file in UTF-8, one note for each time."""
     notes = [f"{shape.kind} painted by its shape_type" for shape in shapes if shape.kind != "polygon"]
     notes += [f"JSON read as {encoding}"] * (encoding != "utf-8")
     return notes + [f"shapes drawn before EXIF orientation {turn}, turned with the image"] * (turn != UPRIGHT)
 
 
 def _regions(order: Sequence[Shape], is_target: Mask, segmentation: str, turn: int) -> list[Instance]:
-    """What is to be seen of the target shapes. segmentation: of ``is_target``, which is all of the one shape of most files."""
+    """The visible parts of the target shapes. segmentation: COCO RLE of ``is_target``, enough where there is one shape."""
     height_px, width_px = is_target.shape
     shapes = [shape for shape in order if shape.value == TARGET]
     if len(shapes) == 1:
@@ -262,7 +263,7 @@ def _answers_file(split: str) -> str:
 
 
 def _answers_of(root: Path, relative: str, encoding: str | None) -> tuple[Mapping[str, str], list[str]]:
-    """Answers by image file name, and notes; a broken file is nobody's row but a DatasetError."""
+    """Answers by image file name, and notes; DatasetError where the file is broken, as no single image is to blame."""
     info = inside(root, relative).stat()
     return _read_answers(root, relative, encoding, info.st_mtime_ns, info.st_size)
 

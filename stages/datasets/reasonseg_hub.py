@@ -55,7 +55,7 @@ def files_of(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) ->
 
 
 def list_sources(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) -> list[Source]:
-    """Give each image with rows a source, in the order of the rows. No mask or picture is read.
+    """Give a source for each image with rows, in the order of the rows. No mask or picture is read.
 
     Raises DatasetError if the split has no file, or one does not have this form.
     """
@@ -139,7 +139,7 @@ def annotate(
             if (mask.height_px, mask.width_px) != (height_px, width_px):
                 raise ImageFailure(
                     f"'mask' has {mask.width_px} x {mask.height_px} px, the upright picture {width_px} x {height_px}: it was made "
-                    "for another picture, or for this one before EXIF turned it, in a frame that nothing tells"
+                    "for another picture, or for this one before EXIF turned it, with points in an unknown frame"
                 )
             found = [Instance(mask.counts, "target")] if rle.area(mask.counts) else []
             targets.append(

@@ -51,7 +51,7 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> list[Source]:
-    """Give each picture that is asked about a row, sorted by its number in COCO.
+    """Give a source for each picture that is asked about, sorted by its number in COCO.
 
     Raises DatasetError where the release has no such split, where its file is missing or no list, or where a row names no picture
     of COCO.

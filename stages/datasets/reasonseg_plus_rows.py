@@ -85,7 +85,7 @@ def asked_in(row: Mapping[str, Any]) -> Iterator[Asked | str]:
 
 
 def _listed(row: Mapping[str, Any]) -> Iterator[Asked | str]:
-    """Of MUSE and MMR."""
+    """What a row of MUSE or MMR asks."""
     questions, answers = field(row, "questions", list), field(row, "answers", list)
     texts = field(row, "text_answers", list) if row.get("text_answers") is not None else [None] * len(questions)
     if not len(questions) == len(answers) == len(texts):
@@ -125,7 +125,7 @@ def _name(mask: Any) -> str:
 
 
 def _instances(row: Mapping[str, Any]) -> Asked | str:
-    """Of LISA++'s Instance_Seg: the masks are listed."""
+    """What a row of LISA++'s Instance_Seg asks: the masks are listed."""
     masks = field(row, "points", dict)
     known = [str(each) for each in field(row, "ID", list) if str(each) in masks]
     if not known:
@@ -135,7 +135,7 @@ def _instances(row: Mapping[str, Any]) -> Asked | str:
 
 
 def _conversation(row: Mapping[str, Any]) -> Iterator[Asked | str]:
-    """Of LISA++'s Conversations: a question is what comes before the robot speaks."""
+    """What a row of LISA++'s Conversations asks: a question is what comes before the robot speaks."""
     _, *pieces = _SPEAKER.split(_short(field(row, "output", str), "'output'"))
     spoken = list(zip(pieces[::2], pieces[1::2], strict=True))
     for (speaker, question), (other, answer) in pairwise(spoken):
@@ -144,7 +144,7 @@ def _conversation(row: Mapping[str, Any]) -> Iterator[Asked | str]:
 
 
 def _pointed(row: Mapping[str, Any], question: str, answer: str) -> Asked | str:
-    """Of LISA++'s COT, Caption and Conversations: the answer's words point to the masks."""
+    """What a row of LISA++'s COT, Caption or Conversations asks: the answer's words point to the masks."""
     masks = field(row, "info", dict)
     words, pointed = _references(_short(answer, "answer"))
     known = {each: label for each, label in pointed.items() if each in masks}

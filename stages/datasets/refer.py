@@ -40,7 +40,7 @@ def count(root: Path, splits: Sequence[str], options: ReferOptions = DEFAULTS) -
 
 
 def list_sources(root: Path, split: str, options: ReferOptions = DEFAULTS) -> list[Source]:
-    """Give each picture that a ref of the split is about a source, sorted by image_id.
+    """Give a source for each picture that a ref of the split is about, sorted by image_id.
 
     Raises DatasetError where a file is not there (it names the files of refs that are), cannot be read, or has no such split.
     """

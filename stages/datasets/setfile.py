@@ -1,4 +1,4 @@
-"""One annotation file of a whole data set: where it is unusable, the data set is, and not an image."""
+"""One annotation file of a whole data set: where it is unusable, the whole data set is, not a single image."""
 
 from __future__ import annotations
 

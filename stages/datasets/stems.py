@@ -8,7 +8,7 @@ from stages.datasets.base import DatasetError
 
 
 def by_stem(folder: str, names: Sequence[str], suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Those of a folder's file names that have these suffixes, in any case, by stem. Strings: a Path for each takes seconds.
+    """A folder's file names with these suffixes, in any case, by stem. As strings: making a Path for each takes seconds.
 
     Hidden files are passed over. Raises DatasetError where two files have one stem, or a name is not UTF-8.
     """

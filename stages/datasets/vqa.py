@@ -39,7 +39,7 @@ _IMAGE = "<image>"
 class _Records:
     """images: image_id -> its records, with the path below ``under``.
 
-    without: how many records have no picture. others: how many another one's. first: the image_id that is listed first.
+    without: how many records have no picture. others: how many have one elsewhere. first: the image_id that is listed first.
     """
 
     images: dict[str, Rows]
@@ -55,7 +55,7 @@ class _Records:
 
 
 def list_sources(root: Path, split: str, options: VqaOptions = DEFAULTS) -> list[Source]:
-    """Give each picture that records are about a row, sorted by image_id.
+    """Give a source for each picture that records are about, sorted by image_id.
 
     Raises DatasetError where the split is not ``train``, where the file is missing or no list of records, where no picture is
     ``under`` this folder, or where an image has no name of COCO's though they are known by their number.

@@ -29,7 +29,7 @@ def breakdowns(
     """What is broken down -> group -> system -> figure; only where the samples are of at least two groups.
 
     Args:
-        kinds: what ``Samples.kind`` counts.
+        kinds: names, numbered by ``Samples.kind``.
         protocol: None: the common figures.
     """
     known = METRICS if protocol is None else figures_of(protocol)

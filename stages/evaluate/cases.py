@@ -93,12 +93,12 @@ class Question:
 
     @property
     def exists(self) -> bool:
-        """Something is to be found: it has an instance."""
+        """Whether there is something to be found: it has an instance."""
         return bool(self.target["instances"])
 
     @property
     def absent(self) -> bool:
-        """The annotation says that there is nothing to be found, which a small object that is drawn on no pixel does not.
+        """Whether the annotation says that there is nothing to be found. A small object drawn on no pixel is not absent.
 
         Of a store that does not say it: it has no instance.
         """

@@ -264,7 +264,7 @@ class _Keys:
         return None if not known and self._is_unasked(key) else lookup(where, key)
 
     def of_name(self, where: str, name: str) -> Question | None:
-        """As :meth:`of_entry`. File systems may take letters apart that were one (é)."""
+        """As :meth:`of_entry`. File systems may decompose letters such as é."""
         if name not in self.by_target and name not in self.by_image:
             name = self.composed.get(unicodedata.normalize("NFC", name), name)
             if name not in self.by_target and name not in self.by_image and self._is_unasked(name):

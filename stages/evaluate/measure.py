@@ -52,7 +52,7 @@ def measure(case: Case, prediction: Prediction) -> Row:
 
 
 def measure_as_elisa(case: Case, prediction: Prediction) -> Row:
-    """ELISA's released segmentation figures; the masks of an answer are those it chose, if it is their union, or the one it is."""
+    """ELISA's released segmentation figures. The masks of an answer are its choices if their union is the answer, else it."""
     question = case.question
     if not case.split.has("instances") or (prediction.chosen and not has_choices(case.split)):
         return {}
@@ -86,7 +86,7 @@ def of_elisa(found: Selection) -> Row:
 
 @contextmanager
 def framed(question: Question) -> Iterator[None]:
-    """A mask that does not fit is told with the question and its frame."""
+    """Let the error about a mask that does not fit name the question and the expected frame."""
     try:
         yield
     except RleError as error:

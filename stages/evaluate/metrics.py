@@ -95,8 +95,8 @@ def accuracy(samples: Samples) -> Sums:
 
 
 def elisa_precision(samples: Samples) -> Sums:
-    """As released (``val_step``): of annotated instances and proposals the instances alone are right; an existing target with
-    both counts. Where no instances are offered there is no such figure."""
+    """As released (``val_step``): among annotated instances and proposals, only the instances are right. Only existing targets
+    with both count; where no instances are offered there is no such figure."""
     return mean(samples.elisa_precision)
 
 

@@ -57,7 +57,7 @@ def by_group(
     """What is told apart -> group -> figure -> difference, of the main figures; only where the questions are of two groups or more.
 
     Args:
-        kinds: what ``Samples.kind`` counts.
+        kinds: names, numbered by ``Samples.kind``.
         protocol: None: the common figures.
     """
     known: Figures = METRICS if protocol is None else figures_of(protocol)
@@ -111,11 +111,11 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """The interval does not hold 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     def in_points(self) -> str:
-        """Percentage points: ``+3.2 [+0.4, +6.1]``, with a star where the interval does not hold 0; or the points alone."""
+        """Percentage points: ``+3.2 [+0.4, +6.1]``, with a star where the interval excludes 0; or the points alone."""
         if np.isnan(self.low):
             return f"{100 * self.gain:+.1f}"
         return f"{100 * self.gain:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]{' *' * self.is_clear}"

@@ -21,7 +21,7 @@ def figures_of(protocol: str) -> dict[str, Figure]:
 
 
 def headings() -> dict[str, str]:
-    """Name as of :func:`figures_of` -> heading of its column, of all protocols."""
+    """Name as in :func:`figures_of` -> heading of its column, of all protocols."""
     return {f"{name}_{one}": FIGURES[one][0] for name, protocol in PROTOCOLS.items() for one in protocol.figures}
 
 
@@ -36,7 +36,7 @@ def overall_iou(samples: Samples) -> Sums:
 
 
 def resized_iou(samples: Samples) -> Sums:
-    """The same of masks at 1024 x 1024."""
+    """All intersections over all unions, of masks at 1024 x 1024."""
     return ratio(samples.protocol_nc_intersection_px, samples.protocol_nc_union_px)
 
 

@@ -225,7 +225,7 @@ class Scores:
 
     asked: target_id and text_index of each sample. missing: questions without prediction, scored as empty. skipped: image_id ->
     why the image has no questions. unasked: image_id -> predictions for an image that has no questions; nothing scores them.
-    kinds: what ``Samples.kind`` counts. aside: predictions for texts that are not asked. drawn_nowhere: target_id of targets
+    kinds: names, by ``Samples.kind``. aside: predictions for texts that are not asked. drawn_nowhere: target_id of targets
     without a pixel that are not absent.
     """
 

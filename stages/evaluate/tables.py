@@ -112,7 +112,7 @@ def estimates(
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """The same as nested numbers, 0 to 1: ``[group][system][metric]`` -> value, low, high, samples."""
+    """The figures of :func:`summarise` as nested numbers, 0 to 1: ``[group][system][metric]`` -> value, low, high, samples."""
     return {
         group: {
             system: {
@@ -129,7 +129,7 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def as_markdown(results: Results, quoted: Sequence[Published] = ()) -> str:
-    """The same for people, in percent with 95 % intervals; ``quoted`` rows come below, marked as published."""
+    """The figures for people, in percent with 95 % intervals; ``quoted`` rows come below, marked as published."""
     lines: list[str] = []
     for group, systems in results.items():
         lines += [f"## {GROUPS[group][0]}", ""]

@@ -1,4 +1,4 @@
-"""The folder of an export: empty at first, gone on with where the same export was stopped, finished when ``export.json`` is there.
+"""The folder of an export: empty at first, continued where the same export was stopped, finished when ``export.json`` is there.
 
 What is done stands in ``unfinished.jsonl``: a line that says which export it is, then one for each finished unit, a run of images.
 Files have temporary names until they are whole.
@@ -203,7 +203,7 @@ def _line(value: Any) -> str:
 
 
 def _joined(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in blocks of about a megabyte: each block is a call of the system."""
+    """The same bytes in blocks of about a megabyte: each block is one system call."""
     waiting: list[bytes] = []
     size = 0
     for block in blocks:

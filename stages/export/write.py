@@ -33,7 +33,7 @@ def write_export(form: Format, contents: Contents, folder: Path, head: Mapping[s
     """Write the images of an open split into a folder.
 
     Args:
-        head: what the export is of, a JSON value; an unfinished export of the same is gone on with.
+        head: what the export is of, a JSON value; an unfinished export of the same is continued.
 
     Raises:
         ExportError: the folder holds something else.

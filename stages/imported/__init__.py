@@ -18,7 +18,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class ImportFailure(ValueError):  # noqa: N818
-    """A file cannot be read at all, and nothing of it is taken. What is wrong with one picture alone is said of that picture."""
+    """A file cannot be read at all, and nothing is taken from it. An error about a single picture is that picture's trouble."""
 
 
 @dataclass(frozen=True)

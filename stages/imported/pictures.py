@@ -33,7 +33,7 @@ class Pictures:
             self._named.setdefault(name, set()).add(picture.sha256)
 
     def find(self, name: str) -> list[Picture]:
-        """The pictures that a name may mean: none, one, or those among which it does not decide. The longest end counts."""
+        """The pictures that a name may mean: none, one, or several if ambiguous. The longest matching end of a path counts."""
         for end in _ends(name.replace("\\", "/")):
             if end in self._named:
                 return [self.by_sha256[sha256] for sha256 in sorted(self._named[end])]

@@ -94,7 +94,7 @@ async def attempt(create: Create, body: Mapping[str, Any], model: ModelParams, m
 
     Raises:
         Refused: it is not worth asking again; or the answer has over ``max_bytes``; no more are read.
-        Failed: it is.
+        Failed: asking again may help.
         EndpointError: no request can be asked.
     """
     try:

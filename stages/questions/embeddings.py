@@ -30,7 +30,7 @@ def embed_texts(journal: Journal, model: ModelParams, texts: Sequence[str]) -> l
     """Give the vector of each text, float32 [D], as the endpoint computes it; only texts that were never embedded are sent.
 
     Raises:
-        EndpointError: as of :func:`~stages.questions.endpoint.ask_all`; or a text is refused, or vectors differ in length.
+        EndpointError: as from :func:`~stages.questions.endpoint.ask_all`; or a text is refused, or vectors differ in length.
         BudgetSpent, LimitReached: before the first request that does not fit.
         ValueError: a text is empty.
     """

@@ -191,7 +191,7 @@ def _read(job: Job, document: dict[str, Any]) -> Answer:
 
 
 async def _turn(run: _Run, wait_s: float) -> bool:
-    """Wait, and for as long as the endpoint wants nothing to be sent; whether to go on then."""
+    """Wait this time, and while the endpoint wants nothing to be sent; return whether to go on then."""
     clock = asyncio.get_running_loop().time
     until = clock() + wait_s
     while (rest := max(until, run.paused_until) - clock()) > 0 and not run.stopped.is_set():

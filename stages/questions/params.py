@@ -30,7 +30,8 @@ class ModelParams(Params):
     at half the price where the provider says so."""
     body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of a request, such as {chat_template_kwargs: {enable_thinking: false}} of vLLM. One that is null is not sent:
-    {max_tokens: null, temperature: null, max_completion_tokens: 2000} of OpenAI's reasoning models. Another value asks again."""
+    {max_tokens: null, temperature: null, max_completion_tokens: 2000} of OpenAI's reasoning models. If it is
+    changed, all requests are asked again."""
     concurrency: Annotated[int, Field(ge=1, le=512)] = 4
     """Requests that are under way at once. As many may have to be asked again after a kill."""
     timeout_s: Annotated[float, Field(gt=0)] = 120
@@ -150,7 +151,7 @@ class AskParams(Asking):
     """Description and names of objects -> questions and their answers."""
 
     prompt: Template = "ask-1"
-    """As of ``describe``."""
+    """As in ``describe``."""
     questions: Annotated[int, Field(ge=1, le=50)] = 5
     """How many questions the model is asked for, per image."""
     picture: bool = False
@@ -158,16 +159,16 @@ class AskParams(Asking):
     side_px: SidePx = 768
     """Longer side of the picture at most, as in ``describe``."""
     temperature: Temperature = 0.7
-    """As of ``describe``."""
+    """As in ``describe``."""
     seed: int | None = 0
-    """Sent with the request; null: none is."""
+    """Seed of each request; null: none is sent."""
 
 
 class CheckParams(Params):
     """Rules that code checks on every pair of question and answer."""
 
     per_answer: Annotated[int, Field(ge=1)] = 2
-    """Questions of one image with the same answer."""
+    """At most this many questions of one image have the same answer."""
     names: Literal["word", "name"] = "word"
     """What a question may not name of its answer: any content word of its names, or whole names alone."""
     places: bool = True
@@ -177,7 +178,7 @@ class CheckParams(Params):
     across: bool = True
     """Reject a question that another image has with the same answer: it is not about its image. false: within an image alone."""
     near: Fraction = 0.9
-    """Questions whose texts are at least so alike are near-duplicates (stages/questions/near.py)."""
+    """Questions whose texts have at least this similarity (cosine) are near-duplicates (stages/questions/near.py)."""
     embeddings: Key | None = None
     """A key of ``models`` whose endpoint embeds texts, for near-duplicates; null: character n-grams, which need no model."""
     protected: tuple[str, ...] = ()
@@ -185,7 +186,7 @@ class CheckParams(Params):
     allow_incomplete: bool = False
     """Keep answers that the image may show more often than annotated."""
     per_category: Annotated[int, Field(ge=1)] | None = None
-    """Questions in the whole set with the same category as answer. null: no bound."""
+    """At most this many questions in the whole set have the same category as answer. null: no bound."""
 
     @field_validator("words")
     @classmethod
@@ -199,7 +200,7 @@ class VerifyParams(Asking):
     """A second model looks at picture, answer and question."""
 
     prompt: Template = "verify-1"
-    """As of ``describe``."""
+    """As in ``describe``."""
     side_px: SidePx = 768
     """Longer side at most of the picture with the outlined answer."""
     crop_px: SidePx = 384
@@ -207,20 +208,20 @@ class VerifyParams(Asking):
     control: bool = True
     """Ask without the picture as well, and flag questions that are answered rightly nevertheless."""
     control_prompt: Template = "control-1"
-    """Template of that."""
+    """Template of the control."""
     reject_blind: bool = False
     """Reject flagged questions instead of only marking them."""
     person: str | None = None
     """A file of a person's decisions, as the sheet of ``questions --sheet`` saves them; they have the last word."""
     max_tokens: Tokens = 256
-    """As of ``describe``."""
+    """As in ``describe``."""
 
 
 class RephraseParams(Asking):
     """More texts for each target: rephrased questions, answers in words, false premises, questions with several answers."""
 
     prompt: Template = "rephrase-1"
-    """As of ``describe``."""
+    """As in ``describe``."""
     texts: Annotated[int, Field(ge=1, le=5)] = 5
     """Texts per target, with the question itself (LISA's appendix: up to five)."""
     answers: bool = False
@@ -230,7 +231,7 @@ class RephraseParams(Asking):
     several: Annotated[int, Field(ge=0, le=5)] = 0
     """Questions per image with several objects as answer (GSVA, MUSE)."""
     temperature: Temperature = 0.7
-    """As of ``describe``."""
+    """As in ``describe``."""
 
 
 class QuestionSetParams(Params):
@@ -246,13 +247,13 @@ class QuestionSetParams(Params):
     models: Annotated[dict[Key, ModelParams], Field(min_length=1)]
     """Models by names of your own."""
     choose: ChooseParams = ChooseParams()
-    """Which images."""
+    """Which images questions are made about."""
     describe: DescribeParams = DescribeParams()
     """Step describe."""
     ask: AskParams
     """Step ask."""
     check: CheckParams = CheckParams()
-    """Rules."""
+    """Rules that every pair of question and answer keeps."""
     verify: VerifyParams = VerifyParams()
     """Step verify."""
     rephrase: RephraseParams = RephraseParams()

@@ -100,7 +100,7 @@ def parse_pairs(image_id: str, answer: Reply, things: tuple[Thing, ...]) -> tupl
 
 
 def trouble(image_id: str, reply: Reply) -> Answer | Rejected:
-    """The answer without what was thought aloud before it, if it has a text of bearable size; else why all of it is rejected."""
+    """The answer without what was thought aloud before it, if its text is not too large; else why all of it is rejected."""
     if isinstance(reply, Unanswered):
         return Rejected(image_id, None, Reason.UNANSWERED, "", reply.reason)
     if not reply.text.strip():

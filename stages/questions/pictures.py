@@ -49,7 +49,7 @@ def whole(scene: Scene, side_px: int) -> Picture:
 
 
 def outlined(scene: Scene, counts: str, side_px: int) -> Picture:
-    """The image as of :func:`whole`, with a light line and a dark rim around the answer. Nothing of the answer is covered,
+    """The image as from :func:`whole`, with a light line and a dark rim around the answer. Nothing of the answer is covered,
     unless it is the whole image: then the line runs along the image's edges.
 
     Args:
@@ -67,7 +67,7 @@ def outlined(scene: Scene, counts: str, side_px: int) -> Picture:
 def crop(scene: Scene, counts: str, crop_px: int) -> Picture:
     """The answer with its surroundings, without an outline, its longer side at most ``crop_px``.
 
-    ``counts`` and errors as of :func:`outlined`.
+    ``counts`` and errors as for :func:`outlined`.
     """
     box = surroundings(_answer_box(scene, counts), scene.height_px, scene.width_px)
     return _picture(scene, "crop", None, box, _size(box, crop_px, enlarged=MOST_ENLARGED))

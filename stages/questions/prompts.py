@@ -85,7 +85,7 @@ class Prompt:
         )
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise PromptError unless the template has exactly these placeholders: one that is missing would not be told."""
+        """Raise PromptError unless the template has exactly these placeholders: the value of a missing one would not be sent."""
         known = set(names)
         for name in sorted(self.places - known):
             choices = ", ".join(f"{{{each}}}" for each in sorted(known)) or "no placeholder"

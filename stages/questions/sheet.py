@@ -80,7 +80,7 @@ class Decision:
 
 
 def item_of(pair: Pair, scene: Scene, counts: str, verdicts: Sequence[Verdict], side_px: int) -> Item:
-    """A question as it stands on a sheet. ``counts`` and errors as of :func:`stages.questions.pictures.outlined`."""
+    """A question as it stands on a sheet. ``counts`` and errors as for :func:`stages.questions.pictures.outlined`."""
     names = {thing.label: thing.name for thing in scene.things}
     answer = ", ".join(names.get(label, label) for label in pair.labels)
     facts = tuple(
@@ -224,7 +224,7 @@ def _render(title: str, name: str, names: Sequence[str], images: Sequence[Sequen
 
 
 def _shown(picture: Picture) -> tuple[str, str]:
-    """The picture as a data URI, and why there is none."""
+    """The picture as a data URI, and the reason where it is missing; one of the two is empty."""
     try:
         return data_uri("jpeg", picture.load()), ""
     except ImageFailure as failure:  # the others can be decided on nevertheless

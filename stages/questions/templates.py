@@ -8,7 +8,7 @@ from stages.questions.prompts import load_prompt
 
 
 def require_templates(params: QuestionSetParams) -> None:
-    """Do nothing where all are there, and have the places that their steps fill: before anything is paid for.
+    """Check that all templates are there and have the places that their steps fill, before anything is paid for.
 
     Raises:
         PromptError: one is not there, not of its form, or has other places.

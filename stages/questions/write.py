@@ -71,7 +71,7 @@ def write_rejected(root: Path, rejected: Iterable[Rejected]) -> Path:
 
 
 def require_own(root: Path, splits: Iterable[str]) -> None:
-    """Do nothing where the files of splits and the summary below ``root`` are not there, or were written by :func:`write`.
+    """Check that the files of splits and the summary below ``root``, where they are there, were written by :func:`write`.
 
     Raises:
         DatasetError: one of them is another file, which would be lost.
@@ -96,7 +96,7 @@ def _is_own(path: Path, key: str) -> bool:
 
 
 def _remove_others(root: Path, splits: Collection[str]) -> None:
-    """Remove what was written of splits that are none any more: its images may be in another one now."""
+    """Remove files of splits that are no longer among these: their images may be in another split now."""
     for path in sorted(root.glob("*.jsonl")):
         if path.stem not in splits and _is_own(path, "requests"):
             (root / f"llmseg40k/{LLMSEG40K.get(path.stem, path.stem)}.json").unlink(missing_ok=True)

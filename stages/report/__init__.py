@@ -1,1 +1,1 @@
-"""Pictures and plots of a split that a person would rather look at. Imports no torch."""
+"""Pictures and plots of a split, for people to look at. Imports no torch."""

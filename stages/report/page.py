@@ -78,7 +78,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Picture:
-    """A panel of a question: a layer of masks over the photograph. Fields as of ``panels.Panel``; ``image``: data URI."""
+    """A panel of a question: a layer of masks over the photograph. Fields as in ``panels.Panel``; ``image``: data URI."""
 
     title: str
     image: str

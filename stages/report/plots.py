@@ -70,7 +70,7 @@ def recall_curves(recalls: Mapping[str, Recall], embedded: int) -> bytes:
 
 
 def training_curves(curves: Mapping[str, Mapping[str, Curve]]) -> bytes:
-    """Metric -> run -> curve, a plot each; a run has one colour in all. Losses of different systems have different parts."""
+    """A plot per metric, from metric -> run -> curve; a run keeps its colour. Losses of different systems have different parts."""
     runs = list(dict.fromkeys(run for of_run in curves.values() for run in of_run))
     figure = _figure(4.2 * len(curves) + 1.4, 3.2)
     lines: dict[str, Any] = {}

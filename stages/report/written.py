@@ -16,7 +16,7 @@ LIST = "written.json"
 
 
 def write_page(page: Path, html: str, folder: Path, pictures: Mapping[str, bytes]) -> None:
-    """Write a page and its pictures, and remove those of an earlier report that this one has not.
+    """Write a page and its pictures, and remove those of an earlier report that this one lacks.
 
     Args:
         folder: of the pictures.
@@ -44,7 +44,7 @@ def write_page(page: Path, html: str, folder: Path, pictures: Mapping[str, bytes
 
 
 def require_ours(path: Path) -> None:
-    """FileExistsError where there is something that no report wrote: a page or figure has :data:`GENERATOR` in it."""
+    """Raise FileExistsError where there is something that no report wrote: a page or figure has :data:`GENERATOR` in it."""
     if path.is_dir() or (path.exists() and GENERATOR.encode() not in path.read_bytes()):
         raise FileExistsError(f"{path}: exists, and was not written by this command; move it, or give another name")
 

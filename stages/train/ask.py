@@ -93,7 +93,7 @@ def words(
     """The words of the language model that are nearest to each mask of an image that the system is offered.
 
     Args:
-        split, mean: as in :func:`ask`. count: words a mask.
+        split, mean: as in :func:`ask`. count: words per mask.
 
     Returns:
         Number of the mask -> words with their cosines, nearest first.

@@ -88,7 +88,7 @@ def _cut(folder: Path, step: int) -> None:
 
 
 class Lines(TrainerCallback):  # type: ignore[misc]
-    """Where nobody looks at a progress bar: one line per minute, and one at the end."""
+    """Prints one line per minute, and one at the end, in place of a progress bar."""
 
     def __init__(self, name: str) -> None:
         self.name, self.loss, self.rate = name, "", ""

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 
 def check_reporting(report_to: Sequence[str]) -> None:
-    """ValueError unless all that the Trainer is to report to is known to it and installed."""
+    """Raise ValueError unless all that the Trainer is to report to is known to it and installed."""
     from transformers.integrations import integration_utils
 
     known = integration_utils.INTEGRATION_TO_CALLBACK

@@ -1,4 +1,4 @@
-"""Does a system look and listen? Questions about other pictures, and training without the picture or without the question."""
+"""Whether a system uses picture and question: questions about other pictures, and training without the one or the other."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ from stages.train.language.llava import FeatureLlava, clip_config
 CARD = 24 * 1024**3
 """An RTX 3090."""
 _NF4 = 0.5 + 1 / 128 + 4 / 16384
-"""Bytes a weight: 4 bit, a byte a block of 64 and a float a 256 of these (bitsandbytes, doubly quantised)."""
+"""Bytes per weight: 4 bit, a byte per block of 64, and a float per 256 blocks (bitsandbytes, doubly quantised)."""
 LINEAR_BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": _NF4}
 OPTIMIZER_BYTES = {"adamw_bnb_8bit": 2.0, "paged_adamw_8bit": 2.0}
-"""Bytes a trained parameter; 8 for the two float32 moments of any other Adam."""
+"""Bytes per trained parameter; 8 for the two float32 moments of any other Adam."""
 _CONTEXT, _SLACK = 700 * 1024**2, 1.1
 """What a CUDA context takes, and what is lost between blocks."""
 

@@ -77,7 +77,7 @@ class ElisaParams(Params):
     """What an answer names in training. proposals (default): every candidate that is right. ground_truth: the annotated instances
     alone, as released; a proposal is then offered and never an answer, however well it fits (needs with_gt)."""
     geometry: bool = False
-    """The adapter also gets where a mask is and how large (not in ELISA: its vectors know no places)."""
+    """The adapter also gets where a mask is and how large (ours; ELISA's vectors say nothing of places)."""
     adapter: AdapterParams = AdapterParams()
     """From embeddings to words."""
     align: AlignParams | None = None
@@ -103,7 +103,7 @@ class ElisaParams(Params):
     beams: Annotated[int, Field(ge=1)] = 1
     """Beams of generation; 1: greedy."""
     repeats: bool = True
-    """Whether a generated answer may name a mask again, as released: then it is likely to name that one until it is full."""
+    """Whether a generated answer may name a mask again, as released: then it tends to repeat that mask up to max_new_tokens."""
 
     @model_validator(mode="after")
     def _answers_are_offered(self) -> ElisaParams:
@@ -126,9 +126,9 @@ class SegParams(Params):
     ) = None
     """What the training answers with a mask may be, each with one [SEG]; null: the five that were released."""
     form: Literal["lisa", "gsva", "sesame"] = "lisa"
-    """How is asked and answered. lisa: a question for each text. gsva: of a mixture, one question for all phrases of a picture, and
-    an answer that names each. sesame: questions that doubt whether the thing is there; a false premise is denied or corrected in
-    words, without [REJ]; answers and explanatory are not used."""
+    """How questions are asked and answered. lisa: a question for each text. gsva: of a mixture, one question for all phrases of a
+    picture, and an answer that names each. sesame: questions that doubt whether the thing is there; a false premise is denied or
+    corrected in words, without [REJ]; answers and explanatory are not used."""
     text_weight: Positive = 1.0
     """Weight of the text's cross entropy in the loss."""
     learning_rate: Positive
@@ -165,7 +165,7 @@ class LlmSegParams(SegParams):
     mlp_dim: Annotated[int, Field(ge=1)] = 2048
     """Hidden width of the fusion's MLPs and of the similarity head."""
     heads: Literal["both", "iou", "iop"] = "both"
-    """Heads there are (Table 2)."""
+    """Which heads it has (Table 2)."""
     fusion: bool = True
     """Whether masks and text are fused (Table 2)."""
     strategy: Literal["top1", "iop", "top1_or_iop", "top5_and_iop"] = "iop"
@@ -216,7 +216,7 @@ class MixtureGroup(Params):
     """Splits that share a weight in a mixture."""
 
     weight: Positive
-    """Its share, next to the weights of the other groups, of the samples."""
+    """Its share of the samples, relative to the weights of the other groups."""
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     """Splits, as refcoco/train; each is drawn from equally often."""
     absent: Fraction | Literal["pooled", "redrawn"] = 0.0
@@ -231,19 +231,19 @@ class TrainParams(Params):
     llava: str = "Intel/llava-gemma-2b"
     """Folder, or id on the Hugging Face hub, of the LLaVA that is fine-tuned."""
     base: Literal["float32", "bfloat16", "8bit", "4bit"] = "4bit"
-    """Its weights; 8bit and 4bit (of the language model's layers) by bitsandbytes: meant for a GPU, slow on a CPU."""
+    """Type of its weights; 8bit and 4bit (of the language model's layers) by bitsandbytes: meant for a GPU, slow on a CPU."""
     image_encoder: Name = "clip_vit_l14_336"
     """The column image_features/NAME: what LLaVA's vision tower would give."""
     dense: Dense = "float16"
     """In which of the forms of ``embed.dense`` the image's features (LISA: SAM's, too) are read."""
     train: tuple[str, ...] = ()
-    """Splits to train on, as demo/train; of an only data set train will do."""
+    """Splits to train on, as demo/train; with a single data set, train is enough."""
     mean: Name | None = None
-    """The train mean that centred embeddings are minus, by its name in section means; null, the default: the only one there is."""
+    """The train mean of the centred embeddings, by its name in section means; null, the default: the only one there is."""
     proposer: Name | None = None
-    """Whose masks elisa and llmseg choose from, a key of section proposers; null, the default: the first one's."""
+    """The proposer whose masks elisa and llmseg choose from, a key of section proposers; null, the default: the first one."""
     epochs: Annotated[int, Field(ge=1)] = 50
-    """Passes over their targets."""
+    """Passes over the targets of these splits."""
     batch_size: Annotated[int, Field(ge=1)] = 2
     """Targets per step and process."""
     accumulation: Annotated[int, Field(ge=1)] = 1
@@ -267,11 +267,11 @@ class TrainParams(Params):
     without: Literal["image", "question"] | None = None
     """Train and answer without one of the two, for a baseline that shows what the other alone gives away; null: with both."""
     elisa: ElisaParams = ElisaParams()
-    """Its own."""
+    """Parameters of ELISA alone."""
     llmseg: LlmSegParams = LlmSegParams()
-    """Its own."""
+    """Parameters of LLM-Seg alone."""
     lisa: LisaParams = LisaParams()
-    """Its own."""
+    """Parameters of LISA alone."""
     max_steps: Annotated[int, Field(ge=0)] = 0
     """Updates, whatever ``epochs`` says; 0, the default: as many as the epochs have."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -304,11 +304,11 @@ class TrainParams(Params):
 
     leaks: Literal["all", "paper", "none"] = "all"
     """Which pictures are left out. all: those of other data sets' splits that are there to be evaluated on (whose name does not
-    begin with train). paper: of data sets that are no referring ones, those of referring sets' splits val (LISA's paper). none:
-    as LISA's code."""
+    begin with train). paper: from data sets that are not referring sets, those of referring sets' splits val (LISA's paper).
+    none: as LISA's code."""
 
     leaks_pixels: bool = False
-    """Find them by their decoded pixels, too, for which every picture is read once: copies of another name and other bytes."""
+    """Also find copies of another name and other bytes, by their decoded pixels; every picture is read once for that."""
     start: Name | None = None
     """A finished run of the same system whose trained weights this one begins with, with a fresh optimizer (the papers' "ft" rows);
     null: none."""

@@ -26,7 +26,7 @@ def place_features(bbox: Tensor, size_px: Tensor) -> Tensor:
 
 
 def with_places(vectors: Tensor, boxes: Sequence[Any], sizes_px: Sequence[tuple[int, int]]) -> Tensor:
-    """Mask vectors float [B, K, D] with the :func:`place_features` of the masks behind them: float32 [B, K, D + 20].
+    """Mask vectors float [B, K, D] followed by the :func:`place_features` of the masks: float32 [B, K, D + 20].
 
     Args:
         boxes: of each sample the XYWH px of its masks, at most K; the rest is padding.

@@ -1,4 +1,4 @@
-"""What is asked and answered is words: a text with a control token of the model would say something else than it does."""
+"""Finds texts that hold a control token of the language model, which would steer the model instead of being read."""
 
 from __future__ import annotations
 

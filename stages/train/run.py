@@ -42,7 +42,7 @@ from store.stream.request import companion
 from store.torch import Loader, loader
 
 QUESTION_TOKENS, ANSWER_TOKENS = 192, 64
-"""What the memory plan reckons with: question, answer and template; and the answer alone."""
+"""What the memory plan assumes: tokens of question, answer and template together; and of the answer alone."""
 
 
 def system_class(name: str) -> type[System]:
@@ -197,7 +197,7 @@ def told_draws(drawn: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def _no_bars() -> None:
-    """Where nobody looks, transformers draws no bar of the weights it loads."""
+    """Keep transformers from drawing a bar of the weights it loads where stderr is no terminal."""
     if not sys.stderr.isatty():
         disable_progress_bar()
 

@@ -1,4 +1,4 @@
-"""What decides what a run becomes, so that one that is finished or was stopped is known again, and no other is taken for it.
+"""What decides the result of a run, so that a finished or stopped run is recognised, and no other one is taken for it.
 
 A run is one training: a system, its parameters, a language model, data. Its digest is that of all of them. Parameters that only
 decide how a trained model answers belong to predictions (:func:`answering`).
@@ -62,7 +62,7 @@ def identity(
 
 
 def run_digest(about: Mapping[str, Any]) -> str:
-    """sha256 (hex) of an :func:`identity`, however its parameters were to answer."""
+    """sha256 (hex) of an :func:`identity`, without parameters that only decide how it answers."""
     system = system_of(about)
     decides = _deciding(about.get("params", {}), system)
     others = {name: about.get(name) for name in ("version", "llava", "columns")}
@@ -189,7 +189,7 @@ def _shown(value: Any) -> str:
 
 
 def _brief(value: Any) -> str:
-    """A digest shortened; what was not recorded is said."""
+    """A digest shortened, any other value as text; ``none recorded`` for None."""
     if value is None:
         return "none recorded"
     return value[:SHORT] if isinstance(value, str) and len(value) == 64 else str(value)

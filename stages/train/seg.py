@@ -34,7 +34,7 @@ class SegSystem(ABC):
 
     Args:
         own: the system's section of the params.
-        tokens: patch features an image.
+        tokens: patch features per image.
     """
 
     def __init__(self, params: TrainParams, own: SegParams, tokens: int, device: str) -> None:

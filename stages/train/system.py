@@ -1,4 +1,4 @@
-"""What a system is: ELISA, LLM-Seg and LISA differ behind these functions, and nowhere else."""
+"""What a system is: ELISA, LLM-Seg and LISA differ in how they implement these functions, and nowhere else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class System(Protocol):
     params: TrainParams
     """What it was built with."""
     tokens: int
-    """Patch features an image."""
+    """Patch features per image."""
     tokenizer: Any
     """The language model's, without what the system adds."""
 
@@ -70,10 +70,10 @@ class System(Protocol):
         """What :meth:`loss` takes; the same for the same sample and epoch, whatever came before."""
 
     def loss(self, inputs: Mapping[str, Any]) -> Tensor:
-        """To be made small, 0-d."""
+        """The loss to minimise, 0-d."""
 
     def predict(self, batch: Batch, mode: Mode = "generated") -> list[Prediction]:
-        """Answers to the first text of each target; ValueError for a mode that the system has not."""
+        """Answers to the first text of each target; ValueError for a mode that the system lacks."""
 
 
 def dense_names(key: str, column: str, form: Dense) -> dict[str, str]:

@@ -144,7 +144,7 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
         self._feed.batches.gone = place["step"] % self._updates() * self.args.gradient_accumulation_steps
 
     def _updates(self) -> int:
-        """Updates an epoch; the last one may be of fewer batches."""
+        """Updates per epoch; the last one may be of fewer batches."""
         together: int = self.args.gradient_accumulation_steps
         return max(1, -(-len(self.data) // together))
 

@@ -59,7 +59,7 @@ def zarr_json(meta: ColumnMeta) -> bytes:
 
 
 def no_value(dtype: str) -> float:
-    """What stands where there is no vector, for readers that do not look at the commits: no stored value is it."""
+    """The fill value where there is no vector, for readers that do not look at the commits: no stored value equals it."""
     return -128 if dtype == "int8" else math.nan
 
 
@@ -89,7 +89,7 @@ class ShardEncoder:
         nothing: the crc of any data followed by its own crc is a constant.)
 
         Args:
-            rows: one array ``[count, *row_shape[1:]]`` an image, of the layout's dtype; count 0 for a failed image.
+            rows: one array ``[count, *row_shape[1:]]`` per image, of the layout's dtype; count 0 for a failed image.
 
         Raises:
             ValueError: a row does not fit the layout.

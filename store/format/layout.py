@@ -49,7 +49,7 @@ def place_of(dataset: str, column: str, split: str) -> str:
 
 
 def parts_of(place: str) -> tuple[str, str, str]:
-    """Data set, column and split of a place; raises StoreError where it is none."""
+    """Data set, column and split of a place; raises StoreError for any other text."""
     dataset, _, rest = place.partition("/")
     column, _, split = rest.rpartition("/")
     if not column:

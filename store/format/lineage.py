@@ -144,7 +144,7 @@ class Lineage:
         return MISSING if commit is None else commit.content
 
     def why_not_current(self, place: str, shard: int) -> str | None:
-        """Why a shard has to be computed again, or None when it need not: all the way up to the index, whose files count not."""
+        """Why a shard has to be computed again, or None when it need not: all the way up to the index, without its files."""
         return self._remembered(place, shard, fresh=True)
 
     def why_not_readable(self, place: str, shard: int) -> str | None:

@@ -1,7 +1,7 @@
 """``summary.json``: the commits of a finished column in one object. It is a cache: a shard is what its own file says.
 
 It is removed before a shard is replaced and once more after that, so it is out of date only where a process died between two
-writers' steps. Who reads a shard compares its commit with the summary's then.
+writers' steps. A reader of the shard then compares its commit with the summary's.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _is_now(path: Path, data: bytes) -> bool:
 
 
 def write_summary(folder: Path, meta: ColumnMeta, commits: Sequence[Commit]) -> bool:
-    """Write the summary of a finished column; whether there is one that fits when this returns.
+    """Write the summary of a finished column; return whether there is one that fits now.
 
     Args:
         commits: of every shard, each read from its file.

@@ -56,7 +56,7 @@ def read_table(folder: Path, commit: Commit, fields: Sequence[str] | None = None
 
 
 def checked(opened: Opened, path: Path, folder: Path, commit: Commit) -> pa.Buffer:
-    """All bytes of a shard's open file, held against the seal of its commit. Raises as :func:`read_table`."""
+    """All bytes of a shard's open file, checked against the seal of its commit. Raises as :func:`read_table`."""
     data, text = read_range(opened, 0, opened.size, path), record_text(commit)
     at = data.rfind(text)
     if at < 0 or hashlib.sha256(overlay(data, at, unsealed(text))).hexdigest() != commit.seal:

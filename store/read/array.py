@@ -94,7 +94,7 @@ class ShardReader:
 
         Raises:
             DamagedStoreError: the bytes are not the committed ones. ``out`` then holds anything.
-            ChangedError: they are not as the shard was computed again. ``out`` then holds anything.
+            ChangedError: they differ, as the shard was computed again. ``out`` then holds anything.
         """
         try:
             if self.far and rows:
@@ -113,7 +113,8 @@ class ShardReader:
             self._read_into(position, out, address, rows)
 
     def _reads_again(self, position: int, out: memoryview, address: int, rows: int) -> bool:
-        """Read an image from the object store itself, as what was cached or came from there is damaged; whether it is now right."""
+        """Read an image from the object store itself, as what was cached or came from there is damaged; return whether it is right
+        now."""
         forget(Piece(self, position))
         try:
             self._read_into(position, out, address, rows)
@@ -167,7 +168,7 @@ class ShardReader:
         return self.far or (not self._never and (self._unchecked is None or bool(self._unchecked[position])))
 
     def _compare(self, position: int, found: list[int], seals: bytes | bytearray) -> None:
-        """Hold the chunks' bytes against their checksums, and all checksums of the image against the commit."""
+        """Check the chunks' bytes against their checksums, and all checksums of the image against the commit."""
         if _words(len(found)).pack(*found) != seals:
             raise self._damaged(f"image {position} of the shard: the bytes do not fit their checksum")
         total = -(-self.commit.counts[position] // self.layout.chunk_rows)
@@ -234,7 +235,7 @@ class ShardReader:
         return self._object
 
     def _read_at(self, file: Opened, pieces: Sequence[memoryview], offset: int, length: int) -> bool:
-        """Fill the pieces; whether the file ended before that."""
+        """Fill the pieces; return whether the file ended before that."""
         try:
             if len(pieces) <= _PIECES and file.readv(pieces, offset) == length:
                 return False

@@ -120,7 +120,7 @@ class Borrowing:
         return self.split.item(image_index), self.index.item(image_index)
 
     def _compare(self, shard: int) -> None:
-        """Hold the sha256 of a shard's images against the holder's rows."""
+        """Check the sha256 of a shard's images against the holder's rows."""
         if self.images.commits[shard] is not None:
             for image in self.images.meta.shard_range(shard):
                 if self.split[image] >= 0:
@@ -155,10 +155,10 @@ def _file_of(images: Column, image_index: int) -> tuple[str, str]:
 class Borrowed:
     """A column of the holder, of the images that a borrower has of it; used as a :class:`Column` of the borrower.
 
-    Shards are the holder's: those that :meth:`rows` names. They are no others than :meth:`table` and :meth:`field` take.
+    Shards are the holder's: :meth:`rows` names those that :meth:`table` and :meth:`field` take.
 
     Args:
-        place: where the column would be, were it the borrower's own. There is no such folder.
+        place: where the column would be if it were the borrower's own. There is no such folder.
         columns: the holder's, one for each of ``borrowing.splits``. Only the shards that the images lie in are looked at.
     """
 

@@ -105,7 +105,7 @@ def forget(piece: Piece) -> None:
 
 
 def begin(pieces: Sequence[Piece]) -> Callable[[], dict[Piece, memoryview]]:
-    """Ask for the bytes of images, of the cache or by as few requests as there are neighbourhoods; what waits for them."""
+    """Ask for the bytes of images, from the cache or by one request per neighbourhood; return a function that waits for them."""
     found = {}
     if any(_cache_of(piece.shard) for piece in pieces):
         cached = zip(pieces, at_once(_from_cache, pieces), strict=True)
@@ -217,7 +217,7 @@ def _read_and_keep(opened: Opened, folder: Path, commit: Commit) -> pa.Buffer:
 
 
 def forget_table(folder: Path, commit: Commit) -> bool:
-    """Remove a table from the cache, as it is damaged there; whether it was there."""
+    """Remove a table from the cache, as it is damaged there; return whether it was there."""
     _, cache, name = _table(folder, commit)
     return cache is not None and cache.remove(name)
 

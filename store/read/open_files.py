@@ -21,7 +21,7 @@ T = TypeVar("T")
 MOST = 256
 """Files that are kept open at most, however many the process may have."""
 SHARE = 4
-"""The share, one in this number, of the descriptors that the process may have: the rest is for everybody else in it."""
+"""One in this many of the process's file descriptors may be used here: the rest is for other code in it."""
 
 
 def most_open() -> int:
@@ -66,7 +66,7 @@ def shut(key: weakref.ref[Any]) -> None:
 
 
 def keep_to_limit() -> None:
-    """Close what was used longest ago where more is open than the limit, as it is now, lets be."""
+    """Close the files used longest ago where more are open than the limit now allows."""
     limit = most_open()
     with LOCK:
         while len(_open) > limit:

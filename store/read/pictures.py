@@ -1,4 +1,4 @@
-"""Pixels of the images that were indexed, out of the data set's own folder, held against the digest of the index."""
+"""Reads the pixels of indexed images from the data set's own folder, checked against the digest in the index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pictures:
 
     Args:
         root: the data set's folder, or its folders. Links are followed; the names of files lead nowhere but below them.
-        check: when bytes are held against their digest: ``always``, at ``first-touch`` (and again when size or times changed),
+        check: when bytes are checked against their digest: ``always``, at ``first-touch`` (and again when size or times changed),
             or ``never``. A file is read once for both.
     """
 

@@ -1,7 +1,7 @@
-"""Reads single row groups of tables: what a column that does not fit the cache of decoded tables is read by.
+"""Reads single row groups of tables, for columns that do not fit the cache of decoded tables.
 
-The first time, the whole file is held against its record's seal, as whenever a table is decoded. What is remembered of it (its
-token, and a checksum of each row group and of the footer) is what a later read is held against, which takes these two alone.
+The first time, the whole file is checked against its record's seal, as whenever a table is decoded. Its token, and a checksum
+of each row group and of the footer, are remembered. A later read takes one row group and the footer, and is checked against these.
 """
 
 from __future__ import annotations

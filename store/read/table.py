@@ -1,6 +1,6 @@
 """Decoded tables, shard by shard or by row group: a bounded number of bytes per process, and shards that all loader workers share.
 
-Their values come straight from Arrow's buffers: numpy views and strings, without a Python object a number.
+Their values come straight from Arrow's buffers: numpy views and strings, without a Python object per number.
 """
 
 from __future__ import annotations

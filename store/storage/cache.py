@@ -1,7 +1,7 @@
 """A bounded folder of this machine for what was read from an object store, so that a second epoch need not ask for it again.
 
 It holds pieces of shards, each in a file whose name is a digest of the object's address, the shard's seal, and which piece it is:
-it cannot be out of date. Nothing in it is trusted: readers hold every piece against the commit, as if it came from the store, and
+it cannot be out of date. Nothing in it is trusted: readers check every piece against the commit, as if it came from the store, and
 remove one that does not fit.
 
 Processes share a cache. A file appears whole (by a rename), an open one stays readable when it is removed, and one process at a
@@ -143,7 +143,7 @@ class Cache:
             warnings.warn(f"{self.folder}: nothing more is kept in the cache: {error}", stacklevel=2)
 
     def remove(self, name: str) -> bool:
-        """Remove a piece that turned out to be damaged; whether it was there."""
+        """Remove a piece that turned out to be damaged; return whether it was there."""
         path = self._path(name)
         with contextlib.suppress(OSError, StoreError), self._locked() as count:
             used, size = self._noted(count), path.stat().st_size

@@ -177,7 +177,7 @@ def flock(descriptor: int, path: Path, wait: bool = True) -> None:
 
 
 def remove_if_dead(path: Path) -> bool:
-    """Remove a temporary file whose writer is dead; whether it was removed."""
+    """Remove a temporary file whose writer is dead; return whether it was removed."""
     with _lock_of_the_dead(path) as dead:
         if dead:
             path.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ def _of_scheme(scheme: str, bucket: str) -> Storage:
 
 @contextlib.contextmanager
 def mounted(root: Path, storage: Storage) -> Iterator[None]:
-    """Let a storage be what there is below ``root``, in this process and while the block runs."""
+    """Use a storage for all paths below ``root``, in this process and while the block runs."""
     _mounted[root] = storage
     try:
         yield

@@ -69,7 +69,7 @@ def object_sha256(path: Path) -> str:
 
 
 def replace_object(path: Path, data: bytes, durable: bool = True) -> None:
-    """Let ``data`` be what there is under ``path``, whatever there was.
+    """Put ``data`` under ``path``, in place of whatever was there.
 
     ``durable``: survive a power loss; else what was there before may come back.
     """

@@ -37,7 +37,7 @@ class LostAnswerError(OSError):
 
 
 class Opened(Protocol):
-    """An object that is open for reading; it stays the version that it was when it was opened, or its bytes no longer fit."""
+    """An object that is open for reading. It stays the version that was opened, or its bytes no longer fit their checksums."""
 
     size: int
     token: str
@@ -61,7 +61,7 @@ class Storage(Protocol):
         ...
 
     def stat(self, path: Path, follow: bool = False) -> Stat | None:
-        """What there is under a path, of a link the link itself unless ``follow``; None for nothing."""
+        """What is under a path; of a link, the link itself unless ``follow``. None where there is nothing."""
         ...
 
     def list(self, folder: Path) -> list[Entry]:
@@ -93,7 +93,7 @@ class Storage(Protocol):
         ...
 
     def delete(self, path: Path, token: str | None = None, durable: bool = False) -> bool:
-        """Remove an object, with ``token`` that version of it alone; whether this call removed one.
+        """Remove an object, with ``token`` only that version of it; return whether this call removed one.
 
         ``durable``: a power loss does not bring it back.
 

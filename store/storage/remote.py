@@ -41,7 +41,7 @@ _KEYS = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 _process: list[int] = []
-"""The process in which a client was first made: all clients share its threads, which a forked process has not."""
+"""The process in which a client was first made: all clients share its threads, which a forked process lacks."""
 _TRIES = 4
 """Tries of requests whose answer broke off."""
 
@@ -283,7 +283,7 @@ class RemoteStorage:
             return False
 
     def require_conditions(self, path: Path) -> None:
-        """Try out, once per process, whether the storage heeds the conditions that publishing rests on.
+        """Try out, once per process, whether the storage respects the conditions that publishing rests on.
 
         Args:
             path: of the store or anything in it; a small object is made next to it and removed.

@@ -25,7 +25,7 @@ _of_pool = threading.local()
 
 
 def at_once(ask: Callable[[S], T], things: Iterable[S]) -> list[T]:
-    """``ask`` of each thing, :data:`IN_FLIGHT` at once, begun in their order; the answers in that order.
+    """Call ``ask`` with each thing, :data:`IN_FLIGHT` at once, begun in their order; return the answers in that order.
 
     Raises:
         What ``ask`` raised first, in that order, when all of them are done.
@@ -34,7 +34,7 @@ def at_once(ask: Callable[[S], T], things: Iterable[S]) -> list[T]:
 
 
 def begun(ask: Callable[[S], T], things: Iterable[S]) -> Callable[[], list[T]]:
-    """Begin :func:`at_once`; what waits for the answers.
+    """Begin :func:`at_once`; return a function that waits for the answers.
 
     Called from one of the threads that ask, it asks one thing after the other: they must not wait for each other.
     """

@@ -228,7 +228,7 @@ class BatchReader:
         return chosen.take(value, added)
 
     def _of_instances(self, wanted: Wanted, split: OpenColumns, image: int, target: int, count: int) -> Any:
-        """What the field would say of the image's first instances, were they masks."""
+        """Values of the field for the image's first instances, as if they were masks."""
         field = str(wanted.field)
         every = self._field(split, "instances", "segmentation", image)
         segmentation = every[:count]

@@ -17,10 +17,10 @@ Allocate = Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]]
 
 
 class BufferPool:
-    """Hands out arrays, in memory that no array handed out before still lies in.
+    """Hands out arrays in memory that no earlier array still uses.
 
     An array that is still held, or any view or tensor made of it, keeps its memory. Threads may share a pool. Only for
-    memory that is read where it is named: who copies from a bare address, later, has to hold the array until then. So
+    memory that is read through the array: code that copies from a bare address later has to hold the array until then. So
     page-locked memory does not belong here (:mod:`store.torch`).
 
     Args:

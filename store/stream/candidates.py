@@ -31,7 +31,7 @@ class Candidates:
     Args:
         top_k: this many of the largest masks alone.
         drop_near_gt: leave out masks whose IoU with an instance is above this (ELISA: 0.95).
-        with_gt: add the annotated instances behind the masks.
+        with_gt: add the annotated instances after the masks.
     """
 
     top_k: int | None = None

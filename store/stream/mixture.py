@@ -186,7 +186,7 @@ class MixtureSchedule(Schedule):
             yield Step(samples, tuple(place >= length for place in number), after)
 
     def order(self, epoch: int) -> Order:
-        """Not of a mixture: its samples are drawn one by one (:meth:`sample`)."""
+        """Raises NotImplementedError: samples of a mixture are drawn one by one (:meth:`sample`)."""
         raise NotImplementedError(f"a mixture has no order of targets; see sample({epoch}, ...)")
 
     def drawn(self, epochs: int, samples: int | None = None) -> dict[str, dict[str, int]]:
@@ -227,7 +227,7 @@ class MixtureSchedule(Schedule):
 
     @property
     def _how(self) -> dict[str, Any]:
-        """For JSON."""
+        """What decides which questions a sample has, for JSON."""
         groups = {name: {**vars(group), "of": list(group.of)} for name, group in self.groups.items()}
         return {"draw": self.draw, "questions": self.questions, "groups": groups}
 
@@ -288,7 +288,7 @@ def mixture(
     """Batches of a mixture; each row is a question (:meth:`store.stream.batches.BatchReader.read`).
 
     Args:
-        splits, columns, candidates, rank, world_size, tail, failed: as of :func:`store.mix`. groups, questions, draw: of
+        splits, columns, candidates, rank, world_size, tail, failed: as for :func:`store.mix`. groups, questions, draw: of
             :class:`MixtureSchedule`.
         batch_size: samples, that is pictures, of a rank's batch. length: samples of an epoch, over all ranks.
         without: split -> image_index of pictures that are left out.

@@ -227,7 +227,7 @@ def splitmix64(values: U64) -> U64:
 def permutation(count: int, *seeds: int) -> I64:
     """A permutation of ``range(count)``, int64 [count], decided by the seeds (each of 0 <= seed < 2**64).
 
-    Sorts by a key an index. The keys are a bijection of the indices, so there are no ties and every build of numpy
+    Sorts by one key per index. The keys are a bijection of the indices, so there are no ties and every build of numpy
     gives the same order.
     """
     key = np.zeros(1, np.uint64)

@@ -43,7 +43,7 @@ class State:
 
 
 def read_state(state: object) -> State:
-    """The state in what ``state_dict()`` gave, be it through JSON, pickle or torch.save.
+    """The state in what ``state_dict()`` gave, whether kept by JSON, pickle or torch.save.
 
     Raises:
         StoreError: it is something else; the message names what, and what was expected.

@@ -114,7 +114,7 @@ class Stream:
 
 
 def walk(schedule: Schedule, read: Callable[[], Iterator[tuple[Step, T]]]) -> Iterator[T]:
-    """What is left of the epoch that the schedule stands in, which moves along.
+    """Yield what is left of the epoch that the schedule stands in, and move the schedule along.
 
     When it was moved in between (by another iterator, a state, ``set_epoch``), it goes on from there; it ends with the epoch,
     whoever took the last batch.

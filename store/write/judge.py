@@ -168,7 +168,7 @@ def _trouble(place: str, folder: Path, commit: Commit, deep: bool) -> str | None
 def _judge_summary(
     folder: Path, place: str, meta: ColumnMeta, commits: Sequence[Commit | None], report: Report
 ) -> list[Problem]:
-    """Every entry of a summary is its shard's commit; one of other parameters or fewer images says nothing."""
+    """The problem of a summary whose entries are not its shards' commits. One of other parameters or fewer images is ignored."""
     path = folder / SUMMARY_JSON
     if not is_there(path):
         return []

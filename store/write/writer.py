@@ -35,7 +35,7 @@ from ..storage.requests import call_all
 ANY = "any"
 """For :func:`begin_column`: whatever the column was before."""
 _TRIES = 8
-"""So often another writer may come between a look and what is done about it."""
+"""How often another writer may come between a look at a shard and the write that follows."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ShardData:
     """What a stage computed for one shard of one column.
 
     Args:
-        rows: for a table, its rows; for an array, one ``[count, ...]`` array an image.
+        rows: for a table, its rows; for an array, one ``[count, ...]`` array per image.
         counts, status: one per image. ``errors``: position in the shard -> reason.
         omitted: vectors left out by K_max or G_max.
     """
@@ -313,7 +313,7 @@ def _require_same_upstream(look: Lineage, ours: Commit, name: str, content: str)
 
 
 def finish_column(folder: Path, place: str, look: Lineage | None = None) -> bool:
-    """Write the summary of a column that is finished, so that opening it takes two reads; whether it is there now.
+    """Write the summary of a column that is finished, so that opening it takes two reads; return whether it is there now.
 
     ``look``: what was seen of the store, where nothing was written since; default: every record is read again.
     """

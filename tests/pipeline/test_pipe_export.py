@@ -227,12 +227,12 @@ def test_what_is_left_out_is_named(finished: Any, tmp_path: Path, to: str) -> No
     assert ": 3 images, 3 pictures, " in lines[0]
     assert any(re.fullmatch(r"  1 image left out: no readable header .*: broken", line) for line in lines)
     assert any(re.fullmatch(r"  1 image without targets: no annotation.*: plain", line) for line in lines)
-    assert "  1 image left out for want of the picture: val/gnu.png: no such file: gnu" in lines
+    assert "  1 image left out, as the picture is missing: val/gnu.png: no such file: gnu" in lines
     found = json.loads((tmp_path / "out/export.json").read_text())
     assert {note["image_id"] for note in found["left_out"]} == {"broken", "plain", "gnu"}
     (finished.data / "val/gnu.png").write_bytes(b"another")
     again = export(finished, to, tmp_path / "again", *how)
-    assert "  1 image left out for want of the picture: val/gnu.png: not the file that was indexed: gnu" in again.out
+    assert "  1 image left out, as the picture is missing: val/gnu.png: not the file that was indexed: gnu" in again.out
 
 
 @pytest.mark.parametrize(

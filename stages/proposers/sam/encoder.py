@@ -6,7 +6,7 @@ Two identities, exact except for rounding:
   product of ``[rel_h(q), rel_w(q)]`` with two one-hot vectors. As extra dimensions of queries and keys it goes into
   ``scaled_dot_product_attention``, and no map of tokens by tokens is kept. Zeros make their number a multiple of 8: in 16 bit
   no fused kernel of a GPU takes another.
-* Windows are filled up with zeros behind the first norm. The qkv of such a place is the bias alone and its output is thrown
+* Windows are filled up with zeros after the first norm. The qkv of such a place is the bias alone and its output is thrown
   away, so both projections work on the image's own tokens.
 """
 

@@ -25,7 +25,7 @@ _LOW, _SQUARE, _HEIGHT, _WIDTH = 32, 64, 40, 70
 
 
 def remember_in(folder: Path) -> None:
-    """From here on what was found is kept in the cache folder, for this process and later ones."""
+    """Keep what is found from here on in the cache folder, for this process and later ones."""
     _folder[:] = [folder]
 
 

@@ -6,7 +6,7 @@ What :class:`segment_anything.modeling.MaskDecoder` computes, with four identiti
 * A prompt has 6 or 7 tokens, an image thousands: a projection of image tokens is folded into the tokens that meet it,
   ``q (X Wk)^T = (q Wk^T) X^T`` and ``A (X Wv) = (A X) Wv``; the output projection likewise, ``(A V) Wo = A (V Wo)``.
 * A bias of the keys adds the same to a whole row of scores, which softmax ignores; rows of A sum to 1, so a bias of the
-  values is added behind it, and a bias that an image token gets is given to the few tokens that it looks at.
+  values is added after it, and a bias that an image token gets is given to the few tokens that it looks at.
 * The positional encoding of the grid, and its projections, belong to the weights.
 
 All of it can be differentiated: everything mode (:mod:`stages.proposers.sam.decoder`) and LISA

@@ -1,4 +1,4 @@
-"""SAM's two bilinear steps, from low-resolution logits to an image's pixels, as one weighted sum of few logits an axis."""
+"""SAM's two bilinear steps, from low-resolution logits to an image's pixels, as one weighted sum of few logits per axis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 TAPS = 3
-"""``Sam.postprocess_masks`` goes by a larger grid, so each output lies between at most three logits an axis."""
+"""``Sam.postprocess_masks`` goes by a larger grid, so each output lies between at most three logits per axis."""
 
 
 @dataclass(frozen=True)

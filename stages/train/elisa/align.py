@@ -1,4 +1,4 @@
-"""Adapter pre-training for ELISA: a mask's row comes near the words of what it shows (future work in ELISA's slides).
+"""Adapter pre-training for ELISA: a mask's row is moved towards the words for what it shows (future work in ELISA's slides).
 
 What a mask shows is said by the questions and answers that mean it: their words' mean embedding is the text's. Rows and texts are
 compared by cosine and temperature, each with all others of the batch, in both directions, as CLIP does (arXiv 2103.00020).

@@ -30,7 +30,7 @@ class Elisa:
     Args:
         dim: length of a mask embedding.
         most: candidates a sample can have.
-        tokens: patch features an image.
+        tokens: patch features per image.
     """
 
     def __init__(self, params: TrainParams, dim: int, most: int, tokens: int, device: str) -> None:

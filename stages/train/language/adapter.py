@@ -15,7 +15,7 @@ class AdapterSizes:
 
     ``dim_in``: of a mask embedding. ``geometry``: numbers that follow it and are not normalised (:func:`place_features`; ours,
     ELISA has none). ``expand``: hidden width of the MLPs over the model's. ``noise``: standard deviation of what
-    is added behind the first norm in training. ``linears``, ``queries`` and ``heads``: of the query variant, one block each.
+    is added after the first norm in training. ``linears``, ``queries`` and ``heads``: of the query variant, one block each.
     """
 
     dim_in: int
@@ -92,7 +92,7 @@ class QueryBody(nn.Module):
 
 
 class QueryBlock(nn.Module):
-    """Learned queries attend to tokens [N, T, h]; an MLP and a norm behind, no residuals: [N, Q, h]."""
+    """Learned queries attend to tokens [N, T, h]; an MLP and a norm follow, without residuals: [N, Q, h]."""
 
     def __init__(self, width: int, queries: int, heads: int, sizes: AdapterSizes) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a folder; ValueError if it is missing or something else."""
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{path}: found none, expected that of a LLaVA; {_instead(folder)}; {_TAKE}")
+        raise ValueError(f"{path}: found no such file, expected that of a LLaVA; {_instead(folder)}; {_TAKE}")
     return _read_object(path)
 
 
@@ -69,7 +69,8 @@ def form_of(config: Mapping[str, Any], where: object) -> Form:
     """Whose form a ``config.json`` is of.
 
     Raises:
-        ValueError: it is not of a LLaVA whose image is one grid of patches from one layer; the kin of LLaVA are not.
+        ValueError: it is not of a LLaVA whose image is one grid of patches from one layer, or of a related
+            model such as LLaVA-NeXT.
     """
     released = "mm_hidden_size" in config or "mm_vision_tower" in config
     kinds = ("llava", "llava_llama") if released else ("llava",)

@@ -54,7 +54,7 @@ class FeatureLlavaModel(LlavaModel):  # type: ignore[misc]
         self.post_init()
 
     def get_image_features(self, pixel_values: torch.Tensor, **unused: Any) -> BaseModelOutputWithPooling:
-        """Project features; what ``LlavaModel`` does behind its tower."""
+        """Project features; what ``LlavaModel`` does after its tower."""
         dtype = next(self.multi_modal_projector.parameters()).dtype
         projected = self.multi_modal_projector(pixel_values.to(dtype)) * self.config.image_scale
         return BaseModelOutputWithPooling(pooler_output=list(projected))

@@ -151,9 +151,9 @@ def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.
 
 
 def collate(encoded: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
-    """``input_ids`` and ``labels`` int64 [B, L], padded behind.
+    """``input_ids`` and ``labels`` int64 [B, L], padded at the end.
 
-    No mask of the padding: a token sees those before it alone, so padding behind is seen by nothing that has a label, and
+    No mask of the padding: a token sees only those before it, so nothing with a label sees padding at the end, and
     attention without a mask has faster kernels.
     """
     return {

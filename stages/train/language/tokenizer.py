@@ -47,7 +47,7 @@ def _has(name: str, file: str) -> bool:
 
 
 def usable(tokenizer: Any) -> Any:
-    """It with a token for padding (LISA's: the unknown one), and without a chat template that leaves out what is said.
+    """The tokenizer with a token for padding (LISA's: the unknown one), and without a chat template that leaves out what is said.
 
     Processors' templates (llava-hf) want a list of parts for a text, and render nothing of a plain one.
     """

@@ -1,6 +1,6 @@
 """What a LLaVA expects of its vision tower, compared with what a column of image features holds.
 
-Widths and numbers of patches that happen to agree say nothing of the layer or the class token, with which a model would train
+Equal widths and numbers of patches do not show that the layer and the class token agree. If these differ, a model would train
 on numbers that it never saw.
 """
 

@@ -1,6 +1,6 @@
 """A LLaVA whose vocabulary a sample extends: learned words for all, and a word for each of the sample's own masks.
 
-Rows A stand behind the language model's embeddings E: ``inputs = [E; A][ids]`` and ``logits = h [E; A]^T``, with A made by
+Rows A follow the language model's embeddings E: ``inputs = [E; A][ids]`` and ``logits = h [E; A]^T``, with A made by
 ordinary autograd and nothing resized or copied. ELISA (DavidC001/ELISA) numbers the masks of a whole batch and multiplies the
 logits of other samples' masks by zero, which leaves them in the softmax; here a sample sees its own rows alone.
 """
@@ -42,8 +42,8 @@ class NamedOnce(LogitsProcessor):  # type: ignore[misc]
 class ExtendedLlava(FeatureLlava):
     """Ids from ``first_row`` on: the words of ``config.words`` in order, then mask 0, 1, ... of the sample.
 
-    ``config.words`` (tuple of str) names the learned words, e.g. ``[REJ]``; ``config.adapter`` (a dict, or None) makes mask
-    embeddings to words (:class:`stages.train.language.adapter.AdapterSizes`).
+    ``config.words`` (tuple of str) names the learned words, e.g. ``[REJ]``; ``config.adapter`` (a dict, or None) turns mask
+    embeddings into words (:class:`stages.train.language.adapter.AdapterSizes`).
     """
 
     def __init__(self, config: LlavaConfig) -> None:
@@ -67,7 +67,7 @@ class ExtendedLlava(FeatureLlava):
 
     @property
     def first_row(self) -> int:
-        """Id of the first word behind the language model's own."""
+        """Id of the first word after the language model's own."""
         return int(self.config.text_config.vocab_size)
 
     @property
@@ -81,7 +81,7 @@ class ExtendedLlava(FeatureLlava):
 
     @torch.no_grad()
     def start_words_like(self, ids: dict[str, list[int]]) -> None:
-        """Start each learned word at the mean embedding of some tokens, from which few steps lead anywhere."""
+        """Start each learned word at the mean embedding of some tokens, so that few steps are enough to learn it."""
         embeddings = self.get_input_embeddings().weight
         for word, tokens in ids.items():
             self.words[list(self.config.words).index(word)] = embeddings[tokens].mean(0).to(self.words.dtype)

@@ -25,7 +25,7 @@ Heads = Literal["both", "iou", "iop"]
 TAU = 0.05
 """Temperature of both distributions in :func:`align_loss`."""
 REGRESSION_SCALE = 50.0
-"""Of :func:`regression_loss`: the released code's number of proposals an image."""
+"""Of :func:`regression_loss`: the released code's number of proposals per image."""
 TOP = 5
 """Masks that ``top5_and_iop`` looks at."""
 
@@ -139,7 +139,7 @@ class Attention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """[C, Q, dim] from q [C, Q, dim] and k, v [C, N, dim]; ``allowed`` bool [C, N] names the keys that are none but padding.
+        """[C, Q, dim] from q [C, Q, dim] and k, v [C, N, dim]; ``allowed`` bool [C, N] names the keys that are no padding.
 
         Where no key is allowed, the result is a number without meaning.
         """
@@ -156,7 +156,7 @@ class Attention(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """``LISA_TwoWayAttentionBlock``: SAM's two-way block without positional encodings, normalised behind each residual."""
+    """``LISA_TwoWayAttentionBlock``: SAM's two-way block without positional encodings, normalised after each residual."""
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int) -> None:
         super().__init__()

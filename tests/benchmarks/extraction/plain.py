@@ -1,4 +1,4 @@
-"""What the published code does with masks, plainly: one AlphaCLIP forward a mask, and pooling of upsampled features."""
+"""What the published code does with masks, plainly: one AlphaCLIP forward per mask, and pooling of upsampled features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lance: fixed-size lists of float16; sorted ``take`` a batch, scans in order."""
+"""Lance: fixed-size lists of float16; one sorted ``take`` per batch, scans in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One safetensors file an image, what many labs do: tensors mapped into memory, copied into the batch."""
+"""One safetensors file per image, what many labs do: tensors mapped into memory, copied into the batch."""
 
 from __future__ import annotations
 

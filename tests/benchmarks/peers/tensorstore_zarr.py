@@ -1,4 +1,4 @@
-"""tensorstore on this project's files: one record a read, all reads of a batch started together, into recycled memory."""
+"""tensorstore on this project's files: one record per read, all reads of a batch started together, into recycled memory."""
 
 from __future__ import annotations
 

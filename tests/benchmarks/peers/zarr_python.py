@@ -1,4 +1,4 @@
-"""zarr-python on this project's files: one orthogonal selection a batch, by one of three pipelines."""
+"""zarr-python on this project's files: one orthogonal selection per batch, by one of three pipelines."""
 
 from __future__ import annotations
 

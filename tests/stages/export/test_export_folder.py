@@ -1,4 +1,4 @@
-"""The folder of an export: refused, begun, gone on with, finished; the same bytes each time; names that lead nowhere else."""
+"""The folder of an export: refused, begun, continued, finished; the same bytes each time; names that lead nowhere else."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ from tests.stages.train.released import POINTER, refusal, released_folder, relea
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path}/config.json: found none, expected that of a LLaVA; the folder is empty" in refusal(tmp_path)
+    assert f"{tmp_path}/config.json: found no such file, expected that of a LLaVA; the folder is empty" in refusal(
+        tmp_path
+    )
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
