@@ -169,7 +169,7 @@ def publish_seconds(settings: Settings, profiles: Profiles, work: Workload, stag
         size = bytes_per_image(settings, profiles, spec, work) * work.images / work.shards / 1e9
         seconds += host.publish_ms.value / 1e3 + size * host.publish_s_per_gb.value
         if is_remote(settings.store_path):
-            seconds += (objects.writes.value + objects.reads.value) * objects.request_ms.value / 1e3
+            seconds += objects.waits.value * objects.request_ms.value / 1e3
     return seconds
 
 

@@ -150,8 +150,10 @@ class Objects(Params):
     """For each shard of a column, to make it."""
     reads: Figure
     """For each shard of a column, to make it."""
+    waits: Figure
+    """Those of them that a worker waits for, one after another, to publish a shard of a column."""
     looks: Figure
-    """For each shard of a column that a command looks at, one after another."""
+    """Of those that a command looks at a shard of a column with, those that it waits for, one after another."""
     request_ms: Figure
     """Time of one request, until its answer begins."""
     reads_per_record: Figure
