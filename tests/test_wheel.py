@@ -241,7 +241,7 @@ def test_mypy_resolves_it(installed: Path, tmp_path: Path) -> None:
     assert [re.sub(r"elisa_store\.(\w+\.)+", "", name) for name in shown] == TYPES, right.stdout
     assert right.returncode == 0, right.stdout
     assert wrong.returncode == 1
-    assert 'Argument 2 to "open_split" has incompatible type "int"; expected "str"' in wrong.stdout
+    assert 'Argument 2 to "open_split" has incompatible type "int"; expected "str | None"' in wrong.stdout
 
 
 def test_pyright_resolves_it(installed: Path, tmp_path: Path) -> None:
@@ -258,4 +258,4 @@ def test_pyright_resolves_it(installed: Path, tmp_path: Path) -> None:
     assert [re.findall(r' is "([^"]+)"$', message)[0] for message in shown] == [*TYPES, "Loader"], done.stdout
     (error,) = [each for each in said if each["severity"] == "error"]
     assert Path(error["file"]).name == "wrong.py"
-    assert 'parameter "dataset" of type "str"' in error["message"]
+    assert 'parameter "dataset" of type "str | None"' in error["message"]

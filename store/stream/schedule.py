@@ -87,7 +87,7 @@ class Schedule:
         """Give the batches of one rank of ``world_size``."""
         world_size, rank = whole("world_size", world_size, 1), whole("rank", rank)
         if rank >= world_size:
-            raise ValueError(f"rank={rank}, expected less than world_size={world_size}, such as rank=0")
+            raise ValueError(f"found rank={rank}, expected less than world_size={world_size}, such as rank=0")
         self.rank, self.world_size = rank, world_size
 
     @property

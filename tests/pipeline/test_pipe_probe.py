@@ -75,7 +75,7 @@ def test_what_a_kill_leaves_is_removed_by_whoever_comes_next(finished: Any) -> N
     assert temporary(store) == []
 
 
-def test_in_a_bucket_it_is_left_for_a_day(server: Server, finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_of_scheme_it_is_left_for_a_day(server: Server, finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     finished.configure(store=f"s3://{server.bucket()}/store")
     finished.build("index --split val")
     store = Path(finished.values["store"])
@@ -101,13 +101,13 @@ def test_what_a_storage_was_tried_out_with_is_removed(
     server: Server, finished: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process was killed between putting the object and removing it."""
-    from store.storage.mounts import _bucket, storage_of
+    from store.storage.mounts import _of_scheme, storage_of
 
     finished.configure(store=f"s3://{server.bucket()}/store")
     finished.build("index --split val")
     store = Path(finished.values["store"])
     column = store / "tiny/images/val"
-    _bucket.cache_clear()
+    _of_scheme.cache_clear()
     monkeypatch.setattr("store.storage.remote.RemoteStorage.delete", lambda *_: True)
     with storage_of(column).stage(column / "x", ()):
         pass

@@ -75,7 +75,8 @@ def test_a_llava_that_is_not_whole_is_an_input_error(finished: Any, spoil: str) 
     done = finished.run("train", "--system", "elisa", before=("--set", f"train.llava={folder}"))
     assert done.code == 2, done.err
     words = {
-        "pointer": "found a Git-LFS pointer", "no config": "config.json: found none", "empty": "found none of model.safetensors",
+        "pointer": "found a Git-LFS pointer", "no config": "config.json: found no such file",
+        "empty": "found none of model.safetensors",
         "cut": "it was cut or changed", "lisa": "this is a trained LISA", "missing": "tensors are missing",
     }  # fmt: skip
     assert f"train elisa: {folder}" in done.err

@@ -142,7 +142,7 @@ def test_every_tensor_of_a_batch_is_page_locked(known: Known, device: Device) ->
     stream = open_split(known.store, "d", "val").stream(NAMES, 3, level="target", tail="repeat")
     for batch in loader(stream):
         tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
-        assert len(tensors) == 6
+        assert len(tensors) == 7
         assert all(device.block(value) is not None for value in tensors)
         assert all(device.block(value).storage == value.untyped_storage()._cdata for value in tensors)
 

@@ -327,5 +327,5 @@ def test_a_torch_loader(server: Server, bucket: Path, num_workers: int) -> None:
     counts = [3, 0, 20, 1, 5]
     small_store(bucket, counts)
     split = open_split(bucket, "d", "val", columns="mask_embeddings/sam/x")
-    batches = loader(split.stream("mask_embeddings/sam/x", 2), num_workers)
+    batches = loader(split.stream("mask_embeddings/sam/x", 2), num_workers=num_workers)
     assert [int(index) for batch in batches for index in batch["image_index"]] == list(range(len(counts)))

@@ -42,8 +42,6 @@ ROWS = (
         instead('DATA + "/val"', r"did you mean images_root=('\S+')\?"), StoreError),
     Mistake("misspelt column of a record", f'{OPEN}split[0]["mask_embeddings/demo_sma"]',
         ("no column 'mask_embeddings/demo_sma'", "this split was opened with"), meant("mask_embeddings/demo_sma"), KeyError),
-    Mistake("table as an array", f'{OPEN}split[0]["masks"]', ("masks is a table, expected an array column",),
-        instead('["masks"]', r"tables as record(\.masks)"), ValueError),
     Mistake("image that is not there", f"{OPEN}split[40]", ("image_index 40 is outside 0..2",), instead("40", r"0\.\.(\d)"),
         IndexError),
     Mistake("misspelt image", f'{OPEN}split["foxx"]', ("no image 'foxx' in tiny/val", "split.image_ids"), meant("foxx"),

@@ -75,7 +75,7 @@ ROWS = (
         by_hand("the network")),
     Mistake("LLaVA of the hub without a network", f"{OTHER_LLAVA}some/model",
         ("some/model: neither a folder here nor a model of the Hugging Face hub",), by_hand("the network")),
-    Mistake("LLaVA of an empty folder", f"{OTHER_LLAVA}$folder/llava", ("llava", "config.json: found none"),
+    Mistake("LLaVA of an empty folder", f"{OTHER_LLAVA}$folder/llava", ("llava", "config.json: found no such file"),
         by_hand("the network"), made=llava(), on="finished"),
     Mistake("LLaVA of another width", f"{OTHER_LLAVA}$folder/llava", ("width: the model expects 1024, the column has 128",),
         by_hand("weights of a real CLIP"), made=llava(vision_config={"hidden_size": 1024}), on="finished"),

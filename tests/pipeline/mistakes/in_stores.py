@@ -53,12 +53,12 @@ def no_credentials(project: Any, patch: pytest.MonkeyPatch) -> None:
         patch.delenv(name)
     patch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # nobody is there
     patch.setattr("store.storage.remote._RETRIES", {"max_retries": 0})
-    mounts._bucket.cache_clear()
+    mounts._of_scheme.cache_clear()
 
 
 def served(project: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("store.storage.remote._RETRIES", {"max_retries": 0})
-    mounts._bucket.cache_clear()
+    mounts._of_scheme.cache_clear()
 
 
 def impatient(project: Any, patch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_what_is_neither_a_folder_nor_an_id(name: str) -> None:
     if name:
         assert "found no such folder" in refusal(name)
     else:  # the repository itself
-        assert f"{ROOT}/config.json: found none" in refusal(name)
+        assert f"{ROOT}/config.json: found no such file" in refusal(name)
 
 
 def test_a_file(folder: Path) -> None:
