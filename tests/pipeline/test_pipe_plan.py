@@ -247,7 +247,18 @@ def test_what_breaks_grows_with_the_images(cli: Any) -> None:
     said, told = breaks(11_000_000), breaks(11_000_000, "--set", "store=s3://bucket/store")
     assert any(line.startswith("the columns take") for line in said)
     assert not any(line.startswith(("the columns take", "DVC")) for line in told)  # a bucket has no end
-    fast = ("--gpu", "h200", "--workers", "64", "--size", "2250x1500", "--masks", "100", "--set", "store=s3://bucket/store")
+    fast = (
+        "--gpu",
+        "h200",
+        "--workers",
+        "64",
+        "--size",
+        "2250x1500",
+        "--masks",
+        "100",
+        "--set",
+        "store=s3://bucket/store",
+    )
     assert any(line.startswith("looking at") for line in breaks(11_000_000, *fast))
     shards = "shard_images=4096"
     assert any("which a worker holds in memory" in line for line in breaks(118_287, "--set", shards))
