@@ -10,7 +10,14 @@ import pytest
 
 from tests.s3 import Server, serving
 
-LONGEST = ("test_pipe_dvc.py", "test_wheel.py", "test_docs.py", "test_adding.py", "test_gpu_parts.py", "test_pipe_mistakes.py")
+LONGEST = (
+    "test_pipe_dvc.py",
+    "test_wheel.py",
+    "test_docs.py",
+    "test_adding.py",
+    "test_gpu_parts.py",
+    "test_pipe_mistakes.py",
+)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
