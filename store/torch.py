@@ -89,7 +89,7 @@ class Loader(DataLoader[dict[str, Any]]):
         num_workers: int = 0,
         pin_memory: bool | None = None,
         **options: Any,
-    ) -> None:
+    ) -> None:  # defaults, since Lightning makes a loader once more of the attributes that it finds
         if taken := sorted({"dataset", "sampler", "batch_sampler", "shuffle", "drop_last"} & set(options)):
             raise SplitTwiceError(f"found {', '.join(taken)}. {ALONE}")
         self.stream, num_workers = stream.resized(batch_size, rank, world_size), whole("num_workers", num_workers)
@@ -105,9 +105,8 @@ class Loader(DataLoader[dict[str, Any]]):
                 for split in stream.reader.splits:
                     split.column(name).share(fields)
             if any(column.far for split in stream.reader.splits for column in split.columns.values()):
-                options.setdefault(
-                    "multiprocessing_context", "spawn"
-                )  # a forked process has none of the client's threads
+                # A forked process lacks the threads of the object store's client.
+                options.setdefault("multiprocessing_context", "spawn")
         self._collate: Callable[[dict[str, Any]], Any] = options.pop("collate_fn", None) or _as_it_is
         super().__init__(
             _Batches(self.stream),
@@ -118,9 +117,8 @@ class Loader(DataLoader[dict[str, Any]]):
             pin_memory=pin_memory and num_workers > 0,
             **options,
         )
-        self.__dict__["batch_size"] = (
-            self.stream.schedule.batch_size
-        )  # for DeepSpeed; torch had to be told that batches are made
+        # DeepSpeed reads it here; torch was told that the data set makes the batches, and lets nobody set it.
+        self.__dict__["batch_size"] = self.stream.schedule.batch_size
 
     def __len__(self) -> int:
         self._find_ranks()
@@ -202,9 +200,8 @@ class _Steps(DistributedSampler[Step]):
     """
 
     def __init__(self, schedule: Schedule) -> None:
-        self.schedule = (
-            schedule  # and nothing of a DistributedSampler's own, which would ask the data set for its length
-        )
+        # Without DistributedSampler's own __init__, which asks the data set for its length.
+        self.schedule = schedule
 
     def __iter__(self) -> Iterator[Step]:
         return self.schedule.steps()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from ..addresses import is_remote
+from ..addresses import is_far
 from ..forks import LOCK
 
 S = TypeVar("S")
@@ -57,12 +57,12 @@ def begun(ask: Callable[[S], T], things: Iterable[S]) -> Callable[[], list[T]]:
 
 
 def call_all(path: Path, calls: Sequence[Callable[[], T]]) -> list[T]:
-    """The results of calls that do not depend on each other: made at once where ``path`` lies in an object store, else in turn.
+    """The results of calls that do not depend on each other: made at once where ``path`` is far away, else in turn.
 
     Raises:
         As :func:`at_once`; of calls in turn, what the first one raises, and the others are not made.
     """
-    return at_once(lambda call: call(), calls) if is_remote(path) else [call() for call in calls]
+    return at_once(lambda call: call(), calls) if is_far(path) else [call() for call in calls]
 
 
 def turn() -> threading.Lock:

@@ -58,14 +58,16 @@ def sample_set(
         for image, reason in found.failed.items():
             bad.setdefault(image, f"{name}: {reason}")
         absent |= found.absent
+    images_asked = len(split)
     if only is not None:
         asked = set(only)
+        images_asked = len(asked)
         bad, absent = ({image: why for image, why in each.items() if image in asked} for each in (bad, absent))
     left_out = tuple(sorted(absent.items()))
     if bad and failed == "raise":
         image, reason = next(iter(bad.items()))
         raise FailedImageError(
-            f"{split.name}: {len(bad)} of {len(split)} images failed, such as image {image}, {reason}; "
+            f"{split.name}: {len(bad)} of {images_asked} images failed, such as image {image}, {reason}; "
             'to go on without them: failed="skip" (stream.failed lists them)',
             place=split.name,
             image_index=image,
