@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,27 @@ class NotYamlError(Exception):
 class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML in which a key that stands twice is an error. By libyaml where PyYAML has it, which takes a tenth of the time."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node; NotYamlError for a text that is not what it looks like, or what its tag says."""
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # at 2026-13-01, and at !!int x
+            kind = node.tag.rpartition(":")[2]
+            raise NotYamlError(
+                f"line {node.start_mark.line + 1}: not YAML: found {node.value!r}, which is no valid {kind}; "
+                "put a text in quotes"
+            ) from error
+
 
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     lines: dict[Any, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
-        line = key_node.start_mark.line + 1
+        key, line = loader.construct_object(key_node), key_node.start_mark.line + 1
+        if not isinstance(key, Hashable):
+            raise NotYamlError(
+                f"line {line}: not YAML: found a list or a section in the place of a key, expected a name; "
+                "put a text that begins with { or [ in quotes"
+            )
         if key in lines:
             raise NotYamlError(
                 f"line {line}: the key {key!r} stands twice (first in line {lines[key]}); keep one of them"
@@ -43,13 +58,44 @@ def yaml_value(text: str) -> Any:
     """The value that a text is in YAML.
 
     Raises:
-        NotYamlError: it is none.
+        NotYamlError: it is no YAML; where closing its brackets helps, the message has it so.
     """
+    try:
+        return _value(text)
+    except NotYamlError as error:
+        closed = text + _not_closed(text)
+        raise NotYamlError(f"{error}{f', such as {closed}' if _is_yaml(closed) else ''}") from error
+
+
+def _is_yaml(text: str) -> bool:
+    try:
+        _value(text)
+    except NotYamlError:
+        return False
+    return True
+
+
+def _value(text: str) -> Any:
+    """What a text holds; NotYamlError, with the line, for all that PyYAML may raise."""
     try:
         return yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
-        closed = "".join(end for begin, end in ("[]", "{}") if text.count(begin) > text.count(end))
-        raise NotYamlError(_why(error, text.splitlines()) + (f", such as {text}{closed}" if closed else "")) from error
+        raise NotYamlError(_why(error, text.splitlines())) from error
+    except UnicodeEncodeError as error:  # as Python has bytes of a command line that are no UTF-8
+        raise NotYamlError(f"not YAML: found {text[error.start]!r}, expected UTF-8") from error
+    except RecursionError as error:
+        raise NotYamlError("not YAML: found lists or sections within each other, hundreds deep") from error
+
+
+def _not_closed(text: str) -> str:
+    """The brackets that close those that a text leaves open."""
+    ends: list[str] = []
+    for letter in text:
+        if letter in "[{":
+            ends.append("]" if letter == "[" else "}")
+        elif ends and letter == ends[-1]:
+            ends.pop()
+    return "".join(reversed(ends))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -64,8 +110,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: found a folder, expected a params file" + (f", such as {inside[0]}" if inside else "")
         )
     if not path.is_file():
-        raise InputError(f"{path}: no such params file{meant_file(path, _SUFFIXES)}; run from the repository root, cd {ROOT} "
-                         "or name one with --params FILE")  # fmt: skip
+        raise InputError(
+            f"{path}: no such params file{meant_file(path, _SUFFIXES)}; name one with --params FILE, or run from the "
+            f"repository root: cd {ROOT}"
+        )
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -78,11 +126,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"iconv -f {encoding} -t UTF-8 {path} > params_utf8.yaml, then --params params_utf8.yaml"
         ) from error
     try:
-        values = yaml.load(text, Loader=_UniqueKeys)
+        values = _value(text)
     except NotYamlError as error:
         raise InputError(f"{path}, {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}, {_why(error, text.splitlines())}") from error
     if not isinstance(values, dict):
         found = (
             "the file is empty" if values is None else "found a list" if isinstance(values, list) else "found a text"

@@ -15,6 +15,7 @@ import torch
 
 from pipeline.config import Settings
 from pipeline.params_file import load_settings
+from pipeline.params_yaml import NotYamlError, yaml_value
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = (
@@ -76,6 +77,24 @@ def test_the_store_is_light() -> None:
     assert (
         found & {"torch", "dask", "distributed", "zarr", "pyarrow.parquet", "cv2", "pydantic", "typer", "PIL"} == set()
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("!!int x", "line 1: not YAML: found 'x', which is no valid int"),
+        ("!!bool x", "line 1: not YAML: found 'x', which is no valid bool"),
+        ("a: 1\nb: 2026-13-01", "line 2: not YAML: found '2026-13-01', which is no valid timestamp"),
+        ("{a: 1, [b]: 2}", "line 1: not YAML: found a list or a section in the place of a key"),
+        ("[{a: [1", "such as [{a: [1]}]"),
+        ("caf\udce9", "found '\\udce9', expected UTF-8"),
+        ("{a: " * 3000 + "1" + "}" * 3000, "within each other"),
+        ("!!python/object:os.system {}", "line 1: not YAML: could not determine a constructor"),
+    ],
+)
+def test_whatever_yaml_raises_is_an_error_of_the_text(text: str, words: str) -> None:
+    with pytest.raises(NotYamlError, match=re.escape(words)):
+        yaml_value(text)
 
 
 def test_unknown_and_missing_parameters(empty: Any, cli: Callable[..., Any]) -> None:
