@@ -6,7 +6,7 @@ from pipeline.config import ROOT, InputError, Settings
 from pipeline.look import Look
 from stages import listings
 from stages.datasets.base import Source
-from stages.names import SplitRef, did_you_mean
+from stages.names import SplitRef
 from store.format.layout import find_splits, what_exists
 from store.storage.listing import folders, is_folder
 
@@ -38,8 +38,5 @@ def not_indexed(settings: Settings, split: SplitRef, command: str = "") -> Input
     store = settings.store_path
     nearby = [store] if is_folder(store) else folders(store.parent)
     there = f": {what_exists(store, split.dataset)}" if any(map(find_splits, nearby)) else ""
-    others = sorted(find_splits(store))
-    if others and split.dataset not in others:
-        there = f" for data set {split.dataset}, found {', '.join(others)}{did_you_mean(split.dataset, others)}{there}"
     command = command or f"python cli.py index {settings.options(split)}"
     return InputError(f"split {split} is not indexed{there}; run: {command}")

@@ -200,6 +200,8 @@ def test_without_its_holder_a_borrower_says_what_to_type(changed: Any) -> None:
     shutil.rmtree(changed.store / "tiny")
     split = changed.info()["splits"]["words/test"]
     assert split["images"] == 2
+    holds = f"the store {changed.store} holds words (test, train)"
+    assert f"split tiny/train is not indexed: {holds}; run: python cli.py" in split["remark"]
     assert split["remark"].endswith("python cli.py index --data tiny")
     done = changed.run("report", "--data", "words", "--split", "test")
     assert done.code == 0, done.err
