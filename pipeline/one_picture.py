@@ -18,7 +18,8 @@ from pipeline.graph import specs, wanted_fingerprint
 from stages.names import SplitRef
 from store import Split, open_split
 from store.format.names import proposer_of
-from store.storage.files import digest, make_folder, publish, temporary_file
+from store.storage.files import digest, make_folder
+from store.storage.leftovers import replace_file
 
 PICTURE = SplitRef("asked", "all")
 """Data set and split of the picture in its store; its image_index is 0."""
@@ -101,5 +102,4 @@ def _put(path: Path, data: bytes) -> None:
     if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
         return
     make_folder(path.parent)
-    with temporary_file(path.parent, [data]) as (temporary, _, _):
-        publish(temporary, path)
+    replace_file(path, data)

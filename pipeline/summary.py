@@ -16,7 +16,8 @@ from pipeline.graph import EXTRACTED
 from pipeline.tally import StageSummary
 from pipeline.upstream import known_sources
 from stages.names import SplitRef
-from store.storage.files import make_folder, publish, temporary_file
+from store.storage.files import make_folder
+from store.storage.leftovers import replace_file
 
 
 def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool = False) -> int:
@@ -121,9 +122,7 @@ def report_folder(settings: Settings, dataset: str) -> Path:
 
 def write_report_file(path: Path, values: Any) -> None:
     """Write JSON as a new file: the old one may be a link into DVC's cache, whose bytes must stay."""
-    data = (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
-    with temporary_file(path.parent, [data]) as (temporary, _, _):
-        publish(temporary, path)
+    replace_file(path, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _line(settings: Settings, summary: StageSummary) -> str:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from store import rle
 from store.errors import RleError
-from store.storage.files import make_folder, publish, temporary_file
+from store.storage.files import make_folder
+from store.storage.leftovers import replace_file
 
 FORMAT = 1
 MODES = ("generated", "teacher_forced")
@@ -46,8 +47,7 @@ def write(path: Path, meta: Meta, predictions: Iterable[Prediction]) -> None:
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA.with_metadata(metadata)), buffer, write_page_checksum=True)
     make_folder(path.parent)
-    with temporary_file(path.parent, [buffer.getvalue().to_pybytes()]) as (temporary, _, _):
-        publish(temporary, path)
+    replace_file(path, buffer.getvalue().to_pybytes())
 
 
 def read(path: Path) -> tuple[Meta, list[Prediction]]:

@@ -15,7 +15,8 @@ from pipeline.asking import Answer, TrainedSystem, checked
 from pipeline.config import ROOT, InputError, Settings
 from pipeline.preflight import require_writable
 from stages.progress import tracked
-from store.storage.files import make_folder, publish, temporary_file
+from store.storage.files import make_folder
+from store.storage.leftovers import replace_file
 
 PNG = ".png"
 _MOST_BYTES = 2**24
@@ -62,8 +63,7 @@ def ask_command(
     answers = list(found if len(asked) == 1 else tracked(found, "answers", len(asked), "question"))
     for answer, path in zip(answers, paths, strict=True):
         make_folder(path.parent)
-        with temporary_file(path.parent, [answer.png()]) as (temporary, _, _):
-            publish(temporary, path)
+        replace_file(path, answer.png())
     if answers[0].pixels is None:
         print(f"ask: the file of {image} is not there as it was indexed; masks are drawn on gray", file=sys.stderr)
     value = {

@@ -20,7 +20,8 @@ from stages.proposers.sam import sam_model
 from stages.weights import locate
 from store import rle
 from store.format.schema import OK
-from store.storage.files import digest, make_folder, publish, temporary_file
+from store.storage.files import digest, make_folder
+from store.storage.leftovers import replace_file
 
 KIND = "box"
 """Kind of the targets whose instances are boxes."""
@@ -74,8 +75,7 @@ def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) ->
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             done[entry["image_id"]] = entry
             advance(1)
-    with temporary_file(out.parent, [_coco_form(done).encode()]) as (temporary, _, _):
-        publish(temporary, out)
+    replace_file(out, _coco_form(done).encode())
     part.unlink()
     count = sum(len(entry["found"]) for entry in done.values())
     return f"{out}: {count} masks of {len(done)} images; name it as file of a data set of the format coco to read it"

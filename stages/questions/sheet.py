@@ -22,7 +22,8 @@ from stages.questions.items import Pair, Reason, Scene, Verdict
 from stages.questions.pictures import outlined
 from stages.questions.requests import Picture
 from stages.report.page import data_uri
-from store.storage.files import make_folder, publish, temporary_file
+from store.storage.files import make_folder
+from store.storage.leftovers import replace_file
 
 GENERATOR = "ELISA feature store questions"
 """Stands in the head of every page; a page without it was not written here."""
@@ -117,8 +118,7 @@ def write_sheets(
     make_folder(folder)
     for path, images in zip(paths, pages, strict=True):
         html = _render(title, path.name, [each.name for each in paths], images, pick_one)
-        with temporary_file(folder, [html.encode(errors="xmlcharrefreplace")]) as (temporary, _, _):
-            publish(temporary, path)
+        replace_file(path, html.encode(errors="xmlcharrefreplace"))
     for path in earlier.difference(paths):
         if _is_page(path):
             path.unlink()

@@ -12,7 +12,8 @@ from stages.datasets.ids import coco_id_of
 from stages.questions.choose import Candidate, Chosen, split_of
 from stages.questions.items import Made, Rejected, Verdict
 from store import rle
-from store.storage.files import make_folder, publish, temporary_file
+from store.storage.files import make_folder
+from store.storage.leftovers import replace_file
 
 LLMSEG40K = {"train": "train", "val": "validation", "test": "test"}
 """Split -> name of its file in LLM-Seg40K's release."""
@@ -176,6 +177,5 @@ def _write(path: Path, data: bytes) -> Path:
         not path.exists() or path.read_bytes() != data
     ):  # an unchanged file keeps its time: index does not look at it again
         make_folder(path.parent)
-        with temporary_file(path.parent, [data]) as (temporary, _, _):
-            publish(temporary, path)
+        replace_file(path, data)
     return path

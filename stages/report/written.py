@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from store.storage.files import make_folder, publish, temporary_file
+from store.storage.files import make_folder
+from store.storage.leftovers import replace_file
 
 GENERATOR = "ELISA feature store report"
 """Stands in the head of every page; a page without it was not written here."""
@@ -53,8 +54,7 @@ def write_alone(path: Path, data: bytes) -> None:
     """Write a page or a figure that needs no other file, whole or not at all; raises as :func:`require_ours`."""
     require_ours(path)
     make_folder(path.parent)
-    with temporary_file(path.parent, [data]) as (temporary, _, _):
-        publish(temporary, path)
+    replace_file(path, data)
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:

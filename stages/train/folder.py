@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.train.run_digest import SHORT, differences, run_digest
-from store.storage.files import make_folder, publish, temporary_file
+from store.storage.files import make_folder
+from store.storage.leftovers import replace_file
 
 RUN, CHECKPOINTS, TRAINED, CURVES = "run.json", "checkpoints", "trained.safetensors", "curves"
 EXTERNAL = "external.json"
@@ -137,8 +138,7 @@ def was_moved(folder: Path) -> bool:
 
 def write_record(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON; the file appears whole or not at all."""
-    with temporary_file(path.parent, [(json.dumps(value, indent=1) + "\n").encode()]) as (temporary, _, _):
-        publish(temporary, path)
+    replace_file(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _record(path: Path) -> dict[str, Any]:

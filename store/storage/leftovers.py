@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
 
-from .files import TEMPORARY, is_being_written, may_be_starting, remove_if_dead
+from .files import TEMPORARY, is_being_written, may_be_starting, publish, remove_if_dead, temporary_file
 from .listing import entries, is_there
 from .mounts import storage_of
 from .remote import RemoteStorage
+
+_OURS = re.compile(rf"{re.escape(TEMPORARY)}(probe-)?[0-9a-f]{{32}}")
+"""Whole names of temporary files. In a folder that is not the store's alone, others may have files that only begin so."""
 
 
 def is_left(path: Path) -> bool:
@@ -36,7 +41,22 @@ def remove_left(path: Path) -> bool:
 
 
 def remove_left_in(folder: Path) -> None:
-    """:func:`remove_left` of what is directly in a folder; :meth:`Storage.sweep` looks at all that is below one."""
+    """:func:`remove_left` of what is directly in a folder; :meth:`Storage.sweep` looks at all that is below one.
+
+    Files of other programs may be in the folder, too: only names that :func:`temporary_file` gives are looked at.
+    """
     for entry in entries(folder):
-        if not entry.folder and entry.name.startswith(TEMPORARY):
+        if not entry.folder and _OURS.fullmatch(entry.name):
             remove_left(folder / entry.name)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file on this machine, in place of whatever was there, a link included. It appears whole or not at all.
+
+    What killed writers left in its folder is removed. For the store's own objects there is
+    :func:`store.storage.objects.replace_object`.
+    """
+    with contextlib.suppress(OSError):  # what cannot be removed keeps nobody from writing
+        remove_left_in(path.parent)
+    with temporary_file(path.parent, [data]) as (temporary, _, _):
+        publish(temporary, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from store.storage import leftovers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,6 +75,23 @@ def test_signals_end_with_their_exit_code_and_the_next_run_goes_on(
     assert finished.recomputed(before) == {"match/sam/targets/train#2", "match/sam/instances/train#2"}
     assert finished.content() == content
     assert finished.run("verify", "--deep", "--complete").code == 0
+
+
+def test_what_a_kill_leaves_in_the_report_is_removed_by_the_next_command(finished: Any) -> None:
+    def left() -> list[Path]:
+        return list((finished.folder / "report").rglob(".tmp-*"))
+
+    child = os.fork()
+    if not child:
+        try:
+            leftovers.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+            finished.run("index", "--split", "val")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [path.parent for path in left()] == [finished.folder / "report/metrics/index/tiny"]
+    finished.build("index --split val")
+    assert left() == []
 
 
 @pytest.mark.parametrize("between_s", [0.0, 0.02, 0.2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from store.format.schema import OK
 from store.format.shard import read_commit, read_log
 from store.read.column import open_column
 from store.storage.files import TEMPORARY, is_being_written, temporary_file
+from store.storage.leftovers import replace_file
 from store.storage.local import LocalStorage
 from store.write.verify import verify
 from store.write.writer import ShardData, begin_column, is_begun, write_shard
@@ -197,6 +200,32 @@ def test_a_sweep_never_takes_a_living_writers_file(tmp_path: Path, monkeypatch: 
         LocalStorage().sweep(tmp_path)
         assert path.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_replaced_removes_what_dead_writers_left(tmp_path: Path) -> None:
+    dead, others = tmp_path / f"{TEMPORARY}{uuid.uuid4().hex}", tmp_path / f"{TEMPORARY}download"
+    dead.write_bytes(b"half")
+    others.write_bytes(b"of another program, which locks nothing")
+    linked, final = tmp_path / "linked", tmp_path / "final"
+    linked.write_bytes(b"in a cache")
+    final.symlink_to(linked)
+    with temporary_file(tmp_path, [b"at work"]) as (living, _, _):
+        replace_file(final, b"new")
+        assert sorted(tmp_path.iterdir()) == sorted([others, linked, final, living])
+    assert (final.read_bytes(), final.is_symlink(), linked.read_bytes()) == (b"new", False, b"in a cache")
+
+
+def test_a_file_is_replaced_also_where_nothing_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = tmp_path / f"{TEMPORARY}{uuid.uuid4().hex}"
+    dead.write_bytes(b"half")
+
+    def broken(path: Path) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr("store.storage.leftovers.remove_if_dead", broken)
+    replace_file(tmp_path / "final", b"new")
+    assert (tmp_path / "final").read_bytes() == b"new"
+    assert dead.exists()
 
 
 def test_a_sweep_and_writers_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
