@@ -93,14 +93,20 @@ def of_error(settings: Settings, error: StoreError) -> str:
 
 
 def _to_name(column: str) -> str:
-    """What to add to the params so that ``extract`` computes a column that they do not name."""
-    kind, _, name = without_proposer(column).partition("/")
-    lists = {
-        "image_features": "image_encoders",
-        "mask_embeddings": "mask_encoders",
-        "instance_embeddings": "mask_encoders",
-    }
-    section = f"embed.{lists.get(kind, kind)}" if name else "proposers"
-    return (
-        f"the params do not name this column: add {name or proposer_of(column) or column} to {section} and extract it"
-    )
+    """What to add to the params so that they name a column, and the verbs that compute it then."""
+    first, *rest = column.split("/")
+    of, then = ("/".join(rest[1:]), "extract it, and normalize") if first == "centered" else (column, "and extract it")
+    kind, _, name = without_proposer(of).partition("/")
+    section = _LISTS.get(kind)
+    if section is None:
+        section, name = "proposers", proposer_of(of) or ""
+    return "the params do not name this column" + (f": add {name} to {section}, {then}" if name else "")
+
+
+_LISTS = {
+    "image_features": "embed.image_encoders",
+    "sam_features": "embed.sam_features",
+    "mask_embeddings": "embed.mask_encoders",
+    "instance_embeddings": "embed.mask_encoders",
+}
+"""First part of the names of columns that an encoder makes -> where the params name it."""
