@@ -171,9 +171,7 @@ def _run(command: Sequence[str], said: Callable[[str], str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        lines.join(
-            _PATIENCE_SECONDS
-        )  # not without limit: a process that DVC's command left behind may hold the pipe open
+        lines.join(_PATIENCE_SECONDS)  # a process that DVC's command left behind may hold the pipe open for longer
     return code if code >= 0 else 128 - code
 
 

@@ -174,10 +174,11 @@ def extract(
         ("--encoder", encoder, "embed", encoders),
     ):
         if unknown := sorted(set(given or ()) - set(known)):
+            expected = (
+                f"expected one of {', '.join(known)}{did_you_mean(unknown[0], known)}" if known else "it names none"
+            )
             raise InputError(
-                f"{option}: found {unknown[0]!r}, which section {section} of the params does not name; expected one of "
-                f"{', '.join(known) or 'none yet'}"
-                f"{did_you_mean(unknown[0], known)}"
+                f"{option}: found {unknown[0]!r}, which section {section} of the params does not name; {expected}"
             )
     stages = (stage,) if stage else every
     how = {"limit": limit, "retry_failed": retry_failed, "dry_run": dry_run, "replace": replace, "part": part_of(part)}

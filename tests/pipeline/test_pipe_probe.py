@@ -75,7 +75,7 @@ def test_what_a_kill_leaves_is_removed_by_whoever_comes_next(finished: Any) -> N
     assert temporary(store) == []
 
 
-def test_in_a_of_scheme_it_is_left_for_a_day(server: Server, finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_bucket_it_is_left_for_a_day(server: Server, finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     finished.configure(store=f"s3://{server.bucket()}/store")
     finished.build("index --split val")
     store = Path(finished.values["store"])
