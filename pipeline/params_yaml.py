@@ -58,7 +58,7 @@ def yaml_value(text: str) -> Any:
     """The value that a text is in YAML.
 
     Raises:
-        NotYamlError: it is no YAML; where closing its brackets helps, the message has it so.
+        NotYamlError: the text is not YAML; where closing its brackets makes it YAML, the message shows the text closed.
     """
     try:
         return _value(text)

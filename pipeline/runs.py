@@ -58,8 +58,8 @@ def resolve(settings: Settings, system: str | None, name: str | None, option: st
         option: of the command line, by which the name was given.
 
     Raises:
-        InputError: there is no such system, it is not the run's, the name says nothing of the system, or its file of prompts is
-            none.
+        InputError: there is no such system, it is not the run's, the name says nothing of the system, or its file of prompts
+            cannot be used.
     """
     if system is not None and system not in SYSTEMS:
         raise InputError(

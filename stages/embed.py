@@ -223,7 +223,7 @@ def _embed(
 def _looked_up(
     imported: Imported, wanted: Sequence[tuple[Mapping[str, Any], Sequence[str]]]
 ) -> Iterator[Vectors | ImageFailure]:
-    """The imported vectors of images, or why there are none."""
+    """The imported vectors of images, or why they are missing."""
     for image_row, masks in wanted:
         try:
             yield imported.vectors(image_row["sha256"], masks)

@@ -45,7 +45,7 @@ def list_sources(data: DataParams, folders: Folders, split: str, below: Path) ->
 
 
 def _states(root: Path, files: Sequence[str]) -> list[list[int]] | None:
-    """Size, times and inode of each file; None where one is not there, or where there are none."""
+    """Size, times and inode of each file; None where one is not there, or where ``files`` is empty."""
     try:
         found = [(root / file).stat() for file in files]
     except (OSError, ValueError):

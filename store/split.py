@@ -47,7 +47,7 @@ from .stream.request import Request, named
 from .stream.stream import stream
 
 _SUGGEST_AMONG = 10_000
-"""Of more image_ids than this none is suggested: comparing them takes long."""
+"""Among more image_ids than this no similar one is suggested: comparing them takes long."""
 
 
 class Split(OpenColumns):

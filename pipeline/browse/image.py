@@ -63,7 +63,7 @@ def _image(shown: Shown, image_index: int) -> dict[str, Any]:
 
 
 def rows_of(shown: Shown, name: str, image_index: int) -> list[dict[str, Any]] | str:
-    """An image's rows of a table, or why there are none; the empty text where the column is not there."""
+    """An image's rows of a table, or why they are missing; the empty text where the column is not there."""
     if name not in shown.opened.columns:
         return ""
     try:

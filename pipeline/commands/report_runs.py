@@ -77,7 +77,7 @@ def _not_current(settings: Settings, run: Run, state: Held | None, split: SplitR
 def current_answers(
     settings: Settings, found: Found, opened: Split, split: SplitRef
 ) -> tuple[Meta, list[Prediction]] | Missing:
-    """The answers of a run to a split, or why there are none to show."""
+    """The answers of a run to a split, or why they cannot be shown."""
     run = found.run
     path = run.answers(split)
     command = f"run: {commands(settings, run, found.held, split, found.free)[1]}"
@@ -96,7 +96,7 @@ def current_answers(
 def external_answers(
     settings: Settings, one: External, opened: Split, split: SplitRef
 ) -> tuple[Meta, list[Prediction]] | Missing:
-    """The kept predictions of others for a split, or why there are none to show."""
+    """The kept predictions of others for a split, or why they cannot be shown."""
     path = one.answers(split)
     if not path.is_file():
         return Missing(one.name, f"its predictions are of {', '.join(one.splits)}, not of {split}")

@@ -51,7 +51,7 @@ class Workload:
 
 
 def made(settings: Settings, work: Workload) -> Iterator[ColumnSpec]:
-    """The columns of the data set that are made shard by shard; without those of annotations where there are none."""
+    """The columns of the data set that are made shard by shard; without annotations, none that is made from them."""
     absent = {"instances"} if not work.instances else set()
     absent |= {"targets"} if not work.questions else set()
     for spec in specs(settings, work.dataset).values():

@@ -85,13 +85,13 @@ def _is_on(card: str, titles: Sequence[str]) -> bool:
 
 
 def _mean_count(settings: Settings, look: Lineage, split: SplitRef, column: str) -> float | None:
-    """Mean entries of an image, over some shards; None where there are none."""
+    """Mean entries of an image, over some shards; None without a shard."""
     counts = [count for commit in _commits(settings, look, split, column) for count in commit.counts]
     return sum(counts) / len(counts) if counts else None
 
 
 def _size(settings: Settings, look: Lineage, split: SplitRef) -> tuple[float, float] | None:
-    """Mean width and height, px, of images that could be read; None where there are none."""
+    """Mean width and height, px, of images that could be read; None if no image could."""
     folder, sizes = column_dir(settings.store_path, place_of(settings, split, "images")), []
     for commit in _commits(settings, look, split, "images"):
         rows = read_table(folder, commit).select(["width_px", "height_px"]).to_pylist()

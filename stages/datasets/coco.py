@@ -222,7 +222,7 @@ def _absent(found: CocoFile, record: Record, marked: Sequence[_Marked]) -> list[
 
 
 def _union(counts: Sequence[str], nothing: str, height_px: int, width_px: int) -> str:
-    """The union of regions: a single one as it is, ``nothing`` where there is none."""
+    """The union of regions: a single one as it is; ``nothing`` without regions."""
     return rle.union(counts, height_px, width_px) if len(counts) > 1 else (*counts, nothing)[0]
 
 

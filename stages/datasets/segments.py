@@ -29,8 +29,8 @@ MAX_OUTLINE_PX = 10**7
 class Region:
     """What a segmentation marks. mask: bool [H, W].
 
-    overlaps: parts of it have pixels in common, which dvlab-research/LISA adds up to values above 1. dropped: polygons that are
-    none, as they have fewer than three points or half a point.
+    overlaps: parts of it have pixels in common, which dvlab-research/LISA adds up to values above 1. dropped: how many
+    polygons were left out, as they have fewer than three points or half a point.
     """
 
     mask: NDArray[np.bool_]

@@ -60,7 +60,7 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
 
 
 def finish(asked: Asked, entries: Entries) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """The answers in words of the first questions, as ReasonSeg has them in ``explanatory``; no file where there are none."""
+    """The answers in words of the first questions, as ReasonSeg has them in ``explanatory``; no file without answers."""
     answers = [{"image": entry["image"], "outputs": entry["outputs"]} for entry in entries() if entry["outputs"]]
     if answers:
         yield f"explanatory/{asked.split}.json", [(json.dumps(answers, ensure_ascii=False, indent=1) + "\n").encode()]

@@ -40,7 +40,7 @@ def describe_request(scene: Scene, params: DescribeParams, model: str) -> Reques
 
 
 def read_description(image_id: str, reply: Reply) -> str | Rejected:
-    """The description that a model gave, on one line; or why there is none.
+    """The description that a model gave, on one line; or why it gave no usable one.
 
     Of one that was cut off at ``max_tokens`` the whole sentences stay.
     """

@@ -117,7 +117,7 @@ def trouble(image_id: str, reply: Reply) -> Answer | Rejected:
 
 
 def _judged(image_id: str, number: int, found: _Found, names: Names) -> Pair | Rejected:
-    """A pair whose answer is one of the things, or why it is none."""
+    """The pair, with the thing that its answer names; or why it is rejected."""
     raw = "\n".join(found.raw)[:MAX_RAW]
 
     def rejected(reason: Reason, detail: str = "") -> Rejected:

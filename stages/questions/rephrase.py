@@ -84,7 +84,7 @@ def answer_request(pair: Pair, things: Sequence[Thing], params: RephraseParams, 
 
 
 def read_answer(reply: Reply, pair: Pair, things: Sequence[Thing]) -> str | Rejected:
-    """The answer in words, or why there is none.
+    """The answer in words, or why the reply is rejected.
 
     It is one line of plain text that ends as a sentence does, of 3 to 40 words and at most 400 characters, and names each of the
     ``things``. Mask tokens and markup are refused, as whoever trains on it puts mask tokens of their own around it (ELISA).

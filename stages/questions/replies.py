@@ -1,4 +1,4 @@
-"""What a model wrote, made ready to be read: its text or why there is none, and lines of the form ``label: value``."""
+"""What a model wrote, made ready to be read: its text, or why it has no usable text; and lines of the form ``label: value``."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from stages.questions.names import content_words, mentioned, stem, words_of
 from stages.questions.params import CheckParams
 
 LETTERS_PER_WORD = 12
-"""A question may have this many characters for each word that it may have: a word of a thousand letters is none."""
+"""A question may have this many characters for each word that it may have: a thousand letters are not one word."""
 _PICTURE = r"(?:image|picture|photo|photograph|scene|frame|view|shot|screen)"
 _SIDE = r"(?:left|right|top|bottom|upper|lower)"
 _PART = r"(?:corner|half|edge|border|part|portion|third|quarter|quadrant|side|area|section)"

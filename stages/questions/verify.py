@@ -63,7 +63,7 @@ def read_verdict(reply: Reply, model: str) -> Verdict:
     """What the verifier said.
 
     The verdict is the first or the last line, ``VERDICT: yes`` except for case, markup and a full stop; or the one word that is all
-    of the answer. Where the answer says ``verdict`` with another word anywhere else, it is none.
+    of the answer. Where the answer says ``verdict`` with another word anywhere else, it is rejected.
 
     Args:
         model: as it was asked; it stands in the verdict where no answer names one.

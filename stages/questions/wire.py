@@ -38,7 +38,7 @@ def answer_from(document: Any, model: ModelParams, worst_usd: float) -> Answer:
     """Read a chat completion. ``worst_usd``: what it costs where the endpoint does not count tokens.
 
     Raises:
-        MalformedError: it is none: no object, or without a list ``choices``.
+        MalformedError: it is not an object with a list ``choices``.
     """
     choices = document.get("choices") if isinstance(document, Mapping) else None
     if not isinstance(choices, list):

@@ -49,7 +49,7 @@ TARGETS = pa.schema(
         ("texts", pa.list_(pa.string())),  # the question and its rephrasings
         ("is_sentence", pa.bool_()),  # long (sentence) or short (phrase) query
         ("kind", pa.string()),  # what sort of question, e.g. reasonseg
-        ("answer", pa.string()),  # explanatory answer, null when there is none
+        ("answer", pa.string()),  # explanatory answer, or null
         ("segmentation", pa.string()),  # COCO RLE counts of the answer as painted
         ("ignore", pa.string()),  # COCO RLE counts of the pixels that do not count
         ("absent", pa.bool_()),  # the annotation says that the image shows nothing of the kind (a false premise)

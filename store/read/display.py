@@ -48,7 +48,7 @@ def record_html(columns: OpenColumns, image: Mapping[str, Any], targets: Sequenc
 
     Args:
         image: its row of the table ``images``.
-        targets: its questions, or why there are none.
+        targets: its questions, or why they are missing.
     """
     number, ok = image["image_index"], image["status"] == OK
     size = f"{image['width_px']} x {image['height_px']} px" if ok else f"{image['status']}: {image['error']}"

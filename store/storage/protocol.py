@@ -22,7 +22,7 @@ class Stat(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What a folder holds: a name, and whether that is a folder (a link to one is none)."""
+    """What a folder holds: a name, and whether that is a folder (a link to a folder is not)."""
 
     name: str
     folder: bool

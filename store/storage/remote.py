@@ -34,7 +34,7 @@ _CLIENT = {"timeout": "10min", "connect_timeout": "10s"}
 _RETRIES = {"max_retries": 8, "retry_timeout": timedelta(minutes=2)}
 """With growing waits, of requests that the storage did not answer, or answered with a 5xx (SlowDown, for one)."""
 _METADATA = ("/latest/api/token", "/computeMetadata/", "/metadata/identity/")
-"""Where a client asks its machine for credentials when there are none in the environment: AWS, Google, Azure."""
+"""Where a client asks its machine for credentials that the environment does not have: AWS, Google, Azure."""
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",

@@ -32,7 +32,7 @@ def of(document: dict[str, Any], entry: str, profile: str, condition: str, key: 
 def middle(
     document: dict[str, Any], entry: str, profile: str, condition: str = "warm", key: str = "records_s"
 ) -> float:
-    """The median of a cell; 0 when there is none."""
+    """The median of a cell; 0 for an empty cell."""
     return median(of(document, entry, profile, condition, key) or [0.0])
 
 

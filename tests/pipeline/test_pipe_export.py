@@ -222,7 +222,7 @@ def test_what_is_left_out_is_named(finished: Any, tmp_path: Path, to: str) -> No
     (finished.data / "val/gnu.png").unlink()
     how = ("--split", "val", "--what", "masks,targets", "--pictures", "copy")
     done = export(finished, to, tmp_path / "out", *how)
-    assert done.code == 1, "a picture that is gone is a failure of this command; an absent annotation is none"
+    assert done.code == 1, "a picture that is gone is a failure of this command; an absent annotation is not"
     lines = done.out.splitlines()
     assert ": 3 images, 3 pictures, " in lines[0]
     assert any(re.fullmatch(r"  1 image left out: no readable header .*: broken", line) for line in lines)

@@ -27,7 +27,7 @@ def content(store: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def pictures(empty: Any) -> Any:
-    """A folder of pictures, of which some are none."""
+    """A folder of pictures, with some files that are not pictures."""
     for number, name in enumerate(("ant", "bee", "cat")):
         empty.add_image("a", name, number)
     empty.add_image("b", "huge", 3, size=(400, 300))

@@ -212,7 +212,7 @@ BAD_STATES: dict[str, tuple[Any, str]] = {
     "consumed less than nothing": ({"consumed": {"val": -1}}, r"consumed\['val'\]=-1"),
     "consumed of others": ({"consumed": {}}, "consumed of"),
     "weights of others": ({"weights": {"train": 1.0}}, "weights of"),
-    "weights that are none": ({"weights": {"val": float("nan")}}, r"weights\['val'\]=nan"),
+    "weights that are not numbers": ({"weights": {"val": float("nan")}}, r"weights\['val'\]=nan"),
     "weights of another kind": ({"weights": {"val": [1, 2]}}, "weights"),
     "another length": ({"length": 20}, "at the end of an epoch only"),
     "a negative length": ({"length": -1}, "length=-1"),

@@ -280,13 +280,13 @@ def noting(committed: set[tuple[bool, ...]], check: Callable[[Execution], None])
     return checked
 
 
-@pytest.mark.parametrize("existing", [True, False], ids=["over a stale shard", "where there is none"])
+@pytest.mark.parametrize("existing", [True, False], ids=["over a stale shard", "in an empty place"])
 def test_two_writers(existing: bool) -> None:
     assert explore(base_storage(existing), {"writer 1": publish, "writer 2": publish}, checker(existing)) > 50
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("existing", [True, False], ids=["over a stale shard", "where there is none"])
+@pytest.mark.parametrize("existing", [True, False], ids=["over a stale shard", "in an empty place"])
 def test_two_writers_that_finish_the_column(existing: bool) -> None:
     assert explore(base_storage(existing), {"writer 1": write, "writer 2": write}, checker(existing)) > 1000
 
@@ -320,7 +320,7 @@ def test_a_reader_while_a_shard_is_replaced() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("existing", [True, False], ids=["over a stale shard", "where there is none"])
+@pytest.mark.parametrize("existing", [True, False], ids=["over a stale shard", "in an empty place"])
 def test_two_writers_from_other_inputs_and_a_reader(existing: bool) -> None:
     """Who computed from the older images may come too late: one writer, both or neither have their shard committed."""
     committed: set[tuple[bool, ...]] = set()

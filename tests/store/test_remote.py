@@ -82,7 +82,7 @@ def test_requests_per_record(server: Server, bucket: Path) -> None:
 
 
 def test_requests_to_publish_a_shard(server: Server, bucket: Path) -> None:
-    """What it was computed from and what is there are asked once; the summary of a column is none yet."""
+    """What it was computed from and what is there are asked once; the column has no summary yet."""
     place, images = "d/mask_embeddings/sam/x/val", write_images(bucket, 8)
     folder = column_dir(bucket, place)
     meta = begin_column(folder, array_meta(8))

@@ -127,7 +127,7 @@ class ExtendedLlava(FeatureLlava):
             input_ids: int64 [B, L].
             pixel_values: patch features float [B, P, C].
             masks: mask embeddings float [B, K, D]; masks_valid bool [B, K] says which are there.
-            labels: int64 [B, L] with ids of both kinds; :data:`stages.train.language.llava.IGNORED` where there is none.
+            labels: int64 [B, L] with ids of both kinds; :data:`stages.train.language.llava.IGNORED` for tokens that the loss skips.
             loss_options: of :func:`token_loss`.
 
         Returns:

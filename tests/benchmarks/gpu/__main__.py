@@ -115,7 +115,7 @@ def listed(chosen: Sequence[Part]) -> str:
 
 
 def shown(options: argparse.Namespace, every: Sequence[Part], chosen: Sequence[Part]) -> int:
-    """The table of a file; with nothing in it where there is none."""
+    """Print the table of a file, or an empty table without a file; the exit code."""
     here = [path for path in sorted(FOLDER.glob("*.json")) if (path.stem == "rehearsal") == options.rehearse]
     path = options.json or next(iter(here), FOLDER / "none.json")
     document = read(path) or {"rehearsal": False, "machine": {}, "parts": {}}

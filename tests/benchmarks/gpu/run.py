@@ -220,7 +220,7 @@ def digests(files: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A document; None where there is none. ValueError where the file is something else."""
+    """The document in a file; None without a file. ValueError where the file is something else."""
     if not path.exists():
         return None
     try:

@@ -16,7 +16,7 @@ __all__ = ["index_byte", "loader", "write"]
 
 
 def loader(folder: Path, profile: str, copies: int = 2, reads: int = 4) -> Iterable[Batch]:
-    """A cache of 16 MB holds the shards' indices; of data there is none."""
+    """A cache of 16 MB holds the shards' indices; data is not cached."""
     limits = {"data_copy_concurrency": {"limit": copies}, "file_io_concurrency": {"limit": reads}}
     context = ts.Context({**limits, "cache_pool": {"total_bytes_limit": 16_000_000}})
     found = {

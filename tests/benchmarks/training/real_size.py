@@ -160,7 +160,7 @@ def make_store(settings: Settings, paths: Mapping[str, Path], images: int) -> di
 
 
 def gpu_name() -> dict[str, str]:
-    """The GPU's name; empty where there is none."""
+    """The GPU's name; empty without a GPU."""
     return {"name": torch.cuda.get_device_name() if torch.cuda.is_available() else ""}
 
 

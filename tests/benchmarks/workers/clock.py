@@ -207,13 +207,13 @@ class Queue:
         self._items.append(item)
 
     def get(self, timeout: float | None = None) -> Any:
-        """Take the first item; queue.Empty where there is none within the virtual seconds."""
+        """Take the first item; queue.Empty if none comes within the virtual seconds."""
         if not self.clock.wait(lambda: bool(self._items), FOREVER if timeout is None else timeout):
             raise Empty
         return self._items.pop(0)
 
     def get_nowait(self) -> Any:
-        """Take the first item; queue.Empty where there is none."""
+        """Take the first item; queue.Empty if the queue is empty."""
         return self.get(0.0)
 
 

@@ -46,7 +46,7 @@ def pixels(counts: str) -> NDArray[np.bool_]:
 
 
 def lisa(ann_ids: list[int], things: Any) -> NDArray[np.bool_]:
-    """dvlab-research/LISA, utils/refer_seg_dataset.py, grefcoco: the objects' masks, with OR; -1 is none of them."""
+    """dvlab-research/LISA, utils/refer_seg_dataset.py, grefcoco: the objects' masks, with OR; -1 stands for no object."""
     found = np.zeros((HEIGHT, WIDTH), np.uint8)
     if -1 in ann_ids:
         return found > 0

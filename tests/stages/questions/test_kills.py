@@ -65,7 +65,7 @@ def answered(folder: Path, texts: list[str]) -> dict[str, Any]:
 
 
 def kill_everywhere(tmp_path: Path, mode: str, step: int, concurrency: int) -> int:
-    """Kill a run at every step-th point, let it finish, and check what was asked; give the first point that is none any more."""
+    """Kill a run at every step-th point, let it finish, and check what was asked; give the first point that no run reaches."""
     with serve() as served, killer(tmp_path, served) as run:
         for point in range(1, 1000, step):
             texts = [f"{mode} {point} {number}" for number in range(5)]
