@@ -12,6 +12,8 @@ BAD = (
     ("refused for good.", "for good"),
     ("So many seconds of sleep", "So many"),
     ("a file beside it", "beside"),
+    ("a document; None where there is none.", "where there is none"),
+    ("why it is none: no object", "it is none"),
     ("one vector a\n    mask", "one vector a mask"),
     ("a row an image", "a row an image"),
     ("asked once a process", "once a process"),
@@ -20,6 +22,7 @@ BAD = (
 )
 GOOD = """
 One vector per mask, 0.2 s per step. So many files that it takes minutes.
+{{ iou is none }}, as there is none; this is none of its parts; use it if it is None.
 Which images a page shows, how many masks an image has.
 Each a process of its own; it's a step; one of a target's texts; once in a run.
 [good for good, picked in candidates]; const beside = neighbours;
