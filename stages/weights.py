@@ -177,7 +177,9 @@ def why_missing(name: str, folder: Path, lock: Path) -> str | None:
 
 def _why(error: requests.RequestException) -> str:
     """What is wrong with a request, in words."""
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"there is no secure connection to the server: {error}"
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):  # of a block, requests makes a ConnectionError
         return "the server did not answer in time"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy of this machine (https_proxy) cannot be reached"

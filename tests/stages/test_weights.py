@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import weights
+from stages import download, weights
 from stages.adopt import adopt
 from stages.checkpoints import WeightsError
 from stages.weights import WEIGHTS, Weights, expected_sha256, fetch, locate, record
@@ -31,6 +31,7 @@ class Site:
     content: bytes = CONTENT
     ranges: bool = True
     stop_after: int | None = None
+    silent: bool = False
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
 
@@ -54,6 +55,8 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: site.stop_after])  # then the connection is closed
+            if site.silent:
+                self.rfile.read(1)  # returns when the other side has closed it
 
         def log_message(self, *_: object) -> None:
             """Be quiet."""
@@ -113,6 +116,30 @@ def test_interrupted_fetch_is_resumed(site: Site, folder: Path, lock: Path) -> N
     assert fetch("tiny", folder, lock, progress=False).read_bytes() == CONTENT
     assert site.asked == [None, f"bytes={kept}-"]
     assert names(folder) == ["tiny.pth"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("http:", "https:"), "no secure connection to the server: .*SSL"),
+        (("127.0.0.1", "127.0.0.1:1/"), "cannot be reached from this machine"),
+        (("model.pth", "other.pth"), "404"),
+    ],
+)
+def test_why_nothing_could_be_fetched(
+    site: Site, folder: Path, lock: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], why: str
+) -> None:
+    url = site.url.replace(*change)
+    monkeypatch.setitem(WEIGHTS, "tiny", replace(WEIGHTS["tiny"], url=url))
+    with pytest.raises(WeightsError, match=why):
+        fetch("tiny", folder, lock, progress=False)
+
+
+def test_a_server_that_falls_silent(site: Site, folder: Path, lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_TIMEOUT_S", (5, 0.2))
+    site.stop_after, site.silent = 3_000_000, True
+    with pytest.raises(WeightsError, match="did not answer in time"):
+        fetch("tiny", folder, lock, progress=False)
 
 
 def test_server_without_ranges_sends_all_again(site: Site, folder: Path, lock: Path) -> None:
