@@ -24,11 +24,17 @@ class SplitRef:
         return cls(dataset, split)
 
 
-def did_you_mean(found: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
-    """`` (did you mean 'x'?)`` where one of the choices is much like ``found``, else nothing."""
+def closest(found: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The choice that is most like ``found``; None where all are rather different."""
     known = {choice.casefold(): choice for choice in choices}
     close = get_close_matches(found.casefold(), known, n=1, cutoff=cutoff)
-    return f" (did you mean {known[close[0]]!r}?)" if close else ""
+    return known[close[0]] if close else None
+
+
+def did_you_mean(found: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
+    """`` (did you mean 'x'?)`` where one of the choices is much like ``found``, else nothing."""
+    meant = closest(found, choices, cutoff)
+    return "" if meant is None else f" (did you mean {meant!r}?)"
 
 
 def type_name(value: object) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.names import did_you_mean
+from stages.names import closest, did_you_mean
 
 
-def next_to(path: Path) -> str:
-    """What is there in the place of a folder that is not: a file; or the folders next to it, and which may have been meant."""
+def no_folder(path: Path) -> str:
+    """What stands in the place of a folder: ``a file``; or ``not there``, the folders next to it, and which may be meant."""
     if path.exists():
-        return ", but a file of that name, expected a folder"
+        return "a file, expected a folder"
     parent = next((above for above in path.parents if above.is_dir()), path)
     there = sorted(each.name for each in parent.iterdir() if each.is_dir())
-    return f" (folders in {parent}: {', '.join(there) or 'none'}){_meant(path, parent, there)}"
+    return f"not there (folders in {parent}: {', '.join(there) or 'none'}){_meant(path, parent, there)}"
 
 
 def meant_file(path: Path, suffixes: Sequence[str] = ()) -> str:
@@ -39,6 +39,5 @@ def free_name(path: Path) -> Path:
 
 
 def _meant(path: Path, parent: Path, there: Sequence[str]) -> str:
-    close = did_you_mean(path.relative_to(parent).parts[0], there) if path != parent else ""
-    name = next((name for name in there if repr(name) in close), None)
-    return "" if name is None else close.replace(repr(name), repr(str(parent / name)))
+    meant = closest(path.relative_to(parent).parts[0], there) if path != parent else None
+    return "" if meant is None else f" (did you mean {str(parent / meant)!r}?)"

@@ -43,7 +43,7 @@ from stages.datasets.sizes import UPRIGHT, drawn_on
 from stages.datasets.stems import by_stem
 from stages.images import LOST_LINK, SUFFIXES, ImageFailure, inside, read_picture
 from stages.names import type_name
-from stages.nearby import meant_split, next_to
+from stages.nearby import meant_split, no_folder
 from store import rle
 from store.read.pixels import oriented
 
@@ -66,7 +66,7 @@ def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -
         raise DatasetError(f"{error}; expected a folder in {root}") from error
     if not root.is_dir():
         raise DatasetError(
-            f"no folder {split!r} in {root}, which is not there{next_to(root)}; "
+            f"no folder {split!r} in {root}, which is {no_folder(root)}; "
             "set root or splits of the data set in section data of the params"
         )
     if not folder.is_dir():

@@ -73,6 +73,10 @@ def test_a_missing_or_empty_split_is_an_error_that_lists_what_is_there(tmp_path:
         list_sources(tmp_path, "val")
     with pytest.raises(DatasetError, match=r"no folder 'val' .*not there \(folders in .*: empty.*set root or splits"):
         list_sources(tmp_path / "nowhere", "val")
+    with pytest.raises(
+        DatasetError, match=r"no folder 'val' in .*/readme.txt, which is a file, expected a folder; set root"
+    ):
+        list_sources(tmp_path / "empty/readme.txt", "val")
     with pytest.raises(DatasetError, match=r"folder 'empty' in .* has no images \(found: 1 x .txt\)"):
         list_sources(tmp_path, "empty")
     (tmp_path / "empty" / "inside").mkdir()
