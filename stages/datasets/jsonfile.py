@@ -74,11 +74,7 @@ def field(record: Any, key: str, kind: type) -> Any:
     if not isinstance(record, dict):
         raise ImageFailure(f"found {type_name(record)}, expected an object with {key!r}")
     if key not in record:
-        of_coco = (
-            "; this is COCO's form, which format: coco reads" if {"images", "annotations"} <= record.keys() else ""
-        )
-        found = ", ".join(map(repr, sorted(record))) or "none"
-        raise ImageFailure(f"key {key!r} is missing (found: {found}){of_coco}")
+        raise ImageFailure(f"key {key!r} is missing (found: {', '.join(map(repr, sorted(record))) or 'none'})")
     if not isinstance(record[key], kind):
         raise ImageFailure(f"{key!r} is {type_name(record[key])}, expected {kind.__name__}")
     return record[key]

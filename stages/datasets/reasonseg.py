@@ -144,7 +144,7 @@ def annotate(
     for name in names:
         try:
             document, found = read_json(root, name, options.encoding)
-            shapes = read_shapes(field(document, "shapes", list))
+            shapes = read_shapes(_shapes_of(document))
             texts = _texts(field(document, "text", list))
             is_sentence = field(document, "is_sentence", bool)
             turn = drawn_on(document, shapes, height_px, width_px, orientation)
@@ -181,6 +181,16 @@ def annotate(
             )
         notes = [*notes, *_notes(found, shapes, turn)]
     return Annotation(tuple(instances), tuple(targets), tuple(notes))
+
+
+def _shapes_of(document: Any) -> list[Any]:
+    try:
+        shapes: list[Any] = field(document, "shapes", list)
+    except ImageFailure as error:
+        if isinstance(document, dict) and {"images", "annotations"} <= document.keys():
+            raise ImageFailure(f"{error}; this is COCO's form, which format: coco reads") from error
+        raise
+    return shapes
 
 
 def _notes(encoding: str, shapes: Sequence[Shape], turn: int) -> list[str]:
