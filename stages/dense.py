@@ -16,7 +16,7 @@ from store.format.arrays import AnyArray
 from store.format.schema import FAILED
 
 VERSION = 1
-"""Of :func:`store.dense.to_int8`: goes up whenever the same vectors would give other bytes."""
+"""Version of :func:`store.dense.to_int8`: goes up whenever the same vectors would give other bytes."""
 CHANNEL_AXIS = {"image_features": -1, "sam_features": -3}
 """Kind of dense features -> the axis along which a token's numbers lie: [P, C], and [C, h, w]."""
 

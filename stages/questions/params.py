@@ -94,7 +94,7 @@ PAPER = (
     GroupParams(name="simple", categories=(2, 5), images=6000),
     GroupParams(name="complex", categories=(6, None), images=4000),
 )
-"""Of LVIS, as LLM-Seg's paper chose (section 4)."""
+"""Groups of images of LVIS, as LLM-Seg's paper chose them (section 4)."""
 
 
 class ChooseParams(Params):

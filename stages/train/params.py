@@ -97,7 +97,7 @@ class ElisaParams(Params):
     learning_rate: Positive = 1e-3
     """Learning rate of adapter and new words."""
     lora_learning_rate: Positive = 1e-4
-    """Of LoRA."""
+    """Learning rate of LoRA."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 100
     """Most tokens of a generated answer."""
     beams: Annotated[int, Field(ge=1)] = 1
@@ -134,7 +134,7 @@ class SegParams(Params):
     learning_rate: Positive
     """Learning rate of the new modules and of the embeddings."""
     lora_learning_rate: Positive
-    """Of LoRA."""
+    """Learning rate of LoRA."""
     train_embeddings: bool = True
     """Train the language model's embeddings and lm_head, as released; the words [SEG] and [REJ] are trained in any case."""
     max_new_tokens: Annotated[int, Field(ge=1)]
@@ -147,7 +147,7 @@ class LlmSegParams(SegParams):
     learning_rate: Positive = 1e-4
     """Learning rate of the new modules and of the embeddings."""
     lora_learning_rate: Positive = 1e-4
-    """Of LoRA."""
+    """Learning rate of LoRA."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 32
     """Most tokens of a generated answer."""
     mask_encoder: Name = "dinov2_vitl14"
@@ -199,7 +199,7 @@ class LisaParams(SegParams):
     learning_rate: Positive = 3e-4
     """Learning rate of the new modules and of the embeddings."""
     lora_learning_rate: Positive = 3e-4
-    """Of LoRA."""
+    """Learning rate of LoRA."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """Most tokens of a generated answer."""
     sam_model: Name = "sam_vit_h"
@@ -209,7 +209,7 @@ class LisaParams(SegParams):
     bce_weight: Positive = 2.0
     """Weight of the pixels' binary cross entropy."""
     dice_weight: Positive = 0.5
-    """Of Dice."""
+    """Weight of Dice."""
 
 
 class MixtureGroup(Params):

@@ -230,7 +230,7 @@ def _load(where: str, model_class: type[Model], options: Mapping[str, Any]) -> M
 
 
 def tensor_names(path: Path) -> list[str]:
-    """Of a file of ``torch.save``, without the tensors; none of one from before torch 1.6, which has to be read whole."""
+    """Names of the tensors in a file of ``torch.save``, which are not read; empty for a file from before torch 1.6."""
     if not zipfile.is_zipfile(path):
         return []
     found = torch.load(path, map_location="meta", weights_only=True, mmap=True)

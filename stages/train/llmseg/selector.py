@@ -25,7 +25,7 @@ Heads = Literal["both", "iou", "iop"]
 TAU = 0.05
 """Temperature of both distributions in :func:`align_loss`."""
 REGRESSION_SCALE = 50.0
-"""Of :func:`regression_loss`: the released code's number of proposals per image."""
+"""Factor in :func:`regression_loss`: the released code's number of proposals per image."""
 TOP = 5
 """Masks that ``top5_and_iop`` looks at."""
 
