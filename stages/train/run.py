@@ -82,16 +82,21 @@ def batches(
     """
 
     names = {**ALWAYS, **system.columns(params, training=True)}
-    ranks: dict[str, Any] = {"rank": rank, "world_size": world_size, "without": without}
+    ranks: dict[str, Any] = {"rank": rank, "world_size": world_size}  # else a loader takes those of torch.distributed
     if params.mixture:
         groups, length = groups_of(params), epoch_length(params, world_size)
-        drawn: dict[str, Any] = {"questions": params.questions, "draw": params.draw, "seed": params.seed, **ranks}
+        drawn: dict[str, Any] = {
+            "questions": params.questions,
+            "draw": params.draw,
+            "seed": params.seed,
+            "without": without,
+        }
         drawn["candidates"] = system.candidates(params, training=True)
-        return loader(mixture(splits, groups, names, params.batch_size, length, **drawn))
+        return loader(mixture(splits, groups, names, params.batch_size, length, **drawn), **ranks)
 
     how: dict[str, Any] = {
         "shuffle": True, "seed": params.seed, "level": "target", "tail": "drop", "failed": "skip",
-        "candidates": system.candidates(params, training=True), **ranks,
+        "candidates": system.candidates(params, training=True), "without": without,
     }  # fmt: skip
     stream = mix(splits, names, params.batch_size, **how)
     count = stream.schedule.samples
@@ -100,7 +105,7 @@ def batches(
             f"found {count} questions in {', '.join(splits)} whose image and columns are whole, expected at least one for each "
             f"of {world_size} processes"
         )
-    return loader(stream, min(params.batch_size, count // world_size))
+    return loader(stream, min(params.batch_size, count // world_size), **ranks)
 
 
 def train(
@@ -322,7 +327,7 @@ def predict(
     )
     size = batch_size if given == "own" else batch_size_for(stream.schedule.samples, batch_size)
     with progress("answers", stream.schedule.samples, "question") as advance:
-        for batch in loader(stream, size):
+        for batch in loader(stream, size, rank=0, world_size=1):
             for part, numbers in every_text(batch, batch_size) if texts == "every" else [(batch, None)]:
                 found = answered(system, blanked(part, params.without), mode, given)
                 if numbers is not None:

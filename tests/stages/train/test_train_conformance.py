@@ -14,7 +14,7 @@ from factory import Known, write_vectors
 
 from stages.train import run
 from stages.train.controls import _OF_IMAGE, blanked
-from stages.train.params import TrainParams
+from stages.train.params import TrainParams, overridden
 from stages.train.system import ALWAYS, Batch
 from stages.train.systems import SYSTEMS
 from stages.train.trainer import trained_state
@@ -150,3 +150,25 @@ def test_every_target_gets_an_answer_in_the_frame_of_its_image(
     for mode in others:
         with pytest.raises(ValueError, match="mode"):
             system.predict(batch, mode)
+
+
+@pytest.mark.parametrize("mixture", [{}, {"a": {"weight": 1, "of": ["val"]}}], ids=["splits", "mixture"])
+def test_batches_of_one_process_are_those_of_all(
+    system: Any, split: Split, mixture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before training, and answers, are the same on every rank, whatever process group there is."""
+    params = overridden(system.params, {"mixture": mixture, "epoch_samples": 6 if mixture else 0, "batch_size": 2})
+
+    def seen() -> list[str]:
+        asked = [name for batch in run.batches(params, system, {"val": split}) for name in batch["id"]]
+        return asked + [answer.target_id for answer in run.predict(system, split)]
+
+    alone = seen()
+    for name, value in {"is_initialized": True, "get_rank": 1, "get_world_size": 2}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    assert seen() == alone
+    ranks = [run.batches(params, system, {"val": split}, rank, 2) for rank in (0, 1)]
+    first, other = ([name for batch in rank for name in batch["id"]] for rank in ranks)
+    assert first
+    assert other
+    assert mixture or not {*first} & {*other}
