@@ -126,9 +126,9 @@ def compare(
 
     `python cli.py compare elisa llmseg lisa --split test`
 
-    `python cli.py compare elisa theirs.jsonl --split test --json`
+    `python cli.py compare elisa theirs.jsonl --data demo --split test --json`
 
-    `python cli.py compare elisa lisa --split test --page compared.html --cases 12`
+    `python cli.py compare elisa lisa --data demo --split test --page compared.html --cases 12`
 
     """
     from pipeline.commands.compare import compare_command
