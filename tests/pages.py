@@ -11,9 +11,11 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.third_party import THIRD_PARTY
 
 NAMES = ("add_a_data_set", "add_a_proposer", "add_an_encoder", "add_a_system", "add_a_storage")
 """Pages of docs/ whose every block is pasted or typed by tests/test_adding.py."""
@@ -69,19 +71,42 @@ def read_page(path: Path) -> Page:
     return Page(edits, commands, printed)
 
 
-def in_one_process(commands: Sequence[str], root: Path) -> Iterator[tuple[int, str, str]]:
-    """Exit code, output and messages of each command, up to the first that fails; torch is imported once for all of them."""
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, json.dumps(commands)], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    yield from map(tuple, json.loads(done.stdout.splitlines()[-1]))
+class Typist:
+    """Types commands, each list of them in a process of its own, which begins with what most commands import.
+
+    A list is a fork of one process that has imported :data:`tests.third_party.THIRD_PARTY`, so torch is loaded once for all lists.
+    The code of a folder is imported by the fork alone.
+    """
+
+    def __init__(self) -> None:
+        words = [sys.executable, "-c", _RUN, *THIRD_PARTY]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Typist:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def type(self, commands: Sequence[str], root: Path) -> Sequence[tuple[int, str, str]]:
+        """Exit code, output and messages of each command, up to the first that fails."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([str(root), commands]) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer.startswith("["), f"no answer to {commands}: found {answer!r}; stderr has the traceback"
+        return [(code, out, err) for code, out, err in json.loads(answer)]
 
 
 _RUN = """
-import contextlib, io, json, shlex, subprocess, sys
+import contextlib, gc, importlib, io, json, os, shlex, subprocess, sys
 
-sys.path.insert(0, "")
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # whatever prints past sys.stdout is no answer
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+gc.freeze()  # else a collection in a fork copies the memory of all modules
 
 def run(line):
     words = shlex.split(line, comments=True)
@@ -96,13 +121,22 @@ def run(line):
     print(done.stderr, file=sys.stderr)
     return done.returncode
 
-found = []
-for line in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(line)
-    found.append((code, out.getvalue(), err.getvalue()))
-    if code:
-        break
-print(json.dumps(found))
+def type_in(root, commands):
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(root)
+    sys.path[:0] = [""]
+    for line in commands:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run(line)
+        yield code, out.getvalue(), err.getvalue()
+        if code:
+            return
+
+for job in sys.stdin:
+    if not (child := os.fork()):
+        print(json.dumps([*type_in(*json.loads(job))]), file=answers, flush=True)
+        os._exit(0)  # taking all modules down would take seconds
+    if os.waitpid(child, 0)[1]:
+        print("failed", file=answers, flush=True)
 """

@@ -7,15 +7,27 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.pages import NAMES, Page, in_one_process, read_page
+from tests.pages import NAMES, Page, Typist, read_page
 from tests.pipeline.code_copy import copy_code
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE = ("cli.py", "pipeline", "demo", "stages", "store", "tests", "params", "weights.lock", "pyproject.toml")
+CODE = (
+    "cli.py",
+    "pipeline",
+    "demo",
+    "stages",
+    "store",
+    "tests",
+    "params",
+    "params.yaml",
+    "weights.lock",
+    "pyproject.toml",
+)
 READY = [f"python cli.py --params params/photos.yaml {verb}" for verb in ("index", "extract")]
 """What the pages ask for first."""
 LOADING_TORCH = tuple(f"python -m pytest -q tests/stages/{kind}/" for kind in ("proposers", "encoders", "train"))
@@ -25,30 +37,40 @@ MOST_CHARACTERS = 120
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def typist() -> Iterator[Typist]:
+    with Typist() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory, typist: Typist) -> Path:
     """A copy of the code with the store of the six photographs."""
     root = copy_code(CODE, tmp_path_factory.mktemp("adding") / "code")
-    for code, _, err in in_one_process(READY, root):
+    for code, _, err in typist.type(READY, root):
         assert code == 0, err
     return root
 
 
-@pytest.fixture
-def pasted(name: str, ready: Path, tmp_path: Path) -> tuple[Page, Path]:
+def paste(name: str, ready: Path, root: Path) -> tuple[Page, Path]:
     """The page, and a copy of the code in which its files are."""
-    root, page = tmp_path / "code", read_page(ROOT / f"docs/{name}.md")
+    page = read_page(ROOT / f"docs/{name}.md")
     shutil.copytree(ready, root)
     for edit in page.edits:
         edit.make(root)
     return page, root
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_page_works_as_pasted(name: str, pasted: tuple[Page, Path]) -> None:
+@pytest.fixture(scope="module", params=NAMES)
+def pasted(request: pytest.FixtureRequest, ready: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
+    """One copy per page; what its commands leave there is next to what was pasted."""
+    return paste(request.param, ready, tmp_path_factory.mktemp(request.param) / "code")
+
+
+def test_the_page_works_as_pasted(pasted: tuple[Page, Path], typist: Typist) -> None:
     page, root = pasted
     commands = [command for command in page.commands if not command.startswith(LOADING_TORCH)]
     assert commands == list(page.commands[: len(commands)])
-    found = list(in_one_process(commands, root))
+    found = typist.type(commands, root)
     for command, (code, out, err) in zip(commands, found, strict=False):
         assert code == 0, f"{command}\n{out}\n{err}"
     assert len(found) == len(commands)
@@ -59,8 +81,7 @@ def test_the_page_works_as_pasted(name: str, pasted: tuple[Page, Path]) -> None:
     assert any(command.startswith("python -m pytest") for command in page.commands)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_pasted_is_clean(name: str, pasted: tuple[Page, Path]) -> None:
+def test_what_is_pasted_is_clean(pasted: tuple[Page, Path]) -> None:
     page, root = pasted
     files = sorted({edit.path for edit in page.edits if edit.path.endswith(".py")})
     for words in (["check"], ["format", "--check", "--diff"]):
@@ -71,8 +92,8 @@ def test_what_is_pasted_is_clean(name: str, pasted: tuple[Page, Path]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_pasted_passes_mypy_and_each_command_works_by_itself(name: str, pasted: tuple[Page, Path]) -> None:
-    page, root = pasted
+def test_what_is_pasted_passes_mypy_and_each_command_works_by_itself(name: str, ready: Path, tmp_path: Path) -> None:
+    page, root = paste(name, ready, tmp_path / "code")
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     script = "\n".join(["set -e", *page.commands])
@@ -89,12 +110,14 @@ def test_the_pages_have_one_form_and_length(name: str) -> None:
     assert max(map(len, text.splitlines())) <= MOST_CHARACTERS
 
 
-def test_a_page_that_is_wrong_is_caught(tmp_path: Path) -> None:
+def test_a_page_that_is_wrong_is_caught(tmp_path: Path, typist: Typist) -> None:
     """So these tests can fail."""
     page = tmp_path / "page.md"
     page.write_text("Type:\n\n```bash\npython -c 'print(1, 2)'\n```\n\nIt prints:\n\n```text\n1 3\n```\n")
-    (found,) = in_one_process(read_page(page).commands, tmp_path)
-    assert found == (0, "1 2\n", "")
+    assert typist.type(read_page(page).commands, tmp_path) == [(0, "1 2\n", "")]
+    assert [code for code, _, _ in typist.type(["true", "false", "true"], tmp_path)] == [0, 1]
+    with pytest.raises(AssertionError, match="no answer"):
+        typist.type(["python -c '1 / 0'"], tmp_path)
     assert read_page(page).printed == {0: "1 3\n"}
     page.write_text("Somewhere:\n\n```python\nx = 1\n```\n")
     with pytest.raises(AssertionError, match="nothing says where this block goes"):

@@ -175,6 +175,25 @@ def test_figures_of_another_card_are_not_mixed_with_these(tmp_path: Path) -> Non
             check_gpu.same_machine(path, rehearse, device)
 
 
+def test_of_several_cards_the_one_in_the_table_has_to_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for card in ("H200", "L40"):
+        measured = document({"training: weights": {"weights, GB": 9.0}}, rehearsal=False, device=card)
+        (tmp_path / f"{card}.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(check_gpu, "FOLDER", tmp_path)
+    words = ["check-gpu", "--table", "--only", "training: weights"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert check_gpu.main() == check_gpu.USAGE
+    assert f"--table: found H200.json and L40.json in {tmp_path}, expected one; name" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*words, "--json", str(tmp_path / "L40.json")])
+    assert check_gpu.main() == 0
+    assert capsys.readouterr().out.startswith("L40;")
+    (tmp_path / "H200.json").unlink()
+    monkeypatch.setattr(sys, "argv", words)
+    assert check_gpu.main() == 0
+
+
 def test_parts_are_chosen_by_the_beginning_of_their_names() -> None:
     every = parts()
     assert check_gpu.named(every, None) == every

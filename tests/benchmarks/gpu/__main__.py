@@ -28,15 +28,10 @@ from tests.benchmarks.gpu.part import Part
 from tests.benchmarks.gpu.parts import parts
 from tests.benchmarks.gpu.run import ROOT, Order, read, run
 from tests.benchmarks.processes import cell
+from tests.third_party import THIRD_PARTY
 
 FOLDER = ROOT / "data/check_gpu"
 PACKAGES = ("torch", "triton", "torchvision", "segment-anything", "transformers", "bitsandbytes", "numpy")
-THIRD_PARTY = (
-    "cv2", "numba", "open_clip", "pyarrow.parquet", "pycocotools.mask", "pydantic", "segment_anything", "torchvision",
-    "transformers.models.clip.modeling_clip", "transformers.models.gemma.modeling_gemma",
-    "transformers.models.llava.modeling_llava",
-)  # fmt: skip
-"""What is imported once for all parts: nothing of ours, as the files that a part imports say what its figures depend on."""
 LIMIT_S = 180
 USAGE = 2
 EXAMPLES = """examples:
@@ -115,10 +110,17 @@ def listed(chosen: Sequence[Part]) -> str:
 
 
 def shown(options: argparse.Namespace, every: Sequence[Part], chosen: Sequence[Part]) -> int:
-    """Print the table of a file, or an empty table without a file; the exit code."""
+    """Print the table of a file, empty if nothing was measured yet; the exit code.
+
+    Raises:
+        ValueError: there are files of several cards, and none is named.
+    """
     here = [path for path in sorted(FOLDER.glob("*.json")) if (path.stem == "rehearsal") == options.rehearse]
-    path = options.json or next(iter(here), FOLDER / "none.json")
-    document = read(path) or {"rehearsal": False, "machine": {}, "parts": {}}
+    files = [options.json] if options.json else here
+    if len(files) > 1:
+        names = " and ".join(path.name for path in files)
+        raise ValueError(f"--table: found {names} in {FOLDER}, expected one; name the file with --json")
+    document = (read(files[0]) if files else None) or {"rehearsal": False, "machine": {}, "parts": {}}
     print(report.markdown(document, chosen))
     return report.verdict(document, chosen)
 
@@ -178,7 +180,10 @@ def look(rehearse: bool) -> dict[str, Any]:
 
 
 def preload(rehearse: bool) -> None:
-    """Import what nearly every part does, so that each is forked with it. None of it looks for a GPU (a test says so)."""
+    """Import what nearly every part does, so that each is forked with it. None of it looks for a GPU (a test says so).
+
+    Nothing of ours is imported: the files that a part imports say what its figures depend on.
+    """
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # and if one of a later version does, it does not ask CUDA
     if rehearse:
         os.environ["TRITON_INTERPRET"] = "1"  # is read when Triton is imported

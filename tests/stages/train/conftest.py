@@ -128,7 +128,7 @@ def seg_params(full_llava: Callable[[str], Any]) -> Callable[..., TrainParams]:
         values["lisa"] |= {"sam_model": "demo_sam", "max_new_tokens": 6}
         for name in ("llmseg", "lisa"):
             values[name]["answers"] = None
-        values[system] |= own
+        values[system] = {**values.get(system, {}), **own}  # params.yaml has no section of a system that is new
         return TrainParams.model_validate(values)
 
     return make
