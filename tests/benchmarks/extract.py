@@ -101,7 +101,7 @@ def report(document: dict[str, Any]) -> str:
         rows.append(line("post-processing alone, identical logits", found["post"]))
         lines += [f"**{precision}**", "", table(("ms per image", "reference", "ours", "times"), rows), ""]
         work = ", ".join(f"{name} {value:.0f}{flag(name, value)}" for name, value in found["work"].items())
-        lines += [f"Work: {work}. Prompts a batch: {found['points_per_batch']}.", ""]
+        lines += [f"Work: {work}. Prompts per batch: {found['points_per_batch']}.", ""]
         lines += [f"Agreement: {found['agreement']}; on identical logits the records are "
                   f"{'identical' if found['post']['identical'] else 'NOT identical'}.", ""]  # fmt: skip
     rows = [line(name, document[name]) for name in ("pooling", "AlphaCLIP")]

@@ -1,6 +1,6 @@
 """A SAM of any size with random weights that works as hard as a trained one.
 
-Plain random weights make noise (tens of thousands of runs a mask) or nothing that passes a filter, and a benchmark on either
+Plain random weights make noise (tens of thousands of runs per mask) or nothing that passes a filter, and a benchmark on either
 says nothing. Here the masks are smooth, and the thresholds are put where as many candidates pass as with the real model on
 real images: 60 to 70 % by predicted IoU, about 60 % of those by stability, 40 to 120 after suppression.
 """
@@ -22,7 +22,7 @@ from torchvision.ops.boxes import batched_nms
 from stages.proposers.sam.generator import AutomaticMaskGenerator
 
 PASS_IOU, PASS_STABILITY, LEFT = 0.65, 0.6, 60
-BANDS = {"pass IoU, %": (60, 70), "of those stable, %": (50, 70), "masks": (40, 120), "runs a mask": (100, 2500)}
+BANDS = {"pass IoU, %": (60, 70), "of those stable, %": (50, 70), "masks": (40, 120), "runs per mask": (100, 2500)}
 """Outside of these a run says little about the real model."""
 _CONSTANT, _ABOVE = 3.0, 0.65
 """A value that GELU leaves alone, and how many standard deviations above the mean a mask begins."""

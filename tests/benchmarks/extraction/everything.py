@@ -153,7 +153,7 @@ def workload(calibrated: Calibrated, records: list[dict[str, Any]], image: np.nd
         "pass IoU, %": 100 * counts["iou"] / max(1, counts["all"]),
         "of those stable, %": 100 * counts["stable"] / max(1, counts["iou"]),
         "masks": len(records),
-        "runs a mask": float(np.mean(lengths)) if lengths else 0.0,
+        "runs per mask": float(np.mean(lengths)) if lengths else 0.0,
     }
 
 

@@ -42,7 +42,7 @@ MODELS = {
 }
 
 BUSY_IMAGES = 32
-"""The profiler keeps thousands of kernels an image."""
+"""A profile of more would be large: it keeps thousands of kernels per image."""
 
 
 def run(device: str, precision: str, images: int, reference_images: int, points_per_side: int) -> dict[str, Any]:

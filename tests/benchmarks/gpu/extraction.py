@@ -125,11 +125,7 @@ def networks(
         {"network": network, "precision": precision, "per": per, "ms": float(f"{1e3 * spent:.4g}")}
         for network, per, spent in lines
     ]
-    return {**{f"{each['network']}, ms {_article(each['per'])}": each["ms"] for each in timed}, "timed": timed}
-
-
-def _article(per: str) -> str:
-    return f"an {per}" if per == "image" else f"a {per}"
+    return {**{f"{each['network']}, ms per {each['per']}": each["ms"] for each in timed}, "timed": timed}
 
 
 def encoder_seconds(device: str, name: str, precision: str, images: int, masks: int) -> tuple[str, float]:

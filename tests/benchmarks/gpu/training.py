@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tests.benchmarks.gpu.part import Found
-from tests.benchmarks.gpu.room import room_of
+from tests.benchmarks.gpu.room import GIGABYTE, room_of
 from tests.benchmarks.training import real_size
 from tests.benchmarks.training.real_size import REAL, Sizes
 from tests.benchmarks.training.samples import write_samples
@@ -22,7 +22,6 @@ from tests.benchmarks.training.step import timed
 from tests.benchmarks.training.tables import seconds
 
 TINY = Sizes("demo_sam", "demo_alphaclip", "demo_dinov2", "demo_clip", 64, 4, "float32")
-GIGABYTE = 10**9
 _WEIGHTS = "weights.json"
 _BOTH_FORMS = ("embed.dense=[float16, int8]",)
 
