@@ -42,9 +42,9 @@ _THAT = Wording(
         "I am looking for something that {}; show me exactly where it is, please.",
     ),
     (
-        "Which one in this scene is it that {}? Please mark it.",
+        "Which object in this scene {}? Please mark it.",
         "Someone is looking for the item that {}; which one would you point to?",
-        "Please segment one object here, if it {}.",
+        "Please segment the one object here that {}.",
     ),
 )
 _EVERY = Wording(
@@ -56,9 +56,9 @@ _EVERY = Wording(
         "Find all there is in this scene that {}, please.",
     ),
     (
-        "Could you mark each one in this scene that {}, please?",
-        "Someone is looking for all that {}; which objects would you point to?",
-        "Please segment every object here, if it {}.",
+        "Could you mark each object in this scene that {}, please?",
+        "Someone is looking for everything that {}; which objects would you point to?",
+        "Please segment every object here that {}.",
     ),
 )
 _THE = Wording(
@@ -71,8 +71,8 @@ _THE = Wording(
     ),
     (
         "Please mark what I mean in this scene: {}.",
-        "Someone is looking for one thing, {}; which would you point to?",
-        "There is one object to segment here, please: {}.",
+        "Someone is looking for one thing: {}. Which one would you point to?",
+        "Please segment this one object here: {}.",
     ),
 )
 _USE = Wording(("{}",), ("{}",))  # what something is for is its name in a long question
@@ -101,7 +101,7 @@ class Question:
 
     @property
     def other_texts(self) -> tuple[str, ...]:
-        """Further rephrasings, for the reworded test questions; they name things as ``texts`` does."""
+        """Further rephrasings, for the reworded test questions; they name things with the words of ``texts``."""
         return tuple(form.format(*self.named) for form in self.other_forms)
 
 
@@ -143,7 +143,7 @@ def _by_name(objects: tuple[SceneObject, ...], by_class: dict[str, list[int]]) -
     found = []
     for label, members in by_class.items():
         if len(members) == 1:
-            wording = Wording(("the {}", "{}"), ("the object of the kind {}", "the single {} in this scene"))
+            wording = Wording(("the {}", "{}"), ("the only {} here", "the single {} in this scene"))
             found.append(_short("class", tuple(members), wording, (label,)))
         else:
             wording = Wording(("all {}", "the {}"), ("every one of the {}", "each of the {} in this scene"))
@@ -151,21 +151,19 @@ def _by_name(objects: tuple[SceneObject, ...], by_class: dict[str, list[int]]) -
         for colour in sorted({objects[i].colour for i in members}):
             chosen = tuple(i for i in members if objects[i].colour == colour)
             if len(chosen) == 1:
-                wording = Wording(("the {0} {1}", "{1} in {0}"), ("the {1} that is {0}", "the {1} that you see in {0}"))
+                wording = Wording(("the {0} {1}", "{1} in {0}"), ("the {1} that is {0}", "the single {1} here in {0}"))
                 found.append(_short("coloured class", chosen, wording, (colour, label)))
     for colour in sorted({thing.colour for thing in objects}):
         chosen = tuple(i for i, thing in enumerate(objects) if thing.colour == colour)
-        noun = "thing" if len(chosen) == 1 else "things"
-        wording = Wording(
-            (f"the {{}} {noun}", f"{{}} {noun}"), (f"the {noun} that you see in {{}}", f"the {noun} here in {{}}")
-        )
+        noun, other = ("thing", "thing that is") if len(chosen) == 1 else ("things", "things that are")
+        wording = Wording((f"the {{}} {noun}", f"{{}} {noun}"), (f"the {other} {{}}", f"the {noun} here in {{}}"))
         found.append(_short("colour", chosen, wording, (colour,)))
     for texture in sorted({thing.texture for thing in objects} - {"plain"}):
         chosen = tuple(i for i, thing in enumerate(objects) if thing.texture == texture)
-        noun = "object" if len(chosen) == 1 else "objects"
+        noun, other = ("object", "object that is") if len(chosen) == 1 else ("objects", "objects that are")
         wording = Wording(
             (f"the {{}} {noun}", f"{noun} with a {{}} surface"),
-            (f"the {noun} of which the surface is {{}}", f"the {noun} on which you see a {{}} surface"),
+            (f"the {other} {{}}", f"the {noun} here with a {{}} surface"),
         )
         found.append(_short("texture", chosen, wording, (texture,)))
     return found
@@ -228,15 +226,15 @@ def _outstanding(objects: tuple[SceneObject, ...], members: list[int], of: str) 
     height, width = objects[0].visible.shape
     centres = np.array([_centre(objects[i].visible) for i in members]) / (width, height)
     scores: list[tuple[NDArray[np.float64], float, str, str]] = [
-        (np.log(areas), np.log(CLEARLY), "one that takes up the most room", "object with the most room in the picture"),
+        (np.log(areas), np.log(CLEARLY), "one that takes up the most room", "object that takes up the most room"),
         (
             -np.log(areas),
             np.log(CLEARLY),
             "one that takes up the least room",
-            "object with the least room in the picture",
+            "object that takes up the least room",
         ),
-        (-centres[:, 0], APART, "one furthest to the left", "object that is furthest left"),
-        (centres[:, 0], APART, "one furthest to the right", "object that is furthest right"),
+        (-centres[:, 0], APART, "one furthest to the left", "object that is furthest to the left"),
+        (centres[:, 0], APART, "one furthest to the right", "object that is furthest to the right"),
         (-centres[:, 1], APART, "one nearest the upper edge of the picture", "object closest to the upper edge"),
         (centres[:, 1], APART, "one nearest the lower edge of the picture", "object closest to the lower edge"),
     ]
@@ -257,17 +255,17 @@ def _by_relation(drawn: Scene, anchor: int, use: str) -> list[Question]:
     distances[anchor] = np.inf
     nearest, second = np.argsort(distances)[:2]
     if distances[second] > CLEARLY * distances[nearest]:
-        words = Wording(("the object that is closest to the one that {}",), ("the nearest item to whatever {}",))
+        words = Wording(("the object that is closest to the one that {}",), ("the item nearest to whatever {}",))
         found.append(_long("relation", (int(nearest),), _THE, words, (use,), objects[nearest].label))
     for usual, other, related in (
         (
             "the object that is partly hidden behind the one that {}",
-            "the item behind whatever {}, with a part of it hidden",
+            "the item that is partly hidden by whatever {}",
             lambda i: _hides(objects, anchor, i),
         ),
         (
             "the object that covers a part of the one that {}",
-            "the item behind which whatever {} is partly hidden",
+            "the item that covers a part of whatever {}",
             lambda i: _hides(objects, i, anchor),
         ),
     ):
