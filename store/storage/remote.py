@@ -40,6 +40,8 @@ _KEYS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+_ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
+"""Names in the environment that let a storage be asked without encryption."""
 _process: list[int] = []
 """The process in which a client was first made: all clients share its threads, which a forked process lacks."""
 _TRIES = 4
@@ -79,7 +81,7 @@ class RemoteStorage:
 
         Raises:
             FileNotFoundError: there is no such object.
-            StoreError: there is no such bucket.
+            StoreError: there is no such bucket, no key, or the storage is at http:// and that is not allowed.
             RefusedError: a condition does not hold.
             PermissionError: wrong credentials, or none.
             OSError: the storage cannot be reached, or failed. All of them name the path.
@@ -102,6 +104,11 @@ class RemoteStorage:
                     raise StoreError(
                         f"{self.address}: found no credentials in the environment, and this machine has none of its own "
                         f"({_first_line(error)}); set {_KEYS[self.address[:2]]}"
+                    ) from error
+                if "builder error" in str(error) and not self._allows_http():
+                    raise StoreError(
+                        f"{self.address}: found a storage at http://, expected https:// ({_first_line(error)}); "
+                        f"set {_ALLOW_HTTP.get(self.address[:2])}=true if everything between here and there is yours"
                     ) from error
                 if attempt == _TRIES - 1:
                     raise OSError(errno.EIO, f"the object store failed ({_first_line(error)})", str(path)) from error
@@ -130,7 +137,8 @@ class RemoteStorage:
         return self._client
 
     def _allows_http(self) -> bool:
-        return self.address.startswith("http:") or _allows_http()
+        allowed = os.environ.get(_ALLOW_HTTP.get(self.address[:2], ""), "")
+        return self.address.startswith("http:") or allowed.strip().lower() in ("1", "true", "yes", "on")
 
     def key(self, path: Path) -> str:
         """The name of an object in its bucket."""
@@ -336,10 +344,6 @@ _NO_RANGE = ("non-partial response", "416 ")
 """What is said of a range of an object that has none: it is empty."""
 _NO_TOKEN = '"0"\n1'
 """The token of no object."""
-
-
-def _allows_http() -> bool:
-    return os.environ.get("AWS_ALLOW_HTTP", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def _first_line(error: BaseException) -> str:

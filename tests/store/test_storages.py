@@ -20,19 +20,30 @@ from store.storage.mounts import mounted, storage_of
 from store.storage.objects import read_object, replace_object
 from store.storage.protocol import FILE, FOLDER, Entry, RefusedError
 from store.write.verify import verify
+from tests.azure import AZURITE, Azurite, serving
 
 ROOTS: dict[str, Callable[[Any], Path]] = {
     "folder": lambda request: request.getfixturevalue("tmp_path"),
     "memory": lambda request: Path("/memory/store"),
     "s3": lambda request: Path(f"s3://{request.getfixturevalue('server').bucket()}"),
+    "az": lambda request: Path(f"az://{request.getfixturevalue('azurite').container()}"),
 }
 """Name or scheme -> where a new storage of that sort begins."""
-ELSEWHERE = {"gs", "az", "https", "http"}
-"""Schemes that are not here: the first two are of the class of s3, the others (test_web.py) cannot be written."""
+ELSEWHERE = {"gs", "https", "http"}
+"""Schemes that are not here: gs is of the class of s3, the others (test_web.py) cannot be written."""
 
 
 def test_every_scheme_is_here() -> None:
     assert STORAGES.keys() - ELSEWHERE <= ROOTS.keys()
+
+
+@pytest.fixture(scope="module")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azure's protocol on this machine; its environment is that of a client."""
+    if not AZURITE:
+        pytest.skip("needs node and azurite-blob in PATH (npm install azurite)")
+    with serving(tmp_path_factory.mktemp("azurite")) as found:
+        yield found
 
 
 @pytest.fixture(params=ROOTS)
