@@ -94,12 +94,13 @@ def of_error(settings: Settings, error: StoreError) -> str:
 
 def _to_name(column: str) -> str:
     """What to add to the params so that they name a column, and the verbs that compute it then."""
-    first, *rest = column.split("/")
-    of, then = ("/".join(rest[1:]), "extract it, and normalize") if first == "centered" else (column, "and extract it")
-    kind, _, name = without_proposer(of).partition("/")
+    first, *rest = without_proposer(column).split("/")
+    then = "extract it, and normalize" if first == "centered" else "and extract it"
+    kind, *names = rest[1:] if first == "centered" else [first, *rest]
+    name = "/".join(names)
     section = _LISTS.get(kind)
     if section is None:
-        section, name = "proposers", proposer_of(of) or ""
+        section, name = "proposers", proposer_of(column) or ""
     return "the params do not name this column" + (f": add {name} to {section}, {then}" if name else "")
 
 

@@ -126,7 +126,7 @@ def test_pictures_whose_boxes_are_done_are_not_decoded_again(
 
     out, part = tmp_path / "out.json", tmp_path / "out.json.part"
     with monkeypatch.context() as patched:
-        patched.setattr(verb, "publish", lambda temporary, final: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(verb, "replace_file", lambda path, data: (_ for _ in ()).throw(KeyboardInterrupt))
         assert boxes(boxed, out).code == 130
     assert len(part.read_text().splitlines()) == 5
     monkeypatch.setattr(inputs, "read_image", lambda *words: pytest.fail("a picture is decoded again"))

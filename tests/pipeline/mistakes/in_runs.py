@@ -83,7 +83,7 @@ ROWS = (
         ("tiny/train: no column image_features/clip_vit_l14", "add clip_vit_l14 to embed.image_encoders"),
         by_hand("weights of a real CLIP")),
     Mistake("centered vectors that were not computed", f"{TRAIN} --set train.elisa.mask_encoder=dinov2_vitl14",
-        ("tiny/train: no column centered/tiny/mask_embeddings/sam/dinov2_vitl14",
+        ("tiny/train: no column centered/tiny/", "mask_embeddings/sam/dinov2_vitl14",
         "add dinov2_vitl14 to embed.mask_encoders, extract it, and normalize"), by_hand("weights of a real DINOv2")),
     Mistake("report to what is not installed", f"{TRAIN} --set train.report_to=[wandb]",
         ("train.report_to: wandb is not installed",), instead("train.report_to=[wandb]", r"--set (train\.report_to=\[\])"),
