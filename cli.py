@@ -39,7 +39,7 @@ def main_options(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Options of every verb; they may stand before or after it."""
+    """Options that every verb takes; they may stand before or after the verb."""
     context.obj = (params, override or [])
     os.environ["ELISA_DEBUG"] = "1" if debug else os.environ.get("ELISA_DEBUG", "")
 

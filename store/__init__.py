@@ -1,4 +1,4 @@
-"""The feature store on disk, and its reader. Installed elsewhere as ``elisa_store``; needs numpy, pyarrow, google-crc32c.
+"""The feature store on disk, and its reader. Installed as a package: ``elisa_store``. Needs numpy, pyarrow, google-crc32c.
 
 from store import open_split, splits
 splits("data/store")                         # {"demo": ["test", "train", "val"]}

@@ -15,17 +15,17 @@ class Scheme(NamedTuple):
     """One line of :data:`STORAGES`."""
 
     place: str
-    """Module in store/storage and class, a :class:`store.storage.protocol.Storage` that is made of the scheme and of what follows
-    it in the address (a bucket, a host)."""
+    """Module in store/storage and class: a :class:`store.storage.protocol.Storage`, constructed with the scheme and with what
+    follows it in the address (a bucket or host)."""
     far: bool = False
-    """Whether every call takes a round trip. Readers then ask for all that a batch takes at once, and keep it in the cache; the
-    class is a :class:`store.storage.remote.RemoteStorage`."""
+    """Whether every call takes a network round trip. If so, readers request everything that a batch needs at once and keep it in
+    the cache, and the class is a :class:`store.storage.remote.RemoteStorage`."""
     web: bool = False
-    """Whether it can only be read, and does not list what it holds."""
+    """Whether the storage can only be read, and cannot list what it holds."""
 
 
 STORAGES: dict[str, Scheme] = {
-    "s3": Scheme("remote:RemoteStorage", far=True),  # Amazon S3 and what speaks its protocol
+    "s3": Scheme("remote:RemoteStorage", far=True),  # Amazon S3 and storages that speak its protocol
     "gs": Scheme("remote:RemoteStorage", far=True),  # Google Cloud Storage
     "az": Scheme("remote:RemoteStorage", far=True),  # Azure Blob Storage
     "https": Scheme("web:WebStorage", far=True, web=True),
@@ -33,11 +33,11 @@ STORAGES: dict[str, Scheme] = {
 }
 """The scheme of an address -> its storage. A path without a scheme is a local one."""
 SCHEMES = tuple(scheme for scheme, line in STORAGES.items() if not line.web)
-"""Where a store can be written, other than in a folder."""
+"""Schemes of storages in which a store can be written."""
 WEB = tuple(scheme for scheme, line in STORAGES.items() if line.web)
 """Web servers: a store there can be read, and not be written."""
 FAR = tuple(scheme for scheme, line in STORAGES.items() if line.far)
-"""Where every call takes a round trip."""
+"""Schemes of storages in which every call takes a network round trip."""
 _SHORTENED = re.compile(rf"(?<![\w/])({'|'.join(STORAGES)}):/(?=[^/\s])")
 
 
@@ -57,7 +57,7 @@ def is_web(path: Path | str) -> bool:
 
 
 def _has_scheme(path: Path | str, schemes: Container[str]) -> bool:
-    root = str(path).partition("/")[0]  # asked for every path there is, and Path.parts takes ten times as long
+    root = str(path).partition("/")[0]  # called for every path, and Path.parts takes ten times as long
     return root[-1:] == ":" and root[:-1] in schemes
 
 
@@ -67,5 +67,5 @@ def below(root: Path, name: str) -> Path:
 
 
 def as_address(text: str) -> str:
-    """A text in which addresses have both their slashes again."""
+    """A text, with both slashes restored in its addresses."""
     return _SHORTENED.sub(r"\1://", text)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 LARGEST = 127
 _LARGEST_SCALE = np.float16(515.5)
-"""The largest whose 127 steps float16 can hold."""
+"""The largest scale whose 127 steps float16 can hold."""
 
 
 def to_int8(vectors: npt.NDArray[np.floating], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """Int8 values of the shape of ``vectors``, and float16 scales of that shape without ``axis``: that of a token's numbers.
+    """Int8 values of the shape of ``vectors``, and float16 scales of that shape without ``axis``, on which a token's numbers lie.
 
     A token's scale is the smallest float16 number that holds its largest absolute value in 127 steps, so that no value is wrong by
     more than half a scale. ``vectors`` are finite in float16.
@@ -29,6 +29,6 @@ def to_int8(vectors: npt.NDArray[np.floating], axis: int) -> tuple[npt.NDArray[n
 
 
 def from_int8(values: npt.NDArray[np.int8], scale: npt.NDArray[np.float16], axis: int) -> npt.NDArray[np.float16]:
-    """Float16 vectors of the shape of ``values``; ``axis`` as for :func:`to_int8` (of a batch, counted from its end)."""
+    """Float16 vectors of the shape of ``values``; ``axis`` as for :func:`to_int8` (for a batch, counted from the end)."""
     wide = values * np.expand_dims(scale, axis).astype(np.float32)  # numpy multiplies float16 numbers one by one
     return wide.astype(np.float16)

@@ -1,6 +1,6 @@
 """Errors of the store. Each message says what was found, where and what was expected.
 
-They carry the same as data, for programs: the pipeline adds the command to type, which other programs do not have.
+They carry the same facts as attributes, for programs: the pipeline adds the command to type, which other programs do not have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class StoreError(Exception):
         reason: why, in a few words, where the message says more than that.
         found, expected: what is there (a value, or the names that there are), and what was looked for.
 
-    What an error does not know is None. ``dataset``, ``column`` and ``split`` are the parts of ``place``.
+    Attributes that an error does not know are None. ``dataset``, ``column`` and ``split`` are the parts of ``place``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class StoreError(Exception):
 
     @property
     def dataset(self) -> str | None:
-        """The data set it is about; ``means`` of a mean."""
+        """The data set it is about; ``means`` for a mean."""
         return None if self.place is None else self.place.partition("/")[0]
 
     @property
@@ -77,11 +77,11 @@ class ConflictError(StoreError):
 
 
 class ChangedError(StoreError):
-    """A shard was computed again while it was read: what was read before and what comes now do not belong together."""
+    """A shard was computed again while it was being read: what was read before and after do not belong together."""
 
 
 class FailedImageError(StoreError):
-    """Data were asked for of an image that failed, was removed, or has no annotation; the message holds the reason."""
+    """Data were requested for an image that failed, was removed, or has no annotation; the message holds the reason."""
 
 
 class RleError(StoreError, ValueError):

@@ -1,9 +1,9 @@
-"""What a fork must not cut through: the store's one lock, work of Arrow's in memory, and attributes that are worked out once.
+"""What a fork must not interrupt: the store's one lock, Arrow's work in memory, and attributes that are computed once.
 
 A child gets a copy of every lock as it stands, but not the threads that would release it. So the store has one lock, held
-for moments only, and never while a file is read or a table decoded. A fork takes it first: no child is born with it held,
-or with half of a change that it guards. Arrow's allocator has locks of its own; a fork waits for who may hold them
-(:func:`arrow_at_work`).
+for moments only, and never while a file is read or a table decoded. A fork acquires it first, so that no child starts with
+the lock held, or with half of a change that it guards. Arrow's allocator has locks of its own; a fork waits for the threads
+that may hold them (:func:`arrow_at_work`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .internals import arrow_with_system_memory
 T = TypeVar("T")
 
 LOCK = threading.RLock()
-"""Guards what threads share. No module is imported under it: one that registers hooks of its own would do so in mid-fork."""
+"""Guards what threads share. No module is imported while it is held: one that registers fork hooks would do so during a fork."""
 
 _changed = threading.Condition(LOCK)
 _at_work: set[int] = set()
@@ -28,10 +28,11 @@ _forking = False
 
 @contextmanager
 def arrow_at_work() -> Iterator[None]:
-    """Let forks of other threads wait while the block runs: for code that allocates with Arrow, and neither reads files nor waits.
+    """Make forks in other threads wait while the block runs: for code that allocates with Arrow, and neither reads files nor waits.
 
-    Arrow's C++ code allocates with mimalloc in a child, too, which waits for ever for a lock of it that a thread of the parent
-    held: of children that were forked while a parent read its first tables, one in ten.
+    Arrow's C++ code allocates with mimalloc, also in a child. If a thread of the parent held one of mimalloc's locks at the
+    fork, the child waits for it forever: this happened to one in ten children that were forked while the parent read its first
+    tables.
     """
     own, entered = threading.get_ident(), False
     try:

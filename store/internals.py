@@ -1,6 +1,6 @@
-"""What rests on how CPython, google-crc32c, Arrow or torch work inside: each trick is one function here, with a test of its name.
+"""Code that relies on the internals of CPython, google-crc32c, Arrow or torch: each trick is one function with a test of its name.
 
-They save time or tell of errors; none decides what is read.
+These functions save time or report errors; none decides what is read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ U8 = npt.NDArray[np.uint8]
 def unheld(buffers: Sequence[U8], held: int | None = None) -> U8 | None:
     """The first array of a sequence that nothing else references; None where all are referenced.
 
-    Rests on CPython's counts of references, and on numpy's views holding the owner of the memory rather than each other.
+    Relies on CPython's reference counts, and on numpy's views holding the owner of the memory rather than each other.
     ``held``: for :func:`_count_when_unheld` alone.
     """
     for buffer in buffers:
@@ -33,7 +33,7 @@ def unheld(buffers: Sequence[U8], held: int | None = None) -> U8 | None:
 
 
 def _count_when_unheld() -> int:
-    """What ``sys.getrefcount`` says in :func:`unheld` of an array that only the sequence holds; it differs between Pythons."""
+    """What ``sys.getrefcount`` says in :func:`unheld` of an array that only the sequence holds; it varies by Python version."""
     buffers = [np.empty(1, np.uint8)]
     return next(count for count in range(1, 10) if unheld(buffers, count) is not None)
 
@@ -42,10 +42,10 @@ _UNHELD = _count_when_unheld()
 
 
 def arrow_with_system_memory() -> None:
-    """Let Arrow allocate with the C library in this process, where Arrow is loaded: for a child right after a fork.
+    """Make Arrow allocate with the C library in this process, if Arrow is loaded: for a child right after a fork.
 
-    Rests on the C library's allocator being whole in a forked child. Arrow's own (mimalloc) is not, where a thread of the parent
-    was allocating at that moment: about one child in 300 of a busy parent waited for ever.
+    Relies on the C library's allocator being intact in a forked child. Arrow's own (mimalloc) is not if a thread of the parent
+    was allocating at that moment: about one child in 300 of a busy parent waited forever.
     """
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is not None and hasattr(pyarrow, "set_memory_pool"):
@@ -57,7 +57,7 @@ _LETS_OTHERS_RUN = 1 << 17
 
 
 def _find_crc32c() -> tuple[Callable[[int, int, int], int], Callable[[int, int, int], int]]:
-    """The C function that google-crc32c's extension is linked with: holding the interpreter lock, and without it.
+    """The C function that google-crc32c's extension is linked with, twice: called with the interpreter lock held, and released.
 
     Where it cannot be found (another build, no extension at all) google-crc32c itself does the same under the lock.
     """
@@ -87,7 +87,7 @@ def crc32c_at(address: int, length: int) -> int:
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """Pause garbage collection while the block runs: records are no garbage, and each search that they set off goes through all of
+    """Pause garbage collection while the block runs: records are not garbage, and each collection that they trigger scans all of
     torch."""
     enabled = gc.isenabled()
     gc.disable()
@@ -99,17 +99,17 @@ def collection_paused() -> Iterator[None]:
 
 
 def sendable(descriptor: int) -> Any:
-    """A file descriptor as what can be pickled for another process, which gets its own by ``detach()``."""
+    """A file descriptor in a form that can be pickled for another process, which calls ``detach()`` to get its own."""
     from multiprocessing import reduction
 
     return reduction.DupFd(descriptor)  # type: ignore[attr-defined]
 
 
 def signalled(error: Exception, wait_s: float = 5.0) -> Exception:
-    """What torch says of a loader worker that died: it raises when the signal comes, which may be after the worker's pipe is gone.
+    """Torch's error about a loader worker that died: it is raised when the signal comes, which may be after the pipe is gone.
 
     Args:
-        error: what reading from the pipe raised; given back where no signal says more within ``wait_s``.
+        error: what reading from the pipe raised; returned where no signal says more within ``wait_s``.
     """
     if isinstance(error, RuntimeError):
         return error

@@ -15,8 +15,8 @@ from .stream.stream import stream
 class Records(Sequence[Record]):
     """Some records of a split, as a sequence. Each is read when it is asked for; nothing is copied.
 
-    ``split[2:5]``, ``split.select(...)`` and ``split.filter(...)`` make one. ``split``: the whole one. ``numbers``: the image_index
-    of each record.
+    ``split[2:5]``, ``split.select(...)`` and ``split.filter(...)`` make one. ``split``: the whole split. ``numbers``: the
+    image_index of each record.
     """
 
     def __init__(self, split: OpenColumns, numbers: Sequence[int]) -> None:

@@ -1,8 +1,8 @@
 """Masks as COCO run-length encodings: runs in column-major order, the first one counts zeros.
 
 ``counts`` is the compressed string of ``pycocotools`` (``cocodataset/cocoapi``, ``common/maskApi.c``), byte
-for byte: a run is a signed number, from the fourth on its difference to the run two before, in groups of 5
-bits, low bits first, a sixth bit for "more follow", plus 48.
+for byte. Each run is a signed number; from the fourth run on, this is the difference from the run two before.
+A number is written in groups of 5 bits, low bits first, with a sixth bit for "more follow", plus 48.
 
 Every function raises :class:`~store.errors.RleError` on malformed counts, before it allocates more than a
 small multiple of the string's own length.
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import RleError
 
 MAX_CHARS = 2**25
-"""Longest counts string that is read or written. A chessboard of 4096 x 4096 single pixels has half of it."""
+"""Longest counts string that is read or written. A chessboard of 4096 x 4096 single pixels takes half of that."""
 
 _MAX_RUN = 2**32 - 1  # pycocotools keeps runs as 32-bit unsigned integers
 _MAX_GROUPS = 7  # of 5 bits: the difference of two such runs needs 33 bits and a sign
@@ -216,7 +216,7 @@ def _check_same_size(runs: Sequence[Runs]) -> None:
 
 
 def _spans(runs: Runs) -> tuple[Runs, Runs]:
-    """Give first place and place after the last, in column-major order, of every run of ones that has any."""
+    """Give first place and place after the last, in column-major order, of every run of ones that is not empty."""
     ends = np.cumsum(runs)
     is_set = (np.arange(runs.size) % 2 == 1) & (runs > 0)
     return ends[is_set] - runs[is_set], ends[is_set]
@@ -248,6 +248,6 @@ def _where_positive(runs: Sequence[Runs], signs: Sequence[int], pixels: int) -> 
 
 
 def _from_edges(edges: Runs, pixels: int) -> str:
-    """Encode from the places, rising, where zeros and ones take turns; place 0 when the first is set."""
+    """Encode from the places, in ascending order, where zeros and ones alternate; with place 0 if the first pixel is set."""
     ends = np.concatenate([edges, [pixels]])
     return from_runs(ends - np.concatenate([[0], edges]))

@@ -179,8 +179,8 @@ def open_split(
     Args:
         store: folder of the store.
         dataset, split: which split. Both are needed: without one the error says which there are.
-        images_root: the folder, or the folders, of the data set that holds the images (of a borrower: its holder's), if pixels are
-            wanted; the store itself knows only relative paths.
+        images_root: the folder, or the folders, of the data set that holds the images (for a borrower, of its holder), if pixels
+            are wanted; the store itself knows only relative paths.
         columns: open this one or these alone (``images`` always comes along); default: every column there is, except for those of
             which nothing was computed, and for unfinished ones that the parameters no longer name.
         allow_incomplete: give the shards that are there instead of raising.
@@ -188,8 +188,8 @@ def open_split(
             ``first-touch`` in a process, or ``never``. Identity, records and indices of files are always checked, and tables
             whenever they are decoded.
         table_cache_bytes: the memory that decoded tables may take in a process.
-        coherence: a column was computed from others. Where one of those is in the store and is not the one it was computed
-            from: ``error``, or ``warn``. What is not in the store is not compared.
+        coherence: ``error`` or ``warn`` where the store no longer has the version of another column that a column was computed
+            from. Columns that are not in the store are not compared.
         proposer: whose masks ``masks``, ``mask_embeddings/NAME`` and other names without a proposer stand for. Without
             ``columns``, those of other proposers are not opened. Not needed where the split has one proposer.
 

@@ -30,7 +30,7 @@ ALONE = (
 
 
 class SplitTwiceError(StoreError, TypeError):
-    """Somebody wants to split or batch again what the stream has split and batched; the message says what to do instead."""
+    """Something tried to split or batch what the stream has already split and batched; the message says what to do instead."""
 
 
 def loader(
@@ -43,7 +43,7 @@ def loader(
     pin_memory: bool | None = None,
     **options: Any,
 ) -> Loader:
-    """A DataLoader whose batches are those of ``stream``, as tensors. It begins where the stream stands; the stream stays there.
+    """A DataLoader whose batches are those of ``stream``, as tensors. It begins at the stream's place, and does not move it.
 
     Args:
         batch_size: samples per batch of this rank; default: the stream's.
@@ -126,7 +126,7 @@ class Loader(DataLoader[dict[str, Any]]):
 
     @property
     def _is_accelerate_prepared(self) -> bool:
-        """What ``accelerator.prepare`` looks at first. It gives a prepared loader back, which then moves batches to its device."""
+        """What ``accelerator.prepare`` reads first: it returns a prepared loader as it is, and that moves batches to the device."""
         self._placed = _to_device_of_accelerate()
         return True
 
@@ -210,7 +210,7 @@ class _Steps(DistributedSampler[Step]):
         return len(self.schedule)
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing: an epoch that was left early goes on. To begin another one there is :meth:`Loader.set_epoch`."""
+        """Does nothing: an epoch that was left early goes on. To begin another one there is :meth:`Loader.set_epoch`."""
 
 
 def _apply(change: Callable[[Any], Any], read: tuple[Step, Any]) -> tuple[Step, Any]:

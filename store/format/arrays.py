@@ -69,10 +69,10 @@ def record_frame(text: bytes) -> bytes:
 
 
 class ShardEncoder:
-    """Turns the rows of a shard into the blocks of its file, and its commit into the one that stands there.
+    """Turns the rows of a shard into the blocks of its file, and completes the commit that the file holds.
 
     Args:
-        commit: of the shard, as far as it is known before its values are: without crc32c, content and seal.
+        commit: the shard's commit as far as it is known before the values are: without crc32c, content and seal.
     """
 
     def __init__(self, meta: ColumnMeta, commit: Commit) -> None:
@@ -85,8 +85,8 @@ class ShardEncoder:
     def blocks(self, rows: Iterable[AnyArray]) -> Iterator[bytes]:
         """Yield the file's blocks, with a record that is not sealed yet.
 
-        An image's crc32c in the commit is that of its chunks' checksums. (Taken over the bytes as they stand it would say
-        nothing: the crc of any data followed by its own crc is a constant.)
+        An image's crc32c in the commit is computed over its chunks' checksums. (Over the stored bytes it would say nothing: the
+        crc of any data followed by its own crc is a constant.)
 
         Args:
             rows: one array ``[count, *row_shape[1:]]`` per image, of the layout's dtype; count 0 for a failed image.
@@ -110,7 +110,7 @@ class ShardEncoder:
         yield record_frame(without_seal(self.commit)) + index + google_crc32c.value(index).to_bytes(CRC_BYTES, "little")
 
     def seal(self, sha256: str) -> tuple[int, bytes]:
-        """When all blocks are written: where in the file the sealed record goes, and the record."""
+        """Where in the file the sealed record goes, and the record; called when all blocks are written."""
         self.commit = replace(self.commit, seal=sha256)
         return self._record_at, record_text(self.commit)
 

@@ -44,9 +44,9 @@ class ArrayLayout:
 class ColumnMeta:
     """Content of ``column.json``.
 
-    ``identity`` is, in clear, all that decides the column's bytes; ``fingerprint`` is its digest. ``sources`` is the
-    permanent order of the split's images, as (image_id, path), in the column ``images`` alone; there ``holder`` is the data set
-    whose images they are, where the split borrows them (:mod:`store.format.links`).
+    ``identity`` lists, as plain values, all that decides the column's bytes; ``fingerprint`` is its digest. Only the column
+    ``images`` has ``sources``, the permanent order of the split's images as (image_id, path), and, where the split borrows its
+    images, ``holder``, the data set that holds them (:mod:`store.format.links`).
     """
 
     column: str
@@ -77,7 +77,7 @@ class Commit:
     Args:
         place: ``<dataset>/<column>/<split>`` (``means/<mean>/<encoder>`` for a mean), so that a shard cannot be moved.
         upstream: column -> :attr:`content` of the shard (for the index: source file -> sha256) it was computed from.
-        counts, status: one entry per image. Arrays also have crc32c: that of the image's chunk checksums.
+        counts, status: one entry per image. Arrays also have crc32c, computed over each image's chunk checksums.
         errors: position in the shard (as text) -> reason.
         omitted: vectors left out by K_max or G_max, over the shard.
         content: digest of what downstream shards are computed from: the values, counts, status and errors.
@@ -108,7 +108,7 @@ class Commit:
 
 
 NOT_STORED = ("file", "size", "token")
-"""Fields of a commit that are of the file it was read from."""
+"""Fields of a commit that describe the file it was read from."""
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -117,7 +117,7 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 
 def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
-    """A ``column.json`` from its JSON; raises DamagedStoreError when it claims what cannot be."""
+    """A ``column.json`` from its JSON; raises DamagedStoreError when it holds impossible values."""
     _known(ColumnMeta, value, path)
     if value["array"] is not None:
         value["array"] = _parse_layout(value["array"], path)
@@ -126,7 +126,7 @@ def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
         is_list = isinstance(pairs, list) and set(map(type, pairs)) <= {list} and set(map(len, pairs)) <= {2}
         if not is_list or not set(map(type, chain.from_iterable(pairs))) <= {str}:
             _wrong(path, "sources", "pairs of image_id and path")
-        # One string for each name: those who borrow images have the same ones as who holds them.
+        # One string object per name: splits that borrow images have the same names as the split that holds them.
         value["sources"] = tuple((intern(image_id), intern(path)) for image_id, path in pairs)
     _require(isinstance(value["identity"], dict), path, "identity", "an object")
     for name, least in (("images", 0), ("shard_images", 1)):
@@ -144,7 +144,7 @@ def parse_column(value: dict[str, Any], path: Path) -> ColumnMeta:
 
 
 def parse_commit(value: dict[str, Any], path: Path, shard: int) -> Commit:
-    """A commit from its JSON; raises DamagedStoreError when it claims what cannot be."""
+    """A commit from its JSON; raises DamagedStoreError when it holds impossible values."""
     _known(Commit, value, path)
     for name, (holds, expected) in _OF_COMMITS.items():
         if not holds(value[name]):
@@ -210,7 +210,7 @@ def _whole(value: Any, least: int = 0, most: int = 2**63) -> bool:
 
 
 def _all_whole(values: Any) -> bool:
-    """:func:`_whole` of a long list, in a tenth of the time: a split of 100 000 images has a million of them."""
+    """:func:`_whole` for each value of a list, in a tenth of the time: a split of 100 000 images has a million values."""
     whole = isinstance(values, list) and set(map(type, values)) <= {int}
     return whole and (not values or (min(values) >= 0 and max(values) <= 2**63))
 
@@ -236,7 +236,7 @@ _OF_COMMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "crc32c": (lambda value: value is None or _all_whole(value), "a list of whole numbers, or null"),
     "status": (_all_text, "a list of strings"),
 }
-"""Field -> whether a value can be its, and what it should be."""
+"""Field -> a check of its value, and the words for what is expected."""
 
 
 def _require(holds: bool, path: Path, what: str, expected: str) -> None:
@@ -263,7 +263,7 @@ def load_column(folder: Path) -> ColumnMeta | None:
 
 
 def read_column(folder: Path) -> ColumnMeta | None:
-    """:func:`load_column`, parsed once for as long as the file is not replaced: that of ``images`` has a line per image."""
+    """As :func:`load_column`, parsed once for as long as the file is not replaced: for ``images`` it has a line per image."""
     state = state_of(folder / COLUMN_JSON)
     return None if state is None else _column_of_version(folder, state.token)
 

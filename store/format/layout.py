@@ -20,9 +20,9 @@ COLUMN_JSON = "column.json"
 ZARR_JSON = "zarr.json"
 SUMMARY_JSON = "summary.json"
 LOG = "log"
-"""Folder of a column: how each shard was made. No part of what it holds."""
+"""Name of a folder in a column's folder, with how each shard was made. It is not part of what the column holds."""
 UNUSED = "unused"
-"""Empty file in the folder of a column that is not current, and that the parameters last used no longer name."""
+"""Empty file that marks a column as not current, and as not named by the parameters that were last used."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _TABLE, _CHUNK = (re.compile(rf"[0-9]+{ending}") for ending in (r"\.parquet", ""))
@@ -35,7 +35,7 @@ def is_name(name: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return ``name`` (of a data set, split, column part), or raise StoreError where it can be none."""
+    """Return ``name`` (of a data set, split, column part), or raise StoreError where it cannot be a name."""
     if not is_name(name):
         raise StoreError(
             f"found the name {name!r}, expected letters, digits, '_', '-', '.', starting with a letter or digit"
@@ -58,7 +58,7 @@ def parts_of(place: str) -> tuple[str, str, str]:
 
 
 def column_dir(store: Path, place: str) -> Path:
-    """Folder of a place; StoreError where a part of it could be no name of a folder."""
+    """Folder of a place; raises StoreError where a part of the place cannot be the name of a folder."""
     return store.joinpath(*(check_name(part) for part in place.split("/")))
 
 
@@ -86,12 +86,12 @@ def store_dir(store: str | Path) -> Path:
 
 
 def find_columns(store: Path, dataset: str, split: str, asked: Sequence[str] | None = None) -> list[str]:
-    """Names of all columns of a split, sorted: every folder that holds a ``column.json``. A column holds no other.
+    """Names of all columns of a split, sorted: every folder that holds a ``column.json``. No column lies inside another.
 
-    A folder that holds shards without it is one too: it was lost, or not copied yet.
+    A folder with shards but without a ``column.json`` is one, too: the file was lost, or is not copied yet.
 
     Args:
-        asked: at a web server, which does not list what it has, these columns are looked for.
+        asked: the columns to look for at a web server, which cannot list what it has.
 
     Raises:
         OSError: a folder cannot be listed, so that columns might be left out.
@@ -127,7 +127,7 @@ def holds_shards(folder: Path) -> bool:
 
 
 def _has_shards(folder: Path, inside: Sequence[Entry]) -> bool:
-    """:func:`holds_shards` of a folder, from what is in it."""
+    """As :func:`holds_shards`, for a folder whose entries are known."""
     if any(_TABLE.fullmatch(entry.name) for entry in inside):
         return True
     return any(entry.name == "c" for entry in inside) and any(
@@ -136,9 +136,9 @@ def _has_shards(folder: Path, inside: Sequence[Entry]) -> bool:
 
 
 def find_links(store: Path, dataset: str, split: str) -> list[Path]:
-    """Links where a column of a split, or a folder of columns, would be; they are not followed. Other splits' are left out."""
+    """Links in the place of a column of a split, or of a folder of columns, which are not followed. Other splits' are left out."""
     found: list[Path] = []
-    if is_remote(store):  # an object store has none
+    if is_remote(store):  # an object store has no links
         return found
     for folder, folders, files in walk(store / check_name(dataset)):
         if COLUMN_JSON in files:
@@ -192,7 +192,7 @@ def what_exists(store: Path, dataset: str | None = None, split: str | None = Non
 
 
 _LOOKED_INTO = 20
-"""Folders below one that is no store, which are looked into for a store."""
+"""How many folders below one that is not a store are searched for a store."""
 
 
 def _at_the_end(hint: str) -> str:
@@ -200,13 +200,13 @@ def _at_the_end(hint: str) -> str:
 
 
 def _with_folder(hint: str, parent: Path, names: Sequence[str]) -> str:
-    """What :func:`meant` says of the names of folders, with their whole paths."""
+    """The hint of :func:`meant` about names of folders, with the whole path of the folder."""
     name = next((name for name in names if repr(name) in hint), None)
     return "" if name is None else _at_the_end(hint.replace(repr(name), repr(str(parent / name))))
 
 
 def missing_split(store: Path, dataset: str, split: str) -> StoreError:
-    """The error for a split that is not there: names what is."""
+    """The error for a split that is not there; it names what is there."""
     folder, known = column_dir(store, place_of(dataset, "images", split)), not is_web(store) and is_folder(store)
     return StoreError(
         f"{folder} holds no indexed split; {what_exists(store, dataset, split)}",

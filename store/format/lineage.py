@@ -1,7 +1,7 @@
-"""Whether a shard may be read, whether it belongs to what else is in the store, and whether it is current.
+"""Whether a shard may be read, whether it fits the rest of the store, and whether it is current.
 
-Readable: its record is that of the column. Coherent: what it was computed from is what lies in the store now, if it does. Current:
-all of it is there, and current itself, all the way up. Readers ask for the first two, the pipeline for the last.
+Readable: its record fits the column. Coherent: of the shards that it was computed from, those in the store are still the same.
+Current: they are all in the store, and current themselves, all the way up. Readers check the first two, the pipeline the last.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Lineage:
     A place is ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
 
     Args:
-        summaries: take the commits of finished columns from their ``summary.json``, where there is one. It may be older than
-            a shard: whoever reads that shard compares them then.
+        summaries: take the commits of finished columns from their ``summary.json``, where there is one. A summary may be older
+            than a shard: whoever reads that shard compares the two.
     """
 
     def __init__(self, store: Path, summaries: bool = False) -> None:
@@ -81,7 +81,7 @@ class Lineage:
 
     def _read_commit(self, place: str, shard: int) -> Commit | None:
         meta, folder = self._meta_or_none(place), self._folder(place)
-        if meta is None and not is_web(folder):  # which does not say what it has
+        if meta is None and not is_web(folder):  # a web server does not list what it has
             if place not in self._holds_shards:
                 self._holds_shards[place] = holds_shards(folder)
             if not self._holds_shards[place]:
@@ -105,7 +105,7 @@ class Lineage:
             level = [place for place in above if place not in seen]
 
     def _look_at(self, place: str) -> None:
-        """Read the meta and the summary of a column. What is wrong is said where it is asked for."""
+        """Read the meta and the summary of a column. Errors are raised later, when these are asked for."""
         for look in (partial(self.commit, place, 0), partial(is_unused, self, place)):
             with suppress(StoreError, OSError):
                 look()
@@ -144,7 +144,7 @@ class Lineage:
         return MISSING if commit is None else commit.content
 
     def why_not_current(self, place: str, shard: int) -> str | None:
-        """Why a shard has to be computed again, or None when it need not: all the way up to the index, without its files."""
+        """Why a shard has to be computed again, or None. Checks all the way up to the index, but not the index's source files."""
         return self._remembered(place, shard, fresh=True)
 
     def why_not_readable(self, place: str, shard: int) -> str | None:
@@ -152,10 +152,10 @@ class Lineage:
         return why_not_of_column(self.meta(place), self.commit(place, shard), place, shard)
 
     def why_not_coherent(self, place: str, shard: int) -> str | None:
-        """Which shard in the store is not the one that a shard was computed from; None: none of those that are there.
+        """Which shard in the store is no longer the one that a shard was computed from; None if all that are there are.
 
-        What they were computed from themselves is looked at in the same way, up to a mean: all vectors minus one mean
-        belong together, whatever that was made of.
+        What these shards were computed from is checked in the same way, up to a mean: all vectors minus the same mean
+        belong together, whatever the mean was made from.
         """
         return self._remembered(place, shard, fresh=False)
 
@@ -203,7 +203,7 @@ def why_not_of_column(meta: ColumnMeta | None, commit: Commit | None, place: str
     """Why a shard's record is not that of a finished shard of the column as it is now; None when it is.
 
     Raises:
-        DamagedStoreError: it claims what cannot be.
+        DamagedStoreError: it holds impossible values.
     """
     if meta is None or commit is None:
         return "not computed"
@@ -232,7 +232,7 @@ def own_meta(place: str, meta: ColumnMeta | None) -> ColumnMeta | None:
 
 
 def _holds_sources(meta: ColumnMeta, commit: Commit) -> bool:
-    """Whether a shard of ``images`` was computed from the files that ``column.json`` says its images are."""
+    """Whether a shard of ``images`` was computed from the files that ``column.json`` names for its images."""
     span = meta.shard_range(commit.shard)
     sources = (meta.sources or ())[span.start : span.stop]
     named = {f"{FILE}{path}" for (_, path), status in zip(sources, commit.status, strict=True) if status != REMOVED}
@@ -263,14 +263,14 @@ def require_current(lineage: Lineage, place: str) -> ColumnMeta:
 
 
 def require_readable(lineage: Lineage, place: str, shards: Iterable[int] | None = None) -> ColumnMeta:
-    """The meta of a finished column, or of one with these shards. Raises as :func:`require_current`, whatever its shards were
-    computed from."""
+    """The meta of a column whose shards (or these ones) are readable, whatever they were computed from. Raises as
+    :func:`require_current`."""
     return _require(lineage, place, lineage.why_not_readable, shards)
 
 
 def incoherence(lineage: Lineage, place: str, shards: Iterable[int] | None = None) -> IncompleteColumnError | None:
-    """The error for a column (or these shards of it) that does not belong to what it was computed from, as that lies in the
-    store; it names both."""
+    """The error for a column (or these shards of it) that does not fit what it was computed from, as the store has that now; it
+    names both."""
     try:
         _require(lineage, place, lineage.why_not_coherent, shards)
     except IncompleteColumnError as error:
@@ -313,9 +313,9 @@ def no_column(store: Path, place: str) -> StoreError:
 
 
 def is_unused(lineage: Lineage, place: str) -> bool:
-    """Whether a column is a leftover that must not stop those who open a whole split.
+    """Whether a column is a leftover that must not keep anyone from opening the whole split.
 
-    Nothing of it was ever computed, or it cannot be read and the pipeline has marked it: its parameters no longer name it.
+    Nothing of it was ever computed; or it cannot be read, and the pipeline has marked it: its parameters no longer name it.
     """
     if place not in lineage.unused:
         lineage.unused[place] = _is_unused(lineage, place)
@@ -325,7 +325,7 @@ def is_unused(lineage: Lineage, place: str) -> bool:
 def _is_unused(lineage: Lineage, place: str) -> bool:
     meta = lineage.meta(place)
     folder = column_dir(lineage.store, place)
-    if is_web(folder):  # which does not say what it has
+    if is_web(folder):  # a web server does not list what it has
         return meta is None
     if meta is None:
         return is_there(folder / UNUSED) or not holds_shards(folder)

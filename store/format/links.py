@@ -28,7 +28,7 @@ Link = tuple[str, int]
 
 
 def links_extra(links: Sequence[Link | None]) -> dict[str, Any]:
-    """What the record of a shard of a borrower's ``images`` has in ``extra``. None: the holder has no such image."""
+    """What the record of a shard of a borrower's ``images`` has in ``extra``. A link of None: the holder has no such image."""
     splits = list(dict.fromkeys(link[0] for link in links if link))
     return {
         HOLDER: {
@@ -40,7 +40,7 @@ def links_extra(links: Sequence[Link | None]) -> dict[str, Any]:
 
 
 def links_of(commit: Commit) -> list[Link | None]:
-    """The inverse of :func:`links_extra`: for each image of the shard where it is. Raises as :func:`link_arrays`."""
+    """The inverse of :func:`links_extra`: where each image of the shard is. Raises as :func:`link_arrays`."""
     splits, split, index = link_arrays(commit)
     pairs = zip(split.tolist(), index.tolist(), strict=True)
     return [None if which < 0 else (splits[which], number) for which, number in pairs]
@@ -50,7 +50,7 @@ def link_arrays(commit: Commit) -> tuple[tuple[str, ...], I64, I64]:
     """Splits of the holder; for each image of the shard which of them it is in (-1: none), and its image_index there.
 
     Raises:
-        DamagedStoreError: the record says nothing of the kind, or an image that is ok is not in them.
+        DamagedStoreError: the record holds no links, or none for an image that is ok.
     """
     found, count = commit.extra.get(HOLDER), len(commit.counts)
     if not _is_right(found, count):

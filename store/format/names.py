@@ -1,4 +1,4 @@
-"""Names of columns. One that is made of a proposer's masks has the proposer in its name, which may be left out when reading."""
+"""Names of columns. A column made from a proposer's masks has the proposer in its name; readers may leave the proposer out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PROPOSER = {"masks": (1, 2), "mask_embeddings": (1, 3), "match": (1, 3), "cente
 
 
 def proposer_of(column: str) -> str | None:
-    """``sam_vit_h`` of ``masks/sam_vit_h`` and ``mask_embeddings/sam_vit_h/dinov2_vitl14``; None where none is in the name."""
+    """``sam_vit_h`` of ``masks/sam_vit_h`` and ``mask_embeddings/sam_vit_h/dinov2_vitl14``; None for a name without one."""
     parts = column.split("/")
     at, length = _PROPOSER.get(parts[0], (0, 0))
     return parts[at] if len(parts) == length else None
@@ -42,18 +42,20 @@ _OF_PICTURES = ("masks", "sam_features", "image_features", "mask_embeddings")
 
 
 def proposers_of(columns: Iterable[str]) -> tuple[str, ...]:
-    """The proposers that are in names of columns, each once, in their order."""
+    """The proposers in the names of columns, each once, in order of first appearance."""
     return tuple(dict.fromkeys(found for found in map(proposer_of, columns) if found is not None))
 
 
 def both_names(columns: Iterable[str]) -> list[str]:
-    """The names that columns may be asked for by, without a proposer first: for a message that says what was meant."""
+    """The names by which columns may be asked for, those without a proposer first: for a message that suggests a name."""
     known = list(columns)
     return list(dict.fromkeys([*map(without_proposer, known), *known]))
 
 
 def find_name(name: str, columns: Iterable[str], proposer: str | None = None) -> str | None:
-    """The column that a name stands for: its own, or the only one that is called so without its proposer. None: no column.
+    """The column that a name stands for: the one of that name, or else the only one whose name without the proposer it is.
+
+    None where there is no such column.
 
     Args:
         proposer: whose column a name without a proposer stands for.

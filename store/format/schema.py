@@ -1,4 +1,4 @@
-"""Schemas of the tables. One comment a field: what, frame and unit.
+"""Schemas of the tables. A comment at each field gives its meaning, frame and unit.
 
 Masks and instances are COCO RLE counts (ASCII) in the frame of the EXIF-oriented image, height_px x width_px.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 OK, FAILED, REMOVED, ABSENT = "ok", "failed", "removed", "absent"
-"""Values of ``status``. ABSENT: there is nothing to be had, as the image has no annotation, or, in ``images``, as its holder does
+"""Values of ``status``. ABSENT: there are no data because the image has no annotation, or, in ``images``, because its holder does
 not list it; nothing went wrong."""
 
 _bbox = pa.list_(pa.int32(), 4)
@@ -23,7 +23,7 @@ IMAGES = pa.schema(
         ("width_px", pa.int32()),
         ("sha256", pa.string()),  # of the file's bytes; empty when there is no file
         ("status", pa.string()),  # ok | failed | removed
-        ("error", pa.string()),  # the reason; when ok null, or what was odd about the file
+        ("error", pa.string()),  # the reason; if ok, null or what was odd about the file
         ("holder_split", pa.string()),  # of an image that is borrowed: where it is; else null
         ("holder_index", pa.int64()),  # its image_index there
     ]
@@ -62,11 +62,11 @@ TARGETS = pa.schema(
 _verdict = pa.struct(
     [
         ("step", pa.string()),  # verify, control or person
-        ("model", pa.string()),  # null of a person
+        ("model", pa.string()),  # null for a person
         (
             "said",
             pa.string(),
-        ),  # as understood: yes, no, other; labels or unknown of the control; keep, reject; empty: unreadable
+        ),  # as parsed: yes, no or other; labels or unknown for control; keep or reject for person; empty if unreadable
         ("response", pa.string()),  # the first 2000 characters of the answer, or the question in a person's words
     ]
 )
@@ -131,7 +131,7 @@ TABLES = {
 """Column name -> schema of every table."""
 
 SINCE = {"targets": ("absent", "correction", "incomplete", "turns")}
-"""Table -> fields that shards do not have that were written before there were such. They are read as null."""
+"""Table -> fields that older shards lack, because they were written before these fields existed. They are read as null."""
 
 PER_TARGET = ("targets", "match/targets")
 """Tables with a row per target; all others have a row per image."""

@@ -28,11 +28,12 @@ from .layout import LOG, array_file, log_file, table_file
 
 KEY = "elisa"
 MAGIC = b"\x97elisa\x02\x8b"
-"""Ends the record in an array's file. No index holds it: each eight bytes of one have the highest byte of a number, 0 or 255."""
+"""Ends the record in an array's file. An index cannot contain it: any eight of its bytes include the highest byte of a number,
+which is 0 or 255."""
 LENGTH_BYTES = 8
 _TAIL = 1 << 14
 _MOST_TAIL = 1 << 26
-"""A record and an index are looked for in this many last bytes of a file, at first and at most."""
+"""How many of a file's last bytes are searched for the record and index: at first, and at most."""
 _MOST_RECORD = 1 << 26
 _ZEROS = "0" * 64
 _IN_FOOTER = b"\x05" + KEY.encode() + b"\x18"
@@ -53,7 +54,7 @@ _LAST = (*NOT_STORED, "content", "seal")
 
 
 def unsealed(text: bytes) -> bytes:
-    """A record's text as the seal is taken over it: with the digits of ``seal`` and ``check`` zeroed."""
+    """A record's text as the seal is computed over it: with the digits of ``seal`` and ``check`` zeroed."""
     head = len(text) - len(_SEALS)
     return text[:head] + _SEALS
 
@@ -62,18 +63,19 @@ _SEALS = f'{_ZEROS}","check":"00000000"}}'.encode()
 
 
 def without_seal(commit: Commit) -> bytes:
-    """The text to write before the file's digest is known; :func:`record_text` of the sealed commit is as long."""
+    """The text to write before the file's digest is known; it is as long as :func:`record_text` of the sealed commit."""
     return unsealed(record_text(replace(commit, content=commit.content or _ZEROS, seal=_ZEROS)))
 
 
 def content_of(data_sha256: str, commit: Commit) -> str:
-    """:attr:`Commit.content`: of the sha256 of the bytes before the record (array) or the footer (table), and what they lack."""
+    """:attr:`Commit.content`: a digest of the sha256 of the bytes before the record (array) or footer (table), and of the counts,
+    status and errors, which these bytes lack."""
     rest = canonical_json([list(commit.counts), list(commit.status), dict(commit.errors)])
     return hashlib.sha256(data_sha256.encode() + rest).hexdigest()
 
 
 def parse_record(text: bytes, path: Path, shard: int) -> Commit:
-    """A commit from its text; raises DamagedStoreError when it is not what was written, or claims what cannot be."""
+    """A commit from its text; raises DamagedStoreError when it is not what was written, or holds impossible values."""
     blank = text[:-10] + b'00000000"}'
     if text != text[:-10] + b'%08x"}' % google_crc32c.value(blank):
         raise DamagedStoreError(f"{path}: the record of the shard does not fit its checksum", shard=shard, path=path)
@@ -122,8 +124,8 @@ def commit_at(path: Path, folder: Path, shard: int, begun: bool = True) -> Commi
     """The commit in a shard's file, which is at ``path``; None where nothing is there. Raises as :func:`read_commit`.
 
     Args:
-        begun: whether the column has a ``column.json``. Where it has none, a writer may have made a folder since ``path`` was
-            looked for: the first shard of an array has its folders before the column is begun.
+        begun: whether the column has a ``column.json``. If not, ``path`` may be a folder that a writer has just made: the folders
+            of an array's first shard are made before the column is begun.
     """
     try:
         opened = storage_of(path).open(path)
@@ -200,7 +202,7 @@ def _in_table(tail: bytes) -> tuple[int, int] | None:
 
 
 def seal_of(path: Path, opened: Opened, text: bytes) -> str:
-    """The seal that an open file should have whose record is ``text``: what its bytes come to."""
+    """The seal that an open file with the record ``text`` should have, computed from its bytes."""
     at = _record_in(opened, path, 0)[1]
     state, done = hashlib.sha256(), 0
     for block in blocks_of(opened, path):
@@ -212,7 +214,7 @@ def seal_of(path: Path, opened: Opened, text: bytes) -> str:
 
 
 def overlay(block: bytes, at: int, text: bytes) -> bytes:
-    """A block with ``text`` in place of what stands from ``at`` on, as far as the block goes; ``at`` may be negative."""
+    """A block of bytes with ``text`` written over it from ``at`` on, cut to the block; ``at`` may be negative."""
     start, end = max(0, at), min(len(block), at + len(text))
     return block[:start] + text[start - at : end - at] + block[end:]
 
@@ -220,7 +222,7 @@ def overlay(block: bytes, at: int, text: bytes) -> bytes:
 def open_shard(path: Path, commit: Commit, opens: Callable[[Path], Opened] | None = None) -> Opened:
     """Open a committed shard's file for reading; raises DamagedStoreError when it is missing or a link.
 
-    ``opens``: instead of its storage's ``open``.
+    ``opens``: called instead of its storage's ``open``.
     """
     try:
         return (opens or storage_of(path).open)(path)
@@ -233,7 +235,9 @@ def open_shard(path: Path, commit: Commit, opens: Callable[[Path], Opened] | Non
 
 
 def raise_changed(path: Path, folder: Path, commit: Commit, opened: Opened) -> None:
-    """Raise what explains that an open file is not the commit's: another version, or the file of another shard; else nothing.
+    """Raise the error that explains why an open file is not the commit's: it is another version, or another shard's file.
+
+    Returns if the file's record is that of the commit.
 
     Raises:
         ChangedError: it is this shard, computed again.
@@ -285,9 +289,9 @@ def _is_number(text: str) -> bool:
 
 
 def left_beyond(folder: Path, shards: int, files: Iterable[Path] | None = None) -> list[Path]:
-    """Files of shards past the last one: shards were smaller under other parameters.
+    """Files of shards past the last one, from parameters with smaller shards.
 
-    What is reached only through the link of a folder is not ours.
+    Files that are reached only through a link to a folder are left out.
 
     Args:
         files: all that is below the folder, where that is known.
@@ -300,7 +304,7 @@ def left_beyond(folder: Path, shards: int, files: Iterable[Path] | None = None) 
 
 
 def _number_in(name: Path) -> str:
-    """The number of the shard whose data or log a file is, as it stands in its name; empty for others."""
+    """The shard number in the name of a data or log file, as text; empty for other files."""
     match name.parts:
         case (_,) if name.suffix == ".parquet":
             return name.stem
@@ -312,7 +316,7 @@ def _number_in(name: Path) -> str:
 
 
 def write_log(folder: Path, commit: Commit, run: dict[str, Any]) -> None:
-    """Note how a shard was made: device, versions, seconds. It decides nothing, and may be lost."""
+    """Note how a shard was made: device, versions, seconds. The log decides nothing, and may be lost."""
     if run:
         replace_object(
             folder / log_file(commit.shard), canonical_json({"seal": commit.seal, "run": run}), durable=False

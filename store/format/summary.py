@@ -1,4 +1,4 @@
-"""``summary.json``: the commits of a finished column in one object. It is a cache: a shard is what its own file says.
+"""``summary.json``: the commits of a finished column in one object. It is a cache: what counts is the shard's own file.
 
 It is removed before a shard is replaced and once more after that, so it is out of date only where a process died between two
 writers' steps. A reader of the shard then compares its commit with the summary's.
@@ -69,7 +69,7 @@ def distrust_summary(folder: Path) -> None:
 def remove_summary(folder: Path, durable: bool = True) -> None:
     """Remove the summary of a column, if there is one: a shard is about to change, or did.
 
-    ``durable``: a power loss does not bring it back. One of other parameters may come back, since it says nothing.
+    ``durable``: a power loss does not bring it back. A summary made with other parameters may come back, since it is ignored.
     """
     path = folder / SUMMARY_JSON
     storage_of(path).delete(path, durable=durable)

@@ -26,9 +26,9 @@ def encode_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, commit: Comm
     """Parquet bytes of a shard's rows with its commit in them, and that commit, sealed.
 
     Args:
-        commit: of the shard, as far as it is known before its values are: without content and seal.
+        commit: the shard's commit as far as it is known before the values are: without content and seal.
     """
-    import pyarrow.parquet as pq  # takes 50 ms, which `import store` shall not
+    import pyarrow.parquet as pq  # takes 50 ms, which `import store` should not cost
 
     text = without_seal(commit)
     with arrow_at_work():
@@ -99,7 +99,7 @@ def decode(
 
 
 def concatenated(shards: Sequence[pa.Table], column: str) -> pa.Table:
-    """The rows of shards of one table; older ones may have their fields in another order, or lack some, which are then null."""
+    """The rows of shards of one table; older shards may have their fields in another order, or lack some, which are then null."""
     tables = list(shards) or [TABLES[without_proposer(column)].empty_table()]
     return pa.concat_tables(tables, promote_options="default")
 
@@ -114,8 +114,8 @@ def _table_of(commit: Commit) -> str:
 
 
 def _owned_by_arrow(data: bytes) -> pa.Buffer:
-    """The same bytes in Arrow's memory. A thread of Arrow's may be the last to let go of them, also while the interpreter ends, and
-    letting go of Python's memory then ends the process by SIGABRT."""
+    """The same bytes in Arrow's memory. One of Arrow's threads may be the last to release them, even while the interpreter ends;
+    releasing Python's memory then aborts the process (SIGABRT)."""
     with arrow_at_work():
         buffer = pa.allocate_buffer(len(data))
     memoryview(buffer).cast("B")[:] = data

@@ -31,7 +31,7 @@ from .far import Piece, at_hand, forget
 from .open_files import handle, opened, shut, with_room
 
 CHECKS = ("always", "first-touch", "never")
-"""When the bytes of an image are checked: at every read, at its first in this process, or not at all."""
+"""When the bytes of an image are checked: at every read, at its first read in this process, or not at all."""
 
 _PIECES = 1024  # IOV_MAX of Linux and macOS
 
@@ -80,7 +80,7 @@ class ShardReader:
         self._handle = handle(self)
 
     def read(self, position: int, rows: int | None = None) -> AnyArray:
-        """The vectors ``[count, *row_shape[1:]]`` of the image at a position of the shard; of them the first ``rows``."""
+        """The vectors ``[count, *row_shape[1:]]`` of the image at a position of the shard; with ``rows``, only this many."""
         count = self.commit.counts[position] if rows is None else rows
         vectors = np.empty((count, *self.layout.row_shape[1:]), dtype=self.dtype)
         if count:
@@ -98,7 +98,7 @@ class ShardReader:
         """
         try:
             if self.far and rows:
-                with at_hand(Piece(self, position)):  # asked for once: for its chunks, and the checksums of the others
+                with at_hand(Piece(self, position)):  # requested once, for its chunks and for the checksums of the rest
                     self._read_into(position, out, address, rows)
             else:
                 self._read_into(position, out, address, rows)
@@ -113,8 +113,8 @@ class ShardReader:
             self._read_into(position, out, address, rows)
 
     def _reads_again(self, position: int, out: memoryview, address: int, rows: int) -> bool:
-        """Read an image from the object store itself, as what was cached or came from there is damaged; return whether it is right
-        now."""
+        """Read an image from the object store again, because the bytes from there or from the cache are damaged; return whether
+        it is intact this time."""
         forget(Piece(self, position))
         try:
             self._read_into(position, out, address, rows)
@@ -180,7 +180,7 @@ class ShardReader:
             self._unchecked[position] = len(found) < total  # only the whole image settles it
 
     def _later_seals(self, position: int, first: int, total: int) -> bytes:
-        """The checksums of the chunks that were not asked for: the commit holds one of all of them."""
+        """The checksums of the chunks that were not asked for: the commit has only one over the checksums of all chunks."""
         size, seals = self._chunk_bytes + CRC_BYTES, b""
         for number in range(first, total):
             seal = bytearray(CRC_BYTES)
@@ -230,7 +230,7 @@ class ShardReader:
     def _file(self) -> Opened:
         if not self.far:
             return opened(self._handle, self._open)
-        if self._object is None:  # it holds nothing of the system's, so any number may be open
+        if self._object is None:  # it holds no file descriptor, so any number may be open
             self._object = self._open()
         return self._object
 
@@ -267,5 +267,5 @@ class ShardReader:
 
 @lru_cache
 def _words(count: int) -> struct.Struct:
-    """This many checksums, as they stand in the file."""
+    """The format of this many checksums in the file."""
     return struct.Struct(f"<{count}I")

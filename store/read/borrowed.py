@@ -33,7 +33,7 @@ class Borrowing:
     Args:
         name: ``<dataset>/<split>`` of the borrower.
         images: its own column ``images``.
-        holder: the data set that holds the images. ``splits``: those of its splits that have any of them.
+        holder: the data set that holds the images. ``splits``: its splits that have any of these images.
         split: which of the splits each image is in, int64 [N]; -1: in none, as it is not ok (or its shard is not there).
         index: its image_index there, int64 [N].
     """
@@ -49,7 +49,7 @@ class Borrowing:
 
     @classmethod
     def of(cls, name: str, images: Column) -> Borrowing:
-        """Read the links in the records of a borrower's images. Raises DamagedStoreError where one says nothing of the kind."""
+        """Read the links in the records of a borrower's images. Raises DamagedStoreError where a record holds no links."""
         numbers: dict[str, int] = {}
         split, index = (np.full(images.meta.images, -1, np.int64) for _ in range(2))
         for commit in images.commits:
@@ -176,7 +176,7 @@ class Borrowed:
         return f"Borrowed({self.meta.column!r}, {self.meta.images} images, of {places})"
 
     def commit(self, image_index: int) -> tuple[Commit, int]:
-        """The commit of an image's shard and its position in it: of the borrower's own images where the holder has no such image.
+        """The commit of an image's shard and its position in it; those of the borrower's own ``images`` if the holder lacks it.
 
         Raises:
             IncompleteColumnError: the shard is not there.
@@ -220,7 +220,7 @@ class Borrowed:
         return all(column.share(fields, self._shards(column, which)) for which, column in enumerate(self.columns))
 
     def status(self, images: int) -> Status:
-        """As :meth:`Column.status`. What the holder removed has failed here: the borrower still asks about it."""
+        """As :meth:`Column.status`. An image that the holder removed counts as failed: the borrower still asks about it."""
         found = Status(np.zeros(images, bool))
         for which, column in enumerate(self.columns):
             mine = self.borrowing.split == which
@@ -283,7 +283,7 @@ class Borrowed:
         return column.reader(index)
 
     def array(self, image_index: int, rows: int | None = None) -> AnyArray:
-        """The vectors ``[count, ...]`` of an image; of them the first ``rows``. Raises as :meth:`reader`."""
+        """The vectors ``[count, ...]`` of an image; with ``rows``, only that many of them. Raises as :meth:`reader`."""
         shard, position = self.reader(image_index)
         return shard.read(position, rows)
 

@@ -38,7 +38,7 @@ T = TypeVar("T")
 class Status:
     """Which images are ok in a column, bool [images]; why others failed, and why there is nothing for those without annotation.
 
-    A removed image is neither: it is no part of the data set any more.
+    A removed image is in none of these groups: it is no longer part of the data set.
     """
 
     ok: npt.NDArray[np.bool_]
@@ -123,14 +123,14 @@ class Column:
         return read
 
     def share(self, fields: tuple[str, ...] | None, shards: Iterable[int] | None = None) -> bool:
-        """Decode every shard (or these) of a table into memory that loader workers share; False when the cache's limit is met."""
+        """Decode every shard (or these) of a table into memory that loader workers share; False when it would exceed the limit."""
         return all(
             self._tables.share(Key(self.place, shard, fields), partial(self.read_table, shard, fields))
             for shard in (range(self.meta.shards) if shards is None else shards)
         )
 
     def status(self, images: int, shards: Iterable[int] | None = None) -> Status:
-        """What became of each of ``images`` images in this column; False, without a reason, in other shards than ``shards``."""
+        """The status of each of ``images`` images in this column; False, without a reason, for those outside of ``shards``."""
         found = Status(np.zeros(images, bool))
         for commit, first in self._records(shards):
             # Most are ok, and an array of strings takes long to make.
@@ -185,7 +185,7 @@ class Column:
             return read(open_table(self.folder, commit, None))  # what was in the cache is damaged
 
     def _looked_up(self, read: Callable[[], T]) -> T:
-        """Read a shard; where it is another version than its commit, the summary that the commit was taken from is out of date."""
+        """Read a shard; if it is another version than its commit, mark the summary with that commit as out of date."""
         try:
             return read()
         except ChangedError:
@@ -231,7 +231,7 @@ class Column:
         return found, position
 
     def array(self, image_index: int, rows: int | None = None) -> AnyArray:
-        """The vectors ``[count, ...]`` of an image; of them the first ``rows``. Raises as :meth:`rows`."""
+        """The vectors ``[count, ...]`` of an image; with ``rows``, only that many of them. Raises as :meth:`rows`."""
         shard, position = self.reader(image_index)
         return shard.read(position, rows)
 

@@ -20,9 +20,9 @@ from .open_columns import OpenColumns
 SIDE_PX, THUMBNAIL_PX = 384, 160
 """Longest side of the pictures of one image, and of each of several."""
 MOST_OF_SPLIT, MOST_THUMBNAILS = 4, 12
-"""Images that are shown of a split, the first ones that can be read, and of a slice."""
+"""How many images are shown of a split (the first ones that can be read), and of a slice."""
 MOST_PROPOSERS = 3
-"""Whose masks are drawn of a split of several proposers where none is chosen: the first ones'."""
+"""How many proposers' masks are drawn, the first ones, if a split has several proposers and none is chosen."""
 
 
 def split_html(columns: OpenColumns) -> str:
@@ -81,7 +81,7 @@ def _of_masks(columns: OpenColumns) -> list[str]:
 
 
 def _figure(columns: OpenColumns, number: int, column: str) -> str:
-    """An image with its masks in a column and how many they are; without masks, and with the reason, where it has none there."""
+    """An image with its masks in a column and their number; where it has no masks there, the image with the reason."""
     try:
         count = len(masks_of(columns, number, column))
     except StoreError as error:

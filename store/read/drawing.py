@@ -100,7 +100,7 @@ def _drawn(
         picture = image.fromarray(pixels).resize((width, height), image.Resampling.BICUBIC, reducing_gap=3.0)
     pen = pillow("ImageDraw").Draw(picture)
     for number, counts in masks.items():
-        rle.union([counts], *size)  # raises where they are not of this image's size: their border could take any memory
+        rle.union([counts], *size)  # raises for another size: the border could take any amount of memory
         _outline(pen, counts, size[0], scale, colour_of(number), max(1, round(max(height, width) / 400)))
     if max(height, width) >= LEAST_NUMBERED_PX:
         pen.font = _font(max(height, width) // 70)
@@ -127,7 +127,7 @@ def _outline(
 def _inside(counts: str, height_px: int) -> tuple[float, float] | None:
     """X and y, px, of the middle of a mask's longest run, which is inside the mask; None for an empty mask.
 
-    Of several runs that are as long it is the one in the middle: of a rectangle its centre.
+    Of several runs of this length the middle one is taken, so for a rectangle the result is its centre.
     """
     runs = rle.to_runs(counts)
     if not runs[1::2].any():

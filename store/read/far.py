@@ -1,4 +1,4 @@
-"""Reads shards of an object store: what a batch takes is asked for at once, neighbours in one request, and is kept in the cache.
+"""Reads shards of an object store: all that a batch needs is requested at once, neighbours together, and kept in the cache.
 
 What was asked for ahead is held for the thread that asked, until its batch is read (:func:`asked_ahead`). Everything is checked
 where it is used (:mod:`store.read.array`, :mod:`store.format.tables`), wherever it came from.
@@ -30,20 +30,20 @@ from ..storage.requests import at_once, begun, turn
 MOST = 8 << 20
 """Bytes of a request for neighbours: several large ones at once are faster than a very large one."""
 GAP = 1 << 17
-"""Bytes between two neighbours that are read along: as many as come in the time of a request."""
+"""Neighbours up to this many bytes apart share a request: that many bytes arrive in the time that a further request takes."""
 WHOLE = 4 << 20
 """A table of up to this many bytes is read by the request that opens it."""
 
 
 class Far(Protocol):
-    """A shard of an array as it is asked for here."""
+    """What this module needs to know of a shard of an array."""
 
     path: Path
     commit: Commit
     cached: bool
 
     def extent(self, position: int) -> tuple[int, int]:
-        """Where in the file an image begins and ends; it is opened for that."""
+        """Where in the file an image begins and ends; the file is opened for that."""
         ...
 
     def request(self, start: int, end: int) -> memoryview:
@@ -58,7 +58,7 @@ class Piece(NamedTuple):
     position: int
 
     def name(self) -> str:
-        """In the cache."""
+        """Its name in the cache."""
         return Cache.name(self.shard.path, self.shard.commit.seal, str(self.position))
 
 
@@ -67,10 +67,10 @@ _held = threading.local()
 
 @contextmanager
 def asked_ahead(pieces: Callable[[], Iterable[Piece]]) -> Iterator[None]:
-    """What is read of these images in this thread, while the block runs, was asked for at its beginning.
+    """Request all bytes of these images when the block begins; reads of them in this thread and block then use these bytes.
 
-    Threads find out which images they are, and ask for them, in the order in which they come here: the batch that comes first in
-    a stream gets its bytes first.
+    Threads take turns, in the order in which they come here, to determine their images and request them: the batch that comes
+    first in a stream gets its bytes first.
     """
     with turn():
         wait = begin(list(dict.fromkeys(pieces())))
@@ -96,7 +96,7 @@ def at_hand(piece: Piece) -> Iterator[memoryview]:
 
 
 def forget(piece: Piece) -> None:
-    """Let go of what is held or cached of an image, as it does not fit its checksum."""
+    """Drop the held and cached bytes of an image, because they do not fit their checksum."""
     _held.__dict__.setdefault("pieces", {}).pop(piece, None)
     cache = _cache_of(piece.shard)
     if cache is not None:
@@ -121,7 +121,7 @@ def begin(pieces: Sequence[Piece]) -> Callable[[], dict[Piece, memoryview]]:
 
 
 def neighbours(pieces: Iterable[Piece]) -> list[list[Piece]]:
-    """The images in runs that one request reads, in the order in which their first one is wanted."""
+    """The images in groups that one request reads each, in the order in which the first image of each group is wanted."""
     pieces = list(pieces)
     wanted = {piece: number for number, piece in enumerate(pieces)}
     ordered = sorted(pieces, key=lambda piece: (str(piece.shard.path), piece.position))
@@ -195,7 +195,7 @@ def open_table(folder: Path, commit: Commit, known: str | None) -> Opened:
     """The file of a committed shard of a table, to read parts of it: the copy in the cache, or all of it in memory.
 
     Args:
-        known: the token of an object whose parts are known; where the object is that, it is not read as a whole.
+        known: the token of a version whose parts are known; if the object is still that version, it is not read as a whole.
 
     Raises:
         DamagedStoreError, ChangedError: as :func:`store.format.tables.read_table`.

@@ -1,4 +1,4 @@
-"""The folders that a data set's files lie in: mostly one, and of a collection that lies in several places each of them."""
+"""The folders that a data set's files lie in: usually one, or several for a collection that is spread over several places."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Folders:
         return " and ".join(map(str, self.folders))
 
     def path(self, relative: str) -> str:
-        """Where a file is: below the first folder that has it, else below the first of all. Does not check the path."""
+        """Where a file is: below the first folder that has it, or else below the first one. Does not check the path."""
         first, *others = self.folders
         if not others:
             return f"{first}/{relative}"

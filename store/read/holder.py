@@ -1,4 +1,4 @@
-"""Looks up at the holder what a borrower lacks: which columns there are, and opens them for the borrower's images."""
+"""Finds the columns that a borrower lacks at the holder, and opens them for the borrower's images."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Holder:
         }
 
     def is_unused(self, column: str) -> bool:
-        """Whether a column is a leftover in every split that has it: it must not stop those who open a whole split."""
+        """Whether a column is a leftover in every split that has it: it must not keep anyone from opening the whole split."""
         places = [place_of(self.name, column, split) for split, found in self._found.items() if column in found]
         return all(is_unused(self.opener.lineage, place) for place in places)
 

@@ -33,7 +33,7 @@ def text(value: object, most: int = MOST_CHARACTERS) -> str:
 
 
 def page(title: object, *parts: str) -> str:
-    """All of a display. Its classes keep notebooks from reading dollar signs in the data as formulas."""
+    """The HTML of a whole display. Its classes keep notebooks from reading dollar signs in the data as formulas."""
     return f'<div class="tex2jax_ignore mathjax_ignore"><p><b>{text(title)}</b></p>{"".join(parts)}</div>'
 
 

@@ -132,10 +132,11 @@ class OpenColumns:
         return row
 
     def to_arrow(self, column: str, fields: str | Sequence[str] | None = None) -> pa.Table:
-        """A whole table of the split: a row per image, or of ``targets`` and ``match/targets`` per question, by image_index.
+        """A whole table of the split by image_index: a row per image, or per question for ``targets`` and ``match/targets``.
 
-        Rows are as they are stored; of a failed image the first kind says so in ``status`` and ``error``, the second has none. In a
-        column that is borrowed, ``image_index`` is that of this split, and an image that the holder does not have has no row.
+        Rows are as they are stored. A table with a row per image records a failed image in ``status`` and ``error``; a table with a
+        row per question has no row for it. In a borrowed column, ``image_index`` is that of this split, and an image that the
+        holder does not have has no row.
 
         Args:
             fields: this one or these alone, in this order.

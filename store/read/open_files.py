@@ -1,4 +1,4 @@
-"""The files of shards that are open: as many as the process may have, those used last; closed when nobody reads them."""
+"""The open files of shards: those used most recently, as many as the process may have; closed when nobody reads them."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _open: OrderedDict[weakref.ref[Any], Opened] = OrderedDict()
 
 
 def handle(reader: Any) -> weakref.ref[Any]:
-    """What a reader's file is kept under, for as long as there is the reader."""
+    """The key under which a reader's file is kept for as long as the reader exists."""
     key = weakref.ref(reader, _forget)
-    hash(key)  # taken now, as it cannot be when the reader is gone
+    hash(key)  # computed now, because it cannot be once the reader is gone
     return key
 
 
 def opened(key: weakref.ref[Any], opens: Callable[[], Opened]) -> Opened:
-    """The open file of a reader, by its :func:`handle`; the ones that were used longest ago are closed for it."""
+    """The open file of a reader, by its :func:`handle`; the least recently used files are closed to make room."""
     file = _open.get(key)
     if file is not None:
         try:  # noqa: SIM105 (suppress takes longer than the rest of this)
             _open.move_to_end(key)
-        except KeyError:  # another thread closed it for its own; this one still holds it
+        except KeyError:  # another thread closed it to open its own; this one still holds it
             pass
         return file
     file = opens()
@@ -74,7 +74,7 @@ def keep_to_limit() -> None:
 
 
 def with_room(opens: Callable[[], T]) -> T:
-    """Open something; where the process has no descriptor left for it, give up those that are only kept."""
+    """Open something; if the process has no descriptor left for it, close the files that are only kept open."""
     try:
         return opens()
     except OSError as error:

@@ -14,7 +14,7 @@ MOST = 2**63 - 1
 
 
 def whole(name: str, value: Any, least: int = 0, most: int = MOST) -> int:
-    """An int of any whole number (Python's, numpy's, a tensor's).
+    """A whole number of any type (Python's, numpy's, a tensor) as an int.
 
     Raises:
         ValueError: it is no whole number (True and 2.0 are not), or out of its range.
@@ -30,7 +30,7 @@ def whole(name: str, value: Any, least: int = 0, most: int = MOST) -> int:
 
 
 def index_of(key: Any, expected: str) -> int:
-    """An int of any whole number that is an index; anything else raises TypeError."""
+    """An index, a whole number of any type, as an int; anything else raises TypeError."""
     try:
         return operator.index(key)
     except TypeError:
@@ -38,7 +38,7 @@ def index_of(key: Any, expected: str) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """A bool of Python's or numpy's; anything else raises ValueError."""
+    """A Python or numpy bool as a bool; anything else raises ValueError."""
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"found {name}={value!r}, expected True or False")
     return bool(value)
@@ -53,7 +53,7 @@ def share(name: str, value: Any) -> float:
 
 
 def listed(names: str | Iterable[str]) -> list[str]:
-    """Several names of columns, or the only one as it is; anything else raises TypeError."""
+    """A list of one or several names of columns; anything but a string or strings raises TypeError."""
     found = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in found):
         raise TypeError(

@@ -20,19 +20,19 @@ from .open_files import with_room
 from .pixels import pillow, upright_rgb
 
 _JPEG, _END = b"\xff\xd8", bytes(64) + b"\xff\xd9"
-"""How a JPEG begins, and what stands in for the end of one that was indexed without it."""
+"""The first bytes of a JPEG, and the end that is appended to one that was indexed without its end marker."""
 
 Version = tuple[int | str, ...]
-"""What changes with a file's bytes: inode, size, times (``ctime`` cannot be set back); of an object its token."""
+"""What changes with a file's bytes: inode, size, times (``ctime`` cannot be set back); for an object, its token."""
 
 
 class Pictures:
     """Reads the image files of a split.
 
     Args:
-        root: the data set's folder, or its folders. Links are followed; the names of files lead nowhere but below them.
+        root: the data set's folder, or its folders. Links are followed; names of files that lead outside of them are refused.
         check: when bytes are checked against their digest: ``always``, at ``first-touch`` (and again when size or times changed),
-            or ``never``. A file is read once for both.
+            or ``never``. A file is read once for the check and the pixels.
     """
 
     def __init__(self, root: Folders, check: str) -> None:
@@ -58,7 +58,7 @@ class Pictures:
             except OSError:
                 if self._checked.get(name) != version or not data.startswith(_JPEG):
                     raise
-                return _decoded(data + _END)  # the index found that nothing lacks but the end marker
+                return _decoded(data + _END)  # the index found that only the end marker is missing
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of bad bytes
             raise StoreError(f"{path} cannot be decoded: {error}", path=path) from error
 
@@ -85,7 +85,7 @@ class Pictures:
             ) from error
 
     def _meant(self, path: Path) -> str:
-        """The folder above the root, where it has the file: a root that names a split's folder is a common mistake."""
+        """The folder above the root, if that has the file: a root that names a split's folder is a common mistake."""
         root = next((Path(root) for root in self.root.folders if path.is_relative_to(root)), None)
         if root is None or not storage_of(path).stat(root.parent / path.relative_to(root)):
             return ""

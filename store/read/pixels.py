@@ -45,7 +45,7 @@ def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I"):  # 16-bit gray, which convert("RGB") would clip at 255
         high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(high[:, :, None], 3, axis=2)
-    image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency gets lost: it shall
+    image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency is lost: it should be
     return np.array(image.convert("RGB"))
 
 

@@ -60,10 +60,10 @@ class Record(Mapping[str, Any]):
         return self.rows("targets")
 
     def __getitem__(self, column: str) -> Any:
-        """What a column holds of the image: vectors ``[count, ...]`` of an array; of masks, instances and targets the same as the
-        attributes of these names; of any other table :meth:`rows`.
+        """What a column holds of the image: for an array, vectors ``[count, ...]``; for masks, instances and targets, the same as
+        the attributes of these names; for any other table, :meth:`rows`.
 
-        Raises FailedImageError, and never gives fill values; KeyError, where no such column is open.
+        Raises FailedImageError, and never returns fill values; raises KeyError where no such column is open.
         """
         source = self.split.column(column)
         if source.meta.array is not None:

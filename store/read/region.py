@@ -93,7 +93,7 @@ class Row(Mapping[str, Any]):
         return vars(self) | {"origin": None}  # or every copy, as for another process, would take the split along
 
     def decode(self, name: str = "segmentation") -> npt.NDArray[np.bool_]:
-        """The mask as bool [height_px, width_px]; of a question ``ignore``, too, the pixels that do not count."""
+        """The mask as bool [height_px, width_px]; a question also has ``ignore``, the pixels that do not count."""
         return rle.decode(self[name], self.height_px, self.width_px)
 
     def coco(self, name: str = "segmentation") -> dict[str, Any]:

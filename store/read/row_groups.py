@@ -25,7 +25,7 @@ from ..storage.protocol import Opened
 
 
 class Parts(NamedTuple):
-    """A shard's file that was checked: its token; its row groups and, last, its footer: borders in bytes, and crc32c of each."""
+    """A shard's file that was checked: its token, and the byte offsets and crc32c of each row group and, last, of the footer."""
 
     token: str
     borders: array[int]
@@ -61,7 +61,7 @@ def read_row_group(
 def _group_alone(opened: Opened, path: Path, parts: Parts, group: int) -> pa.Buffer | None:
     """The file with nothing but a row group and the footer filled in; None when they do not fit their checksums.
 
-    Memory that nobody writes to or reads from takes no room.
+    The rest is memory that is never touched, and so takes no room.
     """
     with arrow_at_work():
         data = pa.allocate_buffer(opened.size)

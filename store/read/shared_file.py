@@ -13,7 +13,7 @@ from .open_files import with_room
 
 
 class SharedFile:
-    """Grows at the end; what is there stays. Gone with the last process that has it open.
+    """A file that only grows, at its end. It is gone with the last process that has it open.
 
     It is mapped as a whole, not a part at a time: a mapping holds a file descriptor, and there are many shards.
     """
@@ -29,7 +29,7 @@ class SharedFile:
         return start
 
     def write(self, data: pa.Buffer, start: int) -> None:
-        """Write what space was reserved for."""
+        """Write data where space was reserved for it."""
         written = 0
         while written < data.size:
             written += os.pwrite(self._descriptor, memoryview(data)[written:], start + written)

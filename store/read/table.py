@@ -77,7 +77,7 @@ class TableCache:
         return self.own_bytes + self.shared_bytes
 
     def fits(self, key: Key) -> bool:
-        """Whether to decode whole shards of a column's fields: until one was given up for others, and while this one is at hand."""
+        """Whether to decode whole shards of these fields: until one of them had to make room, and while this one is at hand."""
         if not self._given_up:
             return True
         with LOCK:
@@ -136,7 +136,7 @@ class TableCache:
         return True
 
     def clear(self) -> None:
-        """Forget everything. What somebody still holds stays for as long."""
+        """Forget everything. What somebody still holds stays alive until they let go of it."""
         with LOCK:
             self._own.clear()
             self._shared.clear()
@@ -171,7 +171,7 @@ class TableCache:
 
 
 class _Decoding:
-    """A shard that a thread is decoding; it has none when that failed."""
+    """A shard that a thread is decoding; ``shard`` stays None if that fails."""
 
     def __init__(self) -> None:
         self.done = threading.Event()

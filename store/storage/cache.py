@@ -33,15 +33,15 @@ FOLDER, LIMIT = "ELISA_CACHE", "ELISA_CACHE_BYTES"
 """Environment variables: where the cache is (empty: no cache), and how many bytes it may take."""
 DEFAULT_BYTES = 10 * 2**30
 KEPT_S = 24 * 3600
-"""A piece that was used within this many seconds makes room for no other."""
+"""A piece that was used within this many seconds is not removed to make room for another."""
 LEFT_FREE = 2**30
-"""Bytes of the disk that the cache leaves to others."""
+"""Bytes of the disk that the cache leaves free."""
 _MOST_WAITING = 64 * 2**20
-"""Bytes that wait to be written at most."""
+"""How many bytes may wait to be written."""
 _LOOKED_S = 60
 """For this many seconds a full cache is not searched again for what could make room."""
 _ROOM = 0.9
-"""Where room is made, it is made down to this part of the limit, so that it is seldom done."""
+"""Making room reduces the cache to this part of its limit, so that it is seldom necessary."""
 
 
 def cache_here() -> Cache | None:
@@ -115,12 +115,12 @@ class Cache:
                 self._waiting_bytes -= len(data)
 
     def wait(self) -> None:
-        """Wait for what was to be written soon."""
+        """Wait until everything given to :meth:`write_soon` is written."""
         if self._writer is not None:
             self._writer.submit(lambda: None).result()
 
     def write(self, name: str, data: bytes | memoryview) -> None:
-        """Keep a piece, if there is room. Errors of the disk end that, with a warning, and nothing else."""
+        """Keep a piece, if there is room. After an error of the disk, which is only a warning, nothing more is kept."""
         if time.monotonic() < self._full_until:
             return
         path = self._path(name)
@@ -189,7 +189,7 @@ class Cache:
         return found
 
     def _make_room(self, size: int) -> int:
-        """Remove what was not used for long, the oldest first; how many bytes are left."""
+        """Remove what was not used for long, the oldest first; return how many bytes are left."""
         files = sorted(self._files())
         total, before = sum(size for _, size, _ in files), time.time() - KEPT_S
         for used, own, path in files:

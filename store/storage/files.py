@@ -23,16 +23,16 @@ TEMPORARY = ".tmp-"
 STARTING_S = 60
 """For this many seconds an empty temporary file that nobody holds may be one whose writer is about to take its lock."""
 ABANDONED_S = 24 * 3600
-"""A temporary file that nobody has written to for this long is left over, where locks do not tell."""
+"""A temporary file that nobody has written to for this long counts as left over, where there are no locks to tell."""
 LOCK_FILE = "column.json"
-"""The file of a column whose lock is taken: every column has one, and NFS locks files alone, and those open for writing."""
+"""The file whose lock stands for a column's: every column has one, and NFS locks only files, and only those open for writing."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
-"""What a file system says that cannot lock a file (NFSv4: EBADF, where the file may not be written)."""
+"""Error numbers of a file system that cannot lock a file (NFSv4: EBADF, where the file may not be written)."""
 
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Let an OSError say which file it is about: of a write, an fsync or a read that fails the system names none."""
+    """Add to an OSError which file it is about: for a write, an fsync or a read that fails, the system does not say."""
     try:
         yield
     except OSError as error:
@@ -88,7 +88,7 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove those of the folders that are empty, in this order: work that failed leaves nothing."""
+    """Remove those of the folders that are empty, in this order, so that failed work leaves nothing behind."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -104,7 +104,7 @@ def temporary_file(
     was not published when the block ends is removed.
 
     Args:
-        seal: from the sha256 of all blocks, where in the file to put which bytes before the fsync.
+        seal: given the sha256 of all blocks, returns an offset in the file and the bytes to put there before the fsync.
     """
     state, size = hashlib.sha256(), 0
     with _new_file(folder) as (path, file):
@@ -206,8 +206,8 @@ def may_be_starting(path: Path) -> bool:
 def _lock_of_the_dead(path: Path) -> Iterator[bool]:
     """Hold the lock of a temporary file, so that its writer cannot begin; False when a living one has it.
 
-    Another user's file that may not be opened counts as living, and one that cannot be locked until it is a day old. Any other
-    trouble is raised: only "gone" means gone.
+    The writer of another user's file that may not be opened counts as living, and so does that of a file that cannot be locked,
+    until the file is a day old. Any other error is raised: only "gone" means gone.
     """
     try:
         descriptor = _open_to_lock(path)
@@ -230,7 +230,7 @@ def _lock_of_the_dead(path: Path) -> Iterator[bool]:
 
 
 def _is_lock_of_its_folder(descriptor: int, path: Path) -> bool:
-    """Whether it is the first ``column.json`` under its temporary name, which a kill left, and its lock that of the column."""
+    """Whether a temporary file is also ``column.json``, as after a kill between the two names: its lock is then the column's."""
     mine, other = os.fstat(descriptor), _lstat(path.parent / LOCK_FILE)
     return other is not None and (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
 
@@ -250,8 +250,8 @@ def _open_to_lock(path: Path) -> int:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the exclusive lock of a column: that of its ``column.json``, or of the folder itself where that is not there.
 
-    It ends with its process: nothing is left by a kill. Where the file system has no locks nothing is held: whoever works under
-    this lock must be right without it.
+    The lock ends with its process, so a kill leaves nothing. Where the file system has no locks nothing is held: code that runs
+    under this lock has to be correct without it.
     """
     path = folder / LOCK_FILE
     while True:

@@ -1,4 +1,4 @@
-"""What writers left that were killed: temporary files, and in an object store the small objects that try something out."""
+"""What killed writers left: temporary files, and in an object store the small objects with which they tried something out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .mounts import storage_of
 from .remote import RemoteStorage
 
 _OURS = re.compile(rf"{re.escape(TEMPORARY)}(probe-)?[0-9a-f]{{32}}")
-"""Whole names of temporary files. In a folder that is not the store's alone, others may have files that only begin so."""
+"""Whole names of temporary files. In a folder that is not the store's alone, other files may have names that begin like them."""
 
 
 def is_left(path: Path) -> bool:
@@ -33,7 +33,7 @@ def is_certainly_left(path: Path) -> bool:
 
 
 def remove_left(path: Path) -> bool:
-    """Remove a temporary file that :func:`is_left`; whether this did."""
+    """Remove a temporary file that :func:`is_left`; return whether this call removed it."""
     storage = storage_of(path)
     if isinstance(storage, RemoteStorage):
         return storage.is_abandoned(path) and storage.delete(path)

@@ -89,7 +89,7 @@ def _walk(folder: Path, look: Callable[[Path], list[Entry]]) -> Iterator[tuple[P
 
 
 def _listed(files: Iterable[Path]) -> Callable[[Path], list[Entry]]:
-    """:func:`entries` of the folders that hold these files: a listing of each would be a request."""
+    """:func:`entries` of each folder above these files, without a request per folder."""
     found: defaultdict[Path, set[Entry]] = defaultdict(set)
     for path in files:
         entry = Entry(path.name, False)

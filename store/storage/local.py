@@ -26,7 +26,7 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 class OpenFile:
-    """A descriptor that is closed when nobody uses it any more. Never moved, so forks and threads may share it."""
+    """A descriptor that is closed when nobody uses it any more. Its position never moves, so forks and threads may share it."""
 
     __slots__ = ("descriptor", "size", "token")
 

@@ -17,7 +17,7 @@ from .protocol import FILE, Opened, RefusedError, Stat
 _BLOCK = 1 << 23
 """Bytes of an object that are read at a time: one request, where it is in an object store."""
 _TRIES = 8
-"""Tries. When two writers replace the same small object again and again, one gets through each time."""
+"""How often to try. When two writers replace the same small object again and again, one gets through each time."""
 
 
 def read_range(opened: Opened, offset: int, length: int, path: Path) -> bytes:
@@ -92,7 +92,7 @@ def sealed(value: dict[str, Any]) -> bytes:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object as :func:`sealed` has it, whatever there was."""
+    """Write a JSON object in the form of :func:`sealed`, in place of whatever was there."""
     replace_object(path, sealed(value))
 
 
@@ -107,7 +107,7 @@ def read_json(path: Path, max_bytes: int = 1 << 28) -> dict[str, Any]:
     try:
         value = json.loads(text)
         stated = value.pop("checksum")
-        # As we write it, the file has the canonical form in it (a large split has thousands to check); as others do, not.
+        # Our files contain the canonical form, which is faster to check (a large split has thousands); others may not.
         written = hashlib.sha256(_without_checksum(text, stated)).hexdigest() == stated
         actual = stated if written else digest(value)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -33,7 +33,7 @@ class RefusedError(Exception):
 
 
 class LostAnswerError(OSError):
-    """A call may have been made or not: its answer did not come."""
+    """It is not known whether a call took effect, because its answer did not come."""
 
 
 class Opened(Protocol):
@@ -74,7 +74,7 @@ class Storage(Protocol):
         """Store bytes for an object that is to be put under ``path``. What was not put when the block ends is removed.
 
         Args:
-            seal: from the sha256 (hex) of all blocks, at which offset to put which bytes in place of what was there.
+            seal: given the sha256 (hex) of all blocks, returns an offset, and the bytes to put there in place of the others.
         """
         ...
 
@@ -103,9 +103,9 @@ class Storage(Protocol):
         ...
 
     def lock(self, folder: Path) -> AbstractContextManager[None]:
-        """Keep others out of a column while they ask for the same lock, where that works. It saves work; nothing rests on it."""
+        """Keep others out of a column while they ask for the same lock, where that works. It only saves work."""
         ...
 
     def sweep(self, folder: Path) -> None:
-        """Remove below a folder what writers staged that are proved dead, or that staged it over 24 hours ago."""
+        """Remove below a folder what was staged by writers that are proved dead, or was staged over 24 hours ago."""
         ...

@@ -1,6 +1,6 @@
-"""An object store as a storage: S3 and what speaks its protocol, Google Cloud Storage, Azure. Through ``obstore``.
+"""An object store as a storage: S3 and storages that speak its protocol, Google Cloud Storage, Azure. Uses ``obstore``.
 
-A path of it is that of :class:`pathlib.Path` with an address in front: ``s3:/bucket/prefix/...`` (pathlib writes one slash).
+Its paths are addresses as :class:`pathlib.Path`: ``s3:/bucket/prefix/...`` (pathlib writes one slash).
 Credentials come from the environment or the provider's own chain, never from a params file.
 """
 
@@ -32,7 +32,7 @@ _MOST_AT_ONCE = 5 * 2**30
 _CLIENT = {"timeout": "10min", "connect_timeout": "10s"}
 """Limits of one request: the whole of a large shard goes in one."""
 _RETRIES = {"max_retries": 8, "retry_timeout": timedelta(minutes=2)}
-"""With growing waits, of requests that the storage did not answer, or answered with a 5xx (SlowDown, for one)."""
+"""How often, with growing waits, to repeat a request that the storage did not answer, or answered with a 5xx (e.g. SlowDown)."""
 _METADATA = ("/latest/api/token", "/computeMetadata/", "/metadata/identity/")
 """Where a client asks its machine for credentials that the environment does not have: AWS, Google, Azure."""
 _KEYS = {
@@ -45,7 +45,7 @@ _ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_A
 _process: list[int] = []
 """The process in which a client was first made: all clients share its threads, which a forked process lacks."""
 _TRIES = 4
-"""Tries of requests whose answer broke off."""
+"""How often to try a request whose answer breaks off."""
 
 
 @dataclass
@@ -219,7 +219,7 @@ class RemoteStorage:
     def put(self, staged: Staged, path: Path, token: str | None, durable: bool = True) -> None:
         """As :meth:`store.storage.protocol.Storage.put`.
 
-        A request whose answer was lost is sent again by the client, and is then refused because of itself. So what is there after
+        The client sends a request again whose answer was lost, which is refused if the first one succeeded. So what is there after
         a refusal is compared with what was to be put: the same bytes are as good as ours.
         """
         assert isinstance(staged, RemoteStaged)
@@ -244,7 +244,7 @@ class RemoteStorage:
             raise LostAnswerError(*error.args, str(path)) from error
 
     def _holds(self, path: Path, data: bytearray) -> bool:
-        """Whether the object is these bytes. LostAnswerError where even that is not answered: then nobody knows."""
+        """Whether the object has these bytes. Raises LostAnswerError where even this gets no answer: then nobody knows."""
         try:
             opened = self.open(path)
             there = bytearray(opened.size)
@@ -255,7 +255,7 @@ class RemoteStorage:
             raise LostAnswerError(*error.args, str(path)) from error
 
     def delete(self, path: Path, token: str | None = None, durable: bool = False) -> bool:
-        """As :meth:`store.storage.protocol.Storage.delete`. The version is compared just before: few stores have a condition."""
+        """As :meth:`store.storage.protocol.Storage.delete`. The version is compared just before: few stores take a condition."""
         try:
             found = self.head(path)
         except FileNotFoundError:
@@ -277,8 +277,8 @@ class RemoteStorage:
         return contextlib.nullcontext()
 
     def sweep(self, folder: Path) -> None:
-        """As :meth:`store.storage.protocol.Storage.sweep`: of a killed process a small object may be left, with which it tried
-        the storage out."""
+        """As :meth:`store.storage.protocol.Storage.sweep`: a killed process may have left a small object with which it
+        tried the storage out."""
         for path in self.files_below(folder):
             if path.name.startswith(TEMPORARY) and self.is_abandoned(path):
                 self.delete(path)
@@ -341,9 +341,9 @@ def _last_bytes(count: int, obstore: Any, client: Any, key: str) -> tuple[Any, m
 
 
 _NO_RANGE = ("non-partial response", "416 ")
-"""What is said of a range of an object that has none: it is empty."""
+"""What the storage says about a range of an object that has no ranges because it is empty."""
 _NO_TOKEN = '"0"\n1'
-"""The token of no object."""
+"""A token that no object has."""
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,14 +12,14 @@ from .protocol import RefusedError
 Ask = Callable[[Path, Callable[[Any, Any, str], Any]], Any]
 
 TAIL = 1 << 15
-"""Bytes that are asked for when an object is opened, its last ones."""
+"""How many of its last bytes are asked for when an object is opened."""
 _NO_ETAG = "modified "
 """How the token of an object without an ETag begins."""
 
 
 class RemoteOpened:
-    """An object that is open for reading, with its last bytes, which the same request gave: a small object is all there, and of
-    a shard its record. Each :meth:`readv` before them is one request, for the version that was opened.
+    """An object that is open for reading, with its last bytes, which came with the same request: these are all of a small object,
+    and contain the record of a shard. Each :meth:`readv` of earlier bytes is one request, for the version that was opened.
 
     Args:
         found: what the store said of the object: size, ETag, version.
@@ -82,7 +82,7 @@ def fill(pieces: Sequence[memoryview], data: memoryview, skip: int = 0) -> int:
 
 def token_of(found: Any) -> str:
     """What tells two versions of an object from each other: its ETag, and the version, which Google's conditions ask for."""
-    if found["e_tag"] is None:  # of some web servers
+    if found["e_tag"] is None:  # at some web servers
         return f"{_NO_ETAG}{found['last_modified']} {found['size']}"
     return f"{found['e_tag']}\n{found['version'] or ''}"
 

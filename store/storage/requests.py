@@ -36,7 +36,7 @@ def at_once(ask: Callable[[S], T], things: Iterable[S]) -> list[T]:
 def begun(ask: Callable[[S], T], things: Iterable[S]) -> Callable[[], list[T]]:
     """Begin :func:`at_once`; return a function that waits for the answers.
 
-    Called from one of the threads that ask, it asks one thing after the other: they must not wait for each other.
+    When called from one of the request threads, it makes one request after the other: these threads must not wait for each other.
     """
     listed = list(things)
     if len(listed) < 2 or getattr(_of_pool, "inside", False):
@@ -60,13 +60,13 @@ def call_all(path: Path, calls: Sequence[Callable[[], T]]) -> list[T]:
     """The results of calls that do not depend on each other: made at once where ``path`` is far away, else in turn.
 
     Raises:
-        As :func:`at_once`; of calls in turn, what the first one raises, and the others are not made.
+        As :func:`at_once`; in turn, what the first failing call raises, and later calls are not made.
     """
     return at_once(lambda call: call(), calls) if is_far(path) else [call() for call in calls]
 
 
 def turn() -> threading.Lock:
-    """A lock for those who begin many requests: who has it first has its requests answered first."""
+    """A lock for threads that begin many requests: the first to take it gets its answers first."""
     with LOCK:
         return _turns.setdefault(os.getpid(), threading.Lock())
 

@@ -32,7 +32,7 @@ class WebStorage(RemoteStorage):
         super().__init__(scheme, host)
 
     def ask(self, path: Path, call: Callable[[Any, Any, str], T]) -> T:
-        """As :meth:`RemoteStorage.ask`. StoreError where the server gives files as a whole alone."""
+        """As :meth:`RemoteStorage.ask`. StoreError where the server gives only whole files."""
         try:
             return super().ask(path, call)
         except OSError as error:
@@ -56,7 +56,7 @@ class WebStorage(RemoteStorage):
         return []
 
     def files_below(self, folder: Path) -> Sequence[Path]:
-        """Nothing, as of :meth:`list`."""
+        """Nothing, as with :meth:`list`."""
         return []
 
     def stage(

@@ -48,7 +48,7 @@ def _do(task: Task) -> None:
 
 
 def _decoding(request: Request, tables: list[tuple[AnyColumn, str, list[int]]]) -> tuple[list[Task], list[Task]]:
-    """Reading a row of each shard, and then one of each row group: where whole shards are decoded, the first is all."""
+    """Tasks that read a row of each shard, and tasks that read a row of each row group: whole shards need only the former."""
     shards: dict[Any, Task] = {}
     groups: dict[Any, Task] = {}
     for column, name, images in tables:

@@ -15,7 +15,7 @@ I64 = npt.NDArray[np.int64]
 
 
 def number_of_instance(instance: Any) -> Any:
-    """The number by which an instance, or each of an array of instances, is known among candidates: -1 - j of instance j."""
+    """The number by which an instance, or each of an array of instances, is known among candidates: -1 - j for instance j."""
     return -1 - instance
 
 

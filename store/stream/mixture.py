@@ -1,4 +1,4 @@
-"""A mixture of data sets as dvlab-research/LISA trains on one: which picture, and which questions about it, make which sample.
+"""A mixture of data sets as dvlab-research/LISA trains on one: which picture and which questions about it make up each sample.
 
 A sample is a picture with a few questions. Which ones is a pure function of the seed, the epoch and the sample's number: so any
 number of ranks, workers and any batch size draw the same, and a resumed run goes on with what would have come next.
@@ -68,9 +68,10 @@ class MixtureSchedule(Schedule):
 
     Args:
         sources: name -> what is drawn from. groups: name -> weight and sources.
-        questions: at most this many of a picture, each a row of the batch.
-        draw: ``released``: every sample is drawn by itself, a group by weight, a source of it, a picture of that; where that has
-            no question, again within the group. ``laps``: groups have exact shares, and each source goes through shuffled laps.
+        questions: at most this many about a picture, each a row of the batch.
+        draw: ``released``: every sample is drawn independently: a group by weight, one of its sources, a picture of the source; if
+            the picture has no question, again within the group. ``laps``: groups have exact shares, and each source goes through
+            shuffled laps.
         length: samples of an epoch.
     """
 
@@ -143,7 +144,7 @@ class MixtureSchedule(Schedule):
     def _of_lap(self, name: str, unit: int, dice: Dice) -> list[tuple[int, int, float]]:
         """The questions of a picture whose turn it is; where it has none of the kind that is drawn, of the other kind.
 
-        Instead of a picture that failed any other one is asked about.
+        A picture that failed is replaced by any other one.
         """
         group, source = self._group_of(name), self.sources[name]
         filled = self._filled[self._numbers[name]]
@@ -193,7 +194,7 @@ class MixtureSchedule(Schedule):
         """Source -> how many samples and questions of it the first epochs have, and of how many pictures.
 
         Args:
-            samples: of the last of these epochs; default: all that are handed out.
+            samples: how many of the last of these epochs; default: all that are handed out.
         """
         whole = len(self) * self.batch_size * self.world_size if self.tail == "drop" else self.samples
         counts = [[0, 0] for _ in self._names]

@@ -69,7 +69,7 @@ def offsets_of(key: str) -> str:
 
 
 def named(columns: str | Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
-    """Key in the batch -> what to read, of what users may give: one name, several, or such a mapping."""
+    """Key in the batch -> what to read, from what users may give: one name, several, or such a mapping."""
     return columns if isinstance(columns, Mapping) else {name: name for name in listed(columns)}
 
 

@@ -38,8 +38,8 @@ def sample_set(
 ) -> SampleSet:
     """The samples of a split that are ok in every column.
 
-    Removed images are no part of the data set any more. Those without annotation are left out where a column is made from
-    it, and listed as absent; they are nobody's failure.
+    Removed images are no longer part of the data set. Images without annotation are left out where a column is made from
+    it, and listed as absent; they did not fail.
 
     Args:
         failed: ``raise`` when an image failed in one of the columns, or ``skip`` it and list it with its reason.

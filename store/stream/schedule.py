@@ -43,8 +43,8 @@ class Schedule:
             than another, and the last one may be short), ``drop`` them, or ``repeat`` the epoch's first ones, flagged.
         length: samples of an epoch of a mixture; default: all there are.
 
-    ``moves`` counts the changes of its place, ``ended`` the epochs that came to their end: so an iterator sees what became of
-    the place since its last batch.
+    ``moves`` counts the changes of its place, ``ended`` the epochs that came to their end, so that an iterator sees what
+    happened to the place since its last batch.
     """
 
     sets: Mapping[str, SampleSet]

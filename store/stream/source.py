@@ -141,7 +141,7 @@ def source_of(
     Raises:
         FailedImageError: as :func:`store.stream.sample_set.sample_set`.
     """
-    import pyarrow.compute as pc  # takes 50 ms, which importing this shall not
+    import pyarrow.compute as pc  # takes 50 ms, which importing this module should not cost
 
     found = sample_set(split, [*columns, "targets"], False, failed, without)
     column = split.column("targets")

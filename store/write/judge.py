@@ -52,7 +52,7 @@ class Report:
 
 
 def columns_below(folder: Path) -> list[Path]:
-    """Every folder that is a column, also one that lost its ``column.json`` or never got so far."""
+    """Every folder that is a column, also one that lost its ``column.json`` or never had one."""
     return [path for path, folders, files in walk(folder) if _is_column(path, {*folders, *files})]
 
 
@@ -73,7 +73,7 @@ def judge(lineage: Lineage, place: str, report: Report) -> list[Problem]:
     try:
         meta = own_meta(place, load_column(folder))
     except StoreError as error:
-        # A format version that is only newer is no damage to be removed.
+        # A newer format version is not damage, and must not be removed.
         files = (folder / COLUMN_JSON,) if isinstance(error, DamagedStoreError) else ()
         return [Problem(place, None, str(error), files)]
     except FileNotFoundError:

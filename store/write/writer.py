@@ -33,7 +33,7 @@ from ..storage.protocol import LostAnswerError, RefusedError, Staged
 from ..storage.requests import call_all
 
 ANY = "any"
-"""For :func:`begin_column`: whatever the column was before."""
+"""For :func:`begin_column`: the column may have had any fingerprint before."""
 _TRIES = 8
 """How often another writer may come between a look at a shard and the write that follows."""
 
@@ -212,14 +212,14 @@ def write_shard(
         with storage.lock(folder):
             done = _publish(folder, meta, commit, staged, before, again)
             if done is commit:
-                # Who read the shard that was there before may have written the summary meanwhile.
+                # A reader of the shard that was there before may have written the summary meanwhile.
                 log = partial(write_log, folder, done, dict(run))
                 call_all(folder, [partial(remove_summary, folder), log])
     return done
 
 
 def _publish(folder: Path, meta: ColumnMeta, ours: Commit, staged: Staged, before: Seen | None, again: bool) -> Commit:
-    """Put a shard over what its writer saw; the commit there is then: ours, or another writer's that stands for ours."""
+    """Put a shard in place of what its writer saw; return the commit that is there then: ours, or another writer's equal one."""
     storage, path = storage_of(folder), folder / ours.file
     _require_same_inputs(folder, ours)
     for _ in range(_TRIES):
@@ -240,7 +240,7 @@ def _publish(folder: Path, meta: ColumnMeta, ours: Commit, staged: Staged, befor
 
 
 def _theirs(now: Seen, ours: Commit, before: Seen | None, again: bool) -> Commit | None:
-    """The commit there is if it stays, None if it is ours to replace."""
+    """The commit that is there, if it stays; None if ours may replace it."""
     theirs = now.commit
     if theirs is None or theirs.seal == ours.seal:
         return theirs
@@ -303,7 +303,7 @@ def _require_same_upstream(look: Lineage, ours: Commit, name: str, content: str)
     try:
         now = look.commit(upstream, number)
     except DamagedStoreError:
-        return  # it is reported where it is; ours is what it was computed from
+        return  # the damage is reported elsewhere; ours was computed from what was there before
     if now is not None and now.content != content:
         raise ConflictError(
             f"{ours.place}: shard {ours.shard}: {upstream} was computed again meanwhile; run it again",
