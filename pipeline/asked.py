@@ -125,7 +125,7 @@ def _read(settings: Settings, image: str) -> tuple[bytes, npt.NDArray[np.uint8]]
 
 
 def _such_as(settings: Settings) -> str:
-    """``, such as demo/val/0003``: a stored image; nothing where no split is indexed."""
+    """Text that names a stored image as an example: ``, such as demo/val/0003``; empty where no split is indexed."""
     for split in settings.splits:
         with contextlib.suppress(StoreError):
             known = open_split(settings.store_path, split.dataset, split.split, columns="images").image_ids

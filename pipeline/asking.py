@@ -151,7 +151,7 @@ class TrainedSystem:
                 yield self._answer(asked, question, found, record.height_px, record.width_px)
         except FailedImageError as error:
             raise InputError(f"--image: {image} cannot be asked about: {error}") from error
-        except ValueError as error:  # a control token of this language model, another model than it was trained with
+        except ValueError as error:  # a control token of this language model, or not the model it was trained with
             raise InputError(f"ask {self.run.name}: {error}") from error
 
     def words(self, image: str | Path, count: int = 12) -> dict[int, list[tuple[str, float]]]:
@@ -228,7 +228,7 @@ def checked(question: str) -> str:
     """The question without space around it.
 
     Raises:
-        InputError: it is empty, too long, of several lines, or holds what is no text.
+        InputError: it is empty, too long, of several lines, or has a control character or token.
     """
     text = question.strip()
     said = f"question {question[:80]!r}"

@@ -1,4 +1,4 @@
-"""Begins a column when its first shard is ready to be committed, once in a run of this process."""
+"""Begins a column when its first shard is ready to be committed, once per run and process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _begun: set[tuple[str, str]] = set()
 
 
 def begin_once(token: str, folder: Path, meta: ColumnMeta, found: str | None) -> None:
-    """:func:`store.write.writer.begin_column`, in place of the fingerprint ``found``; ``token`` names the run.
+    """Call :func:`store.write.writer.begin_column` to replace the fingerprint ``found``; ``token`` names the run.
 
     Raises:
         ConflictError: another run began the column meanwhile.

@@ -1,6 +1,6 @@
-"""Before shards are added to a column: embeds a stored image again and compares.
+"""Embeds a stored image again before shards are added to a column, and compares the vectors.
 
-Code, a library or a device that changes numbers without a changed VERSION would make a column of two kinds. The golden
+Code, a library or a device that changes numbers without a changed VERSION would give a column vectors of two kinds. The golden
 tests catch that in our code; this catches it on the machine that does the work.
 """
 
@@ -23,7 +23,8 @@ from stages.names import SplitRef
 from store.format.schema import OK
 
 LEAST_COSINE = 0.99
-"""Cosine of a vector with its stored value: room for float16 and another device, none for another transform or checkpoint."""
+"""Least cosine of a vector with its stored value: it allows for float16 and another device, but not for another transform or
+checkpoint."""
 
 
 def compare_with_stored(
@@ -54,7 +55,7 @@ def check_stored(task: ShardTask) -> None:
     """Embed an image of a done shard with today's code and device, into the columns of ``task``.
 
     Raises:
-        InputError: it is not what is stored.
+        InputError: the vectors are not those that are stored.
     """
     settings = settings_of(task.settings)
     source = ShardSource(settings, task.split, task.shard)

@@ -1,4 +1,4 @@
-"""Images with annotated regions, as the store has them: what questions are made about."""
+"""Images with annotated regions in the store, about which questions are made."""
 
 from __future__ import annotations
 

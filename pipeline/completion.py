@@ -18,7 +18,7 @@ SHELLS = ("bash", "zsh", "fish")
 _SCRIPTS = Path(__file__).parent / "shell"
 
 Names = Callable[[typer.Context], Iterable[str]]
-"""What may stand in a place of the command line."""
+"""From the context to the names that may stand in one place of the command line."""
 
 
 class Offer(NamedTuple):

@@ -162,8 +162,8 @@ def compute_stage(
         dry_run: plan, write nothing.
         part: (i, n): the shards of this part alone (:func:`in_part`).
         shards: these alone.
-        replace: also where finished shards of other parameters are lost by it.
-        look: what was seen by now; renewed where this changes the store.
+        replace: work even where this replaces finished shards of other parameters.
+        look: what was seen so far; renewed where this changes the store.
 
     Raises:
         InputError: an upstream column is not done for these shards, or finished shards would be replaced; the message
@@ -259,13 +259,13 @@ _TRIES = 3
 
 
 def mark_unused(settings: Settings, split: SplitRef) -> None:
-    """Mark columns that are not current and that the params do not name, so that they stop nobody who opens the whole split."""
+    """Mark columns that are not current and that the params do not name, so that anyone can still open the whole split."""
     look = Lineage(settings.store_path)
     for name in find_columns(settings.store_path, split.dataset, split.split):
         place = place_of(settings, split, name)
         if name not in specs(settings, split.dataset) and not _is_current(look, place):
             mark = column_dir(settings.store_path, place) / UNUSED
-            with contextlib.suppress(OSError):  # another user's column: what they open by name says what is wrong
+            with contextlib.suppress(OSError):  # another user's column: opening it by name says what is wrong
                 if storage_of(mark).stat(mark) is None:
                     replace_object(mark, b"", durable=False)
 
@@ -339,7 +339,7 @@ def _compute(
 ) -> None:
     if not todo:
         return
-    with contextlib.suppress(OSError):  # who may not write there leaves them there
+    with contextlib.suppress(OSError):  # a user who may not write there leaves these files
         remove_left_in(settings.store_path)
     meta, entries = plans[0].meta, plans[0].entries
     started = _started(plans, todo)

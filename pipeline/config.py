@@ -193,7 +193,7 @@ class Settings(Shared):
 
     @model_validator(mode="after")
     def _questions_have_their_data(self) -> Settings:
-        """A set of questions is a data set of the format generated, of pictures that the sets it is made from have."""
+        """Require that each set of questions is a data set of the format generated, with the pictures of its source sets."""
         for name, made in self.questions.items():
             data, sources = self.data.get(name), self.refs(f"questions.{name}.of", made.of)
             holders = sorted({self.data[split.dataset].images for split in sources})
@@ -353,7 +353,7 @@ class Settings(Shared):
 _DEFAULTS = {f"run.{name}": RunParams.model_fields[name].default for name in ("train_dir", "report_dir", "cache_dir")}
 """Folders that must be on this machine -> where they are by default."""
 RESERVED = {"means": "the store", "metrics": "the report", "ask": "the report"}
-"""Names that no data set may have -> whose folder is called so."""
+"""Names that no data set may have -> what has a folder of that name."""
 
 
 def _in_full(values: Any, dataset: str) -> Any:

@@ -27,7 +27,7 @@ INDEX, FILES = "index", "files"
 
 @dataclass(frozen=True)
 class Counted:
-    """Counts of a split. source: ``index``, ``files``, or None where nothing was counted. why: then, why not; else a remark."""
+    """Counts of a split. source: ``index``, ``files``, or None where nothing was counted. why: the reason for None, or a remark."""
 
     counts: Counts
     source: str | None = None
@@ -37,7 +37,7 @@ class Counted:
 def count_split(settings: Settings, split: SplitRef) -> Counted:
     """The counts of a split: of the store where all of it is indexed, else of its files.
 
-    Of pictures that are indexed only where others ask about them, the files are counted.
+    The files are counted where pictures are indexed only if other data sets ask about them.
     """
     data = settings.data[split.dataset]
     found = None if isinstance(data, ImagesOptions) and data.only else count_indexed(settings, split)

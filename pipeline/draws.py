@@ -52,7 +52,7 @@ Asked = tuple[str, int, bool]
 
 @cache
 def _asked(kind: str, texts: int, absent: bool) -> Asked:
-    """One object for equal values: a data set has few different ones, and a million targets."""
+    """One object for equal values: a data set has few different values, and a million targets."""
     return kind, texts, absent
 
 

@@ -1,4 +1,4 @@
-"""The images of a split in their permanent order, where those lie that are borrowed, and the files that they are made from."""
+"""The images of a split in their permanent order, where borrowed images lie, and the files that the index is made from."""
 
 from __future__ import annotations
 
@@ -204,10 +204,10 @@ def files_of(
 def files_now(
     settings: Settings, dataset: str, wanted: Mapping[str, ColumnSpec], entries: Sequence[Entry]
 ) -> dict[str, dict[str, str]]:
-    """:func:`files_of` of several columns, by name, as the files are now and as they say now.
+    """As :func:`files_of`, for several columns by name, with the files and their content as they are now.
 
     Raises:
-        DatasetError: a file that is of many images cannot be read. FileNotFoundError: it is not there.
+        DatasetError: a file that covers many images cannot be read. FileNotFoundError: it is not there.
     """
     known = [entry.source for entry in entries if entry.source.content]
     if known and any(spec.files == "annotations" for spec in wanted.values()):

@@ -60,7 +60,7 @@ def deliver_again_what_is_lost() -> None:
         number = _SIGNALS.get(lost.exc_type)
         if number is None:
             before(lost)
-        else:  # a moment later: now it would fall into this hook
+        else:  # a moment later: now it would be raised in this hook, and be lost again
             threading.Timer(_SOON_S, os.kill, (os.getpid(), number)).start()
 
     sys.unraisablehook = _given["hook"] = hook
@@ -175,7 +175,7 @@ _EXPECTED = {
     errno.EISDIR: ", expected a file",
     errno.ENOENT: ", expected a file or a folder",
 }
-"""What the system's words leave out."""
+"""What is expected, which the system's message does not say."""
 
 
 def _advice(error: StoreError) -> str:

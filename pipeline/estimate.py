@@ -1,4 +1,4 @@
-"""What the shards that are left will take, from what the store says of those that are done, and its logs of how."""
+"""What the shards that are left will take, estimated from those that are done and the logs of how they were made."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _evidence(look: Look, plans: Sequence[ColumnPlan]) -> list[list[Made]]:
 
 
 def _same_work(done: Sequence[Sequence[Made]], wanted: set[str]) -> list[Mapping[str, Any]]:
-    """The log of each shard whose columns were computed in one go, just those that are wanted."""
+    """The log of each shard for which just the wanted columns were computed in one go."""
     return [
         shard[0].run
         for shard in done

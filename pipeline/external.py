@@ -38,7 +38,7 @@ class External:
 
 
 def external_runs(settings: Settings) -> list[External]:
-    """All that are kept, in the order of their names."""
+    """All kept predictions, in the order of their names."""
     folder = runs_folder(settings)
     there = sorted(path for path in folder.iterdir() if is_external(path)) if folder.is_dir() else []
     return [External(path.name, path, _splits(path)) for path in there]

@@ -52,7 +52,7 @@ def specs(settings: Settings, dataset: str) -> Mapping[str, ColumnSpec]:
 
 
 def _that_can_be_read(specs: Sequence[ColumnSpec], sections: Sections) -> Iterator[ColumnSpec]:
-    """The columns without those that are made of annotations, where the data set's format has none; upstream comes first."""
+    """The columns, without those made from annotations if the data set's format has none; upstream comes first."""
     absent = set() if FORMATS[sections.data.format].annotated else {"instances", "targets"}
     for spec in specs:
         if spec.over is None and not absent.isdisjoint(spec.reads):

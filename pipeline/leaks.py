@@ -39,7 +39,7 @@ ALIKE_BITS = 4
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a split that are ok: what each is known by -> its image_index, several where they are one picture.
+    """The pictures of a split that are ok. keys: what a picture is known by -> its image_index, or several for one picture.
 
     files: image_index -> sha256 of its file and its path, which starts at the folders of the data set that holds it.
     """
@@ -189,7 +189,8 @@ def alike_pictures(settings: Settings, known: Mapping[SplitRef, Pictures]) -> li
 
 
 def is_protected(settings: Settings, split: SplitRef) -> bool:
-    """Whether a split is there to be evaluated on: it has questions, and its name is not all and does not begin with train."""
+    """Whether a split is there to be evaluated on: it is one of ``Settings.evaluated``, or it has questions, and its name is not
+    ``all`` and does not begin with ``train``."""
     annotated = FORMATS[settings.data[split.dataset].format].annotated
     return (annotated and not split.split.startswith("train") and split.split != "all") or split in settings.evaluated
 

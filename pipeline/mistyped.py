@@ -16,7 +16,7 @@ _BOUND = re.compile(r"Input should be (greater|less) than or equal to (\S+)")
 
 
 def told(error: Any, arguments: Sequence[str]) -> str:
-    """The message of an error of typer's; of an error that typer words well, its own words."""
+    """The message for an error of typer's; where typer words it well, in typer's own words."""
     command = getattr(error, "cmd", None)
     if option := getattr(error, "option_name", None):
         unknown = hasattr(error, "possibilities")
@@ -39,7 +39,7 @@ def _no_such_option(command: Any, option: str, arguments: Sequence[str]) -> str:
 
 
 def _before_the_verb(group: Any, option: str, arguments: Sequence[str]) -> str:
-    """Of an option of a verb, that it stands after it, and the whole command so."""
+    """The end of a message about an option before the verb: the command with the option after the verb."""
     words = in_front(arguments)
     verb = next((word for word in words if word in group.commands), None)
     if verb is None or option not in _options(group.commands[verb]):
@@ -55,7 +55,7 @@ def _no_value(error: Any, command: Any, option: str) -> str:
 
 
 def _missing(error: Any, command: Any) -> str:
-    """What is left out: what it is, and the first example of the verb's help."""
+    """The message for what is missing: what it is, and the first example of the verb's help."""
     expected = (getattr(error.param, "help", None) or "").rstrip(".")
     example = re.search(r"`(python cli\.py [^`]+)`", getattr(command, "help", None) or "")
     return (

@@ -48,13 +48,13 @@ def model_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _entry(annotation: Any) -> Any:
-    """What the entries of a section are whose keys are free; None for another annotation."""
+    """The annotation of the entries of a section whose keys are free; None for another annotation."""
     found = _inner(annotation)
     return get_args(found)[1] if get_origin(found) in (dict, Mapping) else None
 
 
 def children(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, Any] | None:
-    """Field -> annotation of the section at ``path``; None where no section of fixed fields is there."""
+    """Field -> annotation of the section at ``path``; None where that is not a section with fixed fields."""
     found: Any = model
     for key in path:
         section = model_of(found)
@@ -67,7 +67,7 @@ def children(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, 
 
 
 def _fields(section: type[BaseModel]) -> dict[str, Any]:
-    """Field -> annotation; of a section that is of one of several kinds (models derived from its own), those of all kinds."""
+    """Field -> annotation; for a section that has several kinds (models derived from its own), the fields of all kinds."""
     models = [section, *section.__subclasses__()]
     return {name: field.annotation for model in models for name, field in model.model_fields.items()}
 
@@ -121,7 +121,7 @@ def unknown(model: type[BaseModel], location: Location, depth: int = -1) -> str:
 
 
 def dotted(location: Location) -> str:
-    """``embed.max_masks`` of its parts."""
+    """The name of a parameter from its parts, such as ``embed.max_masks``."""
     return ".".join(str(part) for part in location if part != "[key]")
 
 

@@ -81,7 +81,7 @@ def _apply(values: dict[str, Any], override: str, path: Path) -> tuple[str, ...]
 
 
 def _place(values: dict[str, Any], location: tuple[str, ...], given: str, path: Path) -> dict[str, Any]:
-    """The section that holds a parameter. One that the file leaves out, as it has a default, is set as well."""
+    """The section that holds a parameter. A section that the file leaves out, because it has defaults, is added."""
     place = values
     for depth, key in enumerate(location):
         known = children(Settings, location[:depth])

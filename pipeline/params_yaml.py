@@ -19,7 +19,7 @@ class NotYamlError(Exception):
 
 
 class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML in which a key that stands twice is an error. By libyaml where PyYAML has it, which takes a tenth of the time."""
+    """YAML in which a repeated key is an error. Uses libyaml where PyYAML has it, which takes a tenth of the time."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """The value of a node; NotYamlError for a text that is not what it looks like, or what its tag says."""

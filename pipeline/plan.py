@@ -194,7 +194,7 @@ def _behind(plan: ColumnPlan, upstream: Sequence[ColumnPlan]) -> ColumnPlan:
 
 
 def _stale(plan: ColumnPlan, shards: Collection[int], because: str) -> ColumnPlan:
-    """The plan with these shards stale that were done."""
+    """The plan, in which those of these shards that were done are stale."""
     stale = ShardState(STALE, f"{because} changed")
     found = (stale if state.state == DONE and number in shards else state for number, state in enumerate(plan.shards))
     return replace(plan, shards=tuple(found))
@@ -314,7 +314,8 @@ def _shard_state(
     upstream: Mapping[str, str],
     files: Mapping[str, str] | None,
 ) -> ShardState:
-    """``upstream``, ``files``: digests of shards and of source files as they are now; None: files are not looked at."""
+    """The state of a shard. ``upstream``, ``files``: digests of shards and of source files as they are now; None: files are not
+    looked at."""
     try:
         commit = look.commit(place, shard)
     except DamagedStoreError as error:

@@ -87,7 +87,7 @@ def require_writable(*folders: Path) -> None:
 
 
 def require_consent(plans: Sequence[ColumnPlan], split: SplitRef, command: str) -> None:
-    """Refuse to replace what a reader can read now by what other parameters make, unless it was asked for.
+    """Refuse to replace columns that a reader can read now with those of other parameters, unless it was asked for.
 
     Raises:
         InputError: names columns, shards, what differs, and the command.

@@ -17,7 +17,7 @@ from stages.train.run_digest import SHORT, Difference, differences, identity, sy
 from stages.train.systems import SYSTEMS
 
 EVERY_TEXT = "every-text"
-"""What is added to the name of answers to every text."""
+"""The end of the name of answers to every text."""
 _ANSWERS = (*MODES, "shuffled-images", "shuffled-questions", EVERY_TEXT)
 _CONTROLS = ("-without-image", "-without-question")
 """Ends of the names of runs that were trained without the one or the other (``train.without``)."""
@@ -141,7 +141,7 @@ def runs_folder(settings: Settings) -> Path:
 
 
 def check_name(name: str, option: str = "--name") -> None:
-    """Raise InputError where a run cannot have this name: no folder can have it, or answers of a run are named so."""
+    """Raise InputError where a run cannot have this name: no folder can have it, or it is reserved for answers of a run."""
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not (
         name[0].isalnum() and name.isascii()
     ):

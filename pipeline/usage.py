@@ -39,7 +39,7 @@ class Verbs(TyperGroup):
         return super().parse_args(ctx, in_front(args))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; an error of its options that does not say whose they are gets to know."""
+        """Run the verb; add the verb to an error about its options that does not name it."""
         try:
             return super().invoke(ctx)
         except TyperException as error:

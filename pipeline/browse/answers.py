@@ -42,7 +42,7 @@ class Answers:
 
     @property
     def version(self) -> tuple[int, int]:
-        """A value that differs once the file was written again."""
+        """A value that changes when the file is written again."""
         state = self.path.stat()
         return state.st_mtime_ns, state.st_size
 

@@ -174,7 +174,7 @@ ANSWERS: dict[str, Answer] = {
     "ask": _ask,
     "words": _words,
 }
-"""Name below ``/api/`` -> what answers."""
+"""Name below ``/api/`` -> the function that answers."""
 
 
 def picture(library: Library, params: QueryParams) -> bytes:

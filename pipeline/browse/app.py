@@ -46,7 +46,7 @@ _STATUS: dict[type[Exception], int] = {
     PredictionError: 500,
     OSError: 500,
 }
-"""Errors that say themselves what is wrong."""
+"""Errors whose messages say what is wrong -> HTTP status."""
 
 
 def make_app(shelf: Shelf, host: str, token: str | None) -> ASGIApp:
@@ -95,7 +95,7 @@ def _picture(library: Library) -> Callable[[Request], Any]:
     async def respond(request: Request) -> Response:
         found, code = await run_in_threadpool(_answered, lambda: picture(library, request.query_params))
         if isinstance(found, bytes):
-            # The address holds the file's digest, so it is another one when the file is.
+            # The address holds the file's digest, so a changed file has another address.
             return Response(found, headers={"Content-Type": "image/jpeg", "Cache-Control": "private, max-age=3600"})
         return _as_json(found, code)
 
@@ -120,5 +120,5 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 def _as_json(value: Any, code: int) -> Response:
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII: also of text that is no valid Unicode
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII, also for text that is not valid Unicode
     return Response(text, code, {"Content-Type": "application/json"})

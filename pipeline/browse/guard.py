@@ -90,7 +90,7 @@ class Guard:
         return name in self.hosts or ("*" in self.hosts and _is_address(name))
 
     def _without_token(self, scope: Scope, token: str) -> Response | None:
-        """A refusal without the token; with it in the address, a cookie that takes its place; None with that cookie."""
+        """None if the request has the cookie; a redirect that sets it if the address has the token; otherwise a refusal."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == "token"]
         if given and secrets.compare_digest(given[0].encode(), token.encode()):

@@ -16,7 +16,7 @@ _KEPT = 96
 """This many results are kept; those that were asked for longest ago are forgotten. Most are one number per image."""
 
 Advance = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
+"""Called with how much is done, and with the total."""
 
 
 class NotYetError(Exception):
@@ -51,7 +51,7 @@ class Jobs:
         self._pool = ThreadPoolExecutor(threads, "browse")
 
     def result(self, key: Hashable, title: str, work: Callable[[Advance], Any]) -> Any:
-        """What ``work`` returns, which is begun when its key is asked for first; what it raises is raised once.
+        """The result of ``work``, which begins when its key is first asked for; an error that it raises is raised once.
 
         Raises:
             NotYetError: it is not finished; ask again.

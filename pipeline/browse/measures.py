@@ -5,7 +5,7 @@
 ``largest:PROPOSER``      area of the largest mask, percent of the image; ``smallest:`` of the smallest
 ``best:PROPOSER``         IoU of the best mask, mean over the image's questions that have an answer
 ``run:NAME``              IoU of the run's answers, mean over the image's questions that it answered
-``questions``             number of questions; ``instances``, of annotated regions
+``questions``             number of questions; ``instances``: number of annotated regions
 ========================  ===========================================================================================
 """
 
@@ -135,7 +135,7 @@ class Measures:
             if known is None:
                 try:
                     known = states(self.shown.with_columns(name).columns[name], len(found))
-                except StoreError:  # which the notes say
+                except StoreError:  # the notes report it
                     continue
             found |= known.are(FAILED)
         return found
@@ -209,7 +209,7 @@ class Measures:
 
 
 class Mean:
-    """The mean of the values that each image was given; NaN does not count, and is what an image without any has."""
+    """The mean of the values that each image was given. NaN does not count; an image without values has NaN."""
 
     def __init__(self, images: int) -> None:
         self._total, self._count = np.zeros(images), np.zeros(images, np.int64)
@@ -221,7 +221,7 @@ class Mean:
         np.add.at(self._count, image[counts], 1)
 
     def value(self) -> F64:
-        """float64 [N]."""
+        """The means, float64 [N]."""
         mean: F64 = np.divide(self._total, self._count, out=np.full(len(self._total), np.nan), where=self._count > 0)
         return mean
 
@@ -236,7 +236,7 @@ def by_image(
 ) -> F64:
     """Values of a table with a row per image, float64 [N, width]; NaN where a shard is not there.
 
-    ``values``: those of a shard's table, [rows, width].
+    ``values``: from a shard's table to its values, [rows, width].
     """
     found = np.full((images, width), np.nan)
     if isinstance(column, Borrowed):

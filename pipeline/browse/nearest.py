@@ -19,7 +19,7 @@ from store.outlines import outline
 from store.read.borrowed import AnyColumn
 
 SHOWN = 24
-"""This many neighbours."""
+"""How many neighbours are found."""
 _BATCH = 512
 """Images whose vectors are compared at once."""
 
@@ -48,7 +48,7 @@ def nearest(shown: Shown, jobs: Jobs, column: str, image_index: int, mask: int, 
     """The masks of the split that are nearest to one of them, each with where it lies in its image.
 
     Args:
-        column: of vectors, one per mask of a proposer. apart: of each image only the nearest mask.
+        column: of vectors, one per mask of a proposer. apart: take only the nearest mask of each image.
 
     Raises:
         UnknownError: there is no such column, or the mask has no vector in it.

@@ -22,7 +22,7 @@ I64 = NDArray[np.int64]
 
 
 class WrongError(ValueError):
-    """A question that cannot be understood; says what was found and expected."""
+    """A request that cannot be understood; says what was found and expected."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Query:
         empty, failed: whether images must (or must not) have a question with nothing to be found, or have failed; None: either.
         ranges: (measure, least, most); an image without the measure is in no range.
         sort: a measure, ``difference``, or empty for the order of the split. ``descending``: largest first.
-        a, b: the measures that ``difference`` is of: a - b.
+        a, b: measures; ``difference`` is a - b.
         after, before: (value, image_index) of the image that the page follows, or comes before; None where it has no value.
-        limit: this many images.
+        limit: how many images.
     """
 
     text: str = ""

@@ -44,8 +44,8 @@ def serve(shelf: Shelf, host: str, port: int, token: str | None, say: Callable[[
     """Serve the pages until the process is interrupted.
 
     Args:
-        port: 0 is any that is free.
-        say: gets the address when it can be opened.
+        port: 0 means any free port.
+        say: called with the address when it can be opened.
 
     Raises:
         InputError: the address cannot be bound.

@@ -19,7 +19,7 @@ from store.format.names import is_of_pictures, without_proposer
 T = TypeVar("T")
 
 TABLE_BYTES = 64 << 20
-"""Decoded tables of one split in memory."""
+"""Bytes of decoded tables that are kept in memory per split."""
 OPEN_SPLITS = 2
 """This many splits are open at once: each keeps the records of its shards in memory."""
 _TABLES = ("instances", "targets", "masks", "match/targets")

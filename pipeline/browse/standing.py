@@ -27,11 +27,11 @@ def standing(settings: Settings, split: SplitRef, answers: Iterable[Answers]) ->
 
 
 def askable(settings: Settings) -> list[dict[str, Any]]:
-    """The trained runs.
+    """The trained runs, and which of them can be asked.
 
     Returns:
-        Of each its ``name`` and ``system``, the ``proposer`` whose masks it chooses among (None: it makes its own), whether it has
-        ``words`` for masks, and ``why`` it cannot be asked (empty: it can).
+        For each run, its ``name`` and ``system``, the ``proposer`` whose masks it chooses among (None: it makes its own), whether
+        it has ``words`` for masks, and ``why`` it cannot be asked (empty: it can).
     """
     found = []
     for entry in entries(settings):

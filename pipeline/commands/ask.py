@@ -22,7 +22,7 @@ PNG = ".png"
 _MOST_BYTES = 2**24
 """Largest file of questions."""
 _MOST_LETTERS = 48
-"""Letters of a question in the name of a picture."""
+"""How many letters of a question are in the name of a picture."""
 
 
 def ask_command(
@@ -43,7 +43,7 @@ def ask_command(
         image: a stored one as ``DATASET/SPLIT/IMAGE_ID``, or the path of a picture.
         questions, file: what is asked: these, then the lines of the file.
         phrase: the questions are noun phrases.
-        out: of one question the PNG file, or a folder; None: the folder ``ask`` in ``run.report_dir``.
+        out: for one question the PNG file, or a folder; None: the folder ``ask`` in ``run.report_dir``.
         replace: ``out`` may be there already.
 
     Returns:

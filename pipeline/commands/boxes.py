@@ -121,7 +121,7 @@ def _answers(
 
 
 def _begun(part: Path, head: str) -> dict[str, Any]:
-    """image_id -> what an earlier call found of the same boxes by the same model. Where there was none, the file is begun.
+    """image_id -> what an earlier call found for the same boxes with the same model. Without one, the file is begun.
 
     Args:
         head: its first line.

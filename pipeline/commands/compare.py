@@ -136,7 +136,7 @@ class Comparison:
         keys: the questions.
         kinds: names, numbered by ``Samples.kind``.
         questions: target_id -> question, of the whole split.
-        notes: in what the systems and what they answered differ.
+        notes: how the systems, and what they were asked and answered, differ.
     """
 
     split: SplitRef
@@ -173,7 +173,7 @@ class Comparison:
 
     @cached_property
     def groups(self) -> dict[str, dict[str, dict[str, dict[str, Difference]]]]:
-        """Name of another system -> what is told apart -> group -> figure -> difference."""
+        """Name of another system -> what questions are grouped by -> group -> figure -> difference."""
         first, how = self.systems[self.first].samples, (self.kinds, RESAMPLES, SEED, self.protocol)
         return {name: by_group(first, self.systems[name].samples, *how) for name in self.others}
 

@@ -98,7 +98,7 @@ def draw_questions(
     Args:
         keys: question -> why it is shown.
     """
-    # Opened without masks: what is compared are answers, and the proposals would be a column more.
+    # Opened without masks: answers are compared, and the proposals would add a column.
     opened = open_split(settings.store_path, found.split.dataset, found.split.split, columns=COLUMNS)
     pixels_of: Callable[[int], NDArray[np.uint8]] = partial(pixels, settings, found.split.dataset, opened)
     systems = {name: _drawable(answers) for name, answers in found.systems.items()}

@@ -19,11 +19,11 @@ from stages.train.folder import Held
 
 @dataclass(frozen=True)
 class Side:
-    """One of what is compared: a run that was trained here, external predictions that are kept, or a file of predictions.
+    """One side of a comparison: a run that was trained here, external predictions that are kept, or a file of predictions.
 
     Args:
         name: as tables show it; no two have the same.
-        of: a trained run, or what is kept; None: ``path``.
+        of: a trained run, or kept predictions; None: ``path``.
         path: a file or folder of predictions.
     """
 
@@ -39,7 +39,7 @@ class Side:
 
     @property
     def digest(self) -> str | None:
-        """sha256 (hex) of the trained run, or of the file of what is kept."""
+        """sha256 (hex) of the trained run, or of the file of kept predictions."""
         if isinstance(self.of, External):
             return self.of.digest
         return None if self.trained is None else self.trained[1].digest
@@ -66,7 +66,7 @@ class Side:
         """What to type so that it answers a split, as the end of a sentence; empty where nothing here can do it.
 
         Args:
-            again: it is to be trained again before.
+            again: whether it has to be trained again first.
         """
         if self.trained is None:
             return ""
@@ -79,7 +79,7 @@ def sides(settings: Settings, words: Sequence[str]) -> list[Side]:
     """What the words of the command line name, a run before a file of the same name.
 
     Raises:
-        InputError: one stands twice, is not trained, or is neither a run nor a file.
+        InputError: one is named twice, is not trained, or is neither a run nor a file.
     """
     trained = {entry.name: entry for entry in entries(settings)}
     kept = {one.name: one for one in external_runs(settings)}

@@ -37,7 +37,7 @@ def figures_table(found: Comparison) -> tuple[list[str], Rows]:
 
 
 def groups_table(found: Comparison) -> tuple[list[str], Rows]:
-    """Heading and rows: the main figures of each group of questions; no rows where there are no two groups of anything."""
+    """Heading and rows: the main figures of each group of questions; no rows unless something has at least two groups."""
     rows, names = list[list[str]](), list[str]()
     groups = [(title, group) for title, own in found.groups[found.others[0]].items() for group in own]
     for title, group in groups:

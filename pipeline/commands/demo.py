@@ -15,7 +15,7 @@ def make_demo_data() -> str:
     """Generate the data set; return what to print.
 
     Raises:
-        InputError: the folder holds something else than a demo data set.
+        InputError: the folder holds something other than a demo data set.
     """
     from demo.data.dataset import REWORDED, DemoError, make_demo
 

@@ -160,12 +160,12 @@ def evaluate_command(
 
 
 def texts_of(settings: Settings, split: SplitRef, protocol: str | None) -> Texts | None:
-    """Which texts of a split a protocol asks; None: that is left open."""
+    """Which texts of a split a protocol asks; None: the protocol leaves it open."""
     return None if protocol is None else PROTOCOLS[protocol].asks(settings.data[split.dataset].format)
 
 
 def published_of(settings: Settings, split: SplitRef, protocol: str | None) -> list[Published]:
-    """The papers' rows for a split. Those of refCOCO are of the splits by unc and umd, not of google's."""
+    """The papers' rows for a split. For refCOCO, these are about the splits by unc and umd, not those by google."""
     if getattr(settings.data[split.dataset], "split_by", None) == "google":
         return []
     return published(split.dataset, split.split, protocol)

@@ -77,7 +77,7 @@ def open_for_choices(settings: Settings, split: SplitRef, proposer: str | None) 
 def with_names_of_their_own(
     loaded: Sequence[tuple[Meta, list[Prediction]]],
 ) -> list[tuple[str, Meta, list[Prediction]]]:
-    """Each with a name that no baseline and no other system has."""
+    """The predictions, each with a name that no baseline and no other system has."""
     found: list[tuple[str, Meta, list[Prediction]]] = []
     taken = set(BASELINE_NAMES)
     for meta, predictions in loaded:

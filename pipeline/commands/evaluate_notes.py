@@ -18,7 +18,7 @@ SHOWN = 10
 
 
 def of_protocol(name: str, dataset: str, data_format: str, meta: Meta, scores: Scores) -> Iterator[str]:
-    """How a protocol asks and scores, and in what these predictions or this data set do not fit it."""
+    """How a protocol asks and scores, and how these predictions or this data set do not fit it."""
     protocol = PROTOCOLS[name]
     if name == GSVA:
         yield _about_gsva(dataset)

@@ -1,4 +1,4 @@
-"""Asks a trained system as a protocol does, of one split or of all of them."""
+"""Asks a trained system the questions of one split, or of all, as a protocol does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COLUMNS = (
     ("r", ("r",)),
     ("rIoU", ("riou",)),
 )
-"""Heading -> the figures that stand below it, by their names without a protocol's."""
+"""Heading -> the figures that stand below it, named without the prefix of a protocol."""
 _USUAL = ("mean IoU", "cIoU", "N-acc", "T-acc")
 """The common figures that are shown."""
 

@@ -50,7 +50,7 @@ def export_command(
     pictures: str | None = None,
     polygons: bool = False,
 ) -> tuple[str, int]:
-    """Write a split into a folder; return what was written, and how many pictures could not be had.
+    """Write a split into a folder; return what was written, and how many pictures are missing from it.
 
     An unfinished export of the same is continued.
 

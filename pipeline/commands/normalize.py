@@ -86,7 +86,7 @@ def write_report(settings: Settings, splits: Sequence[SplitRef]) -> dict[str, An
     """Write ``normalize.json`` and ``similarity/<mean>/<split>-<encoder>.png`` below the report's folder of each data set.
 
     Returns:
-        By data set the figures by mean, encoder and split, with digests of the mean and the embeddings that they are of
+        For each data set, the figures by mean, encoder and split, with digests of the mean and the embeddings that they describe
         (:func:`pictured`).
     """
     return {name: _write_report(settings, name) for name in dict.fromkeys(split.dataset for split in splits)}

@@ -20,7 +20,7 @@ from stages.names import SplitRef
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 """Linux: a folder for each card, whose file ``information`` has its name."""
 _SIZE = (640, 480)
-"""Width and height, px, where nobody says them."""
+"""Width and height, px, where none are given."""
 
 
 def plan_command(settings: Settings, splits: Sequence[SplitRef], asked: Mapping[str, Any]) -> dict[str, Any]:

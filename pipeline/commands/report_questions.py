@@ -49,7 +49,7 @@ def every_question(
 
 
 def by_question(found: Scores, name: str) -> dict[Key, float]:
-    """IoU of each question by one of the systems of scores."""
+    """IoU of each question for one of the systems that were scored."""
     return dict(zip(found.asked, found.systems[name].iou.tolist(), strict=True))
 
 

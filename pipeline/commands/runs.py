@@ -35,14 +35,14 @@ def runs_command(settings: Settings) -> list[dict[str, Any]]:
         when: the time of its last file (ISO 8601), as nothing else says when it was trained.
         trained_on: the splits.
         step, steps, epoch, epochs: of the last checkpoint, and how far it is to go; those that are known.
-        why: in what it is out of date. type: what to type to train it or to go on, or None.
+        why: why it is out of date. type: what to type to train it or to go on, or None.
         evaluated: an entry for each file of answers, with ``figures`` (of ``evaluate``, 0 to 1) or None where it was not scored
             by the common figures, and ``why`` and ``type`` as above.
     """
     found = []
     for entry in entries(settings):
         wanted = entry.name in settings.runs or _folder(settings, entry).is_dir()
-        if wanted:  # else nobody wants a run of this system alone
+        if wanted:  # else it is a system's own run that nobody has asked for
             found.append(_trained(settings, entry))
     return found + [_external(settings, one) for one in external_runs(settings)]
 

@@ -19,7 +19,7 @@ def visible_cards() -> tuple[str, ...]:
         return tuple(map(str, range(len(list(_GPUS.iterdir()) if _GPUS.is_dir() else ()))))
     cards: list[str] = []
     for card in map(str.strip, named.split(",")):
-        if not card or card.startswith("-"):  # as CUDA: what follows does not count
+        if not card or card.startswith("-"):  # as in CUDA: later entries do not count
             break
         cards.append(card)
     return tuple(cards)

@@ -40,8 +40,8 @@ class Question:
 
     Args:
         settings: as JSON.
-        probe: a file in the store of who asks.
-        needs: checks, each with what it is given; they raise where the worker lacks something.
+        probe: a file in the store of the process that asks.
+        needs: checks, each with its argument; they raise where the worker lacks something.
     """
 
     settings: str
@@ -59,7 +59,7 @@ class Answer:
 
 
 def describe_worker(asked: Question) -> Answer:
-    """Runs on a worker."""
+    """Describe the worker that this runs on, and make the checks."""
     checkout = describe(settings_of(asked.settings), asked.probe)
     for check, what in asked.needs:
         try:
@@ -74,7 +74,7 @@ def describe_worker(asked: Question) -> Answer:
 
 
 def _end() -> None:
-    """Runs on a worker: its process ends as soon as this was answered."""
+    """End the worker's process as soon as this call is answered. Runs on the worker."""
     Timer(0.1, os._exit, (INTERRUPTED,)).start()
 
 

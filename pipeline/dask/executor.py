@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 _POLL_SECONDS = 0.5
 _FETCH_SECONDS = 30.0
 _THREADS, _AHEAD = 2, 2
-"""Threads of a worker that is started here: while one commits a shard, the other computes the next one. And tasks that a worker of
-fewer threads is given, so that the next one lies there when one ends."""
+"""Threads of a worker that is started here: while one commits a shard, the other computes the next one. And how many tasks a worker
+with fewer threads is given, so that the next task is there when one ends."""
 _LOSSES = 3
 """How often a task is given out again after every worker that had it was lost; Dask itself tries another worker first."""
 _PENDING = "pending"

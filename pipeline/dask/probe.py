@@ -1,7 +1,7 @@
-"""A small file that tells whether two processes see the same store, though they call it by the same path.
+"""A small file that tells whether two processes see the same store, which the same path alone does not prove.
 
-In a folder it is a temporary file as any other, locked while its process lives: what a kill left is known, and is removed by
-whoever comes next. In an object store, which has no locks, it is left for a day.
+In a folder it is a temporary file like any other, locked while its process lives: a file that a kill left is recognised, and
+removed by the next process. In an object store, which has no locks, it is left for a day.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONTENT = b"Whoever reads this under this name sees the same store.\n"
 def probe_of(store: Path) -> Iterator[Path | None]:
     """A new file in the store, or in the folder where the store will be, while the block runs; None where none can be written.
 
-    What killed processes left of theirs is removed.
+    Probes that killed processes left are removed.
     """
     folder = store if is_remote(store) else next(path for path in (store, *store.parents) if is_there(path))
     with contextlib.ExitStack() as stack:

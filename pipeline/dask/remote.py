@@ -1,7 +1,7 @@
 """What runs on a Dask worker, and what comes back from it.
 
 Task and result travel as bytes, and the function that opens them travels by value: a scheduler or a worker that cannot import
-the project still runs it, and says so, where Dask would close the worker without a word.
+the project still runs it, and says so, where Dask would close the worker without a message.
 """
 
 from __future__ import annotations

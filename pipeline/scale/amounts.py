@@ -16,7 +16,7 @@ from stages.proposers.params import GridParams
 from store.format.names import proposer_of, without_proposer
 
 INDEX_BYTES, CRC_BYTES = 16, 4
-"""Bytes of a chunk in a shard's index, and after its values."""
+"""Bytes that a chunk takes in a shard's index, and after its values."""
 IMAGE_BYTES, TEXT_BYTES = 150, 150
 """Bytes of a row of ``images``, and of a question with its answer, compressed."""
 RECORD_BYTES = 30

@@ -12,9 +12,10 @@ from pipeline.scale.profiles import Profiles
 from store.addresses import is_remote
 
 MEMORY_GB, DISK_TB, CORES, FILE_GB = 8.0, 2.0, 8.0, 2.0
-"""What a command may hold, a disk has, a machine has for each card, and a shard may take that is in memory while it is made."""
+"""Memory that a command may take, size of a disk, cores of a machine per card, and size of a shard, which is in memory while it is
+made."""
 LOOKING, LOOKING_S, INDEX_H, DVC_H = 0.05, 600.0, 12.0, 1.0
-"""The part of the time in which the store is looked at, and the least seconds; hours of ``index`` on one core; hours in which DVC
+"""The share of the time for looking at the store, from this many seconds on; hours of ``index`` on one core; hours in which DVC
 digests the columns."""
 WAITING = 0.1
 """The part of the time in which a worker waits until its shards are published."""

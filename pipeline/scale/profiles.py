@@ -147,17 +147,17 @@ class Objects(Params):
     """Requests to an object store."""
 
     writes: Figure
-    """For each shard of a column, to make it."""
+    """Requests that write, for each shard of a column, to make it."""
     reads: Figure
-    """For each shard of a column, to make it."""
+    """Requests that read, for each shard of a column, to make it."""
     waits: Figure
-    """Those of them that a worker waits for, one after another, to publish a shard of a column."""
+    """Requests that a worker waits for, one after another, to publish a shard of a column."""
     looks: Figure
-    """Of those that a command looks at a shard of a column with, those that it waits for, one after another."""
+    """Requests that a command waits for, one after another, to look at a shard of a column."""
     request_ms: Figure
     """Time of one request, until its answer begins."""
     reads_per_record: Figure
-    """For each image and array column, to train on it once."""
+    """Requests that read, for each image and array column, to train on it once."""
 
 
 class Profiles(Params):

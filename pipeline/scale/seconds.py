@@ -16,7 +16,7 @@ from stages.proposers.sam import features_column
 from store.format.names import proposer_of
 
 BYTES = {"float32": 2, "float16": 1, "bfloat16": 1}
-"""Times the bytes of 16 bit."""
+"""Precision -> bytes of a number, as a multiple of those in 16 bit."""
 
 
 @dataclass(frozen=True)

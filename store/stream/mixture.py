@@ -33,9 +33,9 @@ ABSENT = ("pooled", "redrawn")
 class Group:
     """Splits that share a weight.
 
-    of: names of sources. absent: which of its questions with a false premise are asked. A number: this share of its samples asks
-        nothing else, and the others ask none; ``pooled``: they are drawn with the others; ``redrawn``: so, too, but a sample whose
-        every question has a false premise is drawn again.
+    of: names of sources. absent: how its questions with a false premise are asked. A number: this share of its samples asks
+        only these, and the other samples ask none of them; ``pooled``: they are drawn together with all other questions;
+        ``redrawn``: as ``pooled``, but a sample in which every question has a false premise is drawn again.
     """
 
     weight: float
