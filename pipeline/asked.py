@@ -35,8 +35,8 @@ class Asked:
     """An image that can be asked about.
 
     name: as it was given. sha256: of its file. split, image_index: where its columns are. mean: float64 [D], to be subtracted from
-    its embeddings; None where that is done. targets: rows of the questions that the store has about it. pixels: uint8 [H, W, 3]
-    RGB, EXIF-oriented; None where the file is gone, for the reason ``gone``.
+    its embeddings; None where that is done already. targets: rows of the questions that the store has about it. pixels: uint8
+    [H, W, 3] RGB, EXIF-oriented; None where the file is gone, for the reason ``gone``.
     """
 
     name: str

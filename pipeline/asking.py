@@ -164,7 +164,7 @@ class TrainedSystem:
             Number of each mask that the system is offered -> words, nearest first, each with the cosine of the two embeddings.
 
         Raises:
-            InputError: the run is of another system, or the image cannot be used. Further as :meth:`ask`.
+            InputError: the run is of another system, or the image cannot be used. Other errors as in :meth:`ask`.
         """
         from stages.train.ask import words
 

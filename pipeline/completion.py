@@ -163,7 +163,8 @@ OF_OPTIONS: Mapping[str, Names] = {
     "--to": _words("coco", "labelme", "png", "hf", "webdataset", "fiftyone", "numpy"),
     "--what": _words("masks", "instances", "targets", "predictions"),
 }
-"""Option -> what it takes. Words stand here as the modules that know them take half a second to import; a test compares them."""
+"""Option -> what it takes. Words are repeated here because the modules that know them take half a second to import; a test compares
+the two."""
 OF_VERBS: Mapping[str, Names | None] = {
     "compare names": _runs,
     "completion shell": _words(*SHELLS),

@@ -160,8 +160,8 @@ def compute_stage(
         limit: work on the first ceil(limit / shard_images) whole shards.
         retry_failed: compute shards that hold failed images again.
         dry_run: plan, write nothing.
-        part: (i, n): the shards of this part alone (:func:`in_part`).
-        shards: these alone.
+        part: (i, n): only the shards of this part (:func:`in_part`).
+        shards: only these.
         replace: work even where this replaces finished shards of other parameters.
         look: what was seen so far; renewed where this changes the store.
 

@@ -21,7 +21,7 @@ from store.format.tables import read_table
 from store.storage.listing import is_folder
 
 MAX_BYTES = 2**28
-"""Annotation files that are larger together are counted by ``index`` alone: reading them takes minutes."""
+"""Annotation files that are larger together are counted only by ``index``: reading them takes minutes."""
 INDEX, FILES = "index", "files"
 
 

@@ -70,8 +70,8 @@ def _list_sources(look: Look, split: SplitRef) -> list[Source]:
 def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """The entries of borrowed images with where they lie: where they lay before, else by image_id.
 
-    An image_id is unique in a split alone. It means that of the holder's split of the same name, else of the only one that has
-    it, or of the first of several that have the same file. A split from which the holder removed the image comes last.
+    An image_id is unique only within a split. It means the image in the holder's split of the same name, else in the only split
+    that has it, or in the first of several that have the same file. A split from which the holder removed the image comes last.
 
     Raises:
         InputError: an image_id that the split of the same name does not have may be several pictures, or a split of the holder

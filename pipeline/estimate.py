@@ -83,7 +83,7 @@ def _evidence(look: Look, plans: Sequence[ColumnPlan]) -> list[list[Made]]:
             for shard in committed_shards(folder):
                 try:
                     commit = look.records.commit(place, shard)
-                except DamagedStoreError:  # verify names it; here it is no evidence
+                except DamagedStoreError:  # verify names it; it cannot serve as evidence
                     continue
                 if commit is None or commit.fingerprint != plan.meta.fingerprint:
                     continue

@@ -1,9 +1,9 @@
-"""Which pictures two splits share, and which pictures a training leaves out as other data sets are evaluated on them.
+"""Which pictures two splits share, and which pictures a training leaves out because other data sets are evaluated on them.
 
 A picture is known by the sha256 of its file and, where its file is named as COCO's are, by its COCO number: so copies of 2014 and
-2017, and COCO's pictures in a folder of one's own, are found. Of Visual Genome and GQA, whose pictures of COCO have other names and
-bytes, ``coco_ids`` of the collection says the numbers. Copies that were encoded again under another name are found by their decoded
-pixels, where that is asked for and nothing was lost.
+2017, and COCO's pictures in a folder of one's own, are found. In Visual Genome and GQA, COCO's pictures have other names and bytes;
+there ``coco_ids`` of the collection gives the numbers. Copies that were encoded again under another name are found by their decoded
+pixels, if that is asked for and the encoding lost nothing.
 """
 
 from __future__ import annotations

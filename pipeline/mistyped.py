@@ -39,7 +39,7 @@ def _no_such_option(command: Any, option: str, arguments: Sequence[str]) -> str:
 
 
 def _before_the_verb(group: Any, option: str, arguments: Sequence[str]) -> str:
-    """The end of a message about an option before the verb: the command with the option after the verb."""
+    """The end of a message about an option before the verb: the command with the option after the verb; or else the verbs."""
     words = in_front(arguments)
     verb = next((word for word in words if word in group.commands), None)
     if verb is None or option not in _options(group.commands[verb]):

@@ -17,7 +17,7 @@ def next_steps(params: Mapping[str, Any], demo: bool, trained: bool) -> str:
     Args:
         params: the params file's sections.
         demo: they are the demo's, whose pictures are known; for others, the example asks about a photograph in the repository.
-        trained: the runs of section ``runs`` are trained and evaluated (``make repro-all``); else the store alone is done.
+        trained: the runs of section ``runs`` are trained and evaluated (``make repro-all``); else only the store is done.
     """
     runs = list(params.get("runs") or ())
     run = ("--name", runs[0]) if runs else ("--system", "elisa")

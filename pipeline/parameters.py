@@ -108,7 +108,7 @@ def alike(model: type[BaseModel], name: str) -> str | None:
 
 
 def unknown(model: type[BaseModel], location: Location, depth: int = -1) -> str:
-    """``; did you mean x?`` where the key number ``depth`` of a location is no parameter; nothing where none is much like it."""
+    """``; did you mean x?`` where key number ``depth`` of a location is not a parameter; empty where no parameter is similar."""
     before, key, rest = location[:depth], str(location[depth]), location[depth:][1:]
     siblings = children(model, before) or {}
     if key in siblings:

@@ -54,7 +54,7 @@ def _require_folders(settings: Settings) -> None:
 
 
 def _told(path: Path, origins: Mapping[tuple[str, ...], str], error: ValidationError) -> str:
-    """Each wrong value with where it came from: the params file, or the option that gave it last."""
+    """Each wrong value and where it came from: the params file, or the last option that gave it."""
     lines: dict[str, list[str]] = {}
     for item in error.errors():
         given = [text for name, text in origins.items() if item["loc"][: len(name)] == name]

@@ -1,4 +1,4 @@
-"""Reads the YAML of params files and of ``--set``; what is no YAML is named with its line and what to write instead."""
+"""Reads the YAML of params files and of ``--set``; errors in it are reported with the line and what to write instead."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.nearby import meant_file
 
 
 class NotYamlError(Exception):
-    """A text is no YAML; the message says where and why."""
+    """A text is not YAML; the message says where and why."""
 
 
 class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -81,7 +81,7 @@ def _value(text: str) -> Any:
         return yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise NotYamlError(_why(error, text.splitlines())) from error
-    except UnicodeEncodeError as error:  # as Python has bytes of a command line that are no UTF-8
+    except UnicodeEncodeError as error:  # from bytes of the command line that are not UTF-8
         raise NotYamlError(f"not YAML: found {text[error.start]!r}, expected UTF-8") from error
     except RecursionError as error:
         raise NotYamlError("not YAML: found lists or sections within each other, hundreds deep") from error
@@ -102,7 +102,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The sections of a params file.
 
     Raises:
-        InputError: there is no such file, it is no YAML in UTF-8, or it has no sections.
+        InputError: there is no such file, it is not YAML in UTF-8, or it has no sections.
     """
     if path.is_dir():
         inside = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES)

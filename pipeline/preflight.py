@@ -144,7 +144,7 @@ def _gaps(
     own: Collection[tuple[str, SplitRef | None]],
     meanwhile: Collection[Upstream],
 ) -> Iterator[tuple[str, SplitRef | None, str]]:
-    """(column, split, what is wrong) of what the shards read, is not one of ``own`` or ``meanwhile``, and is not done."""
+    """(column, split, what is wrong) for all that the shards read that is not in ``own`` or ``meanwhile`` and is not done."""
     settings, records = look.settings, look.records
     for train in map(SplitRef.of, plan.spec.over or ()) if shards else ():
         if not known_sources(settings, train):

@@ -59,8 +59,8 @@ class Part:
 def votes(look: Look, plan: ColumnPlan) -> list[Votes]:
     """Which images count in a reduced column, in the order in which their shards are reduced: split by split, column by column.
 
-    What is made of pixels alone counts once for each image of the data set that holds it, however many splits borrow the image,
-    and of a split that borrows images only theirs. What is made of annotations counts once for each image of each split.
+    What is made of pixels alone counts once for each image of the data set that holds it, however many splits borrow the image;
+    for a split that borrows images, only these images count. What is made of annotations counts once for each image of each split.
     """
     settings = look.settings
     text, stage = settings.model_dump_json(), plan.spec.stage

@@ -22,7 +22,7 @@ _ANSWERS = (*MODES, "shuffled-images", "shuffled-questions", EVERY_TEXT)
 _CONTROLS = ("-without-image", "-without-question")
 """Ends of the names of runs that were trained without the one or the other (``train.without``)."""
 TAKEN = ("truth", "proposals")
-"""Names of pictures of a question that are no system's answer, and of their files."""
+"""Names of the pictures of a question that are not a system's answer, and of their files."""
 _SHOWN = 20
 
 

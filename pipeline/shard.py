@@ -39,7 +39,7 @@ class ShardTask:
     Args:
         columns: those of this shard that are to be computed.
         started: columns that the stage is started for, the same for every shard of a run: its models are loaded once.
-        entries: for the index alone.
+        entries: only for the index.
         again: compute also a shard that is done.
         begin: column -> its meta and the fingerprint that its ``column.json`` had, where the column is still to be begun.
         token: names the run; a process begins a column once in a run.

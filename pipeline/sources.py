@@ -21,7 +21,7 @@ from store.storage.listing import files_there
 def require_images(
     look: Look, stage: str, split: SplitRef, plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]
 ) -> None:
-    """Find image files that are not there, before any work begins; what goes away later is no error of the input.
+    """Find image files that are not there, before any work begins; a file that disappears later is not an error of the input.
 
     Raises:
         InputError: one is not there.

@@ -49,7 +49,7 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
 
 
 def _remarks(summary: StageSummary) -> list[str]:
-    """Remarks on what is no failure but may be a mistake: a lost JSON, a file that is not read, text in another encoding."""
+    """Remarks on what is not a failure but may be a mistake: a lost JSON, a file that is not read, text in another encoding."""
     lines = [f"noted: {count} x {note}" for note, count in sorted(summary.notes.items())]
     if summary.absent:
         lines.append(

@@ -21,14 +21,14 @@ from store.format.tables import read_table
 
 
 def place_of(settings: Settings, split: SplitRef | None, column: str) -> str:
-    """``<dataset>/<column>/<split>``; for a column that is reduced over splits, its name alone."""
+    """``<dataset>/<column>/<split>``; for a column that is reduced over splits, just its name."""
     if split is None or is_reduced(settings, column):
         return column
     return layout.place_of(split.dataset, column, split.split)
 
 
 def split_of(settings: Settings, place: str) -> tuple[SplitRef, str] | None:
-    """The split and the column of a place, the column empty for a split as a whole; None where it is of no split of the params."""
+    """The split and the column of a place, the column empty for a split as a whole; None where the params have no such split."""
     if place.count("/") > 1:
         dataset, column, split = layout.parts_of(place)
     else:

@@ -35,14 +35,14 @@ STORAGES: dict[str, Scheme] = {
 SCHEMES = tuple(scheme for scheme, line in STORAGES.items() if not line.web)
 """Schemes of storages in which a store can be written."""
 WEB = tuple(scheme for scheme, line in STORAGES.items() if line.web)
-"""Web servers: a store there can be read, and not be written."""
+"""Schemes of web servers, where a store can be read but not written."""
 FAR = tuple(scheme for scheme, line in STORAGES.items() if line.far)
 """Schemes of storages in which every call takes a network round trip."""
 _SHORTENED = re.compile(rf"(?<![\w/])({'|'.join(STORAGES)}):/(?=[^/\s])")
 
 
 def is_remote(path: Path | str) -> bool:
-    """Whether a path is an address, and no local path."""
+    """Whether a path is an address, not a local path."""
     return _has_scheme(path, STORAGES)
 
 

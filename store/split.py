@@ -181,7 +181,7 @@ def open_split(
         dataset, split: which split. Both are needed: without one the error says which there are.
         images_root: the folder, or the folders, of the data set that holds the images (for a borrower, of its holder), if pixels
             are wanted; the store itself knows only relative paths.
-        columns: open this one or these alone (``images`` always comes along); default: every column there is, except for those of
+        columns: open only this one or these (``images`` always comes along); default: every column there is, except for those of
             which nothing was computed, and for unfinished ones that the parameters no longer name.
         allow_incomplete: give the shards that are there instead of raising.
         check: when the bytes of an image (its vectors, its pixels) are checked against their checksums: ``always``, at

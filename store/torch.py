@@ -152,7 +152,7 @@ class Loader(DataLoader[dict[str, Any]]):
             ) from error
 
     def _find_ranks(self) -> None:
-        """Take those of ``torch.distributed``, which a framework may have begun after the loader was made."""
+        """Take the ranks of ``torch.distributed``, which a framework may have begun after the loader was made."""
         if self._asks_ranks and dist.is_available() and dist.is_initialized():
             self.stream.schedule.split(dist.get_rank(), dist.get_world_size())
 

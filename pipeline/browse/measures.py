@@ -258,7 +258,7 @@ def by_image(
 
 
 def _is_empty(targets: pa.Table) -> Flags:
-    """Which targets ask for something that is not in the image, bool [n]: they have no instances and are no conversations."""
+    """Which targets ask for something that is not in the image, bool [n]: they have no instances and are not conversations."""
     turns = pc.fill_null(pc.list_value_length(targets.column("turns")), 0)
     empty = pc.and_(pc.equal(pc.list_value_length(targets.column("instances")), 0), pc.equal(turns, 0))
     return np.asarray(empty)

@@ -17,7 +17,8 @@ _NUMBER = {name: number for number, name in enumerate(NAMES)}
 
 
 class States(NamedTuple):
-    """``code``: each image's state, index into :data:`NAMES`, uint8 [N]; ``entries``: its masks, targets or vectors, int32 [N]."""
+    """The states of images. ``code``: index into :data:`NAMES`, uint8 [N]; ``entries``: number of masks, targets or vectors, int32
+    [N]."""
 
     code: NDArray[np.uint8]
     entries: NDArray[np.int32]

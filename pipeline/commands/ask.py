@@ -79,7 +79,7 @@ def ask_command(
 
 
 def lines_of(file: Path) -> list[str]:
-    """The questions of a file: its lines, without empty ones. InputError where it has no question, or is no text."""
+    """The questions of a file: its lines, without empty ones. InputError where it has no question, or is not text."""
     if not file.is_file():
         raise InputError(f"--questions: found no file {str(file)!r}, expected one with a question in each line")
     with file.open("rb") as opened:

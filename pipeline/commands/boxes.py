@@ -47,7 +47,7 @@ def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) ->
 
     Raises:
         InputError: there is no such model, the split is not indexed, has no boxes, or has pictures that ``only`` leaves out,
-            ``out`` is there, or ``<out>.part`` is of other boxes or another model.
+            ``out`` is there, or ``<out>.part`` is from other boxes or another model.
         WeightsError: the checkpoint is not there.
     """
     if out.exists():
@@ -127,7 +127,7 @@ def _begun(part: Path, head: str) -> dict[str, Any]:
         head: its first line.
 
     Raises:
-        InputError: the file is of something else; it is left as it is.
+        InputError: the file belongs to something else; it is left as it is.
     """
     make_folder(part.parent)
     *lines, rest = part.read_text(encoding="utf-8", errors="replace").split("\n") if part.exists() else [""]

@@ -130,7 +130,7 @@ class Comparison:
     """Systems on the questions of a split that all have answered, in its order.
 
     Args:
-        every: every text of a target is asked, not the first alone.
+        every: every text of a target is asked, not only the first.
         sides: what was named, the first first.
         systems: name -> answers to these questions, and their figures.
         keys: the questions.

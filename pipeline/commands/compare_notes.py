@@ -29,7 +29,7 @@ def notes_on(
     """What systems differ in besides their answers, a sentence each.
 
     Args:
-        metas: name of a system -> what its answers are of.
+        metas: name of a system -> the record of its answers.
         counts: name -> how many of the ``asked`` questions it answered, and how many of its answers are to other questions.
         shared: how many all have answered.
     """

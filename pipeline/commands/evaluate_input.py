@@ -34,7 +34,7 @@ def load_predictions(
     """
     if path.suffix.lower() != ".parquet":
         found = read_external(path, opened, threshold=threshold, protocol=protocol, unasked=unasked)
-        # Nobody's system gets the answer in its input, unless it says so.
+        # These count as generated: nothing says that the answer was in the system's input.
         return Meta(name_of(path), split.dataset, split.split), found
     if threshold is not None:
         raise PredictionError(f"{path}: --threshold is for a folder of PNGs, found a file")
@@ -96,5 +96,5 @@ def name_of(path: Path) -> str:
     """What to call a file's system: the name of the file without its ending, or of the folder."""
     place = path if path.name.strip(".") else path.resolve()
     name = place.name if place.is_dir() else place.stem
-    # A name that is no text would fail wherever it is written.
+    # A name that is not valid text would fail wherever it is written.
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") or "predictions"

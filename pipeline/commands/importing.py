@@ -119,7 +119,7 @@ _NAMED = {
     "ambiguous": "names may mean several pictures of the splits, and were left out; choose splits by --data and --split",
     "unknown": "pictures of the files are not in these splits, and were left out",
 }
-"""Key -> what the names are of."""
+"""Key -> what has these names."""
 
 
 def _sources(paths: Sequence[Path]) -> list[Files]:

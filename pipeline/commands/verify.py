@@ -111,7 +111,7 @@ def verify_command(
 
 
 def is_mendable(settings: Settings, problem: Problem) -> bool:
-    """Whether repair deals with a problem: it is of a column that these params make, or what a kill left."""
+    """Whether repair deals with a problem: it is in a column that these params make, or a leftover of a kill."""
     if problem.files and all(path.name.startswith(TEMPORARY) for path in problem.files):
         return True
     return bool(problem.files) and problem.place in wanted_columns(settings)

@@ -26,7 +26,7 @@ def visible_cards() -> tuple[str, ...]:
 
 
 def nanny_of(cards: Sequence[str]) -> Any:
-    """The class of a LocalCluster's workers: worker n sees card n alone, from the first one again where there are more workers.
+    """The class of a LocalCluster's workers: worker n sees only card n, starting over at the first card if there are more workers.
 
     A worker that is started again has the card of the one before.
     """

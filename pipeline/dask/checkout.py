@@ -22,7 +22,7 @@ class Checkout:
 
     ``code`` and ``weights_lock`` are digests. ``cards``: the GPUs that it may use.
     ``folders``: parameter -> (path, its device and inode, None where there is no such
-    folder); device and inode say the same of one folder only on the same host.
+    folder); device and inode are comparable only on the same host.
     """
 
     root: str

@@ -42,7 +42,7 @@ class Figure(Params):
     kind: Kind
     """How it was found."""
     source: Source
-    """By what, or in what."""
+    """Where it comes from."""
 
 
 class Share(Params):
@@ -53,7 +53,7 @@ class Share(Params):
     kind: Kind
     """How it was found."""
     source: Source
-    """By what, or in what."""
+    """Where it comes from."""
 
 
 class Reached(Params):
@@ -79,7 +79,7 @@ class Network(Params):
     kind: Kind
     """How it was found."""
     source: Source
-    """By what, or in what."""
+    """Where it comes from."""
 
 
 class Timed(Params):

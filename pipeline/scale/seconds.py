@@ -129,7 +129,7 @@ def _embeddings(settings: Settings, clock: _Clock, work: Workload) -> Iterator[P
                 of = masks_of(settings, spec, work) if proposer_of(spec.name) else work.instances
                 regions += 1 if encoder.kind == "image" else min(of, limit)
         if not regions or (encoder.reads_sam_features and name in settings.embed.sam_features):
-            continue  # pooling alone
+            continue  # only pooling
         each = encoder.module == "alphaclip"  # a forward for every mask; the others look at the image once
         one = clock.products(_operations(clock.profiles, name), precision)
         per, count = ("mask", regions) if each else ("image", 1.0)

@@ -165,7 +165,7 @@ def find_splits(store: Path) -> dict[str, list[str]]:
 
 
 def what_exists(store: Path, dataset: str | None = None, split: str | None = None) -> str:
-    """For a message: what a store (or one of its data sets) holds, or what is next to it where it is no store.
+    """For a message: what a store (or one of its data sets) holds, or what is next to it where it is not a store.
 
     Raises:
         OSError: a folder cannot be listed.

@@ -241,7 +241,7 @@ def raise_changed(path: Path, folder: Path, commit: Commit, opened: Opened) -> N
 
     Raises:
         ChangedError: it is this shard, computed again.
-        DamagedStoreError: it is no shard, or another one.
+        DamagedStoreError: it is not a shard, or is another shard.
     """
     found = commit_in(opened, path, folder, commit.shard)
     if found.place != commit.place:

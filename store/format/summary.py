@@ -39,7 +39,7 @@ def read_summary(folder: Path, place: str, meta: ColumnMeta) -> Sequence[Commit]
 
 
 def parse_summary(value: dict[str, Any], path: Path, meta: ColumnMeta) -> list[Commit]:
-    """The commits in a summary; none when it is of the column under other parameters or of fewer images.
+    """The commits in a summary; none when it was made with other parameters or for fewer images.
 
     Raises:
         DamagedStoreError: it does not hold what was written.

@@ -254,8 +254,8 @@ def open_column(
 ) -> Column:
     """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
 
-    ``lineage`` is the look at the store that several columns share; ``shards`` alone are opened, and have to be there. Raises as
-    :func:`store.open_split`.
+    ``lineage`` is the look at the store that several columns share. Only ``shards`` are opened, and they have to be there. Raises
+    as :func:`store.open_split`.
     """
     lineage = lineage or Lineage(store, summaries=True)
     meta = lineage.meta(place)

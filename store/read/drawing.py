@@ -68,7 +68,7 @@ def masks_of(columns: OpenColumns, image_index: int, column: str) -> list[str]:
 
     Raises:
         FailedImageError: the image has none because it failed.
-        ValueError: the column is no such table.
+        ValueError: the column is not such a table.
     """
     source = columns.column(column)
     if source.meta.array is not None or source.meta.column.split("/")[0] not in ("masks", "instances", "targets"):

@@ -28,7 +28,7 @@ def cut(value: object, most: int = MOST_CHARACTERS) -> str:
 
 def text(value: object, most: int = MOST_CHARACTERS) -> str:
     """A value, cut and escaped. Marks in it that change the direction of text end with it."""
-    shown = cut(value, most).encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
+    shown = cut(value, most).encode("utf-8", "replace").decode()  # half of a surrogate pair is not a character
     return f"<bdi>{escape(shown)}</bdi>"
 
 

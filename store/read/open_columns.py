@@ -139,7 +139,7 @@ class OpenColumns:
         holder does not have has no row.
 
         Args:
-            fields: this one or these alone, in this order.
+            fields: only this one or these, in this order.
 
         Raises:
             ValueError: the column is an array. KeyError: there is no such column or field.

@@ -1,4 +1,4 @@
-"""Options and names as users give them: whole numbers of any kind, lists of names or one."""
+"""Options and names as users give them: whole numbers of any kind, a name or a list of names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def whole(name: str, value: Any, least: int = 0, most: int = MOST) -> int:
     """A whole number of any type (Python's, numpy's, a tensor) as an int.
 
     Raises:
-        ValueError: it is no whole number (True and 2.0 are not), or out of its range.
+        ValueError: it is not a whole number (True and 2.0 are not), or out of its range.
     """
     try:
         number = None if isinstance(value, bool | np.bool_) else operator.index(value)

@@ -138,7 +138,7 @@ class Record(Mapping[str, Any]):
         Args:
             column: ``masks``, ``masks/<proposer>``, ``instances``, or ``targets`` for the answers of the questions. Default: masks,
                 or else instances, where they are open.
-            numbers: draw these alone, ``record.masks[number]``; default: the first 64.
+            numbers: draw only these, ``record.masks[number]``; default: the first 64.
             side_px: longest side of the picture. A small image is enlarged, at most four times.
 
         Raises:

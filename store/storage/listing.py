@@ -71,7 +71,7 @@ def folders(folder: Path) -> list[Path]:
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Every folder from ``folder`` down with the names of its folders and of everything else, sorted.
 
-    Links are no folders, and are not followed. The caller may take names out of the folders, as with :func:`os.walk`.
+    Links are not folders, and are not followed. The caller may take names out of the folders, as with :func:`os.walk`.
     Raises as :func:`entries`.
     """
     storage = storage_of(folder)
@@ -102,7 +102,7 @@ def _listed(files: Iterable[Path]) -> Callable[[Path], list[Entry]]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Everything below a folder that is no folder, sorted: files and links. Raises as :func:`entries`."""
+    """All files and links below a folder, sorted. Raises as :func:`entries`."""
     storage = storage_of(folder)
     if isinstance(storage, RemoteStorage):
         return sorted(storage.files_below(folder))

@@ -58,8 +58,8 @@ class StagedFile:
 class LocalStorage:
     """Files, published by ``link`` (nothing was there) or ``rename`` (of one version by the next), each with an fsync.
 
-    Replacing compares first and renames then: exact among those who hold the column's lock. Without locks, the last of two
-    writers who replace the same version wins, with a whole file.
+    Replacing compares first, then renames: this is exact among writers that hold the column's lock. Without locks, the last of
+    two writers that replace the same version wins, with a whole file.
     """
 
     def open(self, path: Path) -> OpenFile:

@@ -146,7 +146,7 @@ class RemoteStorage:
 
     def head(self, path: Path) -> Any:
         """What the store says of an object: size, ETag, version. Raises as :meth:`ask`."""
-        if not self.key(path):  # the bucket itself is no object
+        if not self.key(path):  # the bucket itself is not an object
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return self.ask(path, lambda obstore, client, key: obstore.head(client, key))
 

@@ -16,7 +16,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 IN_FLIGHT = 64
-"""Requests that a process has in flight at most, except for one in each thread that asks for something itself."""
+"""How many requests a process may have in flight, not counting one in each thread that asks for something itself."""
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 """By process: a forked one does not have its parent's threads."""

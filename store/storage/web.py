@@ -44,7 +44,7 @@ class WebStorage(RemoteStorage):
             raise
 
     def stat(self, path: Path, follow: bool = False) -> Stat | None:
-        """As :meth:`store.storage.protocol.Storage.stat`, of files alone."""
+        """As :meth:`store.storage.protocol.Storage.stat`, but only for files."""
         try:
             found = self.head(path)
         except FileNotFoundError:

@@ -62,11 +62,13 @@ class BatchReader:
 
         ``batch[key]`` of an array column: ``[B, K, ...]``, zeros after the vectors, and ``key_mask`` bool [B, K] says where there
         are any; ragged: ``[total, ...]``, and ``key_offsets`` int64 [B + 1]. Fields with a number per mask are arrays of the same
-        form (:func:`store.stream.request.is_padded`), K is that of the arrays of masks next to them, or else the most in the batch.
-        Any other field: a list [B]. With candidate sets, ``"candidates"`` int64 says which mask (or, -1 - j, which instance j) each
-        one is, with a mask or offsets as well. ``"image_index"`` is int64 [B], ``"target"`` too where samples are targets,
-        ``"source"`` where there are several splits. Of a mixture (:mod:`.mixture`) each row is a question: ``"sample"`` int64 [B]
-        says of which sample of the epoch, and ``"text"`` float64 [B] which of the target's texts it asks, as a share of them:
+        form (:func:`store.stream.request.is_padded`), with the K of the mask arrays in the batch, or else the largest
+        number in it. Any other field: a list [B].
+
+        With candidate sets, ``"candidates"`` int64 says which mask (or, -1 - j, which instance j) each one is, with a mask or
+        offsets as well. ``"image_index"`` is int64 [B], and so are ``"target"`` where samples are targets, and ``"source"`` where
+        there are several splits. For a mixture (:mod:`.mixture`) each row is a question: ``"sample"`` int64 [B] says which sample
+        of the epoch it belongs to, and ``"text"`` float64 [B] which of the target's texts it asks, as a share of them:
         ``texts[int(text * len(texts))]``.
         """
         keep_to_limit()

@@ -29,7 +29,7 @@ class Candidates:
     """A candidate set, applied in the order of its fields (as ELISA's loader does it; DavidC001/ELISA).
 
     Args:
-        top_k: this many of the largest masks alone.
+        top_k: only this many of the largest masks.
         drop_near_gt: leave out masks whose IoU with an instance is above this (ELISA: 0.95).
         with_gt: add the annotated instances after the masks.
     """
@@ -47,7 +47,7 @@ class Candidates:
 
     @classmethod
     def of(cls, given: Candidates | int | None) -> Candidates | None:
-        """A candidate set as users may give it: a number is that of the largest masks, ``top_k``."""
+        """A candidate set from what users may give: a number stands for ``top_k``, the number of largest masks."""
         return given if given is None or isinstance(given, cls) else cls(whole("candidates", given, 1))
 
     def width(self, k_max: int, g_max: int) -> int:

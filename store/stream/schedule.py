@@ -172,7 +172,7 @@ class Schedule:
         Nothing is changed when it is refused.
 
         Raises:
-            StoreError: it is no state, or of other data or another seed, so going on would repeat or lose samples.
+            StoreError: it is not a state, or is for other data or another seed, so going on would repeat or lose samples.
         """
         found = read_state(state)
         counts = {name: len(own.image) for name, own in self.sets.items()}

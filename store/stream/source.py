@@ -28,7 +28,7 @@ class Source:
     """What samples of one split are drawn from.
 
     pool: ``targets``: questions are targets of the picture, each with one of its texts; ``texts``: all texts of all of its targets;
-        ``records``: a sample is one target alone.
+        ``records``: a sample is a single target.
     image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: of each target in turn how
         many texts it has, int64 [sum of targets]. absent: of each target in turn whether its premise is false, bool; None: of none.
     failed: bool [n], pictures that failed in what is made of their pixels; None: none. They are drawn and then drawn again, so that

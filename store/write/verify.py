@@ -27,7 +27,7 @@ def verify(store: Path, places: list[str], deep: bool = False) -> Report:
     """Check parts of a store: data sets (``demo``), splits of them (``demo/val``), or ``means``.
 
     Args:
-        deep: digest every byte; else records and identities alone.
+        deep: digest every byte; else check only records and identities.
 
     Raises:
         StoreError: they are missing, or hold no column: nothing was checked.
