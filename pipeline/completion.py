@@ -59,7 +59,7 @@ def answer(app: typer.Typer) -> NoReturn:
 
 
 def _complete(parameter: Any, names: Names | None) -> None:
-    """Let a parameter of Typer's offer these names; of several with a comma between them, the last one."""
+    """Make a Typer parameter offer these names; for several with a comma between them, complete the last one."""
 
     def offers(context: typer.Context, incomplete: str) -> list[Offer]:
         before, comma, last = incomplete.rpartition(",")

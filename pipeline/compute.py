@@ -299,7 +299,7 @@ def _committed(
 ) -> Iterator[int]:
     """How many images a shard has, for each whose commits were found in the store.
 
-    They are looked for by other threads: a bucket answers slowly, and whoever waits for it hands out no tasks.
+    Other threads look for them: a bucket answers slowly, and a thread that waits for it cannot hand out tasks.
     """
     pool, given_up = ThreadPoolExecutor(LOOKING, thread_name_prefix="commits"), threading.Event()
     looks: deque[tuple[Future[None], int]] = deque()

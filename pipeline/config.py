@@ -34,7 +34,7 @@ class InputError(Exception):
 
 
 class VanishedError(OSError):
-    """A file that was there when the work began is gone, or another one; exit code 75, as the same command may go on."""
+    """A file that was there when the work began is gone, or another one; exit code 75, because the same command may go on."""
 
 
 class Settings(Shared):

@@ -35,7 +35,7 @@ class Counted:
 
 
 def count_split(settings: Settings, split: SplitRef) -> Counted:
-    """The counts of a split: of the store where all of it is indexed, else of its files.
+    """The counts of a split: from the store where all of it is indexed, else from its files.
 
     The files are counted where pictures are indexed only if other data sets ask about them.
     """

@@ -89,7 +89,7 @@ class ShardSource:
         return self._commits[key]
 
     def rows(self, read: str) -> list[dict[str, Any]]:
-        """Rows of an upstream table; of a borrowed one the row of each image, with the reason where the holder lacks it."""
+        """Rows of an upstream table; for a borrowed one, the row of each image, with the reason where the holder lacks it."""
         if not is_borrowed(self.settings, self.split.dataset, read):
             return self._table((read, self.split, self.shard)).to_pylist()  # type: ignore[no-any-return]
         rows = []

@@ -37,7 +37,7 @@ class Look:
         self.renew()
 
     def renew(self) -> None:
-        """Forget what was seen, as the command has changed the store since."""
+        """Forget what was seen, because the command has changed the store since."""
         self.records = Lineage(self.settings.store_path)
         self.entries: dict[SplitRef, tuple[Entry, ...]] = {}
         self.sources: dict[SplitRef, list[Source]] = {}

@@ -84,7 +84,7 @@ def outdated_answers(settings: Settings, run: Run, state: Held, free: bool, meta
 
 
 def commands(settings: Settings, run: Run, state: Held | None, split: SplitRef, free: bool) -> tuple[str, str]:
-    """What to type to train a run and to ask it; of a free name with the parameters that its folder records."""
+    """What to type to train a run and to ask it; for a free name, with the parameters that its folder records."""
     options: list[str] = []
     if free and state is not None:
         differ = differences(state.about, identity(run.params, run.system, {}), data=False)

@@ -72,7 +72,7 @@ def remaining(left: Collection[str], took: Mapping[str, float], known: Mapping[s
 
 
 def read(kept: Path, elsewhere: Path | None = None) -> dict[str, float]:
-    """Stage -> seconds of earlier runs on this machine; of stages that never ran here, those of another machine, scaled.
+    """Stage -> seconds of earlier runs on this machine; for stages that never ran here, those of another machine, scaled.
 
     Args:
         kept: the file that :func:`keep` writes; it may be missing.

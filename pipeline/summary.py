@@ -73,7 +73,7 @@ NO_METRICS = ("computed", "estimate", "todo", "replaces", "missing", "first")
 def write_metrics(settings: Settings, summary: StageSummary) -> None:
     """``<report_dir>/metrics/<stage>/<dataset>/<split>.json``: what went in, what came out, what failed and why.
 
-    Of a stage that reduces splits, ``metrics/<stage>.json``. It changes with the columns, whose digests are in it, and with
+    For a stage that reduces splits, ``metrics/<stage>.json``. The file changes with the columns, whose digests are in it, and with
     nothing else: of DVC's stages, those that read all data sets depend on these files. How long it took is in the shards' logs.
     """
     make_folder(metrics_folder(settings) / "evaluate")  # a dependency also where nothing is trained
@@ -88,7 +88,7 @@ def write_metrics(settings: Settings, summary: StageSummary) -> None:
 
 
 def only_holders(settings: Settings, splits: Sequence[SplitRef]) -> tuple[SplitRef, ...]:
-    """The splits that hold their images; of every data set there is a folder for :func:`_note_images`."""
+    """The splits that hold their images; every data set has a folder for :func:`_note_images`."""
     for dataset in dict.fromkeys(split.dataset for split in splits):
         make_folder(metrics_folder(settings) / HOLD / dataset)
     return tuple(split for split in splits if settings.holder(split.dataset) is None)

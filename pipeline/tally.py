@@ -23,7 +23,7 @@ from store.storage.files import digest
 class StageSummary:
     """What a stage did in a split (None: it reduces splits), and what it holds now.
 
-    ``vectors``: column -> vectors or entries; of a reduced column, those that were reduced. ``failed``: ``column: reason`` ->
+    ``vectors``: column -> vectors or entries; for a reduced column, those that were reduced. ``failed``: ``column: reason`` ->
     images, and ``failed_images`` how many images that is, each counted once. Images that failed in an upstream column were
     counted there. ``first``: such a reason -> image_index of the first image. ``absent``: images without annotation.
     ``notes``: ``column: note`` -> how often. ``columns``: column -> digest of what its shards hold. ``unread``: of the index,
@@ -113,7 +113,7 @@ def tally(
 
 
 def vectors_of(plan: ColumnPlan, commit: Commit) -> int:
-    """Vectors or entries of a shard; of a reduced column, those that were reduced to it."""
+    """Vectors or entries of a shard; for a reduced column, those that were reduced to it."""
     return sum(commit.counts) if plan.spec.over is None else int(commit.extra["count"])
 
 

@@ -1,4 +1,4 @@
-"""Pictures that are asked about and are not listed by the data set that holds them, as its ``only`` leaves them out."""
+"""Pictures that are asked about and that the data set that holds them does not list, because its ``only`` leaves them out."""
 
 from __future__ import annotations
 

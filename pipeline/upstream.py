@@ -67,7 +67,7 @@ def upstream_shards(
 
     Args:
         links: where the images of the shard lie; default: as the record of ``images`` says. Without that record the shards of
-            the holder are left out, as the one of ``images`` is missing.
+            the holder are left out, because the one of ``images`` is missing.
     """
     if split is None:
         over = [

@@ -38,7 +38,7 @@ def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> str:
     if pixels.flags.f_contiguous:
         flat = pixels.ravel(order="F")
         edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    else:  # looked for row by row, as the pixels lie: putting columns first would copy them
+    else:  # row by row, in the order of memory: putting columns first would copy the pixels
         at = np.flatnonzero(pixels[1:] != pixels[:-1])
         row = at // width
         within = (at - row * width) * height + row + 1

@@ -72,7 +72,7 @@ class Split(OpenColumns):
     def __getitem__(self, key: slice) -> Records: ...
 
     def __getitem__(self, key: int | str | slice) -> Record | Records:
-        """The record of an image, by image_index or image_id; of a slice, a sequence of records, read when asked for.
+        """The record of an image, by image_index or image_id; for a slice, a sequence of records, read when asked for.
 
         Raises:
             IndexError, KeyError: there is no such image.
@@ -200,7 +200,7 @@ def open_split(
             and the reason.
         DamagedStoreError: bytes are not what was committed, or a column lost its ``column.json``.
     """
-    import pyarrow.parquet  # noqa: F401  # here, as no thread may be in the middle of importing it when a fork comes
+    import pyarrow.parquet  # noqa: F401  # here, so that no thread is in the middle of importing it at a fork
 
     if check not in CHECKS:
         raise ValueError(f"found check={check!r}, expected one of {', '.join(CHECKS)}")

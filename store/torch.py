@@ -196,7 +196,7 @@ class _Batches(Dataset[dict[str, Any]]):
 class _Steps(DistributedSampler[Step]):
     """The steps that are left of the epoch, worked out in the main process, so that workers need no state.
 
-    It is a DistributedSampler, as it has the steps of one rank: so Lightning does not put another one in its place.
+    It has the steps of one rank, and is a DistributedSampler so that Lightning does not put another one in its place.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -241,7 +241,7 @@ def _page_locked(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[An
 
 
 def _locked(array: npt.NDArray[Any]) -> torch.Tensor:
-    """The tensor that an array of :func:`_page_locked` belongs to; of any other array a page-locked copy."""
+    """The tensor that an array of :func:`_page_locked` belongs to; for any other array, a page-locked copy."""
     if isinstance(array.base, torch.Tensor):
         return array.base
     copy = _page_locked(array.shape, array.dtype)

@@ -55,7 +55,7 @@ class Asker:
         }
 
     def words(self, shown: Shown, run: str, image_index: int) -> dict[str, Any]:
-        """For each mask that a run is offered of an image, the nearest words of its language model, with their cosines.
+        """For each mask of an image that a run is offered, the nearest words of its language model, with their cosines.
 
         Raises:
             UnknownError, InputError, NotYetError, BusyError, StoreError, WeightsError: as :meth:`ask`.

@@ -3,7 +3,7 @@
 A page of another site that is open in the same browser can send requests to 127.0.0.1. It can also do so under a name of its own
 that it made to lead there (DNS rebinding). Therefore
 
-- only a ``Host`` that means this server is answered, as a request under another name has that name as its ``Host``;
+- only a ``Host`` that means this server is answered, because a request under another name has that name as its ``Host``;
 - of requests that another site caused (``Sec-Fetch-Site``), only those that open a page are answered: a question to a model costs
   time, whether or not the other site may read the answer;
 - headers forbid other pages to read or frame what is answered.

@@ -55,7 +55,7 @@ class Jobs:
 
         Raises:
             NotYetError: it is not finished; ask again.
-            BusyError: it was not begun, as other work is in progress and there is no queue.
+            BusyError: it was not begun, because other work is in progress and there is no queue.
         """
         with self._lock:
             job = self._jobs.get(key)

@@ -146,7 +146,7 @@ def _search(
 
 
 def _vectors(source: AnyColumn, image_index: int) -> NDArray[Any] | None:
-    """The vectors of an image, [k, D]; None where it has none, as it failed or its shard is not there."""
+    """The vectors of an image, [k, D]; None where it has none because it failed or its shard is not there."""
     try:
         return source.array(image_index)
     except (FailedImageError, IncompleteColumnError):

@@ -127,7 +127,7 @@ def places(settings: Settings, names: Sequence[str], out: Path | None, replace: 
 
 
 def as_text(run: str, answers: Sequence[Answer], paths: Sequence[Path]) -> str:
-    """For a person."""
+    """The answers as text for a person."""
     lines = [f"{_plain(answers[0].image)}, asked {run}:"]
     for answer, path in zip(answers, paths, strict=True):
         lines += [f"  {answer.question}", f"    answer   {_plain(answer.text) or '(no words)'}"]

@@ -73,7 +73,7 @@ def figure_command(
 
 
 def _below(picture: Picture) -> str:
-    """What stands below a picture: the IoU of an answer; of the ground truth, that there is nothing to be found."""
+    """What stands below a picture: the IoU of an answer; for the ground truth, whether there is nothing to be found."""
     if picture.iou is None:
         return picture.facts[0] if picture.nothing else ""
     return f"{'refused, ' if picture.nothing else ''}IoU {picture.iou:.3f}"

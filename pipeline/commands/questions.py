@@ -217,7 +217,7 @@ def _scene(chosen: Chosen, path: str, meanings: Mapping[str, Meaning]) -> Scene:
 
 
 def _absent_name(label: str) -> str:
-    """The name of an absent category as a model is shown it; empty for a part, as the whole object may be there."""
+    """The name of an absent category as a model is shown it; empty for a part, because the whole object may be there."""
     return plain_name(label) if len(wordings(label)) == 1 else ""
 
 

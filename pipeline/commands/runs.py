@@ -32,9 +32,9 @@ def runs_command(settings: Settings) -> list[dict[str, Any]]:
         name, system: system is None for external predictions.
         state: one of ``STATES``. A run that is ``training`` may also have been stopped.
         digest: sha256 (hex) of the run, or of the file of external predictions.
-        when: the time of its last file (ISO 8601), as nothing else says when it was trained.
+        when: the time of its last file (ISO 8601): nothing else says when it was trained.
         trained_on: the splits.
-        step, steps, epoch, epochs: of the last checkpoint, and how far it is to go; those that are known.
+        step, steps, epoch, epochs: those of the last checkpoint and the totals, as far as they are known.
         why: why it is out of date. type: what to type to train it or to go on, or None.
         evaluated: an entry for each file of answers, with ``figures`` (of ``evaluate``, 0 to 1) or None where it was not scored
             by the common figures, and ``why`` and ``type`` as above.

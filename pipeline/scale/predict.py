@@ -139,7 +139,7 @@ def duration(busy: float, shards: int, workers: int, alone: float) -> float:
 def _parts(
     settings: Settings, profiles: Profiles, card: str, work: Sequence[Workload], measured: Measured
 ) -> list[Part]:
-    """Parts of the time of one worker over all images; of a stage that was measured on the card as a whole, one."""
+    """Parts of the time of one worker over all images; a single part for a stage that was measured on the card as a whole."""
     sums: dict[tuple[str, str], Part] = {}
     for each in work:
         for part in parts(settings, profiles, card, each):

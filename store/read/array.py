@@ -94,7 +94,7 @@ class ShardReader:
 
         Raises:
             DamagedStoreError: the bytes are not the committed ones. ``out`` then holds anything.
-            ChangedError: they differ, as the shard was computed again. ``out`` then holds anything.
+            ChangedError: they differ because the shard was computed again. ``out`` then holds anything.
         """
         try:
             if self.far and rows:

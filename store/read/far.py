@@ -217,7 +217,7 @@ def _read_and_keep(opened: Opened, folder: Path, commit: Commit) -> pa.Buffer:
 
 
 def forget_table(folder: Path, commit: Commit) -> bool:
-    """Remove a table from the cache, as it is damaged there; return whether it was there."""
+    """Remove a table that is damaged in the cache; return whether it was there."""
     _, cache, name = _table(folder, commit)
     return cache is not None and cache.remove(name)
 

@@ -185,7 +185,7 @@ class Holder:
 
 
 def lacking(split: str, column: str, why: NotThere) -> StoreError:
-    """The error for a column of pictures that a borrower lacks, as its holder is not there."""
+    """The error for a column of pictures that a borrower lacks because its holder is not there."""
     return StoreError(f"{split}: no column {column}: {why.what}", place=why.place, reason="its holder is not there")
 
 

@@ -16,7 +16,7 @@ _OURS = re.compile(rf"{re.escape(TEMPORARY)}(probe-)?[0-9a-f]{{32}}")
 
 
 def is_left(path: Path) -> bool:
-    """Whether the writer of a temporary file is dead; in an object store, whether it is a day old, as nothing else tells there.
+    """Whether the writer of a temporary file is dead; in an object store, whether it is a day old: nothing else tells there.
 
     Raises:
         OSError: it cannot be told, e.g. because this process has too many files open.

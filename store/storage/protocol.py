@@ -61,7 +61,7 @@ class Storage(Protocol):
         ...
 
     def stat(self, path: Path, follow: bool = False) -> Stat | None:
-        """What is under a path; of a link, the link itself unless ``follow``. None where there is nothing."""
+        """What is under a path; for a link, the link itself unless ``follow``. None where there is nothing."""
         ...
 
     def list(self, folder: Path) -> list[Entry]:

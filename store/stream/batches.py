@@ -33,7 +33,7 @@ Batch = dict[str, Any]
 class Samples:
     """Which samples: source (position among the splits), image_index and number of the target (-1: the image), [B] each.
 
-    text, number: of a mixture, which of the target's texts (as a share of them), and which sample of the epoch the row belongs to.
+    text, number: for a mixture, which of the target's texts (as a share of them), and which sample of the epoch the row belongs to.
     """
 
     source: Sequence[int]

@@ -82,7 +82,7 @@ class Chosen:
 
     @property
     def index(self) -> I64:
-        """Int64 [n]: position of a mask; of an instance its :func:`number_of_instance`."""
+        """Int64 [n]: position of a mask, or :func:`number_of_instance` of an instance."""
         rows = np.arange(self.count) if self.rows is None else self.rows
         return np.concatenate([rows, number_of_instance(np.arange(self.instances))])
 

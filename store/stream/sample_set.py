@@ -18,8 +18,8 @@ I64 = npt.NDArray[np.int64]
 class SampleSet:
     """The samples of a split that can be read: image_index and number of the target (-1: the image), int64 [n] each.
 
-    failed, absent: image_index and reason of the images that are left out, as one of the columns failed for them, or as they
-    have no annotation and the column is made from it.
+    failed, absent: image_index and reason of the images that are left out because one of the columns failed for them, or because
+    they have no annotation and a column is made from it.
     """
 
     image: I64

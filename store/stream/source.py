@@ -18,7 +18,7 @@ from .sample_set import SampleSet, sample_set
 
 I64 = npt.NDArray[np.int64]
 POOLS = {"semantic": "targets", "object": "targets", "part": "targets", "box": "targets", "vqa": "records"}
-"""Kind of the targets -> what a sample's questions are drawn from; of other kinds, ``texts``."""
+"""Kind of the targets -> what a sample's questions are drawn from; for other kinds, ``texts``."""
 TRUE, FALSE, EITHER = "true", "false", "either"
 """Which questions are drawn from: those whose premise is true, those that ask for what the picture does not show, or both."""
 
@@ -29,8 +29,8 @@ class Source:
 
     pool: ``targets``: questions are targets of the picture, each with one of its texts; ``texts``: all texts of all of its targets;
         ``records``: a sample is a single target.
-    image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: of each target in turn how
-        many texts it has, int64 [sum of targets]. absent: of each target in turn whether its premise is false, bool; None: of none.
+    image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: for each target in turn, how
+        many texts it has, int64 [sum of targets]. absent: for each in turn, whether its premise is false, bool; None: all are true.
     failed: bool [n], pictures that failed in what is made of their pixels; None: none. They are drawn and then drawn again, so that
         one more of them changes no other sample.
     unlisted: bool [n], pictures that the data set that holds them does not list (``only``), so that nothing is made of their
@@ -131,9 +131,9 @@ class Source:
 def source_of(
     split: OpenColumns, columns: Sequence[str], failed: str = "skip", without: Sequence[int] = ()
 ) -> tuple[Source, SampleSet]:
-    """What is drawn from a split: of the pictures whose own rows of ``images`` and ``targets`` are ok, and those that are left out.
+    """The source of a split: its pictures whose own rows of ``images`` and ``targets`` are ok, and those that are left out.
 
-    So what is drawn depends on the pictures and on the annotation alone, and not on which pictures are extracted.
+    So what is drawn depends only on the pictures and on the annotation, and not on which pictures are extracted.
 
     Args:
         without: image_index of further pictures to leave out.

@@ -38,7 +38,7 @@ class State:
     weights: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The state as a dict, for JSON."""
         return {"version": STATE_VERSION, **vars(self)}
 
 
