@@ -55,8 +55,8 @@ def find_needs(needs: Needs) -> None:
 
 
 def require_needs(settings: Settings, columns: Collection[str], executor: Executor) -> None:
-    """:func:`find_needs` of the columns that are to be computed, wherever the executor computes. Raises as it does; of a Dask
-    worker, InputError that names it.
+    """:func:`find_needs` of the columns that are to be computed, wherever the executor computes. Raises as it does; on a Dask
+    worker, InputError that names the worker.
     """
     known = all_specs(settings)
     weights = sorted({name for column in columns for name in known[column].weights})

@@ -118,23 +118,23 @@ class Host(Params):
     """What the machine around a card takes."""
 
     launch_ms: Figure
-    """For an image of everything mode, when the card waits."""
+    """Time for an image of everything mode, in which the card waits."""
     decode_ms: Figure
-    """To decode a megapixel of JPEG, on one core."""
+    """Time to decode a megapixel of JPEG, on one core."""
     index_ms: Figure
-    """To index a megapixel of JPEG, on one core."""
+    """Time to index a megapixel of JPEG, on one core."""
     match_us: Figure
-    """To compare a mask with an annotated region, on one core."""
+    """Time to compare a mask with an annotated region, on one core."""
     load_s: Figure
-    """From the start of a worker to its first image: imports, weights, first kernels."""
+    """Time from the start of a worker to its first image: imports, weights, first kernels."""
     plan_ms: Figure
-    """To look at one shard of one column, before the work and after it."""
+    """Time to look at one shard of one column, before the work and after it."""
     plan_us_per_image: Figure
-    """The same, for each image of the shard."""
+    """Further time for each image of the shard."""
     publish_ms: Figure
-    """To write one shard of one column to a disk, without its bytes."""
+    """Time to write one shard of one column to a disk, without its bytes."""
     publish_s_per_gb: Figure
-    """To write its bytes."""
+    """Time to write its bytes."""
     task_ms: Figure
     """Time of the process that hands out tasks on Dask, for one shard: the task, its answer, and a look at a commit."""
     md5_gb_per_s: Figure

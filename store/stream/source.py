@@ -29,8 +29,8 @@ class Source:
 
     pool: ``targets``: questions are targets of the picture, each with one of its texts; ``texts``: all texts of all of its targets;
         ``records``: a sample is a single target.
-    image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: for each target in turn, how
-        many texts it has, int64 [sum of targets]. absent: for each in turn, whether its premise is false, bool; None: all are true.
+    image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: for each target in turn,
+        how many texts it has, int64 [sum of targets]. absent: for each in turn, whether its premise is false, bool; None: all true.
     failed: bool [n], pictures that failed in what is made of their pixels; None: none. They are drawn and then drawn again, so that
         one more of them changes no other sample.
     unlisted: bool [n], pictures that the data set that holds them does not list (``only``), so that nothing is made of their
