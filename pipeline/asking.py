@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stages.train.system import System
 
 MOST_CHARACTERS = 2000
-"""Longest question."""
+"""Longest question, in characters."""
 
 
 def load_system(

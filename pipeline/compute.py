@@ -319,7 +319,7 @@ def _committed(
 
 
 LOOKING = 32
-"""Shards whose commits are looked for at once."""
+"""How many shards' commits are looked for at once."""
 
 
 def _started(plans: Sequence[ColumnPlan], todo: Mapping[int, list[str]]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from store.errors import StoreError
 
 _STANDING = {errno.EROFS, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
-"""What stays as it is until a person changes the path or what is mounted there: running again helps nobody."""
+"""Errors that stay until a person changes the path, or what is mounted there: running again does not help."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 DONE, FAILURES, INPUT, DAMAGED, INTERNAL, INTERRUPTED, CTRL_C = 0, 1, 2, 4, 70, 75, 130
 """Exit codes of the command line."""

@@ -18,7 +18,7 @@ from stages.train.folder import is_external
 from store import rle
 
 FILE_BYTES = 64 << 20
-"""Predictions in memory."""
+"""Bytes of predictions that are kept in memory."""
 
 
 class Answers:

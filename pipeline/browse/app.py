@@ -32,7 +32,7 @@ STATIC = Path(__file__).with_name("static")
 PAGES = {"/": "grid", "/image": "image", "/search": "search", "/compare": "compare"}
 """Path of each page -> its script."""
 THREADS = 4
-"""Requests that are worked on at once; others wait."""
+"""How many requests are worked on at once; others wait."""
 _SHELL, _SCRIPT = "page.html", "{{ script }}"
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 _STATUS: dict[type[Exception], int] = {

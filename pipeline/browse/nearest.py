@@ -21,7 +21,7 @@ from store.read.borrowed import AnyColumn
 SHOWN = 24
 """How many neighbours are found."""
 _BATCH = 512
-"""Images whose vectors are compared at once."""
+"""How many images' vectors are compared at once."""
 
 F32 = NDArray[np.float32]
 

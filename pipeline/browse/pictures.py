@@ -15,14 +15,14 @@ from pipeline.browse.shelf import Shown
 from stages.photographs import GoneError, photograph
 
 SIDES_PX = (320, 1600)
-"""Longest side of a picture that may be asked for."""
+"""Values that may be asked for as the longest side of a picture."""
 CACHE_BYTES = 48 << 20
 _DECODED_BYTES = 32 << 20
 """Several pieces of one picture are often asked for together, so the last one stays decoded, unless it is larger than this."""
 _QUALITY = 85
 
 Box = tuple[int, int, int, int]
-"""XYWH px."""
+"""A box as XYWH, px."""
 
 
 class Pictures:

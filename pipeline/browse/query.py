@@ -14,7 +14,7 @@ from pipeline.browse.measures import F64, Measures
 from store.format.schema import REMOVED
 
 MOST = 200
-"""Images of a page."""
+"""How many images a page may have."""
 DIFFERENCE = "difference"
 _FLAGS = {"": None, "yes": True, "no": False}
 

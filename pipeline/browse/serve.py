@@ -22,7 +22,7 @@ from store.errors import StoreError
 
 HOST = "127.0.0.1"
 LEAST_TOKEN = 16
-"""Characters that a token has at least."""
+"""How many characters a token has at least."""
 
 
 def check_reach(settings: Settings, host: str, token: str | None) -> None:

@@ -20,7 +20,7 @@ from store.storage.leftovers import replace_file
 
 PNG = ".png"
 _MOST_BYTES = 2**24
-"""Largest file of questions."""
+"""Size of the largest file of questions."""
 _MOST_LETTERS = 48
 """How many letters of a question are in the name of a picture."""
 

@@ -14,7 +14,7 @@ from stages.report.choose import Key
 SHOWN = ("miou_per_sample", "ciou", "giou_hull", "n_acc", "t_acc", "f1")
 """The common figures that tables show; all figures of a protocol are shown. The JSON has every one."""
 _LETTERS = 60
-"""Letters of a question that the table on a terminal shows."""
+"""How many letters of a question the table on a terminal shows."""
 
 Rows = list[list[str]]
 

@@ -107,7 +107,7 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 _REASONS = 5
-"""Reasons of a column that are printed: each shard may have its own, which names its images."""
+"""How many reasons are printed per column: each shard may have its own, which names its images."""
 
 
 def _lines(columns: Mapping[str, dict[str, Any]]) -> Iterator[str]:

@@ -24,7 +24,7 @@ CURVES = ("loss", "learning_rate", "grad_norm")
 """The curves of DVCLive that are drawn."""
 METRICS = ("miou_per_sample", "ciou", "giou_hull", "n_acc", "t_acc", "f1")
 KEPT = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""K of the table of AR@K."""
+"""Values of K in the table of AR@K."""
 
 
 def answers_section(systems: Mapping[str, Samples], place: str, files: dict[str, bytes]) -> Iterator[Section]:

@@ -27,7 +27,7 @@ with fewer threads is given, so that the next task is there when one ends."""
 _LOSSES = 3
 """How often a task is given out again after every worker that had it was lost; Dask itself tries another worker first."""
 _PENDING = "pending"
-"""Kind of an answer that is not there yet."""
+"""Kind of an answer that has not come yet."""
 
 
 class DaskExecutor:

@@ -20,7 +20,7 @@ from store.format.shard import committed_shards, read_log
 from store.format.tables import read_table
 
 SHARDS = 20
-"""This many shards of a split are looked at, spread evenly."""
+"""How many shards of a split are looked at, spread evenly."""
 
 
 def workload(settings: Settings, split: SplitRef, masks: float, size_px: tuple[float, float]) -> Workload:

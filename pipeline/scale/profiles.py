@@ -23,9 +23,9 @@ class Card(Params):
     """A card that computes."""
 
     title: str
-    """As its driver names it."""
+    """The name that its driver gives it."""
     memory_gb: Positive
-    """1e9 bytes."""
+    """Its memory, in 1e9 bytes."""
     tflops: dict[Precision, Positive]
     """Rate of matrix products, in 1e12 operations per second; a multiplication with its addition counts two."""
     gb_per_s: Positive
@@ -94,13 +94,13 @@ class Timed(Params):
     per: Literal["image", "point", "mask"]
     """What the time is for."""
     ms: Positive
-    """Milliseconds."""
+    """The time in milliseconds."""
     source: Source
     """The command, the machine and the date."""
 
 
 class Masks(Params):
-    """What an image is expected to hold where nobody says it."""
+    """What an image is expected to hold unless it is given."""
 
     per_image: Figure
     """Masks of an image in SAM's everything mode."""
@@ -109,7 +109,7 @@ class Masks(Params):
     bytes_per_run: Figure
     """Bytes of a run in the compressed table."""
     mask_bytes: Figure
-    """Bytes of what else a mask has in its row, compressed."""
+    """Bytes of the rest of a mask's row, compressed."""
     post_gflop: Figure
     """1e9 operations in float32 for a prompt and a megapixel, from logits to boxes and scores."""
 

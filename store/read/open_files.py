@@ -19,7 +19,7 @@ except ModuleNotFoundError:  # Windows
 T = TypeVar("T")
 
 MOST = 256
-"""Files that are kept open at most, however many the process may have."""
+"""How many files are kept open at most, even if the process may have more."""
 SHARE = 4
 """One in this many of the process's file descriptors may be used here: the rest is for other code in it."""
 

@@ -272,11 +272,11 @@ def locked(folder: Path) -> Iterator[None]:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         finally:
             os.close(descriptor)
-        path = folder / LOCK_FILE  # it was replaced while this process waited
+        path = folder / LOCK_FILE  # the file was replaced while this process waited
 
 
 _NO_WRITERS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO)
-"""What opening says of a file that is gone, of a link, and of a socket: none is a writer's temporary file."""
+"""Error numbers of opening a file that is gone, a link, or a socket: none of these is a writer's temporary file."""
 
 
 def _lstat(path: Path) -> os.stat_result | None:

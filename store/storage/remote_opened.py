@@ -14,7 +14,7 @@ Ask = Callable[[Path, Callable[[Any, Any, str], Any]], Any]
 TAIL = 1 << 15
 """How many of its last bytes are asked for when an object is opened."""
 _NO_ETAG = "modified "
-"""How the token of an object without an ETag begins."""
+"""Prefix of the token of an object without an ETag."""
 
 
 class RemoteOpened:

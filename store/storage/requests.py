@@ -19,7 +19,7 @@ IN_FLIGHT = 64
 """How many requests a process may have in flight, not counting one in each thread that asks for something itself."""
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-"""By process: a forked one does not have its parent's threads."""
+"""The threads, by process: a forked process does not have its parent's."""
 _turns: dict[int, threading.Lock] = {}
 _of_pool = threading.local()
 
