@@ -24,7 +24,7 @@ from store.storage.leftovers import replace_file
 PICTURE = SplitRef("asked", "all")
 """Data set and split of the picture in its store; its image_index is 0."""
 _FILE = "picture.jpg"
-"""Its name there, whatever its format is: that is told by its bytes."""
+"""Its file name there, whatever its format, which is recognised by the bytes."""
 _STAGES = ("index",), ("masks", "embed")
 
 

@@ -20,7 +20,7 @@ EVERY_TEXT = "every-text"
 """The end of the name of answers to every text."""
 _ANSWERS = (*MODES, "shuffled-images", "shuffled-questions", EVERY_TEXT)
 _CONTROLS = ("-without-image", "-without-question")
-"""Ends of the names of runs that were trained without the one or the other (``train.without``)."""
+"""Ends of the names of runs that were trained without the image or without the question (``train.without``)."""
 TAKEN = ("truth", "proposals")
 """Names of the pictures of a question that are not a system's answer, and of their files."""
 _SHOWN = 20

@@ -32,7 +32,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-"""Added to every answer."""
+"""Headers that are added to every answer."""
 _HERE = ("127.0.0.1", "localhost", "::1")
 
 

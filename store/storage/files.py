@@ -272,7 +272,7 @@ def locked(folder: Path) -> Iterator[None]:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         finally:
             os.close(descriptor)
-        path = folder / LOCK_FILE  # the file was replaced while this process waited
+        path = folder / LOCK_FILE  # what was locked was replaced while this process waited
 
 
 _NO_WRITERS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO)

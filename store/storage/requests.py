@@ -19,7 +19,7 @@ IN_FLIGHT = 64
 """How many requests a process may have in flight, not counting one in each thread that asks for something itself."""
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-"""The threads, by process: a forked process does not have its parent's."""
+"""The threads that ask, by process: a forked process does not have its parent's."""
 _turns: dict[int, threading.Lock] = {}
 _of_pool = threading.local()
 
