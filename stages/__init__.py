@@ -1,1 +1,1 @@
-"""What is computed: one module or folder a stage, in the order they run."""
+"""What is computed: one module or folder per stage."""

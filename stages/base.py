@@ -25,7 +25,7 @@ from store.format.schema import ABSENT, FAILED, OK, REMOVED
 from store.write.writer import ShardData
 
 HELD_IMAGES = "holder/images"
-"""What ``images`` of a data set reads that borrows its images: for each image its row of the holder's ``images``."""
+"""What ``images`` of a data set that borrows its images reads: for each image, its row in the holder's ``images``."""
 Pixels = npt.NDArray[np.uint8]
 VECTORS_PER_CHUNK = 16
 
@@ -35,11 +35,11 @@ class ColumnSpec:
     """A column that a stage promises to write.
 
     Args:
-        reads: upstream columns: of the same split, or, where they are reduced over splits, of the store.
-        params, weights, version: with the fingerprints of ``reads``, all that decides the bytes.
-        files: for the index, which source files: ``images`` or ``annotations``.
-        over: splits whose shards are reduced to the one shard of this column, which then belongs to no split. None: the
-            column of a split, computed shard by shard.
+        reads: upstream columns, of the same split; with ``over``, of the store.
+        params, weights, version: together with the fingerprints of ``reads``, everything that decides the bytes.
+        files: only for the index: which source files it reads, ``images`` or ``annotations``.
+        over: splits whose shards are reduced to the single shard of this column, which then belongs to no split. None: the
+        column belongs to a split and is computed shard by shard.
     """
 
     name: str
@@ -58,9 +58,9 @@ class ColumnSpec:
 class Entry:
     """A place in the order of a split's images: where the image is, or that it was removed.
 
-    ``link``: of a borrowed image, split of the holder and image_index there; None: the holder has no such image. ``held``: its
-    path there. ``unlisted``: its files there, where the holder does not list it, as ``only`` leaves it out. ``digests``: sha256 of
-    these.
+    For a borrowed image: ``link``: the holder's split and the image_index there; None: the holder has no such image. ``held``:
+    its path there. ``unlisted``: its files there, if the holder's option ``only`` leaves it out. ``digests``: sha256 of these
+    files.
     """
 
     source: Source
@@ -78,7 +78,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class ShardInput:
-    """What a stage gets to see of one shard.
+    """What a stage sees of one shard.
 
     Args:
         indices: image_index of the shard's images.
@@ -86,9 +86,9 @@ class ShardInput:
         array: (upstream array, position in the shard) -> vectors ``[count, ...]`` of an image without trouble.
         trouble: (upstream array, position) -> (status, reason) where the image has no vectors, else None.
         pixels: uint8 [H, W, 3] RGB of every image in turn, decoded ahead; None where ``images`` has another status than ok.
-        entries: for the index alone.
+        entries: only for the index.
         tick: called once per image, with 1, or after a few images with their number.
-        columns: those that this shard needs, of the ones that the stage was started for; None: all of them.
+        columns: the columns that this shard needs, among those that the stage was started for; None: all of them.
     """
 
     indices: range
@@ -112,17 +112,17 @@ class Stage(Protocol):
     """The two functions of a stage module that computes a shard from the same shard of what it reads."""
 
     def columns(self, params: Sections) -> list[ColumnSpec]:
-        """What it writes. Imports no torch."""
+        """The columns that the stage writes. Imports no torch."""
 
     def start(self, params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], root: Path) -> Runner:
-        """Load models; return the function that computes columns of a shard: those of the ``wanted`` ones that it needs."""
+        """Load models; return the function that computes the columns of a shard: those that it needs among the ``wanted`` ones."""
 
 
 class Reduction(Protocol):
     """The three functions of a stage module that computes one shard from all shards of several splits."""
 
     def columns(self, params: Sections) -> list[ColumnSpec]:
-        """What it writes; every spec has ``over``."""
+        """The columns that the stage writes; every spec has ``over``."""
 
     def part(self, images: Iterable[AnyArray]) -> Any:
         """What one shard contributes: a small value that travels between processes."""
@@ -143,7 +143,7 @@ def row_trouble(row: Mapping[str, Any], what: str) -> tuple[str, str] | None:
 
 
 def not_finite(vectors: AnyArray, dtype: str) -> str | None:
-    """Why float32 vectors are not stored: they are not finite in a dtype. None where they are."""
+    """Why float32 vectors cannot be stored: they are not finite in the dtype. None if they are."""
     with np.errstate(over="ignore"):
         if np.isfinite(vectors.astype(dtype)).all():
             return None
@@ -162,9 +162,9 @@ class Collector:
     errors: dict[int, str] = field(default_factory=dict)
     omitted: int = 0
     notes: Counter[str] = field(default_factory=Counter)
-    """What was odd about images that are ok, and how often; goes into the commit."""
+    """Notes about images that are ok, and how often each occurs; written to the commit."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """What else goes into the commit."""
+    """Further entries of the commit."""
 
     @property
     def _row_a_target(self) -> bool:
@@ -197,7 +197,7 @@ class Collector:
         self.status.append(status)
 
     def array(self, image_index: int, vectors: AnyArray, omitted: int = 0) -> None:
-        """Add float32 vectors as the layout's dtype; those that are not finite there fail."""
+        """Add an image's float32 vectors in the layout's dtype; the image fails if they are not finite there."""
         assert self.spec.layout is not None
         if trouble := not_finite(vectors, self.spec.layout.dtype):
             self.failed(image_index, FAILED, trouble)
@@ -205,13 +205,13 @@ class Collector:
             self.ok(image_index, vectors.astype(self.spec.layout.dtype), omitted)
 
     def data(self) -> ShardData:
-        """What the writer takes."""
+        """The shard in the form that the writer takes."""
         extra = {"notes": dict(self.notes)} if self.notes else {}
         return ShardData(self.rows, self.counts, self.status, self.errors, self.omitted, {**extra, **self.extra})
 
 
 class RleMasks(Sequence[npt.NDArray[np.bool_]]):
-    """Masks bool [H, W] that are decoded one at a time, when they are asked for."""
+    """Masks, bool [H, W], each decoded only when it is asked for."""
 
     def __init__(self, counts: Sequence[str], height_px: int, width_px: int) -> None:
         self.counts = list(counts)

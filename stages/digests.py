@@ -1,9 +1,9 @@
-"""sha256 of source files, known from one command to the next, so that a picture is not read again to see whether it changed.
+"""sha256 of source files, kept between commands, so that a picture need not be read again to see whether it changed.
 
-A digest is kept with the file's size, times and inode, and counts for as long as these stay. Of a folder of source files
-there is one log below the cache folder, a line for each file, to which every process appends. It needs no lock: a line that a
-kill, a full disk or another writer tore does not fit its checksum, and a line that is lost means that one file is read again.
-The cache is no part of a store, and may be removed at any time.
+A digest is kept with the file's size, times and inode, and counts for as long as these stay. Each folder of source files has
+one log below the cache folder, with a line for each file, to which every process appends. It needs no lock: a line that is
+incomplete after a kill, a full disk or another writer does not match its checksum, and a lost line only means that one file is
+read again. The cache is no part of a store, and may be removed at any time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from store.storage.objects import object_sha256
 from store.storage.protocol import Stat
 
 State = os.stat_result | Stat
-"""What is said of a file, or of an object, that changes when it does."""
+"""The state of a file, or of an object in a bucket, which changes when its content does."""
 
 SETTLED_NS = 2_000_000_000
-"""A file that changed less than this before it was read may change again without another time: its digest is not kept."""
+"""A file that changed less than this before it was read may change again and keep the same time, so its digest is not kept."""
 _SPARE_LINES = 1000
 
 
@@ -53,7 +53,7 @@ class Digests:
         """sha256 (hex) of a file, if its digest is known.
 
         Args:
-            path: an absolute path, or one in an object store. state: what is said of it now.
+            path: an absolute path, or one in an object store. state: its current state.
         """
         folder, _, name = path.rpartition("/")
         version = _version(state)
@@ -61,7 +61,7 @@ class Digests:
         return entry[len(version) :] if entry is not None and entry.startswith(version) else None
 
     def sha256(self, path: str, state: State) -> str:
-        """:meth:`known`, or else that of the file as it is read now."""
+        """:meth:`known`, or else the sha256 computed by reading the file now."""
         known = self.known(path, state)
         if known is not None:
             return known
@@ -85,7 +85,7 @@ class Digests:
                 with contextlib.suppress(OSError):
                     self.folder.mkdir(parents=True, exist_ok=True)
                     with log.path.open("ab", buffering=0) as file:
-                        file.write(b"\n" + b"\n".join(lines) + b"\n")  # the first ends a line that was torn
+                        file.write(b"\n" + b"\n".join(lines) + b"\n")  # it may follow half a line
 
     def _open(self, folder: str) -> _Log:
         with self._one_at_a_time:
@@ -114,7 +114,7 @@ def _version(state: State) -> str:
 
 
 def _is_still(path: str, state: State) -> bool:
-    """Whether a file is of the version that it was of before it was read."""
+    """Whether a file still has the state that it had before it was read."""
     if isinstance(state, Stat):
         return storage_of(Path(path)).stat(Path(path)) == state
     with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ def _line(entry: str) -> bytes:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """What a log says; of a file that is in it more than once, the last line counts. A log of mostly old lines is written again."""
+    """The content of a log; for a file with several lines, the last one counts. A log of mostly old lines is written again."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError:

@@ -20,7 +20,7 @@ from store.write.writer import ShardData
 VERSION = 2
 RECORD_FIELDS = ("segmentation", "bbox", "area", "predicted_iou", "stability_score", "point_coords", "crop_box")
 Group = Sequence[tuple[int, tuple[str, str] | None, Future[dict[Any, Any]] | None]]
-"""image_index, (status, reason) where there are no pixels, and what prepares the image: function -> what it made."""
+"""image_index, (status, reason) where there are no pixels, and the prepared image: function -> its result."""
 
 
 def masks_column(proposer: str) -> str:
@@ -29,7 +29,7 @@ def masks_column(proposer: str) -> str:
 
 
 def columns(params: Sections) -> list[ColumnSpec]:
-    """A table of masks per proposer, and SAM's image embeddings where they are asked for."""
+    """A table of masks per proposer, and SAM's image embeddings where the params ask for them."""
     specs = []
     for name, proposer in params.proposers.items():
         options, column = identity(proposer), masks_column(name)
@@ -114,19 +114,19 @@ def start(params: Sections, wanted: Sequence[str], weights: Mapping[str, Path], 
 
 
 class Later:
-    """Turns one image's records into a row in another thread, while the next image is at work."""
+    """Turns one image's records into a row in another thread, while the next image is processed."""
 
     def __init__(self, background: Executor) -> None:
         self.background = background
         self._waiting: list[tuple[Collector, int, Future[list[dict[str, Any]]]]] = []  # at most one
 
     def add(self, column: Collector, index: int, records: Callable[[], Sequence[dict[str, Any]]]) -> None:
-        """Add a row when its records are made; those before it are added first."""
+        """Add a row once its records are made; earlier rows are added first."""
         self.finish()
         self._waiting.append((column, index, self.background.submit(lambda: largest_first(records()))))
 
     def finish(self) -> None:
-        """Add what is still to be added."""
+        """Add the row that is still waiting."""
         while self._waiting:
             column, index, job = self._waiting.pop()
             found = job.result()
@@ -137,7 +137,7 @@ def _add_masks(column: Collector, group: Group, found: Iterator[Found], later: L
     for index, trouble, _ in group:
         made = None if trouble else next(found)
         if made is not None and made.trouble is None:
-            later.add(column, index, made.records)  # while this image was at work, the one before it was encoded
+            later.add(column, index, made.records)  # meanwhile the image before it was encoded
             continue
         later.finish()
         if trouble:
@@ -147,5 +147,5 @@ def _add_masks(column: Collector, group: Group, found: Iterator[Found], later: L
 
 
 def _field(record: Mapping[str, Any], name: str) -> Any:
-    """SAM gives the one prompt of a mask as a list of points; the table keeps the point."""
+    """SAM gives a mask's single prompt as a list of points; the table keeps the point."""
     return record[name][0] if name == "point_coords" else record[name]

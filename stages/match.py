@@ -1,4 +1,4 @@
-"""Masks of each proposer x targets, and x instances -> iou, iop. From run lengths: no image is decoded."""
+"""IoU and IoP of each proposer's masks with the targets, and with the instances, from run lengths: no image is decoded."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from store.write.writer import ShardData
 
 VERSION = 2
 KINDS = ("mask_embeddings", "instance_embeddings")
-"""Columns that vote, in the order in which they are summed."""
+"""Kinds of columns that enter a mean, in the order in which they are summed."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Embedded:
     """The columns of one mask encoder in a split.
 
     Args:
-        name: the encoder, as it stands in the masks' column after its kind; the end of the mean's column.
-        masks, instances: their specs; imported vectors may be of masks alone.
+        name: the encoder, which is the end of the names of the masks' column and of the mean's column.
+        masks, instances: their specs; imported vectors may exist for masks only.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Embedded:
 
     @property
     def specs(self) -> list[ColumnSpec]:
-        """Those that there are, in the order in which they are summed."""
+        """The specs that exist, in the order in which they are summed."""
         return [spec for spec in (self.masks, self.instances) if spec is not None]
 
 
 def embedded(params: Sections) -> Iterator[Embedded]:
-    """The columns of masks that stage embed writes, each with that of the instances' vectors of the same encoder."""
+    """The mask embedding columns that stage embed writes, each with the instance embedding column of the same encoder."""
     specs = {spec.name: spec for spec in embed.columns(params)}
     for column, spec in specs.items():
         kind, _, name = column.partition("/")
@@ -79,11 +79,11 @@ def columns(params: Sections) -> list[ColumnSpec]:
 
 
 Sum = tuple[npt.NDArray[np.float64] | None, int]
-"""Sum of vectors (float64 [D]; None where there is no vector) and how many they are."""
+"""Sum of vectors (float64 [D]; None where there is no vector) and the number of vectors."""
 
 
 def part(images: Iterable[AnyArray]) -> Sum:
-    """The sum over one shard, image after image: the same bits wherever it runs.
+    """The sum over one shard, image after image, so that it has the same bits on every machine.
 
     A zero vector, which a mask without a pixel has, does not count.
     """
@@ -98,7 +98,9 @@ def part(images: Iterable[AnyArray]) -> Sum:
 
 
 def whole(parts: Iterable[Sum]) -> ShardData:
-    """The mean (float64 [D]) of partial sums in their order; one vote per vector. ``extra`` has its ``count`` and ``norm``.
+    """The mean (float64 [D]) from partial sums, added in order; every vector has the same weight.
+
+    ``extra`` has its ``count`` and ``norm``.
 
     Raises:
         ValueError: there is no vector at all.

@@ -1,4 +1,4 @@
-"""A progress bar on stderr where a person looks, one line per minute where none does."""
+"""Progress on stderr: a bar on a terminal, else one line per minute."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def progress(title: str, total: int, unit: str) -> Iterator[Callable[[int], None
 
 
 def tracked(items: Iterable[_Item], title: str, total: int, unit: str) -> Iterator[_Item]:
-    """The items, with :func:`progress` of those that were dealt with."""
+    """The items, with :func:`progress` counting those that are finished."""
     with progress(title, total, unit) as advance:
         for item in items:
             yield item
@@ -47,7 +47,7 @@ def tracked(items: Iterable[_Item], title: str, total: int, unit: str) -> Iterat
 
 
 def left(seconds: float) -> str:
-    """A length of time in hours, minutes and seconds: the two largest units."""
+    """A duration in its two largest units of hours, minutes and seconds."""
     hours, rest = divmod(round(max(seconds, 0.0)), 3600)
     minutes, seconds = divmod(rest, 60)
     if hours:

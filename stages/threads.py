@@ -1,4 +1,4 @@
-"""Work on one item after another, the next ones begun ahead in threads."""
+"""A function applied to one item after another, with the next items already started in threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cores() -> int:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Iterator[Result]:
-    """Results of ``function`` in the order of the items, ``ahead`` of them at work or waiting; with 0 threads when asked for."""
+    """Yield ``function`` of each item in order, with ``ahead`` more submitted; with 0 threads each is computed when asked for."""
     if not threads:
         yield from map(function, items)
         return
@@ -31,6 +31,6 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # after an error nothing more is begun
+        finally:  # after an error no further item is started
             for future in waiting:
                 future.cancel()

@@ -1,4 +1,4 @@
-"""Answers that no training is needed for: chance, the largest mask, and oracles, which bound what a selector can reach."""
+"""Answers that need no training: chance, the largest mask, and oracles, which bound what a selector can reach."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rand50(case: Case, seed: int) -> Prediction:
 
 
 def rand_class(case: Case, seed: int) -> Prediction:
-    """One candidate, all alike. The ELISA slides give figures for it, no code; these fit a single draw of this rule."""
+    """One candidate, each equally likely. The ELISA slides give figures for it but no code; they fit a single draw of this rule."""
     count = len(case.offered.index)
     return choose(case, np.arange(count) == (_generator(case, seed).integers(count) if count else 0))
 
@@ -36,7 +36,7 @@ def largest_mask(case: Case, seed: int) -> Prediction:
 
 
 def always_reject(case: Case, seed: int) -> Prediction:
-    """``[REJ]`` to everything."""
+    """Answers ``[REJ]`` to everything."""
     return Prediction(case.question.target_id, case.text_index, None, rejected=True, chosen=())
 
 
@@ -46,7 +46,7 @@ def oracle_selector(case: Case, seed: int) -> Prediction:
 
 
 def oracle_best_mask(case: Case, seed: int) -> Prediction:
-    """The one candidate with the highest IoU, nothing where none meets the target. Rejects what does not exist."""
+    """The one candidate with the highest IoU, nothing where no candidate overlaps the target. Rejects what does not exist."""
     if not case.question.exists:
         return always_reject(case, seed)
     pixels, in_target, members = case.regions
@@ -82,13 +82,13 @@ def expected_rand50(positives: int, negatives: int) -> Selection:
     tp, fp = np.arange(positives + 1), np.arange(negatives + 1)
     share = np.outer(_binomial_half(positives), _binomial_half(negatives))
     f1 = 2 * tp[:, None] / np.maximum(1, tp[:, None] + fp + positives)
-    # Who is chosen is symmetric among candidates: given that any is, positives / count of them are right on average.
+    # All candidates are equally likely to be chosen: if any are, the share positives / count of them is right on average.
     precision = positives / count * (1 - 0.5**count)
     return Selection(precision, 0.5 if positives else 0.0, float((share * f1).sum()), 0.5)
 
 
 def expected_rand_class(positives: int, negatives: int) -> Selection:
-    """Exact mean of each figure when one candidate is chosen, all alike."""
+    """Exact mean of each figure when one candidate is chosen, each with equal probability."""
     count = positives + negatives
     if not positives:
         return Selection(0.0, 0.0, 0.0, 1 - 1 / count if count else 0.0)
@@ -110,7 +110,7 @@ ANALYTIC: Mapping[str, Callable[[int, int], Selection]] = MappingProxyType(
         "Rand50 (of expected counts, as the slides)": rand50_of_expected_counts,
     }
 )
-"""Positive and negative candidates of a target -> what a baseline reaches in the mean."""
+"""Numbers of positive and negative candidates of a target -> mean figures of a baseline."""
 
 
 def greedy_union(
@@ -118,8 +118,8 @@ def greedy_union(
 ) -> NDArray[np.bool_]:
     """Which masks to unite, bool [K], for a high IoU with the target: each step adds or drops the mask that gains most.
 
-    A lower bound on the best union: finding that is a set-cover problem. At least as good as the best single mask.
-    Arguments as in ``Case.regions``.
+    A lower bound on the best union: finding that is a set-cover problem. At least as good as the best single mask. The
+    arguments are those of ``Case.regions``.
     """
     result = np.zeros(members.shape[1], bool)
     # A mask without a pixel of the target only ever adds to the union.
@@ -130,7 +130,7 @@ def greedy_union(
     chosen, best = np.zeros(touching.size, bool), 0.0
     while True:
         times = covers[:, chosen].sum(axis=1)
-        # What mask k adds is where nothing is yet; what it takes away is where it is alone.
+        # Adding mask k adds the pixels that no mask covers yet; dropping it removes those that it alone covers.
         adds, takes = (_parts(pixels * (times == number), in_target, covers) for number in (0, 1))
         inside, outside = _parts(pixels, in_target, times[:, None] > 0) + np.where(chosen, -takes, adds)
         iou = inside / np.maximum(1, total + outside)
@@ -144,13 +144,13 @@ def greedy_union(
 def union_iou_upper_bound(pixels: NDArray[np.int64], in_target: NDArray[np.bool_], members: NDArray[np.bool_]) -> float:
     """An IoU that no union of the masks exceeds (it may be above the best union's). Arguments as :func:`greedy_union`.
 
-    If b is the most that a mask of the union has outside the target, the union has at least b outside, and inside at most
-    what all masks with at most b outside cover together. The bound is the maximum over b.
+    Let b be the largest number of pixels outside the target of any mask in the union. Then the union has at least b pixels
+    outside, and inside at most what all masks with at most b outside cover together. The bound is the maximum over b.
     """
     outside = _parts(pixels, in_target, members)[1]
     order = np.argsort(outside, kind="stable")
     own, area = members[in_target][:, order], pixels[in_target]
-    covered = own.any(axis=1)  # the first that covers a region adds it
+    covered = own.any(axis=1)  # a region is added by the first mask that covers it
     if not covered.any():
         return 0.0
     inside = np.cumsum(np.bincount(own[covered].argmax(axis=1), area[covered], order.size))
@@ -185,5 +185,5 @@ def _binomial_half(count: int) -> NDArray[np.float64]:
 
 
 def _generator(case: Case, seed: int) -> np.random.Generator:
-    """Drawn per text, so that a draw does not depend on what else is scored."""
+    """A generator per text, so that a draw does not depend on what else is scored."""
     return np.random.default_rng([seed, case.question.image_index, case.question.number, case.text_index])

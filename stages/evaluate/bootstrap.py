@@ -1,4 +1,4 @@
-"""Percentile bootstrap (Efron) over images: the targets of one image are not independent, so they come together."""
+"""Percentile bootstrap (Efron) over images: the targets of one image are not independent, so they are drawn together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
 _DRAWS = 1 << 22
-"""Images drawn at a time: bounds the memory."""
+"""Images drawn at a time, which bounds the memory."""
 
 
 def replicates(numerator: F64, denominator: F64, image_index: NDArray[np.int64], resamples: int, seed: int) -> F64:

@@ -1,4 +1,4 @@
-"""An answer that is a box, as the filled box."""
+"""An answer given as a box counts as the filled box."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _EXPECTED = "expected [x, y, width, height] in px, as COCO's bbox, or null for t
 
 
 def filled_box(where: str, bbox: Any, question: Question) -> str | None:
-    """COCO RLE counts of the pixels whose centres lie in a box ``[x, y, width, height]``, px; None for none.
+    """COCO RLE counts of the pixels whose centres lie in a box ``[x, y, width, height]``, px; None if there are no such pixels.
 
     A box may reach beyond the image, which cuts it off.
 
     Raises:
-        PredictionError: it is no such list, or lies outside the image.
+        PredictionError: ``bbox`` is not such a list, or the box lies outside the image.
     """
     if bbox is None:
         return None
@@ -43,6 +43,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _inside(first: float, length: float, size_px: int) -> slice:
-    """The pixels along one side whose centres lie in it."""
+    """The pixels along one axis whose centres lie in the box."""
     start, stop = (math.ceil(min(max(edge, 0), size_px) - 0.5) for edge in (first, first + length))
     return slice(start, stop)

@@ -14,7 +14,7 @@ from stages.evaluate.tables import TITLES, Estimate, Results, as_text, estimates
 SMALL_PX, MEDIUM_PX = 32**2, 96**2
 """COCO's sizes: below the first a target is small, below the second medium."""
 MAIN = ("miou_per_sample", "ciou")
-"""The common figures that are broken down; of a protocol the first two."""
+"""The common figures that are broken down; for a protocol, its first two figures."""
 
 Groups = dict[str, NDArray[np.bool_]]
 
@@ -26,7 +26,7 @@ def breakdowns(
     seed: int,
     protocol: str | None = None,
 ) -> dict[str, Results]:
-    """What is broken down -> group -> system -> figure; only where the samples are of at least two groups.
+    """Title of the breakdown -> group -> system -> figure; only breakdowns with samples in at least two groups.
 
     Args:
         kinds: names, numbered by ``Samples.kind``.
@@ -46,7 +46,7 @@ def breakdowns(
 
 
 def groups_of(samples: Samples, kinds: Sequence[str]) -> Iterator[tuple[str, Groups]]:
-    """Title -> group -> which samples belong to it. A target without pixels or instances is of no size and of no number."""
+    """Title -> group -> which samples belong to it. A target without pixels has no size group, one without instances no number."""
     area, count = samples.area_px, samples.instances
     yield (
         "size of the target",

@@ -1,4 +1,4 @@
-"""What there is to answer: the questions of a split, and the candidates each may be answered with."""
+"""The questions of a split, and the candidates that each may be answered with."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CANDIDATES: Mapping[str, Candidates] = MappingProxyType(
 )
 """ELISA's two settings, by the names of ``predictions.SETTINGS``."""
 OF_CHOICES = ("masks", "instances", "match/instances")
-"""The columns that choices among candidates are scored with."""
+"""The columns needed to score choices among candidates."""
 
 
 def questions(split: Split, skipped: dict[str, str] | None = None) -> Iterator[Question]:
     """The targets of a split in its order. Needs the columns ``images`` and ``targets``.
 
     Images without targets because they failed, or because they have no annotation, are left out; ``skipped`` gets their
-    image_id and the reason. Conversations are left out, too, as no mask answers them.
+    image_id and the reason. Conversations are left out too, as they are not answered by a mask.
     """
     for record in split:
         if record.status == REMOVED:
@@ -65,14 +65,14 @@ def without_questions(split: Split) -> dict[str, str]:
 
 
 def image_of(name: str, among: Mapping[str, Any]) -> str | None:
-    """Which of the images ``among`` a target_id ``IMAGE/NUMBER``, or an image_id itself, names; None: no such image."""
+    """The image in ``among`` that a target_id ``IMAGE/NUMBER``, or an image_id, names; None: no such image."""
     parent = name.rpartition("/")[0]
     return next((image_id for image_id in (name, parent) if image_id in among), None)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A target of an image. ``number``: of the target in its image; ``target``: its row of the table ``targets``."""
+    """A target of an image. ``number``: number of the target in its image; ``target``: its row of the table ``targets``."""
 
     image_id: str
     image_index: int
@@ -83,12 +83,12 @@ class Question:
 
     @property
     def target_id(self) -> str:
-        """Name of the target."""
+        """``IMAGE/NUMBER``, the name of the target."""
         return str(self.target["target_id"])
 
     @property
     def texts(self) -> int:
-        """Number of its texts; one that has none is asked once."""
+        """Number of its texts; a target without texts is asked once."""
         return max(1, len(self.target["texts"]))
 
     @property
@@ -100,7 +100,7 @@ class Question:
     def absent(self) -> bool:
         """Whether the annotation says that there is nothing to be found. A small object drawn on no pixel is not absent.
 
-        Of a store that does not say it: it has no instance.
+        If the store does not say it: the target has no instance.
         """
         said = self.target.get("absent")
         return not self.exists if said is None else bool(said)
@@ -111,8 +111,8 @@ class Offered:
     """The candidates of a question.
 
     index: int64 [n], numbers of masks, or of instances as :func:`store.stream.candidates.number_of_instance` gives them.
-    segmentation: COCO RLE counts of each. positive: bool [n], its IoU with one of the target's instances is at least
-    ``POSITIVE_IOU``. truth: bool [n], it is one of these instances.
+    segmentation: COCO RLE counts of each. positive: bool [n], the candidate's IoU with one of the target's instances is at
+    least ``POSITIVE_IOU``. truth: bool [n], the candidate is one of these instances.
     """
 
     index: NDArray[np.int64]
@@ -137,7 +137,7 @@ class Case:
 
     @cached_property
     def offered(self) -> Offered:
-        """Its candidates: none where the image's masks failed.
+        """Its candidates; no candidates where the image's masks failed.
 
         Needs the columns ``OF_CHOICES``.
         """

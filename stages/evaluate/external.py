@@ -25,7 +25,7 @@ from store.errors import RleError
 
 _KEYS = ("target_id", "image_id", "text_index", "segmentation", "bbox", "rejected", "answer")
 _SIGNATURES = (
-    # That of UTF-32 begins as that of UTF-16 does.
+    # UTF-32 first: its signature begins with that of UTF-16.
     *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
     *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -50,17 +50,17 @@ def read_external(
             UTF-16 or UTF-32: ``target_id`` or (where the image has one target) ``image_id``, ``segmentation`` (COCO RLE
             ``{"size": [h, w], "counts": str or list}``, or null for the empty mask) or else ``bbox`` (XYWH in px, which counts as
             the filled box), and optionally ``text_index`` (0), ``rejected`` (default: not known) and ``answer``. Or a folder of
-            PNGs ``<target_id>.png`` or ``<image_id>.png``, a slash in the id being a subfolder
+            PNGs ``<target_id>.png`` or ``<image_id>.png``, with a subfolder for each slash in the id
             (:func:`stages.evaluate.pngs.read_png`).
         split: with the columns ``images`` and ``targets``; masks have the size of its EXIF-oriented images.
-        threshold: grey values of PNGs from here on are the mask; None: PNGs have two values, and what is not 0 is the mask.
-        protocol: a name of ``PROTOCOLS``; some take answers that are rejected and have a mask.
-        unasked: gets the images that have no questions, as they failed or have no annotation, and how many predictions there
-            are for each; these are left out.
+        threshold: grey values of PNGs of at least this are the mask; None: PNGs have two values, and what is not 0 is the mask.
+        protocol: a name of ``PROTOCOLS``; some accept answers that are rejected and have a mask.
+        unasked: gets the images without questions (failed, or without annotation) and the number of predictions for each; these
+        predictions are left out.
 
     Raises:
-        PredictionError: a file or an entry is malformed, of an unknown target, of another size, or there twice; or there is no
-            prediction at all.
+        PredictionError: a file or an entry is malformed, has an unknown target or another size, or occurs twice; or there is no
+        prediction at all.
     """
     keys = _Keys(list(questions(split)), without_questions(split), split.name)
     kind = path.suffix.lower()
@@ -123,7 +123,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     text = _text(path)
     if path.suffix.lower() == ".jsonl":
         for number, line in enumerate(text.split("\n"), start=1):
-            line = line.strip().removeprefix("\ufeff")  # of a file that was appended to another
+            line = line.strip().removeprefix("\ufeff")  # the BOM of a file that was appended to another
             if line:
                 yield f"{path}:{number}", _parsed(f"{path}:{number}", line)
         return
@@ -137,7 +137,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _text(path: Path) -> str:
-    """A file's text: UTF-8, or what its first bytes say."""
+    """A file's text, decoded as UTF-8 or as its signature (BOM) says."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -157,7 +157,7 @@ def _parsed(where: str, text: str) -> Any:
         raise PredictionError(f"{where}: not JSON in UTF-8: {error}{more}") from error
     except RecursionError as error:
         raise PredictionError(f"{where}: JSON that is nested too deeply") from error
-    except ValueError as error:  # a key twice, a number of thousands of digits
+    except ValueError as error:  # a repeated key, or a number with thousands of digits
         raise PredictionError(f"{where}: {error}") from error
 
 
@@ -171,7 +171,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _counts(where: str, segmentation: Any, question: Question) -> str | None:
-    """COCO RLE of any spelling as compressed counts, once its size is known to be the image's."""
+    """COCO RLE, compressed or not, as compressed counts; its size is checked against the image's first."""
     if segmentation is None:
         return None
     if not isinstance(segmentation, dict) or set(segmentation) != {"size", "counts"}:
@@ -223,7 +223,7 @@ def _from_folder(folder: Path, keys: _Keys, threshold: int | None) -> Iterator[F
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files below a folder, sorted, without hidden ones; PredictionError for what cannot be listed."""
+    """The files below a folder, sorted, without hidden ones; raises PredictionError if a folder cannot be listed."""
 
     def refuse(error: OSError) -> None:
         raise PredictionError(f"{error.filename}: cannot be listed: {error.strerror}") from error
@@ -237,8 +237,10 @@ def files_of(folder: Path) -> list[Path]:
 
 @dataclass
 class _Keys:
-    """The targets of a split by target_id and by image_id. silent: image_id -> why it has no questions. unasked: the predictions
-    for such an image, counted."""
+    """The targets of a split by target_id and by image_id.
+
+    silent: image_id -> why it has no questions. unasked: the number of predictions for each such image.
+    """
 
     questions: list[Question]
     silent: dict[str, str]
@@ -253,7 +255,7 @@ class _Keys:
         self.unasked: dict[str, int] = {}
 
     def of_entry(self, where: str, entry: dict[str, Any]) -> Question | None:
-        """What an entry answers; None, and counted, where nothing is asked."""
+        """The question that an entry answers; None, and counted, for an image without questions."""
         given = [name for name in ("target_id", "image_id") if name in entry]
         if len(given) != 1:
             raise PredictionError(f"{where}: found {' and '.join(given) or 'neither'}, expected target_id or image_id")
@@ -264,7 +266,7 @@ class _Keys:
         return None if not known and self._is_unasked(key) else lookup(where, key)
 
     def of_name(self, where: str, name: str) -> Question | None:
-        """As :meth:`of_entry`. File systems may decompose letters such as é."""
+        """Like :meth:`of_entry`, from a file's name. File systems may decompose letters such as é."""
         if name not in self.by_target and name not in self.by_image:
             name = self.composed.get(unicodedata.normalize("NFC", name), name)
             if name not in self.by_target and name not in self.by_image and self._is_unasked(name):

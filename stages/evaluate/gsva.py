@@ -1,6 +1,6 @@
 """Protocol ``gsva``: answers scored as GSVA's released ``eval_gres`` does (LeapLabTHU/GSVA, ``solver.py``).
 
-An answer is a mask and whether ``[REJ]`` was said, apart: GSVA makes a mask for every question, the rejected ones too.
+An answer is a mask and, separately, whether ``[REJ]`` was said: GSVA makes a mask for every question, also for rejected ones.
 
 | target | ``[REJ]`` | IoU | into the sums of cIoU |
 |---|---|---|---|
@@ -9,7 +9,8 @@ An answer is a mask and whether ``[REJ]`` was said, apart: GSVA makes a mask for
 | exists | said or not | of the masks | intersection and union of the masks |
 
 A target is empty when its mask has no pixel. Masks are at the image's size and binary. Ignored pixels, which GSVA's sets do not
-have, leave both, as in the function it counts with. GSVA's epsilons (1e-8 and 1e-10 in divisors, 1e-5 in the count) are left out.
+have, are removed from both masks, as GSVA's counting function does. GSVA's epsilons (1e-8 and 1e-10 in divisors, 1e-5 in the
+count) are left out.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ PROTOCOL = "gsva"
 
 
 def counts_false_alarms(dataset: str) -> bool:
-    """Whether the area of a false alarm joins the unions: on gRefCOCO, by its name without case, ``-``, ``_`` and spaces."""
+    """Whether the area of a false alarm joins the unions: on gRefCOCO, its name compared without case, ``-``, ``_``, spaces."""
     return "".join(letter for letter in dataset.lower() if letter.isalnum()).startswith("grefcoco")
 
 
 def gsva_figures(question: Question, prediction: Prediction, false_alarms: bool) -> dict[str, float]:
-    """The fields ``protocol_*`` of ``metrics.Samples``. ``false_alarms``: as :func:`counts_false_alarms`.
+    """The fields ``protocol_*`` of ``metrics.Samples``. ``false_alarms``: what :func:`counts_false_alarms` says.
 
     Raises:
         PredictionError: it is not known whether ``[REJ]`` was said.

@@ -23,8 +23,8 @@ def measure(case: Case, prediction: Prediction) -> Row:
     """The figures of one prediction, without those of ELISA's released segmentation (:func:`measure_as_elisa`).
 
     Raises:
-        PredictionError: its mask is malformed or not of the image's size, it chose what is no candidate, or it is rejected and
-            has a mask.
+        PredictionError: its mask is malformed or not of the image's size, it chose something that is not a candidate, or it is
+        rejected and has a mask.
     """
     question, target = case.question, case.question.target
     guess = prediction.segmentation
@@ -52,7 +52,10 @@ def measure(case: Case, prediction: Prediction) -> Row:
 
 
 def measure_as_elisa(case: Case, prediction: Prediction) -> Row:
-    """ELISA's released segmentation figures. The masks of an answer are its choices if their union is the answer, else it."""
+    """ELISA's released segmentation figures.
+
+    The masks of an answer are its choices if their union is the answer, else the answer itself.
+    """
     question = case.question
     if not case.split.has("instances") or (prediction.chosen and not has_choices(case.split)):
         return {}
@@ -71,7 +74,7 @@ def has_choices(split: Split) -> bool:
 
 
 def counts_for_elisa(case: Case) -> bool:
-    """Whether a target counts in ELISA's P, R and F1: instances are offered, it has one, and there are proposals."""
+    """Whether a target counts in ELISA's P, R and F1: instances are candidates, the target has one, and there are proposals."""
     return (
         case.view.with_gt
         and bool(case.offered.truth.any())
@@ -86,7 +89,7 @@ def of_elisa(found: Selection) -> Row:
 
 @contextmanager
 def framed(question: Question) -> Iterator[None]:
-    """Let the error about a mask that does not fit name the question and the expected frame."""
+    """Make the error about a mask that does not fit name the question and the expected frame."""
     try:
         yield
     except RleError as error:

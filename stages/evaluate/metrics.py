@@ -1,9 +1,10 @@
 """Metrics of reasoning segmentation, under names that cannot be mistaken for one another.
 
-Different figures are called gIoU in the papers' tables and code: LISA's and LLM-Seg's is ``miou_per_sample``, ELISA's a hull's.
-What stands next to a published row is the published metric, computed as released: ``miou_per_sample``, ``ciou`` and ``nciou``
-are LISA's and LLM-Seg's, ``elisa_*`` are ELISA's; the others are ours. Protocols have figures of their own
-(:mod:`stages.evaluate.protocol_figures`). Every metric is a ratio of sums over samples, so that one bootstrap serves them all.
+Different figures are called gIoU in the papers' tables and code: that of LISA and LLM-Seg is ``miou_per_sample``, that of ELISA
+is computed with a convex hull. What stands next to a published row is the published metric, computed as released:
+``miou_per_sample``, ``ciou`` and ``nciou`` are LISA's and LLM-Seg's, ``elisa_*`` are ELISA's; the others are ours. Protocols
+have figures of their own (:mod:`stages.evaluate.protocol_figures`). Every metric is a ratio of sums over samples, so that one
+bootstrap serves them all.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Sums = tuple[F64, F64]
 
 
 def selection(chosen: Sequence[int], index: NDArray[np.int64], positive: NDArray[np.bool_]) -> Selection:
-    """Precision, recall, F1 and accuracy of choosing ``chosen`` among the candidates ``index`` [n]. 0/0 is 0."""
+    """Precision, recall, F1 and accuracy of a choice ``chosen`` among the candidates ``index`` [n]. 0/0 is 0."""
     picked = np.isin(index, np.asarray(chosen, np.int64))
     tp, fp = int((picked & positive).sum()), int((picked & ~positive).sum())
     fn = int(positive.sum()) - tp
@@ -45,7 +46,7 @@ def ciou(samples: Samples) -> Sums:
 
 
 def nciou(samples: Samples) -> Sums:
-    """cIoU once every mask is resized to 1024 x 1024, so that images count alike (LLM-Seg, ``training.py``)."""
+    """cIoU of masks resized to 1024 x 1024, so that all images have equal weight (LLM-Seg, ``training.py``)."""
     return ratio(samples.nc_intersection_px, samples.nc_union_px)
 
 
@@ -65,7 +66,7 @@ def t_acc(samples: Samples) -> Sums:
 
 
 def see(samples: Samples) -> Sums:
-    """Share of the targets whose existence the mask judges right ("see" of SESAME, arXiv 2312.08366)."""
+    """Share of the targets whose existence the mask gets right ("see" of SESAME, arXiv 2312.08366)."""
     return mean(np.where(samples.exists, 1 - samples.empty, samples.empty))
 
 
@@ -95,8 +96,10 @@ def accuracy(samples: Samples) -> Sums:
 
 
 def elisa_precision(samples: Samples) -> Sums:
-    """As released (``val_step``): among annotated instances and proposals, only the instances are right. Only existing targets
-    with both count; where no instances are offered there is no such figure."""
+    """As released (``val_step``): among annotated instances and proposals, only the instances are right.
+
+    Only existing targets that have both count; where no instances are candidates the figure does not exist.
+    """
     return mean(samples.elisa_precision)
 
 
@@ -116,7 +119,7 @@ def elisa_accuracy(samples: Samples) -> Sums:
 
 
 def elisa_ciou(samples: Samples) -> Sums:
-    """As released (``compute_IoU``): sums of areas at 1024 x 1024; misses and false alarms are in neither."""
+    """As released (``compute_IoU``): sums of areas at 1024 x 1024; misses and false alarms add nothing to either sum."""
     return ratio(samples.elisa_intersection, samples.elisa_union)
 
 
@@ -150,13 +153,13 @@ def value(sums: Sums) -> float:
 
 
 def mean(values: F64) -> Sums:
-    """The mean of those that are not NaN."""
+    """Sums whose ratio is the mean of the values that are not NaN."""
     counts = ~np.isnan(values)
     return np.where(counts, values, 0.0), counts.astype(np.float64)
 
 
 def ratio(part: F64, whole: F64) -> Sums:
-    """The sum of the parts over that of the wholes."""
+    """Sums whose ratio is the sum of ``part`` over the sum of ``whole``, with NaN as 0."""
     return np.nan_to_num(part), np.nan_to_num(whole)
 
 
@@ -173,11 +176,11 @@ class Selection(NamedTuple):
 class Samples:
     """One row per sample, each field [n]. float64 unless said otherwise; NaN where the system has no such figure.
 
-    image_index: int64. exists, is_sentence: bool, of the target. empty: the predicted mask is; rejected: ``[REJ]`` was said; 0 or
-    1 each. area_px, instances, kind: of the target, its pixels, the number of its instances, and its place in ``Scores.kinds``.
-    ref: number of an existing target, which the absent ones after it in the image share. The rest as in ``overlap.Overlap`` and
-    ``Selection``; ``elisa_`` as in :mod:`stages.evaluate.released_elisa`, ``protocol_`` by the rule of a protocol
-    (:mod:`stages.evaluate.protocol_rules`). An empty target has no selection.
+    image_index: int64. exists, is_sentence: bool, of the target. empty: the predicted mask is empty; rejected: ``[REJ]`` was
+    said; 0 or 1 each. area_px, instances, kind: the target's pixels, the number of its instances, and the place of its kind in
+    ``Scores.kinds``. ref: number of an existing target, which the absent ones after it in the image share. The rest as in
+    ``overlap.Overlap`` and ``Selection``; ``elisa_`` as in :mod:`stages.evaluate.released_elisa`, ``protocol_`` by the rule of
+    a protocol (:mod:`stages.evaluate.protocol_rules`). An empty target has no selection.
     """
 
     image_index: NDArray[np.int64]
@@ -219,5 +222,5 @@ class Samples:
         return len(self.image_index)
 
     def where(self, rows: NDArray[np.bool_]) -> Samples:
-        """The samples in which ``rows`` is true."""
+        """The samples for which ``rows`` is true."""
         return Samples(*(getattr(self, field.name)[rows] for field in fields(self)))

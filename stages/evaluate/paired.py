@@ -18,16 +18,16 @@ Figures = Mapping[str, Callable[[Samples], Sums]]
 
 
 def differences(first: Samples, other: Samples, figures: Figures, resamples: int, seed: int) -> dict[str, Difference]:
-    """The figures that both have, and by how much the other's are higher, with 95 % intervals of that difference.
+    """The figures that both systems have, and how much higher the second system's are, with 95 % intervals of the difference.
 
     Both see the same resamples of the images (:func:`stages.evaluate.bootstrap.replicates`), so that what makes an image hard for
     both does not widen the interval.
 
     Args:
-        first, other: of the same questions in the same order.
+        first, other: samples of the same questions in the same order.
 
     Raises:
-        ValueError: they are of other images.
+        ValueError: the samples are of different images.
     """
     if not np.array_equal(first.image_index, other.image_index):
         raise ValueError(f"found {len(first)} and {len(other)} samples of other images, expected the same questions")
@@ -39,7 +39,7 @@ def differences(first: Samples, other: Samples, figures: Figures, resamples: int
     found = {}
     for column, (name, both) in enumerate(sums.items()):
         counted = first.image_index[(both[0][1] > 0) | (both[1][1] > 0)]
-        # Resamples of a single image are all alike, and say nothing of how sure the difference is.
+        # Resamples of a single image are all the same, and say nothing about how certain the difference is.
         several = len(np.unique(counted)) > 1
         low, high = interval(drawn[1][:, column] - drawn[0][:, column]) if several else (np.nan, np.nan)
         found[name] = Difference(value(both[0]), value(both[1]), low, high, int((both[0][1] > 0).sum()))
@@ -54,7 +54,7 @@ def _drawn(sums: Sequence[Sums], samples: Samples, resamples: int, seed: int) ->
 def by_group(
     first: Samples, other: Samples, kinds: Sequence[str], resamples: int, seed: int, protocol: str | None = None
 ) -> dict[str, dict[str, dict[str, Difference]]]:
-    """What is told apart -> group -> figure -> difference, of the main figures; only where the questions are of two groups or more.
+    """Title of the breakdown -> group -> main figure -> difference; only breakdowns with questions in two groups or more.
 
     Args:
         kinds: names, numbered by ``Samples.kind``.
@@ -85,7 +85,7 @@ def iou_of(samples: Samples, protocol: str | None = None) -> F64:
 
 
 def changes(first: F64, other: F64) -> Changes:
-    """Which questions the other won and lost, by the IoU of each question [n]; without an IoU of both it is neither."""
+    """Which questions the other system won and lost, by IoU [n]; a question that lacks an IoU of either system is neither."""
     gain = np.nan_to_num(other - first)
     won, lost = (np.argsort(sign * gain, kind="stable") for sign in (-1, 1))
     return Changes(gain, won[gain[won] > 0], lost[gain[lost] < 0])
@@ -95,7 +95,7 @@ def changes(first: F64, other: F64) -> Changes:
 class Difference:
     """A figure of two systems, each from 0 to 1.
 
-    low, high: 95 % interval of the difference; NaN where a single image counts. samples: how many count.
+    low, high: 95 % interval of the difference; NaN where only one image counts. samples: how many count.
     """
 
     first: float
@@ -106,7 +106,7 @@ class Difference:
 
     @property
     def gain(self) -> float:
-        """By how much the other's is higher."""
+        """How much higher the other system's figure is."""
         return self.other - self.first
 
     @property
@@ -115,7 +115,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
     def in_points(self) -> str:
-        """Percentage points: ``+3.2 [+0.4, +6.1]``, with a star where the interval excludes 0; or the points alone."""
+        """Percentage points: ``+3.2 [+0.4, +6.1]``, a star where the interval excludes 0; or the points without an interval."""
         if np.isnan(self.low):
             return f"{100 * self.gain:+.1f}"
         return f"{100 * self.gain:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]{' *' * self.is_clear}"

@@ -1,4 +1,4 @@
-"""An image cut into the regions that the same masks cover: unions of masks become sums over few rows."""
+"""An image cut into regions, each covered by the same masks throughout: the area of a union becomes a sum over few rows."""
 
 from __future__ import annotations
 

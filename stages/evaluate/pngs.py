@@ -17,14 +17,17 @@ _GREY = ("1", "L", "I", "I;16")
 _MODES = (*_GREY, "P", "RGB")
 _ORIENTATION = 0x0112
 _SHOWN = 8
-"""A histogram has at most this many numbers."""
+"""A histogram in a message has at most this many entries."""
 _THRESHOLD = "--threshold N takes pixels of at least N as the mask"
 
 
 @dataclass(frozen=True)
 class Painted:
-    """What a PNG shows. mask: bool [H, W]. grey: whether ``colour`` is a grey value, else it is 0xRRGGBB. colour: that of the mask;
-    None: it is empty. alone: the whole picture is of that colour, which by itself does not say whether it is mask or ground."""
+    """What a PNG shows.
+
+    mask: bool [H, W]. grey: whether ``colour`` is a grey value, else it is 0xRRGGBB. colour: of the mask; None: the mask is
+    empty. alone: the whole picture has that colour, which does not tell whether it is mask or background.
+    """
 
     mask: NDArray[np.bool_]
     grey: bool
@@ -36,7 +39,7 @@ def read_png(path: Path, question: Question, threshold: int | None = None) -> Pa
     """Read a mask of a question's image.
 
     Args:
-        threshold: grey values from here on are the mask; None: there are two values, and what is not black is the mask.
+        threshold: grey values of at least this are the mask; None: there are two values, and what is not black is the mask.
 
     Raises:
         PredictionError: it is no PNG of one picture of the image's size without alpha, or has more than two values.
@@ -79,7 +82,7 @@ def read_png(path: Path, question: Question, threshold: int | None = None) -> Pa
 
 
 def require_known_colours(painted: Iterable[tuple[str, Painted]]) -> None:
-    """PredictionError where a picture has one colour alone, not black, white or 1, and not that of the mask in another file."""
+    """Raise PredictionError for a picture of a single colour that is not black, white, 1 or the mask's colour in another file."""
     pictures = list(painted)
     known = {(picture.grey, picture.colour) for _, picture in pictures if not picture.alone}
     for where, picture in pictures:
@@ -148,7 +151,7 @@ def _values(path: Path, image: Image.Image) -> tuple[NDArray[np.int64], bool, in
 
 
 def _histogram(found: NDArray[np.int64], counts: NDArray[np.int64], grey: bool) -> str:
-    """Each value with its pixels; of many grey values ranges, of many colours the most frequent."""
+    """Each value with its number of pixels; many grey values as ranges, of many colours the most frequent ones."""
     if len(found) <= _SHOWN:
         return ", ".join(f"{_name(value, grey)}: {count}" for value, count in zip(found.tolist(), counts, strict=True))
     if not grey:

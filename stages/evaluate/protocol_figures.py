@@ -16,7 +16,7 @@ Figure = Callable[[Samples], Sums]
 
 
 def figures_of(protocol: str) -> dict[str, Figure]:
-    """The figures of a protocol in its order, by names that say whose they are, as ``gres_giou``."""
+    """The figures of a protocol in its order, under names that start with the protocol's, such as ``gres_giou``."""
     return {f"{protocol}_{name}": FIGURES[name][1] for name in PROTOCOLS[protocol].figures}
 
 
@@ -56,7 +56,7 @@ def n_acc(samples: Samples) -> Sums:
 
 
 def t_acc(samples: Samples) -> Sums:
-    """Share of the existing targets that are not said to be absent."""
+    """Share of the existing targets whose answer does not say that they are absent."""
     return mean(np.where(samples.protocol_exists == 1, 1 - samples.protocol_rejected, np.nan))
 
 

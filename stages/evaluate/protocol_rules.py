@@ -1,7 +1,7 @@
 """How a protocol scores one answer: the pixels and judgements that its figures are made of.
 
 Each rule gives the fields ``protocol_*`` of ``metrics.Samples``. The small numbers that the released codes add to divisors (1e-5 of
-LISA, 1e-8 of LLM-Seg, 1e-10 in sums) are left out: they change no figure that is printed, and make a full match less than 1.
+LISA, 1e-8 of LLM-Seg, 1e-10 in sums) are left out: they change no printed figure, and would make a full match less than 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Row = dict[str, float]
 
 
 def by_lisa(question: Question, prediction: Prediction, dataset: str) -> Row:
-    """Ignored pixels leave both masks; 0/0 is 1. Also once both masks are at 1024 x 1024, as LLM-Seg's ncIoU."""
+    """Ignored pixels are removed from both masks; 0/0 is 1. Also counted with both masks at 1024 x 1024, for LLM-Seg's ncIoU."""
     prediction.require_one_answer()
     target = question.target
     found = shared_pixels(
@@ -38,15 +38,15 @@ def by_hub(question: Question, prediction: Prediction, dataset: str) -> Row:
 
 
 def by_refcoco(question: Question, prediction: Prediction, dataset: str) -> Row:
-    """Ignored pixels, which these sets do not have, leave both masks; 0/0 is 0, as in LAVT's test."""
+    """Ignored pixels, which these sets do not have, are removed from both masks; 0/0 is 0, as in LAVT's test."""
     prediction.require_one_answer()
     return _overlap(*_counted(question, mask_of(question, prediction)))
 
 
 def by_gres(question: Question, prediction: Prediction, dataset: str) -> Row:
-    """ReLA's ``ReferEvaluator``: a mask and apart from it whether the answer is that there is no such object.
+    """ReLA's ``ReferEvaluator``: an answer is a mask and, separately, whether it says that there is no such object.
 
-    Where it is not known what the answer said, an empty mask says so.
+    Where it is not known what the answer said, an empty mask counts as saying so.
     """
     guess = mask_of(question, prediction)
     rejected = prediction.is_empty if prediction.rejected is None else prediction.rejected
@@ -69,7 +69,7 @@ def by_gsva(question: Question, prediction: Prediction, dataset: str) -> Row:
 def by_sesame(question: Question, prediction: Prediction, dataset: str) -> Row:
     """SESAME's ``run_eval``: an absent target is an empty mask in the same sums; ignored pixels are background.
 
-    An answer says that there is no such object by an empty mask, or by none.
+    An empty or missing mask says that there is no such object.
     """
     prediction.require_one_answer()
     size = question.height_px, question.width_px
@@ -81,9 +81,9 @@ def by_sesame(question: Question, prediction: Prediction, dataset: str) -> Row:
 
 
 def by_rris(question: Question, prediction: Prediction, dataset: str) -> Row:
-    """RefSegformer's ``validate``: of an existing target the overlap, 0/0 is 0; of an absent one the area of a false alarm.
+    """RefSegformer's ``validate``: the overlap with an existing target, 0/0 is 0; for an absent one the area of a false alarm.
 
-    A rejected answer has no mask, as with its ``use_exist``.
+    A rejected answer has no mask, as with RefSegformer's ``use_exist``.
     """
     prediction.require_one_answer()
     common, union = _counted(question, mask_of(question, prediction))

@@ -1,7 +1,7 @@
-"""Named protocols: how a published evaluation asks and scores, one entry each.
+"""Named protocols: one entry for each published evaluation, with how it asks and scores.
 
-A protocol is which texts are asked, whether the answer's text is given, the frame, what ignored pixels are, what an empty target
-counts, and which sums are printed. For predictions that someone else made it fixes only the scoring. No torch here.
+A protocol says which texts are asked, whether the answer's text is given, the frame, how ignored pixels and empty targets
+count, and which sums are printed. For predictions from elsewhere it fixes only the scoring. No torch here.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Protocol:
 
     Args:
         source: whose released code it is, as messages and the table name it.
-        texts: which texts of a target are asked; None: those that there are answers to.
+        texts: which texts of a target are asked; None: those that have answers.
         mode: ``generated`` or ``teacher_forced``; None: the protocol does not fix it.
-        score: what a single answer is scored by, with the name of the data set.
+        score: function that scores a single answer; it is given the name of the data set.
         figures: names in ``protocol_figures.FIGURES``, in the order of the table; the first two are the main ones.
         frame, ignore, empties, sums: in words, for the documentation and the printed table.
-        exact: what of the original is matched, and what cannot be.
-        meant_for: formats of data sets that it was made for.
-        every_of: formats whose every text is asked; of other formats the first one is.
+        exact: which parts of the original are matched, and which cannot be.
+        meant_for: formats of the data sets that the protocol was made for.
+        every_of: formats for which every text is asked; for other formats, the first text.
         rejected_with_mask: whether an answer may be rejected and have a mask.
         absent_by_annotation: whether the annotation alone says that a target is absent (else: a target without a pixel is empty).
-        usual_of: formats that ``evaluate --all`` scores by it.
-        quotes: common figure that papers print -> the figure of this protocol that stands for it.
+        usual_of: formats that ``evaluate --all`` scores by this protocol.
+        quotes: common figure that papers print -> the figure of this protocol that corresponds to it.
     """
 
     source: str
@@ -61,7 +61,7 @@ class Protocol:
     quotes: tuple[tuple[str, str], ...] = ()
 
     def asks(self, data_format: str) -> Texts | None:
-        """Which texts are asked of a data set of this format; None: those that there are answers to."""
+        """Which texts of a data set of this format are asked; None: those that have answers."""
         return "every" if data_format in self.every_of else self.texts
 
 

@@ -34,7 +34,7 @@ LISA-13B-LLaVA1.5      57.7 60.3  50.8 50.0  54.7 50.9  53.8 50.8
 LISA-13B-LLaVA1.5 (ft) 65.0 72.9  55.4 50.6  63.2 65.3  61.3 62.2
 """
 
-# Table 2 of the same, cIoU: refCOCO val, testA, testB, refCOCO+ val, testA, testB, refCOCOg val and test (umd); "-": not printed.
+# Table 2 of the same, cIoU: refCOCO val, testA, testB, refCOCO+ val, testA, testB, refCOCOg val and test (umd); "-": no figure.
 _LISA_TABLE_2 = """
 MCN                               62.4 64.2 59.7  50.6 55.0 44.7  49.2 49.4
 VLT                               67.5 70.5 65.2  56.3 61.0 50.1  55.0 57.7
@@ -52,7 +52,7 @@ _LISA_PLACES_2 = (
     *(("refCOCOg", split) for split in ("val", "test")),
 )
 
-# LISA's ablations on ReasonSeg val, all of LISA-7B (ft): what differs, "gIoU" (mean per-sample IoU) and cIoU.
+# LISA's ablations on ReasonSeg val, all with LISA-7B (ft): what differs, "gIoU" (mean per-sample IoU) and cIoU.
 _LISA_ABLATIONS = (
     ("LISA-7B (ft), SAM from scratch", f"{_LISA}, Table 4", 35.9, 44.6, None),
     ("LISA-7B (ft), without rephrasing", f"{_LISA}, Table 4", 50.7, 51.1, None),
@@ -108,10 +108,10 @@ _ELISA_SEGMENTATION = (("proposals", 15.3, 6.2, 12.5), ("proposals+gt", 36.8, 13
 
 
 def published(dataset: str, split: str, protocol: str | None = None) -> list[Published]:
-    """The rows printed for a split of a data set; names are compared without case, ``-``, ``_`` and spaces, and + is plus.
+    """The rows printed for a split of a data set; names are compared without case, ``-``, ``_`` and spaces, with + as "plus".
 
     Args:
-        protocol: whose figures are wanted, under its names; None: the common figures.
+        protocol: its figures are wanted, under its names; None: the common figures.
     """
     found = [row for row in _rows() if (_plain(row.dataset), row.split) == (_plain(dataset), split)]
     under = [replace(row, percent=_under(protocol, row.percent)) for row in found]
@@ -119,12 +119,12 @@ def published(dataset: str, split: str, protocol: str | None = None) -> list[Pub
 
 
 def datasets() -> list[str]:
-    """The data sets that there are rows of common figures for."""
+    """The data sets for which rows with common figures are printed."""
     return list(dict.fromkeys(row.dataset for row in _rows() if _under(None, row.percent)))
 
 
 def _under(protocol: str | None, percent: Mapping[str, float]) -> dict[str, float]:
-    """The figures that stand next to those of a protocol."""
+    """The printed figures that can stand next to those of a protocol, under its names."""
     if protocol is None:
         return {name: figure for name, figure in percent.items() if name in METRICS}
     names = dict(PROTOCOLS[protocol].quotes)

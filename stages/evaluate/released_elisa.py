@@ -5,8 +5,9 @@ centres of its border pixels. A contour that meets itself is no valid polygon an
 unions of their masks' polygons. Where one of the two has no valid polygon, both areas, IoU and gIoU are 0: a miss, a false alarm
 and a right refusal alike.
 
-The released code hands the polygons to Shapely. Their edges are horizontal, vertical or diagonal, so each is made of quarters of
-the unit squares between pixels, cut along both diagonals: sets of quarters give the same areas exactly.
+The released code hands the polygons to Shapely. Their edges are horizontal, vertical or diagonal, so a polygon consists of
+quarters of the unit squares between pixel centres (a square cut along both diagonals). Sets of quarters give the same areas
+exactly.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def elisa_areas(truths: Sequence[str], guesses: Sequence[str], height_px: int, w
 
 
 class Areas(NamedTuple):
-    """Areas in square pixels at 1024 x 1024, their ratio, and that less the hull's share that is in neither."""
+    """Areas in square pixels at 1024 x 1024, their ratio (IoU), and the IoU minus the share of the hull outside the union."""
 
     elisa_intersection: float
     elisa_union: float
@@ -73,7 +74,7 @@ def polygons(counts: str, height_px: int, width_px: int) -> Polygons:
 
 
 class Polygons(NamedTuple):
-    """The union of a mask's valid polygons: of each unit square its quarters as bits, and points int32 [n, 2] (x, y)."""
+    """The union of a mask's valid polygons: the quarters of each unit square as bits, and the corners, int32 [n, 2] (x, y)."""
 
     quarters: NDArray[np.uint8]
     corners: NDArray[np.int32]
@@ -94,7 +95,7 @@ def _quarters(ring: NDArray[Any]) -> NDArray[np.uint8]:
     crossing = ring[:, 1] != after[:, 1]
     (x, y), (next_x, next_y) = ring[crossing].T, after[crossing].T
     row, square = np.minimum(y, next_y), np.minimum(x, next_x)
-    # All quarters from `square` on, but of a diagonal's own square not those on its left.
+    # All quarters from `square` on, except those to the left of a diagonal in the diagonal's own square.
     falls = (next_x - x) * (next_y - y) > 0  # from upper left to lower right
     climbs = (next_x - x) * (next_y - y) < 0
     width, height = ring.max(axis=0)

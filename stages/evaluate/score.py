@@ -1,4 +1,4 @@
-"""Scores predictions and baselines on a split: one pass, a record at a time."""
+"""Scoring of predictions and baselines on a split, in one pass, one record at a time."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ def score(
 ) -> Scores:
     """Score predictions, and baselines on the same questions.
 
-    The first text of every target is asked (as LISA's validation does), or every text if there is a prediction for another
-    than a first one. Predictions for images that have no questions, as they failed or have no annotation, are counted, and so are
-    those for texts that are not asked.
+    The first text of every target is asked (as LISA's validation does), or every text if there is a prediction for a text other
+    than the first. Predictions for images without questions (the image failed or has no annotation) are counted, and so are
+    predictions for texts that are not asked.
 
     Args:
-        split: with the columns ``images`` and ``targets``; with ``instances`` also ELISA's figures; to score choices or
-            baselines ``cases.OF_CHOICES``. Where choices cannot be scored, their figures are left out.
+        split: with the columns ``images`` and ``targets``; with ``instances`` for ELISA's figures too; with
+        ``cases.OF_CHOICES`` to score choices or baselines. Where choices cannot be scored, their figures are left out.
         system: what to call the predictions.
         setting: the candidates, ``proposals`` or ``proposals+gt``.
-        top_k: of an image only this many of its largest masks are candidates (those that were embedded); default: all.
+        top_k: only this many of the largest masks of an image are candidates (those that were embedded); default: all.
         missing: ``error``, or ``empty``: a question without prediction counts as rejected.
         baselines: some of ``BASELINE_NAMES``.
         further: name -> other predictions for the same questions.
-        protocol: None, or a name of ``PROTOCOLS``: it has figures of its own and no others.
-        texts: ``first`` or ``every`` text of each target is asked; None: as there are predictions.
+        protocol: None, or a name of ``PROTOCOLS``: only the protocol's own figures are computed.
+        texts: ``first`` or ``every`` text of each target is asked; None: depends on the predictions, as said above.
         seed: of the random baselines.
         progress: show a bar where stderr is a terminal.
 
     Raises:
-        PredictionError: predictions are of unknown questions, come twice, are missing, do not fit their image or choose
-            what is no candidate.
+        PredictionError: predictions are for unknown questions, occur twice, are missing, do not fit their image or choose
+        something that is not a candidate.
         ValueError: an unknown name of an option, or a name that is taken.
     """
     names = list(baselines)
@@ -134,7 +134,7 @@ def score(
 
 
 def _rule(split: Split, protocol: str | None) -> Callable[[Case, Prediction], Row]:
-    """What a prediction is scored by."""
+    """The function that scores a prediction."""
     if protocol is None:
         return measure
     figures = PROTOCOLS[protocol].score
@@ -204,7 +204,7 @@ def _analytic(expected: Callable[[int, int], Selection], case: Case) -> Row:
 
 
 def _upper_bound(case: Case) -> Row:
-    # Nothing to be found: the empty prediction is right.
+    # There is nothing to find, so the empty prediction is right.
     return {"iou": union_iou_upper_bound(*case.regions) if case.regions[1].any() else 1.0}
 
 
@@ -214,7 +214,7 @@ def _samples(rows: array[float]) -> Samples:
     named: dict[str, Any] = {
         name: column.astype(kinds.get(name, np.float64)) for name, column in zip(_FIELDS, columns, strict=True)
     }
-    if not (named["rejected"] == 1).any():  # it has no word for it, or none that is known here
+    if not (named["rejected"] == 1).any():  # the system has no word for rejecting, or it is not known here
         named["rejected"][:] = np.nan
     return Samples(**named)
 
@@ -223,10 +223,10 @@ def _samples(rows: array[float]) -> Samples:
 class Scores:
     """The samples of each system, in the split's order.
 
-    asked: target_id and text_index of each sample. missing: questions without prediction, scored as empty. skipped: image_id ->
-    why the image has no questions. unasked: image_id -> predictions for an image that has no questions; nothing scores them.
-    kinds: names, by ``Samples.kind``. aside: predictions for texts that are not asked. drawn_nowhere: target_id of targets
-    without a pixel that are not absent.
+    asked: target_id and text_index of each sample. missing: number of questions without a prediction, scored as empty. skipped:
+    image_id -> why the image has no questions. unasked: image_id -> number of predictions for an image without questions, which
+    are not scored. kinds: names, numbered by ``Samples.kind``. aside: number of predictions for texts that are not asked.
+    drawn_nowhere: target_id of targets without a pixel that are not absent.
     """
 
     systems: Mapping[str, Samples]
@@ -241,14 +241,17 @@ class Scores:
 
 @dataclass
 class _Refs:
-    """Numbers existing targets; the absent ones after it in an image have the same number, as false sentences of one ref do."""
+    """Numbers existing targets.
+
+    Absent targets get the number of the existing one before them: they are false sentences of its ref.
+    """
 
     count: int = -1
     target_id: str = ""
     image_id: str = ""
 
     def number(self, question: Question) -> int:
-        """That of a question; they come in the order of the split."""
+        """Number of a question; call it for the questions in the order of the split."""
         if question.target_id != self.target_id:
             if question.image_id != self.image_id or not question.absent:
                 self.count += 1

@@ -39,9 +39,9 @@ def shared_pixels(target: str, prediction: str, ignore: str, height_px: int, wid
 
 
 def resized_area(counts: str, height_px: int, width_px: int, side_px: int = NC_SIDE_PX) -> int:
-    """Area of a mask resized to side_px x side_px by nearest neighbour, as ``torch`` does it: place i shows i * in // out.
+    """Area of a mask resized to side_px x side_px by nearest neighbour, as in ``torch``: place i shows source place i * in // out.
 
-    A source pixel is shown as often as its row times as often as its column, so that running sums over the runs suffice.
+    A source pixel is shown as often as its row times its column, so running sums over the runs suffice.
     """
     rows, columns = (_running_shows(side, side_px) for side in (height_px, width_px))
     starts, ends = _spans(counts)
@@ -54,7 +54,7 @@ def resized_area(counts: str, height_px: int, width_px: int, side_px: int = NC_S
 
 
 def _running_shows(source: int, side: int) -> NDArray[np.int64]:
-    """How often all places before each of ``source + 1`` are shown among ``side``."""
+    """Running sum, [source + 1]: how many of the ``side`` output places show a source place before each one."""
     shows = np.bincount(np.arange(side) * source // side, minlength=source)
     return np.concatenate([[0], np.cumsum(shows)])
 
@@ -85,7 +85,7 @@ def hull_area(counts: str, height_px: int) -> float:
 
 
 def _spans(counts: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First place and place after the last, in column-major order, of every run of ones that has any."""
+    """First place and place after the last, in column-major order, of every non-empty run of ones."""
     runs = rle.to_runs(counts)
     ends = np.cumsum(runs)
     is_set = (np.arange(runs.size) % 2 == 1) & (runs > 0)
@@ -96,7 +96,7 @@ def _spans(counts: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 class SharedPixels:
     """Pixels of a prediction and its target, without the ignored ones.
 
-    ``nc_``: once both are resized to 1024 x 1024. hull_px: area of the convex hull of both.
+    ``nc_``: counted with both resized to 1024 x 1024. hull_px: area of the convex hull of both.
     """
 
     intersection_px: int

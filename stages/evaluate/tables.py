@@ -75,7 +75,7 @@ Results = Mapping[str, Mapping[str, Mapping[str, "Estimate"]]]
 def summarise(systems: Mapping[str, Samples], resamples: int, seed: int, protocol: str | None = None) -> Results:
     """Every metric of every system and group, with its 95 % bootstrap interval over images.
 
-    Of a protocol its figures, without groups that all samples are in.
+    With a protocol, its figures; groups that contain all samples are left out.
     """
     figures = METRICS if protocol is None else figures_of(protocol)
     results: dict[str, dict[str, dict[str, Estimate]]] = {}
@@ -91,7 +91,7 @@ def summarise(systems: Mapping[str, Samples], resamples: int, seed: int, protoco
 def estimates(
     samples: Samples, figures: Mapping[str, Callable[[Samples], Sums]], resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Those of the figures that the samples have, with their intervals."""
+    """The figures that can be computed from the samples, with their intervals."""
     sums = {name: figure(samples) for name, figure in figures.items()}
     sums = {name: parts for name, parts in sums.items() if parts[1].any()}
     if not sums:
@@ -99,7 +99,7 @@ def estimates(
     numerator, denominator = (np.stack([parts[k] for parts in sums.values()], axis=1) for k in (0, 1))
     drawn = replicates(numerator, denominator, samples.image_index, resamples, seed)
     found = {
-        # A union in pixels is no number of samples.
+        # A denominator in pixels is not a number of samples.
         name: Estimate(value(parts), *interval(drawn[:, column]), int((parts[1] > 0).sum()))
         for column, (name, parts) in enumerate(sums.items())
     }
@@ -129,15 +129,15 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def as_markdown(results: Results, quoted: Sequence[Published] = ()) -> str:
-    """The figures for people, in percent with 95 % intervals; ``quoted`` rows come below, marked as published."""
+    """The figures as Markdown tables, in percent with 95 % intervals; ``quoted`` rows come below, marked as published."""
     lines: list[str] = []
     for group, systems in results.items():
         lines += [f"## {GROUPS[group][0]}", ""]
         own_quotes = [row for row in quoted if row.group == group]
         for title, metrics in _TABLES:
-            # A figure that holds of the whole group by definition, as T-acc of empty targets, is in no system's metrics.
+            # A figure that does not apply to a group, such as T-acc of empty targets, is in no system's metrics.
             shown = [name for name in metrics if any(name in found for found in systems.values())]
-            # What no system has here may be printed all the same, as the choice among annotated instances is.
+            # A paper may print figures that no system has here, such as those of choosing among annotated instances.
             shown = shown or [name for name in metrics if any(name in row.percent for row in own_quotes)]
             if shown:
                 lines += [f"### {title}", "", *_table(shown, systems, own_quotes), ""]
@@ -165,12 +165,12 @@ def line(cells: Iterable[str]) -> str:
 
 
 def as_text(name: str) -> str:
-    """A name as Markdown shows it letter by letter: nothing in it makes a cell, a line, a tag or emphasis."""
+    """A name escaped for Markdown, so that it is shown letter by letter: nothing in it makes a cell, a line, a tag or emphasis."""
     return re.sub(r"[\\`*<|\[]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(name))
 
 
 def one_line(text: str) -> str:
-    """A text in one line, without letters that cannot be printed."""
+    """A text as one line, without unprintable characters."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
 
 

@@ -1,6 +1,6 @@
 """COCO's JSON: annotations of instances and questions, and results of proposals and predictions (cocodataset/cocoapi).
 
-Masks are run lengths (RLE), which lose nothing. ``pycocotools`` reads the files: ``COCO("instances.json")`` and
+Masks are run lengths (RLE), which is lossless. ``pycocotools`` reads the files: ``COCO("instances.json")`` and
 ``.loadRes("masks_results.json")``.
 """
 
@@ -18,7 +18,7 @@ from store import rle
 
 PICTURES_FOLDER = "pictures"
 SURE = 1.0
-"""Score of a prediction: a run gives none."""
+"""Score of a prediction, as a run gives no scores."""
 
 
 def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
@@ -31,7 +31,7 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
 
 
 def finish(asked: Asked, entries: Entries) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """The JSON files: ``images.json``, and one for each thing that was asked for."""
+    """The JSON files: ``images.json``, and one for each of ``whats`` that was asked for."""
     numbers = _numbers(entries)
     questions = max((len(entry.get("targets", ())) for entry in entries()), default=0)
     questions = max([questions, *(each["number"] + 1 for entry in entries() for each in entry.get("predictions", ()))])
@@ -100,14 +100,14 @@ def _entry(item: Item, name: str) -> dict[str, Any]:
 
 
 def _boxed(target: dict[str, Any], item: Item) -> dict[str, Any]:
-    """A question with its box and area; what it ignores has another name than COCOeval's own key ``ignore``."""
+    """A question with its box and area; ``ignore`` is renamed, as COCOeval has a key of that name."""
     (x, y, width, height), area = rle.bbox_and_area(target["segmentation"]["counts"], item.height_px)
     said = {name: value for name, value in target.items() if name != "ignore"}
     return {**said, "ignored_pixels": target["ignore"], "bbox": [x, y, width, height], "area": area}
 
 
 def _numbers(entries: Entries) -> dict[int, int]:
-    """image_index -> id in the files: the image_id where all of them are numbers, as in COCO, else the image_index."""
+    """image_index -> id in the files: the image_id if all image_ids are numbers, as in COCO, else the image_index."""
     known = {entry["image"]["image_index"]: entry["image"]["image_id"] for entry in entries()}
     if all(name.isascii() and name.isdigit() and len(name) <= 15 for name in known.values()):
         found = {index: int(name) for index, name in known.items()}
@@ -122,7 +122,7 @@ def _images(entries: Entries, numbers: dict[int, int]) -> Iterator[dict[str, Any
 
 
 def _each(entries: Entries, numbers: dict[int, int], what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The id of the image and the entry, of everything of that kind."""
+    """Image id and entry, for each thing of that kind."""
     for entry in entries():
         for each in entry.get(what, ()):
             yield numbers[entry["image"]["image_index"]], each
@@ -139,7 +139,7 @@ def _annotations(entries: Entries, numbers: dict[int, int], what: str, category:
 
 
 def _document(**lists: Iterable[Any]) -> Iterator[bytes]:
-    """An object of lists, written as it comes: the lists of a large split do not fit into memory."""
+    """A JSON object of lists, written incrementally: the lists of a large split do not fit into memory."""
     before = b"{"
     for name, values in lists.items():
         yield before + json.dumps(name).encode() + b": "

@@ -1,4 +1,4 @@
-"""What of an image is exported: its picture, masks, instances, questions, answers and vectors, as the store holds them."""
+"""The parts of an image that are exported: picture, masks, instances, questions, answers and vectors, as the store holds them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Asked:
         proposer: whose masks.
         run: whose predictions.
         encoders: whose vectors of masks and instances come along.
-        polygons: labelme's shapes are polygons instead of masks.
+        polygons: whether labelme's shapes are polygons instead of masks.
         terms: what is known of the licence of the pictures, in lines.
     """
 
@@ -68,10 +68,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Item:
-    """One image. What was not asked for, or is not there, is None.
+    """One image. A field that was not asked for, or does not exist, is None.
 
-    path: of its file below the folder of its data set, POSIX. vectors: ``masks`` or ``instances`` and the encoder -> float16
-    [K, D], row k belongs to region k; of very many masks the largest alone have a vector.
+    path: path of its file below the folder of its data set, POSIX. vectors: ``masks`` or ``instances`` and the encoder ->
+    float16 [K, D], row k belongs to region k; of very many masks only the largest have a vector.
     """
 
     image_index: int
@@ -107,7 +107,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Note:
-    """What of an image is not exported. what: one of :data:`WHATS`, ``picture``, or ``image`` for all of it."""
+    """A part of an image that is not exported. what: one of :data:`WHATS`, ``picture``, or ``image`` for all of it."""
 
     image_id: str
     what: str
@@ -133,9 +133,9 @@ class Contents:
     photo: Callable[[Mapping[str, Any]], PictureFile] | None = None
 
     def read(self, image_index: int) -> tuple[Item | None, list[Note]]:
-        """An image and what of it is left out; None where nothing of it can be had.
+        """An image, and which parts of it are left out; None for the image if nothing of it can be read.
 
-        An image whose picture is wanted and cannot be had is left out as a whole: a file without it would not work.
+        An image whose picture is wanted but cannot be read is left out as a whole: a file without it would not work.
         """
         record = self.opened[image_index]
         if record.status != OK:
@@ -200,7 +200,7 @@ def vector_columns(asked: Asked) -> list[tuple[str, str, str]]:
 
 
 def as_json(item: Item) -> dict[str, Any]:
-    """An image without picture and vectors as a JSON value, with masks as COCO RLE."""
+    """An image as a JSON value, without picture and vectors, with masks as COCO RLE."""
     found: dict[str, Any] = {
         name: getattr(item, name) for name in ("image_index", "image_id", "path", "height_px", "width_px")
     }
@@ -233,5 +233,5 @@ def prediction_json(item: Item, answer: Prediction) -> dict[str, Any]:
 
 
 def _reason(error: FailedImageError) -> str:
-    """What a column says of an image, without its name and number."""
+    """What a column says about a failed image, without the image's name and number."""
     return str(error).split(": ", 2)[-1]

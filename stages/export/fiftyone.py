@@ -1,8 +1,8 @@
 """A data set of FiftyOne (voxel51/fiftyone) in its JSON form: ``samples.json``, ``metadata.json`` and the pictures in ``data``.
 
-``fiftyone.Dataset.from_dir(dataset_dir=..., dataset_type=fiftyone.types.FiftyOneDataset)`` reads it. Masks are those of the pixels
-in their box, and boxes are parts of the picture's width and height, as FiftyOne has them. The package itself is not needed to
-write them.
+``fiftyone.Dataset.from_dir(dataset_dir=..., dataset_type=fiftyone.types.FiftyOneDataset)`` reads it. As FiftyOne expects, a
+mask covers only its box, and boxes are fractions of the picture's width and height. The package itself is not needed to write
+them.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _target(item: Item, target: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _detection(item: Item, label: str, counts: str | None, **more: Any) -> dict[str, Any]:
-    """A labelled mask in its box, XYWH as parts of width and height; an empty mask has an empty box."""
+    """A labelled mask in its box, XYWH as fractions of width and height; an empty mask has an empty box."""
     x, y, width, height = rle.bbox(counts or item.nothing, item.height_px)
     box = [x / item.width_px, y / item.height_px, width / item.width_px, height / item.height_px]
     mask = item.decoded(counts)[y : y + height, x : x + width]
@@ -100,13 +100,13 @@ def _detection(item: Item, label: str, counts: str | None, **more: Any) -> dict[
 
 
 def _vectors(item: Item, what: str, number: int) -> dict[str, Any]:
-    """The vector of a region by each encoder that has one."""
+    """The vector of a region from each encoder that has one."""
     own = {encoder: found for (of, encoder), found in item.vectors.items() if of == what and number < len(found)}
     return {f"embedding_{encoder}": found[number].astype(np.float32).tolist() for encoder, found in own.items()}
 
 
 def _binary(values: NDArray[Any]) -> dict[str, Any]:
-    """An array as FiftyOne keeps it: numpy's own file, compressed, in MongoDB's extended JSON."""
+    """An array as FiftyOne stores it: numpy's file format, compressed, in MongoDB's extended JSON."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
     return {"$binary": {"base64": base64.b64encode(zlib.compress(buffer.getvalue())).decode("ascii"), "subType": "00"}}

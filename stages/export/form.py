@@ -1,4 +1,4 @@
-"""What a format of exports is: files of a run of images, and files of all of them."""
+"""What an export format consists of: the files for each run (batch) of images, and files about all images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from stages.export.content import PICTURES, WHATS, Asked, Item, Note
 from stages.images import ImageFailure
 
 Entries = Callable[[], Iterator[Any]]
-"""Gives what the units said, one after the other, from the first on each time it is called."""
+"""Gives the entries of all units in order; each call starts again at the first."""
 
 
 @dataclass
 class Unit:
-    """What is written of a run of images.
+    """What is written for a run of images.
 
     files: relative name -> bytes. links: relative name -> file elsewhere. entries: JSON values that the format needs when all
-    images are done, in order. left_out: images, or what of them, that the format cannot hold.
+    images are done, in order. left_out: images, or parts of them, that the format cannot hold.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -37,15 +37,15 @@ class Format:
     """A line of :data:`stages.export.FORMATS`.
 
     Args:
-        unit: the files of a run of images. Asked, the images, and the number of the run.
-        finish: relative name -> blocks of bytes, of the files that are about all images.
+        unit: makes the files of a run of images, from what is asked, the images, and the number of the run.
+        finish: yields the files that are about all images: relative name and blocks of bytes.
         remarks: lines that say what was lost.
-        unit_images: how many images are a run.
+        unit_images: number of images in a run.
         whats: what it can hold, of :data:`WHATS`.
-        alone: one of ``whats`` at a time.
+        alone: whether it holds only one of ``whats`` at a time.
         pictures: of :data:`PICTURES`, the default first.
         vectors: whether it holds vectors.
-        needs: what is read along with each of ``whats``.
+        needs: further columns that each of ``whats`` needs.
     """
 
     unit: Callable[[Asked, Sequence[Item], int], Unit]
@@ -60,7 +60,7 @@ class Format:
 
 
 def named(unit: Unit, items: Sequence[Item], name_of: Callable[[Item], str]) -> Iterator[tuple[Item, str]]:
-    """Each image with its name. An image that no file can be named after is left out, and noted in the unit.
+    """Each image with its file name. An image that cannot be a file's name is left out, and noted in the unit.
 
     Args:
         name_of: raises ImageFailure where there is no such name (:mod:`stages.export.names`).

@@ -1,7 +1,8 @@
 """labelme's JSON next to each picture (wkentaro/labelme), to correct masks by hand; the format ``reasonseg`` reads it back.
 
 A mask is a shape of the type ``mask``: ``points`` are the first and the last pixel of its box, both inside, and ``mask`` is a PNG
-of the pixels in the box, 0 and 1, in base64. That is exact. A polygon has no holes, and each part of a mask is one of its own.
+of the pixels in the box, 0 and 1, in base64. That is exact. A polygon has no holes, and each part of a mask becomes a polygon
+of its own.
 
 Questions have ReasonSeg's keys ``text`` and ``is_sentence``. Further questions about a picture stand in ``NAME.1.json``, and those
 about what it does not show in ``false_premise_QA`` of the file before, as :mod:`stages.datasets.reasonseg` reads them.
@@ -30,10 +31,10 @@ from stages.export.names import file_name
 VERSION = "5.5.0"
 """Version of labelme: shapes of the type ``mask`` are older, and later versions read it."""
 TARGET, IGNORED, PROPOSAL = "target", "ignore", "proposal"
-"""Labels of a region of an answer, of pixels that do not count, and of a proposal."""
+"""Labels of an answer's region, of pixels that do not count, and of a proposal."""
 
 _FURTHER = re.compile(r"\.(?=[0-9]+$)")
-"""The dot of a name that ends as those of further questions do."""
+"""The dot in a name that ends like a file of further questions (``NAME.1``)."""
 
 Mask = NDArray[np.bool_]
 

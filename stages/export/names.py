@@ -1,4 +1,4 @@
-"""Names of files that are made from names in the data: they stay where they are put."""
+"""File names made from names in the data, which cannot lead out of the export's folder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LONGEST_ENDING = ".00000.json"
 def file_name(image_id: str) -> str:
     """An image_id as the name of one file, without a suffix: ``trip/chelsea`` becomes ``trip%2Fchelsea``.
 
-    Different image_ids have different names. ImageFailure where no file can have it.
+    Different image_ids have different names. Raises ImageFailure if no file can have the name.
     """
     name = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", image_id)
     return _checked(name)
 
 
 def below(path: str) -> str:
-    """A relative path (POSIX) from the data, as it is. ImageFailure where it leads elsewhere, or no file can have it."""
+    """A relative path (POSIX) from the data, unchanged. Raises ImageFailure if it leads elsewhere or no file can have it."""
     if any(part in ("", ".") for part in path.split("/")):
         raise ImageFailure(f"{path!r} is not a plain relative path")
     return _checked(path)

@@ -1,4 +1,4 @@
-"""One ``.npz`` an image, without pickle: ``numpy.load(file, allow_pickle=False)``.
+"""One ``.npz`` per image, without pickle: ``numpy.load(file, allow_pickle=False)``.
 
 Masks are packed bits: ``numpy.unpackbits(z["masks.bits"], axis=1, count=height * width).reshape(-1, height, width)``. Lists of
 different lengths stand one after the other, with offsets: entry i has ``[offsets[i]:offsets[i + 1]]``. Every key is in

@@ -1,7 +1,7 @@
-"""Masks as PNG: one picture of numbers where those of an image do not overlap, else one file for each mask.
+"""Masks as PNG: one picture of mask numbers where the masks of an image do not overlap, else one file for each mask.
 
 A picture of numbers has a palette for up to 255 masks (Pillow gives the numbers, OpenCV the colours) and 16-bit grey values
-above that; 0 is the ground, and k + 1 is mask k. A file for one mask has one bit per pixel. A run's answers are named as
+above that; 0 is the background, and k + 1 is mask k. A file for one mask has one bit per pixel. A run's answers are named as
 ``evaluate --predictions`` looks for them. ``index.json`` says which file is what.
 """
 
@@ -26,7 +26,7 @@ from store.read.region import Region
 
 LARGEST_PALETTE = 255
 LABELS, FILES = "labels", "files"
-"""How the masks of an image are kept: one picture of numbers, or a file for each."""
+"""How the masks of an image are written: one picture of numbers, or a file for each."""
 
 _GOLDEN = 0.618033988749895
 
@@ -60,7 +60,7 @@ def finish(asked: Asked, entries: Entries) -> Iterator[tuple[str, Iterable[bytes
 
 
 def array(values: Iterable[Any]) -> Iterator[bytes]:
-    """A JSON list, a value per line, as it comes."""
+    """A JSON list with one value per line, written incrementally."""
     before = b"["
     for value in values:
         yield before + json.dumps(value, ensure_ascii=False).encode()
@@ -124,7 +124,7 @@ def _labels(numbers: NDArray[np.uint16], largest: int) -> bytes:
 
 @lru_cache(maxsize=1)
 def _palette() -> bytes:
-    """Black, and 255 colours; neighbours differ."""
+    """Black and 255 colours; colours of successive numbers differ clearly."""
     colours = [(0.0, 0.0, 0.0), *(colorsys.hsv_to_rgb(k * _GOLDEN % 1, 0.75, 0.95) for k in range(255))]
     return bytes(round(255 * part) for colour in colours for part in colour)
 

@@ -1,8 +1,8 @@
 """Masks and vectors that another program made: read, checked against the pictures, and kept in an archive.
 
-A reader (one file per format) gives a :class:`Foreign` per picture. ``gather.py`` finds the picture that it is of, checks it and
-writes it to an archive, whose sha256 stands in the params. A proposer and an encoder of the kind ``imported`` take it from there.
-Nothing of a foreign file is evaluated, unpickled or opened as a path.
+A reader (one file per format) gives a :class:`Foreign` per picture. ``gather.py`` finds the picture in the store, checks the
+masks and vectors and writes them to an archive, whose sha256 stands in the params. A proposer and an encoder of the kind
+``imported`` read the archive. Nothing in a file from another program is evaluated, unpickled or opened as a path.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ Vectors = npt.NDArray[np.float32]
 
 
 class ImportFailure(ValueError):  # noqa: N818
-    """A file cannot be read at all, and nothing is taken from it. An error about a single picture is that picture's trouble."""
+    """A file cannot be read at all, and nothing is taken from it.
+
+    An error in a single picture becomes that picture's ``trouble``.
+    """
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """What a file says of one picture, as it stands there; only its types are checked.
+    """What a file says of one picture, unchanged; only types are checked.
 
     Args:
         name: what the file calls the picture: a name or a path, with or without its suffix.

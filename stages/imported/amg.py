@@ -1,7 +1,8 @@
-"""JSON of masks: of ``segment_anything``'s ``scripts/amg.py --convert-to-rle``, of SA-1B, and LLM-Seg's ``masks.json``.
+"""Masks in JSON: the output of ``segment_anything``'s ``scripts/amg.py --convert-to-rle``, SA-1B, and LLM-Seg's ``masks.json``.
 
-What a file is shows in its elements: a list of masks is that of the picture with the file's name (amg.py); an object with
-``image`` and ``annotations`` is SA-1B's; a list of objects with ``image`` and ``masks`` is LLM-Seg's, of many pictures.
+The elements tell which of these a file is: a list of masks belongs to the picture with the file's name (amg.py); an object with
+``image`` and ``annotations`` is from SA-1B; a list of objects with ``image`` and ``masks`` is from LLM-Seg and covers many
+pictures.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def read_json_file(path: Path, each: Each) -> None:
     """Call ``each`` for every picture of a file; only an element of LLM-Seg's list is in memory at a time.
 
     Raises:
-        ImageFailure: the file is not JSON, or has another form than these three.
+        ImageFailure: the file is not JSON, or has none of these three forms.
     """
     with path.open("rb") as file:
         is_object = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
@@ -68,7 +69,7 @@ def _size(mask: Any) -> Any:
 
 
 def of_llmseg(value: Any) -> Foreign:
-    """An element of LLM-Seg's files: ``image``, ``target_size`` [height, width], ``masks``. What is wrong becomes its trouble."""
+    """An element of LLM-Seg's files: ``image``, ``target_size`` [height, width], ``masks``. An error becomes its ``trouble``."""
     name = value.get("image") if isinstance(value, dict) else None
     try:
         name = text(name, "image")

@@ -1,7 +1,7 @@
-"""The file that imported masks or vectors are kept in: a ZIP archive with a member per picture, named by its own sha256.
+"""The archive that keeps imported masks or vectors: a ZIP file with a member per picture, named by the ZIP file's own sha256.
 
 A picture is known by the sha256 of its file, so that nothing depends on names. Members are stored without compression and
-with fixed times, so that the same content gives the same bytes everywhere. It needs no torch.
+with fixed times, so that the same content gives the same bytes everywhere. This module needs no torch.
 
     about.json              version, kind (masks or vectors), dim, and the sha256 of the files that it was made from
     <sha256>/0.json         masks: a list with a record per mask in the file's order, null for a mask without a pixel;
@@ -44,7 +44,7 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def mask_key(counts: str) -> str:
-    """What a mask's vector is found by: a digest of its run-length encoding."""
+    """The key under which a mask's vector is found: a digest of its run-length encoding."""
     return hashlib.sha256(counts.encode()).hexdigest()[:32]
 
 
@@ -60,14 +60,14 @@ class Writer:
         self._add(f"{self._next(sha256)}.json", canonical_json(list(records)))
 
     def add_vectors(self, sha256: str, counts: Sequence[str], vectors: Vectors) -> None:
-        """Add vectors, float32 [K, D], with the COCO RLE counts of the mask of each; a picture may get several lots."""
+        """Add vectors, float32 [K, D], with the COCO RLE counts of the mask of each; may be called several times for a picture."""
         part, data = self._next(sha256), io.BytesIO()
         np.lib.format.write_array(data, np.ascontiguousarray(vectors, "<f4"), (1, 0), allow_pickle=False)
         self._add(f"{part}.json", canonical_json([mask_key(each) for each in counts]))
         self._add(f"{part}.npy", data.getvalue())
 
     def finish(self, about: Mapping[str, Any], troubles: Mapping[str, str]) -> str:
-        """Put the archive under its name, durably; returns its sha256."""
+        """Give the archive its final name, durably; returns its sha256."""
         self._add(_TROUBLES, canonical_json(dict(troubles)))
         self._add(_ABOUT, canonical_json({"version": VERSION, **about}))
         self._zip.close()
@@ -90,7 +90,10 @@ class Writer:
 
 @contextlib.contextmanager
 def new_archive(folder: Path) -> Iterator[Writer]:
-    """A new archive in ``folder``. What is not finished when the block ends is removed, and what a dead process left."""
+    """A new archive in ``folder``.
+
+    If it is not finished when the block ends it is removed; so are the remains of dead processes.
+    """
     make_folder(folder)
     for left in folder.glob(f"{TEMPORARY}*"):
         if not may_be_starting(left):
@@ -107,10 +110,10 @@ def new_archive(folder: Path) -> Iterator[Writer]:
 
 
 class Archive:
-    """An archive that is read. Threads may share it.
+    """An archive opened for reading. Threads may share it.
 
     Raises:
-        ValueError: the file is no such archive, or not of this kind.
+        ValueError: the file is not such an archive, or is of the other kind.
     """
 
     def __init__(self, path: Path, kind: str) -> None:
@@ -130,13 +133,13 @@ class Archive:
                 self._parts.setdefault(sha256, []).append(name.removesuffix(".json"))
 
     def trouble(self, sha256: str) -> str | None:
-        """Why there is nothing of a picture; None where there is."""
+        """Why a picture has nothing in the archive; None where it has something."""
         if sha256 in self._troubles:
             return f"the imported file: {self._troubles[sha256]}"
         return None if sha256 in self._parts else f"the imported {self.about['kind']} have none of this picture"
 
     def records(self, sha256: str) -> list[dict[str, Any] | None]:
-        """The records of a picture's masks, in the order of the file that they came from; None for one without a pixel."""
+        """The records of a picture's masks, in the order of the file that they came from; None for a mask without a pixel."""
         (part,) = self._parts[sha256]
         found: list[dict[str, Any] | None] = json.loads(self._zip.read(f"{part}.json"))
         return found

@@ -22,14 +22,14 @@ SIDE_PX = 1024
 """Pictures and masks were squashed to a square of this side."""
 MAX_LINE_BYTES = 2**26
 MAX_POINTS = 2**20
-"""Points of one mask."""
+"""Largest number of points of one mask."""
 
 
 def read_jsonl(path: Path, each: Each) -> None:
-    """Call ``each`` for every line of a file, one in memory at a time; what is wrong with a line becomes its trouble.
+    """Call ``each`` for every line of a file, with one line in memory at a time; an error in a line becomes its ``trouble``.
 
     Raises:
-        ImageFailure: a line is too long to be one.
+        ImageFailure: a line is too long to be a picture's.
     """
     with path.open("rb") as file:
         number = 0

@@ -1,4 +1,4 @@
-"""Which reader a file or folder needs, told from its name and its first character; no option says it."""
+"""Which reader a file or folder needs, told from its name and its first character; there is no option for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Files:
     paths: tuple[Path, ...]
 
     def read(self, each: Each) -> None:
-        """Call ``each`` for every picture. In a folder, a file that cannot be read is the trouble of its picture.
+        """Call ``each`` for every picture. In a folder, a file that cannot be read becomes the ``trouble`` of its picture.
 
         Raises:
             ImportFailure: the file cannot be read.
@@ -58,10 +58,10 @@ class Files:
 
 
 def files_at(path: Path) -> Files:
-    """The file, or those of a folder that can be read, in order of their names.
+    """The file, or the files in a folder that have a reader, sorted by name.
 
     Raises:
-        ImportFailure: there is nothing, nothing of a known kind, or two kinds.
+        ImportFailure: the path does not exist, holds no file of a known kind, or files of two kinds.
     """
     known = ", ".join(READERS)
     if path.is_file():

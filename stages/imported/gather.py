@@ -1,4 +1,4 @@
-"""Takes what files say of pictures, checks it, and writes archives of masks and of vectors; counts everything that is left out."""
+"""Collects the content of imported files, checks it, and writes archives of masks and of vectors; counts all that is left out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MasksOf = Callable[[Picture], Sequence[str | None]]
 
 @dataclass
 class Tally:
-    """What was found, and what was left out and why. Names are those of the files, of ``missing`` those of the store."""
+    """What was found, and what was left out and why. Names are those in the files, except in ``missing``, which has the store's."""
 
     pictures: int = 0
     masks: int = 0
@@ -36,21 +36,21 @@ class Tally:
     instance_vectors: int = 0
     dim: int | None = None
     without_a_pixel: int = 0
-    """Masks, which are no proposals."""
+    """Masks without a pixel, which are not proposals."""
     resized: int = 0
     """Pictures whose masks had another size."""
     repeated: int = 0
-    """Further entries of a picture that say the same."""
+    """Further entries for a picture that say the same as the first."""
     regions_left_out: int = 0
     """Regions with a vector that are no annotated instance of the picture."""
     unknown: list[str] = field(default_factory=list)
-    """Pictures that are not in the splits."""
+    """Names in the files that match no picture of the splits."""
     ambiguous: list[str] = field(default_factory=list)
     """Names that several pictures of the splits have."""
     failed: dict[str, str] = field(default_factory=dict)
     """Pictures from which nothing is taken -> why."""
     missing: list[str] = field(default_factory=list)
-    """Pictures of the splits that the files do not have."""
+    """Pictures of the splits that are missing in the files."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Gather:
     """Takes one :class:`Foreign` at a time; :meth:`finish` puts the archives under their names.
 
     Args:
-        pictures: those of the splits.
-        folder: of archives.
-        stack: what is not finished when it is closed is removed.
+        pictures: the pictures of the splits.
+        folder: where archives are written.
+        stack: an archive that is not finished when the stack is closed is removed.
         masks_of: the masks that vectors without masks belong to; None: such vectors are a failure.
         instances: sha256 -> COCO RLE counts of the annotated instances.
     """
@@ -102,11 +102,11 @@ class Gather:
 
     @property
     def taken(self) -> int:
-        """How many pictures something was taken of."""
+        """Number of pictures from which something was taken."""
         return len(self._seen.keys() - self._troubles.keys())
 
     def finish(self, made_from: Sequence[str]) -> dict[str, str]:
-        """Put the archives under their names; returns kind -> sha256 of those that have anything.
+        """Give the archives their final names; returns kind -> sha256 for those that are not empty.
 
         Args:
             made_from: sha256 of the files that were read.
@@ -162,7 +162,7 @@ class Gather:
         return _Lot([counts for counts in every if counts is not None], foreign.vectors[kept])
 
     def _regions(self, foreign: Foreign, picture: Picture) -> _Lot | None:
-        """The annotated instances that regions of the file are, best pairs first, and their vectors."""
+        """The annotated instances that the file's regions match, best pairs first, and their vectors."""
         if foreign.region_vectors is None:
             return None
         frame = foreign.frame or picture.size

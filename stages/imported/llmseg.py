@@ -1,7 +1,7 @@
 """LLM-Seg's HDF5 (``prepare_datasets/prepare_*.py``): one data set ``masks`` of texts, each ``str()`` of a Python dict.
 
-LLM-Seg's own converter reads them with ``eval``. Here ``ast.literal_eval`` does, which takes literals alone, and only texts of a
-size that it can parse in little memory.
+LLM-Seg's own converter reads them with ``eval``. Here ``ast.literal_eval`` reads them, which accepts only literals, and texts
+must be small enough to be parsed in little memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stages.names import type_name
 MAX_TEXT_BYTES = 2**23
 """Largest text of one picture: a picture with 200 masks has about 0.1 MB."""
 MAX_COMMAS = 2**18
-"""Parsing takes about 1 kB of memory for each value, whatever its length; a mask has 20."""
+"""Most commas in a text: parsing takes about 1 kB of memory per value, whatever its length; a mask has 20 values."""
 
 
 def read_hdf5(path: Path, each: Each) -> None:
@@ -45,7 +45,7 @@ def read_hdf5(path: Path, each: Each) -> None:
 
 
 def entry_of(value: Any, number: int) -> Foreign:
-    """What one text says of its picture; a text that is no dict of literals becomes the trouble of ``entry <number>``."""
+    """What one text says of its picture; for a text that is not a dict of literals, ``entry <number>`` gets the ``trouble``."""
     try:
         return of_llmseg(literal(value))
     except ImageFailure as error:
@@ -63,7 +63,7 @@ def literal(value: Any) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes
+            warnings.simplefilter("ignore")  # about invalid escapes
             return ast.literal_eval(data.decode("utf-8"))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ImageFailure(f"not a Python literal: {type(error).__name__}") from error

@@ -1,7 +1,8 @@
 """NumPy's .npz: masks and vectors of one picture, or vectors of many pictures. Nothing is unpickled.
 
-Of one picture, the one with the file's name: ``masks`` bool or uint8 [K, H, W], ``vectors`` [K, D], or both, and optionally
-``predicted_iou`` [K] and ``stability_score`` [K]. Of many: each array is named as its picture and has its vectors [K, D].
+For one picture, which has the file's name: ``masks`` bool or uint8 [K, H, W], ``vectors`` [K, D], or both, and optionally
+``predicted_iou`` [K] and ``stability_score`` [K]. For many pictures: each array has the name of its picture and holds its
+vectors [K, D].
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def read_npz(path: Path, each: Each) -> None:
     """Call ``each`` for every picture of a file.
 
     Raises:
-        ImageFailure: it is no .npz, or its arrays are not those of either form.
+        ImageFailure: the file is not a .npz, or its arrays have neither form.
     """
     try:
         with zipfile.ZipFile(path) as zipped:

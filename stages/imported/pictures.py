@@ -1,4 +1,4 @@
-"""Which picture of the store a foreign file means by a name. Names are compared, and never opened."""
+"""Finds the picture of the store that a file from another program means by a name. Names are only compared, never opened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SUFFIX = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the store: sha256 of its file, (height, width) px upright, and its name for messages."""
+    """A picture of the store: sha256 of its file, (height, width) of the upright picture in px, and its name for messages."""
 
     sha256: str
     size: tuple[int, int]
@@ -21,7 +21,7 @@ class Picture:
 
 @dataclass
 class Pictures:
-    """The pictures of some splits, by what they may be called: their id, and every end of their path, with or without suffix."""
+    """The pictures of some splits, by every name they may have: their id, and every end of their path, with or without suffix."""
 
     by_sha256: dict[str, Picture] = field(default_factory=dict)
     _named: dict[str, set[str]] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Pictures:
             self._named.setdefault(name, set()).add(picture.sha256)
 
     def find(self, name: str) -> list[Picture]:
-        """The pictures that a name may mean: none, one, or several if ambiguous. The longest matching end of a path counts."""
+        """The pictures that a name may mean: empty if unknown, several if ambiguous. The longest matching end of a path counts."""
         for end in _ends(name.replace("\\", "/")):
             if end in self._named:
                 return [self.by_sha256[sha256] for sha256 in sorted(self._named[end])]
@@ -41,7 +41,7 @@ class Pictures:
 
 
 def _ends(path: str) -> Iterator[str]:
-    """The ends of a path at a slash, the longest first, each with and without the suffix of a picture; then COCO's number."""
+    """The ends of a path at a slash, the longest first, each with and without a picture's suffix; then its number in COCO."""
     parts = [part for part in path.split("/")[-32:] if part not in ("", ".")]
     for start in range(len(parts)):
         end = "/".join(parts[start:])

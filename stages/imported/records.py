@@ -1,4 +1,4 @@
-"""A foreign mask as the store keeps it: checked, in the frame of the picture, with SAM's fields."""
+"""Masks from another program, converted to what the store keeps: checked, in the frame of the picture, with SAM's fields."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from store import rle
 from store.errors import RleError
 
 MAX_MASKS = 2**16
-"""Most masks of one picture."""
+"""Largest number of masks of one picture."""
 MAX_FRAME_PX = 2**26
-"""Height times width of masks that have another size than the picture: they are decoded."""
+"""Largest height times width of masks that have another size than the picture, as these are decoded."""
 
 Size = tuple[int, int]
 
 
 def checked(masks: Sequence[Any], picture: Size, frame: Size | None, squashed: bool) -> list[dict[str, Any] | None]:
-    """The record of each mask, in the same order; None for a mask without a pixel, which is no proposal.
+    """The record of each mask, in the same order; None for a mask without a pixel, which is not a proposal.
 
-    ``area`` and ``bbox`` are those of the mask, whatever the file says of them. Scores that are not there are 1, a prompt is the
-    middle of the box, a crop the whole picture.
+    ``area`` and ``bbox`` are computed from the mask, whatever the file says. A missing score is 1, a missing prompt is the
+    middle of the box, a missing crop the whole picture.
 
     Args:
         masks: as in :class:`stages.imported.Foreign`.
@@ -56,7 +56,7 @@ def require_frame(frame: Size, picture: Size, squashed: bool) -> None:
     (height, width), (rows, columns) = frame, picture
     if min(frame) < 1 or height * width > MAX_FRAME_PX:
         raise ImageFailure(f"masks of {height} x {width} px, expected at most {MAX_FRAME_PX} px in all")
-    # int(side * scale) of one side may be a pixel off
+    # int(side * scale) may be one pixel off on one side
     if not squashed and abs(height * columns - width * rows) > max(rows, columns):
         raise ImageFailure(f"masks of {height} x {width} px do not have the proportions of {_px(picture)}")
 
@@ -69,7 +69,7 @@ def counts_of(segmentation: Any, size: Size) -> str:
     """COCO RLE counts, compressed and as pycocotools writes them, of a segmentation that has to be of this size.
 
     Raises:
-        ImageFailure, RleError: it is no COCO RLE, of another size, or does not cover it.
+        ImageFailure, RleError: it is not COCO RLE, has another size, or does not cover that size.
     """
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         raise ImageFailure("segmentation is no COCO RLE of size and counts")
@@ -89,7 +89,7 @@ def counts_of(segmentation: Any, size: Size) -> str:
     runs = rle.to_runs(counts)
     if (covered := int(runs.sum())) != size[0] * size[1]:
         raise ImageFailure(f"counts cover {covered} px, expected {size[0]} x {size[1]} = {size[0] * size[1]}")
-    return counts if runs[1:].all() else rle.union([counts], *size)  # runs of length 0 are written in one way
+    return counts if runs[1:].all() else rle.union([counts], *size)  # without runs of length 0
 
 
 def _runs(counts: list[Any]) -> rle.Runs:
@@ -136,7 +136,7 @@ def _record(mask: Any, frame: Size, picture: Size) -> dict[str, Any] | None:
 
 
 def _numbers(values: Any, count: int, name: str) -> list[float]:
-    """This many finite numbers that fit float32."""
+    """``values`` as ``count`` finite numbers that fit float32."""
     if not isinstance(values, list | tuple) or len(values) != count:
         raise ImageFailure(f"{name} is {values!s:.40}, expected {count} numbers")
     for value in values:
@@ -147,7 +147,7 @@ def _numbers(values: Any, count: int, name: str) -> list[float]:
 
 
 def vectors_of(values: Any, what: str) -> Vectors:
-    """Lists of numbers as float32 [K, D]; a middle axis of 1 is dropped. Raises ImageFailure where they are no such thing."""
+    """Lists of numbers as float32 [K, D]; a middle axis of length 1 is dropped. Raises ImageFailure for anything else."""
     try:
         array = np.array(values)
     except ValueError:
@@ -160,7 +160,7 @@ def vectors_of(values: Any, what: str) -> Vectors:
             raise ImageFailure(f"{what}: expected one list of numbers per mask, all of one length")
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise ImageFailure(f"{what}: found {array.dtype} {list(array.shape)}, expected numbers [masks, dim]")
-    with np.errstate(over="ignore"):  # require_storable says so
+    with np.errstate(over="ignore"):  # require_storable reports the overflow
         return array.astype(np.float32)
 
 

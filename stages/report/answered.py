@@ -20,8 +20,8 @@ def answer_png(
     Args:
         pixels: uint8 [H, W, 3] RGB; None: masks are drawn on gray.
         full: height and width of the image, px.
-        chosen: numbers of the masks that were chosen, which are written into them -> COCO RLE counts.
-        segmentation: COCO RLE counts of the mask, where no proposals were chosen.
+        chosen: number of each chosen mask, which is drawn on it -> COCO RLE counts.
+        segmentation: COCO RLE counts of the answer's mask, where it is not a choice of proposals.
     """
     size = overlays.shown_size(*full)
     below = (

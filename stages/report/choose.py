@@ -12,10 +12,11 @@ Key = tuple[str, int]
 
 
 def choose(iou: Mapping[str, Mapping[Key, float]], count: int) -> dict[Key, list[str]]:
-    """At most ``count`` questions of each system: a third its worst, a third its best, the others evenly between by IoU.
+    """At most ``count`` questions of each system: a third its worst, a third its best, the rest evenly spaced by IoU between them.
 
     Args:
-        iou: system -> question -> IoU, the questions in the order of the split; equal ones are taken in this order.
+        iou: system -> question -> IoU, the questions in the order of the split; questions with equal IoU are taken in this
+        order.
 
     Returns:
         Question -> why it is shown ("worst of NAME"), from the lowest to the highest mean IoU of the systems.
@@ -25,7 +26,7 @@ def choose(iou: Mapping[str, Mapping[Key, float]], count: int) -> dict[Key, list
         ranked = sorted(of_question, key=lambda key: of_question[key])
         few = min(count, len(ranked))
         worst, best = (few + 2) // 3, (few + 1) // 3
-        # The best, too, in the order of the split: else equal ones would be taken from its end.
+        # Ties among the best are also broken in the order of the split, not from its end.
         highest = sorted(of_question, key=lambda key: -of_question[key])[:best]
         rest = [key for key in ranked[worst:] if key not in set(highest)]
         between = [rest[place] for place in spread(len(rest), few - worst - best)] if few - worst - best else []
@@ -41,5 +42,5 @@ def _mean(iou: Mapping[str, Mapping[Key, float]], key: Key) -> float:
 
 
 def spread(count: int, wanted: int) -> npt.NDArray[np.int64]:
-    """At most ``wanted`` of ``count`` positions, evenly apart."""
+    """At most ``wanted`` of ``count`` positions, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))

@@ -1,4 +1,4 @@
-"""A qualitative figure for a paper: questions below one another, ground truth and answers next to one another, as PNG or PDF."""
+"""A qualitative figure for a paper: one row per question, with ground truth and answers side by side, as PNG or PDF."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DPI = 200
 
 @dataclass(frozen=True)
 class Row:
-    """A question. pictures: RGB as PNG, one per column. below: what stands below each. size: (h, w) px of the pictures."""
+    """A question. pictures: RGB as PNG, one per column. below: the text below each. size: (h, w) px of the pictures."""
 
     question: str
     pictures: Sequence[bytes]
@@ -37,7 +37,7 @@ def qualitative_figure(columns: Sequence[str], rows: Sequence[Row], kind: str) -
         kind: one of ``KINDS``.
 
     Returns:
-        The file, and whether the font lacks some letters, which are drawn as boxes.
+        The file, and whether the font lacks some letters, which then appear as boxes.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -66,7 +66,7 @@ def qualitative_figure(columns: Sequence[str], rows: Sequence[Row], kind: str) -
             axis.set_xlabel(row.below[place], fontsize="small", parse_math=False)
     buffer = io.BytesIO()
     about = {"Software": GENERATOR} if kind == "png" else {"Creator": GENERATOR, "CreationDate": None}
-    # Fonts as they are: publishers refuse Type 3, which is matplotlib's default in a PDF.
+    # Embed TrueType fonts: publishers refuse Type 3, which is matplotlib's default in a PDF.
     with warnings.catch_warnings(record=True) as said, matplotlib.rc_context({"pdf.fonttype": 42}):
         warnings.simplefilter("always")
         figure.savefig(buffer, format=kind, dpi=_DPI, metadata=about)

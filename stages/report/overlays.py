@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LONG_SIDE_PX = 640
-"""Longest side of a picture on the page; of a large image it is less than it has."""
+"""Longest side of a picture on the page; a large image is reduced to it."""
 MOST_ENLARGED = 4
-"""A small image is drawn at most this many times as large, so that numbers can be read."""
+"""A small image is enlarged by at most this factor, so that numbers can be read."""
 FILL = 0.38
 """Opacity of a mask's inside."""
 TRUTH = (0, 220, 90)
@@ -53,7 +53,7 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def new_layer(size: tuple[int, int]) -> Layer:
-    """Nothing drawn yet."""
+    """An empty layer."""
     return np.zeros((*size, 4), np.uint8)
 
 
@@ -75,7 +75,7 @@ def draw_masks(layer: Layer, masks: list[Mask], colours: list[Colour], names: li
 
 
 def outline(layer: Layer, mask: Mask, colour: Colour = _WHITE) -> None:
-    """A coloured line on a black one: seen on any background."""
+    """A coloured line on top of a wider black one, visible on any background."""
     for line, radius_px in ((_BLACK, 3), (colour, 2)):
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
         area = mask.astype(np.uint8)

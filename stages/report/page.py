@@ -1,4 +1,7 @@
-"""One HTML page that needs nothing else: pictures are in it, and it asks no network. Its one script searches and sorts a table."""
+"""One self-contained HTML page: it embeds its pictures and loads nothing from the network.
+
+Its one script searches and sorts a table.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ def render(page: Page) -> str:
         keep_trailing_newline=True,
     )
     script = _SCRIPT.read_text(encoding="utf-8")
-    # The policy of the page lets no other script run: nothing that a question or an answer holds.
+    # The page's content security policy allows no other script, such as one in a question or an answer.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template(_TEMPLATE.name).render(page=page, script=script, digest=digest)
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """A file as an address that holds it. ``kind``: png or jpeg."""
+    """A data URI that contains the file. ``kind``: png or jpeg."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
@@ -45,20 +48,20 @@ class Missing:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below a heading; the first cell of each names it."""
+    """Rows below a heading; the first cell of a row is its name."""
 
     heading: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     @property
     def texts(self) -> set[int]:
-        """The columns that hold words, which stand at the left; figures stand at the right."""
+        """The columns that hold words, which are aligned left; figures are aligned right."""
         return {0, *(place for row in self.rows for place, cell in enumerate(row) if any(map(str.isalpha, cell)))}
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot or heat map. ``image``: data URI. ``alt``: what it shows. ``file``: its PNG, from the page's folder."""
+    """A plot or heat map. ``image``: data URI. ``alt``: what it shows. ``file``: path of its PNG, relative to the page's folder."""
 
     image: str
     alt: str
@@ -67,7 +70,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """Plots on one matter, a table, and the text above them. ``anchor``: its name in addresses."""
+    """Plots on one topic, a table, and the text above them. ``anchor``: its name in links."""
 
     anchor: str
     title: str
@@ -93,8 +96,8 @@ class Picture:
 class Shown:
     """A question with its pictures, or an image without questions (``question`` is empty then).
 
-    why: what it was chosen for. photograph: data URI, or None where ``gone`` says why it is not shown. size: (h, w) px that the
-    pictures have. note: size of the image.
+    why: what it was chosen for. photograph: data URI, or None where ``gone`` says why it is not shown. size: (h, w) px of the
+    pictures. note: size of the image.
     """
 
     target_id: str
@@ -110,7 +113,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Listed:
-    """A question in the table of all. iou: of each system; None where it has none. anchor: where its pictures are, or empty."""
+    """A row in the table of all questions.
+
+    iou: of each system; None where the system has no IoU. anchor: where its pictures are, or empty.
+    """
 
     name: str
     text: str
@@ -120,7 +126,10 @@ class Listed:
 
 @dataclass(frozen=True)
 class Every:
-    """All questions of a split. heading: of the name, the text, and the IoU of each system. size: rows that a page of it shows."""
+    """The table of all questions of a split.
+
+    heading: of the columns name, text, and IoU of each system. size: rows shown at a time.
+    """
 
     heading: Sequence[str]
     rows: Sequence[Listed]
@@ -132,9 +141,9 @@ class Page:
     """All that is on the page.
 
     facts: name and figure of what the split holds. before, after: sections above the pictures, and below the table of all
-    questions. what: what the cases are, Questions or Images. pictures: folder of the PNGs,
-    from the page's; empty where no PNGs are written. failures: image_id, what failed, why. every: the table of all questions.
-    details: title and text of what stands folded at the foot.
+    questions. what: what the cases are, Questions or Images. pictures: folder of the PNGs, relative to the page's; empty where
+    no PNGs are written. failures: image_id, what failed, why. every: the table of all questions. details: title and text of the
+    folded sections at the end.
     """
 
     title: str

@@ -17,7 +17,7 @@ from store.stream.candidates import instance_of, number_of_instance
 
 
 def truth_panel(case: Case, size: tuple[int, int], instances: Sequence[str]) -> Panel:
-    """The target as painted, its instances numbered, and the pixels that do not count.
+    """The target's mask, with its instances numbered, and the pixels that do not count.
 
     Args:
         size: of the picture, (h, w) px.
@@ -100,7 +100,7 @@ def answer_panel(
 
 
 def _is_union_of_chosen(case: Case, prediction: Prediction) -> bool:
-    """What was scored is what it chose; else the choice would be the wrong picture."""
+    """Whether the scored mask is the union of the chosen candidates; if not, drawing the choice would be wrong."""
     if prediction.chosen is None:
         return False
     question, counts = case.question, case.offered.by_number
@@ -137,7 +137,7 @@ class Panel:
     """A picture of a question.
 
     layer: masks, to be laid over the photograph. facts: lines below it. iou: of an answer with the ground truth, else None.
-    answer: a system's text. nothing: that nothing of the kind is in the image, or that the system refused.
+    answer: a system's text. nothing: the image shows nothing of the kind, or the system refused.
     """
 
     title: str
@@ -149,6 +149,6 @@ class Panel:
 
     @property
     def alt(self) -> str:
-        """What is to be seen, for those who do not see it."""
+        """Alternative text: the picture described in words."""
         score = "" if self.iou is None else f", IoU {self.iou:.3f}"
         return f"{self.title}{score}: {'; '.join(self.facts)}"

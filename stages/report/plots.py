@@ -20,11 +20,11 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 _BINS = np.linspace(0, 1, 11)
 _TITLE_LETTERS = 30
-"""Letters of a title that fit above a histogram."""
+"""Number of letters of a title that fit above a histogram."""
 
 
 def iou_histograms(systems: Mapping[str, Samples]) -> bytes:
-    """How many questions a system answered with which IoU; questions without an answer in the image apart."""
+    """Histograms of each system's IoU over the questions, with questions that have no answer in the image shown separately."""
     columns = min(4, len(systems))
     rows = -(-len(systems) // columns)
     figure = _figure(3.2 * columns, 2.6 * rows + 0.4)
@@ -46,7 +46,7 @@ def iou_histograms(systems: Mapping[str, Samples]) -> bytes:
 
 
 def recall_curves(recalls: Mapping[str, Recall], embedded: int) -> bytes:
-    """AR@K against K of each proposer, in both orders of its masks. ``embedded``: this many of the largest are embedded."""
+    """AR@K against K of each proposer, in both orders of its masks. ``embedded``: number of the largest masks that are embedded."""
     figure = _figure(8.4, 3.8)
     axis = figure.subplots()
     most = max(recall.most for recall in recalls.values())
@@ -65,7 +65,7 @@ def recall_curves(recalls: Mapping[str, Recall], embedded: int) -> bytes:
         axis.xaxis.set_major_formatter("{x:g}")
     axis.set_title("Average recall of the instances, IoU 0.50:0.05:0.95", size="medium")
     axis.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)  # inside it would lie on the curves
+    figure.legend(loc="outside right upper", frameon=False)  # inside the axes it would cover the curves
     return _png(figure)
 
 

@@ -19,28 +19,28 @@ from store.format.schema import OK
 from store.overlap import against_instances
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10).astype(np.float32)
-"""0.50:0.05:0.95. As float32, which IoUs are stored in: one that is a threshold exactly reaches it."""
+"""0.50:0.05:0.95, as float32 like the stored IoUs, so that an IoU equal to a threshold reaches it."""
 
 ORDERS = MappingProxyType({"predicted_iou": "by predicted_iou", "area": "largest first"})
-"""Which proposals come first -> its name in plots. The largest are those that are embedded."""
+"""Order of the proposals -> its name in plots. The largest proposals are the ones that are embedded."""
 
 NEVER = np.iinfo(np.int64).max
 
 
 def found_at(iou: NDArray[np.float32]) -> NDArray[np.int64]:
-    """How many proposals must be kept until each instance is found.
+    """How many proposals must be kept so that each instance is found.
 
     Args:
         iou: of each proposal with each instance, [K, G], the best proposal first.
 
     Returns:
-        int64 [T, G], from 1 to K for each of ``THRESHOLDS``; ``NEVER`` where none finds it.
+        int64 [T, G], from 1 to K for each of ``THRESHOLDS``; ``NEVER`` where no proposal finds it.
     """
     found = np.full((len(THRESHOLDS), iou.shape[1]), NEVER)
     for row, threshold in zip(found, THRESHOLDS, strict=True):
         for position in np.flatnonzero((iou >= threshold).any(axis=1)):
             free = np.where(row == NEVER, iou[position], -1)
-            best = iou.shape[1] - 1 - int(np.argmax(free[::-1]))  # of equal ones COCOeval takes the last
+            best = iou.shape[1] - 1 - int(np.argmax(free[::-1]))  # among equal IoUs COCOeval takes the last
             if free[best] >= threshold:
                 row[best] = position + 1
     return found
@@ -53,7 +53,7 @@ def proposal_recall(split: Split) -> Recall:
     IoUs are those of ``match/instances`` where that column is open, else they are computed.
 
     Args:
-        split: with the columns ``images``, ``instances`` and ``masks``, of several proposers with a choice of one.
+        split: with the columns ``images``, ``instances`` and ``masks``; with several proposers, one must be chosen.
     """
     found: dict[str, list[NDArray[np.int64]]] = {order: [] for order in ORDERS}
     most = without = 0
@@ -103,8 +103,9 @@ def _average(found: NDArray[np.int64], most: int) -> NDArray[np.float64]:
 class Recall:
     """AR@K of a split.
 
-    instances: how many there are. without: of these, in images whose masks failed; they count as not found. most: proposals of
-    the image that has most. average: for each of ``ORDERS`` AR@1 to AR@most, float64 [most]; NaN where there are no instances.
+    instances: how many there are. without: how many of them are in images whose masks failed; they count as not found. most:
+    the largest number of proposals of an image. average: AR@1 to AR@most for each of ``ORDERS``, float64 [most]; NaN where
+    there are no instances.
     """
 
     instances: int

@@ -1,4 +1,4 @@
-"""A question with all its pictures: for the page as layers over one photograph, and flat as PNG files."""
+"""A question with all its pictures: as layers over one photograph for the page, and as flat PNG files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def show(
 def show_image(
     split: Split, image_index: int, top_k: int, pixels_of: Callable[[int], NDArray[np.uint8]]
 ) -> tuple[Shown, dict[str, bytes]]:
-    """Draw an image that nothing is asked about, with the masks of each proposer whose column is open; as :func:`show`."""
+    """Draw an image without questions, with the masks of each proposer whose column is open. Like :func:`show`."""
     record = split[image_index]
     full = record.height_px, record.width_px
     size = overlays.shown_size(*full)
@@ -116,7 +116,7 @@ def _instances(split: Split, question: Question) -> list[str]:
 
 
 def _known(iou: float) -> float | None:
-    """The IoU; None for NaN, which a protocol gives to questions that it does not score."""
+    """The IoU; None for NaN, which means that a protocol does not score the question."""
     return None if math.isnan(iou) else iou
 
 

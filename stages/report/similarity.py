@@ -13,7 +13,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def cosines(vectors: AnyArray) -> Matrix:
-    """Cosine of every pair of ``vectors`` [n, D]; a zero vector has cosine 0 with all."""
+    """Cosine of every pair of ``vectors`` [n, D]; a zero vector has cosine 0 with every vector."""
     values = vectors.astype(np.float64)
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     unit = np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)
@@ -44,5 +44,5 @@ def draw_heat_maps(before: Matrix, after: Matrix, title: str, path: Path) -> Non
     figure.colorbar(image, ax=axes, label="cosine similarity")
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # the old one may be a link into DVC's cache
+    path.unlink(missing_ok=True)  # the existing file may be a link into DVC's cache
     figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Files of a report in a folder that may hold others' files, too: only what a report wrote is replaced or removed."""
+"""Writes the files of a report into a folder that may hold other files too: only what a report wrote is replaced or removed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from store.storage.files import make_folder
 from store.storage.leftovers import replace_file
 
 GENERATOR = "ELISA feature store report"
-"""Stands in the head of every page; a page without it was not written here."""
+"""Text in the head of every page; a page without it was not written by a report."""
 LIST = "written.json"
-"""In the folder of the pictures: name -> sha256 of each that a report wrote."""
+"""File in the folder of the pictures: name -> sha256 of each picture that a report wrote."""
 
 
 def write_page(page: Path, html: str, folder: Path, pictures: Mapping[str, bytes]) -> None:
-    """Write a page and its pictures, and remove those of an earlier report that this one lacks.
+    """Write a page and its pictures, and remove pictures of an earlier report that this one no longer has.
 
     Args:
         folder: of the pictures.
@@ -33,7 +33,7 @@ def write_page(page: Path, html: str, folder: Path, pictures: Mapping[str, bytes
             raise FileExistsError(
                 f"{path}: exists, and is not as a report wrote it; move it, or give another folder with --out"
             )
-    # Also those to come, so that a run that is stopped here leaves nothing that is not listed.
+    # List the pictures to come as well, so that a run that is stopped here leaves nothing unlisted.
     _write(folder / LIST, _json(before | {name: [*before.get(name, ()), sha256] for name, sha256 in digests.items()}))
     for name in before.keys() - pictures.keys():
         if _is_ours(folder / name, before, {}):
@@ -45,7 +45,7 @@ def write_page(page: Path, html: str, folder: Path, pictures: Mapping[str, bytes
 
 
 def require_ours(path: Path) -> None:
-    """Raise FileExistsError where there is something that no report wrote: a page or figure has :data:`GENERATOR` in it."""
+    """Raise FileExistsError if a file exists that no report wrote: pages and figures of a report contain :data:`GENERATOR`."""
     if path.is_dir() or (path.exists() and GENERATOR.encode() not in path.read_bytes()):
         raise FileExistsError(f"{path}: exists, and was not written by this command; move it, or give another name")
 
@@ -58,7 +58,7 @@ def write_alone(path: Path, data: bytes) -> None:
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:
-    """Name -> digests that an earlier report wrote; a name leads nowhere else. A file that is no such list says nothing."""
+    """Name -> digests that an earlier report wrote, without names that leave the folder; empty if the file is not such a list."""
     try:
         found = json.loads((folder / LIST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
