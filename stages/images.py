@@ -1,9 +1,9 @@
-"""Files of a data set, read with care: names lead nowhere else, images are decoded as ``cv2.imread`` shows them.
+"""Safe reading of a data set's files: names cannot lead outside, and images are decoded as ``cv2.imread`` decodes them.
 
 A data set may be made of symbolic links (a shared read-only folder, the Hugging Face cache): they are followed.
 
-What the input determines (broken, empty, too large, not an image) is an :class:`ImageFailure` and becomes
-a row with its reason. What the machine determines (permission denied, input/output error) is an ``OSError``.
+A failure caused by the input (broken, empty, too large, not an image) is an :class:`ImageFailure` and becomes a row with its
+reason. One caused by the machine (permission denied, input/output error) is an ``OSError``.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from store.storage.objects import read_range
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""File names of these formats, in lower case; any case is accepted."""
+"""Suffixes of file names of these formats, in lower case; any case is accepted."""
 NO_END_MARKER = "the JPEG lacks its end marker; all pixels are there"
-"""The note of a picture that is whole except for that."""
+"""The note for a picture that is complete except for its end marker."""
 
 Found = TypeVar("Found")
 
@@ -43,8 +43,8 @@ LOST_LINK = "a link that leads to no file, or to itself"
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4000, 255
 """Longest path, and longest name of a file or folder in it, that Linux' file systems take (in all they take 4096 bytes)."""
 
-_FILE_OVERHEAD = 2**26  # bytes of metadata that an image file may have besides its pixels
-# What Pillow raises on bad bytes. It reads from memory here, so an OSError is its own and not the disk's.
+_FILE_OVERHEAD = 2**26  # bytes of metadata that an image file may have in addition to its pixels
+# What Pillow raises on bad bytes. It reads from memory here, so an OSError comes from Pillow and not from the disk.
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -75,16 +75,16 @@ class ImageFailure(ValueError):  # noqa: N818
 
 
 def inside(root: Path | Folders, relative: str) -> Path:
-    """Give ``root / relative`` (POSIX), of several folders the one that has it, or raise ImageFailure as :func:`check_inside`."""
+    """Return ``root / relative`` (POSIX), with several folders in the one that has it; ImageFailure as in :func:`check_inside`."""
     check_inside(relative)
     return Path(root.path(relative)) if isinstance(root, Folders) else root / relative
 
 
 def check_inside(relative: str) -> None:
-    """Raise ImageFailure where the words of a relative path (POSIX) lead out of its root: an absolute path, or ``..``.
+    """Raise ImageFailure if the text of a relative path (POSIX) leads out of its root: an absolute path, or ``..``.
 
-    The check looks at the words alone. Links are followed wherever they lead: who may place one in the data set may
-    place the file as well, while the words may come out of an annotation file that anybody wrote.
+    Only the text is checked. Links are followed wherever they lead: whoever can place a link in the data set can place the file
+    as well, while the text may come from an annotation file that anybody wrote.
     """
     parts = set(relative.split("/"))
     absolute = relative.startswith("/")
@@ -99,19 +99,19 @@ def check_inside(relative: str) -> None:
 
 
 def is_too_long(relative: str) -> bool:
-    """Whether no file can have this path, or a name in it."""
+    """Whether the path, or a name in it, is too long for any file."""
     data = relative.encode("utf-8", "surrogatepass")
     return len(data) > MAX_PATH_BYTES or max(map(len, data.split(b"/"))) > MAX_NAME_BYTES
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """Read a regular file; a missing, empty, special or larger one than ``max_bytes`` is an ImageFailure."""
+    """Read a regular file; ImageFailure if it is missing, empty, special or larger than ``max_bytes``."""
     if is_remote(path):
         return _read_object(path, max_bytes)
     try:
-        info = path.stat()  # before opening: that of a pipe would wait for a writer
+        info = path.stat()  # before opening, as opening a pipe would wait for a writer
     except OSError as error:
-        # Where the folder is missing too, the data set is (an unmounted disk): not this file's failure.
+        # If the folder is missing too, the whole data set is (an unmounted disk), and the file is not to blame.
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG) and path.parent.is_dir():
             raise ImageFailure(LOST_LINK if path.is_symlink() else "no such file") from error
         raise
@@ -142,7 +142,7 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 
 def largest_file(max_pixels: int) -> int:
-    """The most bytes that the file of a picture of this many pixels may have."""
+    """The largest size in bytes of a file whose picture has this many pixels."""
     return 8 * max_pixels + _FILE_OVERHEAD  # a pixel has 8 bytes at most: 16-bit RGBA
 
 
@@ -150,7 +150,7 @@ def largest_file(max_pixels: int) -> int:
 class Picture:
     """A decoded image file.
 
-    pixels: RGB, uint8 [H, W, 3], upright. orientation: the EXIF orientation that was applied, 1 to 8. note: what was odd
+    pixels: RGB, uint8 [H, W, 3], upright. orientation: the EXIF orientation that was applied, 1 to 8. note: what is unusual
     about the file, or None.
     """
 
@@ -168,14 +168,13 @@ def read_picture(path: Path, max_pixels: int) -> Picture:
     """Decode a JPEG, PNG, WebP, BMP or TIFF file to RGB, uint8 [H, W, 3], its EXIF orientation applied.
 
     Pixels are those of ``cv2.imread`` and of Pillow's ``convert("RGB")``: alpha is dropped (not blended),
-    gray is repeated, palettes are looked up, CMYK becomes RGB without a colour profile, of 16 bits the high
-    8 are kept, and of several pictures in one file the first is taken. Only the EXIF segment (PNG: ``eXIf``; TIFF: its
-    own tag) turns an image; XMP does not, nor does an EXIF segment that cannot be read.
+    gray is repeated, palettes are looked up, CMYK becomes RGB without a colour profile, the high 8 of 16 bits are kept, and the
+    first of several pictures in a file is taken. Only the EXIF segment (PNG: ``eXIf``; TIFF: its own tag) turns an image; XMP
+    does not, nor does an EXIF segment that cannot be read.
 
     The size is checked in the header, before anything is decoded: more than ``max_pixels`` (or than Pillow's
-    own ``Image.MAX_IMAGE_PIXELS``) is an ImageFailure, and so is whatever cannot be decoded to the last row, and what has
-    32 bits per value, which is no picture. A JPEG that lacks its end marker and nothing else is read, with a note
-    (:mod:`stages.jpeg`).
+    own ``Image.MAX_IMAGE_PIXELS``) is an ImageFailure, and so is a file that cannot be decoded to the last row or has 32 bits
+    per value, which is not a picture. A JPEG that lacks only its end marker is read, with a note (:mod:`stages.jpeg`).
     """
     return Picture(*_read(path, max_pixels, upright_rgb))
 
@@ -187,7 +186,10 @@ def picture_size(path: Path, max_pixels: int) -> tuple[int, int, str | None]:
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """Height and width, px, of a loaded image when it is upright. What may fail to become RGB is made RGB."""
+    """Height and width, px, of a loaded image when it is upright.
+
+    An image whose conversion to RGB may fail is converted, so that it fails here too.
+    """
     if image.mode not in ("RGB", "L"):
         height_px, width_px, _ = upright_rgb(image).shape
         return height_px, width_px
@@ -214,9 +216,9 @@ def _read(path: Path, max_pixels: int, what: Callable[[Image.Image], Found]) -> 
 
 
 def _as_coded(data: bytes) -> NDArray[np.uint8]:
-    """The values of a JPEG's components, uint8 [H, W] or [H, W, C]. Their conversion to RGB hides differences: black ink does."""
+    """The values of a JPEG's components, uint8 [H, W] or [H, W, C], as conversion to RGB hides differences (under black ink)."""
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        image.draft("YCbCr", image.size)  # heeded where the mode is RGB
+        image.draft("YCbCr", image.size)  # has an effect only if the mode is RGB
         return np.asarray(image)
 
 
@@ -228,14 +230,14 @@ def _decode(data: bytes, max_pixels: int, what: Callable[[Image.Image], Found]) 
             limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
             if width_px * height_px > limit:
                 raise ImageFailure(f"{width_px} x {height_px} px are more than the {limit} px allowed")
-            turned = image.getexif().get(0x0112) if image.format == "TIFF" else None  # Pillow turns those by itself
+            turned = image.getexif().get(0x0112) if image.format == "TIFF" else None  # Pillow turns these by itself
             image.load()
             if image.mode in ("I", "F") and image.format == "TIFF":
                 raise ImageFailure(f"values of 32 bits (Pillow's mode {image.mode}), expected 8 or 16 bits")
             return what(image), orientation_of(image) if turned is None else turned
     except ImageFailure:
         raise
-    except UnidentifiedImageError as error:  # its text holds a memory address
+    except UnidentifiedImageError as error:  # the error's text contains a memory address
         raise ImageFailure(
             f"no readable header of a JPEG, PNG, WebP, BMP or TIFF (the file starts with {data[:8]!r})"
         ) from error

@@ -1,4 +1,4 @@
-"""Names that a person typed, and those that there are; and the name of a split."""
+"""Compares names that a person typed with the existing ones; and the name of a split."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class SplitRef:
 
 
 def closest(found: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The choice that is most like ``found``; None where all are rather different."""
+    """The choice most similar to ``found``; None if all are too different."""
     known = {choice.casefold(): choice for choice in choices}
     close = get_close_matches(found.casefold(), known, n=1, cutoff=cutoff)
     return known[close[0]] if close else None
 
 
 def did_you_mean(found: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
-    """`` (did you mean 'x'?)`` where one of the choices is much like ``found``, else nothing."""
+    """`` (did you mean 'x'?)`` if one of the choices is similar to ``found``, else an empty text."""
     meant = closest(found, choices, cutoff)
     return "" if meant is None else f" (did you mean {meant!r}?)"
 

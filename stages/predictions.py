@@ -1,4 +1,4 @@
-"""The one format of predictions, a Parquet file: what a system answered to each question of a split."""
+"""The format of predictions: a Parquet file with what a system answered to each question of a split."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ TEXTS = ("first", "every")
 """Which texts of each target a system was asked."""
 
 _OURS = ("run", "answering", "columns", "texts")
-"""Metadata of what this project's ``evaluate`` made; no one else need have them."""
+"""Metadata that only files made by this project's ``evaluate`` need."""
 _FORMAT_KEY = "prediction_format"
 _SCHEMA = pa.schema(
     [
         pa.field("target_id", pa.string(), nullable=False),
         pa.field("text_index", pa.int32(), nullable=False),  # which of the target's texts was asked
         pa.field("segmentation", pa.string()),  # COCO RLE counts in the image's frame; null is the empty mask
-        pa.field("rejected", pa.bool_()),  # the system said that there is no such thing; null: not known what it said
-        pa.field("chosen", pa.list_(pa.int32())),  # numbers of masks, -1 - j for instance j; null: does not choose
+        pa.field("rejected", pa.bool_()),  # the system said that there is no such thing; null: unknown
+        pa.field("chosen", pa.list_(pa.int32())),  # numbers of masks, -1 - j for instance j; null: no choice
         pa.field("answer", pa.string(), nullable=False),  # the system's text
     ]
 )
@@ -43,7 +43,7 @@ def write(path: Path, meta: Meta, predictions: Iterable[Prediction]) -> None:
     rows = [{name: getattr(prediction, name) for name in _SCHEMA.names} for prediction in predictions]
     metadata = {_FORMAT_KEY: str(FORMAT), **asdict(meta)}
     if meta.texts == TEXTS[0]:
-        del metadata["texts"]  # files from before there was another
+        del metadata["texts"]  # files written before there was another format
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA.with_metadata(metadata)), buffer, write_page_checksum=True)
     make_folder(path.parent)
@@ -51,7 +51,7 @@ def write(path: Path, meta: Meta, predictions: Iterable[Prediction]) -> None:
 
 
 def read(path: Path) -> tuple[Meta, list[Prediction]]:
-    """Read a file that :func:`write` made. Raises as :func:`read_table`."""
+    """Read a file that :func:`write` made. Raises the same errors as :func:`read_table`."""
     meta, table = read_table(path)
     return meta, [Prediction(**{**row, "chosen": _as_tuple(row["chosen"])}) for row in table.to_pylist()]
 
@@ -60,7 +60,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> tuple[Meta, 
     """The predictions in a file as a table, one row per prediction, or some columns of it.
 
     Raises:
-        PredictionError: it is no Parquet file, or one of another schema or format.
+        PredictionError: the file is not a Parquet file, or has another schema or format.
     """
     with _opened(path) as file:
         schema = file.schema_arrow
@@ -73,7 +73,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> tuple[Meta, 
 
 
 def read_meta(path: Path) -> Meta:
-    """What the predictions of a file are of, without reading them; raises as :func:`read`."""
+    """The metadata of a file, without reading its predictions; raises the same errors as :func:`read`."""
     with _opened(path) as file:
         schema = file.schema_arrow
     return _meta(path, schema)
@@ -107,7 +107,7 @@ def _another_schema(path: Path, schema: pa.Schema) -> PredictionError:
 
 
 def _plain(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
-    """Names and types of the fields. Whether they may be null changes with the format, so nulls are counted instead."""
+    """Names and types of the fields. Whether a field may be null differs between formats, so nulls are counted instead."""
     return [(field.name, field.type) for field in schema]
 
 
@@ -121,17 +121,17 @@ class PredictionError(ValueError):
 
 @dataclass(frozen=True)
 class Meta:
-    """What the predictions of a file are of.
+    """Where the predictions of a file come from.
 
     Args:
         system: name of the system, as tables show it.
         dataset, split: which questions.
         mode: ``generated``, or ``teacher_forced`` (the answer's text was in the input, as in the validation of LISA and
-            LLM-Seg); figures of the two do not compare.
+            LLM-Seg); figures of the two modes are not comparable.
         setting: what the system chose from, ``proposals`` or ``proposals+gt``.
-        run: sha256 (hex) of the run that answered (stages/train/run_digest.py); empty for others' predictions.
+        run: sha256 (hex) of the run that answered (stages/train/run_digest.py); empty for predictions made elsewhere.
         answering: the parameters that decide how a trained system answers: a JSON object, names below ``train``.
-        columns: what of the split it read: a JSON object, column -> sha256 (hex) of its fingerprint and contents.
+        columns: what it read of the split: a JSON object, column -> sha256 (hex) of the column's fingerprint and contents.
         texts: which texts of each target were asked, the ``first`` or ``every`` one.
     """
 
@@ -158,11 +158,11 @@ class Prediction:
     Args:
         target_id, text_index: which question.
         segmentation: COCO RLE counts in the frame of the EXIF-oriented image; None is the empty mask.
-        rejected: the system said that nothing of the kind is there (``[REJ]``); None: not known. A figure of its own: whether an
-            answer is empty is told by its mask.
+        rejected: the system said that nothing of the kind is there (``[REJ]``); None: not known. It enters a separate figure;
+        whether an answer is empty depends on its mask.
         chosen: numbers of the image's masks it chose, -1 - j for instance j; None where it does not choose proposals.
-        answer: its text.
-        is_box: its mask is a filled box; no file keeps that.
+        answer: the system's text.
+        is_box: the mask is a filled box; this is not stored in files.
 
     Raises:
         PredictionError: ``text_index`` is negative.
@@ -181,7 +181,7 @@ class Prediction:
             raise PredictionError(f"{self.target_id}: text_index is {self.text_index}, expected 0 or more")
 
     def require_one_answer(self) -> None:
-        """PredictionError where it is rejected and has a mask: only the protocols gsva and gres say what that means."""
+        """Raise PredictionError if it is rejected and has a mask: only the protocols gsva and gres say what that means."""
         if self.rejected and (self.chosen or not self.is_empty):
             raise PredictionError(
                 f"{self.target_id}: it is rejected, but has a mask; expected one or the other. GSVA's answers have both: score "
@@ -190,7 +190,7 @@ class Prediction:
 
     @property
     def is_empty(self) -> bool:
-        """No pixel is predicted."""
+        """Whether no pixel is predicted."""
         try:
             return self.segmentation is None or rle.area(self.segmentation) == 0
         except RleError as error:

@@ -1,4 +1,4 @@
-"""Pixels as models take them: resized, cropped, normalised, padded."""
+"""Prepares pixels for models: resize, crop, normalise, pad."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 ImageArray = npt.NDArray[np.uint8]
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]
-"""Mean and standard deviation a channel, of pixels in 0..1."""
+"""Mean and standard deviation per channel, of pixels in 0..1."""
 CLIP_STATS: Stats = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET_STATS: Stats = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

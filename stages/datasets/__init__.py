@@ -1,6 +1,6 @@
-"""Formats of data sets, by the name that ``format`` of a data set gives. One module and one line of :data:`FORMATS` each.
+"""Formats of data sets, by the name that an entry gives as ``format``: one module and one line of :data:`FORMATS` each.
 
-No torch here, and no format's module before it is needed. How to add one: docs/add_a_data_set.md.
+No torch here, and a format's module is imported only when it is needed. How to add a format: docs/add_a_data_set.md.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Format:
     annotated: bool = True
     """Whether it has instances and targets."""
     split_folder: bool = False
-    """Whether a split is the folder of its name below the root, with files of images and annotations alone."""
+    """Whether a split is the folder of its name below the root, with only image and annotation files."""
     made: bool = False
     """Whether its targets say how they were made."""
     version: int = 1
-    """Goes up whenever the same files would give other instances or targets."""
+    """Raised whenever the same files would give other instances or targets."""
 
 
 FORMATS: dict[str, Format] = {
@@ -56,7 +56,7 @@ FORMATS: dict[str, Format] = {
 
 
 def _model(name: str, options: type[Options]) -> type[DataParams]:
-    """An entry of section ``data`` of a format: what all entries have, and its own options."""
+    """The model of an entry of section ``data`` with this format: the fields of all entries, and the format's own options."""
     return type(f"{name}Params", (options, DataParams), {"__doc__": options.__doc__, "__module__": __name__})
 
 
@@ -67,7 +67,8 @@ def data_params(value: Any) -> DataParams:
     """An entry of section ``data``.
 
     Raises:
-        ValueError: it is no section or of no such format (pydantic.ValidationError: an option is unknown or out of range).
+        ValueError: the value is not a section, or its format is unknown (pydantic.ValidationError: an option is unknown or out
+        of range).
     """
     if isinstance(value, DataParams):
         return value
@@ -85,7 +86,7 @@ def data_params(value: Any) -> DataParams:
 
 
 AnyData = Annotated[SerializeAsAny[DataParams], PlainValidator(data_params)]
-"""An entry of section ``data``, of whichever format."""
+"""An entry of section ``data``, of any format."""
 
 
 def loader(data: DataParams) -> Dataset:
@@ -95,7 +96,7 @@ def loader(data: DataParams) -> Dataset:
 
 
 def list_sources(data: DataParams, folders: Folders, split: str) -> list[Source]:
-    """The images of a split in a stable order. Raises DatasetError where they cannot be listed."""
+    """The images of a split in a stable order. Raises DatasetError if they cannot be listed."""
     if FORMATS[data.format].annotated:
         return loader(data).list_sources(folders.folders[0], split, data)
     collection: Collection = _module(data.format)
@@ -103,17 +104,17 @@ def list_sources(data: DataParams, folders: Folders, split: str) -> list[Source]
 
 
 def expected(data: DataParams, name: str, split: str) -> tuple[Expected, ...]:
-    """What a split of a data set is made of on disk. The pictures are among it where the data set holds them itself.
+    """The files and folders that a split of a data set consists of, with the pictures if the data set holds them itself.
 
     Args:
-        name: of the data set in the params.
+        name: the data set's name in the params.
     """
     module: Dataset | Collection = _module(data.format)
     return module.expected(split, data, data.images == name)
 
 
 def count(data: DataParams, folders: Folders, split: str) -> Counts:
-    """How many images, questions and texts a split has; images alone of a format that says no more before it is indexed.
+    """How many images, questions and texts a split has; only images for a format that cannot count more before it is indexed.
 
     Raises DatasetError or ImageFailure where a file cannot be read.
     """
@@ -127,14 +128,14 @@ def count(data: DataParams, folders: Folders, split: str) -> Counts:
 def listed_from(data: DataParams, folders: Folders, split: str) -> tuple[str, ...]:
     """The files in the first folder that alone decide what :func:`list_sources` gives, where the format says so; else empty.
 
-    Raises DatasetError where one is not there, as that function does.
+    Raises DatasetError if one is missing, as that function does.
     """
     ask = getattr(_module(data.format), "listed_from", None)
     return () if ask is None else ask(folders.folders[0], split, data)
 
 
 def contents(data: DataParams, folders: Folders, sources: Sequence[Source]) -> list[str]:
-    """The ``content`` of sources that have one, as the files say now. Raises DatasetError where a file cannot be read."""
+    """The ``content`` of sources that have one, as the files are now. Raises DatasetError if a file cannot be read."""
     module: SharedFiles = _module(data.format)
     try:
         return module.contents(folders.folders[0], sources, data)
@@ -143,7 +144,7 @@ def contents(data: DataParams, folders: Folders, sources: Sequence[Source]) -> l
 
 
 def reading(data: DataParams) -> dict[str, Any]:
-    """The values of an entry that decide what is read of its annotations, without options at their defaults."""
+    """The values of an entry that decide how its annotations are read, without options at their defaults."""
     own, found = FORMATS[data.format], {"format": data.format}
     defaults = own.options().model_dump(mode="json")
     found |= {

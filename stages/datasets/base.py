@@ -1,4 +1,4 @@
-"""What a data set's loader gives: sources (files of an image) and annotations (its instances and targets)."""
+"""What the loader of a data set returns: sources (files of an image) and annotations (its instances and targets)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from store.storage.listing import is_there
 
 
 class DatasetError(ValueError):
-    """The data set's folder is not what its format says, and no single image is to blame."""
+    """The data set's folder does not have the form of its format, and that is not the fault of a single image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +24,20 @@ class Source:
     image_id: str
     """Stable and unique within the split."""
     path: str
-    """The image file. An annotation without an image has the path where one was expected."""
+    """The image file. For an annotation without an image, the path where the image was expected."""
     annotations: tuple[str, ...]
-    """Files that decide the annotation, those that exist; empty: the image has none."""
+    """Existing files that decide the annotation; empty: the image has no annotation."""
     others: tuple[str, ...] = ()
-    """Further files of the same picture: the next one is taken where one cannot be decoded."""
+    """Further files of the same picture: if one cannot be decoded, the next one is taken."""
     content: str = ""
-    """sha256 of all that files of the whole data set say of this image in this split, and of nothing else; empty: any change of
-    a file of ``annotations`` may be one of the image's annotation."""
+    """sha256 of all that files of the whole data set say of this image in this split, and of nothing else.
+
+    Empty: any change of a file in ``annotations`` may change the image's annotation.
+    """
     own: tuple[str, ...] = ()
-    """Where there is a ``content``: files of ``annotations`` that it does not cover, as they are of this image alone."""
+    """Where there is a ``content``: files of ``annotations`` that it does not cover, as they belong to this image alone."""
     split: str = ""
-    """The split it was listed for, where the files of annotations hold several splits and an image may lie in several of them."""
+    """The split for which it was listed, if annotation files hold several splits and an image may be in several of them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Target:
     """Texts are sentences (a long query), not noun phrases (a short one)."""
     kind: str
     answer: str | None
-    """Answer in words, where the data set has one."""
+    """Answer in words, if the data set has one."""
     segmentation: str
     """COCO RLE of the answer, empty where it is absent from the image."""
     ignore: str
@@ -67,9 +69,9 @@ class Target:
     """The annotation says that the image shows nothing of the kind: the question has a false premise. An empty ``segmentation``
     alone does not say that, as a small region may be drawn on no pixel."""
     correction: str | None = None
-    """What could be asked instead of a false premise, where the data set has it."""
+    """What could be asked instead of a question with a false premise, if the data set says it."""
     incomplete: bool = False
-    """The image may show more of what is meant than is annotated, as in a federated data set."""
+    """The image may show further objects that are meant but not annotated, as in a federated data set."""
     turns: tuple[str, ...] = ()
     """Turns of a conversation: question, answer, question, ...; else empty."""
     made: Mapping[str, Any] | None = None
@@ -83,15 +85,15 @@ class Annotation:
     instances: tuple[Instance, ...]
     targets: tuple[Target, ...]
     notes: tuple[str, ...] = ()
-    """What was not read in the usual way, one entry for each time; they are counted, and ``index`` prints how many there are."""
+    """Notes on what was not read in the usual way, one entry per occurrence; ``index`` prints how many there are."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A file or folder that a split of a data set is made of, whether it is there yet or not.
+    """A file or folder that belongs to a split of a data set, whether or not it exists yet.
 
-    what: in words. paths: relative to the root, or patterns with ``*``; any one of them is enough. needed: without it the split
-    cannot be read. partly: a small part of it is read to count, so that its size does not say how long that takes.
+    what: a description. paths: relative to the root, or patterns with ``*``; any one of them is enough. needed: without it the
+    split cannot be read. partly: counting reads only a small part of it, so its size does not tell how long counting takes.
     """
 
     what: str
@@ -113,39 +115,40 @@ class Expected:
 
 
 class Collection(Protocol):
-    """What the module of a format without annotations has."""
+    """The functions in the module of a format without annotations."""
 
     def list_sources(self, root: Folders, split: str, options: Any) -> list[Source]:
-        """As :meth:`Dataset.list_sources`, of one or several folders."""
+        """Like :meth:`Dataset.list_sources`, for one or several folders."""
 
     def expected(self, split: str, options: Any, holds: bool) -> tuple[Expected, ...]:
         """As :meth:`Dataset.expected`."""
 
 
 class SharedFiles(Protocol):
-    """What the module of a format has in addition if each of its annotation files covers many images."""
+    """The function that the module of a format has in addition if each of its annotation files covers many images."""
 
     def contents(self, root: Path, sources: Sequence[Source], options: Any) -> list[str]:
-        """The ``content`` of sources of one split as the files say now, ``missing`` where they have the image no longer.
+        """The ``content`` of sources of one split as the files are now, ``missing`` for an image that they no longer have.
 
-        DatasetError where a file is unusable.
+        Raises DatasetError if a file is unusable.
         """
 
 
 class Dataset(Protocol):
-    """What the module of a format has. It is stateless: ``annotate`` is called in any order and in any process.
+    """The functions in the module of a format. They are stateless: ``annotate`` is called in any order and in any process.
 
-    A format whose listing takes long may have ``listed_from(root, split, options)`` as well: the files that alone decide it. One
-    whose questions can be counted at once may have ``count(root, splits, options)``: the ``Counts`` of some splits together.
+    A format whose listing takes long may have ``listed_from(root, split, options)`` as well: the files that alone decide the
+    listing. A format whose questions can be counted quickly may have ``count(root, splits, options)``: the ``Counts`` of some
+    splits together.
 
     options: of the format, as in an entry of section ``data`` (stages/datasets/params.py); without them, the defaults.
     """
 
     def list_sources(self, root: Path, split: str, options: Any = ...) -> list[Source]:
-        """Give the sources of a split in a stable order; DatasetError where its folder is unusable."""
+        """List the sources of a split in a stable order; DatasetError if its folder is unusable."""
 
     def expected(self, split: str, options: Any, holds: bool) -> tuple[Expected, ...]:
-        """The files and folders of a split, those of its pictures where the data set ``holds`` them itself. Nothing is read."""
+        """The files and folders of a split, with its pictures if the data set ``holds`` them itself. Nothing is read."""
 
     def annotate(
         self,
@@ -158,7 +161,7 @@ class Dataset(Protocol):
     ) -> Annotation:
         """Read the annotation of an image of this EXIF-oriented size; ImageFailure where it is unusable.
 
-        ``picture``: the image file, where another data set holds it; None: ``source.path`` below ``root``.
+        ``picture``: the image file, if another data set holds it; None: ``source.path`` below ``root``.
 
-        Of a source without annotations the failure says what was expected; the image's status becomes ``absent``.
+        For a source without annotations the failure says what was expected; the image's status becomes ``absent``.
         """

@@ -1,6 +1,6 @@
-"""Which published data set an entry of the params is, and what is known of it: ``catalog.yaml`` next to this file.
+"""Recognises which published data set an entry of the params is; the facts about it are in ``catalog.yaml`` next to this file.
 
-A fact that was not verified is left empty, and printed as not known.
+An unverified fact is left empty, and printed as not known.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PublishedSet:
 
 @dataclass(frozen=True)
 class Recognised:
-    """The published set that an entry is taken for, and what it was recognised by."""
+    """The published set that an entry is taken to be, and how it was recognised."""
 
     set: PublishedSet
     by: str
@@ -65,13 +65,13 @@ def recognise(data: DataParams, name: str) -> Recognised | None:
 
 
 def counted_as(data: DataParams, found: PublishedSet, split: str) -> tuple[str, str, str]:
-    """What the counts of a split are called in ``stages.datasets.published``: set, who made its splits, split."""
+    """The key of a split's counts in ``stages.datasets.published``: set, who made its splits, split."""
     return found.counts, str(getattr(data, "split_by", "")), found.aliases.get(split, split)
 
 
 @lru_cache(maxsize=1)
 def catalog() -> dict[str, PublishedSet]:
-    """All sets that are known."""
+    """All known sets."""
     values = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     return {key: _published(key, dict(value)) for key, value in values.items()}
 

@@ -1,4 +1,4 @@
-"""What the values of label maps mean: names of the published sets, and of one's own."""
+"""What the values of label maps mean: names for the published sets, and for the user's own."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Classes:
 
 
 def names_file(options: SemanticOptions) -> str | None:
-    """The file below the data set's folder that names the values; None: the names are ELISA's own copy of the published ones."""
+    """The file below the data set's folder that names the values; None: this project has its own copy of the published names."""
     if options.labels == "mapillary":
         return f"config_{options.version}.json"
     return options.names if options.labels == "own" else None
 
 
 def classes_of(root: Path, options: SemanticOptions) -> Classes:
-    """What the values mean; ImageFailure where a data set's own names are missing or broken.
+    """What the values mean; raises ImageFailure if a data set's own names are missing or broken.
 
     Raises:
         DatasetError: ``drop`` has a name that the data set does not have.
@@ -59,10 +59,10 @@ def _without(names: dict[int, str], void: set[int], drop: Sequence[str]) -> Clas
 
 @lru_cache(maxsize=4)
 def _published(labels: str, drop: tuple[str, ...]) -> Classes:
-    """What dvlab-research/LISA's utils/sem_seg_dataset.py makes of the values.
+    """The classes as dvlab-research/LISA's utils/sem_seg_dataset.py reads the values.
 
-    Of ADE20K 0 is void, and another value is one more than its name's place in the list. Of COCO-Stuff a value is the place, 255 is
-    void, and so are the names with a dash, which divide other names further.
+    In ADE20K 0 is void, and any other value is one more than the index of its name in the list. In COCO-Stuff a value is the
+    index, 255 is void, and so are the names with a dash, which subdivide other names.
     """
     names = (_PUBLISHED / f"{labels}.txt").read_text(encoding="utf-8").splitlines()
     if labels == "ade20k":

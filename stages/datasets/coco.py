@@ -38,7 +38,7 @@ NO_PIXEL = "a target without a pixel, which is not absent"
 
 @dataclass(frozen=True)
 class _Marked:
-    """An annotation: the number of its category, its region, and whether that is a crowd."""
+    """An annotation: the number of its category, its region, and whether it is a crowd."""
 
     category: int
     region: Region
@@ -47,7 +47,7 @@ class _Marked:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a target asks for: a category, what of it is the answer, by place among the annotations, and what is ignored."""
+    """What a target asks for: a category, and the indices of the annotations that are the answer and of those that are ignored."""
 
     category: int
     answer: tuple[int, ...] = ()
@@ -55,10 +55,10 @@ class _Asked:
 
 
 def list_sources(root: Path, split: str, options: CocoOptions = DEFAULTS) -> list[Source]:
-    """Give a source for each image that the split's file lists, sorted by image_id, as data sets that hold pictures are.
+    """List a source for each image that the split's file lists, sorted by image_id, as in data sets that hold pictures.
 
-    Of a file without the key ``annotations``, such as COCO's ``image_info_test2017.json``, no source has an annotation. Raises
-    DatasetError where the file is not there or not of this form, or where two images have one id or one name.
+    In a file without the key ``annotations``, such as COCO's ``image_info_test2017.json``, no source has an annotation. Raises
+    DatasetError if the file is missing or does not have this form, or if two images have the same id or name.
     """
     files = listed_from(root, split, options)
     found = _read(root, files, options)
@@ -97,10 +97,10 @@ def annotate(
     options: CocoOptions = DEFAULTS,
     picture: Path | None = None,
 ) -> Annotation:
-    """Read the annotations of an image. ImageFailure, which names the annotation, where one is unusable.
+    """Read the annotations of an image. Raises ImageFailure, naming the annotation, if one is unusable.
 
-    Sizes in the file are those of the upright image, or swapped where the image's EXIF orientation explains it: then regions are
-    turned with the image, or not, as their points tell (:mod:`stages.datasets.sizes`).
+    Sizes in the file are those of the upright image, or swapped where the image's EXIF orientation explains it: then the points
+    decide whether regions are turned with the image (:mod:`stages.datasets.sizes`).
     """
     if not source.annotations:
         raise ImageFailure("no annotation: the file that lists the image has no key 'annotations'")
@@ -161,7 +161,7 @@ def _notes_of(targets: Sequence[Target], nothing: str, texts: Sequence[tuple[str
 
 
 def wordings(name: str) -> tuple[str, ...]:
-    """What a category is asked as, as dvlab-research/LISA does: ``dog_(animal)`` as dog, a part ``dog:ear`` in two wordings."""
+    """The texts for a category, as in dvlab-research/LISA: ``dog_(animal)`` as dog, a part ``dog:ear`` in two wordings."""
     parts = [part.partition("_(")[0].strip() or part for part in _parts(name)]
     if len(parts) == 1:
         return (parts[0],)
@@ -186,7 +186,7 @@ def _kind(category: Category, options: CocoOptions) -> str:
 
 
 def _is_open_ended(found: CocoFile, record: Record, category: int) -> bool:
-    """Whether the image may show more of a category, or, of a part, more of the object that it is a part of."""
+    """Whether the image may show more of a category than is annotated, or, for a part, more of the object it belongs to."""
     names = {found.categories[each].name for each in record.open_ended if each in found.categories}
     name = found.categories[category].name
     return name in names or _parts(name)[0] in names
@@ -213,7 +213,7 @@ def _marked(
 
 
 def _absent(found: CocoFile, record: Record, marked: Sequence[_Marked]) -> list[int]:
-    """Categories that the image is said not to show, and that have no annotation."""
+    """Categories that the annotation says the image does not show, and that have no annotation in it."""
     annotated = {each.category for each in marked}
     for each in record.negative:
         if each not in found.categories:
@@ -222,7 +222,7 @@ def _absent(found: CocoFile, record: Record, marked: Sequence[_Marked]) -> list[
 
 
 def _union(counts: Sequence[str], nothing: str, height_px: int, width_px: int) -> str:
-    """The union of regions: a single one as it is; ``nothing`` without regions."""
+    """The union of regions: a single one unchanged; ``nothing`` if there are no regions."""
     return rle.union(counts, height_px, width_px) if len(counts) > 1 else (*counts, nothing)[0]
 
 
@@ -246,7 +246,7 @@ def _by_instance(marked: Sequence[_Marked]) -> list[_Asked]:
 
 
 def listed_from(root: Path, split: str, options: CocoOptions = DEFAULTS) -> tuple[str, ...]:
-    """The file of a split, and that of the categories where there is one. DatasetError where one is not there."""
+    """The file of a split, and the file of its categories if there is one. DatasetError if one is missing."""
     names = [options.file.replace("{split}", split)]
     names += [] if options.categories is None else [options.categories.replace("{split}", split)]
     for name, option in zip(names, ("file", "categories"), strict=False):
@@ -278,7 +278,7 @@ _ONCE = Once(_parse)
 
 
 def _read(root: Path, files: tuple[str, ...], options: CocoOptions) -> CocoFile:
-    """The file; DatasetError where it is broken, as no single image is to blame."""
+    """The file's content; DatasetError if the file is broken, as that is not the fault of a single image."""
     try:
         return _ONCE.get(root, files, options.ids)
     except ImageFailure as error:

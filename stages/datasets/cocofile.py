@@ -1,4 +1,4 @@
-"""A file in COCO's form: what it says of each image, and where in the file the annotations of an image stand.
+"""A file in COCO's form: what it says of each image, and where in the file each image's annotations are.
 
 Annotations are read again from there, image by image: LVIS has 1.27 million of them, whose numbers alone would take gigabytes.
 """
@@ -22,7 +22,7 @@ from stages.images import ImageFailure, inside
 from stages.names import type_name
 
 MAX_NAME = 1000
-"""Characters of the name of a category."""
+"""Largest number of characters in a category's name."""
 _DIGEST = 32
 _READ = ("id", "category_id", "iscrowd", "segmentation", "bbox")
 """What is read from an annotation later; whether it has an ``instance_id`` is looked at as well."""
@@ -41,9 +41,9 @@ class Category:
 class Record:
     """A line of ``images``.
 
-    key: its ``id``, as text. image_id: what the store calls it. path: as ``file_name``, in POSIX. height, width: in px, as they
-    stand there. negative, open_ended: numbers of the categories in ``neg_category_ids`` and ``not_exhaustive_category_ids``.
-    content: that of its source.
+    key: its ``id``, as text. image_id: what the store calls it. path: as ``file_name``, in POSIX. height, width: in px, as the
+    file states them. negative, open_ended: numbers of the categories in ``neg_category_ids`` and
+    ``not_exhaustive_category_ids``. content: the ``content`` of the image's source.
     """
 
     key: str
@@ -59,11 +59,11 @@ class Record:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A file in COCO's form without its annotations, and where those stand.
+    """A file in COCO's form without its annotations, but with their positions in the file.
 
-    images: by image_id, in file order. categories: by a number of their own. has_annotations: the key is there, even empty.
-    places: int64 [A, 2], first byte and length of the annotations, by image, then in file order. of_category: int32 [A], -1
-    where an annotation has none. bounds: int64 [N + 1], where the places of each image begin, and the end.
+    images: by image_id, in file order. categories: numbered by this reader. has_annotations: the key exists, even if empty.
+    places: int64 [A, 2], first byte and length of the annotations, by image, then in file order. of_category: int32 [A], -1 for
+    an annotation without a category. bounds: int64 [N + 1], where the places of each image begin, and the end.
     """
 
     images: dict[str, Record]
@@ -94,11 +94,11 @@ def read_coco(root: Path, files: Sequence[str], ids: str) -> CocoFile:
     """Read a file in COCO's form.
 
     Args:
-        files: the file, relative to ``root``, and where its categories are in another one, that.
-        ids: of the options: ``path`` or ``coco``.
+        files: the file, relative to ``root``, and, if its categories are in another file, that file.
+        ids: the option of that name, ``path`` or ``coco``.
 
     Raises:
-        ImageFailure: a file is not JSON, or not of this form.
+        ImageFailure: a file is not JSON, or does not have this form.
     """
     parts = _Parts(ids)
     wanted = {"images": parts.image, "annotations": parts.annotation, "categories": parts.category}
@@ -142,7 +142,7 @@ def name_of(annotation: Any, number: int | None = None) -> str:
 
 
 class _Parts:
-    """What was read so far. Annotations may stand before the images and categories that they are of."""
+    """What was read so far. Annotations may come before the images and categories that they refer to."""
 
     def __init__(self, ids: str) -> None:
         self._ids = ids
@@ -153,7 +153,7 @@ class _Parts:
         self._listed: dict[int, str] = {}
         self._of_image, self._of_category, self._places = array("i"), array("i"), array("q")
         self._said = bytearray()
-        """By number of the image, a digest of its annotations so far."""
+        """A digest of each image's annotations so far, by the image's number."""
 
     def image(self, value: Any, _start: int, _length: int) -> None:
         place = f"images[{len(self._records)}]"
@@ -290,5 +290,5 @@ class _Parts:
 
 
 def _plain(value: Any) -> Any:
-    """A size as it stands there, if it is one; else a short text that says what stands there."""
+    """A stated size unchanged, if it is one; else a short text that says what was found."""
     return value if value is None or isinstance(value, int | float) else f"{value!r:.20}"

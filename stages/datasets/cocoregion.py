@@ -1,4 +1,4 @@
-"""The pixels of an annotation in COCO's form, and the frame in which it was drawn."""
+"""The pixels that an annotation in COCO's form marks, and the frame in which it was drawn."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _outline(annotation: dict[str, Any]) -> Shape:
 
 
 def _points(annotation: dict[str, Any]) -> list[float]:
-    """Corners of what an annotation marks, x and y in turn; of run lengths, the last corner of the image that they are of."""
+    """Corners of what an annotation marks, alternating x and y; for run lengths, the last corner of their image."""
     found = annotation.get("segmentation") or [_corners(annotation)]
     points: list[float] = []
     for part in found if isinstance(found, list) else [found]:

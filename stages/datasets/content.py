@@ -1,4 +1,4 @@
-"""A digest of what the files of a whole data set say of one image: an edit of what they say of others leaves it as it is."""
+"""A digest of what the files of a whole data set say of one image: editing what they say of other images does not change it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from stages.images import ImageFailure
 
 _MARSHAL = 2
-"""The last version of marshal whose bytes follow from the values alone: later ones write what the interpreter shares as well."""
+"""The last version of marshal whose bytes depend only on the values: later ones also write which objects are shared."""
 
 
 def digest_of(*parts: Any) -> bytes:
-    """sha256 of values as JSON has them, and tuples; how a file writes them, such as 1.50 for 1.5, is no part of it.
+    """sha256 of JSON values and tuples; how a file spells them, such as 1.50 for 1.5, does not matter.
 
-    Keys of objects count in their order. Raises ImageFailure where lists or objects are nested too deeply.
+    The order of an object's keys matters. Raises ImageFailure where lists or objects are nested too deeply.
     """
     try:
         return hashlib.sha256(marshal.dumps(parts, _MARSHAL)).digest()
@@ -41,6 +41,6 @@ class Rows:
     digest: bytes = b""
 
     def add(self, number: int, start: int, length: int, said: Any) -> None:
-        """Add a row. said: what of it decides the annotation."""
+        """Add a row. said: the part of it that decides the annotation."""
         self.places.append((number, start, length))
         self.digest = digest_of(self.digest, said)

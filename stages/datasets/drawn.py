@@ -1,4 +1,4 @@
-"""The objects that refs are about, as masks of one image."""
+"""The objects that refs are about, drawn as masks of one image."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ OVERLAP = "a mask whose parts overlap: here 1, in LISA's code the number of part
 
 
 class Drawn:
-    """Instances of an image, each once, in the order in which they are asked for, and what was odd about them.
+    """Instances of an image, each once, in the order in which they are asked for, and notes about them.
 
     Args:
-        picture: the image file, where another data set holds it; it is read where a stated size needs an explanation.
+        picture: the image file, if another data set holds it; it is read only if a stated size differs from the upright
+        image's.
 
     Raises:
         ImageFailure: the stated size is not that of the upright image, nor explained by its EXIF orientation.
@@ -43,10 +44,10 @@ class Drawn:
         )
 
     def of(self, ref: Ref, ann_ids: Sequence[int]) -> tuple[tuple[int, ...], str]:
-        """Numbers of the instances, and COCO RLE of their union. An object that is drawn on no pixel is no instance.
+        """Numbers of the instances, and COCO RLE of their union. An object that covers no pixel is not an instance.
 
         Raises:
-            ImageFailure: an object is not there, is of another picture, or cannot be drawn.
+            ImageFailure: an object is missing, belongs to another picture, or cannot be drawn.
         """
         numbers = []
         for ann_id in dict.fromkeys(ann_ids):
@@ -65,7 +66,7 @@ class Drawn:
         return asked, self._unions[asked]
 
     def is_crowd(self, ann_id: int) -> bool:
-        """Whether an object is annotated as a crowd; False where it is not there."""
+        """Whether an object is annotated as a crowd; False if the object is missing."""
         return ann_id in self._found.things and self._found.things[ann_id].crowd
 
     def _draw(self, ann_id: int) -> int | None:
@@ -87,7 +88,7 @@ class Drawn:
 
 
 def about(found: RefSet, source: Source) -> Picture:
-    """The picture that a source is of. ImageFailure where the files of refs no longer have it, or do not list it."""
+    """The picture of a source. ImageFailure if the files of refs no longer have it, or do not list it."""
     picture = found.pictures.get(source.image_id)
     if picture is None:
         raise ImageFailure(f"{source.annotations[0]} has no refs about it")
@@ -97,6 +98,6 @@ def about(found: RefSet, source: Source) -> Picture:
 
 
 def _turn(about: Picture, size_px: tuple[int, int], picture: Path) -> int:
-    """EXIF orientation that the objects still lack, or UPRIGHT. The stated size is that of the frame in which they are."""
+    """EXIF orientation that must still be applied to the objects, or UPRIGHT. The stated size is that of their frame."""
     height, width = (size_px[axis] if each is None else each for axis, each in enumerate(about.size_px))
     return turned_by(f"image {about.number} in {INSTANCES}", (height, width), size_px, picture)

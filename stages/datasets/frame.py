@@ -1,4 +1,4 @@
-"""The frame of a mask that says how large it is: that of the upright image, or that of the file before EXIF turned it."""
+"""The frame of a mask whose size is stated: that of the upright image, or that of the stored file before its EXIF turn."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from store.read.pixels import oriented
 
 
 def turned_by(what: str, size: tuple[Any, Any], upright: tuple[int, int], picture: Path) -> int:
-    """The EXIF orientation that still turns something of this size, 5 to 8, or 1 where it has the upright image's size.
+    """The EXIF orientation that must still be applied to something of this size, 5 to 8; 1 if it has the upright image's size.
 
     Args:
         what: names it in messages, such as ``the label map``.
-        size, upright: height and width in px, of it (as stated there, which may be no numbers) and of the upright image.
+        size, upright: height and width in px, of it (as stated, which need not be numbers) and of the upright image.
         picture: the image file, which is read where the sizes are swapped.
 
     Raises:
@@ -36,7 +36,7 @@ def turned_by(what: str, size: tuple[Any, Any], upright: tuple[int, int], pictur
 
 
 def upright_pixels(pixels: NDArray[Any], turn: int) -> NDArray[Any]:
-    """Pixels [H, W] in the frame of the upright image. turn: of :func:`turned_by`."""
+    """Pixels [H, W] in the frame of the upright image. turn: the result of :func:`turned_by`."""
     return pixels if turn == 1 else oriented(pixels, turn)
 
 
@@ -44,7 +44,7 @@ def upright_counts(segmentation: Any, size: tuple[int, int], turn: int) -> tuple
     """COCO RLE of a ``segmentation`` in the frame of the upright image, and how many of its polygons were dropped.
 
     Args:
-        size: height and width, px, of the frame that it was made in. turn: of :func:`turned_by`.
+        size: height and width, px, of the frame that it was made in. turn: the result of :func:`turned_by`.
 
     Raises:
         ImageFailure: as :func:`stages.datasets.segments.read_counts`.
@@ -56,5 +56,5 @@ def upright_counts(segmentation: Any, size: tuple[int, int], turn: int) -> tuple
 
 
 def turn_note(what: str, turn: int) -> tuple[str, ...]:
-    """The note of what was turned with its image, or nothing."""
+    """The note about something that was turned with its image; empty if it was not turned."""
     return () if turn == 1 else (f"{what} made before EXIF orientation {turn}, turned with the image",)

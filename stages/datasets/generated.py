@@ -1,14 +1,14 @@
 """Questions that ``python cli.py questions`` made (:mod:`stages.questions`): ``train.jsonl``, ``val.jsonl``, ..., a line per image.
 
 A line: ``{"image_id", "path", "height_px", "width_px", "instances": [{"label", "counts"}], "requests": [...], "targets": [...]}``.
-``path`` is that of the picture at the data set that holds it. Masks are COCO's compressed run lengths in the frame of the upright
-image, as the store has them.
+``path`` is the picture's path in the data set that holds it. Masks are COCO's compressed run lengths in the frame of the
+upright image, as the store has them.
 
 A target: ``texts``, ``is_sentence``, ``kind``, ``answer``, ``instances`` (numbers of the image's), ``absent``, ``correction``,
 ``incomplete`` and ``made``. Its mask is the union of its instances.
 
-How it was made: ``{"request", "verdicts": [{"step", "model", "said", "response"}], "usd"}``. ``request`` is the number, among the
-line's ``requests``, of what the question came from: ``{"prompt", "response", "model"}``.
+How it was made: ``{"request", "verdicts": [{"step", "model", "said", "response"}], "usd"}``. ``request`` is the index, in the
+line's ``requests``, of the request that the question came from: ``{"prompt", "response", "model"}``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from store import rle
 
 DEFAULTS = GeneratedOptions()
 KIND = "generated"
-"""Kind of a target that says none."""
+"""Kind of a target that does not state one."""
 
 
 class _Row(NamedTuple):
@@ -44,7 +44,7 @@ class _Row(NamedTuple):
 def list_sources(root: Path, split: str, options: GeneratedOptions = DEFAULTS) -> list[Source]:
     """Give a source for each image in the split's file, sorted by image_id.
 
-    Raises DatasetError where the split has no file, or where a line of it is not of this form or an image has two.
+    Raises DatasetError if the split has no file, a line does not have this form, or an image has two lines.
     """
     file = f"{split}.jsonl"
     expected = "what `python cli.py questions` writes, a line of JSON for each image"
@@ -76,7 +76,7 @@ def annotate(
     options: GeneratedOptions = DEFAULTS,
     picture: Path | None = None,
 ) -> Annotation:
-    """Read the targets of an image in file order. ImageFailure, which names the target, where one is unusable."""
+    """Read the targets of an image in file order. Raises ImageFailure, naming the target, if one is unusable."""
     file = source.annotations[0]
     row = _ROWS.get(root, (file,), options).get(source.image_id)
     if row is None:

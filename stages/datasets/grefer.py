@@ -1,11 +1,12 @@
 """Referring expressions about any number of objects: gRefCOCO (henghuiding/gRefCOCO) and Ref-ZOM (toggle1995/RIS-DMMI).
 
-The root is the folder of ``instances.json`` and ``grefs(<split_by>).p`` or ``.json`` (the first is taken where both are there, as
-by its own reader), or Ref-ZOM's ``refs(<split_by>).p``. A ref is one target. Its ``ann_id`` are the objects whose union is meant: a
-list or one number, ``[-1]`` (gRefCOCO) or ``[]`` (Ref-ZOM) where the picture has none, which alone makes the target absent. Ref-ZOM
-says ``source: zero`` as well, which its own reader goes by: so it holds where objects are named all the same, with a note.
+The root is the folder of ``instances.json`` and ``grefs(<split_by>).p`` or ``.json`` (the first is taken if both exist, as
+gRefCOCO's own reader does), or Ref-ZOM's ``refs(<split_by>).p``. A ref is one target. Its ``ann_id`` are the objects whose
+union is meant: a list or one number, ``[-1]`` (gRefCOCO) or ``[]`` (Ref-ZOM) where the picture has no such object, and only
+that makes the target absent. Ref-ZOM also says ``source: zero``, which its own reader follows; so the target is absent even if
+objects are named as well, with a note.
 
-A crowd is not drawn, as in henghuiding/ReLA. An object may be drawn on no pixel: its target is empty, and not absent.
+A crowd is not drawn, as in henghuiding/ReLA. An object may cover no pixel: its target is then empty, but not absent.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ NO_OBJECT, ZERO = -1, "zero"
 
 
 def count(root: Path, splits: Sequence[str], options: GReferOptions = DEFAULTS) -> Counts:
-    """How many images, refs and sentences some splits have together, or ``all``, to compare with those published."""
+    """How many images, refs and sentences some splits (or ``all``) have together, to compare with the published numbers."""
     found = refs.read(root, _files(root, options), options.ids)
     return found.count(lambda stored: "all" in splits or stored in splits)
 
 
 def list_sources(root: Path, split: str, options: GReferOptions = DEFAULTS) -> list[Source]:
-    """Give a source for each picture that a ref of exactly this split is about, sorted by image_id.
+    """List a source for each picture that a ref of exactly this split is about, sorted by image_id.
 
-    Raises DatasetError where a file is not there (it names the files of refs that are), cannot be read, or has no such split.
+    Raises DatasetError if a file is missing (it names the files of refs that exist), cannot be read, or has no such split.
     """
     files = _files(root, options)
     found = refs.read(root, files, options.ids)
@@ -69,7 +70,7 @@ def annotate(
     """Read the targets of an image, one per ref, in file order.
 
     Raises ImageFailure, naming file and place, where a ref lacks a key or contradicts itself, where an object is not there, is of
-    another picture or cannot be drawn, or where the stated size is not that of the image.
+    another picture or cannot be drawn, or where the stated size is not the image's.
     """
     if not source.annotations:
         raise ImageFailure(f"no annotation: expected grefs({options.split_by}).json")
@@ -117,7 +118,7 @@ def _names(options: GReferOptions) -> list[str]:
 
 
 def _objects(ref: Ref) -> list[int]:
-    """The objects that are meant; empty: the picture has none."""
+    """The objects that are meant; empty: the picture has no such object."""
     if ref.problem:
         raise ImageFailure(f"{ref.name}: {ref.problem}")
     if ref.ann_id is None:

@@ -27,7 +27,10 @@ MAX_CHARS = 2**16
 MAX_COLUMN_BYTES = 2**24
 """Largest column of texts or names in a row group; checked before it is read."""
 MAX_VALUES, SLACK = 2**31, 2**26
-"""Most pixels of the masks of a row group, in all and beyond the sizes that its rows state. One mask is in memory at a time."""
+"""Largest number of mask pixels in a row group: in all, and beyond the sizes that its rows state.
+
+One mask is in memory at a time.
+"""
 _BATCH = 16
 
 
@@ -157,7 +160,7 @@ def _parse_rows(root: Path, files: tuple[str, ...], _options: None) -> tuple[Row
 
 
 def _row(value: dict[str, Any], group: int, place: int, where: str) -> Row:
-    """A row without its mask. ImageFailure where its picture has no usable name, so that it belongs to no image."""
+    """A row without its mask. ImageFailure if its picture has no usable name, as it then belongs to no image."""
     image_id = _checked(value["image_id"], f"{where}: 'image_id'")
     check_inside(image_id)
     path = text((value["image"] or {}).get("path") or "", f"{where}: 'path'")

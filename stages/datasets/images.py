@@ -1,10 +1,10 @@
-"""Pictures without annotations, in one or several folders: one's own, or a collection that other data sets borrow from.
+"""Pictures without annotations, in one or several folders: the user's own, or a collection that other data sets borrow from.
 
-The split ``all`` is every picture below the folders, any other split those below the folder of its name. They are found in all
-folders below, also by links. Hidden files and folders, and files of other suffixes, are not looked at.
+The split ``all`` is every picture below the folders; any other split is the pictures below the folder of its name. Subfolders
+and links are followed. Hidden files and folders, and files with other suffixes, are ignored.
 
-COCO (``ids: coco``) is one collection: a picture is known by its number, whether it lies in train2014, val2014, train2017 or
-val2017, or in several of them. Every picture of train2014 is in train2017, too; where its files differ, ``index`` says so.
+COCO (``ids: coco``) is one collection: a picture is identified by its number, whether it lies in train2014, val2014, train2017
+or val2017, or in several of them. Every picture of train2014 is in train2017, too; if its files differ, ``index`` says so.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ DEFAULTS = ImagesOptions()
 
 
 def list_sources(root: Folders, split: str, options: ImagesOptions = DEFAULTS) -> list[Source]:
-    """Give a source for each picture, sorted by image_id; files of one COCO number are one picture, the first folder's first.
+    """List a source for each picture, sorted by image_id; files with one COCO number are one picture, in the order of the folders.
 
-    Raises DatasetError where a folder is not there, where there is no such picture, where two files have one image_id, or where
-    a file name is not UTF-8.
+    Raises DatasetError if a folder is missing, if there are no pictures, if two files have the same image_id, or if a file name
+    is not UTF-8.
     """
     try:
         check_inside(split)
@@ -68,7 +68,7 @@ def list_sources(root: Folders, split: str, options: ImagesOptions = DEFAULTS) -
 
 
 def expected(split: str, options: ImagesOptions = DEFAULTS, holds: bool = True) -> tuple[Expected, ...]:
-    """The folder of a split; nothing of the split ``all``, which is the root itself."""
+    """The folder of a split; nothing for the split ``all``, which is the root itself."""
     return () if split == ALL else (Expected("pictures", (split,)),)
 
 

@@ -8,7 +8,7 @@ from stages.datasets.base import Instance
 
 
 def numbers(found: Sequence[Instance], instances: list[Instance]) -> tuple[int, ...]:
-    """Numbers of a question's instances among the image's, to which those that no earlier question has are added."""
+    """Indices of a question's instances in the image's list, to which instances that no earlier question has are appended."""
     earlier = {instance: number for number, instance in reversed(list(enumerate(instances)))}
     given = []
     for instance in found:

@@ -1,4 +1,4 @@
-"""Annotation files in JSON: their encoding, and values of the type that they have to have."""
+"""Reads annotation files in JSON: finds their encoding, and checks the types of values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stages.images import ImageFailure, inside, read_file
 from stages.names import type_name
 
 MAX_JSON_BYTES = 2**26
-"""Largest file that annotates one image."""
+"""Largest size of a file that annotates one image."""
 MAX_SET_BYTES = 2**33
-"""Largest file that annotates a whole data set: LVIS has 1.1 GB."""
+"""Largest size of a file that annotates a whole data set: LVIS has 1.1 GB."""
 _NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
-"""In Western text a letter beyond ASCII stands alone; in other encodings (GBK, Shift-JIS, cp1251, ...) most stand together."""
+"""In Western text a letter beyond ASCII stands alone; in other encodings (GBK, Shift-JIS, cp1251, ...) most are adjacent."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -28,17 +28,17 @@ def read_json(
     max_bytes: int = MAX_JSON_BYTES,
     each: Callable[[dict[str, Any]], Any] | None = None,
 ) -> tuple[Any, str]:
-    """Parse a JSON file; give its value and the encoding it was read in.
+    """Parse a JSON file; return its value and the encoding it was read in.
 
-    ``each``: is given every object as soon as it is parsed, inner ones first, and what it returns stands in its place. So a large
-    file takes no more memory than what is kept of it.
+    ``each`` is called with every object as soon as it is parsed, inner ones first, and its result replaces the object. So a
+    large file takes no more memory than what is kept of it.
 
-    It is read in UTF-8 (with a byte order mark or without), or else in ``encoding`` (the data set's ``encoding`` in the params), or
-    else, where no two neighbouring bytes are beyond ASCII, in cp1252, as a part of the published ReasonSeg is. cp1252 has a
-    character for nearly every byte, so that it would take other encodings for its own.
+    It is read in UTF-8 (with a byte order mark or without), or else in ``encoding`` (the data set's ``encoding`` in the
+    params), or else, if no two neighbouring bytes are beyond ASCII, in cp1252, like a part of the published ReasonSeg. cp1252
+    has a character for nearly every byte, so without that condition it would accept other encodings.
 
     Raises:
-        ImageFailure: there is no such file, its encoding is another one, or it is not JSON.
+        ImageFailure: there is no such file, it has another encoding, or it is not JSON.
     """
     text, found = _decode(read_file(inside(root, relative), max_bytes), encoding)
     try:

@@ -1,6 +1,6 @@
-"""Large JSON files, an element at a time: one array, or an object of arrays, as COCO's ``instances_train2017.json`` is.
+"""Reads large JSON files one element at a time: one array, or an object of arrays such as COCO's ``instances_train2017.json``.
 
-Only a window of the file is in memory. The place of every element is given as well, so that it can be read again from there.
+Only a window of the file is in memory. The position of every element is reported too, so that it can be read again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _BOM = "\xef\xbb\xbf"
 
 Each = Callable[[Any, int, int], None]
-"""Called with an element, and with the byte that it starts at and its length in bytes."""
+"""Called with an element, the byte at which it starts, and its length in bytes."""
 
 
 def read_elements(path: Path, wanted: Mapping[str, Each]) -> set[str]:
-    """Call ``wanted[key]`` for every element of these arrays, in file order; gives the keys that the file has.
+    """Call ``wanted[key]`` for every element of these arrays, in file order; returns the keys that the file has.
 
     Raises:
-        ImageFailure: the file is not JSON in UTF-8, it is no object, a key stands twice, a wanted one is not of an array, or
-            an element has more than MAX_ELEMENT_BYTES.
+        ImageFailure: the file is not JSON in UTF-8 or not an object, a key occurs twice, the value of a wanted key is not an
+        array, or an element has more than MAX_ELEMENT_BYTES.
     """
     with path.open("rb") as file:
         window, found = _Window(file), set[str]()
@@ -56,7 +56,7 @@ def read_list(path: Path, each: Each) -> None:
     """Call ``each`` for every element of a file that is one array, in file order.
 
     Raises:
-        ImageFailure: the file is not JSON in UTF-8, it is no array, or an element has more than MAX_ELEMENT_BYTES.
+        ImageFailure: the file is not JSON in UTF-8, it is not an array, or an element has more than MAX_ELEMENT_BYTES.
     """
     with path.open("rb") as file:
         window = _Window(file)
@@ -68,7 +68,7 @@ def read_list(path: Path, each: Each) -> None:
 
 
 def element_at(file: BinaryIO, start: int, length: int) -> Any:
-    """The element at a place that :func:`read_elements` gave; ImageFailure where the file is another one now."""
+    """The element at a position that :func:`read_elements` reported; ImageFailure if the file has changed since."""
     file.seek(start)
     try:
         return json.loads(file.read(length).decode("utf-8"))
@@ -101,7 +101,7 @@ def _read_array(window: _Window, each: Each | None) -> None:
 
 
 class _Window:
-    """A part of a file as text of one character a byte, which is what JSON's own characters are in UTF-8."""
+    """A part of a file as text with one character per byte, as JSON's own characters are single bytes in UTF-8."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._ended = file, False
@@ -114,7 +114,7 @@ class _Window:
             raise ImageFailure("text is not UTF-8 but looks like UTF-16 or UTF-32: save it as UTF-8")
 
     def peek(self) -> str:
-        """The next character that is no space; empty at the end of the file."""
+        """The next character that is not white space; empty at the end of the file."""
         while True:
             found = _SPACE.match(self._text, self._at)
             self._at = found.end() if found else self._at
@@ -153,14 +153,14 @@ class _Window:
             return value if written.isascii() else _utf8(written, start), start, length
 
     def failure(self, expected: str) -> ImageFailure:
-        """The error that ``expected`` is not what stands here."""
+        """The error that something other than ``expected`` was found here."""
         found = self.peek()
         return ImageFailure(
             f"not JSON: found {found or 'the end of the file'!r} at byte {self._first + self._at}, expected {expected!r}"
         )
 
     def _more(self, why: str = "") -> None:
-        """Read on, twice as much each time that one element goes on; what lies before the place is dropped."""
+        """Read more, twice as much each time within one element; what lies before the current position is dropped."""
         left = len(self._text) - self._at
         if left > MAX_ELEMENT_BYTES:
             raise ImageFailure(

@@ -1,4 +1,4 @@
-"""Label maps: PNG files whose values number what a pixel shows."""
+"""Label maps: PNG files whose pixel values are the numbers of classes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from store import rle
 
 _MAX_BYTES_PER_PIXEL = 8
 _FILE_OVERHEAD = 2**20
-_BIT_DEPTH, _COLOUR_TYPE = 24, 25  # where a PNG's header has them
+_BIT_DEPTH, _COLOUR_TYPE = 24, 25  # their places in a PNG's header
 _GRAY, _PALETTE = 0, 3
 _COLOUR_TYPES = {_GRAY: "gray", 2: "RGB", _PALETTE: "palette", 4: "gray with alpha", 6: "RGB with alpha"}
 
 
 def read_label_map(path: Path, upright: tuple[int, int]) -> NDArray[np.uint8]:
-    """The values of a label map, uint8 [H, W], as they stand in the file; of a palette PNG its indices.
+    """The values of a label map, uint8 [H, W], as they stand in the file; for a palette PNG, the indices.
 
     Args:
         upright: height and width, px, of the image; a file that says that it has more pixels is not decoded.
 
     Raises:
-        ImageFailure: there is no such file, it is not a PNG, its values are not one number of 8 bits for each pixel, or it has
-            more pixels than the image.
+        ImageFailure: there is no such file, it is not a PNG, it does not have one 8-bit value for each pixel, or it has more
+        pixels than the image.
     """
     pixels = upright[0] * upright[1]
     data = read_file(path, _MAX_BYTES_PER_PIXEL * pixels + _FILE_OVERHEAD)
@@ -59,9 +59,9 @@ def read_label_map(path: Path, upright: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def regions(labels: NDArray[np.uint8]) -> dict[int, str]:
-    """Value -> run lengths of its pixels (:mod:`store.rle`), of the values that are there, rising.
+    """Value -> run lengths of its pixels (:mod:`store.rle`), for the values that occur, in rising order.
 
-    The map is looked at once, not once for each value.
+    The map is scanned once, not once for each value.
     """
     pixels = labels.ravel(order="F")
     if not pixels.size:

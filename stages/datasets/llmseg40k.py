@@ -1,10 +1,11 @@
-"""LLM-Seg40K as released: ``train.json``, ``validation.json`` and ``test.json``, each an object by the image's file name.
+"""LLM-Seg40K as released: ``train.json``, ``validation.json`` and ``test.json``, each an object keyed by the image's file name.
 
 ``{"000000000009.jpg": {"from_dataset": "coco", "qa_pairs": [{"question", "answer", "rle_seg", "segmentation_path"}]}}``. A pair is
-a target of one instance, whose label is the answer, the name of a class. ``segmentation_path`` is of files that were not released.
+a target of one instance, whose label is the answer, the name of a class. ``segmentation_path`` names files that were not
+released.
 
-The pictures are those of COCO train2017 and of EgoObjects. A data set borrows from one holder, so that an entry of the params reads
-those of one source.
+The pictures are those of COCO train2017 and of EgoObjects. A data set borrows from only one holder, so an entry of the params
+reads the pictures of one source.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class _Row(NamedTuple):
 
 
 def list_sources(root: Path, split: str, options: LlmSeg40kOptions = DEFAULTS) -> list[Source]:
-    """Give a source for each picture of ``options.source``, sorted by image_id; those of the other one are not listed.
+    """List a source for each picture of ``options.source``, sorted by image_id; pictures of the other source are not listed.
 
-    Raises DatasetError where the split has no file, where it is not of this form, or where no picture is of the source.
+    Raises DatasetError if the split has no file, if it does not have this form, or if no picture is from the source.
     """
     if split not in SPLITS:
         raise DatasetError(f"found the split {split!r}, expected one of {', '.join(SPLITS)}")
@@ -92,7 +93,7 @@ def annotate(
 ) -> Annotation:
     """Read the targets of an image, one for each pair of question and answer, in file order.
 
-    Raises ImageFailure where a key is missing or of another type, or where the run lengths are not of the image's size.
+    Raises ImageFailure if a key is missing or has the wrong type, or if the run lengths do not have the image's size.
     """
     file = source.annotations[0]
     name = _name(source, options)

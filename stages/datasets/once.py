@@ -1,4 +1,4 @@
-"""Large annotation files are read once per process, however many images they annotate."""
+"""Reads large annotation files once per process, however many images they annotate."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ OptionsT = TypeVar("OptionsT", bound=Hashable)
 
 
 class Once(Generic[T, OptionsT]):
-    """Calls ``parse(root, files, options)`` the first time, and again when one of the files is another one.
+    """Calls ``parse(root, files, options)`` the first time, and again when one of the files has changed.
 
     Threads may share it: one of them parses, the others wait.
 
     Args:
-        keep: this many results are kept, those that were used last.
+        keep: number of results to keep, the most recently used ones.
     """
 
     def __init__(self, parse: Callable[[Path, tuple[str, ...], OptionsT], T], keep: int = 4) -> None:
@@ -29,7 +29,7 @@ class Once(Generic[T, OptionsT]):
         self._one_at_a_time = threading.Lock()
 
     def get(self, root: Path, files: tuple[str, ...], options: OptionsT) -> T:
-        """What ``parse`` returns; ImageFailure for a path that leads out of ``root``, and OSError where a file is not there."""
+        """What ``parse`` returns; ImageFailure for a path that leads out of ``root``, and OSError for a missing file."""
         states = [inside(root, file).stat() for file in files]
         versions = tuple((state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states)
         key = (root, files, options, versions)

@@ -1,8 +1,8 @@
 """Pickles of plain data, read without Python's unpickler: lists, dicts, tuples, strings and numbers.
 
 A pickle is a program. Only its instructions that make plain data are known here (``pickletools`` describes them), in the forms
-of Python 2 and 3 and of protocols 0 to 5. The first other one ends the reading: nothing is imported, called or built by it.
-Python's own ``pickle`` would also take memory for a number that stands in the file, and hash nested tuples without end.
+of Python 2 and 3 and of protocols 0 to 5. Any other instruction stops the reading: nothing is imported, called or built.
+Python's own ``pickle`` would also allocate as much memory as a number in the file says, and hash nested tuples without end.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from stages.images import ImageFailure, inside, read_file
 
 _KEYS = (str, int, float, bool, type(None))
 MAX_DEPTH = 32
-"""Depth of containers in each other. A file of refs has four."""
+"""Largest depth of nested containers. A file of refs has four levels."""
 _ESCAPES = {b"\\": b"\\", b"'": b"'", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _ESCAPED = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.?))", re.DOTALL)
 _LONGEST_NUMBER = 40
-"""In bytes: ids and sizes have fewer."""
+"""Longest number in bytes; ids and sizes have fewer."""
 
 
 def read_pickle(root: Path, relative: str, max_bytes: int) -> Any:
@@ -30,7 +30,7 @@ def read_pickle(root: Path, relative: str, max_bytes: int) -> Any:
 
     Raises:
         ImageFailure: there is no such file; it asks for a class or function (which is named), or for anything else than plain
-            data; it is cut off or broken; its containers are in each other too deep, or without end.
+            data; it is cut off or broken; its containers are nested too deep or without end.
     """
     data = read_file(inside(root, relative), max_bytes)
     reader = _Reader(data)
@@ -45,7 +45,7 @@ def read_pickle(root: Path, relative: str, max_bytes: int) -> Any:
 
 
 def _check_tree(value: Any, most: int) -> None:
-    """Refuse containers that contain themselves, or each other so that a short file stands for more values than it has bytes."""
+    """Refuse containers that contain themselves, or are shared so that a short file stands for more values than it has bytes."""
     level, depth = [value], 0
     while level:
         depth += 1
@@ -79,7 +79,7 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 
 
 def _refuse_key(key: Any) -> None:
-    """Raise ImageFailure for a dict key that is no string or number: hashing nested tuples may take forever."""
+    """Raise ImageFailure for a dict key that is not a string or number: hashing nested tuples may take forever."""
     raise ImageFailure(f"a dict has a key of type {type(key).__name__}, expected a string or a number")
 
 
@@ -93,7 +93,7 @@ class _Reader:
         self._memo: list[Any] = []
 
     def value(self) -> Any:
-        """What the pickle is."""
+        """The value of the pickle."""
         run, data = _RUN_BY_CODE, self._data
         while True:
             at = self.start = self._at
@@ -104,7 +104,7 @@ class _Reader:
             run[code](self)
 
     def refuse(self) -> None:
-        """Say what an instruction asks for that is not run."""
+        """Raise ImageFailure that says what a refused instruction asks for."""
         code = self._data[self.start]
         name = _NAMES.get(code)
         if name is None:
@@ -117,7 +117,7 @@ class _Reader:
         raise ImageFailure(f"{found}, expected lists, dicts, tuples, strings and numbers alone; nothing was executed")
 
     def _counted(self, form: struct.Struct) -> bytes:
-        """Bytes whose number stands before them."""
+        """Bytes that are preceded by their number."""
         size = self._of(form)
         start, end = self._at, self._at + size
         if size < 0 or end > len(self._data):
@@ -137,7 +137,7 @@ class _Reader:
         return int(data[at:end])  # at most 4300 digits
 
     def _marked(self) -> list[Any]:
-        """What was pushed since the last mark, which is taken away with it."""
+        """Remove and return what was pushed since the last mark, and remove the mark."""
         found, self._stack = self._stack, self._below.pop()
         return found
 
@@ -294,6 +294,6 @@ _RUN: Mapping[str, Callable[[_Reader], object]] = {
     "SHORT_BINUNICODE": _push(lambda reader: reader._counted(_1).decode("utf-8", "surrogatepass")),
     "BINUNICODE8": _push(lambda reader: reader._counted(_8).decode("utf-8", "surrogatepass")),
 }
-"""What makes plain data, by the names of ``pickletools``."""
+"""Instructions that make plain data, by their names in ``pickletools``."""
 _NAMES = {ord(found.code): found.name for found in pickletools.opcodes}
 _RUN_BY_CODE = [_RUN.get(_NAMES.get(code, ""), _Reader.refuse) for code in range(256)]

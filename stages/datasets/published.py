@@ -1,6 +1,6 @@
-"""How many images, questions (refs) and texts (sentences) the published data sets have, and how other counts compare with that.
+"""How many images, questions (refs) and texts (sentences) the published data sets have, and how counts found compare with them.
 
-A number for which there is no source is left out and not compared. Releases are named if a set has several.
+A number for which there is no source is left out and not compared. If a set has several releases, they are named.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 
 _IN_THE_STORE = ("images", "questions", "texts")
 _FEW = 10
-"""A split with fewer than 1 / _FEW of the published images is taken for a sample, or for somebody's own data in the same form."""
+"""A split with fewer than 1 / _FEW of the published images is taken to be a sample, or the user's own data in the same form."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Counts:
 class Published:
     """Counts of a release.
 
-    sources: a letter for each of the three numbers. V: read at the publisher's, or printed by code that counts the files. S: stated
-    by a third party. -: the number is not known. release: empty if there is only one. where: who states them.
+    sources: a letter for each of the three numbers. V: from the publisher, or printed by code that counts the files. S: stated
+    by a third party. -: the number is not known. release: empty if there is only one. where: who states the numbers.
     """
 
     counts: Counts
@@ -104,9 +104,11 @@ PUBLISHED: dict[tuple[str, str, str], tuple[Published, ...]] = {
     ("mmr", "", "train"): (Published(Counts(None, 154127, None), "-V-", "", "jdg900/MMR README"),),
     ("mmr", "", "val"): (Published(Counts(None, 8194, None), "-V-", "", "jdg900/MMR README"),),
 }
-"""(set, split_by, split) -> counts of each release, the current one first. Splits counted together are joined by +; of every
-split: all. Not found anywhere: refCLEF by split (its archive has 19 997 pictures), Ref-ZOM, FP- and R-refCOCO, PASCAL-Part.
-Numbers that are published rounded (EgoObjects, LLM-Seg40K, MUSE, LLaVA-Instruct-150k) are not here."""
+"""(set, split_by, split) -> counts of each release, the current one first.
+
+Splits counted together are joined by +; all means every split. Not found anywhere: refCLEF by split (its archive has 19 997
+pictures), Ref-ZOM, FP- and R-refCOCO, PASCAL-Part.
+Numbers that are only published rounded (EgoObjects, LLM-Seg40K, MUSE, LLaVA-Instruct-150k) are left out."""
 
 State = Literal["equal", "release", "differs", "sample", "unknown"]
 
@@ -150,18 +152,18 @@ def verdict(name: str, variant: str, split: str, found: Counts) -> Verdict:
 
 
 def published(name: str, variant: str, split: str) -> tuple[Published, ...]:
-    """What is published of a split, of each release; empty where nothing is known."""
+    """The published counts of a split, for each release; empty if nothing is known."""
     return PUBLISHED.get((name, variant, split), ())
 
 
 def as_words(counts: Counts) -> str:
-    """Such as: 16 994 images, 42 404 questions."""
+    """Counts in words, such as "16 994 images, 42 404 questions"."""
     both = zip(_IN_THE_STORE, _values(counts), strict=True)
     return ", ".join(f"{grouped(value)} {what}" for what, value in both if value is not None)
 
 
 def grouped(number: int) -> str:
-    """A number as people read it: 16 994."""
+    """A number with its digits in groups of three: 16 994."""
     return f"{number:,}".replace(",", " ")
 
 

@@ -1,4 +1,4 @@
-"""Reads a file of one's own questions: a table (CSV) or records (JSON, JSON Lines), to rows by image."""
+"""Reads a file of the user's own questions, a table (CSV) or records (JSON, JSON Lines), into rows by image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEEDED = ("image", "question")
 REGIONS = ("mask", "rle", "polygon", "box")
 """Columns that say where the answer is."""
 _SEVERAL = {"questions": "question", "polygons": "polygon"}
-"""Keys of records -> the column that they are another name of."""
+"""Keys of records -> the column for which they are another name."""
 COLUMNS = (*NEEDED, *REGIONS, "absent", "ignore", "frame", "target", "answer", "is_sentence")
 _TRUE, _FALSE = ("yes", "true", "1", "y"), ("no", "false", "0", "n")
 _SHOWN = 80
@@ -34,9 +34,8 @@ _SHOWN = 80
 class Row:
     """A row of the file.
 
-    line: its number in the file, from 1 (of a JSON file its place in the list). text: its beginning, as messages quote it.
-    regions: column -> value, of those of ``REGIONS`` that have one, with numbers read. absent, is_sentence: None where nothing is
-    said.
+    line: its number in the file, from 1 (in a JSON file its place in the list). text: its beginning, as messages quote it.
+    regions: column -> parsed value, for each of ``REGIONS`` that has one. absent, is_sentence: None if not stated.
     """
 
     line: int
@@ -61,7 +60,7 @@ def rows_of(root: Path, file: str, ids: str) -> dict[str, list[Row]]:
     """image_id -> its rows, in the order of the file.
 
     Raises:
-        ImageFailure: it is no such file, or a row cannot be read; quotes the row.
+        ImageFailure: the file does not have this form, or a row cannot be read; the message quotes the row.
         FileNotFoundError: it is not there.
     """
     return _ROWS.get(root, (file,), ids)
@@ -104,7 +103,7 @@ _ROWS = Once(_parse)
 
 
 def _table(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Line, its beginning, and the cells by column that are not empty, of a CSV with commas, semicolons or tabs."""
+    """Line number, beginning of the line, and non-empty cells by column, for each row of a CSV with commas, semicolons or tabs."""
     header, _, _ = text.partition("\n")
     delimiter = max(",;\t", key=header.count)
     table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -221,7 +220,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _target(value: Any) -> str:
-    """The word, or whole number, that rows of one question share; empty if the row has no such cell."""
+    """The text or whole number that rows of one question share; empty if the row has no such cell."""
     if value is None:
         return ""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text("target", value)
@@ -235,7 +234,7 @@ def _flag(name: str, value: Any) -> bool | None:
 
 
 def _rle(name: str, value: Any) -> dict[str, Any]:
-    """COCO's run lengths: ``counts``, and ``size`` where it is stated."""
+    """COCO's run lengths: ``counts``, and ``size`` if stated."""
     found = _json(value, f"{name!r}: ") if isinstance(value, str) and value.startswith("{") else value
     found = {"counts": found} if isinstance(found, str) else found
     counts, size = (found.get("counts"), found.get("size")) if isinstance(found, dict) else (None, None)
@@ -246,7 +245,7 @@ def _rle(name: str, value: Any) -> dict[str, Any]:
 
 
 def _polygons(name: str, value: Any) -> list[list[float]]:
-    """Flat lists of x and y in px: of text, ``x,y x,y x,y; ...``, or of any list that ``segments.polygons`` takes."""
+    """Flat lists of x and y in px, from a text ``x,y x,y x,y; ...`` or any list that ``segments.polygons`` takes."""
     if isinstance(value, str):
         found: list[Any] = [_numbers(name, part) for part in value.split(";") if part.strip()]
     else:

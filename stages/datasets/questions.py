@@ -1,13 +1,13 @@
-"""One's own questions in a file per split: CSV, JSON or JSON Lines, with the answer as a mask, run lengths, polygons or a box.
+"""The user's own questions, one file per split: CSV, JSON or JSON Lines, with the answer as mask, run lengths, polygons or box.
 
-Columns (or keys), in any order: ``image`` (its file) and ``question`` (of a record also a list of wordings); then where the answer
-is: ``mask`` (a PNG as large as the picture, below the data set's folder, 0 where nothing is meant), ``rle`` (COCO's, its counts as
-text or ``{size, counts}``), ``polygon`` (``x,y x,y x,y``, several with ``;`` between them) or ``box`` (``x,y,width,height``).
-Nothing of these, or ``absent: yes``: the picture shows nothing of the kind. ``ignore``: pixels that do not count, as PNG, run
-lengths or polygons. ``frame``: ``upright`` (default: pixels of the picture as it is shown) or ``stored`` (as its file has them,
-before an EXIF turn). ``target``: rows of an image with the same word here are wordings of one question, whose answer stands in one
-of them or is the same in all; without it each row is a question. ``answer``: in words. ``is_sentence``: no for a noun phrase;
-default yes, never guessed.
+Columns (or keys), in any order: ``image`` (its file) and ``question`` (in a record also a list of wordings); then one that says
+where the answer is: ``mask`` (a PNG as large as the picture, below the data set's folder, 0 where nothing is meant), ``rle``
+(COCO's, its counts as text or ``{size, counts}``), ``polygon`` (``x,y x,y x,y``, several with ``;`` between them) or ``box``
+(``x,y,width,height``). Without any of these, or with ``absent: yes``, the picture shows nothing of the kind. ``ignore``: pixels
+that do not count, as PNG, run lengths or polygons. ``frame``: ``upright`` (default: pixels of the picture as it is shown) or
+``stored`` (as its file has them, before an EXIF turn). ``target``: rows of an image with the same value here are wordings of
+one question, whose answer stands in one of them or is the same in all; without ``target`` each row is a question. ``answer``:
+the answer in words. ``is_sentence``: no for a noun phrase; default yes, never guessed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Mask = NDArray[np.bool_]
 
 
 def list_sources(root: Path, split: str, options: QuestionsOptions = DEFAULTS) -> list[Source]:
-    """Give a source for each image that a row names, in the order of their first rows; masks are among the annotation's files.
+    """Give a source for each image that a row names, in the order of their first rows; mask files belong to its annotations.
 
-    Raises DatasetError where the file is not there, or a row of it cannot be read.
+    Raises DatasetError if the file is missing or a row of it cannot be read.
     """
     file = _file(root, split, options)
     try:
@@ -56,7 +56,7 @@ def contents(root: Path, sources: Sequence[Source], options: QuestionsOptions = 
 
 
 def _content(rows: Sequence[Row]) -> str:
-    """What the rows of an image say. Where they stand in the file decides nothing."""
+    """Digest of what the rows of an image say, whatever their place in the file."""
     return content_of([[value for name, value in vars(row).items() if name not in ("line", "text")] for row in rows])
 
 
@@ -119,7 +119,7 @@ def annotate(
 
 
 def _file(root: Path, split: str, options: QuestionsOptions) -> str:
-    """The file of a split: that of the option, or the only one of its name."""
+    """The file of a split: the one that the option names, or the only one named after the split."""
     names = _names(split, options)
     there = [name for name in names if (root / name).is_file()]
     if len(there) == 1:
@@ -188,5 +188,5 @@ def _png(path: Path, height_px: int, width_px: int) -> Mask:
 
 
 def _encoded(mask: Mask | None, orientation: int, size: tuple[int, int]) -> str:
-    """COCO RLE of a mask in the upright picture; None: of no pixel."""
+    """COCO RLE of a mask in the upright picture; None is the empty mask."""
     return rle.encode(oriented(np.zeros(size, bool) if mask is None else mask, orientation))

@@ -1,24 +1,23 @@
 """ReasonSeg as published: ``<split>/NAME.jpg`` next to ``NAME.json``, answers in ``explanatory/<split>.json``.
 
-Further questions about the picture may stand in ``NAME.1.json``, ``NAME.2.json``, ... of the same form. Published data has none,
-and readers that look for ``NAME.json`` pass over them.
+Further questions about the picture may stand in ``NAME.1.json``, ``NAME.2.json``, ... of the same form. Published data has no
+such files, and readers that look for ``NAME.json`` ignore them.
 
 A JSON file has ``shapes`` (``label`` and ``points`` of a polygon), ``text`` (wordings of one question) and
-``is_sentence``. Other keys that labelme writes are read where they decide what these mean: ``shape_type``,
+``is_sentence``. Other keys that labelme writes are read if they affect the meaning of these: ``shape_type``,
 ``imageHeight`` and ``imageWidth``. An image without JSON has no annotation, which is no failure.
 
 FP-Aug (see-say-segment/sesame) adds ``false_premise_QA``: questions about what the picture does not show, each
-``[question, is_sentence, answer]``. Each of them is a target that is absent, after the file's own.
+``[question, is_sentence, answer]``. Each of them is an absent target, listed after the file's own.
 
 Ground truth is painted exactly as dvlab-research/LISA does in ``utils/data_processing.py``: shapes labelled
 ``flag`` are skipped, points are cut to integers, polygons are painted (outline and inside) from the largest to
-the smallest, a label that contains ``ignore`` as ignored, any other as target, a later one over an earlier one.
+the smallest, a label that contains ``ignore`` as ignored, any other as target, later shapes over earlier ones.
 
-Every target shape is one instance, in painting order: all of its pixels that the finished painting shows
-as target. So overlapping shapes stay whole (ELISA's masks), and the union of the instances is the target
-as painted (LISA's). A shape none of whose pixels is target (outside the image, or all ignored) has no
-region, and is no instance. A region that an earlier question about the image has as well is the same
-instance.
+Every target shape is one instance, in painting order: all of its pixels that are target in the finished painting. So
+overlapping shapes stay complete (ELISA's masks), and the union of the instances is the target as painted (LISA's). A shape
+without target pixels (outside the image, or all ignored) is not an instance. A region that an earlier question about the image
+has too is the same instance.
 """
 
 from __future__ import annotations
@@ -52,12 +51,11 @@ DEFAULTS = ReasonSegOptions()
 
 
 def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -> list[Source]:
-    """Give a source for each image and each JSON file, one for both where their stems are equal, sorted by stem.
+    """List a source for each image and each JSON file, a common one if their stems are equal, sorted by stem.
 
-    Files of further questions go with their image. An image without JSON is listed without annotations, and a JSON file
-    without image is listed, too, and fails when it is read. Hidden files and other suffixes are not looked at. Raises
-    DatasetError where the split has no folder or no such file, where two files claim one stem, or where the
-    answers are unreadable.
+    Files of further questions belong to their image. An image without JSON is listed without annotations. A JSON file without
+    an image is listed too, and fails when it is read. Hidden files and other suffixes are ignored. Raises DatasetError if the
+    split has no folder or no such file, if two files have the same stem, or if the answers are unreadable.
     """
     answers = _answers_file(split)
     try:
@@ -120,7 +118,7 @@ def annotate(
     options: ReasonSegOptions = DEFAULTS,
     picture: Path | None = None,
 ) -> Annotation:
-    """Read the targets of an image, one per question, and its instances, of each question the largest shape first.
+    """Read the targets of an image, one per question, and its instances, the largest shape of each question first.
 
     Raises ImageFailure, naming file and place, where JSON is missing or broken, a key is missing or of
     another type, a shape cannot be painted (:mod:`stages.datasets.shapes`), or the JSON was made for an image of
@@ -194,14 +192,14 @@ def _shapes_of(document: Any) -> list[Any]:
 
 
 def _notes(encoding: str, shapes: Sequence[Shape], turn: int) -> list[str]:
-    """What differs from a published ReasonSeg file in UTF-8, one note for each time."""
+    """One note for each difference from a published ReasonSeg file in UTF-8."""
     notes = [f"{shape.kind} painted by its shape_type" for shape in shapes if shape.kind != "polygon"]
     notes += [f"JSON read as {encoding}"] * (encoding != "utf-8")
     return notes + [f"shapes drawn before EXIF orientation {turn}, turned with the image"] * (turn != UPRIGHT)
 
 
 def _regions(order: Sequence[Shape], is_target: Mask, segmentation: str, turn: int) -> list[Instance]:
-    """The visible parts of the target shapes. segmentation: COCO RLE of ``is_target``, enough where there is one shape."""
+    """The visible parts of the target shapes. segmentation: COCO RLE of ``is_target``, used as it is if there is one shape."""
     height_px, width_px = is_target.shape
     shapes = [shape for shape in order if shape.value == TARGET]
     if len(shapes) == 1:
@@ -225,7 +223,7 @@ def _further(images: Mapping[str, str], jsons: Mapping[str, str]) -> dict[str, l
 
 
 def _false_premises(document: Any) -> list[tuple[str, bool, str]]:
-    """Question, whether it is a sentence, and answer, of each question about what is not there; a file may have none."""
+    """Question, whether it is a sentence, and answer, for each question about something absent; a file may have none."""
     found = document.get("false_premise_QA")
     if found is None:
         return []
@@ -245,17 +243,17 @@ def _texts(values: list[Any]) -> tuple[str, ...]:
 
 
 def _upright(shape: Shape, height_px: int, width_px: int, turn: int) -> Mask:
-    """The pixels of a shape in the upright image, bool [H, W]. turn: EXIF orientation that its frame lacks."""
+    """The pixels of a shape in the upright image, bool [H, W]. turn: the EXIF orientation that must still be applied."""
     if turn == UPRIGHT:
         return raster(shape, height_px, width_px)
     return oriented(raster(shape, width_px, height_px), turn)
 
 
 def _paint(shapes: Sequence[Shape], height_px: int, width_px: int, turn: int) -> tuple[NDArray[np.uint8], list[Shape]]:
-    """Paint all shapes, uint8 [H, W] of 0, TARGET and IGNORE, and give them in painting order.
+    """Paint all shapes, uint8 [H, W] of 0, TARGET and IGNORE, and return them in painting order.
 
-    Of equal areas the later in the file comes first, as ``np.argsort(areas)[::-1]`` has it in LISA's code
-    wherever its sort is stable.
+    Among equal areas the later shape in the file comes first, as with ``np.argsort(areas)[::-1]`` in LISA's code where its sort
+    is stable.
     """
     if len(shapes) == 1:  # as in most files
         mask = _upright(shapes[0], height_px, width_px, turn)
@@ -273,7 +271,7 @@ def _answers_file(split: str) -> str:
 
 
 def _answers_of(root: Path, relative: str, encoding: str | None) -> tuple[Mapping[str, str], list[str]]:
-    """Answers by image file name, and notes; DatasetError where the file is broken, as no single image is to blame."""
+    """Answers by image file name, and notes; DatasetError if the file is broken, as that is not the fault of a single image."""
     info = inside(root, relative).stat()
     return _read_answers(root, relative, encoding, info.st_mtime_ns, info.st_size)
 
@@ -282,7 +280,7 @@ def _answers_of(root: Path, relative: str, encoding: str | None) -> tuple[Mappin
 def _read_answers(
     root: Path, relative: str, encoding: str | None, _mtime_ns: int, _size: int
 ) -> tuple[Mapping[str, str], list[str]]:
-    """Read the answers; time and size are there so that an edited file is read again."""
+    """Read the answers; time and size are arguments so that the cache reads an edited file again."""
     try:
         items, found = read_json(root, relative, encoding)
         if not isinstance(items, list):

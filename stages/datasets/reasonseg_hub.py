@@ -1,10 +1,11 @@
-"""ReasonSeg as the hub's Parquet copies have it (Ricky06662/ReasonSeg_val and the like), read as they are.
+"""ReasonSeg from the hub's Parquet copies (Ricky06662/ReasonSeg_val and the like), read unchanged.
 
 They differ from ReasonSeg: ignored pixels are foreground, only the first text of an image is kept, and ``is_sentence`` is missing.
 The image_id is the file name up to the first dot. Masks were painted on the picture as it is stored, before EXIF turns it, but
 with points that may belong to the upright one: a mask whose size differs from the upright picture's is a failure, and never turned.
 
-``is_sentence`` of a target is always true, so that its text is asked as it is. Long and short questions cannot be told apart here.
+``is_sentence`` of a target is always true, so that its text is asked unchanged. Long and short questions cannot be
+distinguished here.
 
 The pictures are in the Parquet file. The entry borrows them by image_id, from ReasonSeg itself or from a data set of the format
 images that ``python cli.py data NAME --unpack FOLDER`` fills.
@@ -30,7 +31,7 @@ SENTENCE = "the hub's copy has no is_sentence: stored as a sentence, as its text
 EMPTY = "mask without a pixel"
 
 Placed = tuple[str, Row]
-"""A row, and the file that it is in."""
+"""The row's file, and the row."""
 
 
 def files_of(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) -> list[str]:
@@ -57,7 +58,7 @@ def files_of(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) ->
 def list_sources(root: Path, split: str, options: ReasonSegHubOptions = DEFAULTS) -> list[Source]:
     """Give a source for each image with rows, in the order of the rows. No mask or picture is read.
 
-    Raises DatasetError if the split has no file, or one does not have this form.
+    Raises DatasetError if the split has no file, or one of its files does not have this form.
     """
     files = files_of(root, split, options)
     return [
@@ -102,7 +103,7 @@ def expected(split: str, options: ReasonSegHubOptions = DEFAULTS, holds: bool = 
 
 
 def count(root: Path, splits: Sequence[str], options: ReasonSegHubOptions = DEFAULTS) -> Counts:
-    """How many images, questions and texts some splits have together. DatasetError where a file is not of this form."""
+    """How many images, questions and texts some splits have together. DatasetError if a file does not have this form."""
     rows = rows_by_image(root, [file for split in splits for file in files_of(root, split, options)])
     questions = sum(map(len, rows.values()))
     return Counts(len(rows), questions, questions)

@@ -1,4 +1,4 @@
-"""Reasoning segmentation with several masks for a question, on COCO's pictures: MUSE, MMR and LISA++.
+"""Reasoning segmentation with several masks per question, on COCO's pictures: MUSE, MMR and LISA++.
 
 | release | splits | files |
 |---|---|---|
@@ -53,8 +53,8 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
 def list_sources(root: Path, split: str, options: ReasonSegPlusOptions = DEFAULTS) -> list[Source]:
     """Give a source for each picture that is asked about, sorted by its number in COCO.
 
-    Raises DatasetError where the release has no such split, where its file is missing or no list, or where a row names no picture
-    of COCO.
+    Raises DatasetError where the release has no such split, where its file is missing or not a list, or where a row does not
+    name a picture of COCO.
     """
     files = FILES[options.release]
     if split not in files:
@@ -96,7 +96,7 @@ def annotate(
 ) -> Annotation:
     """Read the targets of an image, one for each question that has masks, in file order.
 
-    Left out, with a note, is a question whose answer has another number of ``{seg}`` than masks, or points to none.
+    A question whose answer has a different number of ``{seg}`` than masks, or points to no mask, is left out with a note.
 
     Raises ImageFailure where a key is missing or of another type, where a mask is unusable, or where the size that a row states is
     not the image's.
@@ -147,7 +147,7 @@ def annotate(
 
 
 def _regions(asked: Asked, size: tuple[int, int], turn: int, notes: list[str]) -> list[str]:
-    """COCO RLE of each mask of an answer; notes are added to."""
+    """COCO RLE of each mask of an answer; further notes are added to ``notes``."""
     regions = []
     for number, (_, segmentation) in enumerate(asked.parts):
         try:
@@ -161,7 +161,7 @@ def _regions(asked: Asked, size: tuple[int, int], turn: int, notes: list[str]) -
 
 
 def _parse(root: Path, files: tuple[str, ...], _options: None) -> dict[str, Rows]:
-    """Rows by image: where they stand in the file. What they say is read with their image, so that memory stays flat."""
+    """Positions of the rows in the file, by image. Their text is read when their image is, so that memory use stays constant."""
     rows: dict[str, Rows] = {}
     count = 0
 

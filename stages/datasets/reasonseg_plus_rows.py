@@ -1,4 +1,4 @@
-"""Rows of MUSE, MMR and LISA++: which picture they are about, and what they ask of which masks.
+"""Rows of MUSE, MMR and LISA++: which picture they are about, what they ask, and which masks are the answer.
 
 MUSE and MMR (MaverickRen/PixelLM, jdg900/MMR) give each question a list of masks and a text with ``{seg}`` for each of them. LISA++
 gives masks an identifier, by which an answer in words points to them: ``<380| remote>``, ``[<380| remote>, <348| remote>]``,
@@ -42,7 +42,7 @@ class Asked:
 
 
 def picture_of(row: Mapping[str, Any]) -> str:
-    """Where the row's picture is expected: COCO's folder and file name. ImageFailure where it names none."""
+    """Where the row's picture is expected: COCO's folder and file name. ImageFailure if it does not name a picture."""
     if "file_name" in row:
         name = field(row, "file_name", str)
         path = name if "/" in name else f"train2014/{name}"
@@ -60,14 +60,14 @@ def picture_of(row: Mapping[str, Any]) -> str:
 
 
 def size_of(row: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width, px, that the row says its picture has; None: it says nothing."""
+    """Height and width, px, that the row states for its picture; None: not stated."""
     if "height" not in row and "width" not in row:
         return None
     return field(row, "height", int), field(row, "width", int)
 
 
 def asked_in(row: Mapping[str, Any]) -> Iterator[Asked | str]:
-    """What a row asks, in its order; a text is the note of what is left out.
+    """What a row asks, in its order; a text among the results is the note about a question that is left out.
 
     Raises:
         ImageFailure: a key is missing or of another type.
@@ -155,7 +155,7 @@ def _pointed(row: Mapping[str, Any], question: str, answer: str) -> Asked | str:
 
 
 def _references(words: str) -> tuple[str, dict[str, str]]:
-    """A text with names in place of references, and those it had: identifier -> name."""
+    """A text with names in place of references, and the references: identifier -> name."""
     found: dict[str, str] = {}
 
     def name(match: re.Match[str]) -> str:
@@ -165,14 +165,14 @@ def _references(words: str) -> tuple[str, dict[str, str]]:
         return f" {label}" if match["bare"] else label
 
     def unlisted(match: re.Match[str]) -> str:
-        # A bare reference stands after a bracket or a comma, which therefore stay until it is replaced.
+        # A bare reference stands after a bracket or a comma, so these stay until it is replaced.
         return match[0] if not _REFERENCE.search(match[0]) else _REFERENCE.sub(name, match[0])[1:-1].strip()
 
     return _REFERENCE.sub(name, _LIST.sub(unlisted, words)).strip(), found
 
 
 def polygons_of(mask: Any) -> list[Any]:
-    """The :func:`stages.datasets.segments.polygons` of a mask of LISA++: they stand alone, or as its ``polygon`` or ``points``."""
+    """The :func:`stages.datasets.segments.polygons` of a LISA++ mask: the value itself, or its ``polygon`` or ``points``."""
     return polygons(mask.get("polygon", mask.get("points")) if isinstance(mask, dict) else mask)
 
 

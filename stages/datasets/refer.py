@@ -2,11 +2,11 @@
 
 The root is the folder of ``refs(<split_by>).p`` and ``instances.json``. A ref is one target, whose texts are its sentences'
 ``sent`` as they stand (readers such as LISA's make them lower case). Where a sentence says that its object does not exist
-(``is_false_premise`` of see-say-segment/sesame, or else ``exist`` of jianzongwu/robust-ref-seg), it is a target of its own, absent
-from the picture, with ``gt_sent`` as its correction; the ref's object is the one that it was made from, and may be any.
+(``is_false_premise`` of see-say-segment/sesame, or else ``exist`` of jianzongwu/robust-ref-seg), it is a target of its own,
+absent from the picture, with ``gt_sent`` as its correction; the ref's object is only the one that the sentence was made from.
 
 Splits are matched as in lichengunc/refer (``getRefIds``): testA, testB and testC are the refs whose split has the letter
-(``testAB`` is both), test those whose split has ``test`` in it, any other split those of exactly its name.
+(``testAB`` is in both), test those whose split contains ``test``, and any other split those with exactly its name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def matches(split: str, stored: str) -> bool:
 
 
 def count(root: Path, splits: Sequence[str], options: ReferOptions = DEFAULTS) -> Counts:
-    """How many images, refs and sentences some splits have together, or ``all``, to compare with those published."""
+    """How many images, refs and sentences some splits (or ``all``) have together, to compare with the published numbers."""
     found = refs.read(root, _files(root, options), options.ids)
     return found.count(lambda stored: "all" in splits or any(matches(split, stored) for split in splits))
 
@@ -42,7 +42,7 @@ def count(root: Path, splits: Sequence[str], options: ReferOptions = DEFAULTS) -
 def list_sources(root: Path, split: str, options: ReferOptions = DEFAULTS) -> list[Source]:
     """Give a source for each picture that a ref of the split is about, sorted by image_id.
 
-    Raises DatasetError where a file is not there (it names the files of refs that are), cannot be read, or has no such split.
+    Raises DatasetError if a file is missing (it names the files of refs that exist), cannot be read, or has no such split.
     """
     files = _files(root, options)
     found = refs.read(root, files, options.ids)
@@ -73,10 +73,10 @@ def annotate(
     options: ReferOptions = DEFAULTS,
     picture: Path | None = None,
 ) -> Annotation:
-    """Read the targets of an image in file order: of each ref that of its true sentences, then one for each false sentence.
+    """Read the targets of an image in file order: for each ref the target of its true sentences, then one for each false sentence.
 
     Raises ImageFailure, naming file and place, where a ref lacks a key, where the object of a true sentence is not there, is of
-    another picture or cannot be drawn, or where the stated size is not that of the image.
+    another picture or cannot be drawn, or where the stated size is not the image's.
     """
     if not source.annotations:
         raise ImageFailure(f"no annotation: expected refs({options.split_by}).p")

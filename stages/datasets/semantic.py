@@ -1,4 +1,4 @@
-"""Semantic segmentation as published: one PNG for each picture, whose values number what a pixel shows.
+"""Semantic segmentation as published: one PNG for each picture, whose pixel values are the numbers of labels.
 
 | labels | label maps | pictures | values |
 |---|---|---|---|
@@ -7,10 +7,10 @@
 | mapillary | training/v2.0/labels/*.png | training/images/*.jpg | place in ``labels`` of config_v2.0.json; nothing is void |
 | own | annotations/SPLIT/*.png | images/SPLIT/*.jpg | line of a file of names |
 
-Every label that is in the picture is a target, however small it is, and an instance of all its pixels. Targets are in the order of
-their values. Void pixels are ignored. A picture that shows void alone has no target.
+Every label in the picture is a target, however small, with one instance of all its pixels. Targets are in the order of
+their values. Void pixels are ignored. A picture that shows only void has no target.
 
-With ``absent`` labels that are not in the picture are targets, too, whose premise is false (see-say-segment/sesame,
+With ``absent``, labels that are not in the picture are targets too, with a false premise (see-say-segment/sesame,
 dataloaders/sem_seg_dataset.py).
 """
 
@@ -36,7 +36,7 @@ from store.stream.dice import Dice
 
 DEFAULTS = SemanticOptions()
 CORRECTED = 8 / 15
-"""Share of the labels that are absent that get a correction: SESAME draws 7 % denials and 8 % corrections."""
+"""Share of the absent labels that get a correction: SESAME draws 7 % denials and 8 % corrections."""
 _FULL_ADE20K = (
     "this is the full ADE20K, whose label maps are *_seg.png in three channels; expected SceneParsing150, "
     "ADEChallengeData2016.zip, with annotations/training/*.png and images/training/*.jpg"
@@ -45,7 +45,7 @@ _FULL_ADE20K = (
 
 @dataclass(frozen=True)
 class _Tree:
-    """Folders of a split's label maps and pictures, and what splits are called in them."""
+    """Folders of a split's label maps and pictures, and the names of splits in them."""
 
     labels: str
     images: str
@@ -68,12 +68,13 @@ def folders_of(split: str, options: SemanticOptions) -> tuple[str, str]:
 
 
 def list_sources(root: Path, split: str, options: SemanticOptions = DEFAULTS) -> list[Source]:
-    """Give a source for each label map and each picture, one for both where their stems are equal, sorted by image_id.
+    """Give a source for each label map and each picture, a common one if their stems are equal, sorted by image_id.
 
-    A picture without a label map is listed without annotations, a label map without a picture is listed, too.
+    A picture without a label map is listed without annotations; a label map without a picture is listed too.
 
-    Raises DatasetError where the split has no folder of label maps, where it is the full ADE20K, where two files claim one stem,
-    where a name is not COCO's though the images are known by their number, or where the names of the labels are unusable.
+    Raises DatasetError where the split has no folder of label maps, where it is the full ADE20K, where two files have the same
+    stem, where a name is not COCO's although images are called by their COCO number, or where the names of the labels are
+    unusable.
     """
     tree = _TREES[options.labels]
     folder, pictures = folders_of(split, options)

@@ -1,4 +1,4 @@
-"""One annotation file of a whole data set: where it is unusable, the whole data set is, not a single image."""
+"""An annotation file of a whole data set: if it is unusable, the whole data set fails, not a single image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parsed(once: Once[T, OptionsT], root: Path, file: str, options: OptionsT, ex
     """What the file holds.
 
     Args:
-        expected: what the file is, for the message. mend: what to do where it is not there or cannot be read.
+        expected: what the file is, for the message. mend: what to do if it is missing or cannot be read.
 
     Raises:
         DatasetError: it is not there, or it cannot be read.

@@ -1,11 +1,11 @@
 """labelme's shapes: the pixels that each of them marks.
 
 A polygon, and a shape without ``shape_type``, is painted as dvlab-research/LISA paints it (``utils/data_processing.py``): points
-are cut to integers, outline and inside with OpenCV. Every other type is what labelme 6 makes of it (wkentaro/labelme,
-``shape_to_mask`` and ``shapes_to_label`` in ``labelme/utils/shape.py``): drawn with Pillow, lines 10 px wide, a point as a disc
-of radius 5 px, a mask put where its box is. A circle alone is painted exactly: the pixels at most its radius from its centre.
-Pillow's ellipse, which labelme draws, is half a pixel wider all around (1313 instead of 1257 px at radius 20). labelme itself
-makes no region of ``points``, nor of a type it does not know.
+are cut to integers, outline and inside with OpenCV. Every other type is drawn as labelme 6 draws it (wkentaro/labelme,
+``shape_to_mask`` and ``shapes_to_label`` in ``labelme/utils/shape.py``): with Pillow, lines 10 px wide, a point as a disc of
+radius 5 px, a mask placed at its box. Only a circle is painted exactly: the pixels at most its radius from its centre. Pillow's
+ellipse, which labelme draws, is half a pixel wider all around (1313 instead of 1257 px at radius 20). labelme itself makes no
+region from ``points`` or from an unknown type.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from stages.datasets.jsonfile import field, text
 from stages.images import DECODE_ERRORS, ImageFailure
 
 MAX_COORDINATE_PX = 10**6
-"""OpenCV walks every row that a polygon spans, inside the image or not: seconds a polygon near 2**31."""
+"""OpenCV walks every row that a polygon spans, inside the image or not, which takes seconds per polygon near 2**31."""
 TARGET, IGNORE = 1, 255
-"""What a shape is painted as."""
+"""The values that shapes are painted with."""
 _LINE_PX, _POINT_RADIUS_PX = 10, 5
 _POINTS = {
     "polygon": (1, None),
@@ -41,7 +41,7 @@ _POINTS = {
     "point": (1, 1),
     "mask": (2, 2),
 }
-"""Type -> how many points it has, at least and at most."""
+"""Type -> its smallest and largest number of points."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Shape:
 
 
 def read_shapes(records: Sequence[Any]) -> list[Shape]:
-    """Shapes to paint, in file order; nothing of those labelled ``flag`` is looked at.
+    """Shapes to paint, in file order; those labelled ``flag`` are skipped unchecked.
 
     Raises:
-        ImageFailure: a key is missing or of another type, a type is not one that marks a region, a coordinate is not finite
-            or beyond MAX_COORDINATE_PX, or a mask is not of the size of its box.
+        ImageFailure: a key is missing or has the wrong type, a shape's type does not mark a region, a coordinate is not finite
+        or beyond MAX_COORDINATE_PX, or a mask does not have the size of its box.
     """
     shapes = []
     for number, record in enumerate(records):
@@ -86,7 +86,7 @@ def raster(shape: Shape, height_px: int, width_px: int) -> NDArray[np.bool_]:
         return canvas.view(np.bool_)
     if shape.mask is not None:
         return _pasted(shape.mask, shape.points, height_px, width_px)
-    if shape.kind == "circle":  # by its centre and a point of its rim
+    if shape.kind == "circle":  # given by its centre and a point on its rim
         (x, y), radius = shape.points[0], math.dist(*shape.points)
         rows, columns = np.ogrid[:height_px, :width_px]
         return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)
@@ -142,7 +142,7 @@ def _points(points: list[Any]) -> NDArray[np.float64]:
             or not all(isinstance(c, int | float) and not isinstance(c, bool) for c in point)
         ):
             raise ImageFailure(f"point {i} is {reprlib.repr(point)}, expected [x, y]")
-        # Also false for NaN, and an integer of any size is compared exactly.
+        # The comparison is also false for NaN, and exact for an integer of any size.
         if not all(-MAX_COORDINATE_PX <= c <= MAX_COORDINATE_PX for c in point):
             raise ImageFailure(
                 f"point {i} is {reprlib.repr(point)}, expected numbers between "
@@ -152,9 +152,9 @@ def _points(points: list[Any]) -> NDArray[np.float64]:
 
 
 def _mask(encoded: str, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """A mask in base64 of a PNG, bool [h, w]: as large as its box of two corners, which both belong to it."""
+    """A mask from a PNG in base64, bool [h, w], with the size of its box; both corners of the box belong to it."""
     width, height = (int(side) for side in points[1].round() - points[0].round() + 1)
-    exact = bool((points == np.trunc(points)).all())  # a mask that was moved has corners that are rounded apart
+    exact = bool((points == np.trunc(points)).all())  # the corners of a mask that was moved are rounded separately
     try:
         with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)), formats=("PNG",)) as image:
             found = image.size
@@ -163,7 +163,7 @@ def _mask(encoded: str, points: NDArray[np.float64]) -> NDArray[np.bool_]:
             mask = np.asarray(image)
     except ImageFailure:
         raise
-    except DECODE_ERRORS as error:  # also what base64 raises
+    except DECODE_ERRORS as error:  # includes what base64 raises
         raise ImageFailure("'mask' is not a PNG in base64") from error
     if mask.ndim != 2:
         raise ImageFailure(f"'mask' is a picture with {mask.shape[2]} channels, expected one")

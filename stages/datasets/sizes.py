@@ -1,4 +1,4 @@
-"""The size of the image that an annotation file states, against the image that is there."""
+"""Compares the image size that an annotation file states with the actual image."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def drawn_on(
 ) -> int:
     """Which frame the shapes were drawn in: the EXIF orientation that still turns it, or UPRIGHT.
 
-    labelme writes ``imageHeight`` and ``imageWidth``. Where they are not there, or those of the upright image, that is the
-    frame. Where they are swapped and the image's EXIF orientation (5 to 8) explains it, the points decide, if they fit
-    into one of the two frames alone.
+    labelme writes ``imageHeight`` and ``imageWidth``. If they are missing, or are those of the upright image, the frame is the
+    upright one. If they are swapped and the image's EXIF orientation (5 to 8) explains it, the points decide, if they fit into
+    only one of the two frames.
 
     Args:
         height_px, width_px: of the upright image.
         keys: of the height and the width in ``document``.
-        orientation: gives the EXIF orientation of the image file; asked for where the sizes are swapped.
+        orientation: returns the EXIF orientation of the image file; called only if the sizes are swapped.
 
     Raises:
         ImageFailure: the sizes contradict each other, and nothing decides.

@@ -1,4 +1,4 @@
-"""Files of a folder by their stem: what pairs a picture with its annotation."""
+"""Files of a folder by their stem, which pairs a picture with its annotation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stages.datasets.base import DatasetError
 def by_stem(folder: str, names: Sequence[str], suffixes: tuple[str, ...]) -> dict[str, str]:
     """A folder's file names with these suffixes, in any case, by stem. As strings: making a Path for each takes seconds.
 
-    Hidden files are passed over. Raises DatasetError where two files have one stem, or a name is not UTF-8.
+    Hidden files are ignored. Raises DatasetError if two files have the same stem, or a name is not UTF-8.
     """
     found: dict[str, str] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""The pictures in the hub's Parquet copies, written into a folder: its subfolders are splits of a data set of the format images."""
+"""Writes the pictures in the hub's Parquet copies into a folder whose subfolders are splits of a data set of the format images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STARTS = {
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
 }
-"""First bytes of a file -> suffix, of the formats that are read."""
+"""First bytes of a file -> suffix, for the formats that can be read."""
 
 
 @dataclass
@@ -37,9 +37,9 @@ class Unpacked:
 
 
 def unpack(root: Path, split: str, options: ReasonSegHubOptions, folder: Path, max_pixels: int) -> Unpacked:
-    """Write each picture of a split as ``folder/split/image_id.SUFFIX``, with the bytes that it has, and overwrite nothing.
+    """Write each picture of a split as ``folder/split/image_id.SUFFIX``, byte for byte, and overwrite nothing.
 
-    A picture is written once it was decoded, and its size is checked before that.
+    A picture is written after it was decoded, and its size is checked before that.
 
     Raises DatasetError where the split has no file, or one is not of this form.
     """
@@ -85,7 +85,7 @@ def _pictures(
 
 
 def _check_name(name: str) -> None:
-    """Raise ImageFailure where a name is not that of a plain file on every machine."""
+    """Raise ImageFailure if a name is not valid for a plain file on every machine."""
     plain = not set(name) & set('/\\:*?"<>|') and name.isprintable() and name.strip() == name
     if not plain or name.startswith(".") or len(name.encode()) > MAX_NAME_BYTES:
         raise ImageFailure("'image_id' is no name of a file")
@@ -98,7 +98,7 @@ def _require_same(path: Path, data: bytes) -> None:
 
 
 def _write(out: Path, image_id: str, data: bytes, max_pixels: int) -> None:
-    """Write a picture that can be decoded; ImageFailure where it cannot, or where a file of this name came meanwhile."""
+    """Write a picture that can be decoded; ImageFailure if it cannot be decoded, or if a file of this name appeared meanwhile."""
     suffix = next((suffix for start, suffix in _STARTS.items() if data.startswith(start)), None)
     if suffix is None:
         raise ImageFailure(f"no JPEG, PNG, WebP, BMP or TIFF (the picture starts with {data[:8]!r})")

@@ -1,12 +1,12 @@
 """Conversations about pictures: LLaVA-Instruct-150k, and LLaVA-v1.5's mix665k.
 
 One file, a list of ``{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}``. A record is a target without a
-mask, and all of its turns stand in it. ``<image>`` is taken out of every turn: training puts it in front of the first one. As in
-dvlab-research/LISA, a first turn that is not a human's is dropped.
+mask, and all of its turns stand in it. ``<image>`` is removed from every turn, as training puts it in front of the first one.
+As in dvlab-research/LISA, a first turn that is not a human's is dropped.
 
-mix665k has pictures of five sources, told apart by the start of ``image``, and a data set borrows from one holder: ``under``
-picks a source. Records without ``image`` are about text alone. They are left out, as every row of a data set is a picture; a note
-of the first picture says how many they are.
+mix665k has pictures from five sources, distinguished by the start of ``image``. A data set borrows from only one holder, so
+``under`` picks a source. Records without ``image`` are about text alone. They are left out, as every row of a data set is a
+picture; a note on the first picture says how many they are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from store import rle
 
 DEFAULTS = VqaOptions()
 SPLIT = "train"
-"""The one split that such a file is."""
+"""The only split that such a file has."""
 _SPEAKERS = ("human", "gpt")
 _IMAGE = "<image>"
 
@@ -39,7 +39,8 @@ _IMAGE = "<image>"
 class _Records:
     """images: image_id -> its records, with the path below ``under``.
 
-    without: how many records have no picture. others: how many have one elsewhere. first: the image_id that is listed first.
+    without: how many records have no picture. others: how many have a picture of another source. first: the image_id that is
+    listed first.
     """
 
     images: dict[str, Rows]
@@ -48,7 +49,7 @@ class _Records:
     first: str = ""
 
     def content(self, image_id: str) -> str:
-        """The ``content`` of a source. The first one has the note of what is left out."""
+        """The ``content`` of a source. For the first source it includes the note about what is left out."""
         if image_id not in self.images:
             return "missing"
         return content_of(self.images[image_id].digest, self.without if image_id == self.first else 0)
@@ -57,8 +58,8 @@ class _Records:
 def list_sources(root: Path, split: str, options: VqaOptions = DEFAULTS) -> list[Source]:
     """Give a source for each picture that records are about, sorted by image_id.
 
-    Raises DatasetError where the split is not ``train``, where the file is missing or no list of records, where no picture is
-    ``under`` this folder, or where an image has no name of COCO's though they are known by their number.
+    Raises DatasetError where the split is not ``train``, where the file is missing or not a list of records, where no picture
+    is ``under`` this folder, or where an image does not have COCO's name although images are called by their COCO number.
     """
     if split != SPLIT:
         raise DatasetError(f"found the split {split!r}, expected {SPLIT}: {options.file} is one split")
@@ -100,8 +101,8 @@ def annotate(
 ) -> Annotation:
     """Read the targets of an image, one for each record, in file order.
 
-    Raises ImageFailure, naming the record, where a key is missing or of another type, where turns are not human's and gpt's in
-    turn, or where one is empty.
+    Raises ImageFailure, naming the record, where a key is missing or of another type, where turns of human and gpt do not
+    alternate, or where a turn is empty.
     """
     records = _RECORDS.get(root, (options.file,), (options.under, options.ids))
     if source.image_id not in records.images:
@@ -139,7 +140,7 @@ def _records(root: Path, options: VqaOptions) -> _Records:
 
 
 def _parse(root: Path, files: tuple[str, ...], options: tuple[str, str]) -> _Records:
-    """Records by image: where they stand in the file. What is said is read with the image, so that memory stays flat."""
+    """Positions of the records in the file, by image. Their text is read when the image is, so that memory use stays constant."""
     under, ids = options
     records = _Records({})
     count = 0

@@ -1,4 +1,4 @@
-"""Texts as a language model reads them: what it would take for a control token or for the end of a turn is broken up by a space."""
+"""Makes texts safe for a language model: a space breaks up what it would read as a control token or the end of a turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTE = "text with a control token of language models, which a space breaks up no
 
 @dataclass
 class Words:
-    """Makes the texts of targets ones that are read as words. ``notes``: :data:`NOTE` for each text that was changed."""
+    """Changes the texts of targets so that they are read as words. ``notes``: :data:`NOTE` for each text that was changed."""
 
     notes: list[str] = field(default_factory=list)
 

@@ -1,7 +1,7 @@
-"""The folder of an export: empty at first, continued where the same export was stopped, finished when ``export.json`` is there.
+"""The folder of an export: empty at first, continued if the same export was stopped, finished once ``export.json`` exists.
 
-What is done stands in ``unfinished.jsonl``: a line that says which export it is, then one for each finished unit, a run of images.
-Files have temporary names until they are whole.
+``unfinished.jsonl`` records the progress: a line that says which export it is, then one for each finished unit (a run of
+images). Files have temporary names until they are complete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from store.storage.files import (
 DONE, BEGUN = "export.json", "unfinished.jsonl"
 _BLOCK_BYTES = 1 << 20
 _GROUP_FILES = 64
-"""Files that are open at a time."""
+"""Number of files that are open at a time."""
 
 
 class ExportError(ValueError):
@@ -37,16 +37,16 @@ class ExportError(ValueError):
 
 
 class Output:
-    """The folder while it is written.
+    """The folder of an export that is being written.
 
-    done: how many units are finished. Every file that is written gets its name when it is whole.
+    done: how many units are finished. Every file gets its final name when it is complete.
     """
 
     def __init__(self, folder: Path, done: int) -> None:
         self.folder, self.done = folder, done
 
     def write(self, name: str, blocks: Iterable[bytes]) -> int:
-        """Write a file below the folder, in place of one that a stopped run left; give its size in bytes.
+        """Write a file below the folder, in place of one that a stopped run left; return its size in bytes.
 
         Args:
             name: relative, POSIX; it comes from data only where :func:`stages.export.names.file_name` or ``below`` made it.
@@ -58,7 +58,7 @@ class Output:
         return size
 
     def write_files(self, files: Mapping[str, bytes]) -> int:
-        """Write many small files; give their size in bytes. They are flushed in groups, which takes a third of the time."""
+        """Write many small files; return their total size in bytes. They are flushed in groups, which takes a third of the time."""
         paths = {self.folder / name: data for name, data in files.items()}
         folders = dict.fromkeys(path.parent for path in paths)
         for folder in folders:
@@ -79,21 +79,21 @@ class Output:
         path.symlink_to(target.resolve())
 
     def add(self, unit: Mapping[str, Any]) -> None:
-        """Say that a unit is finished, its files included."""
+        """Record that a unit is finished. Call it after the unit's files are written."""
         with (self.folder / BEGUN).open("a", encoding="utf-8") as file:
             file.write(_line(unit))
         self.done += 1
 
     def units(self) -> Iterator[dict[str, Any]]:
-        """What was said of every unit, in order."""
+        """The record of every unit, in order."""
         with (self.folder / BEGUN).open(encoding="utf-8") as file:
             next(file)
             for line in file:
                 yield json.loads(line)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write ``export.json``, which says that all of it is there."""
-        for path in self.folder.rglob(f"{TEMPORARY}*"):  # of a run that was killed
+        """Write ``export.json``, which marks the export as complete."""
+        for path in self.folder.rglob(f"{TEMPORARY}*"):  # left by a run that was killed
             remove_if_dead(path)
         self.write(DONE, [(json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode()])
         (self.folder / BEGUN).unlink()
@@ -101,7 +101,7 @@ class Output:
 
 @contextlib.contextmanager
 def begun(folder: Path, head: Mapping[str, Any]) -> Iterator[Output]:
-    """The folder of an export, empty or with what an earlier call of the same export finished.
+    """Open the folder of an export, empty or with what an earlier call of the same export finished.
 
     Args:
         head: which export it is, a JSON value.
@@ -116,7 +116,7 @@ def begun(folder: Path, head: Mapping[str, Any]) -> Iterator[Output]:
         _lock(file.fileno(), path)
         file.seek(0)
         *lines, rest = file.read().split(b"\n")
-        if rest:  # half a line, which a kill may leave
+        if rest:  # half a line, as a kill may leave
             file.truncate(sum(len(line) + 1 for line in lines))
         if not lines:
             file.write(_line(head).encode())
@@ -187,7 +187,7 @@ def require_usable(folder: Path, head: Mapping[str, Any]) -> None:
 
 
 def _difference(found: bytes, head: Mapping[str, Any]) -> str:
-    """In what two exports differ, by name."""
+    """The names of the values in which two exports differ."""
     try:
         other = json.loads(found)
     except ValueError:
@@ -203,7 +203,7 @@ def _line(value: Any) -> str:
 
 
 def _joined(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in blocks of about a megabyte: each block is one system call."""
+    """The same bytes in blocks of about a megabyte, as each block costs a system call."""
     waiting: list[bytes] = []
     size = 0
     for block in blocks:

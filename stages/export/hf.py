@@ -1,8 +1,8 @@
 """A data set of the Hugging Face hub: Parquet files with a row per image, and a card.
 
-Pictures have the form of ``datasets.Image``, ``{bytes, path}``; what each column is stands in the metadata of the files, under
-the key ``huggingface``, so that ``datasets.load_dataset`` and the hub's viewer need no code. Masks are run lengths, and of answers
-to questions also small pictures that the viewer shows. Vectors are float32, which holds every float16.
+Pictures have the form of ``datasets.Image``, ``{bytes, path}``; the files' metadata describes each column under the key
+``huggingface``, so that ``datasets.load_dataset`` and the hub's viewer need no code. Masks are run lengths; answers to
+questions also have small pictures that the viewer shows. Vectors are float32, which holds every float16.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from stages.export.form import Entries, Unit
 from stages.export.png import bits
 
 ROW_GROUP_IMAGES = 10
-"""The viewer reads a row group at a time."""
+"""Images per row group; the viewer reads one row group at a time."""
 UNIT_IMAGES = 100
 
 Spec = Any
-"""A type: ``string`` and others of Arrow, ``image``, a list of one, or a dict of them."""
+"""A type: the name of an Arrow type such as ``string``, ``image``, a list of one type, or a dict of types."""
 
 _REGION = {"segmentation": "string", "bbox": ["int32"], "area": "int64"}
 _COLUMNS: dict[str, dict[str, Spec]] = {
@@ -64,7 +64,7 @@ _COLUMNS: dict[str, dict[str, Spec]] = {
 
 
 def columns(asked: Asked) -> dict[str, Spec]:
-    """The columns of the files with their types."""
+    """The columns of the Parquet files with their types."""
     found: dict[str, Spec] = {"image": "image"} if asked.pictures != "none" else {}
     found |= {"image_id": "string", "image_index": "int64", "height": "int32", "width": "int32"}
     for what in asked.whats:
@@ -95,7 +95,7 @@ def feature(spec: Spec) -> Any:
 
 
 def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
-    """One Parquet file."""
+    """The Parquet file of a run of images."""
     spec = columns(asked)
     info = {"info": {"features": {name: feature(each) for name, each in spec.items()}}}
     schema = pa.schema([(name, arrow_type(each)) for name, each in spec.items()], {"huggingface": json.dumps(info)})
@@ -109,7 +109,7 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
 
 
 def finish(asked: Asked, entries: Entries) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """The card."""
+    """The data set's card, ``README.md``."""
     yield "README.md", [_card(asked).encode()]
 
 

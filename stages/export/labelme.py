@@ -61,7 +61,7 @@ def unit(asked: Asked, items: Sequence[Item], number: int) -> Unit:
 
 
 def finish(asked: Asked, entries: Entries) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """The answers in words of the first questions, as ReasonSeg has them in ``explanatory``; no file without answers."""
+    """The file of the first questions' answers in words, as in ReasonSeg's ``explanatory``; no file if there are no answers."""
     answers = [{"image": entry["image"], "outputs": entry["outputs"]} for entry in entries() if entry["outputs"]]
     if answers:
         yield f"explanatory/{asked.split}.json", [(json.dumps(answers, ensure_ascii=False, indent=1) + "\n").encode()]
@@ -95,7 +95,7 @@ def _names(stem: str, asked: Asked) -> Iterator[str]:
 
 
 def _documents(asked: Asked, item: Item, entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The JSON files of an image, less what every file has."""
+    """The JSON files of an image, without the keys that every file has."""
     if item.targets is not None:
         return _questions(asked, item, entry)
     if item.masks is not None:
@@ -143,7 +143,8 @@ def _answer(asked: Asked, item: Item, target: Mapping[str, Any], entry: dict[str
 def _shapes(asked: Asked, found: Sequence[tuple[Mask, str, str]], entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The shapes of masks with their labels and descriptions, without empty ones. group_id: number of the mask, from 0.
 
-    The largest comes first, as labelme shows later ones on top. Among equals the last comes first: the reader turns these round.
+    The largest comes first, as labelme shows later ones on top. Among masks of equal area the last comes first, as the reader
+    reverses their order.
     """
     shown = [(k, *each) for k, each in enumerate(found) if each[0].any()]
     shown.sort(key=lambda each: (-np.count_nonzero(each[1]), -each[0]))
@@ -155,7 +156,7 @@ def _shapes(asked: Asked, found: Sequence[tuple[Mask, str, str]], entry: dict[st
 
 
 def _polygons(mask: Mask, said: dict[str, Any], entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """A polygon for each part of a mask, and the IoU of all of them, as the reader paints them, with the mask."""
+    """A polygon for each part of a mask; adds to ``entry`` the IoU of the mask with the polygons as the reader paints them."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     shapes = [{**said, "shape_type": "polygon", "points": outline[:, 0].tolist(), "mask": None} for outline in outlines]
     painted = np.any([raster(shape, *mask.shape) for shape in read_shapes(shapes)], axis=0)
@@ -164,7 +165,7 @@ def _polygons(mask: Mask, said: dict[str, Any], entry: dict[str, Any]) -> list[d
 
 
 def mask_shape(mask: Mask) -> dict[str, Any]:
-    """``shape_type``, ``points`` and ``mask`` of a mask, bool [H, W] with a pixel that is set: exactly its pixels."""
+    """``shape_type``, ``points`` and ``mask`` for exactly the pixels of a mask, bool [H, W], which must not be empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
     buffer = io.BytesIO()

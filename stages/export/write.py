@@ -1,4 +1,4 @@
-"""Writes an export: run by run of images, each run's files first and then the line that says so."""
+"""Writes an export one run of images at a time: first the run's files, then the line that records them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stages.progress import progress
 class Summary:
     """What an export holds.
 
-    counts: ``images``, ``pictures``, and of each of ``WHATS``. left_out: what is missing from each image, and why. files,
-    size_bytes: of all that was written. remarks: what was lost.
+    counts: ``images``, ``pictures``, and the number of each of ``WHATS``. left_out: what is missing from each image, and why.
+    files, size_bytes: number and size of all files written. remarks: what was lost.
     """
 
     counts: Mapping[str, int]
@@ -33,7 +33,7 @@ def write_export(form: Format, contents: Contents, folder: Path, head: Mapping[s
     """Write the images of an open split into a folder.
 
     Args:
-        head: what the export is of, a JSON value; an unfinished export of the same is continued.
+        head: which export it is, a JSON value; an unfinished export with the same value is continued.
 
     Raises:
         ExportError: the folder holds something else.
@@ -67,10 +67,10 @@ def _write_run(form: Format, contents: Contents, output: Output, run: range) -> 
 
 
 def _counted(items: Sequence[Item], unwritten: Sequence[Note]) -> dict[str, int]:
-    """How many images, pictures, masks and so on of a run were written.
+    """How many images, pictures, masks and so on were written for a run of images.
 
     Args:
-        unwritten: what the format could not hold: whole images, or of one of ``WHATS`` a note each.
+        unwritten: what the format could not hold: a note for each whole image, or for each thing that is one of ``WHATS``.
     """
     whole = {note.image_id for note in unwritten if note.what == "image"}
     written = [item for item in items if item.image_id not in whole]
