@@ -1,4 +1,4 @@
-"""Taking a checkpoint that a person got by hand: it is opened as its loader opens it, and its digest is recorded."""
+"""Adopts a checkpoint that the user got by hand: opens it as its loader does, and records its digest."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from store.storage.files import file_sha256
 
 
 def adopt(name: str, file: Path, folder: Path, lock: Path, replace: bool = False) -> Path:
-    """Copy a file that a person got by hand into ``folder``, and record its digest if the registry has none.
+    """Copy a file that the user got by hand into ``folder``, and record its digest if the registry has none.
 
-    Where the registry has no digest, the file must hold what the loader of these weights needs.
+    If the registry has no digest, the file must contain what the loader of these weights needs.
 
     Args:
-        replace: also where the lock file has the digest of another file.
+        replace: proceed even if the lock file has the digest of another file.
 
     Raises:
-        WeightsError: the registry or the lock file has another digest, or the file is no such checkpoint; nothing is kept.
+        WeightsError: the registry or the lock file has another digest, or the file is not such a checkpoint; nothing is kept.
     """
     weights = find(name)
     if weights.committed:
@@ -34,7 +34,7 @@ def adopt(name: str, file: Path, folder: Path, lock: Path, replace: bool = False
     path = place(name, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".adopt-", dir=folder) as aside:
-        copy = Path(aside) / path.name  # by its suffix a loader knows how to read it
+        copy = Path(aside) / path.name  # a loader recognises the format by the suffix
         shutil.copyfile(file, copy)
         found = file_sha256(copy)
         if weights.sha256 not in (None, found):
@@ -61,10 +61,10 @@ def adopt(name: str, file: Path, folder: Path, lock: Path, replace: bool = False
 
 
 def check_file(name: str, path: Path) -> None:
-    """Open a file as the encoder or the SAM does that needs the weights ``name``; keys and shapes must be theirs.
+    """Open a file like the encoder or SAM that needs the weights ``name``; keys and shapes must match.
 
     Raises:
-        WeightsError: it is no checkpoint, or one of another model.
+        WeightsError: it is not a checkpoint, or is one of another model.
     """
     if is_no_checkpoint(path):
         raise WeightsError(f"{path}: found {kind_of(path)}, expected a checkpoint")

@@ -1,7 +1,7 @@
-"""How much to compute at once: a fixed number, and half of it where the GPU's memory runs out.
+"""How many items to compute at once: a fixed number, and half of it if the GPU's memory runs out.
 
-The number of items in a batch decides the last bits of what is computed. So it follows from the kind of device and the
-parameters alone: nothing is measured, and nothing is remembered from one call to the next.
+The number of items in a batch decides the last bits of what is computed. So the number depends only on the kind of device and
+the parameters: nothing is measured, and nothing is remembered between calls.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _log = logging.getLogger(__name__)
 
 
 def over(count: int, size: int, work: Callable[[slice], Result]) -> list[Result]:
-    """Results of ``work`` on slices of ``size`` that cover ``count`` items in order; of half the size where memory runs out.
+    """Results of ``work`` on slices of ``size`` that cover ``count`` items in order; of half the size if memory runs out.
 
-    What is left of the ``count`` items goes on with the smaller size. The next call begins with ``size`` again, so that
-    what ran out of memory while one column was computed does not decide the batches of another.
+    The remaining items continue with the smaller size. The next call starts with ``size`` again, so that running out of memory
+    while one column is computed does not decide the batches of another.
 
     Raises:
-        torch.OutOfMemoryError: there is no room for a single item.
+        torch.OutOfMemoryError: the memory does not suffice for a single item.
     """
     done, results = 0, []
     while done < count:
@@ -46,7 +46,7 @@ def over(count: int, size: int, work: Callable[[slice], Result]) -> list[Result]
 
 @cache
 def _say_halved(size: int) -> None:
-    """Once per process and size, however many images it happens to."""
+    """Say it once per process and size, for however many images it happens."""
     _log.warning("GPU out of memory: going on with batches of %d, wherever larger ones find no room", size)
 
 
@@ -58,7 +58,7 @@ def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield the items, each fetched while the one before it is at work."""
+    """Yield the items, each fetched while the one before it is processed."""
     source = iter(items)
     for item in source:
         for following in source:

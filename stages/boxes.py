@@ -1,4 +1,4 @@
-"""Boxes to masks by SAM's box prompt, as wangjunchi/LLMSeg made the masks of EgoObjects, which has boxes alone."""
+"""Turns boxes into masks by SAM's box prompt, as wangjunchi/LLMSeg made the masks of EgoObjects, which has only boxes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AT_ONCE = 64
 
 
 class BoxPrompts:
-    """A SAM that is asked for what is in boxes (``SamPredictor`` with one mask per box).
+    """A SAM that segments what is in boxes (``SamPredictor`` with one mask per box).
 
     Args:
         model: name of a SAM model. path: its checkpoint, checked.
@@ -30,7 +30,7 @@ class BoxPrompts:
     def masks(
         self, image: npt.NDArray[np.uint8], boxes: Sequence[Sequence[float]]
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-        """What is in each box: bool [N, H, W], and SAM's own estimate of the IoU, float32 [N].
+        """The mask in each box, bool [N, H, W], and SAM's own estimate of its IoU, float32 [N].
 
         Args:
             image: RGB, uint8 [H, W, 3]. boxes: XYWH px.

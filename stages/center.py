@@ -18,7 +18,7 @@ VERSION = 2
 
 
 def columns(params: Sections) -> list[ColumnSpec]:
-    """For every mean and mask encoder, ``centered/<mean>/<the embeddings' column>`` of masks and of instances."""
+    """For every mean and mask encoder, ``centered/<mean>/<the embeddings' column>``, for masks and for instances."""
     specs = []
     for mean in params.means:
         for own in embedded(params):

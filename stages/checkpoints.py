@@ -1,4 +1,4 @@
-"""Files of weights: what a file is that holds no weights, and one error for whatever cannot be read.
+"""Files of weights: recognises files that hold no weights, and raises one error for whatever cannot be read.
 
 No torch is imported before a file is read.
 """
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _HEAD_BYTES = 512
-_HEADER_BYTES = 100_000_000  # more than a safetensors header may have
+_HEADER_BYTES = 100_000_000  # more than the size of any valid safetensors header
 _LFS = b"version https://git-lfs.github.com/spec/"
 _MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 _ARCHIVES = {b"\x1f\x8b": "a gzip archive", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive", b"%PDF": "a PDF"}
@@ -71,20 +71,20 @@ def reading(path: Path, what: str = "checkpoint") -> Iterator[None]:
     """Turn whatever a reader of tensors raises about a file without weights into one error.
 
     Raises:
-        WeightsError: the file is not what the reader reads; says what it is.
+        WeightsError: the file is not what the reader reads; the message says what it is.
         OSError: it cannot be read at all.
     """
     from safetensors import SafetensorError
 
     try:
-        with warnings.catch_warnings():  # of what torch notices on the way; whether it is a checkpoint is said below
+        with warnings.catch_warnings():  # torch's own warnings; whether it is a checkpoint is decided below
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             yield
     except OSError as error:
         if path.is_file() and error.errno not in (
             None,
             errno.EINVAL,
-        ):  # torch seeks before the start of a file that is cut off
+        ):  # torch seeks before the start of a truncated file
             raise
         raise _unreadable(path, what, error) from error
     except (
@@ -95,7 +95,7 @@ def reading(path: Path, what: str = "checkpoint") -> Iterator[None]:
 
 
 def _safetensors_end(path: Path, header: int) -> int:
-    """The size that a safetensors file has to have by its header."""
+    """The size that a safetensors file must have according to its header."""
     with path.open("rb") as file:
         file.seek(8)
         text = file.read(header)

@@ -1,7 +1,7 @@
 """Columns of dense features: a vector for each token of an image, in float16, or in int8 with a scale (:mod:`store.dense`).
 
-``image_features/NAME`` and ``sam_features/NAME`` are float16; ``image_features/int8/NAME`` and ``image_features/scale/NAME`` are,
-together, the other form.
+``image_features/NAME`` and ``sam_features/NAME`` are float16; ``image_features/int8/NAME`` and ``image_features/scale/NAME``
+together are the other form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from store.format.arrays import AnyArray
 from store.format.schema import FAILED
 
 VERSION = 1
-"""Version of :func:`store.dense.to_int8`: goes up whenever the same vectors would give other bytes."""
+"""Version of :func:`store.dense.to_int8`: raised whenever the same vectors would give other bytes."""
 CHANNEL_AXIS = {"image_features": -1, "sam_features": -3}
 """Kind of dense features -> the axis along which a token's numbers lie: [P, C], and [C, h, w]."""
 
@@ -27,7 +27,7 @@ def channel_axis(column: str) -> int:
 
 
 def dense_columns(column: str, dense: Dense) -> tuple[str, ...]:
-    """What holds ``column``, such as ``sam_features/sam_vit_h``, in a form: its own column, or those of values and of scales."""
+    """The columns that hold ``column``, such as ``sam_features/sam_vit_h``, in a form: the column itself, or values and scales."""
     if dense == "float16":
         return (column,)
     kind, _, name = column.partition("/")
@@ -57,11 +57,11 @@ def dense_specs(spec: ColumnSpec, forms: Sequence[Dense]) -> Iterator[ColumnSpec
 
 
 class DenseCollector:
-    """Gathers an image's dense features in those of their columns that a shard needs; falsy if it needs none.
+    """Gathers dense features in those of their columns that a shard needs; falsy if it needs none of them.
 
     Args:
-        out: column -> what gathers its rows.
-        column: the float16 one, whether it is wanted or not.
+        out: column -> its collector.
+        column: the float16 column, whether it is wanted or not.
     """
 
     def __init__(self, out: Mapping[str, Collector], column: str) -> None:
@@ -81,7 +81,7 @@ class DenseCollector:
             each.failed(image_index, status, reason)
 
     def array(self, image_index: int, vectors: AnyArray) -> None:
-        """Add the float32 features of an image; those that are not finite in float16 fail in every form."""
+        """Add the float32 features of an image; the image fails in every form if they are not finite in float16."""
         if trouble := not_finite(vectors, "float16"):
             self.failed(image_index, FAILED, trouble)
             return
@@ -95,5 +95,5 @@ class DenseCollector:
 
 
 def widened(column: str, found: Sequence[AnyArray]) -> AnyArray:
-    """Float16 features from what :func:`dense_columns` of any form hold, in their order."""
+    """Float16 features from the contents of the columns that :func:`dense_columns` names, in their order."""
     return found[0] if len(found) == 1 else from_int8(found[0], found[1], channel_axis(column))

@@ -15,15 +15,15 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def start_command() -> None:
-    """Start a command: what ``run.device: auto`` chose is printed once more."""
+    """Mark the start of a command, so that the choice of ``run.device: auto`` is printed again."""
     _said.clear()
 
 
 def resolve_device(run: RunParams) -> str:
     """``cpu`` or ``cuda``; also sets the torch threads of this process.
 
-    What ``auto`` chose is printed to stderr, once per command. cuDNN does not measure which of its algorithms is fastest: the
-    choice would decide the last bits of what is stored.
+    What ``auto`` chose is printed to stderr, once per command. cuDNN's benchmarking of its algorithms is off, as its choice
+    would decide the last bits of what is stored.
 
     Raises:
         ValueError: cuda was asked for and is not available.
@@ -39,7 +39,7 @@ def resolve_device(run: RunParams) -> str:
     if run.device != "auto":
         return run.device
     device = "cuda" if there else "cpu"
-    if not _said and os.environ.get("RANK", "0") == "0":  # one process of torchrun says it
+    if not _said and os.environ.get("RANK", "0") == "0":  # only one process of torchrun prints it
         _said.append(device)
         reason = torch.cuda.get_device_name() if there else why_no_gpu()
         print(f"device: {device}, chosen by run.device auto ({reason})", file=sys.stderr, flush=True)
@@ -47,7 +47,7 @@ def resolve_device(run: RunParams) -> str:
 
 
 def why_no_gpu() -> str:
-    """What torch says of a machine where it finds no GPU: no driver, or a driver that it was not built for."""
+    """Why torch finds no GPU on this machine: no driver, or a driver that it was not built for."""
     import torch
 
     if not _DRIVER.exists():

@@ -12,22 +12,22 @@ _TIMEOUT_S = (10, 60)  # to connect; between two blocks
 
 
 def download(url: str, part: Path, name: str, size_bytes: int | None, progress: bool) -> None:
-    """Complete ``part``. A server that cannot go on in the middle sends all of it again.
+    """Complete ``part``. A server that cannot resume in the middle sends all of it again.
 
     Args:
-        name: before the bar.
-        size_bytes: of the file, where the server does not say it.
+        name: shown in front of the bar.
+        size_bytes: of the file, for a server that does not say it.
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
-        requests.RequestException: it cannot be fetched; what came is kept.
+        requests.RequestException: it cannot be fetched; what was received is kept.
     """
     have = part.stat().st_size if part.is_file() else 0
-    # Plain bytes, so that the file's length here is the place to go on from there.
+    # Plain bytes, so that the length of the local file is the position to resume from.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
         if have and response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing lies behind the last byte: the file is complete, or its digest will tell
+            return  # there is nothing after the last byte: the file is complete, or the digest check will fail
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
         have = have if resumed else 0

@@ -39,11 +39,11 @@ from store.write.writer import ShardData
 VERSION = 2
 MASKS_PER_BATCH = 64
 IMAGES_PER_BATCH = {"cpu": 1, "cuda": 8}
-"""Images whose masks are embedded together: one fills a processor."""
+"""Images whose masks are embedded together: one image is enough to fill a CPU."""
 
 
 def columns(params: Sections) -> list[ColumnSpec]:
-    """For every mask encoder a column per proposer and one of the instances; one for every image encoder."""
+    """For every mask encoder a column per proposer and one for the instances; for every image encoder one column."""
     specs = []
     for name, (encoder, proposers, instances) in _mask_encoders(params).items():
         features = _features(params, name, encoder)
@@ -57,7 +57,7 @@ def columns(params: Sections) -> list[ColumnSpec]:
                 (limit, encoder.dim), VECTORS_PER_CHUNK, "float16", dimension_names=("image", what, "dim")
             )
             options = {"encoder": _options(encoder), "limit": limit}
-            if name not in params.embed.imported:  # which are as they are
+            if name not in params.embed.imported:  # these are used unchanged
                 options["precision"] = params.embed.precision
             inputs = ("images", reads, *features)
             specs.append(ColumnSpec(column, "embed", inputs, options, VERSION, encoder.weights, layout=layout))
@@ -78,7 +78,7 @@ def _mask_encoders(params: Sections) -> Mapping[str, tuple[Encoder, Sequence[str
     """Name -> encoder, the proposers whose masks it embeds, and whether it embeds instances; imported ones come last.
 
     Raises:
-        ValueError: there is no such encoder or proposer, or two encoders have one name.
+        ValueError: an encoder or proposer is unknown, or two encoders have the same name.
     """
     every: dict[str, tuple[Encoder, Sequence[str], bool]] = {
         name: (encoder_line(name, "mask"), tuple(params.proposers), True) for name in params.embed.mask_encoders
@@ -101,7 +101,7 @@ def _options(encoder: Encoder) -> dict[str, Any]:
 
 
 def _features(params: Sections, name: str, encoder: Encoder) -> tuple[str, ...]:
-    """The columns that SAM pooling reads: the same model's image embedding, in float16 if stored so; empty if it is not stored."""
+    """The columns that SAM pooling reads: the same model's image embedding, in float16 if stored so; empty if not stored."""
     if encoder.reads_sam_features and name in params.embed.sam_features:
         form: Dense = "float16" if "float16" in params.embed.dense else "int8"
         return dense_columns(features_column(name), form)
@@ -151,12 +151,12 @@ Place = tuple[int, int, dict[str, Any], Pixels | None]
 
 
 def _regions(spec: ColumnSpec) -> str:
-    """The table whose rows a column has vectors of: masks, instances, or images where it is of whole images."""
+    """The table whose rows have the column's vectors: masks, instances, or images for features of whole images."""
     return next((read for read in spec.reads if without_proposer(read) in ("masks", "instances")), "images")
 
 
 def _embed_images(model: Model | Imported, features: DenseCollector, group: Sequence[Place]) -> None:
-    """The patch tokens of some images, which go through the network together, whatever forms of them are wanted."""
+    """The patch tokens of some images, which go through the network together, in whichever forms are wanted."""
     troubles = [row_trouble(row, "image") for _, _, row, _ in group]
     images = [image for (*_, image), trouble in zip(group, troubles, strict=True) if trouble is None]
     assert not isinstance(model, Imported), "imported vectors are of masks"
@@ -176,11 +176,11 @@ def _embed(
     rows: Sequence[Mapping[str, Any]],
     array: Callable[[str, int], AnyArray],
 ) -> None:
-    """One column of some images. Columns are computed apart: the bytes of none may depend on what else is computed.
+    """One column of some images. Columns are computed separately, as a column's bytes must not depend on the others.
 
     So the images and masks that go through a network together are this column's own, and a network whose output serves
-    two columns sees one image at a time (:func:`stages.encoders.common.once_an_image`). A mask without a pixel has
-    nothing to embed: its vector is zero, whatever the encoder.
+    two columns sees one image at a time (:func:`stages.encoders.common.once_an_image`). A mask without a pixel has a zero
+    vector, whatever the encoder.
     """
     spec, regions = collector.spec, _regions(collector.spec)
     assert spec.layout is not None
@@ -188,8 +188,8 @@ def _embed(
     stored = [read for read in spec.reads if read.startswith("sam_features/")]
     troubles: list[tuple[str, str] | None] = []
     items: list[EncoderInput] = []
-    wanted: list[tuple[Mapping[str, Any], Sequence[str]]] = []  # of each of the items, its row and its masks
-    filled: list[list[int]] = []  # of each image, which of its masks have a pixel
+    wanted: list[tuple[Mapping[str, Any], Sequence[str]]] = []  # for each item, its row and its masks
+    filled: list[list[int]] = []  # for each image, which of its masks have a pixel
     for position, _, image_row, image in group:
         row = rows[position]
         trouble = row_trouble(image_row, "image") or row_trouble(row, without_proposer(regions))

@@ -22,7 +22,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """A name that is a key of the params. It has no dot: ``--set`` and DVC take a dot for the next key."""
 AtOnce = Annotated[int | None, Field(ge=1), BeforeValidator(lambda value: None if value == 0 else value)]
-"""A size of batches, or null for the one that is fixed for the kind of device; 0, as older files have it, is null."""
+"""A batch size, or null for the fixed size of the kind of device; 0, in older files, means null."""
 
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 """Digest of an archive of imported masks or vectors."""

@@ -1,4 +1,4 @@
-"""Rows of the table ``images``: of pictures that are files, of one or several, and of those that another data set holds."""
+"""Rows of the table ``images``: for pictures with one or several files, and for pictures that another data set holds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from store.read.folders import Folders
 def image_row(
     root: Folders, entry: Entry, max_pixels: int, digests: Digests | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The row of an image, size after EXIF, digest, and the reason if it cannot be used; and what is odd about its files.
+    """The row of an image: size after EXIF, digest, and the reason if it cannot be used; and notes about its files.
 
-    Of several files of a picture the first that can be decoded is the one; where none can, the row is that of the first.
+    Of several files of a picture the first that can be decoded is used; if none of them can, the row is that of the first.
     """
     source = entry.source
     rows = []
@@ -40,7 +40,7 @@ def image_row(
 def _difference(
     root: Folders, row: Mapping[str, Any], path: str, max_pixels: int, digests: Digests | None
 ) -> str | None:
-    """What tells another file of a picture from the one that was taken; None: nothing does."""
+    """How another file of a picture differs from the one that is used; None: it does not."""
     if source_sha256(root, path, digests) == row["sha256"]:
         return None
     try:
@@ -70,9 +70,9 @@ def _row(root: Folders, entry: Entry, max_pixels: int, digests: Digests | None) 
 
 
 def borrowed_row(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of an image that another data set holds: as its row there, and where that is.
+    """The row of an image that another data set holds: its row there, and where that is.
 
-    An image that is not ok there, or not there at all, failed, for the reason that ``held`` gives.
+    An image that is not ok there, or is missing there, fails for the reason that ``held`` gives.
     """
     row: dict[str, Any] = {"image_id": entry.source.image_id, "path": entry.path, "height_px": 0, "width_px": 0}
     row |= {"holder_split": entry.link[0], "holder_index": entry.link[1]} if entry.link else {}
@@ -86,7 +86,7 @@ def borrowed_row(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
 def unlisted_row(
     root: Folders, entry: Entry, max_pixels: int, holder: str, digests: Digests | None = None
 ) -> dict[str, Any]:
-    """The row of an image that its holder does not list: as it would be there, with the status absent; failed where it would be."""
+    """The row of an image that its holder does not list: as it would be there, but with the status absent unless it failed."""
     assert entry.unlisted is not None
     row, _ = image_row(root, Entry(entry.unlisted), max_pixels, digests)
     row["image_id"] = entry.source.image_id

@@ -28,8 +28,10 @@ from store.write.writer import ShardData
 
 VERSION, TARGETS_VERSION = 3, 4
 """2: shapes by their shape_type, sizes in the JSON, encodings; images without annotation are absent; a JPEG may lack its end.
-3: rows of images say where a borrowed image is. 4, of
-targets alone: they have ``absent``, ``correction``, ``incomplete`` and ``turns``."""
+
+3: rows of images say where a borrowed image is. 4, only for targets: they have ``absent``, ``correction``, ``incomplete`` and
+``turns``.
+"""
 
 _Found = tuple[Annotation, dict[str, Any]]
 """An annotation, and the row of ``instances``."""
@@ -69,13 +71,13 @@ def columns(params: Sections) -> list[ColumnSpec]:
 
 
 def order(known: Sequence[tuple[str, str]], listed: Sequence[Source]) -> list[Entry]:
-    """The images of a split in their permanent order: known ones keep their place, new ones come after.
+    """The images of a split in their permanent order: known ones keep their place, new ones follow.
 
     Args:
         known: (image_id, path) in the order of the store. listed: what the data set holds now.
 
     Raises:
-        DatasetError: two sources have one image_id; names the files of both.
+        DatasetError: two sources have the same image_id; the message names the files of both.
     """
     paths = dict(known)
     now: dict[str, Source] = {}
@@ -95,7 +97,7 @@ def order(known: Sequence[tuple[str, str]], listed: Sequence[Source]) -> list[En
 
 
 def _known_file_first(source: Source, path: str | None) -> Source:
-    """The source, with the file that the image was made from before as its first one, if it is there still."""
+    """The source, with the file that the image was made from before as the first one, if it still exists."""
     files = (source.path, *source.others)
     if path not in source.others:
         return source
@@ -155,12 +157,12 @@ def _add_image(images: Collector, index: int, row: dict[str, Any], notes: Sequen
 def annotation_of(
     data: DataParams, folder: Path, pictures: Folders | None, entry: Entry, image: Mapping[str, Any]
 ) -> _Found | ImageFailure | None:
-    """What an image is annotated with, or why it cannot be used; None for an image that is not ok.
+    """The annotation of an image, or why it cannot be used; None for an image that is not ok.
 
-    An image that its holder does not list (status absent) has its annotation nevertheless.
+    An image that its holder does not list (status absent) still has its annotation.
 
     Args:
-        folder: of the annotations. pictures: folders of the data set that holds the image, where it is borrowed.
+        folder: where the annotations are. pictures: folders of the data set that holds the image, if it is borrowed.
     """
     if image["status"] not in (schema.OK, schema.ABSENT):
         return None
@@ -206,6 +208,6 @@ def _add_annotation(
 
 
 def _row(target: Target) -> dict[str, Any]:
-    """A row of ``targets``; ``made`` is a field of generated questions alone."""
+    """A row of ``targets``; only generated questions have the field ``made``."""
     row = {**vars(target), "instances": list(target.instances)}
     return row if target.made is not None else {name: value for name, value in row.items() if name != "made"}

@@ -1,4 +1,4 @@
-"""What rests on how numba, Pillow or bitsandbytes work inside: each trick is one function here, with a test of its name."""
+"""Code that depends on the internals of numba, Pillow or bitsandbytes: one function each, with a test of the same name."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def refuse_decompression_bombs() -> None:
-    """From now on Pillow raises for every picture above ``Image.MAX_IMAGE_PIXELS``.
+    """Make Pillow raise for every picture above ``Image.MAX_IMAGE_PIXELS``.
 
-    By itself it warns up to twice that many pixels and raises above. A filter of warnings is the process's own, and cannot be set
-    for a thread, so this is done once, where :mod:`stages.images` is imported.
+    By default it warns up to twice that many pixels and raises above. Warning filters apply to the whole process and cannot be
+    set for a thread, so this is done once, when :mod:`stages.images` is imported.
     """
     from PIL import Image
 
@@ -46,6 +46,6 @@ def refuse_decompression_bombs() -> None:
 def hush_bitsandbytes() -> None:
     """Silence one report of bitsandbytes, which peft and accelerate import.
 
-    On some processors it tells, while it is imported, of a kernel that it could fetch from a hub. None is needed here.
+    On some processors it reports on import that it could fetch a kernel from a hub. No such kernel is needed here.
     """
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

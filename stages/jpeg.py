@@ -1,8 +1,8 @@
-"""JPEG files that were cut: is only the end marker missing, or are pixels missing, too?
+"""Truncated JPEG files: decides whether only the end marker is missing, or pixels too.
 
-A decoder fills in what is missing, so decoding the file with an end marker added proves nothing. Here different paddings
-are added: missing pixels depend on the padding, and differ. And the scans in the file must be all there are, since a file of
-several scans that was cut between two of them decodes whatever follows.
+A decoder fills in what is missing, so decoding the file with an end marker added proves nothing. Here different paddings are
+added: missing pixels depend on the padding, and differ. In addition the scans in the file must be complete, since a file of
+several scans that was cut between two of them decodes to the same pixels whatever follows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN, _INTERVAL, _RESTARTS = 0xDA, 0xDD, range(0xD0, 0xD8)
 _BARE = {0x00, 0x01, *range(0xD0, 0xDA)}
-"""What follows 0xFF without a length: of the entropy-coded bytes, or a marker alone."""
+"""Bytes after 0xFF without a length: they belong to the entropy-coded data, or are a marker without a body."""
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PADDINGS = (*(bytes([value]) * 64 for value in (0x00, 0xAA, 0x55, 0x7F, 0xCC)), bytes(73 * n % 251 for n in range(64)))
-"""One alone may happen to be what a short Huffman table decodes as the same blocks as another."""
+"""Several paddings, as a short Huffman table may happen to decode two of them to the same blocks."""
 _ZEROS = 16
 _COEFFICIENTS = 64  # of a block
 
@@ -41,7 +41,7 @@ def every_pixel_is_there(data: bytes, decoded: Sequence[NDArray[np.uint8]]) -> b
     first, *others = decoded
     try:
         return all(np.array_equal(first, other) for other in others) and _scans_are_complete(data)
-    except (LookupError, ValueError):  # a segment is shorter than it has to be, or names what is not there
+    except (LookupError, ValueError):  # a segment is too short, or refers to something that does not exist
         return False
 
 
@@ -82,13 +82,13 @@ def _units(size: tuple[int, int], shapes: Mapping[int, tuple[int, int]], compone
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and body of each segment, and the restart markers; the entropy-coded bytes between them are passed over."""
+    """Marker and body of each segment, and the restart markers; the entropy-coded bytes between them are skipped."""
     at = len(_START)
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
         marker = data[at + 1]
         if marker in _RESTARTS:
             yield marker, b""
-        if marker == 0xFF:  # fill before a marker
+        if marker == 0xFF:  # fill bytes before a marker
             at += 1
         elif marker in _BARE:
             at += 2

@@ -1,7 +1,7 @@
-"""What commands keep below the cache folder for the next ones: a JSON object in a file of its own, with the key that it counts for.
+"""What commands keep in the cache folder for later ones: each a JSON object in its own file, with the key it is valid for.
 
-A file is put there whole, and begins with the digest of its content, so that a torn or foreign one is not read. The cache is no
-part of a store, and may be removed at any time.
+A file is written whole and begins with the digest of its content, so that an incomplete or foreign file is not read. The cache
+is no part of a store, and may be removed at any time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def kept(path: Path, key: Any) -> dict[str, Any] | None:
-    """What :func:`keep` wrote for this key; None if there is no such file, it is torn, or it was kept for another key."""
+    """What :func:`keep` wrote for this key; None if there is no such file, it is incomplete, or it was kept for another key."""
     try:
         check, _, data = path.read_bytes().partition(b"\n")
         if check.decode("ascii", "replace") != hashlib.sha256(data).hexdigest():
@@ -28,7 +28,7 @@ def kept(path: Path, key: Any) -> dict[str, Any] | None:
 
 
 def keep(path: Path, key: Any, values: dict[str, Any]) -> None:
-    """Write values for JSON. Where the cache cannot be written, nothing is kept."""
+    """Write values as JSON. If the cache cannot be written, nothing is kept."""
     data = json.dumps({"key": key, **values}).encode()
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What tells whether two picture files show the same: a digest of the decoded pixels, and a hash that small changes do not alter.
+"""Tells whether two picture files show the same: a digest of the decoded pixels, and a hash that small changes do not alter.
 
 Both are kept below the cache folder by the sha256 of the file, so a picture is decoded once. The cache may be removed at any time.
 """
@@ -35,11 +35,11 @@ class Likeness:
 def likenesses(
     folders: Folders, pictures: Mapping[str, str], max_pixels: int, cache: Path
 ) -> tuple[dict[str, Likeness], list[str]]:
-    """sha256 of a file -> its likeness; and why some have none: a line for each, which begins with the path.
+    """sha256 of a file -> its likeness; and a line for each file without one, which begins with the path and says why.
 
     Args:
         pictures: sha256 of a file as it was indexed -> its path.
-        cache: folder of what is known already.
+        cache: folder in which known likenesses are kept.
     """
     known, gone = _read(cache / LOG), []
     new = [(sha256, path) for sha256, path in pictures.items() if sha256 not in known]
@@ -80,7 +80,7 @@ def alike(ones: Iterable[int], others: Iterable[int], most: int) -> list[tuple[i
 
 
 def _read(log: Path) -> dict[str, Likeness]:
-    """What the log holds; a line that a kill cut short is passed over."""
+    """The content of the log; a line that a kill cut short is skipped."""
     known = {}
     for line in log.read_text(encoding="ascii", errors="replace").split("\n") if log.is_file() else ():
         sha256, _, rest = line.partition(" ")

@@ -1,8 +1,9 @@
-"""What data sets list, known from one command to the next, so that annotation files of gigabytes are not parsed again for it.
+"""The listings of data sets, kept between commands so that annotation files of gigabytes are not parsed again.
 
-A listing is kept with the files that it was made of (their size, times and inode), with the options of the data set and with the
-digest of the code that lists, and counts for as long as all of these stay. Each has a file of its own below the cache folder,
-which is put there whole: a torn or a foreign one is not read. The cache is no part of a store, and may be removed at any time.
+A listing is kept with the files that it was made from (their size, times and inode), the options of the data set and a digest
+of the listing code, and is valid as long as all of these stay the same. Each has a file of its own below the cache folder,
+which is written whole: an incomplete or foreign file is not read. The cache is no part of a store, and may be removed at any
+time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from store.read.folders import Folders
 
 
 def list_sources(data: DataParams, folders: Folders, split: str, below: Path) -> list[Source]:
-    """As :func:`stages.datasets.list_sources`, which is asked where the listing is not kept below a cache folder."""
+    """Like :func:`stages.datasets.list_sources`, which is called if the listing is not in the cache folder."""
     root, began_ns = folders.folders[0], time.time_ns()
     files = datasets.listed_from(data, folders, split)
     before = _states(root, files)
@@ -45,7 +46,7 @@ def list_sources(data: DataParams, folders: Folders, split: str, below: Path) ->
 
 
 def _states(root: Path, files: Sequence[str]) -> list[list[int]] | None:
-    """Size, times and inode of each file; None where one is not there, or where ``files`` is empty."""
+    """Size, times and inode of each file; None if one is missing, or if ``files`` is empty."""
     try:
         found = [(root / file).stat() for file in files]
     except (OSError, ValueError):
@@ -55,7 +56,7 @@ def _states(root: Path, files: Sequence[str]) -> list[list[int]] | None:
 
 @cache
 def code_digest() -> str:
-    """Digest of the modules that list: another version of them may list something else."""
+    """Digest of the listing modules, as another version of them may list something else."""
     files = [Path(__file__), *sorted(Path(datasets.__file__).parent.glob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What was odd about how this process computes: whoever looks at its results should know, so it goes into every shard's log."""
+"""Notes about unusual conditions of this process that readers of its results should know; written to every shard's log."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def note(text: str) -> None:
 
 
 def notes() -> list[str]:
-    """What :func:`note` was told, in order."""
+    """The notes given to :func:`note`, in order."""
     return list(_notes)

@@ -29,7 +29,7 @@ def photograph(root: Folders, row: Mapping[str, Any], max_pixels: int) -> NDArra
         row: of the image in the table ``images``.
 
     Raises:
-        GoneError: the image failed when it was indexed, or its file is gone, another one, or not readable.
+        GoneError: the image failed when it was indexed, or its file is missing, has changed, or cannot be read.
     """
     if row["status"] != OK:
         raise GoneError(row["error"] or row["status"])
@@ -42,7 +42,7 @@ def photograph(root: Folders, row: Mapping[str, Any], max_pixels: int) -> NDArra
         return read_image(inside(root, path), max_pixels)
     except ImageFailure as error:
         raise GoneError(f"{path}: {error}") from error
-    except OSError as error:  # an unmounted disk, no permission: the page is of use without this picture
+    except OSError as error:  # an unmounted disk, no permission: the page is still useful without this picture
         raise GoneError(f"{path}: {error.strerror or error}") from error
 
 
@@ -60,7 +60,7 @@ def picture_file(root: Folders, row: Mapping[str, Any], max_pixels: int) -> Pict
     Args: as :func:`photograph`.
 
     Raises:
-        GoneError: the image failed when it was indexed, or its file is gone or another one.
+        GoneError: the image failed when it was indexed, or its file is missing or has changed.
         OSError: its whole folder is gone, or the file cannot be read.
     """
     if row["status"] != OK:

@@ -23,7 +23,7 @@ from store.storage.requests import IN_FLIGHT, at_once
 def source_files(entry: Entry, files: str) -> tuple[str, ...]:
     """The files a row of ``images`` (or of the two ``annotations`` tables) is made from, relative to the data set's root.
 
-    Files of many images are not among them where it is known what they say of each (:func:`source_content`).
+    Files that cover many images are left out if their content for each image is known (:func:`source_content`).
     """
     if entry.removed:
         return ()
@@ -34,7 +34,7 @@ def source_files(entry: Entry, files: str) -> tuple[str, ...]:
 
 
 def source_content(entry: Entry, files: str) -> dict[str, str]:
-    """What annotation files of many images say of one image: a name of its own -> the digest."""
+    """What annotation files that cover many images say of one image: a name for it -> its digest."""
     source = entry.source
     if entry.removed or files == "images" or not source.content:
         return {}
@@ -42,9 +42,9 @@ def source_content(entry: Entry, files: str) -> dict[str, str]:
 
 
 def source_sha256(root: Path | Folders, path: str, digests: Digests | None = None) -> str:
-    """sha256 of a source file, or what :func:`_source` says instead of its state. Raises as that does.
+    """sha256 of a source file, or what :func:`_source` returns instead of its state. Raises the same errors.
 
-    ``digests``: those that are known; None: the file is read.
+    ``digests``: known digests; None: the file is read.
     """
     file, state = _file(root, path), _source(root, path)
     if isinstance(state, str):
@@ -83,10 +83,10 @@ def _sources(root: Path | Folders, paths: Sequence[str]) -> list[State | str]:
 
 
 def _source(root: Path | Folders, path: str) -> State | str:
-    """The state of a source file; ``missing``, or ``outside`` for a path whose words lead out of ``root``.
+    """The state of a source file; ``missing``, or ``outside`` for a path whose text leads out of ``root``.
 
     Raises:
-        FileNotFoundError: its whole folder is gone, e.g. an unmounted disk; that is no fact about the data set.
+        FileNotFoundError: its whole folder is missing, e.g. an unmounted disk; that says nothing about the data set.
     """
     try:
         check_inside(path)

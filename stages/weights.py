@@ -1,8 +1,8 @@
 """Official checkpoints: where each comes from, and which bytes it must have.
 
 A file is used only after its sha256 was checked: against this registry or, where no publisher gives a digest,
-against ``weights.lock`` at the repository root, which a person's ``--from FILE`` wrote (for the demo models,
-their training). So whoever clones the repository gets the same bytes, or an error that says what to type.
+against ``weights.lock`` at the repository root, which ``--from FILE`` wrote (for the demo models, their training). So everyone
+who clones the repository gets the same bytes, or an error that says what to type.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Weights:
     name: str
     """Name in this registry; encoders and SAM models refer to it."""
     url: str | None
-    """Where it is fetched from. None: a person gets it by hand, or training makes it."""
+    """Where it is fetched from. None: the user gets it by hand, or training makes it."""
     sha256: str | None
     """Hex digest. None: it is in ``weights.lock``."""
     size_bytes: int | None
-    """Size, if it is known beforehand."""
+    """Size, if known beforehand."""
     licence: str
     """Licence of the weights."""
     source: str
-    """Who publishes the file, and whose the digest is."""
+    """Who publishes the file, and who states the digest."""
     path: str
     """File name in the folder of fetched weights; if ``committed``, relative to the repository."""
     committed: bool = False
@@ -43,7 +43,7 @@ class Weights:
 
 
 # name -> size in bytes, sha256. OpenAI's digests are in its URLs, LAION's is on the hub's page of the file.
-# Meta lists none: those, and the sizes, are second-hand; several independent projects pin the same ones.
+# Meta lists no digests: its digests, and the sizes, are second-hand; several independent projects pin the same ones.
 _PINNED: dict[str, tuple[int | None, str]] = {
     "sam_vit_b": (375_042_383, "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
     "sam_vit_l": (1_249_524_607, "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
@@ -128,7 +128,7 @@ WEIGHTS: dict[str, Weights] = {
 
 
 IMPORTED = "imported/"
-"""Names of archives that the verb ``import`` wrote begin so; the digest follows, and the archive is that of no other bytes."""
+"""Prefix of the names of archives that the verb ``import`` wrote; the digest of the archive's bytes follows."""
 
 
 def imported_name(sha256: str) -> str:
@@ -137,9 +137,9 @@ def imported_name(sha256: str) -> str:
 
 
 def expected_sha256(name: str, lock: Path) -> str:
-    """Give the digest that the file must have, from the registry or from the lock file.
+    """Return the digest that the file must have, from the registry or from the lock file.
 
-    Raises :class:`WeightsError` if there is no such checkpoint, or neither has its digest.
+    Raises :class:`WeightsError` if there is no such checkpoint, or neither file has its digest.
     """
     weights = find(name)
     digest = weights.sha256 or read_lock(lock).get(name)
@@ -149,7 +149,7 @@ def expected_sha256(name: str, lock: Path) -> str:
 
 
 def locate(name: str, folder: Path, lock: Path) -> Path:
-    """Give the path of a checkpoint whose bytes were checked; ``folder`` is that of fetched weights.
+    """Return the path of a checkpoint after its bytes were checked; ``folder`` is the folder of fetched weights.
 
     Raises :class:`WeightsError`, with the command that gets the file, if it is missing or has another digest.
     """
@@ -167,7 +167,7 @@ def locate(name: str, folder: Path, lock: Path) -> Path:
 
 
 def why_missing(name: str, folder: Path, lock: Path) -> str | None:
-    """Why a checkpoint cannot be used yet, with the command that gets it; None when its file is there (it is not digested)."""
+    """Why a checkpoint cannot be used yet, with the command that gets it; None if its file exists (its digest is not checked)."""
     weights = find(name)
     if weights.sha256 is None and name not in read_lock(lock):
         return f"{name}: not adopted yet; {how_to_get(weights)}"
@@ -179,7 +179,7 @@ def _why(error: requests.RequestException) -> str:
     """What is wrong with a request, in words."""
     if isinstance(error, requests.exceptions.SSLError):
         return f"there is no secure connection to the server: {error}"
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):  # of a block, requests makes a ConnectionError
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):  # ConnectionError within a block
         return "the server did not answer in time"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy of this machine (https_proxy) cannot be reached"
@@ -191,7 +191,7 @@ def _why(error: requests.RequestException) -> str:
 def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
     """Fetch a checkpoint into ``folder``, going on where an earlier call stopped, and check its digest.
 
-    Under the final name there is only ever a file with the right digest; if it is there, nothing is fetched.
+    Only a file with the right digest ever gets the final name; if it exists, nothing is fetched.
     ``progress`` shows a bar on stderr, if that is a terminal.
     Raises :class:`WeightsError` if the file cannot be fetched or has another digest.
     """
@@ -224,7 +224,7 @@ def fetch(name: str, folder: Path, lock: Path, progress: bool) -> Path:
 
 
 def record(name: str, file: Path, lock: Path) -> None:
-    """Write the digest of ``file`` into the lock file, in place of the one it has for that checkpoint.
+    """Write the digest of ``file`` into the lock file, replacing the one recorded for that checkpoint.
 
     Raises :class:`WeightsError` for a checkpoint whose digest is in the registry.
     """
@@ -249,7 +249,7 @@ def find(name: str) -> Weights:
 
 
 def place(name: str, folder: Path) -> Path:
-    """Where the file of a checkpoint is, or would be; ``folder`` is that of fetched weights."""
+    """Where the file of a checkpoint is, or would be; ``folder`` is the folder of fetched weights."""
     return _place(find(name), folder)
 
 
@@ -271,7 +271,7 @@ def how_to_get(weights: Weights) -> str:
 
 
 def read_lock(lock: Path) -> dict[str, str]:
-    """Name -> digest, of the lock file; raises :class:`WeightsError` where it is no such file."""
+    """Name -> digest, from the lock file; raises :class:`WeightsError` if it is not a valid lock file."""
     try:
         digests = json.loads(lock.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,9 +1,9 @@
 """Files of referring expressions: refs (``refs(unc).p``, ``grefs(unc).json``) and the COCO-form ``instances.json`` next to them.
 
-A ref is a list of sentences about one object, or some, or none: ``ref_id``, ``ann_id``, ``image_id``, ``split`` and ``sentences``,
-each with ``sent``. Pictures and objects are found by ``image_id`` and ``ann_id``, never by the ref's ``file_name``, which is
-another one (``COCO_train2014_000000581857_16.jpg``). Both files are read once per process, and of the objects those are kept that a
-ref names: about a quarter of refCOCO's.
+A ref is a list of sentences about one object, about several, or about an absent one: ``ref_id``, ``ann_id``, ``image_id``,
+``split`` and ``sentences``, each with ``sent``. Pictures and objects are found by ``image_id`` and ``ann_id``, never by the
+ref's ``file_name``, which differs (``COCO_train2014_000000581857_16.jpg``). Both files are read once per process, and only
+objects that a ref names are kept: about a quarter of refCOCO's.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from stages.names import type_name
 
 INSTANCES = "instances.json"
 MAX_REFS_BYTES = 2**29
-"""Largest file of refs: that of refCOCO has about 20 MB."""
+"""Largest size of a file of refs; refCOCO's has about 20 MB."""
 _NAMED = re.compile(r".*\(.*\)\.(?:p|json)")
 _DO = "set root or split_by of the data set in section data of the params"
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A wording. exists: what it says is in the picture. correction: of a false premise, the sentence that it was made from."""
+    """A wording. exists: the picture shows what it says. correction: for a false premise, the sentence that it was made from."""
 
     text: str
     exists: bool = True
@@ -48,7 +48,7 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A ref as it stands in its file. name: its place there. ann_id: a number or several, None where it is something else.
+    """A ref as it stands in its file. name: its place there. ann_id: one or several numbers, None if it is anything else.
 
     problem: why it cannot be used, or empty.
     """
@@ -90,12 +90,12 @@ class RefSet:
     things: Mapping[int, Thing]
 
     def split(self, matches: Callable[[str], bool]) -> dict[str, list[Ref]]:
-        """image_id -> its refs of a split, in file order; images without any are left out."""
+        """image_id -> its refs of a split, in file order; images without refs are left out."""
         found = {name: [ref for ref in each.refs if matches(ref.split)] for name, each in self.pictures.items()}
         return {name: refs for name, refs in found.items() if refs}
 
     def content(self, picture: Picture, refs: Sequence[Ref]) -> str:
-        """The ``content`` of a source: what is said of its picture, by these refs of it, and of the objects that they name."""
+        """The ``content`` of a source: a digest of its picture, these refs of it, and the objects that they name."""
         said = [
             (each.ann_id, each.source, each.problem, [(one.text, one.exists, one.correction) for one in each.sentences])
             for each in refs
@@ -112,20 +112,20 @@ class RefSet:
         return Counts(len(split), len(refs), sum(len(ref.sentences) for ref in refs))
 
     def splits(self) -> str:
-        """The splits that are named, each with how many refs it has."""
+        """The splits named in the files, each with its number of refs."""
         counts = Counter(ref.split for picture in self.pictures.values() for ref in picture.refs)
         return ", ".join(f"{name} ({count} refs)" for name, count in sorted(counts.items())) or "none"
 
 
 def expected(names: Sequence[str]) -> tuple[Expected, ...]:
-    """The file of refs, which has one of these names, and that of objects."""
+    """The file of refs, under any of these names, and the file of objects."""
     return Expected("refs", tuple(names)), Expected("objects", (INSTANCES,))
 
 
 def find(root: Path, names: Sequence[str]) -> tuple[str, str]:
-    """The files of a data set, relative to root: refs, of the first of these names that is there, and objects.
+    """The files of a data set, relative to root: refs, under the first of these names that exists, and objects.
 
-    Raises DatasetError where one is not there; it says which files of refs are.
+    Raises DatasetError if one is missing; the message says which files of refs exist.
     """
     if not root.is_dir():
         raise DatasetError(f"no folder {root}; expected one with {' or '.join(names)} and {INSTANCES}: {_DO}")
@@ -141,7 +141,7 @@ def find(root: Path, names: Sequence[str]) -> tuple[str, str]:
 
 
 def read(root: Path, files: tuple[str, ...], ids: str) -> RefSet:
-    """What the files hold, read once per process. Raises DatasetError where one of them is unusable as a whole."""
+    """The content of the files, read once per process. Raises DatasetError if one of them is unusable as a whole."""
     return _READ.get(root, files, ids)
 
 
@@ -185,7 +185,7 @@ _READ = Once(_parse)
 
 
 def _refs(root: Path, file: str) -> dict[int, list[Ref]]:
-    """Number of the picture -> its refs. One that lacks its picture or split is a failure, other problems are the ref's own."""
+    """Number of the picture -> its refs. A ref without picture or split is an ImageFailure; other problems are noted in the ref."""
     found: dict[int, list[Ref]] = {}
     positions = count()
 
@@ -240,7 +240,7 @@ def _sentence(record: Any) -> Sentence:
 
 
 def _instances(root: Path, file: str, wanted: set[int]) -> tuple[dict[int, dict[str, Any]], dict[int, Thing]]:
-    """Number -> picture as listed, and ann_id -> object for those that are wanted; the rest is dropped while the file is read."""
+    """Number -> picture as listed, and ann_id -> object for the wanted ones; the others are dropped while the file is read."""
     names: dict[Any, str] = {}
     listed: dict[int, dict[str, Any]] = {}
     kept: dict[int, tuple[Any, Any, bool, str]] = {}

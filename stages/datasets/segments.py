@@ -1,7 +1,7 @@
-"""COCO's ``segmentation``: polygons, or run lengths as a list or a compressed string, to pixels.
+"""Turns COCO's ``segmentation`` into pixels: polygons, or run lengths as a list or a compressed string.
 
-Pixels are those of cocodataset/cocoapi (``annToMask``, ``common/maskApi.c``). Every number is looked at before any memory is taken
-that depends on it.
+Pixels are those of cocodataset/cocoapi (``annToMask``, ``common/maskApi.c``). Every number is checked before memory that
+depends on it is allocated.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from store import rle
 from store.errors import RleError
 
 MAX_OUTLINE_PX = 10**7
-"""maskApi.c takes memory for every pixel of an outline, inside the image or not."""
+"""maskApi.c allocates memory for every pixel of an outline, inside the image or not."""
 
 
 @dataclass(frozen=True)
 class Region:
     """What a segmentation marks. mask: bool [H, W].
 
-    overlaps: parts of it have pixels in common, which dvlab-research/LISA adds up to values above 1. dropped: how many
-    polygons were left out, as they have fewer than three points or half a point.
+    overlaps: parts of it have pixels in common, which dvlab-research/LISA adds up to values above 1. dropped: how many polygons
+    were left out because they have fewer than three points or an odd number of coordinates.
     """
 
     mask: NDArray[np.bool_]
@@ -44,7 +44,7 @@ def read_segmentation(value: Any, height_px: int, width_px: int) -> Region:
     An empty list marks nothing.
 
     Raises:
-        ImageFailure: it has another form, a number is not finite or far outside, or run lengths are of another size.
+        ImageFailure: it has another form, a number is not finite or far outside, or run lengths have another size.
     """
     if isinstance(value, Mapping):
         return Region(_from_runs(value, height_px, width_px))
@@ -87,10 +87,10 @@ def polygons(value: Any) -> list[Any]:
 
     Args:
         value: points of one polygon, ``[[x, y], ...]``, or of several, ``[[[x, y], ...], ...]``; or flat polygons,
-            ``[[x, y, x, y, ...], ...]``, or a single one, ``[x, y, x, y, ...]``. Numbers are not looked at.
+            ``[[x, y, x, y, ...], ...]``, or a single one, ``[x, y, x, y, ...]``. Numbers are not checked.
 
     Raises:
-        ImageFailure: it is no list, an empty one, or has something else than ``[x, y]`` among its points.
+        ImageFailure: it is not a list, is empty, or has a point that is not ``[x, y]``.
     """
     if not isinstance(value, list) or not value:
         raise ImageFailure(f"mask is {reprlib.repr(value)}, expected polygons")
@@ -114,10 +114,10 @@ def _from_polygon(points: Any, height_px: int, width_px: int) -> NDArray[np.bool
 
 
 def _polygon(points: Any) -> tuple[list[float], float]:
-    """The numbers of one polygon, and its outline in px, which maskApi.c has the memory for."""
+    """The numbers of one polygon, once its outline is known to be short enough for maskApi.c's memory."""
     if not isinstance(points, list) or not set(map(type, points)) <= {int, float}:
         raise ImageFailure(f"polygon is {reprlib.repr(points)}, expected a flat list of numbers")
-    # An integer of any size is compared exactly, and NaN is not below.
+    # The comparison is exact for an integer of any size, and false for NaN.
     if not all(-MAX_OUTLINE_PX <= each <= MAX_OUTLINE_PX for each in (min(points), max(points))) or not all(
         map(math.isfinite, points)
     ):
@@ -139,7 +139,7 @@ def _from_runs(value: Mapping[str, Any], height_px: int, width_px: int) -> NDArr
 
 
 def _counts_of(value: Mapping[str, Any], height_px: int, width_px: int) -> str:
-    """COCO RLE of such run lengths, which are of an image of this size."""
+    """COCO RLE of such run lengths, which must have the size of the image."""
     size, counts = value.get("size"), value.get("counts")
     if size is not None and list(size if isinstance(size, Sequence) else ()) != [height_px, width_px]:
         raise ImageFailure(f"run lengths are of an image of {reprlib.repr(size)} px, expected {[height_px, width_px]}")

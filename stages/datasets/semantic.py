@@ -125,7 +125,7 @@ def annotate(
     """Read the targets of an image, one for each label that it shows, in the order of their values; then those that are absent.
 
     Raises ImageFailure where there is no label map, where it is not a PNG of one value of 8 bits for each pixel, where its size is
-    not the image's, or where a value has no name. Sizes that are swapped are the image's if its EXIF orientation explains them.
+    not the image's, or where a value has no name. Swapped sizes are accepted if the image's EXIF orientation explains them.
     """
     if not source.annotations:
         raise ImageFailure("no annotation: expected a label map (PNG) of the same name")
@@ -216,7 +216,7 @@ def _files(root: Path, folder: str) -> list[str] | None:
 
 
 def _is_full_ade20k(root: Path, names: Sequence[str]) -> bool:
-    """Whether these are the files of the other data set of this name, of 2016 or of 2021."""
+    """Whether these are files of the other data set of this name, the full ADE20K of 2016 or 2021."""
     if any(name.endswith("_seg.png") for name in names):
         return True
     if names:

@@ -24,14 +24,14 @@ Vectors = npt.NDArray[np.float32]
 
 
 class EncoderInput(NamedTuple):
-    """What an encoder gets of one image."""
+    """The input of an encoder for one image."""
 
     image: npt.NDArray[np.uint8]
     """[H, W, 3], RGB."""
     masks: Sequence[npt.NDArray[np.bool_]] = ()
     """K bool [H, W], each decoded when it is asked for; for an encoder of kind "mask"."""
     sam_features: npt.NDArray[np.float16] | None = None
-    """SAM's embedding of the image, [C, h, w], for an encoder that reads it and where the store has it."""
+    """SAM's embedding of the image, [C, h, w], if the encoder reads it and the store has it."""
 
 
 Model = Callable[[Sequence[EncoderInput]], list[Vectors]]
@@ -39,10 +39,10 @@ Model = Callable[[Sequence[EncoderInput]], list[Vectors]]
 
 
 class TextTower(NamedTuple):
-    """Texts and masks as vectors of one space, in which a text is near the masks that it describes."""
+    """Texts and masks as vectors in one space, in which a text is near the masks that it describes."""
 
     embed: Callable[[str], Vectors]
-    """A text -> float32 [D], of length 1; ValueError where it is too long or holds a control token of the tower."""
+    """A text -> float32 [D], of length 1; ValueError if it is too long or holds a control token of the tower."""
     project: Callable[[npt.NDArray[Any]], Vectors]
     """Vectors of masks as the encoder gave them, float [k, dim] -> float32 [k, D]; zero vectors stay zero."""
 
@@ -64,12 +64,14 @@ class Encoder:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Architecture and transform, read by the module."""
     reads_sam_features: bool = False
-    """Whether it takes the column sam_features where there is one."""
+    """Whether it reads the column sam_features if it exists."""
     version: int = 1
-    """Goes up whenever the same file and input would give other numbers (a golden-output test guards it)."""
+    """Raised whenever the same file and input would give other numbers (a golden-output test guards it)."""
     text: str = ""
-    """Name in stages/weights.py of the file with its text tower; empty: it has none. It is not part of a column's identity, as no
-    stored number depends on it."""
+    """Name in stages/weights.py of the file with its text tower; empty: it has no text tower.
+
+    It is not part of a column's identity, as no stored number depends on it.
+    """
 
 
 _B16 = {"width": 768, "layers": 12, "heads": 12, "patch_px": 16, "input_px": 224}
@@ -164,7 +166,7 @@ def build(
 
     ``paths`` maps each name of ``ENCODERS[name].weights`` to a file whose digest was checked
     (``stages.weights.locate``); ``device`` is torch's; ``masks_per_batch`` bounds memory and changes no result
-    beyond rounding; a ``precision`` of 16 bit is that of matrix products (norms and softmax stay float32). Raises
+    beyond rounding; a 16-bit ``precision`` applies to matrix products (norms and softmax stay float32). Raises
     ValueError for an unknown name or a missing path, ``WeightsError`` for a file that does not hold the expected
     tensors.
     """
@@ -186,7 +188,7 @@ def build_text(name: str, path: Path, device: str) -> TextTower:
         path: of the file ``ENCODERS[name].text``, whose digest was checked.
 
     Raises:
-        ValueError: the encoder is not known or has no text tower; names those that have one.
+        ValueError: the encoder is not known or has no text tower; the message names those that have one.
         WeightsError: the file does not hold the expected tensors.
     """
     if why := why_no_text(name):
@@ -197,7 +199,7 @@ def build_text(name: str, path: Path, device: str) -> TextTower:
 
 
 def why_no_text(name: str) -> str:
-    """Why no text can be compared with the vectors of an encoder; empty where it can."""
+    """Why texts cannot be compared with the vectors of an encoder; empty if they can."""
     if name in ENCODERS and ENCODERS[name].text:
         return ""
     having = ", ".join(sorted(key for key, line in ENCODERS.items() if line.text))

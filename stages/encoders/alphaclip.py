@@ -25,7 +25,7 @@ def make_model(encoder: Encoder) -> AlphaVisionTransformer:
 
 
 def check(encoder: Encoder, path: Path) -> None:
-    """WeightsError unless ``path`` holds the tensors of this line's AlphaCLIP, whatever CLIP it goes with."""
+    """WeightsError unless ``path`` holds the tensors of this line's AlphaCLIP, whichever CLIP it belongs to."""
     with torch.device("meta"):
         expected = make_model(encoder).state_dict()
     check_keys(load_alphaclip(path, None), expected, str(path))
@@ -34,7 +34,7 @@ def check(encoder: Encoder, path: Path) -> None:
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
     """Returns the function that embeds the masks of images: one vector of length 1 per mask.
 
-    An empty mask is no special case: its alpha is "background" everywhere (mask_only: a black image).
+    An empty mask is not a special case: its alpha is "background" everywhere (mask_only: a black image).
     """
     *clip_path, path = (paths[name] for name in encoder.weights)
     state = load_alphaclip(path, clip_path[0] if clip_path else None)

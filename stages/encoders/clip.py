@@ -51,5 +51,5 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
 
 
 def central_square(image: ImageArray, side_px: int) -> ImageArray:
-    """Shortest side to ``side_px`` (bicubic), then the middle: of a wide image the ends are not seen."""
+    """Shortest side to ``side_px`` (bicubic), then the middle: the ends of a wide image are cut off."""
     return resize_and_crop(image, side_px, lambda surplus: surplus // 2)

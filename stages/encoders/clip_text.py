@@ -16,13 +16,13 @@ from stages.encoders import Vectors
 from stages.encoders.common import State, load_into
 
 HEAD = 64
-"""Width of an attention head: of OpenAI's models and of LAION's alike."""
+"""Width of an attention head, in OpenAI's and LAION's models alike."""
 _KEYS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
 
 @cache
 def tokenizer() -> SimpleTokenizer:
-    """CLIP's: lower case, byte pairs."""
+    """CLIP's tokenizer: lower case, byte pairs."""
     return SimpleTokenizer()
 
 
@@ -36,7 +36,7 @@ def make_text(
 
 
 def with_causal_mask(model: TextTransformer) -> TextTransformer:
-    """The model, in which a token sees those before it. The mask is no tensor of a checkpoint."""
+    """The model with its causal mask, so that a token sees only earlier ones. Checkpoints do not contain the mask."""
     model.attn_mask = model.build_causal_mask().to(model.positional_embedding.device)
     return model
 
@@ -46,10 +46,10 @@ def text_embedder(state: State, act: type[nn.Module], dim: int, source: str, dev
 
     Args:
         state: a whole CLIP under OpenAI's keys; those of the text tower are taken.
-        source: what errors call it.
+        source: the name used in errors.
 
     Raises:
-        WeightsError: there is no text tower of this dim in it.
+        WeightsError: it has no text tower of this dim.
     """
     own = {key: value for key, value in state.items() if key.startswith(_KEYS)}
     if lacking := [

@@ -46,7 +46,7 @@ class AlphaVisionTransformer(VisionTransformer):  # type: ignore[misc]
 
 
 def _class_token_alone(block: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """The class token [B, C] after the last block, whose output for the patches is not needed and not computed."""
+    """The class token [B, C] after the last block; the block's output for the patches is not computed."""
     normed = block.ln_1(tokens)
     seen, _ = block.attn(normed[:, :1], normed, normed, need_weights=False)
     first = tokens[:, :1] + block.ls_1(seen)

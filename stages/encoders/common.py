@@ -61,10 +61,10 @@ def load_into(make: Callable[[], Network], state: State, source: str, device: st
 
 
 def once_an_image(compute: Callable[[ImageArray], torch.Tensor]) -> Callable[[ImageArray], torch.Tensor]:
-    """``compute`` of one image, whose result is kept for as long as the array itself.
+    """``compute`` for one image, with its result cached for as long as the array itself exists.
 
-    An encoder is called for an image's proposals and for its instances, and yet its network runs once. It sees one image
-    at a time: its output cannot depend on which other images, or which other columns, are computed in the same run.
+    An encoder is called for an image's proposals and again for its instances, but its network runs only once. It sees one image
+    at a time, so its output cannot depend on which other images or columns are computed in the same run.
     """
     kept: dict[int, torch.Tensor] = {}
 

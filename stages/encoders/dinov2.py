@@ -22,8 +22,8 @@ def make_model(encoder: Encoder) -> DINOv2:
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
     """Returns the function that embeds the masks of images; an empty mask gives a zero vector.
 
-    Input: ResizeLongestSide, normalised, padded with zeros to a square of ``input_px``; as in LLM-Seg, the
-    padded cells take part in the pooling where the upsampling reaches them.
+    Input: ResizeLongestSide, normalised, padded with zeros to a square of ``input_px``; as in LLM-Seg, padded cells take part
+    in the pooling if the upsampling reaches them.
     """
     path = paths[encoder.weights[0]]
     model = load_into(lambda: make_model(encoder), from_official(load_state(path)), str(path), device)

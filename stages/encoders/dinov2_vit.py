@@ -27,7 +27,7 @@ _NAMES = (  # facebookresearch/dinov2, transformers; every name is a whole dotte
     ("mlp.w3", "mlp.down_proj"),
     ("norm", "layernorm"),
 )
-_FUSED = (  # one official tensor, its rows in this order
+_FUSED = (  # one official tensor holds these, its rows in this order
     ("attn.qkv", ("attention.q_proj", "attention.k_proj", "attention.v_proj")),
     ("mlp.w12", ("mlp.gate_proj", "mlp.up_proj")),
 )

@@ -1,4 +1,4 @@
-"""Vectors that another program made, from the archive that ``python cli.py import`` wrote. The pixels are not looked at.
+"""Vectors that another program made, from the archive that ``python cli.py import`` wrote. The pixels are not used.
 
 A vector is found by its mask, so it does not matter in which order masks are stored, nor which of them are.
 """
@@ -22,7 +22,7 @@ class Imported:
         paths: its name -> the archive, whose digest was checked.
 
     Raises:
-        ValueError: the file is no archive of vectors, or of vectors of another length.
+        ValueError: the file is not an archive of vectors, or its vectors have another length.
     """
 
     def __init__(self, encoder: Encoder, paths: Mapping[str, Path]) -> None:
@@ -35,7 +35,7 @@ class Imported:
         """The vectors, float32 [K, dim], of masks (COCO RLE counts) of the picture whose file has this digest.
 
         Raises:
-            ImageFailure: there are none of the picture, or not of all of these masks.
+            ImageFailure: there are no vectors of the picture, or not for all of these masks.
         """
         if trouble := self.archive.trouble(sha256):
             raise ImageFailure(trouble)
@@ -46,5 +46,5 @@ class Imported:
         wanted = [places.get(mask_key(counts)) for counts in masks]
         if lacking := wanted.count(None):
             raise ImageFailure(f"the imported vectors have none of {lacking} of its {len(masks)} masks")
-        # of equal masks the first has the first vector: they are stored in the order in which they came
+        # among equal masks the first gets the first vector: they are stored in their original order
         return vectors[[at.popleft() if len(at) > 1 else at[0] for at in wanted if at is not None]]

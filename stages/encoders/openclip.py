@@ -32,8 +32,8 @@ def make_model(encoder: Encoder) -> TimmModel:
 def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_batch: int) -> Model:
     """Returns the function that embeds the masks of images; an empty mask gives a zero vector.
 
-    Features are the trunk's last map, stride 32, before its final layer norm, which follows the pooling in CLIP
-    too. Cells of padding alone do not count.
+    Features are the trunk's last map, stride 32, before its final layer norm, which follows the pooling in CLIP too. Cells that
+    contain only padding do not count.
     """
     path = paths[encoder.weights[0]]
     state = {k.removeprefix("visual."): v for k, v in load_state(path).items() if k.startswith("visual.")}
@@ -60,7 +60,7 @@ def make_heads(encoder: Encoder) -> nn.ModuleDict:
 
 
 def build_text(encoder: Encoder, path: Path, device: str) -> TextTower:
-    """The text tower, and CLIP's own head for masks: a mean over a mask takes the place of that over the image.
+    """The text tower, and CLIP's own head for masks: a mean over a mask replaces the mean over the image.
 
     This is the classifier of masks of FC-CLIP (bytedance/fc-clip, arXiv 2308.02487), with the same trunk.
     """

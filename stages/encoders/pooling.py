@@ -1,12 +1,12 @@
 """Masked pooling of dense features, LLM-Seg's way, without upsampling the features (wangjunchi/LLMSeg).
 
 LLM-Seg upsamples a feature grid bilinearly by 4 and averages it under each mask, resized to the same frame:
-``sum_p w_p (U f)_p / (sum_p w_p + 1e-8)``. Both steps are linear, so the weights can go the other way: with
-the adjoint of the upsampling, ``w' = U^T w U`` on the grid, the result is ``sum w' f / (sum w' + 1e-8)``. The
-rows of U sum to 1, so ``sum w' = sum w``. 16 times less data, and one matrix product for all masks. The
-mask's own resize is linear as well and goes into the same two small matrices, so no padded or resized mask is
-ever made; the runs of a mask are enough for it, so masks are not even decoded. LLM-Seg's 1 x 1 convolution commutes
-with all of this: raw features are pooled and the layer stays trainable.
+``sum_p w_p (U f)_p / (sum_p w_p + 1e-8)``. Both steps are linear, so the weights can be moved to the grid instead: with the
+adjoint of the upsampling, ``w' = U^T w U`` on the grid, the result is ``sum w' f / (sum w' + 1e-8)``. The rows of U sum to 1,
+so ``sum w' = sum w``. That is 16 times less data, and one matrix product for all masks. The mask's own resize is linear as well
+and is merged into the same two small matrices, so no padded or resized mask is ever made; the runs of a mask are enough, so
+masks are not even decoded. LLM-Seg's 1 x 1 convolution commutes with all of this: raw features are pooled and the layer stays
+trainable.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UPSAMPLING = 4
 def resize_matrix(size_in: int, size_out: int) -> torch.Tensor:
     """Float32 [size_out, size_in]: ``F.interpolate(mode="bilinear", antialias=True)`` along one axis.
 
-    Enlarging, that is plain bilinear (``align_corners=False``).
+    For enlarging, this is plain bilinear (``align_corners=False``).
     """
     scale = size_in / size_out
     centre = (torch.arange(size_out, dtype=torch.float64) + 0.5) * scale
@@ -61,7 +61,7 @@ def mask_weights(masks: Sequence[Mask], size_px: tuple[int, ...], grid: int, dev
 
 
 def _spans(masks: Sequence[Mask], k: int, size_px: tuple[int, int]) -> tuple[Places, Places]:
-    """First place and place after the last, column by column, of the runs of mask ``k``; masks of runs are not decoded."""
+    """First place and place after the last, column by column, of the runs of mask ``k``; masks given as runs are not decoded."""
     found = (masks.height_px, masks.width_px) if isinstance(masks, RleMasks) else masks[k].shape
     if found != size_px:
         raise ValueError(f"mask {k} is {found}, expected the image's {size_px}")
@@ -74,15 +74,15 @@ def _down(spans: tuple[Places, Places], below: npt.NDArray[np.float64], out: Vec
     """Sum the weights of a mask's pixels, column by column, into ``out`` [width, grid], which is zero before.
 
     ``below[y]`` is the sum of the weights of the y uppermost rows, so a run within a column is the difference of two of them.
-    A run that goes on into later columns is whole columns less what lies above its start, and what lies above its end.
+    A run that extends over several columns is whole columns minus the part above its start, plus the part above its end.
     """
     starts, ends = spans
     if not len(starts):
         return
     height = len(below) - 1
-    first, last = starts // height, ends // height  # an end at a column's bottom is the top of the next one
+    first, last = starts // height, ends // height  # an end at a column's bottom counts as the top of the next column
     for column, sums in ((first, -below[starts - first * height]), (last, below[ends - last * height])):
-        inside = column < len(out)  # behind the last column nothing begins, and the sum above its top is 0
+        inside = column < len(out)  # no run begins after the last column, and the sum above its top is 0
         at = np.flatnonzero(np.diff(column[inside], prepend=-1))
         if len(at):
             out[column[at]] += sums[inside] if len(at) == inside.sum() else np.add.reduceat(sums[inside], at)

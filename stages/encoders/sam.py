@@ -25,7 +25,7 @@ def build(encoder: Encoder, paths: Mapping[str, Path], device: str, masks_per_ba
     """Returns the function that embeds the masks of images; an empty mask gives a zero vector.
 
     An image's ``sam_features`` [dim, grid, grid] are used if given; else SAM's encoder, loaded at its first use, makes them. Only
-    cells that the resized image touches count: LLM-Seg's frame is the padded square, but padding is no content.
+    cells that the resized image touches count: LLM-Seg's frame is the padded square, but padding is not content.
     """
     name, spec = encoder.options["model"], SAM_MODELS[encoder.options["model"]]
     load: Callable[[], Any] = cache(lambda: build_sam(name, paths[spec.weights], device))

@@ -35,7 +35,7 @@ class Kind:
     params: type[ProposerParams]
     """Its options."""
     version: int = 1
-    """Goes up whenever the same options and image would give other masks."""
+    """Raised whenever the same options and image would give other masks."""
 
 
 PROPOSERS: dict[str, Kind] = {
@@ -47,13 +47,13 @@ PROPOSERS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Found:
-    """What a proposer makes of an image.
+    """What a proposer finds in an image.
 
     Args:
         records: gives a dict per mask with SAM's names, everything in px of the image: ``segmentation`` COCO RLE counts (str),
             ``bbox`` and ``crop_box`` XYWH, ``area``, ``predicted_iou``, ``stability_score``, ``point_coords`` [[x, y]]. A
             proposer without scores says 1.0. It runs no network: another thread calls it while the next image is at work.
-        trouble: why there are no records, where the proposer's numbers are none.
+        trouble: why there are no records, if the proposer's numbers are not finite.
     """
 
     records: Callable[[], list[dict[str, Any]]]
@@ -61,7 +61,7 @@ class Found:
 
 
 def largest_first(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records by area, equal ones in the proposer's own order: so the largest K are a prefix."""
+    """The records by falling area, equal areas in the proposer's own order, so that the largest K are a prefix."""
     return sorted(records, key=lambda record: -record["area"])
 
 
@@ -70,11 +70,13 @@ class Proposer(Protocol):
 
     @property
     def prepare(self) -> Callable[[Pixels], Any]:
-        """Brings uint8 [H, W, 3] RGB to what :meth:`propose` takes; another thread calls it ahead. Proposers with the same
+        """The function that converts uint8 [H, W, 3] RGB to the input of :meth:`propose`; another thread calls it ahead.
+
+        Proposers with the same
         function share what it returns."""
 
     def propose(self, images: Sequence[Any], memo: Memo) -> Iterator[Found]:
-        """What it finds in each of some prepared images, in order.
+        """What it finds in each of the prepared images, in order.
 
         Args:
             memo: keeps what proposers share about these images, such as SAM's embedding of them; ``memo[ROWS]`` has their rows.
@@ -85,7 +87,8 @@ def proposer_params(value: Any) -> ProposerParams:
     """The options of a proposer, an entry of section ``proposers``; without ``kind`` it is SAM's.
 
     Raises:
-        ValueError: it is no section or of no such kind (pydantic.ValidationError: an option is unknown or out of range).
+        ValueError: the value is not a section, or its kind is unknown (pydantic.ValidationError: an option is unknown or out of
+        range).
     """
     if isinstance(value, ProposerParams):
         return value
@@ -101,7 +104,7 @@ def proposer_params(value: Any) -> ProposerParams:
 
 
 AnyProposer = Annotated[SerializeAsAny[ProposerParams], PlainValidator(proposer_params)]
-"""An entry of section ``proposers``, of whichever kind."""
+"""An entry of section ``proposers``, of any kind."""
 
 
 def build(
@@ -120,5 +123,5 @@ def build(
 
 
 def identity(params: ProposerParams) -> dict[str, Any]:
-    """All of a proposer that decides its masks, without the files of weights."""
+    """Everything about a proposer that decides its masks, without the files of weights."""
     return {**params.model_dump(mode="json"), "kind_version": PROPOSERS[params.kind].version}

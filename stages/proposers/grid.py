@@ -1,4 +1,4 @@
-"""The image cut into rectangles, several sizes at once: masks that need no model and know nothing of what is shown."""
+"""The image cut into rectangles, several sizes at once: masks that need no model and do not depend on what the image shows."""
 
 from __future__ import annotations
 

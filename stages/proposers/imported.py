@@ -1,4 +1,4 @@
-"""Masks that another program made, from the archive that ``python cli.py import`` wrote. The pixels are not looked at."""
+"""Masks that another program made, from the archive that ``python cli.py import`` wrote. The pixels are not used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Imported:
 
     @staticmethod
     def prepare(image: Pixels) -> None:
-        """Nothing: no pixel is looked at."""
+        """Does nothing, as no pixel is used."""
 
     def propose(self, images: Sequence[None], memo: Memo) -> Iterator[Found]:
         """The masks of each picture; a picture that the archive does not have is a failure with its reason."""

@@ -1,4 +1,4 @@
-"""Any question about one image, put to a trained system as ``evaluate`` puts those of a split."""
+"""Asks a trained system any question about one image, in the way that ``evaluate`` asks the questions of a split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stages.train.elisa.system import Elisa
 
 OF_QUESTION = "targets."
-"""What a batch has of a table of questions: a question brings it along."""
+"""Prefix of the batch's fields that come from a table of questions; here the question itself provides them."""
 CENTERED = "centered/"
 ASKED = "asked"
 """Kind of a question that no data set asks."""
@@ -32,7 +32,7 @@ ASKED = "asked"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. is_sentence, kind: as in the table ``targets``; a noun phrase is asked by the system's template for such."""
+    """A question. is_sentence, kind: as in the table ``targets``; a noun phrase is put into the system's template for phrases."""
 
     text: str
     is_sentence: bool = True
@@ -59,10 +59,10 @@ def ask(
 ) -> Iterator[Prediction]:
     """The generated answer to each question about an image, in order; ``target_id`` of each is empty.
 
-    Each is asked by itself, so that no answer depends on what else is asked.
+    Each is asked by itself, so that no answer depends on the other questions.
 
     Args:
-        split: open with :func:`columns_of_image`; where ``mean`` is given, with embeddings that are not centred instead.
+        split: open with :func:`columns_of_image`; if ``mean`` is given, with embeddings that are not centred instead.
         mean: float64 [D], subtracted from these as stage ``center`` does.
 
     Raises:
@@ -90,7 +90,7 @@ def ask(
 def words(
     system: Elisa, split: Split, image_index: int, count: int, mean: npt.NDArray[np.float64] | None = None
 ) -> dict[int, list[tuple[str, float]]]:
-    """The words of the language model that are nearest to each mask of an image that the system is offered.
+    """The words of the language model that are nearest to each of an image's candidate masks.
 
     Args:
         split, mean: as in :func:`ask`. count: words per mask.
@@ -105,7 +105,7 @@ def words(
 
 
 def _batch(system: System, split: Split, image_index: int, mean: npt.NDArray[np.float64] | None) -> dict[str, Any]:
-    """What a question about an image is answered from: a batch of one, without the question."""
+    """The batch of one image from which a question is answered, without the question."""
     names = _of_image(system.columns(system.params, training=False))
     wanted = names if mean is None else {key: uncentered(name) for key, name in names.items()}
     batch = split.batch([image_index], wanted, candidates=system.candidates(system.params, training=False))

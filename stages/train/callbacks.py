@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: checkpoints that are whole, curves, and one line per minute."""
+"""What happens between training steps: complete checkpoints, curves, and one line per minute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from store.torch import Loader
 
 
 class KeepPlace(TrainerCallback):  # type: ignore[misc]
-    """Writes into each checkpoint, last, where the loader stands; then the one before is removed."""
+    """Writes the loader's position into each checkpoint, as its last file; then removes the checkpoint before it."""
 
     def __init__(self, data: Loader) -> None:
         self.data = data
@@ -38,13 +38,13 @@ class KeepPlace(TrainerCallback):  # type: ignore[misc]
 
 
 class Curves(TrainerCallback):  # type: ignore[misc]
-    """What the Trainer logs, as DVCLive's metrics and plots in ``folder``.
+    """Writes what the Trainer logs as DVCLive's metrics and plots to ``folder``.
 
-    For the first rank alone.
+    Only for the first rank.
 
     Args:
         digest: of the run; it stands in ``folder/run.json``.
-        step: a stopped run goes on there, and what it logged later is logged again; None: a new run.
+        step: where a stopped run goes on; entries it logged for later steps are logged again; None: a new run.
     """
 
     def __init__(self, folder: Path, digest: str, step: int | None) -> None:
@@ -76,7 +76,7 @@ class Curves(TrainerCallback):  # type: ignore[misc]
 
 
 def _cut(folder: Path, step: int) -> None:
-    """Take the rows of later steps out of DVCLive's tables."""
+    """Remove the rows of later steps from DVCLive's tables."""
     for path in (folder / "plots/metrics").rglob("*.tsv"):
         heading, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [
@@ -98,7 +98,7 @@ class Lines(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
     ) -> None:
-        """The clock starts."""
+        """Start the clock."""
         self.began = self.last = time.monotonic()
         self.first = state.global_step
         self._say(f"step {state.global_step} of {state.max_steps}")
@@ -112,12 +112,12 @@ class Lines(TrainerCallback):  # type: ignore[misc]
             self.rate = f", learning rate {float(logs['learning_rate']):.3g}" if "learning_rate" in logs else ""
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
-        """A line, if the last one is a minute old."""
+        """Print a line if the last one is a minute old."""
         if time.monotonic() - self.last >= QUIET_SECONDS:
             self._say(self._line(state))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
-        """The last line."""
+        """Print the last line."""
         self._say(self._line(state))
 
     def _line(self, state: TrainerState) -> str:

@@ -1,4 +1,4 @@
-"""What can be known to fail before a model is loaded."""
+"""Checks that can fail before a model is loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 
 def check_reporting(report_to: Sequence[str]) -> None:
-    """Raise ValueError unless all that the Trainer is to report to is known to it and installed."""
+    """Raise ValueError unless everything that the Trainer has to report to is known to it and installed."""
     from transformers.integrations import integration_utils
 
     known = integration_utils.INTEGRATION_TO_CALLBACK

@@ -1,4 +1,4 @@
-"""Whether a system uses picture and question: questions about other pictures, and training without the one or the other."""
+"""Controls for whether a system uses picture and question: questions about other pictures, and training without either."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Given = Literal["own", "shuffled-images", "shuffled-questions"]
 """What a trained system is given: a question and its image, or one of the two from another sample."""
 SHUFFLED: tuple[Given, ...] = ("shuffled-images", "shuffled-questions")
 Without = Literal["image", "question"]
-_OF_IMAGE = ("features", "masks", "bbox", "sam")  # of int8 features zeros are zero, whatever the scale
+_OF_IMAGE = ("features", "masks", "bbox", "sam")  # int8 zeros are zero features, whatever the scale
 _OF_QUESTION = ("texts", "is_sentence", "kind")
 
 
 def blanked(batch: Batch, without: Without | None) -> Batch:
-    """A batch in which all that says something of the image (or of the question) is zero (or empty); masks can still be named."""
+    """A batch in which everything about the image (or the question) is zero (or empty); masks can still be named."""
     if without is None:
         return batch
     if without == "question":
@@ -37,10 +37,11 @@ def answered(system: System, batch: Batch, mode: Mode, given: Given) -> list[Pre
     """A system's answers to a batch, or to its questions about each other's images.
 
     With ``shuffled-questions`` the answer counts for the image's own question; with ``shuffled-images`` for the question
-    that was asked: its mask is stretched to that question's image, and the proposals it names are those that lie there.
+    that was asked: its mask is stretched to that question's image, and the numbers of the proposals it names refer to that
+    image.
 
     Raises:
-        ValueError: the batch is of too few images to give every question another one.
+        ValueError: the batch has too few images to give every question another one.
     """
     if given == "own":
         return system.predict(batch, mode)
@@ -54,7 +55,7 @@ def answered(system: System, batch: Batch, mode: Mode, given: Given) -> list[Pre
 
 
 def partners(images: Sequence[int]) -> list[int]:
-    """For each sample another one, of another image, so that each is somebody's: a rotation."""
+    """For each sample a partner from another image, each sample being the partner of one other: a rotation."""
     count = len(images)
     for shift in range(1, count):
         if all(int(images[number]) != int(images[(number + shift) % count]) for number in range(count)):
@@ -71,7 +72,7 @@ def batch_size_for(count: int, wanted: int) -> int:
 
 
 def _moved(one: Prediction, batch: Batch, seen: int, asked: int) -> Prediction:
-    """An answer about the image of sample ``seen`` as one about that of sample ``asked``."""
+    """An answer about the image of sample ``seen``, converted to one about the image of sample ``asked``."""
     sizes = sizes_of(batch)
 
     def stretch(counts: str) -> str:
@@ -82,7 +83,7 @@ def _moved(one: Prediction, batch: Batch, seen: int, asked: int) -> Prediction:
     chosen = None
     if one.chosen is not None:
         masks = batch["segmentation"][seen]
-        numbers = [int(number) for number in batch["candidates"][seen][: len(masks)]]  # behind them is padding
+        numbers = [int(number) for number in batch["candidates"][seen][: len(masks)]]  # what follows them is padding
         named = [stretch(masks[numbers.index(number)]) for number in one.chosen]
         there = batch["segmentation"][asked]
         overlap, _ = against_instances(there, named)

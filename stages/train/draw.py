@@ -1,4 +1,4 @@
-"""Which samples of a mixture a training takes, as far as its parameters say it. No torch here."""
+"""Which samples of a mixture a training takes, as its parameters decide it. No torch here."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def epoch_length(params: TrainParams, processes: int = 1) -> int:
 def samples_of(schedule: MixtureSchedule, params: TrainParams, system: str) -> Iterator[tuple[int, int]]:
     """Epoch and number of each sample that a training takes, over all processes; some may come twice.
 
-    First what ELISA's ``align`` goes through, whole epochs from the first one on. Then, as the Trainer counts: an update is of
-    ``accumulation`` batches, and the last one of an epoch of those that are left.
+    First the samples of ELISA's ``align``: whole epochs from the first one on. Then as the Trainer counts: an update takes
+    ``accumulation`` batches, and the last update of an epoch the batches that are left.
     """
     if system == "elisa" and params.elisa.align is not None:
         for epoch in range(params.elisa.align.epochs):

@@ -19,15 +19,15 @@ RUN, CHECKPOINTS, TRAINED, CURVES = "run.json", "checkpoints", "trained.safetens
 EXTERNAL = "external.json"
 """In the folder of a run that was not trained here: which files its predictions were read from."""
 PLACE = "loader.json"
-"""The last file of a checkpoint that is written: one without it is not whole."""
+"""The file of a checkpoint that is written last: a checkpoint without it is incomplete."""
 
 
 @dataclass(frozen=True)
 class Held:
     """A run in its folder.
 
-    about: its identity as recorded; may be empty. finished: it came to its end. step: updates of its last whole
-    checkpoint, None without one.
+    about: its identity as recorded; may be empty. finished: whether it ran to its end. step: updates of its last complete
+    checkpoint, None if there is no checkpoint.
     """
 
     about: Mapping[str, Any]
@@ -62,7 +62,7 @@ def is_external(folder: Path) -> bool:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of an unfinished run."""
+    """The newest complete checkpoint of an unfinished run."""
     found = [path for path in (folder / CHECKPOINTS).glob("checkpoint-*") if (path / PLACE).is_file()]
     return max(found, key=step_of, default=None)
 
@@ -73,7 +73,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def progress(checkpoint: Path) -> dict[str, float]:
-    """``epoch``, ``epochs`` and ``steps`` of a run by its checkpoint: where it is, and where it ends; those that are known."""
+    """The known ones of ``epoch``, ``epochs`` and ``steps`` of a run, from its checkpoint: where it is, and where it ends."""
     try:
         found = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         named = {"epoch": "epoch", "epochs": "num_train_epochs", "steps": "max_steps"}
@@ -83,7 +83,7 @@ def progress(checkpoint: Path) -> dict[str, float]:
 
 
 def kept(folder: Path) -> str:
-    """What a run that was stopped has kept, in words."""
+    """What a stopped run has kept, in words."""
     return _kept(None if (found := held(folder)) is None else found.step)
 
 
@@ -92,7 +92,7 @@ def _kept(step: int | None) -> str:
 
 
 def claim(folder: Path, wanted: Mapping[str, Any], aside: bool) -> Path | None:
-    """Make a folder that of a run.
+    """Claim a folder for a run.
 
     Args:
         wanted: its identity.
@@ -113,7 +113,7 @@ def claim(folder: Path, wanted: Mapping[str, Any], aside: bool) -> Path | None:
     make_folder(note.parent)
     last = last_checkpoint(folder)
     for path in note.parent.glob("checkpoint-*"):
-        if path != last:  # begun when the run was stopped, or older
+        if path != last:  # a checkpoint that was being written when the run was stopped, or an older one
             shutil.rmtree(path)
     write_record(note, {"name": folder.name, "digest": run_digest(wanted), **wanted})
     return last
@@ -142,7 +142,7 @@ def write_record(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """What :func:`write_record` wrote; empty where it is no such file."""
+    """What :func:`write_record` wrote; empty if it is not such a file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

@@ -1,8 +1,8 @@
 """How much memory a fine-tune takes, before it begins: weights, optimiser, activations by batch and sequence length.
 
 `python -m stages.train.memory` prints the table of docs/training.md. The counts of parameters are those of the real classes
-on torch's meta device; activations are what autograd keeps (a test compares with what it does keep); what CUDA itself and its
-allocator take on top is an allowance.
+on torch's meta device; activations are what autograd keeps (a test compares the estimate with it); an allowance covers what
+CUDA and its allocator take on top.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from transformers import GemmaConfig, LlamaConfig, LlavaConfig
 from stages.train.language.llava import FeatureLlava, clip_config
 
 CARD = 24 * 1024**3
-"""An RTX 3090."""
+"""Memory of an RTX 3090, in bytes."""
 _NF4 = 0.5 + 1 / 128 + 4 / 16384
 """Bytes per weight: 4 bit, a byte per block of 64, and a float per 256 blocks (bitsandbytes, doubly quantised)."""
 LINEAR_BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": _NF4}
 OPTIMIZER_BYTES = {"adamw_bnb_8bit": 2.0, "paged_adamw_8bit": 2.0}
 """Bytes per trained parameter; 8 for the two float32 moments of any other Adam."""
 _CONTEXT, _SLACK = 700 * 1024**2, 1.1
-"""What a CUDA context takes, and what is lost between blocks."""
+"""Bytes of a CUDA context, and the factor for memory lost between blocks."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Plan:
     """Bytes."""
 
     weights: float
-    """Memory of the frozen language model and the projector."""
+    """The frozen language model and the projector."""
     trained: float
     """Trained parameters in float32, their gradients and the optimiser's moments."""
     activations: float
-    """What a step keeps for the way back."""
+    """What a step keeps for the backward pass."""
     logits: float
     """Scores of the answers' tokens over the vocabulary, and their gradient."""
     other: float
-    """A layer that is made 16 bit for its product, CUDA's context and what lies between blocks."""
+    """A layer converted to 16 bit for its product, CUDA's context, and memory lost between blocks."""
 
     @property
     def total(self) -> float:
@@ -68,7 +68,7 @@ def plan(
     Args:
         base: type of the frozen weights, as ``train.base``.
         trained: number of parameters that are trained.
-        length, answer: tokens of a sequence, features of the image included, and those that are learned.
+        length, answer: tokens of a sequence, features of the image included, and tokens that have labels.
     """
     text, counts = config.text_config, parameters(config)
     width = 4 if base == "float32" else 2

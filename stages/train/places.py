@@ -1,4 +1,4 @@
-"""Where masks are and how large, as numbers next to their vectors. ELISA and LLM-Seg may have them; neither's release has."""
+"""Where masks are and how large, as numbers next to their vectors. ELISA and LLM-Seg can use them; neither release has them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ GEOMETRY = 20
 def place_features(bbox: Tensor, size_px: Tensor) -> Tensor:
     """Where masks are and how large, of ``bbox`` float [..., 4] (XYWH px) and ``size_px`` float [..., 2] (height, width).
 
-    AlphaCLIP's vector of a mask says what it shows and next to nothing about where (docs/results.md), so that no question about
-    places can be answered from it. Returns float [..., 20]: middle, width and height in parts of the image, and sine and cosine
+    AlphaCLIP's vector of a mask says what it shows and almost nothing about where (docs/results.md), so questions about places
+    cannot be answered from it. Returns float [..., 20]: middle, width and height as fractions of the image, and sine and cosine
     of these at two frequencies.
     """
     x, y, w, h = bbox.unbind(-1)
@@ -29,7 +29,7 @@ def with_places(vectors: Tensor, boxes: Sequence[Any], sizes_px: Sequence[tuple[
     """Mask vectors float [B, K, D] followed by the :func:`place_features` of the masks: float32 [B, K, D + 20].
 
     Args:
-        boxes: of each sample the XYWH px of its masks, at most K; the rest is padding.
+        boxes: for each sample the XYWH px of its masks, at most K; the rest is padding.
         sizes_px: height and width of each image.
     """
     filled = torch.zeros(*vectors.shape[:2], 4)

@@ -19,11 +19,11 @@ def check_questions(tokenizer: Any, splits: Mapping[str, Split], training: bool,
 
     Args:
         splits: name -> split.
-        training: every text, answer in words, correction and turn is used; else the first text of each target is.
+        training: every text, answer in words, correction and turn is used; else only the first text of each target.
         every: every text is used, without the answers.
 
     Raises:
-        ValueError: there are such texts; names the first few by split, image and target.
+        ValueError: there are such texts; the message names the first few by split, image and target.
     """
     control = control_tokens(tokenizer)
     bad = []
@@ -41,7 +41,7 @@ def check_questions(tokenizer: Any, splits: Mapping[str, Split], training: bool,
 
 
 def control_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """The tokenizer's special tokens and those that the systems add, in any case: phrases are put into lower case."""
+    """The tokenizer's special tokens and those that the systems add, in upper or lower case, as phrases are lower-cased."""
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     words = {*special, *tokenizer.all_special_tokens, IMAGE, SEG, REJ}
     parts = [re.escape(word) for word in sorted(words, key=len, reverse=True) if word.strip()]

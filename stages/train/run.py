@@ -1,4 +1,4 @@
-"""Train a system on splits of a store, and let it answer the questions of one."""
+"""Train a system on splits of a store, and let it answer the questions of a split."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def columns(params: TrainParams, system: str) -> set[str]:
     found = {name.rpartition(".")[0] if name.rpartition(".")[0] in TABLES else name for name in wanted}
     found |= {companion(name) for name in found if "mask_embeddings/" in name}
     if any(kind.candidates(params, training) for training in (True, False)):
-        found |= {"masks", "instances", "match/instances"}  # candidate sets are made from them
+        found |= {"masks", "instances", "match/instances"}  # needed to make the candidate sets
     return found
 
 
@@ -72,17 +72,17 @@ def batches(
 ) -> Loader:
     """The training batches: all targets of the splits in a new order every epoch, or samples of a mixture.
 
-    Batches are of ``params.batch_size`` targets, or of all where there are fewer; of a mixture, of that many pictures.
+    A batch has ``params.batch_size`` targets, or all if there are fewer; in a mixture, that many pictures.
 
     Args:
         without: split -> image_index of pictures that are left out.
 
     Raises:
-        ValueError: there is not one target for each of the ``world_size`` processes.
+        ValueError: there are fewer targets than ``world_size`` processes.
     """
 
     names = {**ALWAYS, **system.columns(params, training=True)}
-    ranks: dict[str, Any] = {"rank": rank, "world_size": world_size}  # else a loader takes those of torch.distributed
+    ranks: dict[str, Any] = {"rank": rank, "world_size": world_size}  # else from torch.distributed
     if params.mixture:
         groups, length = groups_of(params), epoch_length(params, world_size)
         drawn: dict[str, Any] = {
@@ -121,26 +121,26 @@ def train(
     without: LeftOut | None = None,
     start: Path | None = None,
 ) -> Path:
-    """Fine-tune; a run that was stopped goes on from its last checkpoint, and one that is finished stays as it is.
+    """Fine-tune; a stopped run goes on from its last checkpoint, and a finished one stays unchanged.
 
-    Nothing in ``folder`` changes before the model is loaded and all is known to fit.
+    Nothing in ``folder`` changes before the model is loaded and everything is known to fit.
 
     Args:
         name: of the system.
         folder: gets ``trained.safetensors``, ``run.json`` and ``curves/`` (DVCLive); while it runs also ``checkpoints/`` (the
             Trainer's, for this machine).
         weights: name of a checkpoint (stages/weights.py) -> its file, checked.
-        restart: a run in the folder, this or another one, is moved aside (:func:`stages.train.folder.move_aside`).
+        restart: any run in the folder, even this one, is moved aside (:func:`stages.train.folder.move_aside`).
         replace: another run in the folder is moved aside.
         without: split -> image_index of pictures that are left out.
-        start: the trained weights to begin with, a file of an earlier call.
+        start: the trained weights to start from, a file of an earlier call.
 
     Returns:
-        The file of what was trained.
+        The file with the trained weights.
 
     Raises:
-        ValueError: the folder holds another run, ``report_to`` names what is not there, there are no questions, or the
-            parameters do not fit the language model or the store.
+        ValueError: the folder holds another run, ``report_to`` names something that is not installed, there are no questions,
+            or the parameters do not fit the language model or the store.
     """
     about = identity(params, name, splits, without, start)
     found = held(folder)
@@ -158,15 +158,15 @@ def train(
             f"train: fewer questions than train.batch_size {params.batch_size}: batches are of {size}", file=sys.stderr
         )
     _no_bars()
-    set_seed(params.seed)  # after what makes "cuda" mean this rank's own card
+    set_seed(params.seed)  # after the call that makes "cuda" mean this rank's own card
     system = system_class(name).build(params, next(iter(splits.values())), device, weights)
     check_questions(system.tokenizer, splits, training=True)
     prepare(system, params)
     if start is not None:
         load_trained(system.model, start)
     print(memory_of(system, params), file=sys.stderr)
-    first_rank = arguments.process_index == 0  # of several, each would write the same files
-    with arguments.main_process_first(local=False):  # the others find the folder as the first one left it
+    first_rank = arguments.process_index == 0  # with several processes, each would write the same files
+    with arguments.main_process_first(local=False):  # the other ranks find the folder as the first one left it
         stopped = claim(folder, about, aside=first_rank and (restart or (replace and another)))
     if stopped is None:
         every = batches(params, system, splits, without=without)
@@ -194,7 +194,7 @@ def train(
 
 
 def told_draws(drawn: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A line for each split of a mixture: what a run saw of it."""
+    """A line for each split of a mixture that says what a run saw of it."""
     return [
         f"train: of {name} {one['samples']} samples with {one['questions']} questions about {one['images']} pictures"
         for name, one in drawn.items()
@@ -202,13 +202,13 @@ def told_draws(drawn: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def _no_bars() -> None:
-    """Keep transformers from drawing a bar of the weights it loads where stderr is no terminal."""
+    """Keep transformers from drawing a progress bar for the weights it loads if stderr is not a terminal."""
     if not sys.stderr.isatty():
         disable_progress_bar()
 
 
 def arguments_of(params: TrainParams, folder: Path, device: str) -> TrainingArguments:
-    """The Trainer's own arguments. Without torchrun it gets one GPU: over several the Trainer would spread a model by itself."""
+    """The Trainer's own arguments. Without torchrun it gets one GPU, as the Trainer would spread a model over several by itself."""
     arguments = TrainingArguments(
         str(folder / CHECKPOINTS),
         num_train_epochs=params.epochs,
@@ -228,11 +228,11 @@ def arguments_of(params: TrainParams, folder: Path, device: str) -> TrainingArgu
         save_strategy="steps",
         save_steps=params.save_steps,
         logging_steps=10,
-        logging_first_step=True,  # a short run has a curve, too
+        logging_first_step=True,  # so that a short run has a curve too
         seed=params.seed,
         use_cpu=device == "cpu",
         ddp_backend="gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
-        ddp_find_unused_parameters=True,  # a batch without a [SEG] uses no head
+        ddp_find_unused_parameters=True,  # a batch without a [SEG] does not use the heads
         report_to=list(params.report_to),
         remove_unused_columns=False,
         disable_tqdm=not sys.stderr.isatty(),
@@ -248,7 +248,7 @@ def arguments_of(params: TrainParams, folder: Path, device: str) -> TrainingArgu
 
 
 def memory_of(system: System, params: TrainParams) -> Plan:
-    """What a step on a GPU will take, for a question and an answer of some length."""
+    """The memory that a step on a GPU will take, for a question and an answer of typical length."""
     trained = sum(weight.numel() for weights, _ in system.groups() for weight in weights)
     return plan(
         system.model.config,
@@ -263,13 +263,13 @@ def memory_of(system: System, params: TrainParams) -> Plan:
 
 
 def prepare(system: System, params: TrainParams) -> None:
-    """Freeze everything, then LoRA in the language model and what is new are trained."""
+    """Freeze everything, then make LoRA in the language model and the new modules trainable."""
     system.model.requires_grad_(False)
     inject_lora(system.model, **params.lora.model_dump())
     for weights, _ in system.groups():
         for weight in weights:
             weight.requires_grad_(True)
-            weight.data = weight.data.float()  # small steps are lost in 16 bit; products are of 16 bit by autocast
+            weight.data = weight.data.float()  # 16 bit would lose small steps; autocast is for products
 
 
 def restore(
@@ -278,7 +278,7 @@ def restore(
     """The system as :func:`train` left it.
 
     Raises:
-        FileNotFoundError: it was not trained.
+        FileNotFoundError: there is no trained system in the folder.
     """
     _no_bars()
     system = system_class(name).build(params, split, device, weights)
@@ -299,10 +299,10 @@ def predict(
 ) -> Iterator[Prediction]:
     """Answers to the first text of every target, or to every text, in the order of the split.
 
-    Raises ValueError as the system's own ``predict``.
+    Raises the same ValueError as the system's own ``predict``.
 
     Args:
-        setting: what is offered, ``proposals``, or ``proposals+gt`` with the annotated instances among them.
+        setting: the candidates: ``proposals``, or ``proposals+gt``, which includes the annotated instances.
         given: the question and its own image, or one of the two from another sample
             (:func:`stages.train.controls.answered`).
         texts: ``first`` or ``every``; about other samples only the first one.

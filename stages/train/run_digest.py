@@ -1,6 +1,6 @@
-"""What decides the result of a run, so that a finished or stopped run is recognised, and no other one is taken for it.
+"""What decides the result of a run, so that a finished or stopped run is recognised and not confused with another one.
 
-A run is one training: a system, its parameters, a language model, data. Its digest is that of all of them. Parameters that only
+A run is one training: a system, its parameters, a language model, data. Its digest covers all of them. Parameters that only
 decide how a trained model answers belong to predictions (:func:`answering`).
 """
 
@@ -24,7 +24,7 @@ from store.split import Split
 from store.storage.files import cached_sha256, digest
 
 SHORT = 12
-"""Digits of a digest that names and messages show."""
+"""Number of digits of a digest in names and messages."""
 
 
 LeftOut = Mapping[str, Sequence[int]]
@@ -38,9 +38,12 @@ def identity(
     without: LeftOut | None = None,
     start: Path | None = None,
 ) -> dict[str, Any]:
-    """``system``, its ``version``, ``params`` less those of the other systems, digest ``llava`` of the language model and one of
-    each column; where pictures are left out, how many of each split and a digest of them; and one of the weights it begins with,
-    and of prompts that are not the released ones. ValueError for a file of prompts that is not one."""
+    """What identifies a run.
+
+    ``system``, its ``version``, ``params`` without those of the other systems, a digest ``llava`` of the language model and one
+    of each column; if pictures are left out, their number per split and a digest of them; a digest of the weights that the run
+    starts from, and of prompts other than the released ones. ValueError for an invalid file of prompts.
+    """
     others = SYSTEMS.keys() - {system} | (set() if SYSTEMS[system].centered else {"mean"})
     found = {
         "system": system,
@@ -71,7 +74,7 @@ def run_digest(about: Mapping[str, Any]) -> str:
 
 
 def system_of(about: Mapping[str, Any]) -> str:
-    """The system that a run is of, by its :func:`identity`; earlier ones named it by the section they kept."""
+    """The system of a run, from its :func:`identity`; earlier identities show it by the section they kept."""
     named = next((name for name in SYSTEMS if name in about.get("params", {})), "")
     return str(about.get("system", named))
 
@@ -82,7 +85,7 @@ def column_digest(column: AnyColumn) -> str:
 
 
 def llava_digest(name: str) -> str:
-    """Digest of the names and bytes of the files in a model's folder. What is no folder stands for itself."""
+    """Digest of the names and bytes of the files in a model's folder. A name that is not a folder is returned unchanged."""
     try:
         folder = Path(locate_llava(name))
     except ValueError:  # said where it is loaded
@@ -93,14 +96,14 @@ def llava_digest(name: str) -> str:
 
 
 def answering(params: TrainParams, system: str) -> dict[str, Any]:
-    """Name below ``train`` -> value of what only decides how a trained system answers."""
+    """The parameters that only decide how a trained system answers: name below ``train`` -> value."""
     own = getattr(params, system).model_dump(mode="json")
     return {f"{system}.{name}": own[name] for name in SYSTEMS[system].answering}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What two runs differ in: ``str()`` says it. ``parameter``: its name below ``train``, or None."""
+    """A difference between two runs; ``str()`` describes it. ``parameter``: its name below ``train``, or None."""
 
     what: str
     old: Any
@@ -114,10 +117,10 @@ class Difference:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool = True) -> list[Difference]:
-    """In what two :func:`identity` differ, the older one first; nothing where they are one run.
+    """The differences between two identities (:func:`identity`), the older one first; empty if they are the same run.
 
     Args:
-        data: compare also the columns they learned from.
+        data: whether to compare also the columns they learned from.
     """
     system = system_of(wanted)
     if system_of(found) != system:
@@ -145,7 +148,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], data: bool 
 
 
 def _deciding(values: Mapping[str, Any], system: str, prefix: str = "") -> dict[str, Any]:
-    """Parameters without those that do not decide what a run becomes, and without new ones that mean what there was before."""
+    """The parameters that decide the result of a run, without new ones whose value means the old behaviour."""
     line = SYSTEMS.get(system)
     left = {*HOW, "prompts", *(f"{system}.{name}" for name in (line.answering if line else ()))}
     left |= set() if line and line.chooses else {"proposer"}

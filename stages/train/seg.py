@@ -24,9 +24,9 @@ from stages.train.system import Batch, Mode, dense, dense_names, draws_of_sample
 LABELS = ("semantic", "object", "part", "box")
 """Kinds of targets whose texts are labels."""
 ALONE = ("reasonseg", "reasonseg_plus")
-"""Kinds of targets that are asked one by one even where the others of a picture are asked together."""
+"""Kinds of targets that are asked one by one even if the others of a picture are asked together."""
 Found = tuple[str | None, tuple[int, ...] | None]
-"""COCO RLE counts of a mask (None: empty), and the numbers of the proposals it is made of (None: of none)."""
+"""COCO RLE counts of a mask (None: empty), and the numbers of the proposals it consists of (None: it is not made of proposals)."""
 
 
 class SegSystem(ABC):
@@ -59,7 +59,7 @@ class SegSystem(ABC):
 
     @staticmethod
     def shared_columns(params: TrainParams, own: SegParams, training: bool) -> dict[str, str]:
-        """Keys of a batch -> what is read by both systems."""
+        """Keys of a batch -> what both systems read."""
         names = dense_names("features", f"image_features/{params.image_encoder}", params.dense)
         names |= {"is_sentence": "targets.is_sentence"}
         names |= {"kind": "targets.kind"} if own.form == "gsva" else {}
@@ -74,10 +74,10 @@ class SegSystem(ABC):
         return [(self.new, self.own.learning_rate), (lora, self.own.lora_learning_rate)]
 
     def begin(self, batches: Callable[[], Iterable[Batch]]) -> None:  # noqa: B027 (nothing is what it does)
-        """Nothing comes before training."""
+        """Does nothing: there is no pre-training."""
 
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Any]:
-        """A stream's batch as the model's inputs with labels, and what the masks should be; as :class:`System` says."""
+        """A stream's batch as the model's inputs with labels, and the target masks; see :class:`System`."""
         check_texts(batch, self.words.tokenizer)
         one_each = self.own.one_per == "instance"
         together = self._together(batch)
@@ -106,7 +106,7 @@ class SegSystem(ABC):
         }
 
     def _together(self, batch: Batch) -> list[list[int]]:
-        """The rows of a batch that are asked in one sequence: each by itself, or as GSVA all phrases of a picture."""
+        """The rows of a batch that are asked in one sequence: each by itself, or, as in GSVA, all phrases of a picture."""
         numbers = range(len(batch["id"]))
         if self.own.form != "gsva" or "sample" not in batch:
             return [[number] for number in numbers]
@@ -121,7 +121,7 @@ class SegSystem(ABC):
         return not batch["is_sentence"][number] and batch["kind"][number] not in (*ALONE, "vqa")
 
     def _turns(self, batch: Batch, epoch: int, numbers: Sequence[int], masks: Sequence[int]) -> list[Turn]:
-        """What is asked and answered about rows of a batch: a question with masks, or a conversation as it is.
+        """The questions and answers about rows of a batch: a question with masks, or a conversation unchanged.
 
         ``masks``: how many each row asks for.
         """
@@ -150,10 +150,10 @@ class SegSystem(ABC):
 
     @torch.no_grad()
     def predict(self, batch: Batch, mode: Mode = "generated") -> list[Prediction]:
-        """Answers to the first text of each target; the union of the masks of all its [SEG].
+        """Answers to the first text of each target; the mask is the union of the masks of all [SEG] in the answer.
 
         Args:
-            mode: "generated", or "teacher_forced": the answer "[SEG]." is given, so that nothing is ever rejected.
+            mode: "generated", or "teacher_forced": the answer "[SEG]." is given, so nothing is ever rejected.
         """
         check_texts(batch, self.words.tokenizer, first_alone=True)
         forms = [self._evaluation(batch, number) for number in range(len(batch["id"]))]
@@ -178,13 +178,13 @@ class SegSystem(ABC):
         return answers
 
     def _evaluation(self, batch: Batch, number: int) -> Evaluation:
-        """What a row of a batch is asked with in evaluation."""
+        """The question for a row of a batch in evaluation."""
         if self.own.form == "gsva" and self._is_name(batch, number):
             return self.prompts.gsva.evaluation
         return (self.prompts.sesame if self.own.form == "sesame" else self.prompts.lisa).evaluation
 
     def _generate(self, questions: Sequence[str], features: Tensor) -> list[Encoded]:
-        """Questions with greedy answers, which are labelled."""
+        """The questions with greedily generated answers, whose tokens have labels."""
         prompts = [encode_prompt(self.tokenizer, question, self.tokens) for question in questions]
         ids = pad(prompts, self.tokenizer.pad_token_id, left=True)
         lengths = torch.tensor([[len(prompt)] for prompt in prompts])
@@ -205,10 +205,10 @@ class SegSystem(ABC):
         ]
 
     def _read(self, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the text, 0-d, and of every [SEG] in the answers its state float [C, h] and its sample int64 [C]."""
+        """Loss of the text, 0-d, and for every [SEG] in the answers its state, float [C, h], and its sample, int64 [C]."""
         names = ("input_ids", "pixel_values", "labels")
         outputs = self.model(**{name: inputs[name] for name in names})
-        # in the labels, as a question that speaks of a [SEG] asks for none
+        # searched in the labels, as a [SEG] in a question does not ask for a mask
         return outputs.loss, *seg_states(outputs.hidden_states[0], inputs["labels"], self.seg)
 
     def _autocast(self) -> torch.autocast:
@@ -216,9 +216,9 @@ class SegSystem(ABC):
 
     @abstractmethod
     def wanted(self, batch: Batch, instances: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """What :meth:`mask_loss` needs of a batch: of each sample the masks that its [SEG] ask for, those of ``instances``.
+        """What :meth:`mask_loss` needs from a batch: for each sample the masks that its [SEG] stand for, given by ``instances``.
 
-        With ``one_per`` "target" that is one mask, their union as painted; where there are no instances, none.
+        With ``one_per`` "target" that is one mask, their union as painted; without instances there is no mask.
         """
 
     @abstractmethod

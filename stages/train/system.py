@@ -1,4 +1,4 @@
-"""What a system is: ELISA, LLM-Seg and LISA differ in how they implement these functions, and nowhere else."""
+"""The interface of a system: ELISA, LLM-Seg and LISA differ only in how they implement these functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALWAYS = {
     "height_px": "images.height_px",
     "width_px": "images.width_px",
 }
-"""Keys that every batch has, and what is read for them."""
+"""Keys of every batch -> what is read for them."""
 
 
 class System(Protocol):
@@ -39,15 +39,15 @@ class System(Protocol):
     tokens: int
     """Patch features per image."""
     tokenizer: Any
-    """The language model's, without what the system adds."""
+    """The language model's tokenizer, without the tokens that the system adds."""
 
     @property
     def model(self) -> FeatureLlava:
-        """Holds every parameter, trained or not."""
+        """The model, with every parameter, trained or not."""
 
     @classmethod
     def build(cls, params: TrainParams, split: Split, device: str, weights: Callable[[str], Path]) -> Self:
-        """Load the LLaVA; make new what is trained, in the sizes of the split's columns.
+        """Load the LLaVA and create the new modules in the sizes of the split's columns.
 
         ``weights``: name of a checkpoint (stages/weights.py) -> its file, checked.
         """
@@ -64,10 +64,10 @@ class System(Protocol):
         """What is trained, each with its learning rate."""
 
     def begin(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """Before training, once: ``batches()`` is a pass over the training targets, the same one on every rank."""
+        """Called once before training: ``batches()`` is a pass over the training targets, the same one on every rank."""
 
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Any]:
-        """What :meth:`loss` takes; the same for the same sample and epoch, whatever came before."""
+        """The input of :meth:`loss`; it depends only on sample and epoch, not on earlier batches."""
 
     def loss(self, inputs: Mapping[str, Any]) -> Tensor:
         """The loss to minimise, 0-d."""
@@ -82,16 +82,19 @@ def dense_names(key: str, column: str, form: Dense) -> dict[str, str]:
 
 
 def dense(batch: Batch, key: str, axis: int) -> Tensor:
-    """The float16 features [B, ...] of a batch, in whatever form they were read. ``axis``: of a token's numbers, from the end."""
+    """The float16 features [B, ...] of a batch, in whatever form they were read.
+
+    ``axis``: the axis of a token's numbers, counted from the end.
+    """
     values: Tensor = batch[key]
     scale: Tensor | None = batch.get(f"{key}_scale")
     return values if scale is None else values.to(scale.dtype) * scale.unsqueeze(axis)
 
 
 def rng_of(params: TrainParams, epoch: int, batch: Batch, number: int) -> np.random.Generator:
-    """Randomness of one question in one epoch: a resumed run draws the same."""
+    """The random generator of one question in one epoch, so that a resumed run draws the same."""
     place = [int(batch["image_index"][number]), int(batch["target"][number])]
-    if "sample" in batch:  # of a mixture, which may draw a question several times
+    if "sample" in batch:  # only in a mixture, which may draw a question several times
         place += [int(batch["sample"][number]), int(batch["source"][number]) if "source" in batch else 0]
     return np.random.default_rng((params.seed, epoch, *place))
 
@@ -105,13 +108,13 @@ def draws_of_sample(params: TrainParams, epoch: int, batch: Batch, number: int) 
 
 
 def text_of(batch: Batch, number: int, rng: np.random.Generator) -> str:
-    """The text that a question of a batch asks: the one that the mixture drew, or one by ``rng``."""
+    """The text that a question of a batch asks: the one that the mixture drew, or one drawn from ``rng``."""
     texts = batch["texts"][number]
     return str(texts[int(batch["text"][number] * len(texts))] if "text" in batch else rng.choice(texts))
 
 
 def every_text(batch: Batch, size: int) -> Iterator[tuple[Batch, list[int]]]:
-    """A batch as batches of at most ``size`` that ask one text each, and the number of each one's text among its target's."""
+    """A batch as batches of at most ``size`` samples, each asking one text, and the index of each text among its target's."""
     asked = [(row, number) for row, texts in enumerate(batch["texts"]) for number in range(max(1, len(texts)))]
     for first in range(0, len(asked), size):
         part = asked[first : first + size]
@@ -130,7 +133,7 @@ def sizes_of(batch: Batch) -> list[tuple[int, int]]:
 
 
 def union_of(batch: Batch, number: int, chosen: Sequence[int]) -> str | None:
-    """COCO RLE counts of the union of a sample's candidates ``chosen`` (key ``segmentation``); None for none."""
+    """COCO RLE counts of the union of a sample's candidates ``chosen`` (key ``segmentation``); None if nothing is chosen."""
     if not chosen:
         return None
     size = int(batch["height_px"][number]), int(batch["width_px"][number])

@@ -11,17 +11,17 @@ from stages.train import params as models
 
 @dataclass(frozen=True)
 class SystemLine:
-    """What is known of a system before torch is loaded.
+    """Facts about a system that are needed before torch is loaded.
 
     Args:
         place: module and class, a :class:`stages.train.system.System`.
-        version: of its training. One higher when the same parameters and data are to be trained again, as what they become has
-            changed.
+        version: of its training. Raised by one if the same parameters and data now give another result and have to be trained
+        again.
         params: model of its section, the field of section train that is called like the system.
-        answering: those of its parameters that only decide how a trained model answers. They belong to predictions, not to a run.
-        chooses: whether it chooses among a proposer's masks; to the others ``train.proposer`` makes no difference.
+        answering: its parameters that only decide how a trained model answers. They belong to predictions, not to a run.
+        chooses: whether it chooses among a proposer's masks; for other systems ``train.proposer`` makes no difference.
         centered: whether it learns from centred embeddings; ``train.mean`` belongs to its runs, and to no other's.
-        modes: in which it answers.
+        modes: the modes in which it can answer.
         words: whether it makes each mask a word of the language model, so that its other words can be compared with it.
     """
 

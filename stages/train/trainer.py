@@ -1,4 +1,4 @@
-"""Training by Hugging Face's Trainer on a stream of the store: exact resume, safetensors alone, two or more learning rates."""
+"""Training by Hugging Face's Trainer on a stream of the store: exact resume, only safetensors, two or more learning rates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def save_trained(model: nn.Module, path: Path, about: Mapping[str, str]) -> None
         temporary.touch()
         mode = stat.S_IMODE(
             temporary.stat().st_mode
-        )  # the umask's: safetensors makes another file, which only its owner may read
+        )  # permissions by the umask: safetensors makes a file that only its owner may read
         save_file(trained_state(model), temporary, dict(about))
         temporary.chmod(mode)
         temporary.replace(path)
@@ -50,7 +50,7 @@ def load_trained(model: nn.Module, path: Path) -> None:
     """Put a file of :func:`save_trained` into the model.
 
     Raises:
-        WeightsError: it is cut off, or no such file at all.
+        WeightsError: it is cut off, or is not such a file.
         ValueError: it holds other parameters than those that are trained.
     """
     with reading(path, "file of a trained system"):
@@ -73,7 +73,7 @@ def load_trained(model: nn.Module, path: Path) -> None:
 
 
 class Step(nn.Module):
-    """A system's loss as a forward pass, which is what DDP wraps: it averages the gradients of nothing else."""
+    """A system's loss as a forward pass, because DDP averages only the gradients of the forward pass that it wraps."""
 
     def __init__(self, system: System) -> None:
         super().__init__()
@@ -84,14 +84,14 @@ class Step(nn.Module):
         return self._loss(inputs)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """The model's; the Trainer asks for it."""
+        """Call the model's own method; the Trainer asks for it."""
         self.model.activation_checkpointing_enable(**options)
 
 
 class StoreTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer over a :class:`store.torch.Loader` that makes batches as the store has them.
+    """A Trainer that takes its batches from a :class:`store.torch.Loader`.
 
-    The loader knows its rank and where it stands; so nobody else shards or skips.
+    The loader knows its rank and its position, so nothing else shards or skips batches.
     """
 
     def __init__(self, system: System, data: Loader, arguments: TrainingArguments, **options: Any) -> None:
@@ -105,7 +105,7 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
         return self._feed
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The one that the arguments name, a group for each learning rate."""
+        """The optimizer that the arguments name, with a group for each learning rate."""
         if getattr(self, "optimizer", None) is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.system.model)
             groups = [
@@ -119,7 +119,7 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The system's, through what wraps it."""
+        """The system's loss, through the modules that wrap it."""
         batch = blanked(inputs, self.system.params.without)
         return model(self._prepare_inputs(self.system.inputs(batch, self.data.stream.schedule.epoch)))
 
@@ -150,7 +150,7 @@ class StoreTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Batches(IterableDataset[Any]):
-    """The loader's batches, and first a None for each of those that a resumed epoch has had."""
+    """The loader's batches, preceded in a resumed epoch by a None for each batch that was already used."""
 
     def __init__(self, data: Loader) -> None:
         self.data, self.gone = data, 0
@@ -164,20 +164,20 @@ class _Batches(IterableDataset[Any]):
 class _Feed(DataLoader[Any]):
     """What the Trainer iterates over.
 
-    Resuming inside an epoch, the Trainer counts the batches that the epoch has had, which decides where gradients are accumulated
-    for how long, and throws away as many; the loader itself goes on where it stood, so what is thrown away here is nothing.
+    When it resumes within an epoch, the Trainer counts the batches already used, which decides how gradients are accumulated,
+    and skips that many. The loader itself goes on at its own position, so only placeholders are skipped here.
     """
 
     def __init__(self, data: Loader) -> None:
         self.batches = _Batches(data)
-        own = torch.Generator()  # else an epoch would draw from the one that dropout draws from
+        own = torch.Generator()  # else an epoch would draw from the generator that dropout uses
         super().__init__(self.batches, batch_size=None, collate_fn=_as_it_is, generator=own)
 
     def __len__(self) -> int:
         return len(self.batches.data)
 
     def set_epoch(self, epoch: int) -> None:
-        """As the loader's."""
+        """Like the loader's method."""
         self.batches.data.set_epoch(epoch)
 
 

@@ -1,4 +1,4 @@
-"""The SAM models, by name, and the engine that runs their everything mode. Imports no torch here."""
+"""The SAM models, by name, and the engine that runs their everything mode. This file imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Counts, boxes and pixels of masks from their low-resolution logits, on the CPU.
 
 A pixel's logit is a weighted mean of at most three by three low-resolution logits, and all pixels of one cell share them
-(:mod:`stages.proposers.sam.upsampling`). Where these lie on one side of a threshold, so does the whole cell, and only the few cells
-that a mask's border crosses are worked out pixel by pixel.
+(:mod:`stages.proposers.sam.upsampling`). If these all lie on one side of a threshold, so does the whole cell, and only the few
+cells that a mask's border crosses are computed pixel by pixel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stages.proposers.sam.upsampling import Axis
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 GUARD = np.float32(1e-3)
-"""Logits that come closer to a threshold are worked out: rounding moves a mean out of the range of its parts."""
+"""Cells with logits closer to a threshold are computed by pixel, as rounding can move a mean out of the range of its parts."""
 
 _NONE_SET, _ALL_SET = np.uint64(0), np.uint64(0x0101010101010101)
 """Eight pixels at a time."""
@@ -47,7 +47,7 @@ def paint(logits: F32, rows: Axis, columns: Axis, threshold: float, out: npt.NDA
 
 
 def edges(pixels: npt.NDArray[np.uint8], size: int) -> I64:
-    """Places, rising, where zeros and ones take turns among the first ``size`` of uint8 [n]; 0 if the first is set.
+    """Places, rising, where the value changes among the first ``size`` of uint8 [n]; includes 0 if the first is set.
 
     n is a multiple of 8, at least ``size``.
     """
@@ -61,7 +61,7 @@ def _parts(axis: Axis) -> tuple[Any, ...]:
 
 @compiled
 def _range_of_rows(logits, first, taps, lows, highs):  # type: ignore[no-untyped-def]
-    """Least and greatest of some rows, column by column; the greatest of all."""
+    """Smallest and largest value of some rows, column by column; and the largest of all."""
     top = np.float32(-np.inf)
     for j in range(logits.shape[1]):
         lows[j] = highs[j] = logits[first, j]
@@ -76,7 +76,7 @@ def _range_of_rows(logits, first, taps, lows, highs):  # type: ignore[no-untyped
 
 @compiled
 def _range_of_cell(lows, highs, first, taps):  # type: ignore[no-untyped-def]
-    """Least and greatest logit that a cell looks at."""
+    """Smallest and largest logit that a cell uses."""
     least, most = lows[first], highs[first]
     for k in range(first + 1, first + taps):
         least, most = min(least, lows[k]), max(most, highs[k])

@@ -1,6 +1,6 @@
 """SAM's prompt encoder and mask decoder for many single-point prompts of one image.
 
-Everything mode never reads the single-mask token among the four mask tokens, so it gets no mask.
+Everything mode does not use the single-mask token among the four mask tokens, so no mask is computed for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MASKS = 3
 
 @dataclass(frozen=True)
 class Decoded:
-    """Prompts on their way: ``iou`` float32 [B, 3], ``hyper`` [B, 3, c] and image tokens ``keys`` [B, N, C]."""
+    """Decoded prompts: ``iou`` float32 [B, 3], ``hyper`` [B, 3, c] and image tokens ``keys`` [B, N, C]."""
 
     iou: Tensor
     hyper: Tensor
@@ -30,7 +30,7 @@ class PointDecoder:
     """Decodes points of one image after the other.
 
     Args:
-        sam: any SAM; its weights are used where they are.
+        sam: any SAM; its weights are not copied.
         dtype: of the image tokens, as :class:`TwoWay` says.
     """
 
@@ -43,7 +43,7 @@ class PointDecoder:
         return self.two_way.image(embedding[None])
 
     def decode(self, image: ImageTokens, points: Tensor) -> Decoded:
-        """Everything but the masks.
+        """Decode everything except the masks.
 
         Args:
             points: float [B, 2], xy in the frame of the image that the encoder saw, px.
@@ -56,14 +56,14 @@ class PointDecoder:
     def prompts(self, points: Tensor) -> Tensor:
         """The official prompt encoder's embeddings, float32 [B, 2, C], of foreground points float [B, 2], one per prompt.
 
-        It looks for the points of each label by boolean index, for which a CPU has to wait for its GPU six times. Here every
-        label is known: a point, and the padding that stands for the box that is not there.
+        The official code selects the points of each label by boolean index, for which the CPU has to wait for the GPU six
+        times. Here the labels are known: a point, and the padding for the missing box.
         """
         encoder = self.prompt_encoder
         points = points[:, None] + 0.5  # the middle of a pixel
         padded = torch.cat(
             [points, torch.zeros_like(points)], dim=1
-        )  # padding too: the product is the same to the last bit
+        )  # also for the padding, so that the product is the same to the last bit
         places = encoder.pe_layer.forward_with_coords(padded, encoder.input_image_size)
         padding = encoder.not_a_point_embed.weight.expand(len(points), -1)
         return torch.stack([places[:, 0] + encoder.point_embeddings[1].weight, padding], dim=1)

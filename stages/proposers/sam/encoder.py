@@ -4,10 +4,10 @@ Two identities, exact except for rounding:
 
 * The decomposed relative position of a query and a key is ``rel_h(q)[row of k] + rel_w(q)[column of k]``: a scalar
   product of ``[rel_h(q), rel_w(q)]`` with two one-hot vectors. As extra dimensions of queries and keys it goes into
-  ``scaled_dot_product_attention``, and no map of tokens by tokens is kept. Zeros make their number a multiple of 8: in 16 bit
-  no fused kernel of a GPU takes another.
-* Windows are filled up with zeros after the first norm. The qkv of such a place is the bias alone and its output is thrown
-  away, so both projections work on the image's own tokens.
+  ``scaled_dot_product_attention``, and no tokens-by-tokens map is stored. Zeros pad their number to a multiple of 8, as fused
+  GPU kernels require in 16 bit.
+* Windows are padded with zeros after the first norm. The qkv of a padded place is the bias alone and its output is thrown away,
+so both projections are applied only to the image's own tokens.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class FastEncoder:
     """``encoder(pixels)`` for float32 [B, 3, S, S] -> float32 [B, C, h, w].
 
     Args:
-        encoder: the official module; its weights are used where they are (cast, for 16 bit).
-        dtype: of the blocks' matrices; what comes in and goes out is float32.
+        encoder: the official module; its weights are not copied (but cast for 16 bit).
+        dtype: of the blocks' matrices; input and output are float32.
     """
 
     def __init__(self, encoder: ImageEncoderViT, dtype: torch.dtype = torch.float32) -> None:
@@ -60,7 +60,7 @@ class ImageEncoder:
     """SAM's embeddings of images of any size.
 
     Args:
-        sam: any SAM; its weights are used where they are.
+        sam: any SAM; its weights are not copied.
         images_per_batch: images that go through the encoder together.
     """
 
@@ -69,7 +69,7 @@ class ImageEncoder:
         self.side_px: int = sam.image_encoder.img_size
 
     def prepare(self, image: Pixels) -> Tensor:
-        """An image for :meth:`encode`: uint8 [h, w, 3], resized; another thread may do it while the GPU is at work."""
+        """An image for :meth:`encode`: uint8 [h, w, 3], resized; another thread may do it while the GPU is busy."""
         pixels = torch.as_tensor(resize_longest_side(image, self.side_px))
         return pixels.pin_memory() if self.sam.device.type == "cuda" else pixels
 
@@ -102,7 +102,7 @@ def _attend(attention: Attention, qkv: Tensor) -> Tensor:
     dim = q.shape[-1]
     if attention.use_rel_pos:
         grid = q.unflatten(2, (height, width))
-        with q.device:  # else the official code makes its indices on the CPU, which has to wait until they are sent
+        with q.device:  # else the official code makes its indices on the CPU and waits for the transfer
             rows, columns = (
                 get_rel_pos(height, height, attention.rel_pos_h),
                 get_rel_pos(width, width, attention.rel_pos_w),
@@ -114,7 +114,7 @@ def _attend(attention: Attention, qkv: Tensor) -> Tensor:
         q = torch.cat([q * attention.scale, rel_h.flatten(2, 3), rel_w.flatten(2, 3), nothing], dim=-1)
         places = F.pad(_places(height, width, q), (0, more))
         k = torch.cat([k, places.expand(batch, attention.num_heads, -1, -1)], dim=-1)
-        if q.device.type == "cpu":  # its fused kernel wants one width
+        if q.device.type == "cpu":  # its fused kernel needs equal widths
             v = F.pad(v, (0, q.shape[-1] - dim))
         seen = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
     else:

@@ -1,4 +1,4 @@
-"""The GPU's kernel compared with the CPU at its first use on a card; the CPU takes its place where it fails or differs."""
+"""Compares the GPU's kernel with the CPU at its first use on a card; if it fails or differs, the CPU is used instead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOW, _SQUARE, _HEIGHT, _WIDTH = 32, 64, 40, 70
 
 
 def remember_in(folder: Path) -> None:
-    """Keep what is found from here on in the cache folder, for this process and later ones."""
+    """From now on keep the results in the cache folder, for this process and later ones."""
     _folder[:] = [folder]
 
 
@@ -33,8 +33,8 @@ def remember_in(folder: Path) -> None:
 def kernel_is_right(device: torch.device) -> bool:
     """Whether the kernel compiles for a device, and gives what the CPU gives for a small input.
 
-    Asked once per process. A right answer is remembered for the device, its driver, and the versions of torch, Triton and the
-    kernel; a fault is not, as another process may find it mended. A fault is said once, and is a note in the log of every shard.
+    Checked once per process. A success is remembered for the device, its driver, and the versions of torch, Triton and the
+    kernel; a fault is not, as it may be gone in another process. A fault is reported once, and noted in the log of every shard.
     """
     key = identity(device)
     path = _folder[0] / f"kernel-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.json" if _folder else None
@@ -84,7 +84,7 @@ def fault(device: torch.device) -> str | None:
 
 
 def small_input() -> torch.Tensor:
-    """Logits float32 [3, 32, 32], one mask of them empty; no pixel comes so near a threshold that rounding decides."""
+    """Logits float32 [3, 32, 32], one mask of them empty; no pixel is so near a threshold that rounding decides."""
     generator = torch.Generator().manual_seed(27)
     logits = 5 * torch.randn(3, _LOW, _LOW, generator=generator)
     logits[1] = -9.0

@@ -1,7 +1,7 @@
-"""Everything mode: a drop-in for ``segment_anything.SamAutomaticMaskGenerator`` that does the same work with less of it.
+"""Everything mode: a drop-in for ``segment_anything.SamAutomaticMaskGenerator`` with the same results from less computation.
 
-What is different is the order: candidates are filtered by their predicted IoU before any mask exists, scores and boxes come
-from the low-resolution logits, and only what non-maximum suppression leaves is brought to the image's size and encoded.
+The order differs: candidates are filtered by their predicted IoU before any mask exists, scores and boxes come from the
+low-resolution logits, and only masks that survive non-maximum suppression are enlarged to the image's size and encoded.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Candidates:
     """Masks in the reference's order: point by point, the three masks of a point together.
 
     logits float32 [n, L, L], iou_preds and stability_score float32 [n], boxes int64 [n, 4] XYXY px, points float64 [n, 2]
-    px, crops int64 [n]: which of the image's crops each one was found in.
+    px, crops int64 [n]: the index of the crop in which each was found.
     """
 
     logits: Tensor
@@ -58,7 +58,7 @@ class Candidates:
     crops: Tensor
 
     def __getitem__(self, keep: Tensor) -> Candidates:
-        """Those that bool [n] or int64 numbers, on the CPU, name."""
+        """The candidates selected by bool [n] or int64 indices, on the CPU."""
         numbers = _places(keep) if keep.dtype == torch.bool else keep
         every = (getattr(self, field.name) for field in fields(self))
         return Candidates(*(values[_sent(numbers, values.device)] for values in every))
@@ -69,7 +69,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Proposals:
-    """What the networks and suppression leave of an image; :meth:`AutomaticMaskGenerator.records` makes masks of it."""
+    """The candidates of an image after networks and suppression; :meth:`AutomaticMaskGenerator.records` turns them into masks."""
 
     candidates: Candidates
     frames: list[Frame]
@@ -78,12 +78,12 @@ class Proposals:
 class AutomaticMaskGenerator:
     """Arguments, records and their order are those of ``SamAutomaticMaskGenerator``, with three differences.
 
-    A mask without a pixel is no proposal; the reference keeps it where a threshold is 0, with a stability score of NaN.
-    A prediction that is NaN or infinite is a FloatingPointError; the reference drops it without a word, or keeps it.
-    A crop without a pixel, of an image of few, is left out; the reference fails.
+    A mask without a pixel is not a proposal; the reference keeps it if a threshold is 0, with a stability score of NaN. A
+    prediction that is NaN or infinite raises FloatingPointError; the reference silently drops it, or keeps it. A crop without a
+    pixel, as a very small image has, is left out; the reference fails.
 
     Args:
-        points_per_batch: prompts decoded together, fewer where memory runs out.
+        points_per_batch: prompts decoded together, fewer if memory runs out.
         dtype: float32 is the official arithmetic except for rounding; float16 or bfloat16 compute the image tokens in 16 bit.
     """
 
@@ -131,7 +131,7 @@ class AutomaticMaskGenerator:
 
         Args:
             image: uint8 [H, W, 3] RGB.
-            embedding: float [C, h, w], what :meth:`encode` makes of the whole image, if it is at hand.
+            embedding: float [C, h, w], the result of :meth:`encode` for the whole image, if available.
 
         Returns:
             The reference's records: ``segmentation`` by ``output_mode``, ``area`` px, ``bbox`` and ``crop_box`` XYWH px,
@@ -140,7 +140,7 @@ class AutomaticMaskGenerator:
         return self.records(self.propose(image, embedding))
 
     def records(self, proposals: Proposals) -> list[dict[str, Any]]:
-        """The records of an image's proposals: no network runs, so another thread may do it while the next image is at work."""
+        """The records of an image's proposals: no network runs, so another thread may do it while the next image is processed."""
         found = proposals.candidates
         lengths: list[I64] = []
         for number, frame in enumerate(proposals.frames):
@@ -161,12 +161,12 @@ class AutomaticMaskGenerator:
 
     @torch.inference_mode()
     def propose(self, image: Pixels, embedding: Tensor | None = None) -> Proposals:
-        """Arguments as :meth:`generate`."""
+        """The proposals of an image; arguments as in :meth:`generate`."""
         size: tuple[int, int] = image.shape[0], image.shape[1]
         boxes, numbers = generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
         there = [
             left < right and top < bottom for left, top, right, bottom in boxes
-        ]  # an image of few px has empty crops
+        ]  # a very small image has empty crops
         crop_boxes, layers = list(compress(boxes, there)), list(compress(numbers, there))
         frames = [self._frame(crop, size) for crop in crop_boxes]
         later = crop_boxes if embedding is None else crop_boxes[1:]
@@ -190,7 +190,7 @@ class AutomaticMaskGenerator:
         return Frame(4 * self.decoder.two_way.grid[0], self.side_px, used, (left, top, right, bottom), size)
 
     def _crop(self, embedding: Tensor, frame: Frame, grid: npt.NDArray[np.float64], number: int) -> Candidates:
-        """What one crop is left with, boxes and points in the frame of the image."""
+        """The candidates that remain in one crop, with boxes and points in the frame of the image."""
         points = grid * np.array(frame.size)[None, ::-1]
         scale = np.array(frame.used[::-1]) / np.array(frame.size[::-1])
         prompts = torch.as_tensor(points * scale, device=self.model.device)
@@ -216,7 +216,7 @@ class AutomaticMaskGenerator:
         iou, logits, kept = self._decode(shared, prompts)
         points = points.repeat_interleave(MASKS, dim=0)[kept]
         score, boxes = postprocess.measure(logits, frame, self.model.mask_threshold, self.stability_score_offset)
-        keep = ~score.isnan()  # where no pixel passes even the lower threshold, there is no mask
+        keep = ~score.isnan()  # without a pixel above even the lower threshold there is no mask
         if self.stability_score_thresh > 0.0:
             keep &= score >= self.stability_score_thresh
         height, width = frame.image
@@ -226,7 +226,7 @@ class AutomaticMaskGenerator:
     def _decode(self, shared: ImageTokens, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted IoU [n], logits [n, L, L] and candidate numbers [n] of those that pass ``pred_iou_thresh``."""
         decoded = self.decoder.decode(shared, prompts)
-        iou = decoded.iou.cpu()  # at once: every question to numbers on a GPU waits for it
+        iou = decoded.iou.cpu()  # all at once, as every read of a value from the GPU waits for it
         if not iou.isfinite().all():
             raise FloatingPointError("SAM's predicted_iou is NaN or infinite")
         passed = iou > self.pred_iou_thresh if self.pred_iou_thresh > 0.0 else torch.ones_like(iou).bool()
@@ -240,7 +240,7 @@ class AutomaticMaskGenerator:
     def _without_small_regions(
         self, found: Candidates, lengths: list[I64], size: tuple[int, int]
     ) -> tuple[Candidates, list[I64]]:
-        """As ``SamAutomaticMaskGenerator.postprocess_small_regions``, one mask at a time."""
+        """Like ``SamAutomaticMaskGenerator.postprocess_small_regions``, one mask at a time."""
         if not lengths:
             return found, lengths
         filled, boxes, unchanged = [], [], []
@@ -275,17 +275,17 @@ class AutomaticMaskGenerator:
 
 
 def _places(true: Tensor) -> Tensor:
-    """Int64 numbers of what is true in bool [n]."""
+    """Int64 indices of the true values in bool [n]."""
     return true.nonzero()[:, 0]
 
 
 def _sent(numbers: Tensor, device: torch.device) -> Tensor:
-    """On their way to a device; nobody waits for their arrival."""
+    """Send the numbers to a device without waiting for their arrival."""
     return numbers.to(device, non_blocking=True)
 
 
 def _suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Non-maximum suppression through the very function that the reference calls, so ties fall alike."""
+    """Non-maximum suppression by the same function that the reference calls, so that ties are broken alike."""
     kept: Tensor = batched_nms(boxes.float(), scores, torch.zeros(len(boxes)), iou_threshold=threshold)
     return kept
 

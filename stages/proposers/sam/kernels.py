@@ -23,7 +23,7 @@ _ROWS, _COLUMNS = 16, 64
 
 
 def _keep_compiled_kernels() -> None:
-    """Where Triton's cache folder cannot be written, compiled kernels go into a temporary one, which ends with the process."""
+    """If Triton's cache folder cannot be written, put compiled kernels into a temporary one, which is removed with the process."""
     try:
         Path(triton.knobs.cache.dir).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=triton.knobs.cache.dir).close()

@@ -20,8 +20,8 @@ def build_sam(name: str, path: Path, device: str) -> Sam:
     """The SAM called `name` with the weights of `path`, float32, in eval mode, on `device`.
 
     `path` is a `.pth` state dict as Meta publishes it (read with weights_only=True) or a `.safetensors` file with the
-    same keys; float16 weights are read as float32. Raises WeightsError where the file is no checkpoint, ValueError where it
-    is one of another model.
+    same keys; float16 weights are read as float32. Raises WeightsError if the file is not a checkpoint, ValueError if it is a
+    checkpoint of another model.
     """
     sam = new_sam(name)
     state = _read_state(path)

@@ -1,4 +1,4 @@
-"""From low-resolution logits to scores, boxes and runs, in memory that does not grow with candidates times pixels."""
+"""Turns low-resolution logits into scores, boxes and runs, in memory that does not grow with candidates times pixels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Frame:
 
     Args:
         low: side of the low-resolution logits.
-        square: side, px, of the square that SAM's encoder sees; ``used`` (height, width) of it are the crop.
+        square: side, px, of the square that SAM's encoder sees; the crop fills ``used`` (height, width) of it.
         crop: XYXY of the crop in the image, px.
         image: height and width of the image, px.
     """
@@ -48,20 +48,20 @@ class Frame:
 
     @cached_property
     def rows(self) -> Axis:
-        """From logits to the crop, downwards."""
+        """The vertical axis, from logits to the crop."""
         return axis(self.low, self.square, self.used[0], self.size[0])
 
     @cached_property
     def columns(self) -> Axis:
-        """From logits to the crop, across."""
+        """The horizontal axis, from logits to the crop."""
         return axis(self.low, self.square, self.used[1], self.size[1])
 
 
 def measure(logits: Tensor, frame: Frame, threshold: float, offset: float) -> tuple[Tensor, Tensor]:
     """Stability scores float32 [n] and boxes int64 [n, 4], XYXY px of the crop, of logits float32 [n, L, L].
 
-    What ``calculate_stability_score`` and ``batched_mask_to_box`` of segment_anything.utils.amg give for the logits brought
-    to the crop's size by ``Sam.postprocess_masks``. A mask that is empty at the lower threshold has the score NaN.
+    The results of ``calculate_stability_score`` and ``batched_mask_to_box`` (segment_anything.utils.amg) for the logits after
+    ``Sam.postprocess_masks`` to the crop's size. A mask that is empty at the lower threshold has the score NaN.
     """
     thresholds = (threshold - offset, threshold, threshold + offset)
     if logits.is_cuda and first_use.kernel_is_right(logits.device):
@@ -91,7 +91,7 @@ def runs(logits: Tensor, frame: Frame, threshold: float) -> list[I64]:
 
 
 def to_runs(edges: I64, size: int) -> I64:
-    """Places where zeros and ones take turns -> lengths of the runs between them, zeros first."""
+    """Places where the value changes -> lengths of the runs between them, zeros first."""
     return np.diff(edges, prepend=0, append=size)
 
 
@@ -101,7 +101,7 @@ def to_mask(lengths: I64, height: int, width: int) -> npt.NDArray[np.bool_]:
 
 
 def _in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """The kernels run without the interpreter lock: as many at a time as torch would use."""
+    """Run the kernels in threads, as they release the interpreter lock: as many at a time as torch would use."""
     threads = min(torch.get_num_threads(), len(items))
     if threads <= 1:
         return map(work, items)

@@ -29,7 +29,7 @@ _OURS = {"kind", "model", "max_side_px", "precision"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image on its way: (height, width) px, RGB at the size SAM works at, and that as SAM's encoder takes it."""
+    """A prepared image: (height, width) px, RGB at the size SAM works at, and the input of SAM's encoder."""
 
     size: tuple[int, ...]
     small: Pixels
@@ -60,7 +60,7 @@ class MaskGenerator:
     """SAM's proposals of an image, in the frame of the image; a :class:`stages.proposers.Proposer`.
 
     Args:
-        params: every option that is not of this file goes to :class:`AutomaticMaskGenerator` under its own name.
+        params: every option that this file does not use goes to :class:`AutomaticMaskGenerator` under its own name.
         sam: the model, which several may share.
         points_per_batch: prompts decoded together.
     """
@@ -124,7 +124,7 @@ def _prepared(images: ImageEncoder, max_side_px: int, image: Pixels) -> Prepared
 def _embeddings(
     images: ImageEncoder, model: str, precision: str, prepared: Sequence[Prepared], memo: Memo
 ) -> torch.Tensor:
-    """SAM's embeddings of the images at the sizes it works at, computed once for all that ask for them with this ``memo``."""
+    """SAM's embeddings of the images at the sizes it works at, computed once for all callers with this ``memo``."""
     key = (model, precision, *(id(each.small) for each in prepared))
     if prepared and key not in memo:
         memo[key] = images.encode([each.pixels for each in prepared])
@@ -135,8 +135,8 @@ def _embeddings(
 def reduced(image: Pixels, max_side_px: int) -> Pixels:
     """The image at a longest side of at most ``max_side_px`` (0: no limit), by INTER_AREA as LLM-Seg does it.
 
-    The size is int(side * scale) (wangjunchi/LLMSeg). The masks come back by nearest neighbour, points and boxes by the same
-    factors.
+    The size is int(side * scale) (wangjunchi/LLMSeg). Masks are enlarged again by nearest neighbour, points and boxes by the
+    same factors.
     """
     height, width = image.shape[:2]
     scale = max_side_px / max(height, width) if max_side_px else 1.0

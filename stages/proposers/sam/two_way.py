@@ -1,13 +1,13 @@
-"""SAM's mask decoder as arithmetic on image tokens [.., N, C]: less of it than in segment_anything, the same result.
+"""SAM's mask decoder as arithmetic on image tokens [.., N, C], with fewer operations than segment_anything and the same result.
 
 What :class:`segment_anything.modeling.MaskDecoder` computes, with four identities (exact except for rounding):
 
-* The image tokens that enter layer 0 are the same for all prompts of an image, so what layer 0 makes of them is made once.
-* A prompt has 6 or 7 tokens, an image thousands: a projection of image tokens is folded into the tokens that meet it,
+* The image tokens that enter layer 0 are the same for all prompts of an image, so what layer 0 computes from them is computed
+once. * A prompt has 6 or 7 tokens, an image thousands: a projection of image tokens is folded into the few prompt tokens,
   ``q (X Wk)^T = (q Wk^T) X^T`` and ``A (X Wv) = (A X) Wv``; the output projection likewise, ``(A V) Wo = A (V Wo)``.
 * A bias of the keys adds the same to a whole row of scores, which softmax ignores; rows of A sum to 1, so a bias of the
-  values is added after it, and a bias that an image token gets is given to the few tokens that it looks at.
-* The positional encoding of the grid, and its projections, belong to the weights.
+  values is added after it, and a bias that an image token gets is added to the few tokens that it attends to.
+* The positional encoding of the grid and its projections depend only on the weights, and are computed once.
 
 All of it can be differentiated: everything mode (:mod:`stages.proposers.sam.decoder`) and LISA
 (:mod:`stages.train.lisa.decoder`) share it.
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """What all prompts of an image share, of N image tokens with C channels.
+    """What all prompts of an image share, for N image tokens with C channels.
 
     keys [1, N, C]: the image embedding with the embedding of "no mask". k, v: keys and values of layer 0's tokens-to-image
     attention, [1, heads, N, d]; q: queries of its image-to-tokens attention, same shape.
@@ -40,10 +40,10 @@ class ImageTokens:
 
 
 class TwoWay:
-    """A decoder's weights, with what follows from them alone: to be made again when they have changed.
+    """A decoder's weights, with everything that depends only on them; make a new one when they have changed.
 
     Args:
-        prompt_encoder, mask_decoder: of any SAM; their weights are used where they are.
+        prompt_encoder, mask_decoder: of any SAM; their weights are not copied.
         dtype: of the image tokens. In 16 bit the few tokens of a prompt, the scores and the logits stay float32.
     """
 
@@ -118,7 +118,7 @@ class TwoWay:
         """Low-resolution logits float32 [B, M, 4h, 4w].
 
         Args:
-            hyper: what the mask tokens' own networks make of them, float [B, M, c].
+            hyper: the output of the mask tokens' own networks, float [B, M, c].
             keys: image tokens [B, N, C] of :meth:`transform`.
         """
         norm, activation = self.decoder.output_upscaling[1], self.decoder.output_upscaling[2]

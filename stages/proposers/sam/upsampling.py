@@ -12,15 +12,15 @@ import torch
 from torch.nn import functional as F
 
 TAPS = 3
-"""``Sam.postprocess_masks`` goes by a larger grid, so each output lies between at most three logits per axis."""
+"""``Sam.postprocess_masks`` goes through a larger grid, so each output depends on at most three logits per axis."""
 
 
 @dataclass(frozen=True)
 class Axis:
     """One axis: ``out[o] = sum_k weights[o, k] * low[base[o] + k]``.
 
-    base int64 [n], weights float32 [n, TAPS]. Outputs of one cell have one base: cell c has those from ``starts[c]`` to
-    ``starts[c + 1]`` and looks at ``taps[c]`` logits; int64 [cells + 1] and [cells].
+    base int64 [n], weights float32 [n, TAPS]. Outputs of a cell share a base: cell c has the outputs from ``starts[c]`` to
+    ``starts[c + 1]`` and uses ``taps[c]`` logits; int64 [cells + 1] and [cells].
     """
 
     base: npt.NDArray[np.int64]
@@ -33,7 +33,7 @@ class Axis:
 def axis(low: int, square: int, used: int, out: int) -> Axis:
     """The steps low -> square, cut to the first ``used``, -> out; all sizes in their own px.
 
-    The weights are read off ``F.interpolate`` itself, so they are rounded as the official code's are.
+    The weights are taken from ``F.interpolate`` itself, so they are rounded as in the official code.
     """
     matrix = _matrix(used, out) @ _matrix(low, square)[:used]
     there = matrix != 0
@@ -46,7 +46,7 @@ def axis(low: int, square: int, used: int, out: int) -> Axis:
 
 
 def _matrix(size_in: int, size_out: int) -> npt.NDArray[np.float64]:
-    """[size_out, size_in]: what ``F.interpolate(mode="bilinear")`` does along one axis."""
+    """The matrix [size_out, size_in] of ``F.interpolate(mode="bilinear")`` along one axis."""
     each = torch.eye(size_in)[None, :, :, None]
     found = F.interpolate(each, (size_out, 1), mode="bilinear", align_corners=False)[0, :, :, 0]
     return found.T.double().numpy()

@@ -1,7 +1,7 @@
 """Adapter pre-training for ELISA: a mask's row is moved towards the words for what it shows (future work in ELISA's slides).
 
-What a mask shows is said by the questions and answers that mean it: their words' mean embedding is the text's. Rows and texts are
-compared by cosine and temperature, each with all others of the batch, in both directions, as CLIP does (arXiv 2103.00020).
+The questions and answers that mean a mask say what it shows: the embedding of a text is the mean over its words. Rows and texts
+are compared by cosine over temperature, each with all others of the batch, in both directions, as in CLIP (arXiv 2103.00020).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Elisa:
 
     Args:
         dim: length of a mask embedding.
-        most: candidates a sample can have.
+        most: largest number of candidates of a sample.
         tokens: patch features per image.
     """
 
@@ -47,7 +47,7 @@ class Elisa:
 
     @classmethod
     def build(cls, params: TrainParams, split: Split, device: str, weights: object) -> Elisa:
-        """With new parameters, in the sizes of the split's columns."""
+        """Make the system with new parameters, in the sizes of the split's columns."""
         names = cls.columns(params, training=True)
         masks, instances = (split.column(name).meta.array for name in (names["masks"], companion(names["masks"])))
         assert masks is not None
@@ -110,7 +110,7 @@ class Elisa:
         return torch.cat(masks), tokens, (tokens != self.tokenizer.pad_token_id).float()
 
     def inputs(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """A stream's batch as the model's inputs with labels; the same for the same sample and epoch, whatever came before."""
+        """A stream's batch as the model's inputs with labels; they depend only on sample and epoch, not on earlier batches."""
         check_texts(batch, self.words.tokenizer)
         rows = []
         for number, positives in enumerate(self.positives(batch)):
@@ -122,7 +122,7 @@ class Elisa:
         return {**found, **self._features(batch)}
 
     def positives(self, batch: Batch) -> Iterator[list[int]]:
-        """For each sample the numbers of the candidates that are answers."""
+        """For each sample, the numbers of the candidates that are answers."""
         chosen, there = batch["candidates"], batch["masks_mask"]
         for number, wanted in enumerate(batch["instances"]):
             found = []
@@ -161,10 +161,10 @@ class Elisa:
 
     @torch.no_grad()
     def nearest_words(self, batch: Batch, count: int) -> dict[int, list[tuple[str, float]]]:
-        """For the masks of a batch of one image the ``count`` nearest words of the language model, nearest first.
+        """The ``count`` nearest words of the language model for each mask of a batch of one image, nearest first.
 
-        The rows that the adapter makes of the masks are compared with the embeddings of all tokens, as by the released explorer of
-        token similarities (DavidC001/LISA_ACV), by the cosine. Words that differ only by a space count once.
+        The rows that the adapter makes of the masks are compared with the embeddings of all tokens, by their cosine, as in the
+        released explorer of token similarities (DavidC001/LISA_ACV). Words that differ only by a space count once.
 
         Returns:
             Number of a mask -> words with their cosines.

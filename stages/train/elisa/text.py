@@ -38,13 +38,13 @@ PREFIXES = (
     "The object can be found in",
     "The object is in the image at",
 )
-"""What comes before the masks; two spelling mistakes of the original are mended."""
+"""What comes before the masks; two spelling mistakes of the original are corrected."""
 Position = Literal["before", "after", "randomized"]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How conversations are put into words.
+    """How conversations are worded.
 
     ``position``: masks before or after the explanatory answer, or either. ``text``: whether words stand around the masks.
     ``token_dropout``: share of text tokens that the model sees as unknown while it trains.
@@ -76,7 +76,7 @@ def conversation(
 
 
 def _first(position: Position, rng: np.random.Generator) -> bool:
-    """Whether the words come first and the masks after them; drawn again for the question and for the answer, as released."""
+    """Whether the words come before the masks; drawn separately for the question and for the answer, as released."""
     return bool(rng.random() < 0.5) if position == "randomized" else position == "after"
 
 

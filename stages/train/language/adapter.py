@@ -68,7 +68,7 @@ def _mlp_body(sizes: AdapterSizes, width: int) -> nn.Module:
 
 
 class QueryBody(nn.Module):
-    """The query variant: parallel views of an embedding, which learned queries gather block by block, with skips to the output."""
+    """The query variant: learned queries gather parallel views of an embedding block by block, with skips to the output."""
 
     def __init__(self, sizes: AdapterSizes, width: int) -> None:
         super().__init__()

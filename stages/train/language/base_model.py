@@ -1,6 +1,6 @@
-"""The LLaVA that training starts from, looked at before it is loaded: where it is, in whose form, and whether it is whole.
+"""Checks the LLaVA that training starts from before it is loaded: where it is, in whose form, and whether it is complete.
 
-No torch here. Nothing of the folder but names, sizes and the heads of files is read, so that a wrong one costs no time.
+No torch here. Only names, sizes and the heads of files are read, so that a wrong folder costs no time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from stages.names import type_name
 
 ROOT = Path(__file__).resolve().parents[3]
-"""The repository: what relative paths are relative to."""
+"""The repository's root, from which relative paths start."""
 Form = Literal["transformers", "haotian-liu"]
 """Who wrote the folder: ``save_pretrained``, or haotian-liu/LLaVA (``mm_*`` in config.json)."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -42,7 +42,7 @@ def locate_llava(name: str) -> str:
     """Absolute path of a folder, or the id of a model on the Hugging Face hub. A relative path begins at the repository.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: ``name`` is neither.
     """
     path = ROOT / Path(name).expanduser()
     if path.is_dir():
@@ -66,7 +66,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def form_of(config: Mapping[str, Any], where: object) -> Form:
-    """Whose form a ``config.json`` is of.
+    """Whose form a ``config.json`` has.
 
     Raises:
         ValueError: it is not of a LLaVA whose image is one grid of patches from one layer, or of a related
@@ -90,13 +90,14 @@ def form_of(config: Mapping[str, Any], where: object) -> Form:
 
 
 def check_folder(folder: Path) -> list[Path]:
-    """Look whether the files that will be read are there and whole, and hold no trained system.
+    """Check that the files that will be read exist, are complete, and do not hold a trained system.
 
     Returns:
-        Files of ``torch.save`` without an index of what is in them.
+        Files of ``torch.save`` without an index of their tensors.
 
     Raises:
-        ValueError: a Git-LFS pointer, an empty or cut file, an index without its shards, or tensors of :data:`TRAINED`.
+        ValueError: there is a Git-LFS pointer, an empty or truncated file, an index without its shards, or tensors of
+        :data:`TRAINED`.
     """
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder}: found adapter_config.json: LoRA that is not merged into its LLaVA; {_TAKE}")
@@ -133,7 +134,7 @@ def refuse_trained(names: Iterable[str], where: object) -> None:
 
 
 def refuse_tensors(missing: Iterable[str], unexpected: Iterable[str], where: object) -> None:
-    """Raise ValueError, naming the first ones and their number, if a model lacks tensors, or a checkpoint has more than it."""
+    """Raise ValueError, naming the first ones and their number, if the checkpoint lacks tensors of the model, or has others."""
     refuse_trained(unexpected, where)
     if more := sorted(unexpected):
         raise ValueError(
@@ -228,7 +229,7 @@ def _check_torch(path: Path) -> None:
 
 
 def _instead(folder: Path) -> str:
-    """What is in a folder that lacks something."""
+    """What a folder that lacks a file contains instead."""
     found = sorted(path.name for path in folder.iterdir())
     if "latest" in found or any(re.fullmatch(r"global_step\d+|mp_rank_\d+_model_states\.pt", name) for name in found):
         return "this is a DeepSpeed checkpoint, as LISA and LLM-Seg write them"

@@ -36,14 +36,14 @@ from stages.train.language.tokenizer import IMAGE, add_image_words, load_tokeniz
 Model = TypeVar("Model", bound="FeatureLlava")
 Base = Literal["float32", "bfloat16", "8bit", "4bit"]
 IGNORED = -100
-"""Label of a position that makes no loss."""
+"""Label of a position that does not count in the loss."""
 
 
 class FeatureLlavaModel(LlavaModel):  # type: ignore[misc]
     """``LlavaModel`` over patch features float [B, P, C] in ``pixel_values``.
 
-    Gemma multiplies what enters it by the square root of its width. transformers did that to words and image features alike
-    up to 5.3, with which LLaVA-Gemma was trained, and does it to words alone since (huggingface/transformers#44432).
+    Gemma multiplies what enters it by the square root of its width. Up to 5.3, with which LLaVA-Gemma was trained, transformers
+    did that to words and image features alike; later versions do it only to words (huggingface/transformers#44432).
     ``config.image_scale`` is what image features are multiplied by here: :func:`image_scale`.
     """
 
@@ -129,21 +129,21 @@ def v1_config(config: dict[str, Any]) -> LlavaConfig:
 
 
 def clip_config(hidden_size: int) -> dict[str, Any]:
-    """What a LLaVA's configuration says of its CLIP: the width of the features alone is read; heads are 64 wide in all of them."""
+    """The CLIP part of a LLaVA's configuration: only the width of the features is read; heads are 64 wide in all CLIPs."""
     return {
         "model_type": "clip_vision_model", "hidden_size": hidden_size, "num_attention_heads": max(1, hidden_size // 64)
     }  # fmt: skip
 
 
 DAMAGED = ("PytorchStreamReader", "unexpected EOF", "torch.save", "weights_only")
-"""What torch's RuntimeErrors about a file that it did not write, or that is incomplete, speak of."""
+"""Words in torch's RuntimeErrors about a file that it did not write, or that is incomplete."""
 
 
 def read_llava(name: str) -> tuple[str, dict[str, Any]]:
     """Where a model is (:func:`~stages.train.language.base_model.locate_llava`), and its ``config.json``, of a form loaded here.
 
     Raises:
-        ValueError: it is missing, of another form, not whole, or trained already.
+        ValueError: it is missing, incomplete, has another form, or is already trained.
     """
     where = locate_llava(name)
     if Path(where).is_absolute():
@@ -181,11 +181,11 @@ def load_llava(
     Args:
         name: a folder (from the repository root, or absolute), or the id of a model on the Hugging Face hub.
         base: type of the language model's weights; ``8bit`` and ``4bit`` by bitsandbytes (nf4, doubly quantised).
-        model_class: may have parameters that the checkpoint has not: new ones, which ``extra`` in the configuration describes.
+        model_class: may have new parameters that the checkpoint lacks; ``extra`` in the configuration describes them.
 
     Raises:
-        ValueError: there is no such model, it is of another kind or trained already, its files are not whole, it has other
-            tensors than the configuration says, or tokenizer and model do not fit together.
+        ValueError: there is no such model, it is of another kind or already trained, its files are incomplete, its tensors
+        differ from the configuration, or tokenizer and model do not fit together.
     """
     options: dict[str, Any] = {"dtype": torch.float32 if base == "float32" else torch.bfloat16, "device_map": device}
     if base in ("8bit", "4bit"):
@@ -197,7 +197,7 @@ def load_llava(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=[r"(?!model\.language_model\.).*"],  # patterns; for 4 bit, too
+            llm_int8_skip_modules=[r"(?!model\.language_model\.).*"],  # patterns; used for 4 bit too
         )
     where, raw = read_llava(name)
     config, released = make_config(raw, where), form_of(raw, where) == "haotian-liu"
@@ -239,7 +239,7 @@ def tensor_names(path: Path) -> list[str]:
 
 @contextmanager
 def _plain_tensors(where: str) -> Iterator[None]:
-    """What is wrong with the files is a ValueError; what is wrong with disk, network or device stays what it is."""
+    """Turn errors about the files into ValueErrors; errors of disk, network or device are passed on."""
     try:
         yield
     except (pickle.UnpicklingError, EOFError, SafetensorError, RuntimeError) as error:
@@ -247,14 +247,14 @@ def _plain_tensors(where: str) -> Iterator[None]:
             raise
         raise ValueError(f"{where}: its weights are no plain tensors, or damaged: {error}") from error
     except OSError as error:
-        if error.errno is not None:  # transformers' own have none
+        if error.errno is not None:  # transformers' own errors have no errno
             raise
         raise ValueError(f"{where}: {error}") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's report of new and unread tensors: which of them matter is checked here."""
+    """Suppress the library's report of new and unread tensors, as the ones that matter are checked here."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -28,14 +28,14 @@ class MaskWords:
         self.tokenizer = copy.deepcopy(tokenizer)
         names = [*words, *(f"<SEG_MASK_{k + 1}>" for k in range(most))]
         ids = [*words.values(), *range(first_mask, first_mask + most)]
-        forms = [f"{space}{name}" for space in ("", " ") for name in names]  # a sentence may begin with one
+        forms = [f"{space}{name}" for space in ("", " ") for name in names]  # a sentence may begin with a mask word
         self.tokenizer.add_tokens(forms)
         self._ids = dict(zip(self.tokenizer.convert_tokens_to_ids(forms), 2 * ids, strict=True))
         self._names = {token: f" {name}" for token, name in zip(ids, names, strict=True)}
         self.first_mask = first_mask
 
     def encode(self, turns: Sequence[Turn], image_tokens: int) -> Encoded:
-        """As :func:`stages.train.language.text.encode`, with the model's ids."""
+        """Like :func:`stages.train.language.text.encode`, with the model's ids."""
         found = encode(self.tokenizer, turns, image_tokens)
         return Encoded(self.model_ids(found.ids), self.model_ids(found.labels))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 WORDS_SEEN = 4
-"""Tokens looked at for each word that is wanted: several tokens may be one word, or none that can be read."""
+"""Tokens looked at for each word that is wanted: several tokens may be the same word, or not be readable."""
 _CHUNK = 16_384
 """Embeddings compared at once; a vocabulary may have a quarter of a million."""
 
@@ -37,7 +37,7 @@ def nearest_spelled(
 ) -> list[tuple[str, float]]:
     """The first ``count`` different words among some tokens, nearest first.
 
-    Control tokens are left out, and tokens without a character that can be read, such as a byte of a longer one.
+    Control tokens are left out, and so are tokens without a readable character, such as a byte of a longer one.
     """
     control, found = set(tokenizer.all_special_ids), dict[str, float]()
     for token, cosine in zip(ids, cosines, strict=True):

@@ -39,12 +39,12 @@ def conversation(
 
     Args:
         masks: this many [SEG], with commas between them; 0 is answered with :data:`REJ` (GSVA, LeapLabTHU/GSVA).
-        explanation: the explanatory answer, if there is one.
-        alone: share of the explained that is asked for the explanation alone, whose answer has no [SEG]; half of the others
-            get both. None: nothing is explained.
-        answers: what an answer with masks may be; None: those of ``prompts``.
-        draws: two numbers from 0 to 1 that decide whether the explanation stands alone, and whether there is one at all; None: of
-            ``rng``. LISA draws them once for all questions of a picture.
+        explanation: the explanatory answer, if one exists.
+        alone: share of the targets with an explanation that are asked for the explanation alone, whose answer has no [SEG];
+        half of the others get both. None: nothing is explained.
+        answers: possible answers with masks; None: those of ``prompts``.
+        draws: two numbers from 0 to 1 that decide whether the explanation stands alone, and whether there is one at all; None:
+        drawn from ``rng``. LISA draws them once for all questions of a picture.
     """
     words = _asked(text, is_sentence, prompts, rng)
     answer = _with_masks(str(rng.choice(answers or prompts.answers)), masks)
@@ -67,8 +67,8 @@ def names_conversation(
     """One question about several names, and an answer that names each, as LeapLabTHU/GSVA has it.
 
     Args:
-        masks: of each name how many; 0 is answered with :data:`REJ`.
-        labels: they are labels, and not texts that refer to something.
+        masks: number of masks of each name; 0 is answered with :data:`REJ`.
+        labels: whether they are labels and not texts that refer to something.
     """
     names = [text.strip().strip(".") for text in texts]
     words = str(rng.choice(prompts.questions)).format(text=", ".join(names).lower())
@@ -91,8 +91,8 @@ def premise_conversation(
 
     Args:
         masks: this many [SEG]; 0: the premise is false, without a [SEG].
-        answer: of a false premise, the data set's own; it is given as it is.
-        correction: of a false premise, what could be asked instead.
+        answer: for a false premise, the data set's own answer, used unchanged.
+        correction: for a false premise, what could be asked instead.
     """
     words = f"{IMAGE}\n{_asked(text, is_sentence, prompts, rng)}"
     name = text.strip() if is_sentence else text.strip().lower()
@@ -105,7 +105,7 @@ def premise_conversation(
 
 
 def _asked(text: str, is_sentence: bool, prompts: LisaPrompts | SesamePrompts, rng: np.random.Generator) -> str:
-    """A sentence as it is, or a phrase in lower case, in a template."""
+    """A sentence unchanged, or a phrase in lower case, put into a template."""
     forms, words = (prompts.long, text) if is_sentence else (prompts.short, text.strip().lower())
     return str(rng.choice(forms)).format(text=words)
 

@@ -1,4 +1,4 @@
-"""Conversations as tokens: a chat template, as many ``<image>`` tokens as there are features, labels on the answers alone."""
+"""Conversations as tokens: a chat template, as many ``<image>`` tokens as there are features, labels only on the answers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Turn = tuple[str, str]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids and labels (:data:`IGNORED` outside the answers) of one conversation, equally long."""
+    """Token ids and labels (:data:`IGNORED` outside the answers) of one conversation, of equal length."""
 
     ids: list[int]
     labels: list[int]
 
 
 def render(tokenizer: Any, turns: Sequence[Turn], question: str | None = None) -> str:
-    """The text of a conversation; with a last ``question`` it ends where the answer begins.
+    """The text of a conversation; with a final ``question`` it ends where the answer begins.
 
     ``<image>`` stands between ``<im_start>`` and ``<im_end>`` where the tokenizer's model was trained so.
     """
@@ -90,9 +90,9 @@ def encode_prompt(tokenizer: Any, question: str, image_tokens: int) -> list[int]
 def _tokens(tokenizer: Any, text: str, image_tokens: int) -> list[tuple[int, int]]:
     """Ids, each with where it begins in ``text``; -1 for the first token, which is not in it.
 
-    Without a chat template what is before and after ``<image>`` is tokenized apart, as ``tokenizer_image_token`` of
-    haotian-liu/LLaVA does: sentencepiece begins each part with a space. There, and where the tokenizer itself says so, the
-    sequence begins with ``<s>``, unless the template has put it there.
+    Without a chat template, the text before and after ``<image>`` is tokenized separately, like ``tokenizer_image_token`` of
+    haotian-liu/LLaVA does it: sentencepiece begins each part with a space. Then, and if the tokenizer itself says so, the
+    sequence begins with ``<s>``, unless the template has added it.
     """
     parts = text.split(IMAGE)
     if len(parts) > 2:
@@ -153,8 +153,8 @@ def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.
 def collate(encoded: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
     """``input_ids`` and ``labels`` int64 [B, L], padded at the end.
 
-    No mask of the padding: a token sees only those before it, so nothing with a label sees padding at the end, and
-    attention without a mask has faster kernels.
+    Padding is not masked: a token sees only earlier tokens, so no token with a label sees the padding at the end, and attention
+    without a mask has faster kernels.
     """
     return {
         "input_ids": pad([row.ids for row in encoded], pad_id),

@@ -1,4 +1,4 @@
-"""The tokenizer of a LLaVA, as the code that trained it had it, and the words around an image."""
+"""The tokenizer of a LLaVA, as in the code that trained it, and the words around an image."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ _WRAPS = "mm_use_im_start_end"
 def load_tokenizer(name: str, text_model: str, released: bool) -> Any:
     """The tokenizer of a folder, or of a model on the hub.
 
-    From ``tokenizer.model`` alone transformers 5 would make one that begins no text with a space. Llama's is asked for by name,
-    with a space after special tokens, too (``legacy``), as the slow tokenizer had it that LLaVA v1, LISA and LLM-Seg used.
+    From ``tokenizer.model`` alone transformers 5 would make a tokenizer that does not start a text with a space. So Llama's is
+    asked for by name, with a space after special tokens too (``legacy``), like the slow tokenizer that LLaVA v1, LISA and
+    LLM-Seg used.
 
     Args:
         text_model: ``model_type`` of the language model.
-        released: the folder is in haotian-liu/LLaVA's form, whose tokenizer is ``tokenizer.model`` whatever else is there.
+        released: the folder has haotian-liu/LLaVA's form, whose tokenizer is ``tokenizer.model``, whatever other files exist.
 
     Raises:
         ValueError: it cannot be read.
@@ -35,10 +36,10 @@ def load_tokenizer(name: str, text_model: str, released: bool) -> Any:
             return usable(LlamaTokenizer.from_pretrained(name, legacy=legacy is not False))
         return usable(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
     except OSError as error:
-        if error.errno is not None:  # the disk's or the network's; transformers' own have none
+        if error.errno is not None:  # an error of disk or network; transformers' own errors have no errno
             raise
         raise ValueError(f"{name}: found no tokenizer that can be read: {error}") from error
-    except Exception as error:  # whatever is wrong with a file; of tokenizers it has no class of its own
+    except Exception as error:  # anything wrong with a file: tokenizers has no error class of its own
         raise ValueError(f"{name}: found no tokenizer that can be read: {error}") from error
 
 
@@ -47,9 +48,9 @@ def _has(name: str, file: str) -> bool:
 
 
 def usable(tokenizer: Any) -> Any:
-    """The tokenizer with a token for padding (LISA's: the unknown one), and without a chat template that leaves out what is said.
+    """The tokenizer with a token for padding (LISA's: the unknown one), and without a chat template that leaves out the text.
 
-    Processors' templates (llava-hf) want a list of parts for a text, and render nothing of a plain one.
+    Processors' templates (llava-hf) expect a text as a list of parts, and render a plain text as nothing.
     """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -85,7 +86,7 @@ def add_image_words(tokenizer: Any, config: Mapping[str, Any], rows: int, name: 
         tokenizer.add_tokens([_stripping(word) for word in words], special_tokens=True)
         if (last := max(tokenizer.convert_tokens_to_ids(words))) >= rows:
             raise ValueError(f"{name}: {_WRAPS} is true, but {words[-1]} is {last} and the model has {rows} embeddings")
-    tokenizer.add_tokens([IMAGE], special_tokens=True)  # known there by a number that is no token
+    tokenizer.add_tokens([IMAGE], special_tokens=True)  # represented there by a number that is not a token
 
 
 def _stripping(word: str) -> AddedToken:

@@ -1,7 +1,7 @@
-"""What a LLaVA expects of its vision tower, compared with what a column of image features holds.
+"""Compares what a LLaVA expects of its vision tower with what a column of image features holds.
 
-Equal widths and numbers of patches do not show that the layer and the class token agree. If these differ, a model would train
-on numbers that it never saw.
+Equal widths and numbers of patches do not show that the layer and the class token agree. If these differ, a model would be
+trained on features unlike those it was pre-trained on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from store.format.column import ColumnMeta
 from store.split import Split
 
 Facts = Mapping[str, Any]
-"""Name of a property -> its value; what is not known is not in it."""
+"""Name of a property -> its value; unknown properties are missing."""
 USUAL: Facts = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
 """The layer before the last, without the class token: LLaVA's, and what image_features are (docs/format.md)."""
 MODULES: dict[str, Facts] = {
@@ -35,7 +35,7 @@ SELECTS = {"patch": "default", "cls_patch": "full"}
 
 
 def feature_tokens(params: TrainParams, split: Split) -> int:
-    """Patch features an image has in a split.
+    """Number of patch features per image in a split.
 
     Raises:
         ValueError: they are not what ``train.llava`` expects of its vision tower.
@@ -79,7 +79,7 @@ def _of_config(config: LlavaConfig) -> Facts:
 
 
 def stored(meta: ColumnMeta) -> Facts:
-    """What column.json records; of a column that no encoder of this project made, the shape, and what is usual."""
+    """What column.json records; for a column that no encoder of this project made, its shape and the usual properties."""
     assert meta.array is not None
     patches, width = meta.array.row_shape
     params = meta.identity.get("params") or {}
@@ -90,13 +90,13 @@ def stored(meta: ColumnMeta) -> Facts:
 
 
 def of_encoder(encoder: Encoder) -> dict[str, Any]:
-    """What a line of ENCODERS makes."""
+    """The properties of the features that a line of ENCODERS gives."""
     line = {"module": encoder.module, "options": encoder.options}
     return of_line(line) | {"patches": encoder.tokens, "width": encoder.dim}
 
 
 def of_line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """What an encoder's module and options say."""
+    """The properties that an encoder's module and options imply."""
     names = {
         "layers": "num_hidden_layers",
         "heads": "num_attention_heads",
@@ -109,7 +109,7 @@ def of_line(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare(wanted: Facts, found: Facts, where: str, column: str) -> None:
-    """Raise ValueError, with both values of each property that differs, and what to do, unless a column is what is wanted."""
+    """Raise ValueError, with both values of each differing property and what to do, unless a column has the wanted properties."""
     differ = differences(wanted, found)
     if not differ:
         return
@@ -128,7 +128,7 @@ def compare(wanted: Facts, found: Facts, where: str, column: str) -> None:
 
 
 def differences(wanted: Facts, found: Facts) -> list[str]:
-    """Names of the properties that both have, and not the same."""
+    """Names of the properties that both have with different values."""
     depth = wanted.get("vision_config.num_hidden_layers", found.get("vision_config.num_hidden_layers"))
     return [
         key

@@ -1,8 +1,8 @@
-"""A LLaVA whose vocabulary a sample extends: learned words for all, and a word for each of the sample's own masks.
+"""A LLaVA with an extended vocabulary: learned words for all samples, and a word for each of a sample's own masks.
 
-Rows A follow the language model's embeddings E: ``inputs = [E; A][ids]`` and ``logits = h [E; A]^T``, with A made by
+Rows A follow the language model's embeddings E: ``inputs = [E; A][ids]`` and ``logits = h [E; A]^T``, with A computed under
 ordinary autograd and nothing resized or copied. ELISA (DavidC001/ELISA) numbers the masks of a whole batch and multiplies the
-logits of other samples' masks by zero, which leaves them in the softmax; here a sample sees its own rows alone.
+logits of other samples' masks by zero, which leaves them in the softmax; here a sample sees only its own rows.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from stages.train.language.llava import IGNORED, FeatureLlava
 
 
 class NamedOnce(LogitsProcessor):  # type: ignore[misc]
-    """Takes a mask that an answer names already out of what may come next: the answer is a set.
+    """Keeps an answer from naming a mask twice, as the answer is a set.
 
     Args:
-        begun: tokens of the prompt, int64 positions before which nothing counts.
+        begun: number of tokens of the prompt; earlier positions do not count.
         first_mask: id of mask 0.
     """
 
@@ -55,7 +55,7 @@ class ExtendedLlava(FeatureLlava):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Values of what a checkpoint does not have; transformers makes such tensors without any."""
+        """Initialise parameters that the checkpoint lacks; transformers leaves such tensors uninitialised."""
         super()._init_weights(module)
         if module is self:
             initialization.normal_(self.words, std=self.config.text_config.initializer_range)
@@ -121,7 +121,7 @@ class ExtendedLlava(FeatureLlava):
         loss_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> LlavaCausalLMOutputWithPast:
-        """As LLaVA's.
+        """Like LLaVA's ``forward``.
 
         Args:
             input_ids: int64 [B, L].
@@ -148,7 +148,7 @@ class ExtendedLlava(FeatureLlava):
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            use_cache=use_cache if labels is None else False,  # in training nothing follows that would use it
+            use_cache=use_cache if labels is None else False,  # in training no later step would use it
         )
         hidden = outputs.last_hidden_state
         loss = logits = None
@@ -156,7 +156,7 @@ class ExtendedLlava(FeatureLlava):
             kept = hidden[:, -logits_to_keep:] if logits_to_keep else hidden
             every = torch.arange(len(kept), device=kept.device)[:, None].expand(kept.shape[:2])
             logits = self.scores(kept.flatten(0, 1), every.flatten(), rows, masks_valid).unflatten(0, kept.shape[:2])
-        else:  # the answers are a small part of a sequence, and a row of logits is as long as the vocabulary
+        else:  # only for the answers: they are a small part of a sequence, and a row of logits is as long as the vocabulary
             said = labels[:, 1:] != IGNORED
             owner, place = torch.nonzero(said, as_tuple=True)
             scores = self.scores(hidden[owner, place], owner, rows, masks_valid)
@@ -188,14 +188,14 @@ def token_loss(
     """Cross entropy of ``logits / temperature`` [n, N] with ``wanted`` int64 [n].
 
     Args:
-        positions: B A of the batch that the n tokens are of; A: tokens of its longest answer.
+        positions: B times A of the batch that the n tokens come from; A: tokens of its longest answer.
         first_row: labels from here on count ``row_weight`` times (ELISA: 2).
-        over: ``labels`` averages over what is labelled; ``positions`` divides by B A, as ELISA's released code does
+        over: ``labels`` averages over the labelled tokens; ``positions`` divides by B times A, as ELISA's released code does
             (DavidC001/LISA_ACV, ``llava_finetune/model.py``: logits of the answers alone, answers padded to the longest), so
             that padding of a shorter answer makes the loss smaller.
 
     Raises:
-        ValueError: a label whose logit is minus infinity: a mask that is not there.
+        ValueError: a label has a logit of minus infinity, i.e. it is a mask that does not exist.
     """
     losses = F.cross_entropy(logits.float() / temperature, wanted, reduction="none")
     if not bool(torch.isfinite(losses).all()):

@@ -1,7 +1,7 @@
 """LISA's mask path: a ``<SEG>`` state prompts SAM's mask decoder (arXiv 2308.00692; dvlab-research/LISA).
 
-SAM's image embedding comes from the store (column ``sam_features/<model>``); SAM's image encoder is never built and its tensors are
-never read.
+SAM's image embedding comes from the store (column ``sam_features/<model>``); SAM's image encoder is never built, and its
+tensors are never read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Size = tuple[int, int]
 PROMPT_ENCODER, MASK_DECODER = "prompt_encoder.", "mask_decoder."
 """What SAM's checkpoints call the two parts that are needed here."""
 MASK_EPS, DICE_SCALE, DICE_EPS = 1e-8, 1000.0, 1e-6
-"""Constants of the released losses: added to the number of masks, and within Dice."""
+"""Constants of the released losses: the first is added to the number of masks, the others are used in Dice."""
 _PUBLISHED: Mapping[str, Any] = MappingProxyType(
     {"decoder_mlp_dim": 2048, "decoder_heads": 8, "mask_in_chans": 16, "iou_hidden_dim": 256}
 )
@@ -68,7 +68,7 @@ def build_mask_decoder(name: str, path: Path, hidden_dim: int) -> MaskDecoder:
 
     Args:
         name: the SAM model, whose ``sam_features`` will be decoded.
-        path: its whole checkpoint, as stage ``masks`` reads it; only the decoder's tensors are.
+        path: its whole checkpoint, as stage ``masks`` uses it; only the decoder's tensors are read.
         hidden_dim: h of the language model (7B: 4096, 13B: 5120).
 
     Raises:
@@ -88,7 +88,7 @@ def build_mask_decoder(name: str, path: Path, hidden_dim: int) -> MaskDecoder:
 
 
 def _read(path: Path) -> State:
-    """The decoder's tensors of a SAM checkpoint, float32. The bytes of other tensors of a mapped file are not touched."""
+    """The decoder's tensors of a SAM checkpoint, float32. The file is mapped, and the bytes of other tensors are not read."""
     wanted = (PROMPT_ENCODER, MASK_DECODER)
     with reading(path, "SAM checkpoint"):
         if path.suffix == ".safetensors":
@@ -101,7 +101,7 @@ def _read(path: Path) -> State:
 
 
 def encoded_size(original: Size, max_side_px: int, square_px: int) -> Size:
-    """How much of the square, px, an image fills whose embedding stage ``masks`` stored.
+    """How much of the square, px, an image fills, for an embedding that stage ``masks`` stored.
 
     Args:
         original: of the EXIF-oriented image.
@@ -115,7 +115,7 @@ def encoded_size(original: Size, max_side_px: int, square_px: int) -> Size:
 
 
 def postprocess_masks(logits: Tensor, square_px: int, resized: Size, original: Size) -> Tensor:
-    """``Sam.postprocess_masks``, always in float32 (dvlab-research/LISA); one axis after the other, the same except for rounding.
+    """``Sam.postprocess_masks``, always in float32 (dvlab-research/LISA); one axis after the other, equal except for rounding.
 
     Args:
         logits: float [n, s, s] over the square; n may be 0.
@@ -133,8 +133,8 @@ def postprocess_masks(logits: Tensor, square_px: int, resized: Size, original: S
 def _along_rows(values: Tensor, rows: int) -> Tensor:
     """[n, h, w] -> [n, rows, w], bilinear in one axis.
 
-    The rows are what the library takes for channels that lie next to each other, which it sums a vector at a time: with its
-    gradient some four times as fast on a CPU as masks of one channel, both axes at once.
+    The rows are passed to the library as adjacent channels, which it sums one vector at a time. With its gradient this is about
+    four times as fast on a CPU as masks of one channel with both axes at once.
     """
     channels_last = values[:, :, None].permute(0, 3, 1, 2)
     return F.interpolate(channels_last, (rows, 1), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)[:, :, 0]
@@ -143,8 +143,8 @@ def _along_rows(values: Tensor, rows: int) -> Tensor:
 class MaskDecoder(nn.Module):
     """Masks of ``<SEG>`` states.
 
-    Trained are what LISA trains: the projection and the mask decoder. Frozen are the prompt encoder and what the mask does not
-    depend on (:func:`without_effect`): no gradient would reach it, and DistributedDataParallel would wait for one.
+    Trained are the projection and the mask decoder, as in LISA. Frozen are the prompt encoder and the parameters that do not
+    affect the mask (:func:`without_effect`): no gradient would reach them, and DistributedDataParallel would wait for one.
 
     Args:
         hidden_dim: h of the language model.
@@ -170,7 +170,7 @@ class MaskDecoder(nn.Module):
             features: float [B, C, h, w], SAM's image embeddings as stored.
 
         Raises:
-            ValueError: the embeddings are not of this SAM.
+            ValueError: the embeddings do not have the form of this SAM's.
         """
         expected = (self.prompt_encoder.embed_dim, *self.prompt_encoder.image_embedding_size)
         if features.shape[1:] != expected:
@@ -180,10 +180,10 @@ class MaskDecoder(nn.Module):
             )
         dtype = next(self.text_hidden_fcs.parameters()).dtype
         count = len(states)
-        if not count:  # one state that is thrown away: every parameter has a gradient (of zero) in every step
+        if not count:  # add a state that is thrown away, so that every parameter has a gradient (of zero) in every step
             states, owner = states.new_zeros(1, states.shape[1]), owner.new_zeros(1)
         prompts = self.text_hidden_fcs(states.to(dtype))[:, None]
-        with torch.autocast(features.device.type, enabled=False):  # positions are sines of 2 pi x: 16 bit are too few
+        with torch.autocast(features.device.type, enabled=False):  # positions are sines of 2 pi x: 16 bit is too few
             two_way = TwoWay(self.prompt_encoder, self.mask_decoder)
             queries, keys = two_way.transform(two_way.keys(features)[owner], prompts.float())
             hyper = self.mask_decoder.output_hypernetworks_mlps[0](queries[:, 1])  # of the single mask's token
@@ -192,11 +192,11 @@ class MaskDecoder(nn.Module):
     def forward(
         self, states: Tensor, owner: Tensor, features: Tensor, sizes: Sequence[tuple[Size, Size]]
     ) -> list[Tensor]:
-        """Logits float32 [n, H, W] of every image, at its original size; n is the number of its states. Above 0 is mask.
+        """Logits float32 [n, H, W] of every image, at its original size; n is the number of its states. Values above 0 are mask.
 
         Args:
             states, owner, features: as :meth:`decode`.
-            sizes: of every image how much of the square it fills (:func:`encoded_size`) and its original size.
+            sizes: for every image, how much of the square it fills (:func:`encoded_size`) and its original size.
         """
         if len(sizes) != len(features):
             raise ValueError(f"sizes of {len(sizes)} images for SAM embeddings of {len(features)}")
@@ -210,10 +210,10 @@ class MaskDecoder(nn.Module):
 
 
 def without_effect(decoder: modeling.MaskDecoder) -> Iterator[nn.Parameter]:
-    """Parameters that change nothing about the single mask.
+    """Parameters that do not affect the single mask.
 
-    The IoU head, the heads of the three masks of ``multimask_output``, and biases of keys made of image tokens: such a one adds
-    the same to all scores that a softmax compares.
+    The IoU head, the heads of the three masks of ``multimask_output``, and biases of keys made from image tokens: such a bias
+    adds the same to all scores that a softmax compares.
     """
     for head in (decoder.iou_prediction_head, *decoder.output_hypernetworks_mlps[1:]):
         yield from head.parameters()
@@ -236,8 +236,7 @@ def mask_losses(
         logits: of every image float [n, H, W]; n may be 0.
         targets: of every image bool [n, H, W].
         ignored: of every image bool [H, W], pixels that do not count.
-        ignore: "excluded" leaves them out of both losses. "background", as released: they are pixels like others, and not of
-            the target.
+        ignore: "excluded" leaves them out of both losses. "background", as released: they count as pixels outside the target.
 
     Raises:
         ValueError: unknown ``ignore``, or shapes that do not agree.

@@ -24,7 +24,7 @@ class Lisa(SegSystem):
     """A :class:`stages.train.system.System`.
 
     Args:
-        checkpoint: of the SAM whose embeddings are stored.
+        checkpoint: file of the SAM whose embeddings are stored.
     """
 
     own: LisaParams
@@ -36,7 +36,7 @@ class Lisa(SegSystem):
 
     @classmethod
     def build(cls, params: TrainParams, split: Split, device: str, weights: Callable[[str], Path]) -> Lisa:
-        """With SAM's decoder and a new projection."""
+        """Make the system with SAM's decoder and a new projection."""
         checkpoint = weights(sam_model(params.lisa.sam_model).weights)
         return cls(params, checkpoint, feature_tokens(params, split), device)
 
@@ -54,7 +54,7 @@ class Lisa(SegSystem):
 
     @staticmethod
     def candidates(params: TrainParams, training: bool) -> None:
-        """It does not choose among masks."""
+        """Empty, as LISA does not choose among masks."""
 
     def wanted(self, batch: Batch, instances: Sequence[Sequence[int]]) -> dict[str, Any]:
         """``sam`` [B, C, h, w], ``sizes``, of every image ``targets`` bool [n, H, W] and ``ignored`` bool [H, W], at its size."""
@@ -71,8 +71,8 @@ class Lisa(SegSystem):
         return {"sam": dense(batch, "sam", -3), "sizes": sizes, "targets": targets, "ignored": ignored}
 
     def sizes(self, batch: Batch) -> list[tuple[Size, Size]]:
-        """For every image how much of SAM's square it fills, and its original size."""
-        # sam_features are of the whole image, whatever a proposer reduces it to
+        """How much of SAM's square each image fills, and its original size."""
+        # sam_features are computed from the full-size image, even if a proposer reduces it
         return [(encoded_size(size, 0, self._square), size) for size in sizes_of(batch)]
 
     @property
@@ -93,7 +93,7 @@ class Lisa(SegSystem):
         found: list[Found] = []
         for number, size in enumerate(self.sizes(batch)):
             mask = torch.zeros(size[1], dtype=torch.bool, device=logits.device)
-            for one in logits[owner == number]:  # one by one: an answer may name many, and an image be large
+            for one in logits[owner == number]:  # one by one: an answer may name many masks, and the image may be large
                 mask |= postprocess_masks(one[None], self._square, *size)[0] > 0
             found.append((rle.encode(mask.cpu().numpy()) if bool(mask.any()) else None, None))
         return found

@@ -35,7 +35,7 @@ class Scores:
     """What the heads say of the masks of each state's image.
 
     similarity: float32 [C, K], cosine in [-1, 1]; None without that head. iop: float32 [C, K] in [0, 1]; None likewise.
-    valid: bool [C, K]; what the heads say elsewhere has no meaning.
+    valid: bool [C, K]; elsewhere the heads' output has no meaning.
     """
 
     similarity: Tensor | None
@@ -49,7 +49,7 @@ def align_loss(similarity: Tensor, iou: Tensor, valid: Tensor, tau: float = TAU)
     The sum over masks, as released; the paper writes the arguments the other way round. All arguments but ``tau`` are
     [C, K]; a row without masks gives 0.
     """
-    padding = torch.finfo(torch.float32).min  # finite: at minus infinity padding would be NaN instead of 0
+    padding = torch.finfo(torch.float32).min  # a finite value: with minus infinity, padding would give NaN instead of 0
     predicted, target = ((values.float() / tau).masked_fill(~valid, padding) for values in (similarity, iou))
     return F.kl_div(predicted.log_softmax(-1), target.softmax(-1), reduction="none").sum(-1)
 
@@ -76,7 +76,7 @@ def mean_over_images(losses: Tensor, owner: Tensor) -> Tensor:
 
 
 def selection_losses(scores: Scores, iou: Tensor, iop: Tensor, owner: Tensor, tau: float = TAU) -> dict[str, Tensor]:
-    """``align_loss`` and ``regression_loss``, each 0-d, weight 1 in the released code; only those of the heads there are.
+    """``align_loss`` and ``regression_loss``, each 0-d, weight 1 in the released code; only those whose head exists.
 
     Args:
         iou, iop: float [C, K], of every mask with the target of every state (table ``match/targets``).
@@ -92,7 +92,10 @@ def selection_losses(scores: Scores, iou: Tensor, iop: Tensor, owner: Tensor, ta
 
 
 def top(scores: Scores, count: int) -> Tensor:
-    """The ``count`` most similar valid masks, or as many as there are: bool [C, K]. Among equals the first, the larger mask."""
+    """The ``count`` most similar valid masks, or as many as there are: bool [C, K].
+
+    Among equally similar ones the first, which is the larger mask.
+    """
     if scores.similarity is None:
         raise ValueError("this model has no similarity head: train with heads both or iou, or select by iop")
     similarity = scores.similarity.masked_fill(~scores.valid, -torch.inf)
@@ -139,7 +142,7 @@ class Attention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """[C, Q, dim] from q [C, Q, dim] and k, v [C, N, dim]; ``allowed`` bool [C, N] names the keys that are no padding.
+        """[C, Q, dim] from q [C, Q, dim] and k, v [C, N, dim]; ``allowed`` bool [C, N] says which keys are not padding.
 
         Where no key is allowed, the result is a number without meaning.
         """
@@ -148,7 +151,7 @@ class Attention(nn.Module):
             for part, values in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
         scores = query @ key.mT / math.sqrt(query.shape[-1])
-        if allowed is not None:  # finite: a row that may look at nothing would be NaN at minus infinity
+        if allowed is not None:  # a finite value: with minus infinity, a row without allowed keys would be NaN
             scores = scores.masked_fill(~allowed[:, None, None], torch.finfo(scores.dtype).min)
         seen = scores.softmax(-1).to(value.dtype) @ value
         found: Tensor = self.out_proj(seen.transpose(1, 2).flatten(2))
@@ -169,7 +172,7 @@ class TwoWayBlock(nn.Module):
     def forward(self, masks: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """masks [C, K, dim], where bool ``valid`` [C, K] says which exist, and text [C, T, dim]: both updated.
 
-        SAM's tokens are the masks here and its image is the text, which gives the names of the modules.
+        The masks take the place of SAM's tokens and the text that of its image, which explains the names of the modules.
         """
         masks = self.norm1(masks + self.self_attn(masks, masks, masks, valid))
         masks = self.norm2(masks + self.cross_attn_token_to_image(masks, text, text))
@@ -178,7 +181,7 @@ class TwoWayBlock(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Masks and text tell each other what they are. With one text token masks -> text is a linear map of it."""
+    """Masks and text attend to each other. With a single text token, attention from masks to text is a linear map of that token."""
 
     def __init__(self, dim: int, num_heads: int, depth: int, mlp_dim: int) -> None:
         super().__init__()
@@ -195,15 +198,15 @@ class Fusion(nn.Module):
 
 
 class MaskSelector(nn.Module):
-    """Scores of an image's masks for each ``<SEG>`` state of it.
+    """Scores of an image's masks for each of its ``<SEG>`` states.
 
     Args:
         mask_dim: D of the stored mask vectors (DINOv2 ViT-L/14: 1024).
         hidden_dim: h of the language model (7B: 4096).
-        dim, num_heads, depth, mlp_dim: of the fusion; 256, 8, 2 and 2048 are the released code's. The paper's layers [256, 64, 1]
-            of the heads are not: they are ``mlp_dim`` and ``dim / 2`` wide in the code, and here.
+        dim, num_heads, depth, mlp_dim: of the fusion; 256, 8, 2 and 2048 are the released code's. The heads' layers are
+        ``mlp_dim`` and ``dim / 2`` wide, as in the code; the paper says [256, 64, 1].
         heads: "both", or one of them (Table 2).
-        fusion: False leaves the fusion out (Table 2). The IoP head then sees nothing of the question.
+        fusion: False leaves the fusion out (Table 2). The IoP head then does not see the question.
 
     Raises:
         ValueError: unknown ``heads``, or ``iop`` alone without a fusion, which would never see the question.
@@ -241,22 +244,22 @@ class MaskSelector(nn.Module):
         """Score the masks.
 
         Args:
-            masks: float [B, K, D], pooled mask vectors as stored; K may be 0, and so may an image's own count.
-            valid: bool [B, K], False where there is padding, whatever stands there.
+            masks: float [B, K, D], pooled mask vectors as stored; K may be 0, and so may the number of masks of one image.
+            valid: bool [B, K], False for padding, whose values do not matter.
             states: float [C, h] of ``<SEG>``; C may be 0.
             owner: int64 [C], the image of each state.
         """
         dtype = self.mask_fc.weight.dtype
         masks = masks.masked_fill(~valid[..., None], 0.0)
         embeds = self.mask_fc(masks.to(dtype))
-        # An empty mask pools to zeros, also behind the released code's convolution, whose bias is pooled with the features.
+        # An empty mask pools to zeros, also after the released code's convolution, whose bias is pooled with the features.
         embeds = embeds.masked_fill(~masks.any(-1, keepdim=True), 0.0)[owner]
         valid, text = valid[owner], self.text_hidden_fcs(states.to(dtype))
         if self.fusion is not None:
             embeds = self.fusion(embeds, text[:, None], valid)
         similarity = iop = None
         if self.embedding_head is not None:
-            # With the text as it was before the fusion.
+            # The similarity uses the text as it was before the fusion.
             similarity = F.cosine_similarity(self.embedding_head(embeds).float(), text[:, None].float(), dim=-1)
         if self.iop_head is not None:
             iop = self.iop_head(embeds).float().squeeze(-1)

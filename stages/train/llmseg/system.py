@@ -36,7 +36,7 @@ class LlmSeg(SegSystem):
 
     @classmethod
     def build(cls, params: TrainParams, split: Split, device: str, weights: object) -> LlmSeg:
-        """With new parameters, in the sizes of the split's columns."""
+        """Make the system with new parameters, in the sizes of the split's columns."""
         layout = split.column(cls.columns(params, training=False)["masks"]).meta.array
         assert layout is not None
         return cls(params, layout.row_shape[1], feature_tokens(params, split), device)
@@ -82,7 +82,7 @@ class LlmSeg(SegSystem):
         return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
     def masks(self, batch: Batch, states: Tensor, owner: Tensor) -> list[Found]:
-        """The proposals that any of a sample's states chooses."""
+        """The proposals that at least one of a sample's states chooses."""
         vectors, valid = self._vectors(batch).to(self.device), batch["masks_mask"].to(self.device)
         picked = select(self.selector(vectors, valid, states, owner), self.own.strategy, self.own.threshold)
         found: list[Found] = []
@@ -93,7 +93,7 @@ class LlmSeg(SegSystem):
 
 
 def _of_instances(overlaps: Sequence[Any], instances: Sequence[Sequence[int]], most: int) -> Tensor:
-    """Rows float32 [C, K], one per instance, of each sample's overlaps: a list with an array [G] per mask."""
+    """float32 [C, K], one row per instance, from each sample's overlaps, which are a list with an array [G] per mask."""
     rows = torch.zeros(sum(map(len, instances)), most)
     row = 0
     for of_masks, numbers in zip(overlaps, instances, strict=True):
