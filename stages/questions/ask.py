@@ -1,4 +1,4 @@
-"""Step ask: a description or tags, and the names of the objects, -> a request for questions and their answers.
+"""Step ask: a description or tags, and the names of the objects -> a request for questions and their answers.
 
 After section 4 of LLM-Seg's paper: a role, seven rules and one worked example, then the summary, the objects, and ``[Questions]:``
 left open. The texts are our own and stand in stages/questions/prompts.
@@ -14,16 +14,17 @@ from stages.questions.prompts import Prompt, escaped, load_prompt
 from stages.questions.requests import Picture, Request, Sampling
 
 PLACES = ("summary", "objects", "questions")
-"""What a template of this step has to have."""
+"""Placeholders that a template of this step must have."""
 _VARIANTS = {"picture": "ask-picture-1", "tags": "tags-1"}
 
 
 def ask_prompt(params: AskParams, tags: bool = False) -> Prompt:
-    """The template that the step uses. In place of the default, ask-1, stands one for an asker that sees the picture (with
-    ``params.picture``), or one for tags.
+    """The template that the step uses.
+
+    The default, ask-1, is replaced by another for an asker that sees the picture (with ``params.picture``), or for tags.
 
     Raises:
-        PromptError: it is not there, not of its form, or has other placeholders than :data:`PLACES`.
+        PromptError: it is missing, malformed, or has other placeholders than :data:`PLACES`.
     """
     name = params.prompt
     if name == AskParams.model_fields["prompt"].default:
@@ -37,7 +38,7 @@ def ask_request(scene: Scene, summary: str | Sequence[str], params: AskParams, m
     """The request for questions about an image.
 
     Args:
-        summary: a description, or tags; empty without a description; the asker is told so.
+        summary: a description, or tags; empty if there is no description, which the asker is told.
         model: the name that the endpoint knows it by.
 
     Raises:
@@ -50,7 +51,7 @@ def ask_request(scene: Scene, summary: str | Sequence[str], params: AskParams, m
     known = summary if any(map(escaped, [summary] if isinstance(summary, str) else summary)) else "(none)"
     pictures: tuple[Picture, ...] = ()
     if params.picture:
-        from stages.questions.pictures import whole  # decodes pictures, which an asker of words does not need
+        from stages.questions.pictures import whole  # decodes pictures, which a text-only request does not need
 
         pictures = (whole(scene, params.side_px),)
     names = [thing.name for thing in scene.things]

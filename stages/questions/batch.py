@@ -1,6 +1,6 @@
 """Asks through the batch endpoint: files of requests that are answered within a day (OpenAI's API reference, Batch).
 
-A batch carries the name that the journal gave it, so that one that was created just before a kill is found again, not sent twice.
+A batch carries the name that the journal gave it, so that a batch created just before a kill is found again and not sent twice.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from stages.questions.requests import Reply, Request, Unanswered
 from stages.questions.wire import MAX_ANSWER_BYTES, MalformedError, answer_from, chat_body
 
 MAX_REQUESTS, MAX_BYTES = 50_000, 100_000_000
-"""Most requests and bytes of a file. OpenAI takes 50 000 requests and 200 MB."""
+"""Largest number of requests and bytes of a file. OpenAI accepts 50 000 requests and 200 MB."""
 POLL_S = 30.0
-"""Between two questions whether a batch has ended."""
+"""Interval between two checks whether a batch has ended."""
 _URL: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _NAME = "journal"
-"""The key of a batch's metadata that has its name."""
+"""The key in a batch's metadata for its name."""
 _ENDED = ("completed", "expired", "cancelled", "failed")
 
 
 def ask_batches(journal: Journal, model: ModelParams, requests: Sequence[Request], skip_failing: bool = False) -> None:
     """Ask different requests in batches, wait for them, and record the replies; batches of a killed run are picked up first.
 
-    What a batch does not answer (it expired, or the endpoint failed) goes into another one, as long as each answers some.
+    What a batch does not answer (it expired, or the endpoint failed) goes into another batch, as long as each batch answers
+    some requests.
 
     Raises:
         EndpointError: there is no key or a wrong one, a batch is refused, or it ended without any reply.
-        BudgetSpent, LimitReached: when the next request does not fit and no batch is under way.
+        BudgetSpent, LimitReached: the next request does not fit and no batch is in progress.
     """
     todo = {request.key: request for request in requests}
     with _errors(model), batch_client(model) as client, progress("questions: batches", len(todo), "request") as advance:
@@ -65,7 +66,7 @@ def ask_batches(journal: Journal, model: ModelParams, requests: Sequence[Request
 
 
 def _begun(journal: Journal, model: ModelParams, client: openai.OpenAI) -> list[str]:
-    """Names of the batches of a killed run, which are at the endpoint. Those that never came there are asked again."""
+    """Names of the batches of a killed run that exist at the endpoint. The requests of the others are sent again."""
     here = (model.endpoint, model.model)
     mine = {name: batch for name, batch in journal.batches.items() if (batch.endpoint, batch.model) == here}
     for name, batch in mine.items():
@@ -76,12 +77,12 @@ def _begun(journal: Journal, model: ModelParams, client: openai.OpenAI) -> list[
 
 
 def _submit_all(journal: Journal, model: ModelParams, client: openai.OpenAI, waiting: list[Request]) -> list[str]:
-    """Create batches of as many requests as budget and limit allow, at least of one; give their names."""
+    """Create batches of as many requests as budget and limit allow, at least one; return their names."""
     names: list[str] = []
     while waiting:
         sendings = [sending(request, worst_usd(request, model)) for request in waiting[:MAX_REQUESTS]]
         fit = journal.fitting(sendings)
-        if not fit and names:  # what is under way may cost less than it holds
+        if not fit and names:  # batches in progress may cost less than is reserved for them
             break
         lines, size = [], 0
         for request in waiting[: max(fit, 1)]:
@@ -96,7 +97,7 @@ def _submit_all(journal: Journal, model: ModelParams, client: openai.OpenAI, wai
 
 
 def _submit(journal: Journal, model: ModelParams, client: openai.OpenAI, sendings: list[Sending], data: bytes) -> str:
-    """Create one batch, and give its name."""
+    """Create one batch, and return its name."""
     name = uuid.uuid4().hex
     journal.send(sendings, name, model.endpoint)
     file = client.files.create(file=(f"{name}.jsonl", data), purpose="batch")
@@ -105,7 +106,7 @@ def _submit(journal: Journal, model: ModelParams, client: openai.OpenAI, sending
 
 
 def _create(model: ModelParams, client: openai.OpenAI, file: str, name: str) -> str:
-    """Create a batch of an uploaded file and give its id. Where the answer is lost, it is looked for before it is created again."""
+    """Create a batch of an uploaded file and return its id. If the answer is lost, look for the batch before creating it again."""
     for failures in range(model.retries + 1):
         try:
             batch = client.with_options(max_retries=0).batches.create(
@@ -130,7 +131,7 @@ def _find(client: openai.OpenAI, name: str) -> str | None:
 
 
 def _collect(journal: Journal, model: ModelParams, client: openai.OpenAI, name: str) -> list[str]:
-    """Wait until a batch has ended, record its replies, and give the keys of the requests that got one."""
+    """Wait until a batch has ended, record its replies, and return the keys of the requests that got a reply."""
     created = journal.batches[name].created
     assert created is not None, "a batch that is waited for was created"
     try:
@@ -155,7 +156,7 @@ def _collect(journal: Journal, model: ModelParams, client: openai.OpenAI, name: 
 
 
 def _record(journal: Journal, model: ModelParams, content: bytes) -> Iterator[str]:
-    """Record what a file of replies says of requests whose replies are not recorded yet; give their keys."""
+    """Record the replies in a file for requests whose replies are not recorded yet; return their keys."""
     for line in content.splitlines():
         try:
             found = json.loads(line)
@@ -163,7 +164,7 @@ def _record(journal: Journal, model: ModelParams, content: bytes) -> Iterator[st
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             print(f"questions: a batch has a line that is no reply: {line[:80]!r}", file=sys.stderr)
             continue
-        if not journal.waits(key):  # recorded by a run that was killed
+        if not journal.waits(key):  # already recorded by a run that was killed
             continue
         if len(line) > MAX_ANSWER_BYTES:
             reply: Reply | None = Unanswered(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
@@ -176,7 +177,7 @@ def _record(journal: Journal, model: ModelParams, content: bytes) -> Iterator[st
 
 
 def _reply(response: Any, model: ModelParams, worst: float) -> Reply | None:
-    """What a batch says of a request; None where another attempt may go well (it expired, or the endpoint failed)."""
+    """A batch's reply to a request; None if another attempt may succeed (it expired, or the endpoint failed)."""
     status = response.get("status_code") if isinstance(response, dict) else None
     if status == 200:
         try:
@@ -189,7 +190,7 @@ def _reply(response: Any, model: ModelParams, worst: float) -> Reply | None:
 
 
 def _without_reply(journal: Journal, model: ModelParams, todo: dict[str, Request], skip_failing: bool) -> None:
-    """End where batches answered nothing at all: another one would do the same."""
+    """Stop if batches answered nothing at all, as another batch would not either."""
     if not skip_failing:
         raise EndpointError(
             f"{model.endpoint}: batches of {len(todo)} requests ended without any reply. Expected some: run the same command again "
@@ -201,11 +202,11 @@ def _without_reply(journal: Journal, model: ModelParams, todo: dict[str, Request
 
 @contextmanager
 def _errors(model: ModelParams) -> Iterator[None]:
-    """Let the client's errors say which endpoint they are of, without its key."""
+    """Make the client's errors name their endpoint, without its key."""
     try:
         yield
     except openai.APIError as error:
         raise EndpointError(
             f"{model.endpoint}: {redacted(str(error), key_of(model))}. What was answered is kept, and batches go on: run the same "
             "command again to pick them up"
-        ) from None  # the text of the client's error may have the key
+        ) from None  # the text of the client's error may contain the key

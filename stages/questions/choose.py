@@ -1,4 +1,4 @@
-"""Chooses the images that questions are made about, and the split that each belongs to."""
+"""Chooses the images that questions are made about, and assigns each to a split."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Candidate:
         split: the source split, ``dataset/split``. image_index: its number there.
         path: relative to the folders of the data set that holds it. sha256: of the file.
         labels: the category of each instance, in the order of ``instances``. areas: of each instance, in px.
-        absent: names of categories that the annotation says it does not show.
-        incomplete: labels that it may show more often than annotated.
+        absent: names of categories that the image does not show according to the annotation.
+        incomplete: labels that the image may show more often than annotated.
     """
 
     split: str
@@ -37,7 +37,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A candidate that was chosen: for which group, and the labels of it that are asked about, in the order of its instances."""
+    """A chosen candidate: its group, and those of its labels that are asked about, in the order of its instances."""
 
     candidate: Candidate
     group: str
@@ -47,8 +47,8 @@ class Chosen:
 def choose(candidates: Iterable[Candidate], params: ChooseParams) -> list[Chosen]:
     """Draw images for each group, by the number of categories that can be asked about (LLM-Seg paper, section 4).
 
-    The draw goes by the digest of seed and image_id. So images that are added to the source later change nothing for those that
-    were drawn before them. A category that ``per_category`` chosen images show is not asked about in further ones.
+    The draw is ordered by the digest of seed and image_id. So images added to the source later do not affect those drawn before
+    them. A category that ``per_category`` chosen images show already is not asked about in further images.
 
     Returns:
         The chosen images in the order of the draw.
@@ -70,13 +70,13 @@ def choose(candidates: Iterable[Candidate], params: ChooseParams) -> list[Chosen
 
 
 def shortfalls(chosen: Sequence[Chosen], params: ChooseParams) -> dict[str, tuple[int, int]]:
-    """Group -> how many images it has and how many were asked for, of groups that have fewer."""
+    """Group -> number of images that it has and that were asked for, for groups that have too few."""
     have = Counter(each.group for each in chosen)
     return {group.name: (have[group.name], group.images) for group in params.groups if have[group.name] < group.images}
 
 
 def split_of(sha256: str, shares: Mapping[str, float]) -> str:
-    """The split of an image, by the sha256 of its file: copies of a picture under two names are in one split.
+    """The split of an image, by the sha256 of its file: copies of a picture under two names are in the same split.
 
     Args:
         shares: split -> its share, in the order of the params. Another order gives other splits.

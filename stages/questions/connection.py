@@ -1,4 +1,4 @@
-"""One attempt at an endpoint, and what its failures mean: the only place that knows the client's errors."""
+"""Makes one attempt at an endpoint and interprets its failures: the only module that knows the client's errors."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from stages.questions.errors import EndpointError
 from stages.questions.params import ModelParams
 
 NO_KEY = "none"
-"""Sent as key where an endpoint needs none: the client insists on one."""
+"""Sent as key if an endpoint needs no key, as the client requires one."""
 Create = Callable[..., AbstractAsyncContextManager[Any]]
 """A ``with_streaming_response.create`` of the client."""
 _STOPS = (401, 402, 403)
-"""Statuses that every other request would get as well: a wrong key, no money, no permission."""
+"""Statuses that every other request would get too: a wrong key, no money, no permission."""
 TRIES = (408, 409, 425, 429)
-"""Statuses below 500 that may go well another time."""
+"""Statuses below 500 after which another attempt may succeed."""
 _GATEWAY = (502, 504, 520, 522, 524)
-"""Statuses of a gateway whose server may have answered, and charged for it, nevertheless."""
+"""Statuses of a gateway whose server may still have answered and charged for it."""
 
 
 class Refused(Exception):  # noqa: N818
-    """The endpoint refuses this request permanently. ``billed``: it was answered, so that it was paid."""
+    """The endpoint refuses this request permanently. ``billed``: it was answered, so it was charged for."""
 
     def __init__(self, reason: str, billed: bool = False) -> None:
         super().__init__(reason)
@@ -38,11 +38,11 @@ class Refused(Exception):  # noqa: N818
 
 
 class Failed(Exception):  # noqa: N818
-    """An attempt failed, and another one may go well.
+    """An attempt failed, and another one may succeed.
 
     Args:
         billed: the endpoint may have answered and charged for it.
-        busy: it asks for fewer requests (429). wait_s: how long it asks to wait; None: it does not say.
+        busy: it asks for fewer requests (429). wait_s: how long it asks to wait; None: not stated.
     """
 
     def __init__(self, reason: str, billed: bool, busy: bool = False, wait_s: float | None = None) -> None:
@@ -51,10 +51,10 @@ class Failed(Exception):  # noqa: N818
 
 
 def key_of(model: ModelParams) -> str:
-    """Give the key of a model's endpoint, from the environment.
+    """Return the key of a model's endpoint, from the environment.
 
     Raises:
-        EndpointError: it is not set, or cannot be a key.
+        EndpointError: the variable is not set, or its value cannot be a key.
     """
     if model.key_from is None:
         return NO_KEY
@@ -72,12 +72,12 @@ def key_of(model: ModelParams) -> str:
 
 
 def async_client(model: ModelParams) -> openai.AsyncOpenAI:
-    """The client for many requests at once. It does not try again by itself: every attempt is logged and budgeted."""
+    """The client for many requests at once. It does not retry by itself, as every attempt is logged and budgeted."""
     return openai.AsyncOpenAI(base_url=model.endpoint, api_key=key_of(model), timeout=model.timeout_s, max_retries=0)
 
 
 def batch_client(model: ModelParams) -> openai.OpenAI:
-    """The client for files and batches. It tries again by itself, as asking for those costs nothing."""
+    """The client for files and batches. It retries by itself, as these requests cost nothing."""
     return openai.OpenAI(
         base_url=model.endpoint, api_key=key_of(model), timeout=model.timeout_s, max_retries=model.retries
     )
@@ -90,12 +90,12 @@ def redacted(text: str, key: str) -> str:
 
 
 async def attempt(create: Create, body: Mapping[str, Any], model: ModelParams, max_bytes: int) -> dict[str, Any]:
-    """Send a request once and give the JSON object that answers it.
+    """Send a request once and return the JSON object that answers it.
 
     Raises:
-        Refused: it is not worth asking again; or the answer has over ``max_bytes``; no more are read.
+        Refused: asking again is useless; or the answer has more than ``max_bytes``, of which no more are read.
         Failed: asking again may help.
-        EndpointError: no request can be asked.
+        EndpointError: the endpoint cannot be asked at all.
     """
     try:
         data = bytearray()
@@ -105,7 +105,7 @@ async def attempt(create: Create, body: Mapping[str, Any], model: ModelParams, m
                 if len(data) > max_bytes:
                     raise Refused(f"its answer has more than {max_bytes} bytes", billed=True)
     except openai.APIStatusError as error:
-        raise meaning(error, model) from None  # its text may have the key
+        raise meaning(error, model) from None  # its text may contain the key
     except TimeoutError as error:
         raise Failed(f"no answer within {model.timeout_s:g} s", billed=True) from error
     except (openai.APIConnectionError, httpx2.HTTPError) as error:
@@ -125,7 +125,7 @@ async def attempt(create: Create, body: Mapping[str, Any], model: ModelParams, m
 
 
 def broken(error: Exception, model: ModelParams) -> Failed:
-    """What a broken connection means."""
+    """The error for a broken connection."""
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
     never_sent = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
     what = "no connection" if never_sent else "the connection broke"
@@ -133,7 +133,7 @@ def broken(error: Exception, model: ModelParams) -> Failed:
 
 
 def meaning(error: openai.APIStatusError, model: ModelParams) -> Exception:
-    """What a status means: EndpointError, Failed or Refused."""
+    """The error for a status: EndpointError, Failed or Refused."""
     status = error.status_code
     reason = redacted(f"status {status}: {_said(error)}", key_of(model))
     if status in _STOPS or error.code == "insufficient_quota":
@@ -153,7 +153,7 @@ def _said(error: openai.APIStatusError) -> str:
 
 
 def wait_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an endpoint asks to wait (``Retry-After``: seconds or a date; ``retry-after-ms``); None: it does not say."""
+    """Seconds that an endpoint asks to wait (``Retry-After``: seconds or a date; ``retry-after-ms``); None: not stated."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             wait_s = float(headers[name]) / unit

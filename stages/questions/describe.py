@@ -26,10 +26,10 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s)")
 
 
 def describe_request(scene: Scene, params: DescribeParams, model: str) -> Request:
-    """The request for a description of an image, which goes with it; ``model``: the name that the endpoint knows it by.
+    """The request for a description of an image, with the image; ``model``: the name that the endpoint knows it by.
 
     Raises:
-        PromptError: the template is not there, not of its form, or has a placeholder.
+        PromptError: the template is missing, malformed, or has a placeholder.
     """
     from stages.questions.pictures import whole  # decodes pictures, which stored descriptions do not need
 
@@ -42,7 +42,7 @@ def describe_request(scene: Scene, params: DescribeParams, model: str) -> Reques
 def read_description(image_id: str, reply: Reply) -> str | Rejected:
     """The description that a model gave, on one line; or why it gave no usable one.
 
-    Of one that was cut off at ``max_tokens`` the whole sentences stay.
+    If it was cut off at ``max_tokens``, its complete sentences are kept.
     """
     found = trouble(image_id, reply)
     if isinstance(found, Rejected):
@@ -60,7 +60,7 @@ def stored_descriptions(path: Path) -> dict[str, str]:
     """image_id -> description, from a file: a JSON object by image_id, or JSON Lines with ``image_id`` and ``description``.
 
     Raises:
-        DatasetError: the file is not there, not of either form, empty, or an image has two descriptions or a blank one.
+        DatasetError: the file is missing, empty or has neither form, or an image has two descriptions or a blank one.
     """
     return {image_id: _text(value, f"{path}: {image_id!r:.60}") for image_id, value in _stored(path, "description")}
 
@@ -68,10 +68,10 @@ def stored_descriptions(path: Path) -> dict[str, str]:
 def stored_tags(path: Path) -> dict[str, tuple[str, ...]]:
     """image_id -> tags, from a file as :func:`stored_descriptions` reads, with ``tags`` in place of ``description``.
 
-    Tags are a list of texts, or one text with ``|`` between them (RAM's form) or, where it has none, commas.
+    Tags are a list of texts, or one text with ``|`` between them (RAM's form) or, if it has no ``|``, commas.
 
     Raises:
-        DatasetError: as there.
+        DatasetError: as for :func:`stored_descriptions`.
     """
     return {image_id: _tags(value, f"{path}: {image_id!r:.60}") for image_id, value in _stored(path, "tags")}
 
@@ -112,10 +112,10 @@ def _stored(path: Path, key: str) -> list[tuple[str, Any]]:
 
 
 def _rows(text: str, key: str) -> Iterator[tuple[str, Any]]:
-    """Rows of either form. The first line alone is a row of JSON Lines, or it is no JSON or no row."""
+    """Rows of either form. The file is JSON Lines if its first line alone is a row."""
     lines = [line for line in text.split("\n") if line.strip()]
     if lines and not _is_row(lines[0]):
-        found = json.loads(text, object_pairs_hook=list)  # as pairs: a key that stands twice would be lost in a dict
+        found = json.loads(text, object_pairs_hook=list)  # as pairs, since a repeated key would be lost in a dict
         if not text.lstrip().startswith("{"):
             raise ValueError(f"found {type_name(found)}")
         yield from found

@@ -1,4 +1,4 @@
-"""Vectors of texts through the embeddings endpoint; each text is sent once, and its vector kept in the folder of the journal."""
+"""Vectors of texts through the embeddings endpoint; each text is sent once, and its vector is kept in the journal's folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STEP = "embed"
 
 
 def embed_texts(journal: Journal, model: ModelParams, texts: Sequence[str]) -> list[np.ndarray[Any, Any]]:
-    """Give the vector of each text, float32 [D], as the endpoint computes it; only texts that were never embedded are sent.
+    """Return the vector of each text, float32 [D], as the endpoint computes it; only texts that were never embedded are sent.
 
     Raises:
         EndpointError: as from :func:`~stages.questions.endpoint.ask_all`; or a text is refused, or vectors differ in length.
@@ -68,7 +68,7 @@ def _key(model: ModelParams, text: str) -> str:
 
 
 def _job(model: ModelParams, texts: list[str], vectors: Lines, at: dict[str, int]) -> Job:
-    """A request for the vectors of some texts. What answers it goes to the file of vectors first, then to the journal."""
+    """A request for the vectors of some texts. The answer is written to the file of vectors first, then to the journal."""
     tokens = sum(text_tokens(text) + TOKENS_PER_MESSAGE for text in texts)
     usd = cost_usd(model, tokens, 0)
     key = hashlib.sha256(json.dumps([_STEP, model.model, texts]).encode()).hexdigest()
@@ -92,7 +92,7 @@ def _vectors(document: Mapping[str, Any], count: int) -> list[np.ndarray[Any, An
     """The vectors of a document in the order of the texts.
 
     Raises:
-        MalformedError: there are more or fewer, or they are no vectors of finite numbers.
+        MalformedError: there are more or fewer vectors than texts, or some are not vectors of finite numbers.
     """
     try:
         with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, which is refused below

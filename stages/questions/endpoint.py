@@ -1,4 +1,4 @@
-"""Asks an OpenAI-compatible endpoint, many requests at once, and writes every answer down as soon as it is there."""
+"""Asks an OpenAI-compatible endpoint, with many requests at once, and records every answer as soon as it arrives."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stages.questions.requests import Answer, Reply, Request, Unanswered
 from stages.questions.wire import MAX_ANSWER_BYTES, MalformedError, answer_from, chat_body
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-"""Between the attempts at a request where the endpoint asks for no other time; it doubles."""
+"""First and longest wait between attempts at a request, unless the endpoint asks for another time; it doubles."""
 LONGEST_PAUSE_S = 900.0
 """An endpoint that asks to wait for longer than this stops the run instead."""
 REFUSED_IN_A_ROW = 10
-"""This many refused requests, none answered between them, say that the endpoint or the model's parameters are wrong."""
+"""After this many refused requests without an answer in between, the endpoint or the model's parameters are considered wrong."""
 
 
 class Job(NamedTuple):
-    """A request of any kind. ``body``: makes what is sent, in a thread. ``read``: the answer out of the document that came back."""
+    """A request of any kind. ``body``: makes the body to send, in a thread. ``read``: extracts the answer from the response."""
 
     sending: Sending
     body: Callable[[], dict[str, Any]]
@@ -42,16 +42,16 @@ def ask_all(
     again: bool = False,
     skip_failing: bool = False,
 ) -> list[Reply]:
-    """Give the replies to requests in their order; only those that the journal has no reply to are asked, each once.
+    """Return the replies to requests in their order; only requests without a reply in the journal are sent, each once.
 
     ``Picture.load`` is called in threads, for several requests at once.
 
     Args:
         again: ask those again that the endpoint refused earlier.
-        skip_failing: a request whose every attempt fails is taken for refused even where no other one was answered meanwhile.
+        skip_failing: a request whose attempts all fail counts as refused even if no other request was answered meanwhile.
 
     Raises:
-        EndpointError: there is no key or a wrong one, or the endpoint only fails.
+        EndpointError: the key is missing or wrong, or every attempt at the endpoint fails.
         BudgetSpent, LimitReached: before the first request that does not fit.
         ValueError: a request is for another model.
     """
@@ -93,10 +93,11 @@ def ask_jobs(
     """Ask different requests, up to ``model.concurrency`` at once, and record their replies.
 
     Args:
-        resource: of the client, such as ``chat.completions``. max_bytes: of an answer; larger ones are not read to the end.
+        resource: resource of the client, such as ``chat.completions``. max_bytes: largest answer; larger ones are not read to
+        the end.
 
     Raises:
-        As :func:`ask_all`. Whatever stops it, those under way are awaited and recorded before it is raised.
+        The errors of :func:`ask_all`, after the requests in progress were awaited and recorded.
     """
     key_of(model)  # before anything is sent
     with progress(title, len(jobs), "request") as advance:
@@ -119,7 +120,7 @@ async def _ask(run: _Run, resource: Callable[[Any], Any], workers: int) -> None:
 
 @dataclass
 class _Run:
-    """What the workers share."""
+    """State that the workers share."""
 
     journal: Journal
     model: ModelParams
@@ -128,15 +129,15 @@ class _Run:
     skip_failing: bool
     advance: Callable[[int], None]
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    paused_until: float = 0.0  # of the loop's clock: the endpoint asks to send nothing before
-    told: bool = False  # a person, that attempts fail
+    paused_until: float = 0.0  # time of the loop's clock before which the endpoint asks not to send anything
+    told: bool = False  # whether the user was told that attempts fail
     answered: int = 0
     replies: int = 0
     refused_in_a_row: int = 0
 
 
 async def _work(run: _Run, create: Create) -> None:
-    """Ask one request after the other until all are asked, or until a worker stops all."""
+    """Send one request after the other until all are sent, or until a worker stops all."""
     try:
         for job in run.jobs:
             body = await asyncio.to_thread(job.body)
@@ -149,7 +150,7 @@ async def _work(run: _Run, create: Create) -> None:
 
 
 async def _ask_one(run: _Run, create: Create, job: Job, body: dict[str, Any]) -> None:
-    """Ask a request until there is a reply, no attempt is left, or a worker stops all."""
+    """Try a request until it has a reply, no attempt is left, or a worker stops all."""
     begun = seen = run.answered
     failures, wait_s = 0, 0.0
     while await _turn(run, wait_s):
@@ -166,7 +167,7 @@ async def _ask_one(run: _Run, create: Create, job: Job, body: dict[str, Any]) ->
             if not error.billed:
                 run.journal.release(job.sending.key, error.reason)
             failures += 1
-            if error.busy and run.answered > seen:  # a limit of the rate is no failure while others are answered
+            if error.busy and run.answered > seen:  # a rate limit is not a failure while other requests are answered
                 failures, seen = 0, run.answered
             if failures > run.model.retries:
                 _give_up(run, job, error, run.answered > begun)
@@ -191,7 +192,7 @@ def _read(job: Job, document: dict[str, Any]) -> Answer:
 
 
 async def _turn(run: _Run, wait_s: float) -> bool:
-    """Wait this time, and while the endpoint wants nothing to be sent; return whether to go on then."""
+    """Wait this time, and as long as the endpoint asks not to send anything; return whether to go on."""
     clock = asyncio.get_running_loop().time
     until = clock() + wait_s
     while (rest := max(until, run.paused_until) - clock()) > 0 and not run.stopped.is_set():
@@ -201,7 +202,7 @@ async def _turn(run: _Run, wait_s: float) -> bool:
 
 
 def _wait(run: _Run, error: Failed, failures: int) -> float:
-    """Seconds until the next attempt. Where the endpoint is busy, all workers pause."""
+    """Seconds until the next attempt. If the endpoint is busy, all workers pause."""
     own = min(FIRST_WAIT_S * 2.0 ** max(failures - 1, 0), LONGEST_WAIT_S) * random.uniform(0.75, 1.0)  # not all at once
     wait_s = error.wait_s or own
     if wait_s > LONGEST_PAUSE_S:
@@ -227,7 +228,7 @@ def _refuse(run: _Run, job: Job, error: Refused) -> None:
 
 
 def _give_up(run: _Run, job: Job, error: Failed, others: bool) -> None:
-    """Take a request for refused where others were answered meanwhile: then it is its own fault, not the endpoint's."""
+    """Count a request as refused if others were answered meanwhile, as the request is then to blame and not the endpoint."""
     tried = f"{run.model.retries + 1} attempts failed, the last one with {error.reason}"
     if error.busy or not (others or run.skip_failing):
         raise EndpointError(

@@ -1,4 +1,4 @@
-"""Why asking stopped. Whatever was answered until then is in the journal, and the same call goes on from there."""
+"""Errors that say why asking stopped. All earlier answers are in the journal, and the same call goes on from there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class AskingError(Exception):
 
 
 class EndpointError(AskingError):
-    """The endpoint cannot be asked at all: no key, a wrong one, no money, or nothing but failures."""
+    """The endpoint cannot be asked at all: no key, a wrong key, no money, or only failures."""
 
 
 class JournalError(AskingError):
@@ -19,7 +19,7 @@ class BudgetSpent(AskingError):  # noqa: N818
     """The next request could cost more than is left of the budget.
 
     Args:
-        spent_usd: what was paid, and the worst case of requests whose answers were never received.
+        spent_usd: what was paid, plus the worst case of requests whose answers were never received.
         next_usd: the worst case of the next request.
         left: how many requests are not asked yet.
     """
@@ -37,7 +37,7 @@ class BudgetSpent(AskingError):  # noqa: N818
 
 
 class LimitReached(AskingError):  # noqa: N818
-    """As many new requests were asked as were allowed. ``left``: how many are not asked yet."""
+    """The allowed number of new requests was reached. ``left``: how many are not asked yet."""
 
     def __init__(self, limit: int, left: int = 0) -> None:
         super().__init__(limit, left)

@@ -1,4 +1,4 @@
-"""What a set of questions is like, next to LLM-Seg40K: ``summary.json``."""
+"""Figures of a set of questions next to those of LLM-Seg40K: ``summary.json``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stages.questions.choose import Chosen, split_of
 from stages.questions.items import Made, Rejected
 
 LLMSEG40K = {"images": 14_000, "questions_per_image": 3.95, "words_per_question": 15.2, "categories": 1458}
-"""As LLM-Seg's paper says (section 4): images of the whole set, the other figures of its train split."""
+"""Figures from LLM-Seg's paper (section 4): images for the whole set, the others for its train split."""
 
 
 def figures(
@@ -34,7 +34,7 @@ def figures(
 
 
 def _of(made: Sequence[Made]) -> dict[str, Any]:
-    """Figures as the paper's table has them. A question counts once, with its first text; its rephrasings are further texts."""
+    """The figures of the paper's table. A question counts once, with its first text; its rephrasings are further texts."""
     images = {each.image_id for each in made}
     words = [len(each.texts[0].split()) for each in made if each.is_sentence]
     questions = {(each.image_id, each.number) for each in made}

@@ -1,4 +1,4 @@
-"""What the steps hand to each other: images with their objects, pairs of question and answer, and why pairs were rejected."""
+"""What the steps pass to each other: images with their objects, pairs of question and answer, and reasons for rejections."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from enum import StrEnum
 from typing import Any, Literal
 
 MAX_WHAT = 400
-"""Characters of what was rejected that are kept."""
+"""Number of characters of a rejected text that are kept."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A category that an image shows: what may be the answer of a question.
+    """A category that an image shows, and which may be the answer to a question.
 
     Args:
         label: as the data set names it, such as ``car_(automobile)`` or ``stop_sign``.
-        name: as a model is shown it: ``car``, ``stop sign``. Unique within an image.
+        name: as it is shown to a model: ``car``, ``stop sign``. Unique within an image.
         synonyms: other names of the category, which an answer may use: LVIS has ``auto`` and ``automobile`` for ``car``.
-        definition: in words, where the data set has one; else empty.
+        definition: in words, if the data set has one; else empty.
         instances: numbers of the image's instances of the category, in ``instances`` of the source split.
         incomplete: the image may show more of it than is annotated (``not_exhaustive_category_ids`` of LVIS).
     """
@@ -55,13 +55,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question and what answers it, as a model gave them and as they were understood.
+    """A question and its answer, as a model gave them and as they were understood.
 
     Args:
         number: its place among what the model said about the image, from 0.
-        question: cleaned: one line, no numbering, no markup.
-        answer: as the model said it, cleaned. labels: what it means, among the labels of the image's things.
-        raw: the lines of the model's answer that it was read from.
+        question: the cleaned question: one line, no numbering, no markup.
+        answer: as the model said it, cleaned. labels: the labels of the image's things that it means.
+        raw: the lines of the model's answer from which it was read.
     """
 
     image_id: str
@@ -119,13 +119,13 @@ class Rejected:
     detail: str = ""
 
     def __post_init__(self) -> None:
-        """Cut what a model said: it may be a megabyte."""
+        """Cut the model's text, which may be a megabyte."""
         object.__setattr__(self, "what", self.what[:MAX_WHAT])
         object.__setattr__(self, "detail", self.detail[:MAX_WHAT])
 
     @property
     def row(self) -> Mapping[str, Any]:
-        """As it stands in ``rejected.jsonl``."""
+        """The row for ``rejected.jsonl``."""
         return {
             "image_id": self.image_id,
             "number": self.number,
@@ -146,10 +146,11 @@ class Verdict:
     Args:
         step: who was asked: the verifier, the control without the picture, or a person.
         model: the name that the endpoint answered with; empty for a person.
-        said: as it was understood. Verifier: ``yes``, ``no`` or ``other``; control: labels with `` | `` between them, or
-            ``unknown``; person: ``keep`` or ``reject``. Empty where it could not be read.
-        raw: what was said, cut to what is kept of an answer (stages/questions/replies.py).
-        reason: to reject the question, or None. From the control ``BLIND`` where it answered rightly, which is first of all a flag.
+        said: the verdict as it was understood. Verifier: ``yes``, ``no`` or ``other``; control: labels with `` | `` between
+            them, or ``unknown``; person: ``keep`` or ``reject``. Empty where it could not be read.
+        raw: the original text, cut to the kept length of an answer (stages/questions/replies.py).
+        reason: to reject the question, or None. The control gives ``BLIND`` if it answered correctly, which by default is only
+        a flag.
     """
 
     step: Step
@@ -161,7 +162,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a question came from: ``prompt``, the messages as JSON [[role, text], ...]; the whole answer; and who gave it."""
+    """Where a question came from: ``prompt``, the messages as JSON [[role, text], ...]; the whole answer; and the model."""
 
     prompt: str
     response: str
@@ -177,11 +178,11 @@ class Made:
         texts: the question and its other wordings. is_sentence: they are sentences, not noun phrases.
         kind: generated, rephrased, absent or several.
         labels: what answers it, in the order of the answer; empty for a false premise.
-        answer: in words, where that was asked for.
-        correction: of a false premise, what could be asked instead.
+        answer: in words, if that was asked for.
+        correction: for a false premise, what could be asked instead.
         incomplete: the image may show more of it than is annotated.
         origin: what it came from.
-        usd: what the requests about it alone cost, and its share of those about its image.
+        usd: cost of the requests about it alone, plus its share of those about its image.
     """
 
     image_id: str

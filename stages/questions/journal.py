@@ -1,11 +1,12 @@
-"""What was asked and answered, in append-only files: nothing that was answered is asked or paid again.
+"""Records requests and answers in append-only files, so that nothing answered is asked or paid for again.
 
-A folder with two files of JSON Lines. ``prompts.jsonl`` has what was sent, a line per request: messages, and digests of pictures.
-``log.jsonl`` says what happened, in this order for a request: ``sent``, with what it may cost in the worst case, before it is
-sent; then ``answered``, ``unanswered`` (refused permanently) or ``released`` (this attempt failed and cost nothing).
-``sent`` without any of these was lost, by a kill or a time-out: the endpoint may have charged for it, so it counts as spent.
+A journal is a folder with two JSON Lines files. ``prompts.jsonl`` has what was sent, one line per request: messages, and
+digests of pictures. ``log.jsonl`` has the events, for each request in this order: ``sent``, with its cost in the worst case,
+before it is sent; then ``answered``, ``unanswered`` (refused permanently) or ``released`` (this attempt failed and cost
+nothing). A request with ``sent`` but none of these was lost by a kill or a time-out. The endpoint may have charged for it, so
+it counts as spent.
 
-Requests of a batch have one line ``sent`` in common; ``created`` says which batch of the endpoint they became, and ``closed`` that
+The requests of a batch share one line ``sent``; ``created`` says which batch of the endpoint they became, and ``closed`` that
 its replies are recorded. Keys of endpoints are in neither file.
 """
 
@@ -28,11 +29,11 @@ VERSION = 1
 LOG, PROMPTS = "log.jsonl", "prompts.jsonl"
 _RESTORE = "restore both files from a copy, or move their folder away to ask everything again"
 _ROUNDING_USD = 1e-9
-"""Sums of prices may be off by this much."""
+"""Tolerance for rounding errors in sums of prices."""
 
 
 class Sending(NamedTuple):
-    """What is logged before a request is sent. ``usd``: its worst case. ``record``: what is kept of it in ``prompts.jsonl``."""
+    """What is logged before a request is sent. ``usd``: its worst-case cost. ``record``: its entry in ``prompts.jsonl``."""
 
     key: str
     step: str
@@ -53,7 +54,7 @@ class OpenBatch:
 
 
 def sending(request: Request, usd: float) -> Sending:
-    """What is logged of a request to a chat model. ``usd``: its worst case."""
+    """The log entry of a request to a chat model. ``usd``: its worst-case cost."""
     messages = [
         {
             "role": message.role,
@@ -78,12 +79,13 @@ def open_journal(
     """Open the journal in a folder.
 
     Args:
-        budget_usd: what requests may cost in all, those of earlier runs included. limit: how many new ones may be asked while it
-            is open. None: no bound.
-        write: hold it alone, and create it where it is not there; else it can only be read, also while another process writes.
+        budget_usd: what all requests may cost, those of earlier runs included. limit: how many new requests may be sent while
+        it is open. None: no bound.
+        write: lock it for this process, and create it if it is missing; else it is only read, which is possible while another
+        process writes.
 
     Raises:
-        JournalError: another process has it, or its files are damaged.
+        JournalError: another process has locked it, or its files are damaged.
     """
     journal = Journal(folder, budget_usd, limit, write)
     try:
@@ -93,7 +95,7 @@ def open_journal(
 
 
 class Journal:
-    """What was asked, what was answered, and what that cost. :func:`open_journal` makes one.
+    """Requests, their answers and their cost. :func:`open_journal` makes one.
 
     Memory: about 400 bytes per request; prompts and answers stay on the disk.
     """
@@ -101,7 +103,7 @@ class Journal:
     def __init__(self, folder: Path, budget_usd: float | None, limit: int | None, write: bool) -> None:
         self.folder, self.budget_usd, self.limit = folder, budget_usd, limit
         self.spent_usd = 0.0
-        """What was paid, and the worst case of what is under way or was lost."""
+        """What was paid, plus the worst case of requests in progress or lost."""
         self.batches: dict[str, OpenBatch] = {}
         """Batches whose replies are not recorded yet, by the name that the journal gave them."""
         self._replies: dict[str, int] = {}  # key -> offset in the log
@@ -126,12 +128,12 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Close the files, which frees them for another process."""
+        """Close the files, which unlocks them for another process."""
         self._log.close()
         self._prompts.close()
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is an answer to a request, or that it is refused."""
+        """Whether a request has an answer or was refused."""
         return key in self._replies
 
     def __len__(self) -> int:
@@ -139,21 +141,21 @@ class Journal:
         return len(self._replies)
 
     def answer(self, key: str) -> Reply:
-        """Give the reply to a request by its key; KeyError if it is missing."""
+        """Return the reply to a request by its key; KeyError if it is missing."""
         entry = self._log.read(self._replies[key])
         if "unanswered" in entry:
             return Unanswered(entry["reason"])
         return Answer(**{name: entry[name] for name in Answer.__dataclass_fields__})
 
     def request(self, key: str) -> dict[str, Any]:
-        """Give what was sent, by the key of a request: step, subject, model, prompt, messages, sampling; KeyError: never sent."""
+        """Return what was sent, by a request's key: step, subject, model, prompt, messages, sampling; KeyError if never sent."""
         record = self._prompts.read(self._records[key])
         if record.get("key") != key:
             raise JournalError(f"{self._prompts.path}: found another request where {key} was written; {_RESTORE}")
         return record
 
     def fitting(self, sendings: Sequence[Sending]) -> int:
-        """How many of the requests, from the first on, keep budget and limit. What was sent since opening is no new request."""
+        """How many of the requests, from the first on, fit budget and limit. A request already sent since opening is not new."""
         total = self.spent_usd
         room = math.inf if self.limit is None else self.limit - len(self._new)
         for count, each in enumerate(sendings):
@@ -164,10 +166,10 @@ class Journal:
         return len(sendings)
 
     def send(self, sendings: Sequence[Sending], batch: str | None = None, endpoint: str = "") -> None:
-        """Log requests to a model that are about to be sent, and hold what they may cost.
+        """Log requests to a model that are about to be sent, and reserve what they may cost.
 
         Args:
-            batch: a name for them together, where they become a batch of ``endpoint``.
+            batch: a common name, if they become a batch of ``endpoint``.
 
         Raises:
             BudgetSpent, LimitReached: they do not fit; nothing is logged.
@@ -194,7 +196,7 @@ class Journal:
         return LimitReached(self.limit or 0)
 
     def record(self, key: str, reply: Reply, usd: float | None = None) -> None:
-        """Log the reply to a request that was sent. ``usd``: what it cost, where that is not what the reply says."""
+        """Log the reply to a request that was sent. ``usd``: its cost, if it differs from what the reply says."""
         if isinstance(reply, Unanswered):
             self._append({"unanswered": key, "reason": reply.reason, "usd": usd or 0.0})
         else:
@@ -209,15 +211,15 @@ class Journal:
         self._append({"created": batch, "id": name})
 
     def closed(self, batch: str, billed: bool = False) -> None:
-        """Log that all replies of a batch are recorded that there will be. ``billed``: its other requests may have been paid."""
+        """Log that all replies that a batch will have are recorded. ``billed``: its other requests may have been charged for."""
         self._append({"closed": batch, "billed": billed})
 
     def waits(self, key: str) -> bool:
-        """Whether a request was sent whose outcome is not logged."""
+        """Whether a request was sent but has no logged outcome."""
         return key in self._held
 
     def held_usd(self, key: str) -> float:
-        """The worst case of a request that was sent and whose outcome is not logged; 0 for others."""
+        """The worst-case cost of a request that was sent but has no logged outcome; 0 for others."""
         return self._held.get(key, 0.0)
 
     def _append(self, entry: dict[str, Any]) -> None:
@@ -264,4 +266,4 @@ class Journal:
             raise ValueError("unknown")
 
     def _spend(self, usd: float) -> None:
-        self.spent_usd = round(self.spent_usd + usd, 12)  # so that what is held and freed leaves nothing
+        self.spent_usd = round(self.spent_usd + usd, 12)  # so that reserving and releasing leaves no rounding error

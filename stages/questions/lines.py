@@ -1,4 +1,4 @@
-"""Append-only files of JSON objects, one per line. A kill can tear only the last line."""
+"""Append-only files of JSON objects, one per line. A kill can leave only the last line incomplete."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ _BLOCK_BYTES = 1 << 16
 
 
 class Lines:
-    """An append-only file of JSON objects, one per line. What ``append`` returned from survives a kill and a loss of power.
+    """An append-only file of JSON objects, one per line.
 
-    What a killed process left of its last line is not read, and is removed when the file is opened for writing.
+    Once ``append`` has returned, its lines survive a kill and a loss of power.
+
+    An incomplete last line left by a killed process is not read, and is removed when the file is opened for writing.
 
     Args:
-        write: create it where it is not there, and hold its lock until ``close``; else it is read as it is now, and empty
-            where it is not there.
+        write: create it if it is missing, and hold its lock until ``close``; else read it as it is now, as empty if it is
+        missing.
 
     Raises:
         JournalError: another process has it open for writing, or its file system has no locks.
@@ -48,12 +50,12 @@ class Lines:
             self._descriptor = -1
 
     def scan(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Give every object with the byte offset of its line.
+        """Yield every object with the byte offset of its line.
 
-        A last line that is no JSON object was torn by a loss of power, and is dropped.
+        A last line that is not a JSON object was damaged by a loss of power, and is dropped.
 
         Raises:
-            JournalError: another line is no JSON object.
+            JournalError: another line is not a JSON object.
         """
         offset = 0
         with self.path.open("rb") if self.end else open(os.devnull, "rb") as file:  # noqa: PTH123
@@ -74,7 +76,7 @@ class Lines:
                 offset += len(line)
 
     def read(self, offset: int) -> dict[str, Any]:
-        """Give the object whose line begins at a byte offset."""
+        """Return the object whose line begins at a byte offset."""
         line, size = b"", 1 << 12
         while not line.endswith(b"\n"):
             with named(self.path):
@@ -85,9 +87,9 @@ class Lines:
         return _object(line)
 
     def append(self, values: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Append objects with one write, wait until they are on the disk, and give the byte offsets of their lines.
+        """Append objects with one write, wait until they are on the disk, and return the byte offsets of their lines.
 
-        Where that fails nothing is appended.
+        If that fails, nothing is appended.
         """
         lines = [json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n" for value in values]
         offsets, end = [], self.end

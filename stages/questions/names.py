@@ -1,4 +1,4 @@
-"""What the objects of an image are called: to a model, and in its answers."""
+"""The names of an image's objects, as shown to a model and as found in its answers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from stages.questions.prompts import MAX_ITEM, escaped
 
 _WORD = re.compile(r"[^\W_]+")
 MAX_ANSWER = 300
-"""Characters of an answer; a longer one is no name."""
+"""Largest number of characters of an answer; a longer one is not a name."""
 MAX_WORDS = 8
-"""Most words of a name that is looked for in a text."""
+"""Largest number of words of a name that is searched for in a text."""
 COMMON = frozenset(
     _WORD.findall(
         "a an and any as at be by for from in into is it its kind of on one or other out over part piece set some sort that the "
         "these thing this those to type up used using with object item pair"
     )
 )
-"""Words that name nothing by themselves, though names hold them: the pair of scissors, the cloth for cleaning."""
+"""Words that name nothing by themselves although names contain them: "the pair of scissors", "the cloth for cleaning"."""
 _ARTICLES = frozenset(_WORD.findall("a an the this that these those its his her their our my some one"))
 _IRREGULAR = {
     **{"men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth"},
@@ -56,8 +56,11 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Names:
-    """What the things of an image may be called. shown: by the words of the name that a model sees, or of the label. loose: by the
-    stems of all names; several things may share one."""
+    """All names of the things of an image.
+
+    shown: by the words of the name that a model sees, or of the label. loose: by the stems of all names; several things may
+    share a key.
+    """
 
     shown: Mapping[str, Thing]
     loose: Mapping[str, tuple[Thing, ...]]
@@ -69,7 +72,7 @@ def meanings_of(path: Path) -> dict[str, Meaning]:
     The file is streamed: LVIS's annotations take a gigabyte.
 
     Raises:
-        DatasetError: it is not JSON, has no ``categories``, or one of them is not of this form.
+        DatasetError: it is not JSON, has no ``categories``, or a category does not have this form.
     """
     found: dict[str, Meaning] = {}
 
@@ -100,12 +103,13 @@ def things_of(
 ) -> tuple[Thing, ...]:
     """The things of an image that may be asked for, in the order of their first instances.
 
-    Parts (``dog:ear``, as PACO names them) are left out, and so are labels that no name could tell apart: of ``stop sign`` and
-    ``stop_sign`` in one image no question can mean but one. ``bow_(weapon)`` next to another bow is ``bow (weapon)``.
+    Parts (``dog:ear``, as PACO names them) are left out, and so are labels that no name could tell apart: with ``stop sign``
+    and ``stop_sign`` in one image, no question can mean just one of them. ``bow_(weapon)`` next to another bow is ``bow
+    (weapon)``.
 
     Args:
         labels: of the image's instances, in the order of ``instances``.
-        meanings: as :func:`meanings_of` gives them.
+        meanings: as :func:`meanings_of` returns them.
         incomplete: labels that the image may show more often than annotated.
     """
     places: dict[str, list[int]] = {}
@@ -135,7 +139,7 @@ def plain_name(label: str) -> str:
 
 
 def match(answer: str, things: Sequence[Thing]) -> Thing | list[Thing] | None:
-    """The thing that an answer names; all that it names or may mean, where these are several; None where it names none.
+    """The thing that an answer names; if there are several that it names or may mean, all of them; None if it names no thing.
 
     Case, articles, plurals, hyphens, quotation marks, a full stop, markup, synonyms and a remark after the name do not matter.
     """
@@ -144,7 +148,7 @@ def match(answer: str, things: Sequence[Thing]) -> Thing | list[Thing] | None:
 
 @lru_cache(maxsize=64)
 def names_of(things: tuple[Thing, ...]) -> Names:
-    """All names of the things of an image, to look many answers up."""
+    """All names of the things of an image, for looking up many answers."""
     shown: dict[str, Thing] = {}
     loose: dict[str, dict[str, Thing]] = {}
     for thing in things:
@@ -155,7 +159,7 @@ def names_of(things: tuple[Thing, ...]) -> Names:
 
 
 def find(answer: str, names: Names) -> Thing | list[Thing] | None:
-    """As :func:`match`, among names that :func:`names_of` gave."""
+    """Like :func:`match`, with names that :func:`names_of` returned."""
     if len(answer) > MAX_ANSWER:
         return None
     lead = _LEAD.match(answer)
@@ -174,7 +178,7 @@ def find(answer: str, names: Names) -> Thing | list[Thing] | None:
 
 
 def mentioned(text: str, thing: Thing) -> str | None:
-    """The name of a thing that a text holds, whole, in one word or several, singular or plural; None where it holds none."""
+    """The name of a thing that a text contains as a whole, in one word or several, singular or plural; None if it has none."""
     runs = _runs(text)
     return next((name for name in _all_names(thing) if _loose_key(words_of(name)) in runs), None)
 
@@ -188,12 +192,12 @@ def content_words(thing: Thing) -> frozenset[str]:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in small letters, without punctuation and without the 's of a possessive."""
+    """The words of a text in lower case, without punctuation and without a possessive 's."""
     return _WORD.findall(_POSSESSIVE.sub("", unicodedata.normalize("NFKC", text)).casefold())
 
 
 def stem(word: str) -> str:
-    """What the singular and the plural of an English noun have in common, to compare and not to show: boxes and box -> box."""
+    """What the singular and the plural of an English noun have in common, only for comparison: boxes and box -> box."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
@@ -204,7 +208,7 @@ def stem(word: str) -> str:
 
 
 def _named(text: str, names: Names) -> tuple[Thing, ...]:
-    """The things that a text means as a whole: the one that is shown so, else all that have such a name."""
+    """The things that a text means as a whole: the one that is shown under this name, else all that have such a name."""
     words = words_of(text)
     while words:
         key = "".join(words)
@@ -216,7 +220,7 @@ def _named(text: str, names: Names) -> tuple[Thing, ...]:
 
 
 def _runs(text: str) -> dict[str, None]:
-    """All runs of up to MAX_WORDS words of a text, as :func:`_loose_key` has them, the shortest first."""
+    """All runs of up to MAX_WORDS words of a text, as keys of :func:`_loose_key`, the shortest first."""
     stems = [stem(word) for word in words_of(text)]
     return dict.fromkeys(
         "".join(stems[at : at + count]) for count in range(1, MAX_WORDS + 1) for at in range(len(stems) - count + 1)

@@ -1,12 +1,12 @@
-"""Questions that come up again: word for word or nearly, in one image, in the whole set, or in a split that is protected.
+"""Finds repeated questions: word for word or nearly, within an image, in the whole set, or in a protected split.
 
-How alike two texts are is the cosine of their vectors: of their character trigrams, counted, or of embeddings by a model. Counts
-are whole numbers whose products float32 holds exactly, so that every machine comes to the same decision.
+The similarity of two texts is the cosine of their vectors: counts of character trigrams, or embeddings by a model. Counts are
+whole numbers whose products are exact in float32, so that every machine makes the same decision.
 
-Within an image every question that comes up again is rejected. Across images it is rejected where the answer is the same as well:
-such a question is not about its image, as LLM-Seg's prompt demands (section 4 of the paper), teaches the same twice, and would leak
-from one split to another. The same question with another answer in another image stays: its text alone does not tell the answer,
-so the picture has to.
+Within an image every repeated question is rejected. Across images it is rejected if the answer is the same as well: such a
+question is not about its image, although LLM-Seg's prompt demands that (section 4 of the paper), teaches the same twice, and
+would leak from one split to another. The same question with another answer in another image is kept: its text alone does not
+tell the answer, so the picture is needed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def distinct(
     vectors: NDArray[np.float32] | None = None,
     protected_vectors: NDArray[np.float32] | None = None,
 ) -> tuple[list[Pair], list[Rejected]]:
-    """The pairs whose question comes up for the first time, and the others, both in their order.
+    """The pairs whose question occurs for the first time, and the others, both in their order.
 
     Args:
-        pairs: of the whole set. Among questions that are alike the first in this order stays.
+        pairs: of the whole set. Among similar questions the first in this order is kept.
         params: ``near``: the cosine from which on two questions are nearly the same. ``across``: compare images as well.
-        protected: questions that must not come up again, whatever their answer, such as those of ReasonSeg's val and test.
+        protected: questions that must not be repeated, whatever their answer, such as those of ReasonSeg's val and test.
         vectors: embeddings of the questions, float32 [N, D]; None: trigrams are counted.
         protected_vectors: those of ``protected``, float32 [P, D]; with ``vectors`` only.
 
@@ -72,16 +72,16 @@ def distinct(
 
 
 def leaked(texts: Sequence[str], protected: Sequence[str], near: float) -> dict[int, str]:
-    """Place of each text that is nearly a protected one, by its trigrams -> that one."""
+    """Index of each text that is nearly a protected one, by its trigrams -> the protected text."""
     ones, forbidden = [normalized(text) for text in texts], [normalized(text) for text in protected]
     found = _leaks(trigrams(ones), trigrams(forbidden), ones, forbidden, near)
     return {place: protected[other] for place, other in found}
 
 
 def within_quota(pairs: Sequence[Pair], per_category: int | None) -> tuple[list[Pair], list[Rejected]]:
-    """The first ``per_category`` pairs of each category as answer, and the others, both in their order. None: all of them.
+    """The first ``per_category`` pairs of each category as answer, and the others, both in their order. None: no limit.
 
-    A pair with several categories as answer counts for each of them, and stays only where each has room for it.
+    A pair with several categories as answer counts for each of them, and is kept only if none of them is full.
     """
     kept: list[Pair] = []
     rejected: list[Rejected] = []
@@ -103,9 +103,9 @@ def trigrams(texts: Sequence[str]) -> NDArray[np.uint8]:
         padded = [f" {text} " for text in texts[start : start + BLOCK]]
         data = "".join([*padded, "  "]).encode(
             "utf-32-le", "surrogatepass"
-        )  # two more, so that a run begins at every place
+        )  # two more characters, so that a run begins at every place
         row = np.repeat(np.arange(len(padded) + 1), [*map(len, padded), 2])
-        whole = row[:-2] == row[2:]  # not part of two texts
+        whole = row[:-2] == row[2:]  # a run must not span two texts
         runs = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint32).astype(np.uint64), 3)[whole]
         buckets = ((runs * _PRIMES).sum(axis=1, dtype=np.uint64) >> np.uint64(16)).astype(np.int64) % BUCKETS
         places = row[:-2][whole] * BUCKETS + buckets
@@ -126,7 +126,7 @@ def _checked(
 
 
 def _groups(keys: Sequence[Hashable], gone: dict[int, tuple[Reason, str]]) -> Iterator[list[int]]:
-    """Places with the same key, in their order, without those that are gone; groups of one are left out."""
+    """Indices with the same key, in their order, without those in ``gone``; groups of one are left out."""
     groups: dict[Hashable, list[int]] = {}
     for place, key in enumerate(keys):
         if place not in gone:
@@ -137,7 +137,7 @@ def _groups(keys: Sequence[Hashable], gone: dict[int, tuple[Reason, str]]) -> It
 def _leaks(
     ones: Vectors, others: Vectors, texts: Sequence[str], forbidden: Sequence[str], near: float
 ) -> Iterator[tuple[int, int]]:
-    """Questions that are like a protected one: the place of each, and that of the first such one."""
+    """Questions similar to a protected one: the index of each, and of the first such protected one."""
     exact = {text: place for place, text in reversed(list(enumerate(forbidden)))}
     for start in range(0, len(ones), BLOCK):
         found: dict[int, int] = {}
@@ -152,7 +152,7 @@ def _leaks(
 
 
 def _again(group: Sequence[int], vectors: Vectors, texts: Sequence[str], near: float) -> Iterator[tuple[int, int]]:
-    """Questions of a group that are like an earlier one which stays: the place of each, and that of the earlier one."""
+    """Questions of a group that are similar to an earlier one that is kept: the index of each, and of the earlier one."""
     firsts: dict[str, int] = {}
     new = []
     for place in group:
@@ -183,13 +183,13 @@ def _again(group: Sequence[int], vectors: Vectors, texts: Sequence[str], near: f
 
 
 def _alike(ones: Vectors, others: Vectors, near: float) -> NDArray[np.bool_]:
-    """Whether the cosine is at least ``near``, bool [N, M]; a vector without length is like none."""
+    """Whether the cosine is at least ``near``, bool [N, M]; a zero vector is not similar to anything."""
     left, right = ones.astype(np.float32), others.astype(np.float32)
     lengths = [np.sqrt(np.einsum("nd,nd->n", each, each, dtype=np.float64)) for each in (left, right)]
     rows = np.arange(len(left))
     if (
         ones.dtype == np.uint8
-    ):  # folded counts have no smaller product, which rules most rows out in a quarter of the time
+    ):  # the products of folded counts are never smaller, so they rule out most rows in a quarter of the time
         folded = [
             _folded(each) / np.maximum(length, 1)[:, None] for each, length in zip((left, right), lengths, strict=True)
         ]

@@ -1,7 +1,7 @@
-"""The answer of an asker -> pairs of question and answer, whatever form the model gave them.
+"""Parses an asker's answer into pairs of question and answer, whatever form the model gave them.
 
-Models number, bullet, embolden, fence, rename and translate what they were asked to write as ``1. [Q]: ... [A]: ...``. What can be
-read without a guess is read; the rest is rejected with a reason. An answer counts only where it is one of the image's objects.
+Models number, bullet, embolden, fence, rename and translate what they were asked to write as ``1. [Q]: ... [A]: ...``. What can
+be read without guessing is read; the rest is rejected with a reason. An answer counts only if it is one of the image's objects.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from stages.questions.requests import Answer, Reply, Unanswered
 MAX_CHARACTERS = 2**20
 MAX_LINES = 20_000
 MAX_PAIRS = 1000
-"""Most pairs of one answer, whose request asked for some fifty at most: further ones are refused."""
+"""Largest number of pairs of one answer; further ones are refused. A request asks for at most about fifty."""
 MAX_RAW = 2000
 """Characters of a question, an answer and the text of a pair that are kept: rules refuse questions of that length."""
 
-_WIDE_QUOTE = 0xFF02  # stays: as a plain one it would end a string of JSON
+_WIDE_QUOTE = 0xFF02  # kept, as a plain one would end a JSON string
 _PLAIN = {
     **{code: plain for code, plain in WIDE.items() if code != _WIDE_QUOTE},
     **dict.fromkeys(map(ord, "【〔"), "["),
@@ -39,10 +39,10 @@ _MARK = re.compile(
     rf"(?i)(?:\[\s?{_WORD}\d{{0,3}}\s?\]|<{_WORD}>|{_WORD}\d{{0,3}}[*_]{{0,3}}\s?(?=:)|{_WORD}\d{{1,3}}[.)](?!\d)"
     r"|[-=]{1,3}>|[→⇒])[*_]{0,3}\s?:?"
 )
-"""``[Q]:``, ``<answer>``, ``Question 2:``, ``A1.``, ``->``; what is found of a group tells whether it marks a question."""
+"""``[Q]:``, ``<answer>``, ``Question 2:``, ``A1.``, ``->``; the group that matched tells whether it marks a question."""
 _CLOSING = re.compile(r"(?i)</(?:question|answer|q|a)>")
 _LEADER = re.compile(r"[\s>#*_+•·–—|-]*+(?:[\[(]?(?:\d{1,3}|[a-z](?=\)))\s?[.):\]|](?!\d)[\s*_|]*+)?")
-"""Bullets, quoting, headings, edges of tables and a number before what is said in a line."""
+"""Bullets, quoting, headings, edges of tables and a number before the text of a line."""
 _NOISE = re.compile(r"(?i)[\W_\d]*(?:(?:question|answer|pair|example|qa?|a)[\W_\d]*)?")
 """A line that says nothing, such as a heading ``Question 1``."""
 _REFUSAL = re.compile(
@@ -55,13 +55,16 @@ _STRING = r'"(?:[^"\\]++|\\.)*+(?:"|\Z)'
 _JSON = re.compile(
     rf'(?is)"\[?(?:(q|question|query)|a|answer|object|label|target)\]?"\s*+:\s*+({_STRING}|\[(?:[\s,]++|{_STRING})*+\])'
 )
-"""A key and its string, or its list of strings. The last string may be cut. Possessive, so that no text takes long."""
+"""A key and its string, or its list of strings.
+
+The last string may be truncated. The quantifiers are possessive, so that no text takes long.
+"""
 _JSON_QUESTION = re.compile(r'(?i)"\[?(?:q|question|query)\]?"\s*+:')
 
 
 @dataclass
 class _Found:
-    """What may be a pair. raw: what of the text it was read from. ended: whether its answer is whole, as more comes after it."""
+    """A possible pair. raw: the part of the text it was read from. ended: whether its answer is complete, as more text follows."""
 
     question: str | None = None
     answer: str | None = None
@@ -70,12 +73,12 @@ class _Found:
 
 
 def parse_pairs(image_id: str, answer: Reply, things: tuple[Thing, ...]) -> tuple[list[Pair], list[Rejected]]:
-    """The pairs that an asker's answer holds, and what was rejected of it, in its order; pairs are numbered through both.
+    """The pairs that an asker's answer holds, and the rejected parts, both in its order and numbered together.
 
-    It takes a time that grows with the answer and no faster. A megabyte, 20 000 lines or 1000 pairs are too large.
+    The time grows linearly with the answer. A megabyte, 20 000 lines or 1000 pairs are too large.
 
     Args:
-        things: of the image; a pair's answer has to be one of them.
+        things: the things of the image; a pair's answer must be one of them.
     """
     reply = trouble(image_id, answer)
     if isinstance(reply, Rejected):
@@ -100,7 +103,7 @@ def parse_pairs(image_id: str, answer: Reply, things: tuple[Thing, ...]) -> tupl
 
 
 def trouble(image_id: str, reply: Reply) -> Answer | Rejected:
-    """The answer without what was thought aloud before it, if its text is not too large; else why all of it is rejected."""
+    """The answer without the reasoning before it, if its text is not too large; else why all of it is rejected."""
     if isinstance(reply, Unanswered):
         return Rejected(image_id, None, Reason.UNANSWERED, "", reply.reason)
     if not reply.text.strip():
@@ -124,7 +127,7 @@ def _judged(image_id: str, number: int, found: _Found, names: Names) -> Pair | R
         return Rejected(image_id, number, reason, raw, detail)
 
     question, answer = _cleaned(found.question or ""), _cleaned(found.answer or "")
-    if not answer and "?" in question and not question.endswith("?"):  # both after the mark of the question
+    if not answer and "?" in question and not question.endswith("?"):  # one mark for both
         question, _, answer = (_cleaned(each) for each in question.rpartition("?"))
         question += "?"
     if not found.ended:
@@ -142,18 +145,18 @@ def _judged(image_id: str, number: int, found: _Found, names: Names) -> Pair | R
 
 
 def _cleaned(text: str) -> str:
-    """On one line, without markup, and without quotation marks and punctuation around it that are no part of it."""
+    """On one line, without markup, and without surrounding quotation marks and punctuation that do not belong to it."""
     line = " ".join(_MARKUP.sub("", text.translate(_QUOTES)).split())
     line = line.strip(" _|-–—:>")
     while len(line) > 1 and (line[0], line[-1]) in {('"', '"'), ("'", "'"), ("(", ")")} and line.count(line[0]) <= 2:
         line = line[1:-1].strip()
-    if line.count('"') % 2:  # one of a pair: the other stands around the answer
+    if line.count('"') % 2:  # one of two quotation marks: the other surrounds the answer
         line = line.removeprefix('"').removesuffix('"').strip()
     return line
 
 
 def _from_json(text: str) -> Iterator[_Found]:
-    """Pairs by the keys of objects, wherever in the text these stand, and though the last one is cut."""
+    """Pairs by the keys of objects, wherever in the text these stand, even if the last one is truncated."""
     found, end = _Found(), 0
     for each in _JSON.finditer(text):
         part = "question" if each[1] else "answer"
@@ -171,7 +174,7 @@ def _from_json(text: str) -> Iterator[_Found]:
 
 
 def _json_text(value: str) -> str:
-    """A string, or the strings of a list with semicolons between them; one that is cut, as it stands."""
+    """A string, or the strings of a list with semicolons between them; a truncated one unchanged."""
     try:
         read: Any = json.loads(value, strict=False)
     except ValueError:
@@ -210,7 +213,7 @@ def _from_lines(text: str) -> Iterator[_Found]:
 
 
 def _parts(line: str) -> list[tuple[str, str, str]]:
-    """A line cut at its marks: ``q``, ``a``, or empty for what stands before the first one; what comes after each; and both."""
+    """A line cut at its marks: ``q``, ``a``, or empty before the first; the text after each; and both together."""
     parts, mark, start, at = [], "", 0, 0
     for each in _MARK.finditer(line):
         parts.append((mark, line[at : each.start()], line[start : each.start()]))
@@ -221,7 +224,7 @@ def _parts(line: str) -> list[tuple[str, str, str]]:
 
 
 def _meaning(found: _Found | None, said: str, answered: bool, item: bool) -> str:
-    """What a text without a mark is: q, a, more of the question, another item of a list of answers, or a remark.
+    """The meaning of a text without a mark: q, a, more of the question, another item of a list of answers, or a remark.
 
     answered: an answer follows on the same line. item: it stands in a list right after an answer.
     """

@@ -25,15 +25,15 @@ from store.storage.files import digest
 VERSION = 1
 """Part of every digest: raise it with any change of the pixels that are sent."""
 LIGHT, DARK = (255, 235, 60), (0, 0, 0)
-"""RGB of the outline and of its rim: one of them is seen on any background."""
+"""RGB of the outline and of its rim: at least one of them is visible on any background."""
 CONTEXT = 0.5
 """A crop shows this share of the longer side of the answer's box around it, on each side, and at least ``LEAST_CONTEXT_PX``."""
 LEAST_CONTEXT_PX = 16
 MOST_ENLARGED = 4
-"""A crop is drawn at most this many times as large as it is in the image."""
+"""A crop is enlarged by at most this factor."""
 
-_LINE = 1 / 384  # width of the outline, of the longer side: 2 px of 768
-_JPEG = {"quality": 90, "subsampling": 0}  # colours at full resolution, or a thin line fades
+_LINE = 1 / 384  # width of the outline relative to the longer side: 2 px of 768
+_JPEG = {"quality": 90, "subsampling": 0}  # colours at full resolution, else a thin line fades
 
 Box = tuple[int, int, int, int]
 """X, y, width and height, px."""
@@ -42,15 +42,16 @@ Box = tuple[int, int, int, int]
 def whole(scene: Scene, side_px: int) -> Picture:
     """The image, reduced so that its longer side has at most ``side_px``.
 
-    The picture's ``load`` raises ImageFailure where the file is not the one that was indexed, and OSError where it is gone.
+    The picture's ``load`` raises ImageFailure if the file is not the one that was indexed, and OSError if it is missing.
     """
     box = (0, 0, scene.width_px, scene.height_px)
     return _picture(scene, "whole", None, box, _size(box, side_px, enlarged=1))
 
 
 def outlined(scene: Scene, counts: str, side_px: int) -> Picture:
-    """The image as from :func:`whole`, with a light line and a dark rim around the answer. Nothing of the answer is covered,
-    unless it is the whole image: then the line runs along the image's edges.
+    """The image as from :func:`whole`, with a light line and a dark rim around the answer.
+
+    The answer is not covered, unless it is the whole image: then the line runs along the image's edges.
 
     Args:
         counts: COCO RLE counts of the answer's mask, of the size of the image.
@@ -122,7 +123,7 @@ def _pixels(scene: Scene) -> NDArray[np.uint8]:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != scene.sha256:
             raise ImageFailure(f"sha256 is {found}, expected {scene.sha256}: the file has changed; run index again")
-        pixels = read_image(path, scene.height_px * scene.width_px)  # nothing larger than what was indexed is decoded
+        pixels = read_image(path, scene.height_px * scene.width_px)  # no larger picture is decoded
     except ImageFailure as failure:
         raise ImageFailure(f"image {scene.image_id}: {failure}") from failure
     if pixels.shape[:2] != (scene.height_px, scene.width_px):
@@ -136,7 +137,7 @@ def _pixels(scene: Scene) -> NDArray[np.uint8]:
 def _draw_outline(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
     """A light line just outside the mask and a dark one around it, on RGB [h, w, 3], in place."""
     line_px = max(1, round(_LINE * max(mask.shape)))
-    if mask.all():  # nothing is outside
+    if mask.all():  # the mask is the whole picture
         rows, columns = (np.minimum(np.arange(side), np.arange(side)[::-1]) for side in mask.shape)
         from_edge = np.minimum.outer(rows, columns)
         light, both = from_edge < line_px, from_edge < 2 * line_px

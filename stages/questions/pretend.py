@@ -1,4 +1,4 @@
-"""Answers as models might give them, for ``--dry-run``: they count what later steps would ask, and are written nowhere."""
+"""Answers as models might give them, for ``--dry-run``: they are used to count the requests of later steps, and are not stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stages.questions.items import Scene
 from stages.questions.requests import Answer, Reply, Request
 
 DESCRIPTION = "There are several things in this picture, and people who use them for what they have to do today. " * 8
-"""About 150 words, as of ten sentences."""
+"""About 150 words, like ten sentences."""
 _REWORDED = "\n".join(
     f"{style}: Which of these would be the thing to use for {{0}}, as the {style} has it?"
     for style in ("instruction", "polite", "noun phrase", "role play")
@@ -16,7 +16,7 @@ _REWORDED = "\n".join(
 
 
 class Pretender:
-    """Answers requests about some scenes: every question keeps the rules, and every verdict is yes."""
+    """Answers requests about some scenes: every question obeys the rules, and every verdict is yes."""
 
     def __init__(self, scenes: Iterable[Scene], questions: int, several: int, words: tuple[int, int]) -> None:
         self._scenes = {scene.image_id: scene for scene in scenes}
@@ -32,7 +32,7 @@ class Pretender:
         return Answer(text, "stop", request.model, 0, 0, 0.0)
 
     def _next(self) -> str:
-        """Letters that no other question has, so that none is a duplicate."""
+        """Letters that are different for every question, so that there are no duplicates."""
         self._count += 1
         digits = f"{self._count * 7919 % 10**8:08d}"
         return " ".join(

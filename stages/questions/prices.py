@@ -1,4 +1,4 @@
-"""What requests cost: before they are sent, in the worst case, and after they were answered."""
+"""The cost of requests: in the worst case before they are sent, and actual after they were answered."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stages.questions.requests import Message, Picture, Request
 
 BYTES_PER_TOKEN = 3
 """Bytes of text per token, to estimate from above: English has 4 to 5 with the tokenizers of GPT, Qwen and Llama. Other scripts may
-have fewer, so that an estimate may be too low; what is paid is counted by the endpoint, so that no error adds up."""
+have fewer, so that an estimate may be too low; actual costs use the endpoint's counts, so errors do not add up."""
 TOKENS_PER_MESSAGE = 8
-"""For the role and the marks around a message."""
+"""Tokens for the role and the delimiters of a message."""
 BOUNDS = ("max_tokens", "max_completion_tokens")
 """Fields of a request that bound its answer."""
 PX_PER_TOKEN = 28
@@ -23,9 +23,9 @@ PX_PER_TOKEN = 28
 
 
 class PlanRow(NamedTuple):
-    """What a step is going to ask of a model. ``requests``: all; the tokens and the cost are those of the ones not answered yet.
+    """The requests of a step to a model. ``requests``: all of them; tokens and cost cover only those not answered yet.
 
-    ``output_tokens``: at most. ``usd``: in the worst case; None without prices.
+    ``output_tokens``: an upper bound. ``usd``: the worst case; None without prices.
     """
 
     step: str
@@ -38,7 +38,7 @@ class PlanRow(NamedTuple):
 
 
 def text_tokens(text: str) -> int:
-    """An estimate from above of the tokens of a text."""
+    """An upper estimate of the tokens of a text."""
     return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
 
 
@@ -50,7 +50,7 @@ def picture_tokens(picture: Picture, model: ModelParams) -> int:
 
 
 def input_tokens(request: Request, model: ModelParams) -> int:
-    """An estimate from above of the tokens that a request sends."""
+    """An upper estimate of the tokens that a request sends."""
     return sum(_message_tokens(message, model) for message in request.messages)
 
 
@@ -71,7 +71,7 @@ def worst_usd(request: Request, model: ModelParams) -> float:
 
 
 def output_tokens(request: Request) -> int:
-    """The longest answer that a request allows: its ``max_tokens``, or the largest bound that ``body`` of the params gives it."""
+    """The longest answer that a request allows: its ``max_tokens``, or the largest bound that ``body`` in the params sets."""
     given: dict[str, Any] = json.loads(request.body or "{}")
     bounds: list[int] = [given[name] for name in BOUNDS if isinstance(given.get(name), int)]
     return max([*bounds, *([] if "max_tokens" in given else [request.sampling.max_tokens])])
@@ -101,9 +101,9 @@ def plan(journal: Journal, model: ModelParams, requests: Iterable[Request]) -> l
 
 
 def shown(request: Request) -> str:
-    """Give a request in full, to print: its parameters, its messages, and of pictures their size and digest.
+    """Return a request as text to print: its parameters and messages, with the size and digest of pictures.
 
-    Characters that a terminal would obey are escaped.
+    Terminal control characters are escaped.
     """
     head = f"{request.step} of {request.subject}, model {request.model}, {vars(request.sampling)}, key {request.key}"
     lines = [head]

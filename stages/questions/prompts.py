@@ -1,8 +1,8 @@
-"""Templates of conversations with models: files with a name and a version, and what is filled into them, made harmless.
+"""Templates of conversations with models: files with a name and a version, and values that are escaped before they are filled in.
 
 A template is a text file, ``prompts/ask-1.txt``. Lines that begin with ``#`` before the first turn are for people. A line
 ``--- system``, ``--- user`` or ``--- assistant`` begins a turn; the last turn is the user's, and a system turn comes first.
-``{summary}`` is replaced by a value of that name. Whoever changes a shipped template gives it another number.
+``{summary}`` is replaced by the value of that name. A shipped template that is changed gets another number.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from stages.questions.requests import Message, Picture, Role
 FOLDER = Path(__file__).with_suffix("")
 MAX_TEMPLATE_BYTES = 2**16
 MAX_TEXT = 4000
-"""Characters of a text that is filled in: ten long sentences have half as many. What is longer is cut."""
+"""Largest number of characters of a filled-in text, about twice that of ten long sentences. Longer texts are cut."""
 MAX_ITEM = 80
-"""Characters of an item of a list that is filled in."""
+"""Largest number of characters of an item of a filled-in list."""
 MAX_ITEMS = 500
 BETWEEN = " | "
 """Between the items of a list, as in LLM-Seg's paper and in RAM's output."""
 _TURN = re.compile(r"^---(.*)$", re.MULTILINE)
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 WIDE = {0xFF01 + number: chr(0x21 + number) for number in range(94)}
-"""Full-width forms of ASCII, which a model reads as that."""
+"""Full-width forms of ASCII, which a model reads as ASCII."""
 _BROKEN = {**dict.fromkeys('"“”„«»`´', "'"), **dict.fromkeys("[{<【〔《〈", "("), **dict.fromkeys("]}>】〕》〉", ")")}
 _BROKEN |= {**dict.fromkeys("|¦│\\", "/"), **dict.fromkeys("*#~", " "), **dict.fromkeys(":：", " -")}
 _HARMLESS = str.maketrans({chr(code): _BROKEN.get(plain, plain) for code, plain in WIDE.items()} | _BROKEN)
 
 
 class PromptError(ValueError):
-    """A template that is not there or not of this form, or values that do not fit it."""
+    """A template is missing or malformed, or values do not fit it."""
 
 
 @dataclass(frozen=True)
@@ -56,28 +56,28 @@ class Prompt:
 
     @property
     def record(self) -> str:
-        """Name and digest, as ``Request.prompt`` has them."""
+        """Name and digest, in the form of ``Request.prompt``."""
         return f"{self.name} {self.digest}"
 
     @property
     def places(self) -> frozenset[str]:
-        """Names of what is filled in."""
+        """Names of the placeholders."""
         return frozenset(name for _, text in self.turns for name in _PLACE.findall(text))
 
     def messages(self, pictures: Sequence[Picture] = (), **values: str | Sequence[str]) -> tuple[Message, ...]:
         """The conversation with values filled in, each of them :func:`escaped`; pictures go into the last turn.
 
         Args:
-            values: by placeholder. A list stands with `` | `` between its items, which no item can hold.
+            values: by placeholder. A list is joined by `` | ``, which no item can contain.
 
         Raises:
-            PromptError: the template has another placeholder than these, or lacks one of them; or a list is too long.
+            PromptError: the template has a placeholder without a value, or lacks one of them; or a list is too long.
         """
         self.check(values)
         ready = {name: _filled(name, value) for name, value in values.items()}
         texts = [
             _PLACE.sub(lambda found: ready[found[1]], text) for _, text in self.turns
-        ]  # one pass: values stay as they are
+        ]  # a single pass, so that placeholders in values are not replaced
         last = len(texts) - 1
         return tuple(
             Message(role, text, tuple(pictures) if number == last else ())
@@ -85,7 +85,7 @@ class Prompt:
         )
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise PromptError unless the template has exactly these placeholders: the value of a missing one would not be sent."""
+        """Raise PromptError unless the template has exactly these placeholders, as the value of a missing one would not be sent."""
         known = set(names)
         for name in sorted(self.places - known):
             choices = ", ".join(f"{{{each}}}" for each in sorted(known)) or "no placeholder"
@@ -101,7 +101,7 @@ def load_prompt(name: str) -> Prompt:
     read once per process: all requests of a run are made from the same.
 
     Raises:
-        PromptError: it is missing, or not of this form.
+        PromptError: it is missing or malformed.
     """
     path = FOLDER.parents[2] / name if name.endswith(".txt") else FOLDER / f"{name}.txt"
     try:
@@ -119,9 +119,10 @@ def escaped(text: str, most: int = MAX_TEXT) -> str:
     """The text in one line of at most ``most`` characters that can neither begin a section or a question nor end a quotation.
 
     Line breaks become spaces, ``|`` and backslashes ``/``, brackets of all kinds round, quotation marks single, and colons dashes:
-    ``[Q]:`` and ``<image>`` are ``(Q) -`` and ``(image)``. Markup and invisible characters go. What is escaped already stays.
+    ``[Q]:`` and ``<image>`` are ``(Q) -`` and ``(image)``. Markup and invisible characters are removed. An escaped text is
+    unchanged by another pass.
     """
-    plain = text[: 4 * most].translate(_HARMLESS)  # a megabyte is not worth the work
+    plain = text[: 4 * most].translate(_HARMLESS)  # escaping a whole megabyte would be wasted work
     seen = "".join(character if character.isprintable() else " " * character.isspace() for character in plain)
     return " ".join(seen.split())[:most].rstrip()
 

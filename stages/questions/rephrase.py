@@ -1,4 +1,4 @@
-"""More texts for a question that was kept: it in other words (LISA's appendix on data), and an answer in words (ELISA)."""
+"""More texts for a question that was kept: rephrasings (LISA's appendix on data), and an answer in words (ELISA)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SENTENCE = re.compile(r"[^\W_][^<>\[\]{}|\\*#`~_]*[.!]")
 
 @dataclass(frozen=True)
 class TextGroup:
-    """Texts of one target that are all sentences, or all noun phrases: a target in the store says ``is_sentence`` once."""
+    """Texts of one target that are all sentences, or all noun phrases: a target in the store has a single ``is_sentence``."""
 
     is_sentence: bool
     texts: tuple[str, ...]
 
 
 def rephrase_request(pair: Pair, params: RephraseParams, model: str) -> Request:
-    """Ask for the question in each of the :data:`STYLES`. The model is not told the answer, which it could give away."""
+    """Ask for the question in each of the :data:`STYLES`. The model is not told the answer, so that it cannot give it away."""
     prompt = load_prompt(params.prompt)
     messages = prompt.messages(question=pair.question)
     sampling = Sampling(params.max_tokens, params.temperature)
@@ -45,10 +45,10 @@ def read_rephrased(
 ) -> tuple[tuple[TextGroup, ...], tuple[Rejected, ...]]:
     """The texts of a target, sentences first, and the rephrasings that were rejected.
 
-    The question itself is always there and comes first. With fewer than five ``params.texts`` the styles count in their order.
+    The question itself is always included and comes first. With fewer than five ``params.texts``, the first styles are used.
 
     Args:
-        things: those that are the question's answer. A rephrasing keeps the rules with regard to each of them.
+        things: the things that are the question's answer. A rephrasing must obey the rules for each of them.
     """
     answer = readable(reply)
     if isinstance(answer, Reason):
@@ -87,7 +87,7 @@ def read_answer(reply: Reply, pair: Pair, things: Sequence[Thing]) -> str | Reje
     """The answer in words, or why the reply is rejected.
 
     It is one line of plain text that ends as a sentence does, of 3 to 40 words and at most 400 characters, and names each of the
-    ``things``. Mask tokens and markup are refused, as whoever trains on it puts mask tokens of their own around it (ELISA).
+    ``things``. Mask tokens and markup are refused, as training code puts its own mask tokens around the text (ELISA).
     """
 
     def no(reason: Reason, what: str, detail: str = "") -> Rejected:

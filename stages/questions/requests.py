@@ -17,10 +17,10 @@ class Picture:
     """A picture in a request.
 
     Args:
-        digest: sha256 of the image file and of what is done to its pixels (size, outlines, crop). It stands for the picture in
-            the key of a request, so that another version of an encoder does not ask everything again.
-        width_px, height_px: as it is sent; for an estimate of tokens.
-        load: gives the JPEG. Called when the request is sent, not before.
+        digest: sha256 of the image file and of what is done to its pixels (size, outlines, crop). It represents the picture in
+        the key of a request, so that another version of the JPEG encoder does not make every request new.
+        width_px, height_px: the size that is sent, to estimate tokens.
+        load: returns the JPEG. Called only when the request is sent.
     """
 
     digest: str
@@ -40,7 +40,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The parameters of a request, under their names in the API. ``seed`` None: none is sent."""
+    """The parameters of a request, under their names in the API. ``seed`` None: no seed is sent."""
 
     max_tokens: int = 1024
     temperature: float = 0.0
@@ -52,12 +52,12 @@ class Request:
     """A chat completion to ask for.
 
     Args:
-        step: what it is for: describe, ask, verify, control, rephrase, ...
+        step: its purpose: describe, ask, verify, control, rephrase, ...
         subject: what it is about, in messages and logs: an image_id or a target_id. It is not part of the key.
         model: the name that the endpoint knows the model by.
-        body: JSON of further fields of the request; null takes a field away. May be empty.
-        prompt: name and digest of the template that the messages were made from, for the record. Not part of the key, as the
-            messages are.
+        body: JSON of further fields of the request; null removes a field. May be empty.
+        prompt: name and digest of the template that the messages were made from, for the record. Not part of the key, which has
+        the messages themselves.
     """
 
     step: str
@@ -70,7 +70,7 @@ class Request:
 
     @cached_property
     def key(self) -> str:
-        """sha256, in hex, of all that decides the answer: model, messages, digests of pictures, parameters."""
+        """sha256, in hex, of everything that decides the answer: model, messages, digests of pictures, parameters."""
         messages = [[each.role, each.text, [picture.digest for picture in each.pictures]] for each in self.messages]
         value: dict[str, Any] = {"model": self.model, "messages": messages, **vars(self.sampling)}
         if self.body:
@@ -83,11 +83,11 @@ class Answer:
     """What a model answered.
 
     Args:
-        text: empty where it said nothing that is text (an empty choice, a call of a tool).
+        text: empty if the answer has no text (an empty choice, a tool call).
         finish_reason: as the endpoint gives it: stop, length, content_filter, tool_calls, ...
         model: the name that the endpoint answered with.
-        input_tokens, output_tokens: as the endpoint counts them; 0 where it does not say.
-        usd: what it cost, after the price table of the params; 0 without prices.
+        input_tokens, output_tokens: as the endpoint counts them; 0 if it does not say.
+        usd: what it cost by the price table of the params; 0 without prices.
     """
 
     text: str
@@ -100,7 +100,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A request that the endpoint refuses permanently (a status that no retry mends); ``reason`` in words, without any key."""
+    """A request that the endpoint refuses permanently (a status that makes retries useless); ``reason`` in words, without a key."""
 
     reason: str
 

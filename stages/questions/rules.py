@@ -1,7 +1,7 @@
-"""Rules that every question keeps: those that LLM-Seg's paper states in its prompt (section 4) and nobody checked, and our own.
+"""Rules for every question: those that LLM-Seg's paper states in its prompt (section 4) but does not check, and our own.
 
-The worked example that the paper prints breaks them: it asks what somebody wears on the back and answers with a helmet, and it asks
-for a sign where the answer is ``stop_sign``. So a rule in a prompt is a wish; here it is checked.
+The worked example that the paper prints breaks them: it asks what somebody wears on the back and answers with a helmet, and it
+asks for a sign when the answer is ``stop_sign``. So a rule in a prompt is only a request; here it is checked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stages.questions.names import content_words, mentioned, stem, words_of
 from stages.questions.params import CheckParams
 
 LETTERS_PER_WORD = 12
-"""A question may have this many characters for each word that it may have: a thousand letters are not one word."""
+"""Largest number of characters per allowed word of a question, so that a thousand letters do not count as one word."""
 _PICTURE = r"(?:image|picture|photo|photograph|scene|frame|view|shot|screen)"
 _SIDE = r"(?:left|right|top|bottom|upper|lower)"
 _PART = r"(?:corner|half|edge|border|part|portion|third|quarter|quadrant|side|area|section)"
@@ -47,19 +47,18 @@ ENGLISH = frozenset(
         "objects item items thing things while during after before because",
     )
 )
-"""Words: an English question has some of them. What is a word of other languages of Europe as well, such as ``in``, is not among
-them."""
+"""Words: an English question has some of them. Words that other European languages have too, such as ``in``, are left out."""
 _WORDS_PER_ENGLISH = 8
 
 
 def check(pairs: Sequence[Pair], things: Sequence[Thing], params: CheckParams) -> tuple[list[Pair], list[Rejected]]:
-    """The pairs of one image that keep all rules, and the others, each with the first rule that it breaks; both in their order.
+    """The pairs of one image that obey all rules, and the others, each with the first rule that it breaks; both in their order.
 
-    Where the same question was given two answers, both are rejected: at least one is wrong, and nobody can tell which.
+    If the same question has two answers, both pairs are rejected: at least one is wrong, and it is unknown which.
 
     Args:
-        pairs: of one image, as :func:`stages.questions.parse.parse_pairs` gives them.
-        things: those of the image.
+        pairs: of one image, as :func:`stages.questions.parse.parse_pairs` returns them.
+        things: the things of the image.
     """
     known = {thing.label: thing for thing in things}
     labels_of: dict[str, set[tuple[str, ...]]] = {}
@@ -94,7 +93,7 @@ def check(pairs: Sequence[Pair], things: Sequence[Thing], params: CheckParams) -
 
 
 def check_text(text: str, thing: Thing, params: CheckParams) -> Reason | None:
-    """The first rule that a text breaks by itself, as a question that a thing is the answer of; None where it keeps them all."""
+    """The first rule that a text breaks as a question whose answer is the thing, without other questions; None if it obeys all."""
     found = _fault(text, thing, params)
     return found and found[0]
 
@@ -106,14 +105,14 @@ def rejection(pair: Pair, reason: Reason, detail: str = "") -> Rejected:
 
 
 def normalized(question: str) -> str:
-    """The words of a question, in small letters, with a space between: what makes two of them the same."""
+    """The words of a question, in lower case, joined by spaces; two questions are the same if these are equal."""
     return " ".join(words_of(question))
 
 
 def _fault(text: str, thing: Thing, params: CheckParams) -> tuple[Reason, str] | None:
     """The first rule that a text breaks, and what breaks it."""
     least, most = params.words
-    if len(text) > most * LETTERS_PER_WORD:  # first: the others would look through a megabyte
+    if len(text) > most * LETTERS_PER_WORD:  # checked first, as the others would search a megabyte
         return Reason.TOO_LONG, f"{len(text)} characters, expected at most {most * LETTERS_PER_WORD}"
     if found := _control(text):
         return Reason.MARKUP, found
@@ -138,13 +137,13 @@ def _incomplete(thing: Thing, params: CheckParams) -> tuple[Reason, str] | None:
 
 
 def _control(text: str) -> str:
-    """A control token, invisible character or markup of the text; empty where it has none."""
+    """A control token, invisible character or markup of the text; empty if it has none of these."""
     found = CONTROL.search(text) or _MARKUP.search(text)
     return found[0] if found else next((repr(each) for each in text if not each.isprintable()), "")
 
 
 def _foreign(text: str, words: Sequence[str]) -> str:
-    """Why a text is not taken for English: letters beyond ASCII, or too few of the words that English is full of."""
+    """Why a text is not accepted as English: letters beyond ASCII, or too few common English words."""
     letters = [each for each in text if each.isalpha()]
     beyond = [each for each in letters if not each.isascii()]
     if len(beyond) * 10 > len(letters):
@@ -155,7 +154,7 @@ def _foreign(text: str, words: Sequence[str]) -> str:
 
 
 def _naming(text: str, words: Sequence[str], thing: Thing, params: CheckParams) -> str:
-    """The name of the thing, or the word of it, that the text holds; empty if it holds none."""
+    """The name of the thing, or the word of a name, that the text contains; empty if it contains none."""
     if name := mentioned(text, thing):
         return name
     if params.names == "name":

@@ -16,7 +16,7 @@ from stages.questions.rules import check_text, normalized
 
 _FORM = ("question", "objects")
 _BETWEEN = re.compile(r"[|;]"), re.compile(r"[|;,&]|\band\b")
-"""Between the things of an answer: what a name cannot hold, or else what it hardly does."""
+"""Separators between the things of an answer: first those that a name cannot contain, then those that it rarely contains."""
 
 
 def several_request(scene: Scene, summary: str | Sequence[str], params: RephraseParams, model: str) -> Request:
@@ -44,10 +44,10 @@ def read_several(
 ) -> tuple[tuple[Pair, ...], tuple[Rejected, ...]]:
     """Pairs whose ``labels`` are two or more things of the image, in the order of the answer; and what was rejected.
 
-    Each part of an answer has to name just one thing. The question keeps the rules with regard to all of them.
+    Each part of an answer must name exactly one thing. The question must obey the rules for all of them.
 
     Args:
-        first: number of the first pair, so that numbers differ from those of the image's other pairs.
+        first: number of the first pair, so that the image's other pairs have different numbers.
     """
     answer = readable(reply)
     if isinstance(answer, Reason):
@@ -76,7 +76,7 @@ def read_several(
 
 
 def _things(objects: str, known: Sequence[Thing]) -> tuple[Thing, ...]:
-    """The things that an answer names, in its order and each once; none where a part of it names no thing, or may mean several."""
+    """The things that an answer names, in its order and each once; empty if a part of it names no thing, or may mean several."""
     for between in _BETWEEN:
         found = [match(part, known) for part in between.split(objects) if part.strip(" .")]
         things = [thing for thing in found if isinstance(thing, Thing)]

@@ -1,7 +1,7 @@
-"""A sheet for a person: pages with pictures, questions and verdicts, on which they keep, reject and edit; and what they decided.
+"""A review sheet: pages with pictures, questions and verdicts, on which a person keeps, rejects and edits; and their decisions.
 
-A page needs nothing but itself: pictures are in it, and its content security policy lets it ask no network and run no script
-but its own. Decisions are saved by the browser as a JSON file, which :func:`read_decisions` takes as somebody else's words.
+A page is self-contained: it embeds its pictures, and its content security policy allows no network and no script but its own.
+The browser saves decisions as a JSON file, which :func:`read_decisions` treats as untrusted input.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from store.storage.files import make_folder
 from store.storage.leftovers import replace_file
 
 GENERATOR = "ELISA feature store questions"
-"""Stands in the head of every page; a page without it was not written here."""
+"""Text in the head of every page; a page without it was not written by this module."""
 FORM = "questions-sheet-1"
-"""Stands in a file of decisions."""
+"""The form named in a file of decisions."""
 MAX_DECISIONS_BYTES = 2**26
 MAX_QUESTION_CHARS = 1000
 
@@ -37,7 +37,7 @@ _PREFIX = "sheet-"
 
 
 class DecisionError(ValueError):
-    """A file of decisions that is not of the form that a sheet saves, or not about these questions."""
+    """A file of decisions does not have the form that a sheet saves, or is not about these questions."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Item:
     """A question to decide on.
 
     Args:
-        answer: its name or names. facts: what was said of it so far, a line each. picture: with the answer outlined.
+        answer: the names of the objects. facts: earlier verdicts, one line each. picture: the image with the answer outlined.
     """
 
     target_id: str
@@ -61,8 +61,8 @@ class Decision:
     """What a person decided.
 
     Args:
-        asked: the question that it is about: under the same number another one may stand, once models are asked again.
-        question: in their words, where they edited it; it has to keep the rules again.
+        asked: the question that was decided on, as the number may belong to another question once models are asked again.
+        question: the edited text, if it was edited; it is checked by the rules again.
     """
 
     decision: Literal["keep", "reject"]
@@ -75,13 +75,13 @@ class Decision:
 
     @property
     def verdict(self) -> Verdict:
-        """As it is stored with the target."""
+        """The verdict as it is stored with the target."""
         reason = Reason.PERSON if self.decision == "reject" else None
         return Verdict("person", "", self.decision, self.question or "", reason)
 
 
 def item_of(pair: Pair, scene: Scene, counts: str, verdicts: Sequence[Verdict], side_px: int) -> Item:
-    """A question as it stands on a sheet. ``counts`` and errors as for :func:`stages.questions.pictures.outlined`."""
+    """A question in the form for a sheet. ``counts`` and errors as for :func:`stages.questions.pictures.outlined`."""
     names = {thing.label: thing.name for thing in scene.things}
     answer = ", ".join(names.get(label, label) for label in pair.labels)
     facts = tuple(
@@ -96,16 +96,16 @@ def item_of(pair: Pair, scene: Scene, counts: str, verdicts: Sequence[Verdict], 
 def write_sheets(
     folder: Path, title: str, items: Sequence[Item], per_file: int = 200, pick_one: bool = False
 ) -> tuple[Path, ...]:
-    """Write the pages of a sheet, ``sheet-001.html`` and so on; return their paths. Pages of an earlier sheet go.
+    """Write the pages of a sheet, ``sheet-001.html`` and so on; return their paths. Pages of an earlier sheet are removed.
 
     Args:
-        items: those of an image stand together, and on one page.
-        per_file: about this many on a page; one more image begins on a page that has fewer.
+        items: all items of an image are on one page, next to each other.
+        per_file: about this many items per page: an image is added to a page as long as the page has fewer.
         pick_one: keeping a question rejects the others of its image, as ReasonSeg's annotators picked one of several.
 
     Raises:
-        ValueError: there is nothing to decide on, or an id stands twice.
-        FileExistsError: a file that is no page of a sheet has the name of one; nothing was written.
+        ValueError: there are no items, or an id occurs twice.
+        FileExistsError: a file that is not a page of a sheet has the name of one; nothing was written.
     """
     if len({item.target_id for item in items}) < max(1, len(items)):
         raise ValueError(f"{title}: found {len(items)} questions, expected at least one, and each once")
@@ -129,10 +129,10 @@ def read_decisions(path: Path, is_known: Callable[[str], bool]) -> dict[str, Dec
     """Target_id -> what a person decided, from a file that a sheet saved. Questions that are not in it are undecided.
 
     Args:
-        is_known: whether there may be a question of this id.
+        is_known: whether a question may have this id.
 
     Raises:
-        DecisionError: the file is not there, too large, not of the form that a sheet saves, or has an id that is not known.
+        DecisionError: the file is missing or too large, does not have the form that a sheet saves, or has an unknown id.
     """
     try:
         value = json.loads(read_file(path, MAX_DECISIONS_BYTES).decode(), object_pairs_hook=_once)
@@ -175,7 +175,7 @@ def _is_line(text: Any) -> bool:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object without a repeated key: nobody could tell which of two decisions counts."""
+    """An object without repeated keys, as it would be unclear which of two decisions counts."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -224,10 +224,10 @@ def _render(title: str, name: str, names: Sequence[str], images: Sequence[Sequen
 
 
 def _shown(picture: Picture) -> tuple[str, str]:
-    """The picture as a data URI, and the reason where it is missing; one of the two is empty."""
+    """The picture as a data URI, and the reason if it is missing; one of the two is empty."""
     try:
         return data_uri("jpeg", picture.load()), ""
-    except ImageFailure as failure:  # the others can be decided on nevertheless
+    except ImageFailure as failure:  # the other questions can still be decided on
         return "", str(failure)
 
 

@@ -30,11 +30,11 @@ class Tools:
     """What the steps need besides their parameters.
 
     Args:
-        ask: key of a model in the params, and requests -> replies in their order.
+        ask: (key of a model in the params, requests) -> replies in their order.
         mask: COCO RLE counts of the union of some categories of an image, by their labels.
         embed: texts -> vectors float32 [N, D]; None: near-duplicates are found without a model.
-        stored: image_id -> description or tags, where these are not asked for.
-        protected: questions that must not come up again.
+        stored: image_id -> description or tags, if these are not asked for.
+        protected: questions that must not be repeated.
         decisions: ``image_id/number`` -> what a person decided.
     """
 
@@ -48,12 +48,12 @@ class Tools:
 
 @dataclass
 class Work:
-    """What is known so far.
+    """What is known during a run.
 
     Args:
-        origins: of each pair. verdicts: of each pair. usd: what requests cost, by image and pair, or image and None.
-        decided: ids of questions that a person's decision was about.
-        numbers: image_id -> how many numbers are taken by what was said about it, kept or rejected.
+        origins: of each pair. verdicts: of each pair. usd: the cost of requests, by (image, pair) or (image, None).
+        decided: ids of questions that a person's decision applied to.
+        numbers: image_id -> how many numbers are used by its pairs, kept or rejected.
     """
 
     scenes: Mapping[str, Scene]
@@ -84,7 +84,7 @@ def make(scenes: Sequence[Scene], params: QuestionSetParams, tools: Tools) -> tu
 
 
 def describe(scenes: Sequence[Scene], params: QuestionSetParams, tools: Tools, work: Work) -> dict[str, Summary]:
-    """image_id -> what the image shows; images without, as the model gave none, are rejected."""
+    """image_id -> what the image shows; images for which the model gave no description are rejected."""
     if tools.stored is not None:
         return {scene.image_id: tools.stored[scene.image_id] for scene in scenes}
     if params.describe.model is None:
@@ -105,7 +105,7 @@ def describe(scenes: Sequence[Scene], params: QuestionSetParams, tools: Tools, w
 def ask(
     scenes: Sequence[Scene], summaries: Mapping[str, Summary], params: QuestionSetParams, tools: Tools, work: Work
 ) -> list[Pair]:
-    """Pairs that keep all rules, of one object each, and then those of several."""
+    """Pairs that obey all rules: first those with one object as answer, then those with several."""
     asked = [scene for scene in scenes if scene.image_id in summaries]
     assert params.ask.model is not None, "QuestionSetParams says so"
     model = params.models[params.ask.model].model
@@ -131,7 +131,7 @@ def ask(
 
 
 def without_duplicates(pairs: Sequence[Pair], params: QuestionSetParams, tools: Tools, work: Work) -> list[Pair]:
-    """Pairs whose question is no other one's and no protected one, as many of a category as are wanted."""
+    """Pairs whose question repeats neither another nor a protected one, within the quota of each category."""
     vectors = {}
     if tools.embed is not None and pairs:
         found = tools.embed([*(pair.question for pair in pairs), *tools.protected])
@@ -143,7 +143,7 @@ def without_duplicates(pairs: Sequence[Pair], params: QuestionSetParams, tools: 
 
 
 def verify(pairs: Sequence[Pair], params: QuestionSetParams, tools: Tools, work: Work) -> list[Pair]:
-    """Pairs that the verifier, and a person who looked at them, agree with. A person's words are checked again."""
+    """Pairs accepted by the verifier, and by a person if one decided. Questions that a person edited are checked again."""
     if params.verify.model is not None:
         model = params.models[params.verify.model].model
         looks = (verify_request(pair, *_seen(pair, tools, work), params.verify, model) for pair in pairs)
@@ -171,7 +171,7 @@ def verify(pairs: Sequence[Pair], params: QuestionSetParams, tools: Tools, work:
 
 
 def reword(pairs: Sequence[Pair], params: QuestionSetParams, tools: Tools, work: Work) -> list[Made]:
-    """A target for each pair, and one more where some of its texts are no sentences; with answers in words, where asked for."""
+    """A target for each pair, and a second one if some of its texts are not sentences; with answers in words if asked for."""
     texts: dict[tuple[str, int], tuple[TextGroup, ...]]
     texts = {_key(pair): (TextGroup(True, (pair.question,)),) for pair in pairs}
     words: dict[tuple[str, int], str] = {}
@@ -241,7 +241,7 @@ def premises(
 
 
 def without_leaks(made: Sequence[Made], params: QuestionSetParams, tools: Tools, work: Work) -> list[Made]:
-    """The questions without texts that are nearly protected ones: rephrasings, false premises and a person's words are new."""
+    """The questions without texts that are nearly protected ones: rephrasings, false premises and edits are new texts."""
     texts = [text for each in made for text in each.texts]
     found = iter(range(len(texts)))
     gone = leaked(texts, tools.protected, params.check.near)
@@ -259,7 +259,7 @@ def without_leaks(made: Sequence[Made], params: QuestionSetParams, tools: Tools,
 
 
 def with_costs(made: Sequence[Made], work: Work) -> list[Made]:
-    """The questions, each with what its own requests cost and its share of those about its image."""
+    """The questions, each with the cost of its own requests and its share of those about its image."""
     shares = Counter(each.image_id for each in made)
     own = Counter((each.image_id, each.number) for each in made)
     return [
@@ -278,7 +278,7 @@ def with_costs(made: Sequence[Made], work: Work) -> list[Made]:
 def _noted(
     work: Work, pairs: Sequence[Pair], rejected: Sequence[Rejected], request: Request, reply: Reply
 ) -> list[Pair]:
-    """The pairs, after all that was said about their image was kept."""
+    """The pairs, after recording everything that was said about their image."""
     image_id = request.subject
     work.paid(image_id, None, reply)
     work.rejected += rejected
@@ -296,7 +296,7 @@ def _add(work: Work, pair: Pair, reply: Reply, verdict: Verdict) -> None:
 
 
 def _fault(pair: Pair, params: QuestionSetParams, work: Work) -> Reason | None:
-    """The rule that a pair breaks now: it is in a person's words."""
+    """The rule that a pair breaks now that a person has edited it."""
     return next(filter(None, (check_text(pair.question, thing, params.check) for thing in _things(pair, work))), None)
 
 

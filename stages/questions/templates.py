@@ -8,10 +8,10 @@ from stages.questions.prompts import load_prompt
 
 
 def require_templates(params: QuestionSetParams) -> None:
-    """Check that all templates are there and have the places that their steps fill, before anything is paid for.
+    """Check that all templates exist and have the placeholders that their steps fill, before anything is paid for.
 
     Raises:
-        PromptError: one is not there, not of its form, or has other places.
+        PromptError: one is missing, malformed, or has other placeholders.
     """
     if params.describe.model is not None:
         load_prompt(params.describe.prompt).check(())

@@ -1,7 +1,7 @@
-"""A second model looks at picture, outlined answer and question; a control without the picture shows what needs none.
+"""A second model looks at picture, outlined answer and question; a control without the picture shows which do not need it.
 
 Neither is part of LLM-Seg's pipeline or of ReasonSeg's, which had no verifier. A verdict is a word of a closed set in a fixed
-place. Whatever else a model says, or is made to say by words in the picture or in the question, accepts nothing.
+place. Nothing else that a model says, or is made to say by words in the picture or in the question, can accept a question.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REASONS: dict[str, Reason | None] = {"yes": None, "no": Reason.VERIFIER, "other"
 """What the verifier may say: the question asks for what is outlined and nothing else fits; it does not ask for that; something else
 fits as well."""
 UNKNOWN = "unknown"
-"""What the control says where the question without the picture leaves it open."""
+"""What the control says if the question without the picture leaves the answer open."""
 
 _VERDICT = re.compile(r"[*_#\s]*verdict[*_\s]*[:：][*_\s]*(yes|no|other)[*_\s.!]*", re.IGNORECASE)
 _BARE = re.compile(r"[*_\s]*(yes|no|other)[*_\s.!]*", re.IGNORECASE)
@@ -32,7 +32,7 @@ def verify_request(pair: Pair, scene: Scene, counts: str, params: VerifyParams, 
     """Ask whether a question asks for what is outlined, and for nothing else. The model is not told what the answer is called.
 
     Args:
-        counts: COCO RLE counts of the answer's mask, of the size of the image.
+        counts: COCO RLE counts of the answer's mask, in the size of the image.
         model: the name that the endpoint knows the verifier by.
 
     Raises:
@@ -44,10 +44,10 @@ def verify_request(pair: Pair, scene: Scene, counts: str, params: VerifyParams, 
 
 
 def control_request(pair: Pair, scene: Scene, params: VerifyParams, model: str) -> Request:
-    """Ask for the answer with the names of the objects alone: who does not see the picture should not find it.
+    """Ask for the answer with only the names of the objects: without the picture it should not be found.
 
-    By chance it is found in one of ``len(scene.things)`` cases (:func:`chance`), so that of an image with few objects a flag says
-    little by itself. Compare how many of all questions are flagged with the mean of their chances.
+    By chance it is found in one of ``len(scene.things)`` cases (:func:`chance`), so for an image with few objects a flag alone
+    says little. Compare how many of all questions are flagged with the mean of their chances.
     """
     prompt = load_prompt(params.control_prompt)
     messages = prompt.messages(question=pair.question, objects=[thing.name for thing in scene.things])
@@ -62,17 +62,17 @@ def chance(scene: Scene) -> float:
 def read_verdict(reply: Reply, model: str) -> Verdict:
     """What the verifier said.
 
-    The verdict is the first or the last line, ``VERDICT: yes`` except for case, markup and a full stop; or the one word that is all
-    of the answer. Where the answer says ``verdict`` with another word anywhere else, it is rejected.
+    The verdict is the first or the last line, ``VERDICT: yes`` except for case, markup and a full stop; or the single word that
+    is the whole answer. An answer that says ``verdict`` with another word anywhere else is rejected.
 
     Args:
-        model: as it was asked; it stands in the verdict where no answer names one.
+        model: the name under which it was asked; it stands in the verdict if the answer does not name a model.
     """
     answer = readable(reply)
     if isinstance(answer, Reason):
         return _verdict("verify", reply, model, "", answer)
     lines = whole_lines(answer)
-    edges = lines[:1] + (lines[-1:] if answer.finish_reason != "length" else [])  # of a cut answer the end is not there
+    edges = lines[:1] + (lines[-1:] if answer.finish_reason != "length" else [])  # a truncated answer has no end
     forms = (_VERDICT, _BARE) if len(lines) == 1 else (_VERDICT,)
     found = {match[1].lower() for line in edges for form in forms if (match := form.fullmatch(line))}
     said = found | {word.lower() for word in _ANYWHERE.findall(answer.text)}
@@ -83,9 +83,9 @@ def read_verdict(reply: Reply, model: str) -> Verdict:
 
 
 def read_control(reply: Reply, pair: Pair, scene: Scene, model: str) -> Verdict:
-    """What was answered without the picture: ``ANSWER:`` and an object of the list in the first or last line, or nothing but that.
+    """What was answered without the picture: ``ANSWER:`` and an object of the list in the first or last line, or an object alone.
 
-    An answer that names several objects is right where the question's answer is just these.
+    An answer that names several objects is right if the question's answer is exactly these.
     """
     answer = readable(reply)
     if isinstance(answer, Reason):
@@ -109,10 +109,10 @@ def read_control(reply: Reply, pair: Pair, scene: Scene, model: str) -> Verdict:
 
 
 def outcome(verdicts: Sequence[Verdict], params: VerifyParams) -> Reason | None:
-    """Why a question is rejected after all that was said of it, or None. A person has the last word.
+    """Why a question is rejected by its verdicts, or None. A person has the last word.
 
-    Of the control's verdict nothing counts unless ``reject_blind`` is set; then a control that could not be read rejects, too, as
-    it did not show that the picture is needed.
+    The control's verdict counts only if ``reject_blind`` is set; then an unreadable control rejects too, as it did not show
+    that the picture is needed.
     """
     by_step = {verdict.step: verdict for verdict in verdicts}
     if "person" in by_step:

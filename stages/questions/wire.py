@@ -12,15 +12,15 @@ from stages.questions.prices import cost_usd
 from stages.questions.requests import Answer, Message, Request
 
 MAX_ANSWER_BYTES = 1 << 20
-"""Larger answers are refused: ``max_tokens`` is at most 100 000, and what is longer is no answer to a question."""
+"""Larger answers are refused: ``max_tokens`` is at most 100 000, and anything longer is not an answer to a question."""
 
 
 class MalformedError(ValueError):
-    """A document is no chat completion."""
+    """A document is not a chat completion."""
 
 
 def chat_body(request: Request) -> dict[str, Any]:
-    """Give the body of ``POST /chat/completions``. Pictures are loaded, and go as JPEG in a data: URL."""
+    """Return the body of ``POST /chat/completions``. Pictures are loaded and sent as JPEG in a data: URL."""
     sampling = {name: value for name, value in vars(request.sampling).items() if value is not None}
     messages = [{"role": message.role, "content": _content(message)} for message in request.messages]
     whole = {"model": request.model, "messages": messages, **sampling, **json.loads(request.body or "{}")}
@@ -35,7 +35,7 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
 
 
 def answer_from(document: Any, model: ModelParams, worst_usd: float) -> Answer:
-    """Read a chat completion. ``worst_usd``: what it costs where the endpoint does not count tokens.
+    """Read a chat completion. ``worst_usd``: the cost if the endpoint does not count tokens.
 
     Raises:
         MalformedError: it is not an object with a list ``choices``.
@@ -58,7 +58,7 @@ def answer_from(document: Any, model: ModelParams, worst_usd: float) -> Answer:
 
 def _text(message: Mapping[str, Any]) -> str:
     content = message.get("content") or message.get("refusal")
-    if isinstance(content, list):  # parts, as some servers give them
+    if isinstance(content, list):  # a list of parts, as some servers send it
         content = "".join(
             part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)
         )
@@ -66,7 +66,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def usage_of(document: Mapping[str, Any]) -> tuple[int, int]:
-    """Input and output tokens that an answer counts; 0 where it does not say."""
+    """Input and output tokens as counted in an answer; 0 if not stated."""
     usage = document.get("usage")
     found = [usage.get(name) if isinstance(usage, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
     tokens_in, tokens_out = (each if isinstance(each, int) and each > 0 else 0 for each in found)

@@ -33,8 +33,8 @@ def write(
     """Write the files of a set of questions; the same input gives the same bytes.
 
     ``<split>.jsonl`` is what the format generated reads; ``llmseg40k/`` has the same questions in the form of LLM-Seg40K;
-    ``rejected.jsonl`` has a line for each rejection, ``summary.json`` the figures. Each file appears whole. What an earlier call
-    wrote of a split that is not in ``shares`` goes.
+    ``rejected.jsonl`` has a line for each rejection, ``summary.json`` the figures. Each file appears whole. Files that an
+    earlier call wrote for a split that is not in ``shares`` are removed.
 
     Args:
         shares: split -> its share of the images (:func:`stages.questions.choose.split_of`).
@@ -52,13 +52,13 @@ def write(
             split, found = split_of(candidate.sha256, shares), of_image[candidate.image_id]
             counts = masks(candidate)
             lines[split].append(_line(_row(candidate, found, counts)))
-            if any(len(each.labels) == 1 for each in found):  # its code draws one pair of every image
+            if any(len(each.labels) == 1 for each in found):  # LLM-Seg's code draws one pair of every image
                 released[split][candidate.path] = _released(candidate, found, counts)
     files = {f"{split}.jsonl": b"".join(found) for split, found in lines.items()}
     files["summary.json"] = json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n"
     for split, by_path in released.items():
         named = {PurePosixPath(path).name: row for path, row in by_path.items()}
-        if len(named) < len(by_path):  # two folders have files of one name: paths tell them apart
+        if len(named) < len(by_path):  # two folders have files of the same name, so paths are used
             named = by_path
         files[f"llmseg40k/{LLMSEG40K.get(split, split)}.json"] = json.dumps(named, ensure_ascii=False).encode()
     paths = [*(_write(root / name, data) for name, data in files.items()), write_rejected(root, rejected)]
@@ -72,10 +72,10 @@ def write_rejected(root: Path, rejected: Iterable[Rejected]) -> Path:
 
 
 def require_own(root: Path, splits: Iterable[str]) -> None:
-    """Check that the files of splits and the summary below ``root``, where they are there, were written by :func:`write`.
+    """Check that the files of splits and the summary below ``root``, if they exist, were written by :func:`write`.
 
     Raises:
-        DatasetError: one of them is another file, which would be lost.
+        DatasetError: one of them was not, and would be overwritten.
     """
     for name, key in (*((f"{split}.jsonl", "requests") for split in splits), ("summary.json", "llmseg40k")):
         path = root / name
@@ -175,7 +175,7 @@ def _line(value: Mapping[str, Any]) -> bytes:
 def _write(path: Path, data: bytes) -> Path:
     if (
         not path.exists() or path.read_bytes() != data
-    ):  # an unchanged file keeps its time: index does not look at it again
+    ):  # an unchanged file keeps its time, so index does not read it again
         make_folder(path.parent)
         replace_file(path, data)
     return path
