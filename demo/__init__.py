@@ -1,1 +1,1 @@
-"""The embedded default: a generated ReasonSeg-format data set and tiny trained models. Imports no torch."""
+"""The built-in demo: a generated data set in ReasonSeg's format and tiny trained models. Imports no torch."""

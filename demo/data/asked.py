@@ -1,6 +1,7 @@
 """Scenes to make questions about (in COCO's form, with a description of each picture), and further scenes to evaluate on.
 
-``coco/train``, ``coco/train.json`` and ``descriptions.jsonl``; ``asked/val`` in ReasonSeg's form, four long questions each.
+``coco/train``, ``coco/train.json`` and ``descriptions.jsonl``; ``asked/val`` in ReasonSeg's form, with four long questions per
+picture.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def make_asked(root: Path, sizes: AskedSizes | None = None) -> list[str]:
 
 
 def describe(drawn: Drawn) -> str:
-    """A description by which the demo's asker knows the scene."""
+    """A description from which the demo's asker recognises the scene."""
     return f"This is picture {drawn.number}. It shows {len(drawn.scene.objects)} things that lie on a table."
 
 

@@ -22,21 +22,21 @@ from demo.data.scenes import Scene, scene
 
 JPEG_QUALITY = 92
 SEEDS_A_SPLIT = 100_000  # scenes of split number s of data set number n start at (3 n + s) times this
-_WISHES = (  # one after the other over the images of a split: long question?, how many objects answer it
+_WISHES = (  # assigned in turn to the images of a split: is the question long, and how many objects answer it
     (True, "one"), (False, "one"), (True, "several"), (True, "one"), (False, "several"),
     (True, "one"), (False, "one"), (True, "absent"), (True, "one"), (False, "one"),
     (True, "several"), (False, "one"), (True, "one"), (False, "absent"), (True, "one"), (False, "several"),
 )  # fmt: skip
 FURTHER = 15
-"""Questions about a train image besides its first, as far as there are: 160 are too few to learn from. Val and test have none."""
+"""Largest number of further questions about a train image, as 160 questions are too few to learn from. Val and test have none."""
 REWORDED = "reworded"
 """Folder of the test questions in other words, a data set that has no pictures of its own."""
-IGNORED = 0.08  # part of the images with a region that counts neither way
-FLAGGED = 0.05  # part of the images with a `flag` shape, which readers skip
+IGNORED = 0.08  # fraction of the images with an ignored region
+FLAGGED = 0.05  # fraction of the images with a `flag` shape, which readers skip
 
 
 class DemoError(ValueError):
-    """The demo data set cannot be written where it was asked for."""
+    """The demo data set cannot be written to the requested place."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> list
     """Write {train,val,test}/NNNN.jpg + .json, explanatory/train.json and reworded/test/NNNN.json under `root`, all or nothing.
 
     ``reworded`` holds the annotations of the test images with each question in other words, for a data set that borrows them.
-    The same seed gives the same annotations and pictures. Of an older demo at `root`, only
-    files that are still as they were written are replaced or removed: what a person added or changed stays, and its paths are
-    returned. Any other folder there that is not empty raises DemoError and is left as it is.
+    The same seed gives the same annotations and pictures. In an older demo at `root`, only files that are unchanged since they
+    were written are replaced or removed: what a person added or changed stays, and its paths are returned. Any other folder
+    there that is not empty raises DemoError and is left as it is.
     """
     sizes = sizes or DemoSizes()
     if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
@@ -91,7 +91,7 @@ def make_demo(root: Path, sizes: DemoSizes | None = None, seed: int = 0) -> list
 
 
 def make_scenes(root: Path, split: str, seeds: range) -> None:
-    """Write the split ``split`` alone, of these scenes, with one text per question as in val and test, all or nothing."""
+    """Write only the split ``split``, with these scenes and one text per question as in val and test, all or nothing."""
     folder = root / split
     if folder.exists():
         raise DemoError(f"{folder} exists already: expected a new folder; name another one or remove it")
@@ -105,7 +105,7 @@ def make_scenes(root: Path, split: str, seeds: range) -> None:
 
 
 def choose(every: list[Question], number: int, rng: np.random.Generator) -> Question:
-    """The first question of image `number`: of the form and with the number of answers in _WISHES, if there is one."""
+    """The first question of image `number`: with the form and the number of answers in _WISHES, if there is such a question."""
     is_sentence, many = _WISHES[number % len(_WISHES)]
     wanted = {"absent": (0, 0), "one": (1, 1), "several": (2, 99)}[many]
     fit = [question for question in every if wanted[0] <= len(question.objects) <= wanted[1]]
@@ -131,7 +131,7 @@ def _write_image(
     if reworded:
         of_words = np.random.default_rng(
             (scene_seed, 3)
-        )  # one of its own: the choices above and below stay as they are
+        )  # a separate generator, so that the choices above and below do not change
         _write_json(
             reworded / f"{number:04d}.json", annotation | {"text": [str(of_words.choice(question.other_texts))]}
         )
@@ -146,8 +146,11 @@ def _write_image(
 
 
 def _further(first: Question, others: list[Question]) -> list[Question]:
-    """The further questions about a train image: a short and a long one about absent things, the first question counted, and then
-    others in their order. So an eighth of the questions is about absent things, as in val and test."""
+    """The further questions about a train image.
+
+    First a short and a long one about absent things, unless the first question is already one of them, and then others in their
+    order. So an eighth of the questions is about absent things, as in val and test.
+    """
     absent = [
         next(each for each in others if not each.objects and each.is_sentence == is_sentence)
         for is_sentence in (False, True)

@@ -1,4 +1,4 @@
-"""Which files of a demo data set are the generator's: those that are still as it wrote them. Others are a person's, and stay."""
+"""Tells which files of a demo data set belong to the generator: those unchanged since it wrote them. Other files are kept."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def replace_demo(part: Path, root: Path) -> list[str]:
-    """Move a finished demo data set to `root`, over an older one; return the paths there that are a person's, and stay.
+    """Move a finished demo data set to `root`, over an older one; return the paths of the files that belong to a person and stay.
 
-    Stopped in between, it goes on when it is called again: a file is the new one, the old one or a person's.
+    If it is stopped, it can be called again: each file is then the new one, the old one or a person's.
     """
     if not (root / MARKER).is_file():
         if root.exists():
@@ -43,7 +43,7 @@ def replace_demo(part: Path, root: Path) -> list[str]:
 
 
 def remove_demo(root: Path) -> list[str]:
-    """Remove what the generator wrote and nobody changed since; return what stays."""
+    """Remove the files that are unchanged since the generator wrote them; return the paths of those that stay."""
     if not (root / MARKER).is_file():
         return [str(root)] if root.exists() else []
     _remove(root, _written(root))

@@ -1,7 +1,7 @@
 """Writes generated scenes in the official formats of the sets that LISA and LLM-Seg mix, over shared pictures.
 
 The tree is LISA's: ``coco/train2017``, ``refer_seg`` (whose pictures are named as in 2014, and are the same), label maps, a file in
-COCO's form, LLaVA-Instruct-150k and ReasonSeg. Made from what the formats' own descriptions say; nothing here reads them.
+COCO's form, LLaVA-Instruct-150k and ReasonSeg. The files follow the formats' own descriptions; nothing here reads them.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Drawn:
 def make_mixture(root: Path, sizes: MixtureSizes | None = None) -> list[str]:
     """Write the whole tree under ``root``, all or nothing; what a person changed stays (:func:`demo.data.dataset.make_demo`).
 
-    Pictures that are asked about (split val of refcoco, grefcoco and ReasonSeg) are in train2014 alone: none of RefCOCO's is in
-    val2017.
+    Pictures of the evaluation (split val of refcoco, grefcoco and ReasonSeg) are only in train2014, as RefCOCO's pictures are
+    not in val2017.
     """
     sizes = sizes or MixtureSizes()
     if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
@@ -98,7 +98,7 @@ def jpeg_of(drawn: Drawn) -> bytes:
 
 
 def _write_pictures(root: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn]) -> None:
-    """Pictures of the mixture in 2017's folder, and in 2014's as well; those to be asked about in 2014's alone."""
+    """Write pictures of the mixture to the folders of 2017 and 2014; those to evaluate on only to that of 2014."""
     for folder in (root / "coco/train2017", root / TRAIN_2014):
         folder.mkdir(parents=True)
     for pictures, in_2017 in ((mixed, True), (asked, False)):
@@ -121,7 +121,7 @@ def _write_label_maps(folder: Path, mixed: Iterable[Drawn]) -> None:
 
 
 def _write_coco_form(path: Path, mixed: Sequence[Drawn]) -> None:
-    """Objects as PACO-LVIS writes them: ids from 1, no crowd, federated lists that name nothing."""
+    """Objects in the form of PACO-LVIS: ids from 1, no crowds, empty federated lists."""
     found, _ = instances_of(mixed)
     for image, each in zip(found["images"], mixed, strict=True):
         image |= {
@@ -172,7 +172,7 @@ def _sentences(question: Question, first: int) -> list[dict[str, Any]]:
 
 
 def _write_refcoco(folder: Path, mixed: Sequence[Drawn], asked: Sequence[Drawn]) -> None:
-    """``refs(unc).p`` and ``instances.json``: short questions about one object, four of a picture of val."""
+    """``refs(unc).p`` and ``instances.json``: short questions about one object, four per picture of val."""
     instances, ids = instances_of([*mixed, *asked])
     write_json(folder / "instances.json", instances)
     refs: list[dict[str, Any]] = []
@@ -243,7 +243,7 @@ def _write_conversations(path: Path, mixed: Iterable[Drawn]) -> None:
 
 
 def write_reasonseg(root: Path, reasoned: Sequence[Drawn], asked: Sequence[Drawn]) -> None:
-    """ReasonSeg's form. Long questions alone: all of a train picture, four of a val picture, each in a file of its own."""
+    """Write ReasonSeg's form with only long questions: all for a train picture, four for a val picture, each in its own file."""
     for split, pictures, most in (("train", reasoned, 16), ("val", asked, 4)):
         (root / split).mkdir(parents=True)
         for each in pictures:
@@ -263,6 +263,6 @@ def write_reasonseg(root: Path, reasoned: Sequence[Drawn], asked: Sequence[Drawn
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file, and its folder where that is missing."""
+    """Write a JSON file, and create its folder if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")

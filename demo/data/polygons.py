@@ -1,16 +1,16 @@
-"""Polygons that give a mask back when they are painted as LISA paints ReasonSeg's."""
+"""Polygons that reproduce a mask when they are painted as LISA paints ReasonSeg's polygons."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SMALLEST_PX = 8  # regions and holes below this are left out: they are specks of the rasterisation
+SMALLEST_PX = 8  # smaller regions and holes are left out, as they are artefacts of the rasterisation
 
 
 def polygons(mask: NDArray[np.bool_]) -> list[list[list[float]]]:
     """One polygon (x, y in px) per connected region of the mask, bool [H, W].
 
-    A hole is joined to its outline by a line there and back, so that `cv2.fillPoly` (even-odd) leaves it open.
+    A hole is joined to its outline by a line traversed in both directions, so that `cv2.fillPoly` (even-odd) leaves it open.
     """
     contours, hierarchy = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     found = []

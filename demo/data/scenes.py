@@ -47,11 +47,11 @@ USES: dict[str, tuple[str, ...]] = {
     "lamp": ("makes a dark room bright", "is switched on for reading at night"),
     "hat": ("is worn on the head", "protects the head from the sun"),
 }
-OBJECTS = (3, 9)  # how many are asked for in a scene; crowded scenes may keep fewer, never less than 3
+OBJECTS = (3, 9)  # intended number of objects in a scene; crowded scenes may keep fewer, but at least 3
 SIDE_PX = (256, 512)
-VISIBLE_FLOOR = 0.005  # every object shows at least this part of the image
-LEAST_SHOWN = 0.45  # and at least this part of itself
-_BANDS = ((0.011, 0.0195), (0.025, 0.07), (0.07, 0.15))  # areas as parts of the image: small, medium, large
+VISIBLE_FLOOR = 0.005  # the visible part of every object covers at least this fraction of the image
+LEAST_SHOWN = 0.45  # and at least this fraction of the object
+_BANDS = ((0.011, 0.0195), (0.025, 0.07), (0.07, 0.15))  # areas as fractions of the image: small, medium, large
 _BAND_CHANCES = (0.29, 0.45, 0.26)
 
 
@@ -205,7 +205,7 @@ def _spot(
     cover: bool,
     rng: np.random.Generator,
 ) -> tuple[int, int] | None:
-    """A centre that keeps the sprite inside the picture; with `cover` near something it can hide a part of."""
+    """A centre that keeps the sprite inside the picture; with `cover`, near an object that it can partly hide."""
     low_x, low_y = -sprite.corner[0], -sprite.corner[1]
     high_x, high_y = width - sprite.alpha.shape[1] + low_x, height - sprite.alpha.shape[0] + low_y
     if high_x <= low_x or high_y <= low_y:
@@ -227,7 +227,7 @@ def _spot(
 def _paint(
     pixels: NDArray[np.float32], sprite: _Sprite, muted: NDArray[np.float32], below: set[str], rng: np.random.Generator
 ) -> tuple[str, str]:
-    """Draw the sprite into its window of the picture; returns colour (unlike the ground's and those `below`) and texture."""
+    """Draw the sprite into its window of the picture; returns colour (unlike the background's and those `below`) and texture."""
     apart = [
         name for name, value in COLOURS.items() if name not in below and np.abs(np.asarray(value) - muted).max() > 70
     ]

@@ -183,7 +183,7 @@ FREELY_TURNED = frozenset({"key", "leaf", "fish", "star", "ball", "bottle"})
 
 
 def outline(name: str, rng: np.random.Generator) -> list[Part]:
-    """One drawing of a class, back to front; most classes keep upright within 20 degrees, some may lie any way."""
+    """One drawing of a class, back to front; most classes stay upright within 20 degrees, some may have any orientation."""
     limit = 180.0 if name in FREELY_TURNED else 20.0
     angle = np.deg2rad(rng.uniform(-limit, limit))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=np.float32)

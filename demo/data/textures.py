@@ -34,7 +34,7 @@ def surface(texture: str, height: int, width: int, rng: np.random.Generator) -> 
 
 
 def background(height: int, width: int, rng: np.random.Generator) -> Pixels:
-    """A muted, uneven ground, float32 [height, width, 3] in 0..255: colour drift, soft blotches and a faint weave."""
+    """A muted, uneven background, float32 [height, width, 3] in 0..255: colour drift, soft blotches and a faint weave."""
     base = rng.uniform(70, 215) + rng.uniform(-16, 16, 3)
     corners = base + rng.uniform(-28, 28, (2, 2, 1)) + rng.uniform(-7, 7, (2, 2, 3))
     drift = cv2.resize(corners.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,10 +1,9 @@
-"""Questions and answers about a scene that pre-train the demo's language model: what is meant, what is where, what is there.
+"""Questions and answers about a scene that pre-train the demo's language model: what is meant, where things are, what exists.
 
-A place is the cell of an 8 x 8 grid over the picture, named as those of a chessboard: "c5" is the third column, the fifth row
+A place is a cell of an 8 x 8 grid over the picture, named as on a chessboard: "c5" is the third column, the fifth row
 from above. An answer says class, colour and place of each object that is meant, a token each, objects and words in random
-order: so the one state from which the first of them is predicted has to know them all, and that is the state that stands
-before a ``[SEG]`` later. An :class:`Exchange` says what its answer may begin with. Nothing here knows of masks or of the
-tokens that segment.
+order: so the state from which the first of them is predicted has to know them all, and that is the state before a ``[SEG]``
+later. An :class:`Exchange` says what its answer may begin with. This module does not use masks or segmentation tokens.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ COLUMNS = "abcdefgh"
 GRID = len(COLUMNS)
 PLACES = tuple(f"{column}{row + 1}" for row in range(GRID) for column in COLUMNS)
 WORDS = (CLASSES, tuple(COLOURS), TEXTURES)
-"""Words of the attributes, by the numbers of :func:`demo.models.encoder_scenes.attributes_of`."""
+"""Words of the attributes, indexed by the numbers of :func:`demo.models.encoder_scenes.attributes_of`."""
 NOTHING = "nothing"
 READ = 8
-"""Cells that are read out at a time."""
+"""Number of cells in the answer of a :func:`reading`."""
 EMPTY, UNCLEAR = -1, -2
 ABSENT = 0.15
-"""How much of what is asked is not there."""
+"""Share of the questions about something absent."""
 FIRST = (("place", 0.5), ("label", 0.25), ("colour", 0.25))
 """How often an answer should begin with each word of a thing."""
 _SHORT = (
@@ -60,7 +59,7 @@ _OPENINGS = (
 )
 _CAPTION = ("Describe the picture.", "What is in the picture?", "Name everything you see and where it is.")
 READING = "Read the squares."
-"""Asks for :func:`reading`. Which cell comes next in its answer is chance."""
+"""Asks for :func:`reading`. The order of the cells in its answer is random."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question without the picture: its rephrasings, whether it is long, the things it means in reading order, its family."""
+    """A question without the picture: its rephrasings, whether it is long, the things it means in reading order, and its family."""
 
     texts: tuple[str, ...]
     is_sentence: bool
@@ -87,8 +86,8 @@ class Asked:
 class Talk:
     """All that can be said about a scene; its pixels and masks are not needed any more.
 
-    ``things`` are in reading order. ``cells`` int8 [64, 4]: class, colour and texture of what fills a cell, and the place of its
-    middle, all by their numbers; :data:`EMPTY` or :data:`UNCLEAR` where nothing does.
+    ``things`` are in reading order. ``cells`` int8 [64, 4]: class, colour and texture of what fills a cell, and the place of
+    its middle, all as numbers; :data:`EMPTY` or :data:`UNCLEAR` if nothing fills it.
     """
 
     asked: tuple[Asked, ...]
@@ -122,7 +121,7 @@ def talk(drawn: Scene, rng: np.random.Generator) -> Talk:
 
 
 def exchange(about: Talk, rng: np.random.Generator) -> Exchange:
-    """A question about a scene with its answer: mostly one of the scene's own; no family of questions dominates."""
+    """A question about a scene with its answer: mostly one of the scene's own questions; no family of questions dominates."""
     kinds = (_ask, reading, _is_there, _at_a_place, _by_use, _describe)
     return kinds[int(rng.choice(len(kinds), p=(0.65, 0.11, 0.12, 0.06, 0.04, 0.02)))](about, rng)
 
@@ -165,9 +164,9 @@ def answer(things: Sequence[Thing], rng: np.random.Generator) -> str:
 
 
 def request(words: str, rng: np.random.Generator) -> str:
-    """A question with a request before or after it, or with none; whatever is requested, the answer is in words.
+    """A question with or without a request before or after it; whatever is requested, the answer is in words.
 
-    Real language models have read how people ask for masks, and do not lose a question's meaning over it.
+    Real language models have seen how people ask for masks, so a request does not distract them from the question.
     """
     asked = "".join(str(rng.choice(part)) for part in (_VERBS, (" ",), _NOUNS, _WHERE))
     forms = (words, f"{words} {asked}.", f"{words} {asked}.", f"{words} {asked}", f"{asked}. {words}")
@@ -196,7 +195,7 @@ def _ask(about: Talk, rng: np.random.Generator) -> Exchange:
 
 
 def _is_there(about: Talk, rng: np.random.Generator) -> Exchange:
-    """A question whether something of a class is in the scene, as it is in half of the cases, and its answer."""
+    """A question whether the scene has something of a class, which is true in half of the cases, and its answer."""
     seen = sorted({thing.label for thing in about.things})
     there = rng.random() < 0.5
     label = str(rng.choice(seen if there else [label for label in CLASSES if label not in seen]))

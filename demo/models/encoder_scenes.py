@@ -36,7 +36,7 @@ _SCENES_A_PART = 100
 
 @dataclass(frozen=True)
 class Cutout:
-    """What AlphaCLIP sees of a mask: RGB of the masked pixels alone and alpha, float16 [4, h, w], at ``top, left``.
+    """What AlphaCLIP sees of a mask: RGB of only the masked pixels, and alpha, float16 [4, h, w], at ``top, left``.
 
     Everything outside the box is black and background.
     """
@@ -57,10 +57,10 @@ class Pictures:
     attributes: Tensor
     """Class, colour and texture of each object, int64 [M, 3]."""
     squashed_cells: Tensor
-    """Part of each patch of ``squashed`` that an object covers, [M, 64]."""
+    """Fraction of each patch of ``squashed`` that an object covers, [M, 64]."""
 
     def objects_of(self, scenes: Tensor) -> tuple[Tensor, Tensor]:
-        """The objects int64 [m] of these scenes, and the position int64 [m] in ``scenes`` of the scene of each."""
+        """The objects int64 [m] of these scenes, and the position of each object's scene in ``scenes``, int64 [m]."""
         firsts = torch.searchsorted(self.owner, scenes)
         lasts = torch.searchsorted(self.owner, scenes, right=True)
         ranges = [torch.arange(first, last) for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)]
@@ -77,7 +77,7 @@ class Pool:
     cutouts: list[Cutout]
     """M of them."""
     padded_cells: Tensor
-    """Part of each patch of ``padded`` that an object covers, float16 [M, 256]; proportional to the weights that pool its
+    """Fraction of each patch of ``padded`` that an object covers, float16 [M, 256]; proportional to the weights that pool its
     features."""
 
 
@@ -112,7 +112,7 @@ def _in_parts(draw: Callable[[list[Scene]], Drawn], seeds: Sequence[int], proces
 
 
 def _packed(draw: Callable[[list[Scene]], Drawn], seeds: Sequence[int]) -> bytes:
-    """A part as bytes: between processes torch would pass a file descriptor for each of its tensors."""
+    """A part of the scenes as bytes, since torch would pass a file descriptor between processes for each tensor."""
     torch.set_num_threads(1)
     file = io.BytesIO()
     torch.save(draw([scene(seed) for seed in seeds]), file)
@@ -186,7 +186,7 @@ def mirrored(seen: Pictures, scenes: Tensor, objects: Tensor, scene_of: Tensor, 
 
 
 def cell_targets(cells: Tensor, scene_of: Tensor, labels: Tensor, scenes: int, kinds: int) -> Tensor:
-    """Share of every patch that objects of each kind cover, float32 [scenes, patches, kinds + 1]; last is background.
+    """Fraction of every patch that objects of each kind cover, float32 [scenes, patches, kinds + 1]; the last kind is background.
 
     ``cells`` [m, patches] are the covered parts, ``labels`` int64 [m] the kinds, ``scene_of`` int64 [m] the scenes.
     """
@@ -199,7 +199,7 @@ def cell_targets(cells: Tensor, scene_of: Tensor, labels: Tensor, scenes: int, k
 
 
 def squashed_cells_of(mask: Mask) -> Tensor:
-    """Part of each patch of CLIP's square that a mask bool [H, W] covers, float16 [64]."""
+    """Fraction of each patch of CLIP's square that a mask bool [H, W] covers, float16 [64]."""
     square = F.interpolate(
         torch.from_numpy(mask).float()[None, None], size=(CLIP_PX, CLIP_PX), mode="bilinear", antialias=True
     )

@@ -1,4 +1,4 @@
-"""What `demo_llava` is trained on: scenes as `demo_clip` sees them, and questions about them as tokens."""
+"""The examples that `demo_llava` is trained on: scenes as `demo_clip` sees them, and tokenized questions about them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from stages.train.language.llava import IGNORED
 from stages.train.language.text import IMAGE, pad, render
 
 PARTS = 4
-"""Groups of questions by length, so that little is padding."""
+"""Number of groups of questions by length, which keeps padding small."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What can be said about a scene, and its patch features, float16 [64, 128]."""
+    """Everything that can be said about a scene, and its patch features, float16 [64, 128]."""
 
     about: Talk
     features: np.ndarray
@@ -37,7 +37,8 @@ class Questions:
     """N questions of about the same length, each about an image of its batch.
 
     image: int64 [N]. input_ids, labels and attention_mask: int64 [N, L], what follows the image. first: int64 [n, 3], row and
-    position of the token before an answer's first word, and a word that may be it, with its chance in chances, float [n].
+    position of the token before an answer's first word, and a possible first word, whose probability is in ``chances``, float
+    [n].
     """
 
     image: Tensor
@@ -62,11 +63,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """What the training needs of the tokenizer.
+    """What the training needs from the tokenizer.
 
-    before: the template's tokens int64 before an image; between, behind: its text between a question and
-    its answer, and after that. kinds: the tokens int64 of classes, colours, textures and places; words: those of each of these
-    words and of "nothing".
+    before: the template's tokens int64 before an image; between, behind: its text between a question and its answer, and after
+    the answer. kinds: the tokens int64 of classes, colours, textures and places; words: those of each of these words and of
+    "nothing".
     """
 
     before: Tensor
@@ -96,7 +97,7 @@ def see_all(count: int, first: int, clip: Path, processes: int) -> list[Seen]:
 
 
 def batches(seen: Sequence[Seen], tokenizer: Any, rng: np.random.Generator, images: int, turns: int) -> Iterator[Batch]:
-    """Questions about scenes in random order, without end."""
+    """Endless batches of questions about scenes in random order."""
     order, known = list[int](), lexicon(tokenizer)
     while True:
         while len(order) < images:
@@ -108,7 +109,7 @@ def batches(seen: Sequence[Seen], tokenizer: Any, rng: np.random.Generator, imag
 def batch_of(chosen: Sequence[Seen], tokenizer: Any, known: Lexicon, rng: np.random.Generator, turns: int) -> Batch:
     """``turns`` questions about each of some scenes."""
     said = [exchange(one.about, rng) for one in chosen for _ in range(turns)]
-    spaces = ["" if rng.random() < 0.5 else " " for _ in said]  # LISA's validation has one, its training none
+    spaces = ["" if rng.random() < 0.5 else " " for _ in said]  # LISA has a space only in validation
     asked = [f"\n{space}{one.question}{known.between}" for space, one in zip(spaces, said, strict=True)]
     texts = [f"{before}{one.answer}{known.behind}" for before, one in zip(asked, said, strict=True)]
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
@@ -160,7 +161,7 @@ def _questions(
 
 
 def lexicon(tokenizer: Any) -> Lexicon:
-    """The :class:`Lexicon` of a tokenizer. Raises ValueError as :func:`token_ids`."""
+    """The :class:`Lexicon` of a tokenizer. Raises the ValueError of :func:`token_ids`."""
     before, rest = render(tokenizer, [(f"{IMAGE}?", "!")]).split(f"{IMAGE}?")
     between, behind = rest.split("!")
     kinds = [token_ids(tokenizer, words) for words in (*WORDS, PLACES)]

@@ -1,10 +1,11 @@
-"""How `demo_llava` starts: able to look words up in the image, which it would otherwise not learn in an hour on two cores.
+"""Initialises `demo_llava` so that it can look words up in the image, which it would not learn in an hour on two cores.
 
 Three things are set in the weights before the first step. The projector turns a patch token into the embeddings of the words for
-what the patch shows and where it lies, as well as a ridge regression on its hidden layer can. These stand in a space of
-their own, a rotation of that of the text, in which the first layers' queries look for the text's words: a word finds the
-patches that say it, and not itself. The values are turned back on their way out, so what was found comes out as words. It is the
-mimetic initialisation of Trockman and Kolter (arXiv 2305.09828), W_q W_k^T and W_v W_o near the identity, across two spaces.
+what the patch shows and where it lies, as well as a ridge regression on its hidden layer can. These embeddings are in a space
+of their own, a rotation of the text's space, in which the first layers' queries look for the text's words: a word finds the
+patches that say it, and not itself. The values are rotated back at the output, so what was found comes out as words. This is
+the mimetic initialisation of Trockman and Kolter (arXiv 2305.09828), W_q W_k^T and W_v W_o near the identity, across two
+spaces.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ LAYERS = 2
 """The first layers, which look words up at the start."""
 SHARPNESS = 2.0
 PLACE_WEIGHT = 2.0
-"""A patch says its place louder than what it shows, which is harder to tell and stands in several words."""
+"""A patch's place has more weight than what it shows, which is harder to predict and spread over several words."""
 RIDGE = 1e-4
 NEARNESS = 0.7
-"""Part of a place's embedding that it shares with its neighbours, so that what is learned of a place holds near it, too."""
+"""Fraction of a place's embedding that it shares with its neighbours, so that what is learned about a place holds near it too."""
 REACH = 2.0
 """Standard deviation, in cells, of the Gaussian that neighbours share."""
 
@@ -45,7 +46,7 @@ def start_looking(model: FeatureLlava, features: Tensor, shown: Tensor, words: T
     table[places] = _near_alike(table[places])
     language.norm.weight.fill_(
         -0.7
-    )  # tied to such long embeddings, logits would be sure of themselves before they know anything
+    )  # with such long tied embeddings, logits would be overconfident before anything is learned
     turn = _rotation(len(table[0]))
     _fit(model.model.multi_modal_projector, features, (shown @ table[words] + PLACE_WEIGHT * table[places]) @ turn.T)
     for layer in language.layers[:LAYERS]:
@@ -63,7 +64,7 @@ def start_looking(model: FeatureLlava, features: Tensor, shown: Tensor, words: T
 
 @torch.no_grad()
 def carry_over(model: FeatureLlava, before: Tensor, features: Tensor) -> None:
-    """Fit a trained model's projector to another tower: its tokens come in as those of the tower before did.
+    """Fit a trained model's projector to a new tower, so that its tokens are projected to where the old tower's were.
 
     ``before`` and ``features`` are the patch tokens float [n, P, C] of the same pictures by the two.
     """
@@ -72,7 +73,7 @@ def carry_over(model: FeatureLlava, before: Tensor, features: Tensor) -> None:
 
 
 def _near_alike(places: Tensor) -> Tensor:
-    """Embeddings [P, h] of the cells of a square grid, row by row, mixed with ones of their row and of their column."""
+    """Embeddings [P, h] of the cells of a square grid, row by row, mixed with embeddings of their row and of their column."""
     side, width = math.isqrt(len(places)), places.shape[1]
     steps = torch.arange(side, dtype=torch.float64)
     alike = torch.exp(-((steps[:, None] - steps) ** 2) / (2 * REACH**2))

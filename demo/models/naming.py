@@ -1,4 +1,4 @@
-"""What the demo models are asked about objects while they train: throw-away heads that name class, colour and texture."""
+"""Throw-away heads used while the demo models train: they name the class, colour and texture of objects."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class Places(nn.Module):
 class Centres(nn.Module):
     """Where the middle of the object is that covers a patch, and how large it is, from patch tokens [B, P, dim] of a square grid.
 
-    So a token knows which of its neighbours belong to the same thing, and a language model finds the whole thing in any of them.
+    So a token tells which of its neighbours belong to the same thing, and a language model can find the whole thing from any of
+    them.
     """
 
     def __init__(self, dim: int, side: int) -> None:
@@ -75,9 +76,10 @@ class Centres(nn.Module):
         self.head = nn.Linear(dim, 2 * side + 1)
 
     def loss(self, tokens: Tensor, cells: Tensor, scene_of: Tensor) -> Tensor:
-        """Cross entropy with column and row of the middle, and squared error of the log area in patches.
+        """Cross entropy of the middle's column and row, plus squared error of the log area in patches.
 
-        Arguments as :meth:`Cells.loss`. A patch counts as much as it is covered; a large object's patches each count less.
+        Arguments as :meth:`Cells.loss`. A patch is weighted by how much of it is covered; each patch of a large object counts
+        less.
         """
         area = cells.sum(1).clamp(min=0.3)
         grid, steps = cells.view(-1, self.side, self.side), torch.arange(self.side, dtype=torch.float32)
@@ -91,7 +93,7 @@ class Centres(nn.Module):
         return mean
 
     def _between(self, places: Tensor) -> Tensor:
-        """Shares [m, side] of the two steps on either side of places [m], as near as they are."""
+        """Shares [m, side] of the two steps on either side of places [m], by linear interpolation."""
         lower = places.floor().clamp(0, self.side - 2)
         upper = (places - lower).clamp(0, 1)
         shares = torch.zeros(len(places), self.side)

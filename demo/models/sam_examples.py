@@ -1,4 +1,4 @@
-"""What `train_sam` learns from: scenes as SAM sees them, and the points that ask for their objects."""
+"""The examples that `train_sam` learns from: scenes as SAM sees them, and points that ask for their objects."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from demo.data.scenes import scene
 from demo.models.encoder_scenes import attributes_of
 
 POINTS_PER_IMAGE = 12
-ON_OBJECTS = 0.8  # this part of the points falls on objects, each equally often; the rest anywhere in the picture
+ON_OBJECTS = 0.8  # this fraction of the points falls on objects, equally often on each; the rest anywhere
 SIDE = 256
 LOW = 128  # side of the decoder's masks
 CELLS = 64  # side of the throw-away head's map
@@ -24,15 +24,15 @@ class Example:
     """One scene as the network sees it, its N objects and P points."""
 
     picture: Tensor
-    """float32 [3, 256, 256], 0..255, padded below and right with the mean."""
+    """float32 [3, 256, 256], 0..255, padded at the bottom and right with the mean."""
     points: Tensor
     """float32 [P, 2], x, y px."""
     on: Tensor
-    """Object that each point is on, int64 [P]; -1 is ground."""
+    """The object under each point, int64 [P]; -1 is background."""
     masks: Tensor
-    """Part of each cell of 2 px that an object covers, float32 [N, 128, 128]."""
+    """Fraction of each 2 px cell that an object covers, float32 [N, 128, 128]."""
     cells: Tensor
-    """For every cell of 4 px the object flag and the offset to the object's centre, float32 [3, 64, 64]."""
+    """For every 4 px cell, whether it is on an object and the offset to the object's centre, float32 [3, 64, 64]."""
     attributes: Tensor
     """Class, colour and texture of each object, int64 [N, 3]."""
 

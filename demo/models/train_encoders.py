@@ -1,13 +1,12 @@
-"""Trains `demo_clip`, `demo_alphaclip` and `demo_dinov2` from nothing on generated scenes.
+"""Trains `demo_clip`, `demo_alphaclip` and `demo_dinov2` from scratch on generated scenes.
 
 `python -m demo.models.train_encoders`. The architectures are those of the encoders' ENCODERS lines and the inputs are
-made by the encoders' own transforms; the objectives are supervised, because the scenes know everything about
-themselves. What an object is (class, colour, texture) stands in for a caption: its embedding is compared by cosine and
-temperature with one learned vector per word, as CLIP compares image and text (arXiv 2103.00020). As AlphaCLIP starts from
-CLIP's weights with its alpha convolution at zero (arXiv 2312.03818), `demo_alphaclip` starts from `demo_clip`'s first layers.
-Throw-away heads on the patch tokens say which object covers a patch, and CLIP's also where the patch and its object lie: the
-tokens are what other stages read, and a language model can only point at what they place. CLIP sees half of its pictures
-mirrored.
+made by the encoders' own transforms; the objectives are supervised, because everything about the scenes is known. An object's
+class, colour and texture take the place of a caption: its embedding is compared by cosine and temperature with one learned
+vector per word, as CLIP compares image and text (arXiv 2103.00020). As AlphaCLIP starts from CLIP's weights with its alpha
+convolution at zero (arXiv 2312.03818), `demo_alphaclip` starts from `demo_clip`'s first layers. Throw-away heads on the patch
+tokens say which object covers a patch, and CLIP's also where the patch and its object lie: the tokens are what other stages
+read, and a language model can only point at things whose place they tell. Half of the pictures for CLIP are mirrored.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ from stages.weights import record
 FIRST_SEED = 2_000_000_000  # the data set and the evaluation use smaller seeds
 SCENES = 12_000
 CLIP_SCENES = 40_000
-"""With as few as the others see, CLIP named 96 % of the objects it was trained on and 70 % of others."""
+"""With as few scenes as the other encoders use, CLIP named 96 % of the objects it was trained on and 70 % of others."""
 OUT = Path(__file__).parent
 LOCK = Path("weights.lock")
 LEARNING_RATE = 0.003
@@ -66,7 +65,7 @@ class Length:
     minutes: float | None = None
 
     def done(self, step: int, spent_s: float) -> float:
-        """The part of the training that is done, 0 to 1."""
+        """The fraction of the training that is done, 0 to 1."""
         return step / self.steps if self.minutes is None else spent_s / 60 / self.minutes
 
 
@@ -84,7 +83,7 @@ def train_clip(seen: Pictures, length: Length, batch: int = 64) -> VisionTransfo
     def loss(scenes: Tensor) -> Tensor:
         objects, scene_of = seen.objects_of(scenes)
         pixels, weights = mirrored(seen, scenes, objects, scene_of, torch.rand(len(scenes)) < 0.5)
-        # On a processor torch's flash kernel takes twice as long in 16 bit as its plain one.
+        # On a CPU torch's flash kernel takes twice as long in 16 bit as its plain kernel.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             out = model.forward_intermediates(pixels, [layer], output_fmt="NLC")
         present = torch.zeros(len(scenes), ATTRIBUTES[0])
@@ -103,7 +102,7 @@ def train_clip(seen: Pictures, length: Length, batch: int = 64) -> VisionTransfo
 
 
 def train_alphaclip(pool: Pool, tower: VisionTransformer, length: Length, batch: int = 64) -> AlphaVisionTransformer:
-    """AlphaCLIP from a CLIP tower: the embedding of a masked object names it, with and without the scene around."""
+    """AlphaCLIP from a CLIP tower: the embedding of a masked object names it, with and without the surrounding scene."""
     line = ENCODERS["demo_alphaclip"]
     model, words = alphaclip.make_model(line), Words(line.dim)
     begun = {key: value for key, value in tower.state_dict().items() if key in model.state_dict()}

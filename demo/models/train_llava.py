@@ -1,10 +1,10 @@
 """Pre-trains `demo_llava`, a LLaVA-Gemma of 3.4 million parameters, on captions and questions of generated scenes.
 
 `python -m demo.models.train_llava`. The classes are Hugging Face's (Gemma, LLaVA's projector), the image is what `demo_clip`
-makes of it (64 patch tokens), and the text is `demo.models.dialogues`: never a segmentation token. What is learned
-is to find what a question means; to answer with masks is what the three systems learn later, each in its way.
-It starts as `demo.models.looking` says. Every question is the first about its picture: the image goes through the model once,
-and each question follows on its keys and values.
+makes of it (64 patch tokens), and the text is `demo.models.dialogues`: never a segmentation token. The model learns to find
+what a question means; the three systems learn later to answer with masks, each in its own way. It is initialised as
+`demo.models.looking` says. Every question is the first about its picture: the image goes through the model once, and each
+question continues from its keys and values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from stages.train.language.text import IMAGE
 FIRST_SEED = 1_500_000_000  # the data set and the evaluation use smaller seeds
 SCENES = 10_000
 FITTED = 1500
-"""This many of them fit the projector before the first step."""
+"""Number of scenes used to fit the projector before the first step."""
 IMAGES = 16
 TURNS = 8
 """Questions about each image of a step."""
@@ -45,15 +45,15 @@ OUT = Path(__file__).parent / "demo_llava"
 VOCABULARY = 1024
 LEARNING_RATE = 0.002
 FIRST_WEIGHT, SEEN_WEIGHT = 1.0, 0.2
-"""In the loss: of an answer's first word, and of what each image token itself says; of all other words 1."""
+"""Weights in the loss of an answer's first word, and of what each image token itself says; all other words have weight 1."""
 MIDDLE_WEIGHT = 1.5
-"""At the start: of the word for an object's middle in what its patches say, those for class, colour and texture being 1."""
+"""Initial weight of the word for an object's middle in what its patches say; class, colour and texture have weight 1."""
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", IMAGE)
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ 'model' if message['role'] == 'assistant' else 'user' }}\n"
     "{{ message['content'] }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
-"""Gemma's turns."""
+"""Gemma's chat template."""
 TASK_WORDS = (
     "Please respond with segmentation mask. Please output segmentation mask and explain why. Can you segment the in this image? "
     "Sure, the segmentation result is. Output Generate Provide the mask for the object in the image. It is located at."
@@ -62,7 +62,7 @@ TASK_WORDS = (
 
 
 def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A BPE tokenizer as Gemma's: spaces are a letter, bytes are a last resort; punctuation stands alone."""
+    """A BPE tokenizer like Gemma's: a space is a letter, bytes are the fallback; punctuation marks are separate tokens."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -92,7 +92,7 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def make_config(tokenizer: Any) -> LlavaConfig:
-    """The architecture: LLaVA-Gemma, tiny."""
+    """The configuration of a tiny LLaVA-Gemma."""
     line = ENCODERS["demo_clip"]
     text = GemmaConfig(
         vocab_size=VOCABULARY, hidden_size=192, intermediate_size=576, num_hidden_layers=5, num_attention_heads=4,
@@ -112,7 +112,7 @@ def make_config(tokenizer: Any) -> LlavaConfig:
 
 
 def loss_of(model: FeatureLlava, batch: Batch, known: Lexicon) -> Tensor:
-    """Next-token loss on the answers, 0-d; also of what image tokens themselves say, by weights."""
+    """Next-token loss on the answers, plus the weighted loss of what image tokens themselves say, 0-d."""
     language, words = model.model.language_model, model.get_input_embeddings()
     images = torch.stack([*model.model.get_image_features(batch.features).pooler_output])
     entering = torch.cat([words(known.before).expand(len(images), -1, -1).to(images.dtype), images], dim=1)
@@ -171,9 +171,9 @@ def features_of(seen: Sequence[Seen]) -> Tensor:
 
 
 def groups_of(model: FeatureLlava) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Parameter groups for Muon (matrices of the language model) and AdamW (all else), with the part of the learning rate of each.
+    """Parameter groups for Muon (matrices of the language model) and AdamW (all else), with the learning-rate factor of each.
 
-    What looks words up from the start moves slowly: at the full rate it is forgotten before it is of any use.
+    The layers that look words up from the start learn slowly: at the full rate this ability is lost before it is useful.
     """
     looking = tuple(f"language_model.layers.{layer}.self_attn." for layer in range(LAYERS))
     slow, fast, words, others = (list[nn.Parameter]() for _ in range(4))
@@ -193,7 +193,7 @@ def train(
 ) -> None:
     """Minimise :func:`loss_of`."""
     known = lexicon(tokenizer)
-    model.set_attn_implementation("eager")  # torch's own is slower in 16 bit on a processor
+    model.set_attn_implementation("eager")  # torch's own attention is slower in 16 bit on a CPU
     matrices, rest = groups_of(model)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),

@@ -1,18 +1,18 @@
-"""Trains `demo_sam` from nothing on generated scenes: `python -m demo.models.train_sam`.
+"""Trains `demo_sam` from scratch on generated scenes: `python -m demo.models.train_sam`.
 
-The recipe is SAM's (arXiv 2304.02643, appendix A) cut down to one round of single-point prompts: the loss of a point is
-that of the best of its three masks, and the IoU head learns the true IoU of every mask. Differences, each because the
-model is tiny, starts from random weights and has minutes of a CPU:
+The recipe is SAM's (arXiv 2304.02643, appendix A) cut down to one round of single-point prompts: the loss of a point is the
+loss of the best of its three masks, and the IoU head learns the true IoU of every mask. Differences, each because the model is
+tiny, starts from random weights and has minutes of a CPU:
 
 - at first the encoder alone learns, from throw-away heads that say for each cell of the image embedding whether it is on
-  an object and where that object's centre is. A point then finds its object at once, where mask losses alone stay for
-  long at "everything is ground";
+  an object and where that object's centre is. A point then finds its object early, whereas mask losses alone remain at
+  "everything is background" for a long time;
 - more throw-away heads name the objects (class, colour, texture) from the embedding averaged under their masks and from
-  its cells. SAM starts from a masked autoencoder, whose features know what things are; outlines alone do not teach it;
-- Muon moves the matrices of the encoder's blocks, which AdamW leaves too long near their start;
-- the cross entropy weighs object and ground alike at first, and every pixel alike later;
-- points fall on objects more often than on ground; those on ground teach the IoU head to say 0, so that everything mode
-  drops their masks.
+  its cells. SAM starts from a masked autoencoder, whose features tell what things are; outlines alone do not teach that;
+- Muon trains the matrices of the encoder's blocks, which AdamW leaves near their initial values for too long;
+- the cross entropy gives object and background equal weight at first, and every pixel equal weight later;
+- points fall on objects more often than on background; those on background teach the IoU head to predict 0, so that everything
+mode drops their masks.
 """
 
 import argparse
@@ -43,7 +43,7 @@ STEPS = 3300
 IMAGES_PER_STEP = 6
 LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 150
-DENSE_PART = 0.2  # of the schedule: the encoder alone learns from the throw-away heads, at half the cost
+DENSE_PART = 0.2  # fraction of the steps in which only the encoder learns, from the throw-away heads
 MUON_RATE = 2.0  # times LEARNING_RATE
 NAMING_WEIGHT = 0.4  # once masks are learned too
 WEIGHT_DECAY = 0.02
@@ -55,7 +55,7 @@ STATE = Path("data/training/demo_sam.pt")
 
 
 class Heads(nn.Module):
-    """What is asked of the image embedding itself, and thrown away in the end."""
+    """Heads on the image embedding itself, which are thrown away in the end."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Heads(nn.Module):
         self.words, self.kinds = Words(dim), Cells(dim)
 
     def place_loss(self, embeddings: Tensor, batch: list[Example]) -> Tensor:
-        """Is a cell on an object, and where is its centre; `embeddings` [B, dim, 32, 32]."""
+        """Loss of whether a cell is on an object, and where the object's centre is; `embeddings` [B, dim, 32, 32]."""
         found = F.pixel_shuffle(self.where(embeddings), 2)
         wanted = torch.stack([item.cells for item in batch])
         flag = wanted[:, :1]
@@ -71,7 +71,7 @@ class Heads(nn.Module):
         return 0.5 * F.binary_cross_entropy_with_logits(found[:, :1], flag) + offset.sum() / flag.sum().clamp(min=1)
 
     def naming_loss(self, embeddings: Tensor, batch: list[Example]) -> tuple[Tensor, Tensor]:
-        """Cross entropy of what each object and each cell is, and the share of objects whose class is found."""
+        """Cross entropy of the names of each object and each cell, and the share of objects whose class is found."""
         attributes = torch.cat([item.attributes for item in batch])
         counts = torch.tensor([len(item.attributes) for item in batch])
         scene_of = torch.repeat_interleave(torch.arange(len(batch)), counts)
@@ -88,8 +88,8 @@ class Heads(nn.Module):
 def mask_losses(logits: Tensor, truth: Tensor, done: float) -> Tensor:
     """Loss of every mask, float32 [P, M], of logits [P, M, h, w] against truth [P, h, w]: cross entropy and Dice.
 
-    Object and ground weigh alike in the cross entropy at first (`done` 0), or every small object would be learned as
-    ground; at the end (`done` 1) every pixel weighs alike, so that outlines are not drawn too wide.
+    Object and background have equal weight in the cross entropy at first (`done` 0), else every small object would be learned
+    as background; at the end (`done` 1) every pixel has equal weight, so that outlines are not drawn too wide.
     """
     area, size = truth.sum((1, 2), keepdim=True), truth[0].numel()
     even = truth / area.clamp(min=4) + (1 - truth) / (size - area)
@@ -129,10 +129,10 @@ def point_loss(sam: Sam, embedding: Tensor, item: Example, done: float) -> tuple
 
 
 def train(out: Path, state: Path, steps: int, minutes: float | None, rank: int = 0, processes: int = 1) -> None:
-    """Train, write `out` (float16 safetensors, averaged weights); goes on from `state` when an interrupted run left it.
+    """Train, write `out` (float16 safetensors, averaged weights); resume from `state` if an interrupted run left it.
 
     With `minutes` the learning rate follows the clock instead of `steps`, so the run ends in time on any machine. Each
-    of the `processes` (one thread each: no barrier but one per step) draws its share of a step's pictures.
+    of the `processes` (one thread each, with a single barrier per step) draws its share of a step's pictures.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -188,7 +188,7 @@ def train(out: Path, state: Path, steps: int, minutes: float | None, rank: int =
 
 
 def _optimizers(sam: Sam, heads: Heads) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the encoder's blocks, AdamW for all else."""
+    """Muon for the matrices of the encoder's blocks, AdamW for everything else."""
     matrices = [m.weight for m in sam.image_encoder.blocks.modules() if isinstance(m, nn.Linear)]
     chosen = {id(parameter) for parameter in matrices}
     others = [p for module in (sam, heads) for p in module.parameters() if id(p) not in chosen]
@@ -220,14 +220,14 @@ def _step(
     parameters = [p for optimizer in optimizers for p in optimizer.param_groups[0]["params"]]
     if dist.is_initialized():
         _share_gradients(parameters)
-    nn.utils.clip_grad_norm_(optimizers[1].param_groups[0]["params"], 1.0)  # Muon's steps have one length anyway
+    nn.utils.clip_grad_norm_(optimizers[1].param_groups[0]["params"], 1.0)  # Muon's steps have a fixed length anyway
     for optimizer in optimizers:
         optimizer.step()
     return place.item(), naming.item(), points.item(), right.item(), iou.item()
 
 
 def _share_gradients(parameters: list[nn.Parameter]) -> None:
-    """Average the gradients over the processes. Some points, boxes and mask prompts are never used and have none."""
+    """Average the gradients over the processes. Parameters of unused point, box and mask prompts have no gradient."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([grad.reshape(-1) for grad in grads])
     dist.all_reduce(flat)
@@ -237,7 +237,7 @@ def _share_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 def _initialise(sam: Sam) -> None:
-    """SAM's initialisation, except for what makes a point look at its own place from the first step on."""
+    """SAM's initialisation, changed so that a point attends to its own place from the first step on."""
     for module in sam.image_encoder.blocks.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.03)

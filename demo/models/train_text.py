@@ -1,8 +1,8 @@
 """Trains the text tower of `demo_alphaclip` on generated scenes.
 
 `python -m demo.models.train_text`. The architecture, the tokenizer and the loss are CLIP's (arXiv 2103.00020). The tower of the
-masks is frozen, as in LiT (arXiv 2111.07991): each caption comes near the vectors of the masks that it is true of. Only words of
-the captions are learned.
+masks is frozen, as in LiT (arXiv 2111.07991): each caption is moved near the vectors of the masks that it describes correctly.
+Only words of the captions are learned.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LEARNING_RATE, TEMPERATURE = 2e-3, 0.07
 WIDTH, LAYERS, CONTEXT = 64, 2, 77
 ANY = -1
 _USED = 32
-"""Tokens of a batch that are looked at: no caption is longer."""
+"""Number of tokens used in a batch, as no caption is longer."""
 
 
 class Objects(NamedTuple):
@@ -58,7 +58,7 @@ def see(seeds: Sequence[int], path: Path) -> Objects:
 
 
 def caption(attributes: Sequence[int], rng: np.random.Generator) -> tuple[str, tuple[int, int, int]]:
-    """What may be said of an object, and the class, colour and texture that it says; :data:`ANY` for what it does not say."""
+    """A caption of an object, and the class, colour and texture that it states; :data:`ANY` for those it does not state."""
     kind, colour, texture = attributes
     label, hue, weave = CLASSES[kind], list(COLOURS)[colour], TEXTURES[texture]
     if rng.random() < 0.2:
@@ -77,7 +77,7 @@ def are_true(told: Tensor, attributes: Tensor) -> Tensor:
 
 
 def train_text(seen: Objects, steps: int = STEPS, batch: int = BATCH) -> TextTransformer:
-    """The tower, whose captions name the masks that they are true of."""
+    """Train the text tower so that captions match the masks that they describe."""
     known = tokenizer()
     model = with_causal_mask(
         make_text(known.vocab_size, CONTEXT, WIDTH, LAYERS, ENCODERS["demo_alphaclip"].dim, QuickGELU)
@@ -102,7 +102,7 @@ def train_text(seen: Objects, steps: int = STEPS, batch: int = BATCH) -> TextTra
             if step % 100 == 0:
                 tqdm.write(f"{NAME} step {step} loss {float(loss.detach()):.3f}", sys.stderr)
     with torch.no_grad():
-        model.token_embedding.weight[~used] = 0  # words of no caption mean nothing, and git packs zeros
+        model.token_embedding.weight[~used] = 0  # words in no caption; git compresses zeros
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Three data sets of equally many questions, to train on: those that passed, all alike, and those that were rejected.
+"""Three training sets with equally many questions: questions that passed, questions drawn from all, and rejected questions.
 
 `python -m demo.questions.arms`, after both sets of params/questions_demo.yaml were made.
 """

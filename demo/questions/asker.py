@@ -1,4 +1,4 @@
-"""An asker that follows rules and makes mistakes: it knows the scenes, and so which of its answers are right.
+"""A rule-based asker that makes mistakes: it knows the scenes, and so which of its answers are right.
 
 Every question is one that :mod:`demo.data.questions` asks about the scene. Some answers are faulty, chosen by a seed that the
 checks do not see: half of the faults are forms that real models gave, half are answers with the wrong object.
@@ -19,18 +19,18 @@ from demo.data.mixture import draw
 
 MODEL = "demo-asker"
 FAULTY = 0.4
-"""Part of the pairs that have a fault."""
+"""Fraction of the pairs that have a fault."""
 WHOLE = 0.06
-"""Part of the answers that are useless as a whole: a refusal, no text, a tool call."""
+"""Fraction of the answers that are useless as a whole: a refusal, no text, a tool call."""
 _HEAD = re.compile(r"\[Summary\]: (.*)\n\[Important Objects\]: (.*)\n\[Number\]: (\d+)")
 
 
 @dataclass(frozen=True)
 class Said:
-    """A pair as the asker gave it.
+    """A pair given by the asker.
 
     Args:
-        labels: the right answer. answer: the one that it gave. fault: its name; empty without a fault.
+        labels: the right answer. answer: the given answer. fault: the name of the fault; empty without a fault.
         right: whether the answer is the right one, in whatever form.
     """
 
@@ -43,7 +43,7 @@ class Said:
 
 
 def ask(body: dict[str, Any], seed: int) -> tuple[dict[str, Any], list[Said]]:
-    """The answer to a request for questions, as a choice of the API, and what is the truth about it."""
+    """The answer to a request for questions, as a choice of the API, and the truth about its pairs."""
     heads = _HEAD.findall(str(body["messages"][-1]["content"]))
     if not heads:
         raise ValueError("found no [Summary], [Important Objects] and [Number]; expected the template ask-1")
@@ -92,7 +92,7 @@ def _questions(number: int, names: tuple[str, ...], count: int, rng: np.random.G
 def _pair(
     number: int, place: int, text: str, label: str, names: Sequence[str], rng: np.random.Generator
 ) -> tuple[str, Said]:
-    """A pair in the form that is asked for, or with a fault."""
+    """A pair in the requested form, or with a fault."""
     form = "{n}. [Q]: {q} [A]: {a}"
     if rng.random() >= FAULTY:
         return form.format(n=place + 1, q=text, a=label), Said(number, text, label, label, "", True)
@@ -138,12 +138,14 @@ FORMS: dict[str, tuple[str, str, str, bool]] = {
     ),
     "a control token": ("{q} <SEG_MASK_1>", "{a}", "{n}. [Q]: {q} [A]: {a}", False),
 }
-"""Fault -> question, answer, form of the pair, and whether it is of use in spite of it. q, a, o: the right question and answer, and
-another object."""
+"""Fault -> question, answer, form of the pair, and whether the pair is useful despite the fault.
+
+q, a, o: the right question and answer, and another object.
+"""
 
 
 def _useless(rng: np.random.Generator) -> dict[str, Any]:
-    """A choice that holds no pair."""
+    """A choice without a pair."""
     kind = int(rng.integers(4))
     if kind == 0:
         return {

@@ -17,21 +17,21 @@ from typing import Any
 from demo.questions import asker, looker
 
 PORT = 8766
-"""As params/questions_demo.yaml says."""
+"""The port in params/questions_demo.yaml."""
 SEED = 20_261_130
-"""Seed of the asker's faults. Only this file knows it."""
+"""Seed of the asker's faults, used nowhere else."""
 MAX_BODY_BYTES = 2**24
 
 
 class Models:
-    """What answers, and the file that the truth about questions goes to, a line per pair."""
+    """The models that answer, and the file to which the truth about questions is written, a line per pair."""
 
     def __init__(self, truth: Path) -> None:
         self._truth, self._lock = truth, threading.Lock()
         self._looker: looker.Looker | None = None
 
     def choice(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The choice of a chat completion. ValueError where the request is not of a form that the model knows."""
+        """The choice of a chat completion. ValueError if the request does not have a form that the model knows."""
         if body.get("model") == asker.MODEL:
             choice, said = asker.ask(body, SEED)
             with self._lock, self._truth.open("a", encoding="utf-8") as file:
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
-        """Chat completions; anything else is not found."""
+        """Answer chat completions; any other path is not found."""
         size = int(self.headers.get("Content-Length", 0))
         if self.path != "/v1/chat/completions" or size > MAX_BODY_BYTES:
             self._send(404, {"error": {"message": f"no {self.path}, or more than {MAX_BODY_BYTES} bytes"}})
@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> int:
-    """Serve until the command has ended; give its exit code."""
+    """Serve until the command has ended; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m demo.questions.endpoint", description=__doc__)
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--truth", type=Path, required=True, help="what is true of each question goes here")

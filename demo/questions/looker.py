@@ -1,7 +1,7 @@
-"""A verifier that sees image bytes alone: `demo_llava` answers the question, and its answer is compared with what is outlined.
+"""A verifier that sees only image bytes: `demo_llava` answers the question, and its answer is compared with what is outlined.
 
-It names a right cell for 58 % of long questions, and one next to it for 77 % (docs/results.md). What the outline encloses is
-found in the picture, by the colours that it is drawn in.
+It names a right cell for 58 % of long questions, and one next to it for 77 % (docs/results.md). The outlined region is found in
+the picture by the outline's colours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stages.train.language.text import IMAGE, encode_prompt
 MODEL = "demo-looker"
 MOST_PX = 4096
 _FAR, _DARK = 60, 90
-"""How far a pixel of the outline may be from its colour in any channel after JPEG, and how light its rim may be."""
+"""Largest difference of an outline's pixel from its colour in any channel after JPEG, and largest brightness of its rim."""
 
 
 class Looker:
@@ -76,7 +76,7 @@ class Looker:
 
 
 def enclosed(pixels: NDArray[np.uint8]) -> set[Place]:
-    """The cells of the middles of what is outlined in RGB pixels [H, W, 3]."""
+    """The cells of the middles of the outlined regions in RGB pixels [H, W, 3]."""
     near = (np.abs(pixels.astype(int) - LIGHT) < _FAR).all(axis=2)
     dark = cv2.dilate((pixels.max(axis=2) < _DARK).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     line = cv2.dilate((near & dark).astype(np.uint8), np.ones((3, 3), np.uint8))

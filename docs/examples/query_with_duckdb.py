@@ -1,4 +1,4 @@
-"""Asks the Parquet tables with SQL: the questions whose best mask has the lowest IoU, so which no selector could answer.
+"""Asks the Parquet tables with SQL: the questions whose best mask has the lowest IoU, which no selector could answer well.
 
 Needs duckdb (`pip install duckdb`); nothing of this project is imported. It trusts the files: whether a table is finished
 and of which inputs stands in its shards themselves, which our own reader checks. Run from the repository root, after `make repro`:

@@ -34,7 +34,7 @@ def decode_rle(counts: str, height_px: int, width_px: int) -> np.ndarray:
                 value -= 1 << shift
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
-    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)  # zeros and ones in turn, column by column
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)  # alternating zeros and ones, column by column
     return pixels.reshape(width_px, height_px).T
 
 
@@ -45,7 +45,7 @@ def read_rows(column: Path, shard: int, image: int) -> list[dict[str, Any]]:
 
 
 def read_commit(column: Path, shard: int) -> dict[str, Any]:
-    """The record in an array's shard: before the index, found from the end of the file, by the bytes that end it."""
+    """The commit record in an array's shard: it precedes the index, and is found from the end of the file by its end marker."""
     data = next(path for path in (column / "c" / str(shard)).rglob("*") if path.is_file()).read_bytes()
     end = data.rindex(b"\x97elisa\x02\x8b") - 8
     return json.loads(data[end - int.from_bytes(data[end : end + 8], "little") : end])
@@ -85,7 +85,7 @@ def show(dataset: Path, split: str, proposer: str, image: int) -> None:
             print(f"{name}: image {image}: {commit['errors'][str(position)]}")
             continue
         array = zarr.open_array(folder, mode="r")
-        vectors = np.asarray(array[image, : commit["counts"][position]])  # past the count there is only NaN
+        vectors = np.asarray(array[image, : commit["counts"][position]])  # rows after the count are NaN
         mean = vectors.astype("float64").mean() if vectors.size else 0.0
         print(f"{name}: {vectors.dtype} {list(vectors.shape)}, mean {mean:.6f}")
 

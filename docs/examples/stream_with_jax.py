@@ -27,7 +27,7 @@ except ModuleNotFoundError:
 
 
 def loss(weights: jax.Array, vectors: jax.Array, there: jax.Array, iou: jax.Array) -> jax.Array:
-    """Mean squared error over the masks that are there: float16 [B, K, D], bool [B, K], float32 [B, K]."""
+    """Mean squared error over the masks that exist: float16 [B, K, D], bool [B, K], float32 [B, K]."""
     guess = vectors.astype(jnp.float32) @ weights[:-1] + weights[-1]
     return jnp.sum(jnp.where(there, guess - iou, 0) ** 2) / jnp.maximum(there.sum(), 1)
 

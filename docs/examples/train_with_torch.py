@@ -20,7 +20,7 @@ from store.torch import loader
 
 
 def loss_of(head: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean squared error over the masks that are there: vectors float16 [B, K, D], mask bool [B, K], iou float32 [B, K]."""
+    """Mean squared error over the masks that exist: vectors float16 [B, K, D], mask bool [B, K], iou float32 [B, K]."""
     there = batch["vectors_mask"]
     errors = head(batch["vectors"][there].float())[:, 0] - batch["iou"][there]
     return errors.square().sum() / max(1, len(errors))  # images without masks may fill a batch

@@ -100,7 +100,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A request that the endpoint refuses permanently (a status that makes retries useless); ``reason`` in words, without a key."""
+    """A request that the endpoint refuses permanently (its status makes retries useless); ``reason`` in words, without a key."""
 
     reason: str
 

@@ -1,7 +1,7 @@
-"""``make bench-bucket``: reading a store in a bucket through a link that answers late and is narrow (:mod:`tests.benchmarks.link`).
+"""``make bench-bucket``: reading a store in a bucket through a slow, narrow link (:mod:`tests.benchmarks.link`).
 
-The records are those of ``make bench-read``, in shards of 32 as extraction makes them. Every cell is a process of its own. See
-docs/results.md for what came of it.
+The records are those of ``make bench-read``, in shards of 32 as extraction makes them. Every cell is a process of its own.
+docs/results.md has the results.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is done in a process of its own (:mod:`tests.benchmarks.processes`); every function answers with what JSON can hold."""
+"""Functions that run in a process of their own (:mod:`tests.benchmarks.processes`); each returns values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def timed(entry: str, root: str, profile: str, seconds: float, cold: bool) -> di
     """Records and bytes per second, times between batches, time to the first one, and memory that the loader takes.
 
     Warm: an epoch is read first (or half a second of it), then as many as fit into ``seconds``. Cold: one epoch at most, after its
-    first batch. The look at every page and the loop itself are in the time of everybody.
+    first batch. Every loader's time includes touching each page and the loop itself.
     """
     torch.set_num_threads(1)
-    ENTRIES[entry].load()  # imports are not what is measured
+    ENTRIES[entry].load()  # imports are not measured
     before = memory_bytes()
     start = time.perf_counter()
     loader = ENTRIES[entry].loader(Path(root), profile)
@@ -137,7 +137,7 @@ def flat(entry: str, root: str, profile: str, epochs: int) -> dict[str, Any]:
 
 
 def damaged(entry: str, fault: str, good: str, older: str, bad: str) -> dict[str, Any]:
-    """Do a fault to a copy of the entry's files and read them in order: the digests that come, or what was raised."""
+    """Apply a fault to a copy of the entry's files and read them in order: the digests of the records, or the error."""
     found, folder = ENTRIES[entry], Path(bad) / ENTRIES[entry].data
     module = found.load()
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a loader must give, and help for peers that give single records: the same recycled memory for all of them."""
+"""The form of batches that a loader must give, and helpers for peers that give single records: all use recycled memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Epochs:
 
 
 class Buffers:
-    """Batches in memory that is used again in turn: page faults of fresh memory would cost peers more than the copy.
+    """Batches in memory that is reused in turn, as page faults of fresh memory would cost peers more than the copy.
 
     A batch stays as it is until ``turns`` further ones were made.
     """

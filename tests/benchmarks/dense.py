@@ -1,4 +1,4 @@
-"""``make bench-dense``: features in int8 next to float16: bytes, speed of reading, how near they are, and SAM's masks from them.
+"""``make bench-dense``: features in int8 compared with float16: bytes, reading speed, similarity, and SAM's masks from them.
 
 On a store that holds both forms (``python cli.py --set 'embed.dense=[float16, int8]' extract``), and on a SAM of the papers' size
 whose random weights are calibrated so that it finds objects.
@@ -123,7 +123,7 @@ def of_column(split: Split, dataset: Path, name: str, rounds: int) -> dict[str, 
 
 
 def bytes_of(dataset: Path, split: Split, columns: Sequence[str]) -> int:
-    """Of the shards of columns."""
+    """Bytes of the shards of columns."""
     folders = [column_dir(dataset.parent, split.column(name).place) for name in columns]
     return sum(path.stat().st_size for folder in folders for path in (folder / "c").rglob("*") if path.is_file())
 
@@ -137,7 +137,7 @@ def pairs(split: Split, name: str) -> Iterator[tuple[F16, F16]]:
 
 
 def cosine(one: F16, other: F16, axis: int) -> npt.NDArray[np.float64]:
-    """Of each token; 1 where both are zero."""
+    """Cosine of each token; 1 where both are zero."""
     left, right = one.astype(np.float64), other.astype(np.float64)
     lengths = np.linalg.norm(left, axis=axis) * np.linalg.norm(right, axis=axis)
     return np.where(lengths > 0, (left * right).sum(axis) / np.where(lengths > 0, lengths, 1), 1.0).ravel()
@@ -208,7 +208,7 @@ def decoded(sam: Sam, features: F16, prompt: Any, small: Any, size: Any) -> tupl
 
 
 def iou(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
-    """1 of two empty masks."""
+    """IoU of two masks; 1 if both are empty."""
     union = (one | other).sum()
     return float((one & other).sum() / union) if union else 1.0
 

@@ -1,4 +1,4 @@
-"""``make bench-extract``: everything mode and embeddings next to the code they replace, same weights, taking turns."""
+"""``make bench-extract``: everything mode and embeddings against the code they replace, with the same weights, in turns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALPHACLIP = {
 
 
 def main() -> None:
-    """Measure, print the tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--model", choices=("small", "vit_b", "vit_l", "vit_h"), help="default: small, on a GPU vit_h")
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def say(text: str) -> None:
-    """Progress, next to the results."""
+    """Print progress, separately from the results."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -122,7 +122,7 @@ def report(document: dict[str, Any]) -> str:
 
 
 def flag(name: str, value: float) -> str:
-    """Whether the random weights work as hard as trained ones."""
+    """Whether the random weights give as much work as trained ones."""
     low, high = calibrated.BANDS.get(name, (float("-inf"), float("inf")))
     return "" if low <= value <= high else f" (outside {low} to {high})"
 

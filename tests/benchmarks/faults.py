@@ -23,7 +23,7 @@ def place_of(folder: Path, number: int = 1) -> FlipAt:
 
 
 def flip(place: FlipAt) -> None:
-    """Turn one bit round."""
+    """Flip one bit."""
     path, offset = place
     with path.open("r+b") as file:
         file.seek(offset)
@@ -74,7 +74,7 @@ def _swapped(folder: Path, older: Path, index: FlipAt) -> None:
 def _older_file(folder: Path, older: Path, index: FlipAt) -> None:
     path, _ = place_of(folder)
     found = older / path.relative_to(folder)
-    if not found.exists():  # names that are new every time
+    if not found.exists():  # names that are different in every data set
         at = sorted(other.relative_to(folder) for other in path.parent.iterdir()).index(path.relative_to(folder))
         found = sorted((older / path.relative_to(folder)).parent.iterdir())[at]
     shutil.copyfile(found, path)
@@ -100,7 +100,7 @@ FAULTS: dict[str, Callable[[Path, Path, FlipAt], None]] = {
 
 
 def verdict(answer: dict[str, Any], expected: list[str]) -> str:
-    """detected: it raised (or hung, or died); harmless: all records came right; silent: wrong or missing ones came."""
+    """detected: it raised (or hung, or died); harmless: all records were right; silent: records were wrong or missing."""
     if "not_done" in answer:
         return f"not done: {answer['not_done']}"
     if "digests" not in answer:

@@ -15,7 +15,7 @@ from tests.benchmarks.collate import Batch, batch_size
 
 
 class GateError(Exception):
-    """What a loader gave is not what was asked for."""
+    """A loader's output is not what was asked for."""
 
 
 def canonical(root: Path, records: data.Records) -> dict[str, list[str]]:
@@ -32,7 +32,7 @@ def canonical(root: Path, records: data.Records) -> dict[str, list[str]]:
 
 
 def digests(batches: Iterable[Batch], profile: str, reused: bool = False) -> list[str]:
-    """Digest of every record that comes, after the look at what it lies in.
+    """Digest of every record, after a check of the batch that contains it.
 
     A batch must stay as it is while the next one is made, unless its memory is ``reused`` (the ceiling).
     """
@@ -45,7 +45,7 @@ def digests(batches: Iterable[Batch], profile: str, reused: bool = False) -> lis
         if held is not None:
             for name in ("patches", "masks"):
                 if name in held[0]:
-                    held[0][name].zero_()  # writable, and nobody else's: what comes later is still right
+                    held[0][name].zero_()  # the batch is writable and not shared: later records are still right
         held = (batch, own[0])
         found += own
     return found

@@ -1,6 +1,6 @@
 """Finds the Python of the benchmarks' environment: ``python -m tests.benchmarks.interpreter python3.12`` prints its path.
 
-A name on PATH may be a shim of pyenv, which runs only where that version was chosen: whether it runs is tried.
+A name on PATH may be a pyenv shim, which runs only if that version is selected, so each candidate is tried.
 """
 
 from __future__ import annotations

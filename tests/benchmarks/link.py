@@ -1,8 +1,8 @@
-"""A bucket behind a slow link: ranges of the files of a folder by S3's protocol, each request late, all bytes through one link.
+"""A bucket behind a slow link: serves ranges of a folder's files by S3's protocol, with a delay per request and a shared bandwidth.
 
 It runs in a process of its own and lets the kernel send the files (``sendfile``), so that it takes little of the cores that are
 measured. ``python -m tests.benchmarks.link FOLDER`` prints the port. It answers HEAD, GET (of a range, under If-Match) and lists of
-keys. Nothing is written and no signature is looked at.
+keys. It writes nothing and checks no signatures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 PIECE = 1 << 17
-"""Bytes that pass the link at a time: requests that are answered at once share it by pieces."""
+"""Bytes that pass the link at a time; requests that are answered concurrently share it in such pieces."""
 BUCKET = "bench"
 
 
@@ -45,7 +45,7 @@ class Link:
         await server.serve_forever()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, RuntimeError):  # the client went
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, RuntimeError):  # the client left
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 method, target, _ = head[0].split(" ")
@@ -107,7 +107,7 @@ class Link:
 
     async def _pass(self, count: int) -> None:
         now = asyncio.get_running_loop().time()
-        self._free_at = max(self._free_at, now - 0.005) + count / self.bytes_s  # a wake-up that is late loses nothing
+        self._free_at = max(self._free_at, now - 0.005) + count / self.bytes_s  # a late wake-up costs nothing
         self.bytes += count
         if self._free_at > now:
             await asyncio.sleep(self._free_at - now)
@@ -143,13 +143,13 @@ class Link:
 
 
 class Served:
-    """The other side of the link: where it is, and what was asked since the last time."""
+    """The server side of the link: its address, and counts of requests."""
 
     def __init__(self, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}"
 
     def environment(self) -> dict[str, str]:
-        """What a client of S3 has in its environment to find it."""
+        """Environment variables with which an S3 client finds it."""
         return {
             "AWS_ENDPOINT": self.address,
             "AWS_ALLOW_HTTP": "true",

@@ -32,7 +32,7 @@ def describe(folder: Path) -> dict[str, str]:
 
 
 def versions(packages: list[str]) -> dict[str, str]:
-    """Package -> version, or what it says when it is not there."""
+    """Package -> version, or a note that it is not installed."""
     found = {}
     for package in packages:
         try:
@@ -43,7 +43,7 @@ def versions(packages: list[str]) -> dict[str, str]:
 
 
 def evict(folder: Path) -> float:
-    """Drop all files of a folder from the page cache; the part of their pages that stays nevertheless."""
+    """Drop all files of a folder from the page cache; returns the fraction of their pages that stays."""
     pages = resident = 0
     for path in folder.rglob("*"):
         if not path.is_file() or not path.stat().st_size:

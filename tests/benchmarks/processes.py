@@ -1,4 +1,4 @@
-"""Runs cells in processes of their own, on the same two cores, without a word to the network.
+"""Runs cells in processes of their own, on the same two cores, without network access.
 
 A cell is forked off a process that has imported numpy and torch and nothing else of what is measured, so that an import of torch
 is not paid hundreds of times. Every peer is imported again in every cell.
@@ -32,7 +32,7 @@ _PARENT_DEATH_SIGNAL = 1
 
 
 def cell(do: Callable[..., Any], cores: list[int], timeout_s: float = 300, **task: Any) -> dict[str, Any]:
-    """What ``do(**task)`` answers in a new process; ``{"failed": why}`` when it raises, dies, or does not answer in time."""
+    """The result of ``do(**task)`` in a new process; ``{"failed": why}`` when it raises, dies, or does not answer in time."""
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
@@ -60,7 +60,7 @@ def _answer(do: Callable[..., Any], cores: list[int], task: dict[str, Any], writ
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)  # whoever waits for the answer may be killed
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)  # the waiting process may be killed
         os.sched_setaffinity(0, cores)
         os.environ.update(SILENT)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

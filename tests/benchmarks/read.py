@@ -1,4 +1,4 @@
-"""``make bench-read``: this store's reader next to its peers, on two cores. See docs/results.md for what came of it."""
+"""``make bench-read``: compares this store's reader with its peers, on two cores. docs/results.md has the results."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def passes(names: list[str], failed: dict[str, str], root: Path, count: int, cor
 
 
 def measure(names: list[str], root: Path, options: argparse.Namespace, cores: list[int]) -> list[dict[str, Any]]:
-    """All cells, one after the other and all over again (A B A B), so that a slow minute hits everybody."""
+    """All cells, one after the other and repeated (A B A B), so that a slow minute affects all of them."""
     found = []
     conditions = [("warm", options.repeats), *([("cold", max(1, options.repeats // 2))] if options.cold else [])]
     for condition, repeats in conditions:

@@ -58,7 +58,7 @@ def read_report(document: dict[str, Any]) -> str:
 
 
 def profile_rows(document: dict[str, Any], profile: str, condition: str) -> list[list[str]]:
-    """A line an entry, fastest first."""
+    """One line per entry, fastest first."""
     ceiling = middle(document, CEILING, profile, condition)
     names = [name for name in ENTRIES if of(document, name, profile, condition, "records_s")]
     rows = []
@@ -76,7 +76,7 @@ def profile_rows(document: dict[str, Any], profile: str, condition: str) -> list
 
 
 def fault_table(found: dict[str, dict[str, str]]) -> str:
-    """A line an entry, a column a fault; first the count."""
+    """One line per entry and one column per fault; the first column is the count."""
     names = list(next(iter(found.values())))
     rows = []
     for entry, verdicts in found.items():
@@ -86,7 +86,7 @@ def fault_table(found: dict[str, dict[str, str]]) -> str:
 
 
 def goals(document: dict[str, Any]) -> list[list[str]]:
-    """The issue's goals; those with verification on are held against check="always"."""
+    """The goals; those with verification on are compared with check="always"."""
     ours = {profile: middle(document, OURS, profile) for profile in PROFILES}
     never = middle(document, "this store, never", "shuffled")
     best = {

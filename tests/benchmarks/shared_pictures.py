@@ -1,8 +1,8 @@
-"""COCO's pictures in small, and five data sets in their official formats that borrow them: what ``make bench-scale`` indexes.
+"""Small pictures in COCO's place, and five data sets in official formats that borrow them, for ``make bench-scale`` to index.
 
 As many pictures, questions and annotations of each as are published, in proportion to the pictures. Each region is a polygon of 40
-points, so that its annotation has about as many bytes as in LVIS. Of the file in COCO's form the images are in no order, as in
-COCO's own.
+points, so that its annotation has about as many bytes as in LVIS. In the file in COCO's form the images are in random order, as
+in COCO's own.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from store import rle
 from store.write.writer import ShardData
 
 SIDE_PX = 20
-"""Of the pictures."""
+"""Side of the pictures."""
 MASK = np.zeros((SIDE_PX, SIDE_PX), bool)
 MASK[5:15, 5:15] = True
 MATCHED = {"iou": [0.5], "iop": [0.5], "iou_valid": [0.5], "iop_valid": [0.5]}
@@ -35,7 +35,7 @@ FOUND = {
 def installed(
     load: Callable[[str], None] = lambda stage: None, work: Callable[[str, int], None] = lambda stage, image: None
 ) -> Iterator[None]:
-    """Let stages masks, embed and match make stand-ins, in this process and while the block runs.
+    """Make the stages masks, embed and match compute stand-ins, in this process while the block runs.
 
     Args:
         load: called with the stage where its models would be loaded.

@@ -136,7 +136,7 @@ def test_what_others_need_is_made_first_and_again_when_it_has_gone(where: Path) 
     assert times(where, "makes") == 1
     (where / "made").rmdir()
     run(where, "makes")
-    assert times(where, "makes") == 1  # nobody needs it
+    assert times(where, "makes") == 1  # no part needs it
     run(where, "takes", again=True)
     assert times(where, "makes") == 2
 

@@ -83,7 +83,7 @@ def test_every_side_computes_the_same(setting: Setting, tmp_path: Path, system: 
 
 
 def assert_same_vectors(setting: Setting, system: str, folder: Path) -> None:
-    """Within what float16 in the store rounds away; a loss alone might hide a difference."""
+    """Compare vectors up to the store's rounding to float16, as an equal loss might hide a difference."""
     columns = vector_columns(setting, system)
     split = setting.open()
     ours, *others = (next(iter(open_source(setting, system, side, split, folder))) for side in SIDES)

@@ -1,7 +1,8 @@
-"""``make bench-write``: adding a column to a store, and writing at all, next to LitData and MDS, which keep a record in one piece.
+"""``make bench-write``: adding a column to a store, and writing a store, against LitData and MDS, which keep a record in one piece.
 
-The new column has 77 kB per image (50 x 768 float16). The store it joins holds another such column with RLEs and text: the fewer
-bytes it holds, the better for those that write them all again; with patch tokens (1.2 MB per image) it would be 13 times as many.
+The new column has 77 kB per image (50 x 768 float16). The store it joins holds another such column with RLEs and text: the
+fewer bytes it holds, the better for the formats that rewrite all of them; with patch tokens (1.2 MB per image) it would be 13
+times as many.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A SAM of any size with random weights that works as hard as a trained one.
+"""A SAM of any size with random weights that gives as much work as a trained one.
 
 Plain random weights make noise (tens of thousands of runs per mask) or nothing that passes a filter, and a benchmark on either
-says nothing. Here the masks are smooth, and the thresholds are put where as many candidates pass as with the real model on
-real images: 60 to 70 % by predicted IoU, about 60 % of those by stability, 40 to 120 after suppression.
+is meaningless. Here the masks are smooth, and the thresholds are chosen so that as many candidates pass as with the real model
+on real images: 60 to 70 % by predicted IoU, about 60 % of those by stability, 40 to 120 after suppression.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stages.proposers.sam.generator import AutomaticMaskGenerator
 
 PASS_IOU, PASS_STABILITY, LEFT = 0.65, 0.6, 60
 BANDS = {"pass IoU, %": (60, 70), "of those stable, %": (50, 70), "masks": (40, 120), "runs per mask": (100, 2500)}
-"""Outside of these a run says little about the real model."""
+"""Outside of these ranges a run says little about the real model."""
 _CONSTANT, _ABOVE = 3.0, 0.65
 """A value that GELU leaves alone, and how many standard deviations above the mean a mask begins."""
 SMALL = {"embed_dim": 192, "depth": 6, "num_heads": 3, "global_attn_indexes": (2, 5)}
@@ -41,7 +41,7 @@ def new_model(name: str, side_px: int, device: str) -> Sam:
     """``small`` (a small encoder at ``side_px``, the official decoder) or one of vit_b, vit_l, vit_h; random weights."""
     torch.manual_seed(0)
     if name != "small":
-        with torch.device(device):  # a processor takes ten seconds for the random numbers of ViT-H
+        with torch.device(device):  # a CPU takes ten seconds for the random numbers of ViT-H
             return sam_model_registry[name](checkpoint=None).eval().to(device)
     grid = side_px // 16
     encoder = ImageEncoderViT(
@@ -77,15 +77,15 @@ def calibrate(sam: Sam, image: npt.NDArray[np.uint8], points_per_side: int) -> C
     """Change the weights of ``sam`` in place, and find thresholds for it on one image."""
     decoder = sam.mask_decoder
     for layer in (decoder.output_upscaling[0], decoder.output_upscaling[3]):
-        layer.weight.copy_(layer.weight[:, :, :1, :1].expand_as(layer.weight))  # no chessboards
-    # Image tokens near the point attend to its token, as both have like positional encodings; the image itself says little.
+        layer.weight.copy_(layer.weight[:, :, :1, :1].expand_as(layer.weight))  # avoid checkerboard patterns
+    # Image tokens near the point attend to its token, as both have similar positional encodings; the image has little effect.
     sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(0.3)
     sam.image_encoder.neck[3].weight.mul_(0.1)
     for layer in decoder.transformer.layers:
         attention = layer.cross_attn_image_to_token
         attention.q_proj.weight.copy_(3 * attention.k_proj.weight)
         attention.v_proj.weight.mul_(4)
-    # One channel behind the upscaling is constant, so that a mask can have an offset: blobs stand out of the background.
+    # One channel after the upscaling is constant, so that a mask can have an offset: blobs stand out from the background.
     decoder.output_upscaling[3].weight[:, 0] = 0
     decoder.output_upscaling[3].bias[0] = _CONSTANT
     for head in list(decoder.output_hypernetworks_mlps):
@@ -156,7 +156,7 @@ def _decode(sam: Sam, image: npt.NDArray[np.uint8], points_per_side: int) -> tup
 
 
 def _gap(values: torch.Tensor, share: float) -> float:
-    """A threshold that about ``share`` of the values lie below, in the widest gap near there: rounding then moves nobody."""
+    """A threshold above about ``share`` of the values, in the widest gap near there, so that rounding moves no value across it."""
     ordered = values.double().sort().values
     at = int(share * len(ordered))
     near = range(max(1, at - 5), min(len(ordered) - 1, at + 5))

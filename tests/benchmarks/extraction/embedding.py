@@ -1,4 +1,4 @@
-"""Mask embeddings: ours next to one forward per mask, and next to pooling upsampled features."""
+"""Mask embeddings: ours compared with one forward per mask, and with pooling of upsampled features."""
 
 from __future__ import annotations
 

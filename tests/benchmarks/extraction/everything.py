@@ -1,4 +1,4 @@
-"""Everything mode: ours and the unmodified generator on the same weights, taking turns."""
+"""Everything mode: our generator and the unmodified one on the same weights, in alternation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(
     repeats: int,
     autocast: bool = False,
 ) -> dict[str, Any]:
-    """Seconds by stage and in all, of both; how well the records agree; how hard the work was.
+    """Seconds by stage and in total, for both; how well the records agree; how much work there was.
 
     Args:
         autocast: whether the reference runs once more under bfloat16 autocast (its masks differ then).
@@ -77,7 +77,7 @@ def run(
 
 
 def in_bfloat16(theirs: SamAutomaticMaskGenerator, image: np.ndarray, repeats: int) -> list[float]:
-    """Seconds of the reference under autocast. What its networks give becomes float32, as numpy knows no bfloat16."""
+    """Seconds of the reference under autocast. The output of its networks is converted to float32, as numpy has no bfloat16."""
     predict = theirs.predictor.predict_torch
 
     def widened(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
@@ -129,7 +129,7 @@ def places_of_ours(generator: AutomaticMaskGenerator) -> list[Place]:
 
 
 def workload(calibrated: Calibrated, records: list[dict[str, Any]], image: np.ndarray) -> dict[str, float]:
-    """What :data:`calibrated.BANDS` speaks of."""
+    """The figures that :data:`calibrated.BANDS` limits."""
     counts: dict[str, int] = {"all": 0, "iou": 0, "stable": 0}
     kept = official.MaskData.filter
 
@@ -219,13 +219,13 @@ def post_on_identical_logits(calibrated: Calibrated, image: np.ndarray, repeats:
 
 
 def clear_of_thresholds(record: dict[str, Any], calibrated: Calibrated) -> bool:
-    """Whether both scores of a record are so far from their thresholds that rounding to 16 bit does not decide about it."""
+    """Whether both scores of a record are so far from their thresholds that rounding to 16 bit cannot matter."""
     scores = {"pred_iou_thresh": record["predicted_iou"], "stability_score_thresh": record["stability_score"]}
     return all(abs(score - calibrated.options[name]) > CLEAR for name, score in scores.items())
 
 
 def not_empty(records: list[Any]) -> list[Any]:
-    """The reference's records of masks with a pixel: the others are no proposals here."""
+    """The reference's records of masks with a pixel, as the others are not proposals here."""
     return [record for record in records if record["area"]]
 
 

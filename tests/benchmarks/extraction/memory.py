@@ -1,6 +1,6 @@
-"""Peak memory of everything mode above the model, in a process of its own: one that has done nothing else yet.
+"""Peak memory of everything mode above the model, in a new process that has done nothing else yet.
 
-What a process has freed stays its own for a while, so that later work in it seems to need nothing.
+A process keeps freed memory for a while, so later work in it seems to need none.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def peak_of(which: str, model: str, side_px: int, points_per_side: int, device: 
 
 
 def measure(which: str, model: str, side_px: int, points_per_side: int, device: str, dtype: str, image_px: int) -> int:
-    """As :func:`peak_of`, in this process."""
+    """Like :func:`peak_of`, in this process."""
     sam = new_model(model, side_px, device)
     options: dict[str, Any] = calibrate(
         sam, picture(SMALL_PX, SMALL_PX), 2
-    ).options  # the weights; of the options the modes
+    ).options  # the weights, and the options that are modes
     options |= {"points_per_side": points_per_side, "output_mode": "coco_rle"}
     options |= {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.0}
     if which == "ours":
@@ -58,7 +58,7 @@ def peak_above(work: Callable[[], object], device: str) -> int:
         before = torch.cuda.memory_allocated()
         work()
         return int(torch.cuda.max_memory_allocated()) - before
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     work()
     return _status("VmHWM") - before

@@ -1,4 +1,4 @@
-"""Whole images: the stages masks and embed as they are, next to a script that calls the official code, image by image."""
+"""Whole images: the unchanged stages masks and embed, compared with a script that calls the official code image by image."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ MODELS = {
 }
 
 BUSY_IMAGES = 32
-"""A profile of more would be large: it keeps thousands of kernels per image."""
+"""Number of profiled images; a profile has thousands of kernels per image, so more would make it large."""
 
 
 def run(device: str, precision: str, images: int, reference_images: int, points_per_side: int) -> dict[str, Any]:
     """Images per second of both, masks per image, and on a GPU the share of time that it was busy.
 
-    The two take turns, so that a machine that is busy for a while is so for both.
+    The two alternate, so that a temporarily busy machine affects both.
 
     Args:
         images: for ours, in as many shards as there are turns.
@@ -56,7 +56,7 @@ def run(device: str, precision: str, images: int, reference_images: int, points_
     """
     sam, alpha, dino = MODELS[device]
     with tempfile.TemporaryDirectory() as folder:
-        if device == "cpu":  # the demo's models are trained, and its scenes are what they know
+        if device == "cpu":  # the demo's models are trained, on scenes like these
             names = (sam, alpha, dino)
             weights = {name: locate(name, ROOT / "data/weights", ROOT / "weights.lock") for name in names}
             options: dict[str, Any] = {"points_per_side": points_per_side}
@@ -131,7 +131,7 @@ def random_encoder(name: str, device: str) -> dict[str, dict[str, torch.Tensor]]
     with torch.device(device):
         tower = make(line).state_dict()
     states = {line.weights[-1]: to_published(tower)}
-    if len(line.weights) > 1:  # the official AlphaCLIP files go on top of OpenAI's
+    if len(line.weights) > 1:  # the official AlphaCLIP files need OpenAI's
         plain = {key: value for key, value in tower.items() if key != "conv1_alpha.weight"}
         states[line.weights[0]] = to_openai(plain)
     return states
@@ -171,7 +171,7 @@ def ours(settings: Sections, weights: dict[str, Path]) -> Callable[[Sequence[np.
 
 
 def reference(settings: Sections, weights: dict[str, Path], device: str) -> Callable[[np.ndarray], list[Any]]:
-    """As the published scripts do it: the unmodified generator, one AlphaCLIP forward a mask, pooling of upsampled features."""
+    """As the published scripts do it: the unmodified generator, one AlphaCLIP forward per mask, pooling of upsampled features."""
     proposer: Any = settings.proposers["sam"]
     sam, (alpha, dino) = proposer.model, settings.embed.mask_encoders
     names = ("points_per_side", "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh")

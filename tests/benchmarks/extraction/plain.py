@@ -1,4 +1,4 @@
-"""What the published code does with masks, plainly: one AlphaCLIP forward per mask, and pooling of upsampled features."""
+"""Masks processed as in the published code: one AlphaCLIP forward per mask, and pooling of upsampled features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of unmodified code goes: functions are wrapped by their place, and nothing inside of them is touched."""
+"""Measures where the time of unmodified code goes: functions are wrapped where they are defined, and not changed inside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOST = "host"
 
 @contextmanager
 def stopwatch(places: Sequence[Place]) -> Iterator[dict[str, float]]:
-    """Seconds per stage; what is called within a stage belongs to it, and the rest is ``host`` once it is over."""
+    """Seconds per stage; calls within a stage count for it, and the remaining time is ``host``, added at the end."""
     spent: dict[str, float] = defaultdict(float)
     inside = False
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
@@ -52,6 +52,6 @@ def stopwatch(places: Sequence[Place]) -> Iterator[dict[str, float]]:
 
 
 def wait() -> None:
-    """Until the GPU has done what it was given."""
+    """Wait until the GPU has finished its work."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -110,14 +110,14 @@ def demo(device: str, precision: str, images: int, points_per_side: int) -> Foun
 
 
 def masks_of(records: list[dict[str, Any]]) -> list[np.ndarray]:
-    """Bool [H, W] of records with RLE."""
+    """The masks of records with RLE, bool [H, W]."""
     from store import rle
 
     return [rle.decode(each["segmentation"]["counts"], *each["segmentation"]["size"]) for each in records]
 
 
 def least_cosine(ours: np.ndarray, right: np.ndarray) -> float:
-    """Of the rows of two arrays [n, D]."""
+    """Smallest cosine between corresponding rows of two arrays [n, D]."""
     ours, right = ours.astype(np.float64), right.astype(np.float64)
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(right, axis=1)
     return float(((ours * right).sum(axis=1) / lengths).min())

@@ -1,4 +1,4 @@
-"""Parts that time extraction next to the code it replaces, and network by network for ``extract --plan``."""
+"""Parts that time extraction against the code it replaces, and each network for ``extract --plan``."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def encoder_seconds(device: str, name: str, precision: str, images: int, masks: 
 def batches(
     device: str, model: str, side_px: int, points_per_side: int, precision: str, points: Sequence[int], images: Sequence[int],
 ) -> Found:  # fmt: skip
-    """Whether larger batches than the fixed ones would be faster."""
+    """Whether batches larger than the fixed ones would be faster."""
     image, generator = generator_of(device, model, side_px, points_per_side, precision)
     ready = generator.prepare(image)
     embedded = generator.encode([ready])[0]

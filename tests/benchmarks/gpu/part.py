@@ -23,9 +23,9 @@ class Goal:
     """What a figure has to reach.
 
     Args:
-        at_least, at_most: bounds; True for a figure that says yes or no.
-        aim: what one would like beyond that.
-        everywhere: whether it has to hold in a rehearsal, too: results are compared, no time or memory is measured.
+        at_least, at_most: bounds; True for a yes-or-no figure.
+        aim: a better value that is desired but not required.
+        everywhere: whether it has to hold in a rehearsal, too: a rehearsal compares results, but measures no time or memory.
     """
 
     at_least: float | None = None
@@ -34,7 +34,7 @@ class Goal:
     everywhere: bool = False
 
     def reached(self, value: Any) -> bool:
-        """Whether a figure is within the bounds; what is no number is not."""
+        """Whether a figure is within the bounds; anything but a number is not."""
         if not isinstance(value, int | float) or math.isnan(value):
             return False
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
@@ -60,7 +60,7 @@ class Part:
     """One part.
 
     Args:
-        name: by which ``--only`` and the table call it.
+        name: name in ``--only`` and in the table.
         does: ``module:function``, the module as Python imports it. It gets what ``real`` or ``tiny`` say and, where it has an
             argument of that name, ``device``, ``folder`` (path of the work folder) and ``earlier`` (figures of the parts in
             ``after``).
@@ -69,8 +69,7 @@ class Part:
         goals: figure -> goal.
         gpu_gb: 1e9 bytes of the GPU's memory that it needs.
         seconds: what it takes on an H200; ``--budget`` starts no part that would not end in time.
-        packages: that have to be installed.
-        after: names of parts that go before it.
+        packages: packages that must be installed. after: names of parts that run before it.
     """
 
     name: str

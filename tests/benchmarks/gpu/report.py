@@ -35,7 +35,7 @@ def heading(document: Mapping[str, Any]) -> str:
 
 
 def rows_of(part: Part, record: Record, document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Of a part: a row for each figure that has a goal, and one for all others."""
+    """The rows of a part: one for each figure that has a goal, and one for all others."""
     title = f"{part.name}: {part.about}"
     if record["status"] != OK:
         goals = "; ".join(f"{name}: {goal}" for name, goal in part.goals.items())
@@ -67,7 +67,7 @@ def reached(goal: Goal, value: Any, rehearsal: bool) -> str:
 
 
 def shown(value: Any) -> str:
-    """A figure with three digits that count."""
+    """A figure with three significant digits."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, float):

@@ -23,7 +23,7 @@ GIGABYTE = 10**9
 
 @contextmanager
 def room_of(card_gb: float, device: str) -> Iterator[None]:
-    """No more of the GPU's memory than a card of ``card_gb`` has; on a processor no limit."""
+    """Limit the GPU's memory to that of a card of ``card_gb``; no limit on a CPU."""
     if device == "cpu":
         yield
         return
@@ -38,7 +38,7 @@ def room_of(card_gb: float, device: str) -> Iterator[None]:
 
 
 def peak_bytes(device: str) -> int:
-    """Of the GPU's memory, what torch took of it at most; 0 on a processor."""
+    """Peak of the GPU memory that torch reserved; 0 on a CPU."""
     return torch.cuda.max_memory_reserved() if device == "cuda" else 0
 
 
@@ -128,7 +128,7 @@ def real(
     small: int,
     large: int,
 ) -> Found:
-    """The GPU's memory ends between what batches of ``small`` and of ``large`` points take; a rehearsal injects it."""
+    """Limit the GPU's memory to between what batches of ``small`` and ``large`` points take; a rehearsal injects the error."""
     image, generator = generator_of(device, model, side_px, points_per_side, precision)
     peaks = {size: peak_of(generator, image, size, device) for size in (small, large)}
     generator.points_per_batch = small

@@ -1,6 +1,6 @@
 """Runs parts, each in a process of its own, and writes the result of each into one JSON file as soon as it is there.
 
-Started again, it goes on with the parts that are missing, that failed, or whose code, arguments or libraries are others now.
+Started again, it goes on with the parts that are missing, that failed, or whose code, arguments or libraries have changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Order:
         folder: where parts put what later parts read.
         limit_s: the longest that a part may take.
         budget_s: no part is started that would not end within it.
-        again: measure what is there already, too.
+        again: also measure parts that already have results.
     """
 
     device: str
@@ -117,7 +117,7 @@ def code_version() -> str:
 
 
 def new_document(order: Order) -> dict[str, Any]:
-    """One without results."""
+    """A new document without results."""
     return {"rehearsal": order.rehearsal, "machine": dict(order.machine), "parts": {}}
 
 
@@ -233,7 +233,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
-    """The whole document or none of it."""
+    """Write the whole document or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""Parts that train the three systems at real size with random weights: waiting for data, and memory next to its plan."""
+"""Parts that train the three systems at real size with random weights: time waiting for data, and memory compared with its plan."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def store(device: str, folder: str, images: int, tiny: bool) -> Found:
 
 
 def size_of(folder: Path) -> float:
-    """1e9 bytes of a folder's files."""
+    """Size of a folder's files in 1e9 bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / GIGABYTE
 
 
@@ -105,7 +105,7 @@ def steps(
 
 
 def peak_with_context() -> int:
-    """Bytes of the GPU's memory that this process had at most: torch's, and what CUDA takes where nobody else is on the card."""
+    """Bytes of the GPU's memory that this process had at most: torch's, and what CUDA takes if no other process uses the card."""
     free, total = torch.cuda.mem_get_info()
     context = max(0, total - free - torch.cuda.memory_reserved())
     return torch.cuda.max_memory_reserved() + context

@@ -39,7 +39,7 @@ def index_byte(folder: Path) -> tuple[Path, int]:
 
 
 def loader(folder: Path, profile: str) -> Iterable[Batch]:
-    """Any rows by number; no indices map, which would cost a look-up a row."""
+    """Any rows by number; no indices map, which would cost a look-up per row."""
     files = sorted(folder.glob("*.arrow"))
     dataset = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in files])
     dataset = dataset.select_columns(names_of(profile)).with_format("arrow")

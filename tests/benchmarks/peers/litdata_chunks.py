@@ -43,7 +43,7 @@ def index_byte(folder: Path) -> tuple[Path, int]:
 
 
 def loader(folder: Path, profile: str, workers: int = 0, decode: int | str = 0) -> Iterable[Batch]:
-    """Its own shuffle (chunks, and inside of them); in order and single records by index, which is faster for the former."""
+    """LitData's own shuffle (of chunks and within them); sequential and single records by index, which is faster for sequential."""
     size, part = batch_size(profile), "narrow" if profile == "embeddings_text" else "whole"
     shuffle = profile in ("shuffled", "embeddings_text")
     dataset = StreamingDataset(str(folder / part), shuffle=shuffle, drop_last=False, batch_decode=decode)

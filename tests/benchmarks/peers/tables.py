@@ -1,4 +1,4 @@
-"""RLEs and texts of this project's store for readers of its arrays alone: decoded once with pyarrow, then plain lists."""
+"""RLEs and texts of this project's store, for peers that read only its arrays: decoded once with pyarrow, then plain lists."""
 
 from __future__ import annotations
 

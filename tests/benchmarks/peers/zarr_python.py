@@ -23,7 +23,7 @@ PIPELINES = {
 
 
 def loader(folder: Path, profile: str, pipeline: str = "fused", threads: int = 2) -> Iterable[Batch]:
-    """A missing shard raises (``array.read_missing_chunks``), as it should in training; zarrs' pipeline does not know that."""
+    """A missing shard raises (``array.read_missing_chunks``), as it should in training; zarrs' pipeline does not support that."""
     settings = {"threading.max_workers": threads, "codec_pipeline.max_workers": threads, "async.concurrency": 8}
     zarr.config.set(
         {"codec_pipeline.path": PIPELINES[pipeline], "array.read_missing_chunks": pipeline == "zarrs", **settings}

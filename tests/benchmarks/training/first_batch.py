@@ -1,7 +1,7 @@
 """From opening a store of 100 000 images to the first batch: what a run pays before it learns anything.
 
-The store is made by the project's writer with every column that ELISA reads and all they are computed from, as opening looks at
-the whole descent. Vectors are short: opening does not depend on their length.
+The store is made by the project's writer with every column that ELISA reads and all they are computed from, as opening checks
+all upstream columns. Vectors are short, as the time to open does not depend on their length.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     _VECTORS["instance"]: ("images", "instances"),
     **{name: (_VECTORS[kind], f"/{_MEAN}") for kind, name in _CENTERED.items()},
 }
-"""Column -> those it is computed from, in the order of making."""
+"""Column -> the columns it is computed from, in the order in which they are made."""
 
 
 def params_of(settings: Settings) -> TrainParams:
@@ -59,7 +59,7 @@ def params_of(settings: Settings) -> TrainParams:
 
 def make(folder: str, images: int, shard_images: int) -> dict[str, Any]:
     """Write the store."""
-    os.fsync = lambda descriptor: None  # it need not survive a power failure, and a disk would take minutes
+    os.fsync = lambda descriptor: None  # the store is temporary, and syncing it would take minutes
     store, start = Path(folder), time.perf_counter()
     layout = ArrayLayout((16,), 16, "float64")
     mean = begin_column(column_dir(store, _MEAN), _meta(_MEAN, 1, 1, layout))
@@ -103,7 +103,7 @@ def _begin(store: Path, name: str, images: int, shard_images: int) -> ColumnMeta
 
 
 def _fields() -> dict[str, Any]:
-    """What every image has alike: the masks are three bands, the first of which is the one instance."""
+    """The fields that all images share: the masks are three bands, and the first band is the only instance."""
     bands = []
     for number in range(MASKS):
         mask = np.zeros((HEIGHT, WIDTH), bool)

@@ -1,7 +1,7 @@
 """FLOPs of a step, and of what is re-run for it: products of matrices and convolutions, as torch's own counter has them.
 
-Two things it does not see are put right: attention on a CPU has a kernel of its own, and frozen ``nn.MultiheadAttention``
-takes a path in one piece. A product of [m, k] and [k, n] counts 2 m k n.
+Two things that it does not count are added: attention on a CPU has a kernel of its own, and frozen ``nn.MultiheadAttention``
+takes a fused path. A product of [m, k] and [k, n] counts 2 m k n.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def flops_of(work: Callable[[], object]) -> int:
 def counted(setting: Setting, system: str, sides: list[str], folder: str, steps: int, threads: int) -> dict[str, float]:
     """Mean FLOPs per step of ``training`` and, by side, of what it re-runs; the first batch is not counted.
 
-    With it models measure which batch sizes suit the machine.
+    On the first batch models may benchmark batch sizes for the machine.
     """
     torch.set_num_threads(threads)
     split = open_columns(setting, system)

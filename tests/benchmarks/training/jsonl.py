@@ -1,7 +1,7 @@
 """Features as decimal numbers in JSON, a line per image, as ELISA's preprocessing writes them (DavidC001/ELISA, ``preprocess.py``).
 
-A line has ELISA's ``img``, ``gt_embs``, ``sam_embs``, ``gt_shapes`` and ``sam_shapes``. Of LLM-Seg and LISA there is no such file:
-theirs has ``image_features`` and ``sam_features`` in the same form.
+A line has ELISA's ``img``, ``gt_embs``, ``sam_embs``, ``gt_shapes`` and ``sam_shapes``. LLM-Seg and LISA have no such file; for
+them it has ``image_features`` and ``sam_features`` in the same form.
 """
 
 from __future__ import annotations

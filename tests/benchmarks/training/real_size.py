@@ -1,7 +1,7 @@
 """Models of the papers' sizes with random weights, and a store that the project's own pipeline makes with them.
 
-What a step costs does not depend on what the weights have learned; SAM's are calibrated, so that as many masks pass its filters as
-with the real ones (:mod:`tests.benchmarks.extraction.calibrated`).
+The cost of a step does not depend on what the weights have learned; SAM's are calibrated so that as many masks pass its filters
+as with the real weights (:mod:`tests.benchmarks.extraction.calibrated`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def make_weights(sizes: Sizes, folder: str, device: str) -> dict[str, Any]:
 
 
 def make_llava(sizes: Sizes, folder: Path, device: str) -> None:
-    """A LLaVA over features, with the demo's tokenizer: a vocabulary of full size of which it knows the first words."""
+    """A LLaVA over features, with the demo's tokenizer: the vocabulary has full size, and the tokenizer uses its first words."""
     tokenizer, line = AutoTokenizer.from_pretrained(_TOKENIZER), ENCODERS[sizes.clip]
     config = _small(sizes.text) if isinstance(sizes.text, int) else published()[sizes.text]
     names = {
@@ -102,7 +102,7 @@ def make_llava(sizes: Sizes, folder: Path, device: str) -> None:
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(config.text_config, name, getattr(tokenizer, name))
     before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, sizes.precision))  # float32 first would be twice as much of the GPU's memory
+    torch.set_default_dtype(getattr(torch, sizes.precision))  # loading as float32 first would take twice the GPU memory
     try:
         with torch.device(device):
             FeatureLlava(config).save_pretrained(folder)
@@ -148,7 +148,7 @@ def make_store(settings: Settings, paths: Mapping[str, Path], images: int) -> di
     from pipeline.compute import compute_stage
     from pipeline.executors import open_executor
 
-    for name, path in paths.items():  # this process alone takes them for the published ones
+    for name, path in paths.items():  # only this process treats them as the published ones
         digest = file_sha256(path)
         WEIGHTS[name] = replace(WEIGHTS[name], sha256=digest, path=path.name, committed=False)
     make_demo(settings.folders("bench").folders[0], DemoSizes(train=images, val=0, test=0))

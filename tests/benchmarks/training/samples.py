@@ -1,7 +1,7 @@
 """The batches that every side gets, without their vectors: the same samples in the same order, in memory before the clock starts.
 
-The originals hold questions, polygons and proposals in memory as well. So what reading them takes is charged to the store
-alone: the comparison is to its disadvantage.
+The originals hold questions, polygons and proposals in memory as well. So only the store is charged for reading them, which
+puts it at a disadvantage.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from store import Split
 from tests.benchmarks.training.setting import Setting
 
 Light = dict[str, Any]
-"""A batch without ``features``, ``sam`` and images' own pixels, with ``about``: of each sample what a re-run starts from."""
+"""A batch without ``features``, ``sam`` and images' own pixels, with ``about``: for each sample, the inputs of a re-run."""
 
 
 def write_samples(setting: Setting, system: str, count: int, path: str) -> dict[str, Any]:
     """Write the first ``count`` batches of an epoch; returns how many an epoch has.
 
     Raises:
-        ValueError: it has fewer.
+        ValueError: an epoch has fewer.
     """
     split = setting.open()
     loader = batches(setting.settings.train, system_class(system), {str(setting.split): split})  # type: ignore[arg-type]

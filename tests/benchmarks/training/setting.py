@@ -52,7 +52,7 @@ class Setting:
         return self.settings.run.device
 
     def open(self, columns: Sequence[str] | None = None) -> Split:
-        """The split, with these columns or all."""
+        """Open the split, with these columns or all."""
         where = self.settings.store_path, self.split.dataset, self.split.split
         return open_split(*where, columns=columns, proposer=self.settings.proposer)
 
@@ -122,8 +122,8 @@ def too_small(language_model: int, towers: Mapping[str, int]) -> str:
     """Why no ratio may be quoted; empty when one may.
 
     Args:
-        language_model, towers: numbers of parameters. A language model smaller than what is re-run next to it makes any
-            store look good.
+        language_model, towers: numbers of parameters. If the language model is smaller than the re-run models, any store looks
+        good.
     """
     largest = max(towers, key=lambda name: towers[name])
     if language_model >= towers[largest]:

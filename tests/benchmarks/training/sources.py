@@ -34,7 +34,7 @@ class Source(Protocol):
 
 
 def open_source(setting: Setting, system: str, side: str, split: Split, folder: Path) -> Source:
-    """The source of a side; ``folder`` has the files that the others than the store's need."""
+    """The source of a side; ``folder`` has the files that all sides except the store need."""
     if side == "a":
         return FromStore(setting, system, split)
     lights = read_samples(folder / SAMPLES)
@@ -57,7 +57,7 @@ class FromStore:
 
 
 class FromElsewhere:
-    """Samples out of memory, vectors out of JSONL or computed.
+    """Samples from memory, with vectors from JSONL or computed.
 
     Args:
         rerun: computes some columns of the batch's images; each image once, however many samples are of it.
@@ -162,7 +162,7 @@ def _dealt(light: Light, vectors: Callable[[int], tuple[Tensor, Tensor]]) -> Ten
     rows = []
     for number, index in enumerate(_candidates(light)):
         masks, instances = vectors(number)
-        # A GPU may find a proposal more or fewer than when the store was made: the last one stands for what is missing.
+        # A GPU may find one proposal more or fewer than when the store was made; the last one replaces a missing one.
         rows.append([masks[min(k, len(masks) - 1)] if k >= 0 else instances[-1 - k] for k in index])
     out = torch.zeros(light["masks"].shape)
     for place, row in zip(out, rows, strict=True):

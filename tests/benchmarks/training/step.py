@@ -1,7 +1,7 @@
 """One side of a system, in a process of its own: build the model, take some steps, say where the time went.
 
 The step is the same everywhere: the batch as the model's inputs, loss, gradients, clipping, AdamW. It is not the Trainer's
-loop, whose logging and callbacks are no part of what is compared.
+loop, whose logging and callbacks are not compared.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Trainee:
 
     @property
     def parameters(self) -> int:
-        """Of the language model with all that a system adds."""
+        """Number of parameters of the language model with everything that a system adds."""
         return sum(weight.numel() for weight in self.system.model.parameters())
 
     @property
@@ -96,14 +96,14 @@ def timed(
     """Seconds of each step (``waiting``, ``encoding``, ``training``), losses, bytes read and peak memory.
 
     Bytes are what this process asked the system for (``rchar`` of /proc/self/io), from opening the source on: to the end of
-    the warm-up (``start_bytes``), and behind it (``step_bytes``, each). Memory is the peak behind the model's loading, above
-    what the process had before it.
+    the warm-up (``start_bytes``), and behind it (``step_bytes``, each). Memory is the peak after the model is loaded, minus
+    what the process used before loading it.
     """
     torch.set_num_threads(threads)
     before = memory_bytes("VmRSS")
     split = open_columns(setting, system)
     trainee = Trainee(setting, system, split)
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back: loading is no part of training
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark, as loading is not part of training
     if setting.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -18,7 +18,7 @@ GAINS = (
 FIRST = ("ELISA, shuffled", "opening, ms", "from there to the first batch, ms", "together, ms", "under 1 s")
 WAITING_PERCENT, OF_PREDICTED, OVER_EVERYTHING = 2.0, 0.9, 10.0
 LOSS_TOLERANCE = 0.01
-"""By how much the first loss may differ, relatively: vectors of the store are rounded to float16."""
+"""Largest relative difference of the first loss, as vectors of the store are rounded to float16."""
 
 
 def seconds(cells: list[dict[str, Any]], part: str) -> float:
@@ -121,7 +121,7 @@ def agreement(cells: dict[str, list[dict[str, Any]]], good: list[str]) -> str:
 
 
 def report_first_batch(found: dict[str, Any]) -> str:
-    """From opening to the first batch."""
+    """The table of the time from opening a store to the first batch."""
     if "failed" in found:
         return f"First batch: failed: {found['failed']}"
     rows = []

@@ -77,7 +77,7 @@ def grow(params: Path, costs: Costs, workers: list[int], seed: int = 0) -> list[
 
 @contextmanager
 def emptied(settings: Settings) -> Iterator[None]:
-    """The store as it is; what the block adds is taken away again."""
+    """The store unchanged; what the block adds to it is removed again."""
     store, kept = settings.store_path, settings.store_path.with_name("kept")
     shutil.copytree(store, kept)
     try:

@@ -87,4 +87,4 @@ class Client:
         return outcome
 
     def cancel(self, futures: Sequence[Outcome]) -> None:
-        """Nothing: tasks are cancelled at the end alone."""
+        """Does nothing, as tasks are only cancelled at the end."""

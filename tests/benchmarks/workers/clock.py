@@ -1,4 +1,4 @@
-"""Virtual time for real code: threads of which one runs at a time, and seconds that pass only where they are charged."""
+"""Virtual time for real code: only one thread runs at a time, and seconds pass only where they are charged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOREVER = float("inf")
 
 
 class Actor:
-    """A thread under a clock. ``place``: whatever it runs on, such as a worker; what it starts runs there, too."""
+    """A thread under a clock. ``place``: what it runs on, such as a worker; threads that it starts run there too."""
 
     def __init__(self, function: Callable[[], Any], place: Any) -> None:
         self.function, self.place = function, place
@@ -112,7 +112,7 @@ class Clock:
             self.wait(lambda: False, seconds)
 
     def monotonic(self) -> float:
-        """As :func:`time.monotonic`."""
+        """Replacement of :func:`time.monotonic`."""
         return self.now
 
 

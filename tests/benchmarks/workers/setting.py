@@ -29,7 +29,7 @@ HOP_S = 0.002
 CHECKS = 3
 """Requests that look for a commit."""
 COLUMNS = 2 * 2
-"""Those of the store here, each of which is looked at twice."""
+"""Looks at the columns of this store: each of the two is looked at twice."""
 
 
 def make_store(folder: Path, shards: int) -> Path:
