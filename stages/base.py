@@ -39,7 +39,7 @@ class ColumnSpec:
         params, weights, version: together with the fingerprints of ``reads``, everything that decides the bytes.
         files: only for the index: which source files it reads, ``images`` or ``annotations``.
         over: splits whose shards are reduced to the single shard of this column, which then belongs to no split. None: the
-        column belongs to a split and is computed shard by shard.
+            column belongs to a split and is computed shard by shard.
     """
 
     name: str

@@ -159,7 +159,7 @@ class Prediction:
         target_id, text_index: which question.
         segmentation: COCO RLE counts in the frame of the EXIF-oriented image; None is the empty mask.
         rejected: the system said that nothing of the kind is there (``[REJ]``); None: not known. It enters a separate figure;
-        whether an answer is empty depends on its mask.
+            whether an answer is empty depends on its mask.
         chosen: numbers of the image's masks it chose, -1 - j for instance j; None where it does not choose proposals.
         answer: the system's text.
         is_box: the mask is a filled box; this is not stored in files.

@@ -12,7 +12,7 @@ tiny, starts from random weights and has minutes of a CPU:
 - Muon trains the matrices of the encoder's blocks, which AdamW leaves near their initial values for too long;
 - the cross entropy gives object and background equal weight at first, and every pixel equal weight later;
 - points fall on objects more often than on background; those on background teach the IoU head to predict 0, so that everything
-mode drops their masks.
+  mode drops their masks.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def data_params(value: Any) -> DataParams:
 
     Raises:
         ValueError: the value is not a section, or its format is unknown (pydantic.ValidationError: an option is unknown or out
-        of range).
+            of range).
     """
     if isinstance(value, DataParams):
         return value

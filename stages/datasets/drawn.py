@@ -23,7 +23,7 @@ class Drawn:
 
     Args:
         picture: the image file, if another data set holds it; it is read only if a stated size differs from the upright
-        image's.
+            image's.
 
     Raises:
         ImageFailure: the stated size is not that of the upright image, nor explained by its EXIF orientation.

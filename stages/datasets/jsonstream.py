@@ -29,7 +29,7 @@ def read_elements(path: Path, wanted: Mapping[str, Each]) -> set[str]:
 
     Raises:
         ImageFailure: the file is not JSON in UTF-8 or not an object, a key occurs twice, the value of a wanted key is not an
-        array, or an element has more than MAX_ELEMENT_BYTES.
+            array, or an element has more than MAX_ELEMENT_BYTES.
     """
     with path.open("rb") as file:
         window, found = _Window(file), set[str]()

@@ -27,7 +27,7 @@ def read_label_map(path: Path, upright: tuple[int, int]) -> NDArray[np.uint8]:
 
     Raises:
         ImageFailure: there is no such file, it is not a PNG, it does not have one 8-bit value for each pixel, or it has more
-        pixels than the image.
+            pixels than the image.
     """
     pixels = upright[0] * upright[1]
     data = read_file(path, _MAX_BYTES_PER_PIXEL * pixels + _FILE_OVERHEAD)

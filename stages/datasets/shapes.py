@@ -63,7 +63,7 @@ def read_shapes(records: Sequence[Any]) -> list[Shape]:
 
     Raises:
         ImageFailure: a key is missing or has the wrong type, a shape's type does not mark a region, a coordinate is not finite
-        or beyond MAX_COORDINATE_PX, or a mask does not have the size of its box.
+            or beyond MAX_COORDINATE_PX, or a mask does not have the size of its box.
     """
     shapes = []
     for number, record in enumerate(records):

@@ -56,11 +56,11 @@ def read_external(
         threshold: grey values of PNGs of at least this are the mask; None: PNGs have two values, and what is not 0 is the mask.
         protocol: a name of ``PROTOCOLS``; some accept answers that are rejected and have a mask.
         unasked: gets the images without questions (failed, or without annotation) and the number of predictions for each; these
-        predictions are left out.
+            predictions are left out.
 
     Raises:
         PredictionError: a file or an entry is malformed, has an unknown target or another size, or occurs twice; or there is no
-        prediction at all.
+            prediction at all.
     """
     keys = _Keys(list(questions(split)), without_questions(split), split.name)
     kind = path.suffix.lower()

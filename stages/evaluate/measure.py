@@ -24,7 +24,7 @@ def measure(case: Case, prediction: Prediction) -> Row:
 
     Raises:
         PredictionError: its mask is malformed or not of the image's size, it chose something that is not a candidate, or it is
-        rejected and has a mask.
+            rejected and has a mask.
     """
     question, target = case.question, case.question.target
     guess = prediction.segmentation

@@ -50,7 +50,7 @@ def score(
 
     Args:
         split: with the columns ``images`` and ``targets``; with ``instances`` for ELISA's figures too; with
-        ``cases.OF_CHOICES`` to score choices or baselines. Where choices cannot be scored, their figures are left out.
+            ``cases.OF_CHOICES`` to score choices or baselines. Where choices cannot be scored, their figures are left out.
         system: what to call the predictions.
         setting: the candidates, ``proposals`` or ``proposals+gt``.
         top_k: only this many of the largest masks of an image are candidates (those that were embedded); default: all.
@@ -64,7 +64,7 @@ def score(
 
     Raises:
         PredictionError: predictions are for unknown questions, occur twice, are missing, do not fit their image or choose
-        something that is not a candidate.
+            something that is not a candidate.
         ValueError: an unknown name of an option, or a name that is taken.
     """
     names = list(baselines)

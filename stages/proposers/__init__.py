@@ -88,7 +88,7 @@ def proposer_params(value: Any) -> ProposerParams:
 
     Raises:
         ValueError: the value is not a section, or its kind is unknown (pydantic.ValidationError: an option is unknown or out of
-        range).
+            range).
     """
     if isinstance(value, ProposerParams):
         return value

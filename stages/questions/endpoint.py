@@ -94,7 +94,7 @@ def ask_jobs(
 
     Args:
         resource: resource of the client, such as ``chat.completions``. max_bytes: largest answer; larger ones are not read to
-        the end.
+            the end.
 
     Raises:
         The errors of :func:`ask_all`, after the requests in progress were awaited and recorded.

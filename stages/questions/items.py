@@ -150,7 +150,7 @@ class Verdict:
             them, or ``unknown``; person: ``keep`` or ``reject``. Empty where it could not be read.
         raw: the original text, cut to the kept length of an answer (stages/questions/replies.py).
         reason: to reject the question, or None. The control gives ``BLIND`` if it answered correctly, which by default is only
-        a flag.
+            a flag.
     """
 
     step: Step

@@ -80,9 +80,9 @@ def open_journal(
 
     Args:
         budget_usd: what all requests may cost, those of earlier runs included. limit: how many new requests may be sent while
-        it is open. None: no bound.
+            it is open. None: no bound.
         write: lock it for this process, and create it if it is missing; else it is only read, which is possible while another
-        process writes.
+            process writes.
 
     Raises:
         JournalError: another process has locked it, or its files are damaged.

@@ -24,7 +24,7 @@ class Lines:
 
     Args:
         write: create it if it is missing, and hold its lock until ``close``; else read it as it is now, as empty if it is
-        missing.
+            missing.
 
     Raises:
         JournalError: another process has it open for writing, or its file system has no locks.

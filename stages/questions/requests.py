@@ -18,7 +18,7 @@ class Picture:
 
     Args:
         digest: sha256 of the image file and of what is done to its pixels (size, outlines, crop). It represents the picture in
-        the key of a request, so that another version of the JPEG encoder does not make every request new.
+            the key of a request, so that another version of the JPEG encoder does not make every request new.
         width_px, height_px: the size that is sent, to estimate tokens.
         load: returns the JPEG. Called only when the request is sent.
     """
@@ -57,7 +57,7 @@ class Request:
         model: the name that the endpoint knows the model by.
         body: JSON of further fields of the request; null removes a field. May be empty.
         prompt: name and digest of the template that the messages were made from, for the record. Not part of the key, which has
-        the messages themselves.
+            the messages themselves.
     """
 
     step: str

@@ -16,7 +16,7 @@ def choose(iou: Mapping[str, Mapping[Key, float]], count: int) -> dict[Key, list
 
     Args:
         iou: system -> question -> IoU, the questions in the order of the split; questions with equal IoU are taken in this
-        order.
+            order.
 
     Returns:
         Question -> why it is shown ("worst of NAME"), from the lowest to the highest mean IoU of the systems.

@@ -16,7 +16,7 @@ class SystemLine:
     Args:
         place: module and class, a :class:`stages.train.system.System`.
         version: of its training. Raised by one if the same parameters and data now give another result and have to be trained
-        again.
+            again.
         params: model of its section, the field of section train that is called like the system.
         answering: its parameters that only decide how a trained model answers. They belong to predictions, not to a run.
         chooses: whether it chooses among a proposer's masks; for other systems ``train.proposer`` makes no difference.

@@ -6,8 +6,8 @@ Two identities, exact except for rounding:
   product of ``[rel_h(q), rel_w(q)]`` with two one-hot vectors. As extra dimensions of queries and keys it goes into
   ``scaled_dot_product_attention``, and no tokens-by-tokens map is stored. Zeros pad their number to a multiple of 8, as fused
   GPU kernels require in 16 bit.
-* Windows are padded with zeros after the first norm. The qkv of a padded place is the bias alone and its output is thrown away,
-so both projections are applied only to the image's own tokens.
+* Windows are padded with zeros after the first norm. The qkv of a padded place is the bias alone and its output is thrown
+  away, so both projections are applied only to the image's own tokens.
 """
 
 from __future__ import annotations

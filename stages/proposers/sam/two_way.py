@@ -3,7 +3,8 @@
 What :class:`segment_anything.modeling.MaskDecoder` computes, with four identities (exact except for rounding):
 
 * The image tokens that enter layer 0 are the same for all prompts of an image, so what layer 0 computes from them is computed
-once. * A prompt has 6 or 7 tokens, an image thousands: a projection of image tokens is folded into the few prompt tokens,
+  once.
+* A prompt has 6 or 7 tokens, an image thousands: a projection of image tokens is folded into the few prompt tokens,
   ``q (X Wk)^T = (q Wk^T) X^T`` and ``A (X Wv) = (A X) Wv``; the output projection likewise, ``(A V) Wo = A (V Wo)``.
 * A bias of the keys adds the same to a whole row of scores, which softmax ignores; rows of A sum to 1, so a bias of the
   values is added after it, and a bias that an image token gets is added to the few tokens that it attends to.

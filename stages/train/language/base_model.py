@@ -97,7 +97,7 @@ def check_folder(folder: Path) -> list[Path]:
 
     Raises:
         ValueError: there is a Git-LFS pointer, an empty or truncated file, an index without its shards, or tensors of
-        :data:`TRAINED`.
+            :data:`TRAINED`.
     """
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder}: found adapter_config.json: LoRA that is not merged into its LLaVA; {_TAKE}")

@@ -185,7 +185,7 @@ def load_llava(
 
     Raises:
         ValueError: there is no such model, it is of another kind or already trained, its files are incomplete, its tensors
-        differ from the configuration, or tokenizer and model do not fit together.
+            differ from the configuration, or tokenizer and model do not fit together.
     """
     options: dict[str, Any] = {"dtype": torch.float32 if base == "float32" else torch.bfloat16, "device_map": device}
     if base in ("8bit", "4bit"):

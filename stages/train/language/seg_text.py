@@ -41,10 +41,10 @@ def conversation(
         masks: this many [SEG], with commas between them; 0 is answered with :data:`REJ` (GSVA, LeapLabTHU/GSVA).
         explanation: the explanatory answer, if one exists.
         alone: share of the targets with an explanation that are asked for the explanation alone, whose answer has no [SEG];
-        half of the others get both. None: nothing is explained.
+            half of the others get both. None: nothing is explained.
         answers: possible answers with masks; None: those of ``prompts``.
         draws: two numbers from 0 to 1 that decide whether the explanation stands alone, and whether there is one at all; None:
-        drawn from ``rng``. LISA draws them once for all questions of a picture.
+            drawn from ``rng``. LISA draws them once for all questions of a picture.
     """
     words = _asked(text, is_sentence, prompts, rng)
     answer = _with_masks(str(rng.choice(answers or prompts.answers)), masks)

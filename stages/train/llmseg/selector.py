@@ -204,7 +204,7 @@ class MaskSelector(nn.Module):
         mask_dim: D of the stored mask vectors (DINOv2 ViT-L/14: 1024).
         hidden_dim: h of the language model (7B: 4096).
         dim, num_heads, depth, mlp_dim: of the fusion; 256, 8, 2 and 2048 are the released code's. The heads' layers are
-        ``mlp_dim`` and ``dim / 2`` wide, as in the code; the paper says [256, 64, 1].
+            ``mlp_dim`` and ``dim / 2`` wide, as in the code; the paper says [256, 64, 1].
         heads: "both", or one of them (Table 2).
         fusion: False leaves the fusion out (Table 2). The IoP head then does not see the question.
 

@@ -123,7 +123,7 @@ def too_small(language_model: int, towers: Mapping[str, int]) -> str:
 
     Args:
         language_model, towers: numbers of parameters. If the language model is smaller than the re-run models, any store looks
-        good.
+            good.
     """
     largest = max(towers, key=lambda name: towers[name])
     if language_model >= towers[largest]:
