@@ -13,8 +13,6 @@ from typing import Any
 
 ROOT = Path("data/questions_demo")
 ARMS = ("passed", "unfiltered", "rejected")
-Key = tuple[str, str, tuple[int, ...]]
-"""image_id, question, and where its answer lies: the boxes are told apart by their counts."""
 
 
 def lines_of(path: Path) -> dict[str, dict[str, Any]]:
