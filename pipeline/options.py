@@ -8,11 +8,13 @@ import typer
 
 SplitOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--split", help="That split of every data set; default: all splits."),
+    typer.Option("--split", help="Only this split of every data set; default: all splits."),
 ]
 AskedOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--split", help="That split of every data set; default: evaluate.splits, or the last one of each."),
+    typer.Option(
+        "--split", help="This split of every data set; default: evaluate.splits, or the last split of each data set."
+    ),
 ]
 DataOption = Annotated[
     Optional[list[str]],  # noqa: UP045

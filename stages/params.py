@@ -33,7 +33,7 @@ class ImportedVectorsParams(Params):
     dim: Annotated[int, Field(ge=1)]
     """Length of a vector."""
     proposers: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Proposers whose masks they are of."""
+    """Proposers whose masks the vectors belong to."""
     instances: bool = False
     """Whether vectors of annotated instances are among them."""
 
@@ -99,13 +99,13 @@ class RunParams(Params):
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes of the LocalCluster. Where there are GPUs, each sees one of them: choose as many workers as cards."""
     worker_timeout_s: Annotated[float, Field(ge=0)] = 600
-    """Without any worker that can be used for this long, a command on Dask ends with exit code 75."""
+    """A command on Dask ends with exit code 75 if it had no usable worker for this long."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per process; 0: torch's own choice."""
     points_per_batch: AtOnce = None
-    """SAM prompts decoded together; null: 64, as SAM's own generator. Halved where memory runs out."""
+    """SAM prompts decoded together; null: 64, as SAM's own generator. Halved when memory runs out."""
     masks_per_batch: AtOnce = None
-    """Masks embedded together; null: 64. Halved where memory runs out."""
+    """Masks embedded together; null: 64. Halved when memory runs out."""
     images_per_batch: AtOnce = None
     """Images whose masks are embedded together; null: 1 on a processor, 8 on a GPU."""
     prefetch: Annotated[int, Field(ge=0)] = 4
@@ -117,8 +117,8 @@ class RunParams(Params):
     report_dir: str = "data/report"
     """Folder of metrics and pictures."""
     cache_dir: str = "data/cache"
-    """Folder of what is known of source files, so that they are not read again, and of what ``ask`` computed of new pictures. It
-    may be removed at any time."""
+    """Folder of the cache: facts about source files, such as digests, so that they are not read again, and what ``ask``
+    computed from new pictures. It may be removed at any time."""
     max_failures: Annotated[int, Field(ge=0)] = 0
     """More failed images than this end a run with exit code 1."""
 
@@ -127,7 +127,7 @@ class Shared(Params):
     """The sections that are the same for all data sets: those that decide what is computed, and ``run``."""
 
     proposers: dict[Key, AnyProposer] = Field(default_factory=dict)
-    """Generators of masks by name: ``{kind: ..., its own options}``, and without ``kind`` SAM's everything mode."""
+    """Mask generators by name: ``{kind: ..., and the options of that kind}``; without ``kind``: SAM's everything mode."""
     embed: EmbedParams = EmbedParams()
     """Section embed."""
     means: dict[Key, MeanParams] = Field(default_factory=dict)

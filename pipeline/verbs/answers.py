@@ -40,14 +40,15 @@ def ask(
     phrase: Annotated[
         bool,
         typer.Option(
-            "--phrase", help='The questions are noun phrases ("the red mug"), not sentences; this is never guessed.'
+            "--phrase",
+            help='The questions are noun phrases ("the red mug"), not sentences; without it, they count as sentences.',
         ),
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="PNG file, or a folder for several answers; default: ask/ in run.report_dir."),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="With --out: replace a file that is there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="With --out: replace a file that exists.")] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,7 +100,7 @@ def compare(
     ] = None,
     split: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--split", help="Only that split of every data set; default: all that the runs have answered."),
+        typer.Option("--split", help="Only this split of every data set; default: all that the runs have answered."),
     ] = None,
     data: DataOption = None,
     protocol: Annotated[
@@ -107,10 +108,10 @@ def compare(
     ] = None,
     threshold: Annotated[
         int | None,
-        typer.Option("--threshold", help="PNGs of scores: a pixel of at least N is the mask.", metavar="N"),
+        typer.Option("--threshold", help="For PNGs of scores: pixels of at least N are the mask.", metavar="N"),
     ] = None,
     cases: Annotated[
-        int, typer.Option("--cases", min=1, help="How many questions that were won, and lost, are shown.")
+        int, typer.Option("--cases", min=1, help="How many won questions, and how many lost ones, are shown.")
     ] = 6,
     page: Annotated[
         Path | None, typer.Option("--page", help="Also write an HTML page with pictures, one file.")
@@ -176,10 +177,10 @@ def figure(
             "--images", help="Images or questions to show: a,b. Default: those in which the runs differ most."
         ),
     ] = None,
-    cases: Annotated[int, typer.Option("--cases", min=1, help="How many questions, where --images names none.")] = 6,
+    cases: Annotated[int, typer.Option("--cases", min=1, help="How many questions to show, without --images.")] = 6,
     threshold: Annotated[
         int | None,
-        typer.Option("--threshold", help="PNGs of scores: a pixel of at least N is the mask.", metavar="N"),
+        typer.Option("--threshold", help="For PNGs of scores: pixels of at least N are the mask.", metavar="N"),
     ] = None,
 ) -> None:
     """A figure for a paper, PNG or PDF: chosen questions, the ground truth, and what runs, or anyone's predictions, answered.

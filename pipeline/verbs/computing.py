@@ -28,13 +28,13 @@ def index(
     split: SplitOption = None,
     data: DataOption = None,
     holders: Annotated[
-        bool, typer.Option("--holders", help="Only data sets that hold their images; others wait for them.")
+        bool, typer.Option("--holders", help="Only data sets that hold their own images, which others borrow.")
     ] = False,
     part: PartOption = None,
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Read the data sets: images, instances, targets. A data set that borrows its images comes after the one that holds them.
+    """Read the data sets: images, instances, targets. A data set that borrows its images is read after the one that holds them.
 
     Examples:
 
@@ -58,7 +58,7 @@ def extract(
     stage: Annotated[Optional[str], typer.Option("--stage", help="masks, embed or match; default: all three.")] = None,  # noqa: UP045
     proposer: Annotated[
         list[str] | None,
-        typer.Option("--proposer", help="Only columns of these proposers, and columns of no proposer."),
+        typer.Option("--proposer", help="Only columns of these proposers, and columns that depend on no proposer."),
     ] = None,
     encoder: Annotated[
         list[str] | None, typer.Option("--encoder", help="Only these encoders (with stage embed).")
@@ -70,12 +70,17 @@ def extract(
         bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Also replace finished shards that other parameters made.")
+        bool, typer.Option("--replace", help="Also replace finished shards that were made with other parameters.")
     ] = False,
     part: PartOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed, and what it takes.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be computed, and how much time and disk it takes.")
+    ] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what all of it takes on other cards: hours, bytes, requests, money.")
+        bool,
+        typer.Option(
+            "--plan", help="Estimate what everything takes, also on other cards: hours, bytes, requests, money."
+        ),
     ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Workers, each with a card; default: run.workers.")
@@ -89,7 +94,7 @@ def extract(
         typer.Option(
             "--images",
             min=1,
-            help="Number of images, which need not be here; may be repeated. Default: those that are indexed.",
+            help="Number of images to plan for, which need not exist; may be repeated. Default: the indexed images.",
             rich_help_panel=WITH_PLAN,
         ),
     ] = None,
@@ -104,7 +109,12 @@ def extract(
     ] = None,
     masks: Annotated[
         float | None,
-        typer.Option("--masks", min=0, help="Masks per image, where none are computed yet.", rich_help_panel=WITH_PLAN),
+        typer.Option(
+            "--masks",
+            min=0,
+            help="Masks per image, for images whose masks are not computed yet.",
+            rich_help_panel=WITH_PLAN,
+        ),
     ] = None,
     regions: Annotated[
         float | None,
@@ -123,9 +133,10 @@ def extract(
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Segment, embed and match: computes just the shards that are missing or stale.
+    """Segment, embed and match: compute only the shards that are missing or stale.
 
-    Finished shards of other parameters are replaced only with --replace; without it the command names them, and says why.
+    Finished shards that were made with other parameters are replaced only with --replace; without it, the command stops, lists
+    them and says which parameters differ.
 
     Examples:
 
@@ -141,10 +152,10 @@ def extract(
     eight jobs of Slurm
 
     `python cli.py extract --split train --limit 1 && python cli.py extract --split train --dry-run` measures a first shard, and
-    says what the others will take
+    estimates the time and disk for the others
 
     `python cli.py --params params/reasonseg.yaml extract --plan --images 118287 --size 640x480 --gpu rtx-3090 --workers 4` needs no
-    images, no weights and no GPU: it says what that many images take with these parameters (docs/scale.md)
+    images, no weights and no GPU: it estimates what that many images take with these parameters (docs/scale.md)
     """
     from pipeline.config import InputError
     from pipeline.usage import part_of
@@ -191,7 +202,7 @@ def normalize(
     data: DataOption = None,
     stage: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--stage", help="means, or center (with the report); default: both."),
+        typer.Option("--stage", help="means, or center (with the similarity report); default: both."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed.")] = False,
     executor: ExecutorOption = None,

@@ -37,12 +37,16 @@ def export(
         ),
     ] = None,
     proposer: Annotated[
-        str | None, typer.Option("--proposer", help="Whose masks; default: train.proposer, or the first.")
+        str | None,
+        typer.Option(
+            "--proposer", help="The proposer whose masks are written; default: train.proposer, or the first one."
+        ),
     ] = None,
     encoder: Annotated[
         list[str] | None,
         typer.Option(
-            "--encoder", help="Also the vectors of this encoder: hf, webdataset, fiftyone and numpy; repeat it."
+            "--encoder",
+            help="Also write the vectors of this encoder (only hf, webdataset, fiftyone and numpy); repeat it.",
         ),
     ] = None,
     system: SystemOption = None,
@@ -54,7 +58,8 @@ def export(
         ),
     ] = None,
     polygons: Annotated[
-        bool, typer.Option("--polygons", help="labelme: polygons instead of exact masks; says what they lose.")
+        bool,
+        typer.Option("--polygons", help="labelme: polygons instead of exact masks; the command says what they lose."),
     ] = False,
 ) -> None:
     """Write one split in a form that other tools read. It goes on where it was stopped; docs/export.md says what each form keeps.
@@ -102,7 +107,7 @@ def boxes(
     model: Annotated[str, typer.Option("--model", help="A SAM model, e.g. sam_vit_h.")] = "sam_vit_h",
     device: DeviceOption = None,
 ) -> None:
-    """Make masks of boxes by SAM's box prompt, for data sets that have boxes alone (EgoObjects). It goes on where it was stopped.
+    """Turn boxes into masks by SAM's box prompt, for data sets that have only boxes (EgoObjects). It goes on where it was stopped.
 
     Example: `python cli.py boxes --data egoobjects --split train --out data/ego_objects/data/train_masks.json`
     """

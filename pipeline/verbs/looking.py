@@ -25,19 +25,25 @@ def demo(
         bool, typer.Option("--train-models", help="Retrain the demo models (over two hours on 2 cores).")
     ] = False,
     scenes: Annotated[
-        int | None, typer.Option("--scenes", min=1, help="Instead: a split 'scenes' of this many other scenes.")
+        int | None, typer.Option("--scenes", min=1, help="Instead: make a split 'scenes' with this many other scenes.")
     ] = None,
     mixture: Annotated[
         bool,
-        typer.Option("--mixture", help="Instead: scenes in the official formats of LISA's mixture, in data/mixture."),
+        typer.Option(
+            "--mixture", help="Instead: make scenes in the official formats of LISA's mixture, in data/mixture."
+        ),
     ] = False,
     asked: Annotated[
-        bool, typer.Option("--questions", help="Instead: scenes to make questions about, in data/questions_demo.")
+        bool, typer.Option("--questions", help="Instead: make scenes for question generation, in data/questions_demo.")
     ] = False,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first of --scenes.")] = 950_000,
-    out: Annotated[Path, typer.Option("--out", help="Root of the data set of --scenes.")] = Path("data/scenes"),
+    first_seed: Annotated[
+        int, typer.Option("--first-seed", min=0, help="Seed of the first scene of --scenes.")
+    ] = 950_000,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the data set that --scenes makes.")] = Path(
+        "data/scenes"
+    ),
 ) -> None:
-    """Make the demo data set in data/demo; with --train-models also the tiny models. What you put there or changed stays.
+    """Make the demo data set in data/demo, with --train-models also the tiny models. Files that you added or changed are kept.
 
     Examples:
 
@@ -86,21 +92,19 @@ def browse(
     context: typer.Context,
     split: SplitOption = None,
     data: DataOption = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")] = 8321,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8321,
     host: Annotated[
-        str, typer.Option("--host", help="The address to listen on; one that others reach needs --token.")
+        str, typer.Option("--host", help="Address to listen on; one that other machines can reach needs --token.")
     ] = "127.0.0.1",
     token: Annotated[
         str | None,
-        typer.Option(
-            "--token", envvar="ELISA_BROWSE_TOKEN", help="Whoever opens the page must know it: /?token=TOKEN."
-        ),
+        typer.Option("--token", envvar="ELISA_BROWSE_TOKEN", help="Secret needed to open the page, as /?token=TOKEN."),
     ] = None,
 ) -> None:
     """Show the store in a browser: pictures, masks, questions, answers of the runs, nearest masks, provenance.
 
-    Masks are found by words, trained runs answer questions about a picture, and runs are compared. Nothing in the store is changed
-    and no network is used; Ctrl-C ends it. docs/browsing.md says how to reach it on another machine.
+    The pages also find masks by words, ask trained runs about a picture and compare runs. Nothing in the store is changed and no
+    network is used; Ctrl-C ends it. docs/browsing.md says how to reach it on another machine.
 
     Examples:
 
@@ -126,7 +130,7 @@ def data(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a data set is, where to get it, its licence, which files are here, and its counts compared with the published.
+    """Say what a data set is, where to get it, its licence, which files are here, and its counts next to the published ones.
 
     It changes nothing (except with --unpack), and works before anything is downloaded.
 
@@ -156,7 +160,7 @@ def params(
     context: typer.Context,
     doc: Annotated[bool, typer.Option("--doc", help="Every parameter with its default and what it means.")] = False,
 ) -> None:
-    """Print the parameters in full, with all defaults, as a params file; as --set and --params change them.
+    """Print all parameters, defaults included, as a params file; --params and --set apply.
 
     Examples:
 
@@ -173,16 +177,16 @@ def verify(
     context: typer.Context,
     split: SplitOption = None,
     data: DataOption = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Digest every byte.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte and check its digest.")] = False,
     complete: Annotated[
-        bool, typer.Option("--complete", help="A column that is not done is an error too (exit 4).")
+        bool, typer.Option("--complete", help="A column that is not finished is an error too (exit 4).")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Digest every byte, remove damaged shards and compute them again.")
+        bool, typer.Option("--repair", help="Check as --deep does, remove damaged shards and compute them again.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that every byte of the store is what was committed; for borrowed images also in the data set that holds them.
+    """Check the store against what was committed; for borrowed images, also in the data set that holds them.
 
     Examples:
 

@@ -28,19 +28,20 @@ def train(
     system: SystemOption = None,
     name: NameOption = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move another run of that name aside; nothing is deleted.")
+        bool, typer.Option("--replace", help="Move another run that has this name aside; nothing is deleted.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Train from scratch; move any run of that name aside, this one too.")
+        bool,
+        typer.Option("--restart", help="Train from scratch; move any run that has this name aside, even the same run."),
     ] = False,
     start: Annotated[
         str | None, typer.Option("--from", help="Begin with the weights of this finished run (train.start).")
     ] = None,
     device: DeviceOption = None,
 ) -> None:
-    """Fine-tune a system on the stored features; goes on where a stopped run was.
+    """Fine-tune a system on the stored features; a stopped run is continued.
 
-    A run has a name: the system's, a key of section runs, or --name. A name that holds another run is refused.
+    A run is named after its system, by a key of section runs, or by --name. A name that another run already has is refused.
 
     Examples:
 
@@ -71,7 +72,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--predictions",
-            help="Predictions of any system: .json or .jsonl with COCO RLE, a folder of PNGs, or our .parquet.",
+            help="Predictions of any system: .json or .jsonl with COCO RLE, a folder of PNGs, or .parquet as evaluate writes it.",
         ),
     ] = None,
     keep: Annotated[
@@ -82,7 +83,7 @@ def evaluate(
     ] = None,
     threshold: Annotated[
         int | None,
-        typer.Option("--threshold", help="PNGs of scores: a pixel of at least N is the mask.", metavar="N"),
+        typer.Option("--threshold", help="For PNGs of scores: pixels of at least N are the mask.", metavar="N"),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -94,22 +95,27 @@ def evaluate(
     ] = None,
     texts: Annotated[
         str | None,
-        typer.Option("--texts", help="first or every text of a target; default: as the protocol, else the first."),
+        typer.Option(
+            "--texts", help="first or every: which texts of a target to ask; default: as the protocol says, else first."
+        ),
     ] = None,
     every_split: Annotated[
         bool,
         typer.Option(
-            "--all", help="One table of all splits with questions, each by the protocol that fits its format."
+            "--all", help="One table of all splits with questions, each scored by the protocol that fits its format."
         ),
     ] = False,
     missing: Annotated[
-        str, typer.Option("--missing", help="error, or empty: unanswered counts as rejected.")
+        str,
+        typer.Option(
+            "--missing", help="Questions without a prediction: error, or empty, which counts them as rejected."
+        ),
     ] = "error",
     mode: Annotated[
         str | None,
         typer.Option(
             "--mode",
-            help="generated, or teacher_forced: the answer [SEG]. is in the input; default: as the protocol, else generated.",
+            help="generated, or teacher_forced (the input holds the answer [SEG].); default: as the protocol says, else generated.",
         ),
     ] = None,
     setting: Annotated[
@@ -120,17 +126,17 @@ def evaluate(
     ] = "proposals",
     with_controls: Annotated[
         bool,
-        typer.Option("--controls", help="Also the system on shuffled images and questions, and without either."),
+        typer.Option("--controls", help="Also score the system with shuffled images or questions, and without either."),
     ] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a system, or a file of predictions, with baselines and the papers' figures.
 
-    Protocols (docs/training.md has what each one fixes): **lisa**, **llmseg** and **hub** ask the first text of each of
-    ReasonSeg's questions, **per_text** asks all of them; **llmseg40k** is for LLM-Seg40K; **refcoco** for refCOCO's sentences
+    Protocols (docs/training.md says what each one fixes): **lisa**, **llmseg** and **hub** ask the first text of each target of
+    ReasonSeg, **per_text** asks all of them; **llmseg40k** is for LLM-Seg40K; **refcoco** for refCOCO's sentences
     (cIoU, mIoU, P@); **gres** and **gsva** for gRefCOCO (N-acc, T-acc); **sesame** and **rris** for sentences with false
-    premises. For predictions of others a protocol fixes only how they are scored.
+    premises. For predictions of other programs, a protocol fixes only how they are scored.
 
     Examples:
 
@@ -202,20 +208,25 @@ def questions(
     ] = False,
     show: Annotated[int, typer.Option("--show", min=0, help="With --dry-run: print the first N requests.")] = 0,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Also write pages for a person's decisions into this folder.")
+        Path | None,
+        typer.Option(
+            "--sheet", help="Also write pages into this folder, on which a person keeps or rejects each question."
+        ),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Ask those requests again that an endpoint refused earlier.")
+        bool, typer.Option("--again", help="Send requests again that an endpoint refused earlier.")
     ] = False,
     skip_failing: Annotated[
         bool,
-        typer.Option("--skip-failing", help="Leave out requests that fail every time, even if no other is answered."),
+        typer.Option(
+            "--skip-failing", help="Leave out requests that fail every time, even when no request is answered."
+        ),
     ] = False,
 ) -> None:
     """Make questions about annotated pictures with language models, and index them as a data set. It goes on where it was stopped.
 
-    Section questions of the params names the splits, the models and the highest cost. An answer that was received
-    is never asked for again. docs/questions.md explains every step.
+    Section questions of the params names the splits, the models and the highest cost. A request that was answered
+    is never sent again. docs/questions.md explains every step.
 
     Examples:
 
@@ -248,12 +259,14 @@ def leaks(
     context: typer.Context,
     split: SplitOption = None,
     data: DataOption = None,
-    run: Annotated[str | None, typer.Option("--run", help="Also what this run leaves out of its training.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Also list what this run leaves out of its training.")
+    ] = None,
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Compare decoded pixels, too; reads every picture once.")
     ] = False,
     alike: Annotated[
-        bool, typer.Option("--alike", help="Also list pictures of different sets that look alike, to be looked at.")
+        bool, typer.Option("--alike", help="Also list pictures of different sets that look alike, for you to check.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -18,8 +18,8 @@ class ReasonSegOptions(Options):
     """Options of the format reasonseg."""
 
     encoding: str | None = None
-    """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, for files whose every byte beyond ASCII
-    stands alone."""
+    """Encoding of annotation files that are not UTF-8, such as gbk. null: cp1252, but only for files in which no two
+    bytes beyond ASCII are neighbours."""
 
     @field_validator("encoding")
     @classmethod
@@ -59,12 +59,12 @@ class ImagesOptions(Options):
     """What an image is called. path: as its file below the split's folder, without suffix. coco: by its number in COCO, 12 digits,
     of JPEG files that have COCO's names of 2014 or 2017; other files are passed over."""
     only: Annotated[tuple[Annotated[str, Field(pattern=_ONLY)], ...], BeforeValidator(_one_or_more)] = ()
-    """List new images only where one of these asks about them: a data set (refcoco), a split of one (refcoco/val), or a training
-    ("run NAME", a key of runs or a system): of a mixture what its schedule draws, else all of its splits. Several: whatever any of
-    them asks about. Default: all. Images that the store knows stay."""
+    """List a new image only if one of these asks about it: a data set (refcoco), a split of one (refcoco/val), or a training
+    ("run NAME", a key of runs or a system). A training on a mixture asks about the pictures that its schedule draws, any other
+    training about all of its splits. Default: list all. Images that the store already knows stay listed."""
     coco_ids: str | None = None
     """A file below the first folder that says which pictures of COCO these are: a list of records with image_id (the file's name
-    without suffix) and coco_id, as Visual Genome's image_data.json, which serves GQA, too. ``leaks`` reads it."""
+    without suffix) and coco_id, as Visual Genome's image_data.json, which also fits GQA. ``leaks`` reads it."""
 
     @property
     def only_runs(self) -> tuple[str, ...]:
@@ -100,15 +100,16 @@ class SemanticOptions(Options):
     """For labels own: what an image is called. path: as its label map, without suffix. coco: by its number in COCO, 12 digits.
     Images of cocostuff always have their number."""
     absent: Annotated[int, Field(ge=0, le=256)] = 0
-    """Also ask for this many labels that the picture does not show: false premises, drawn by its image_id. About 8 of 15 have as
-    correction a label that it shows, as in SESAME. A void pixel may be of any label: labels are absent as far as annotated."""
+    """Also ask for this many labels that the picture does not show (false premises), drawn by image_id. About 8 of 15 come with a
+    correction, a label that the picture does show, as in SESAME. A label counts as absent if no pixel is annotated with it;
+    void pixels may still show it."""
 
 
 class LlmSeg40kOptions(Options):
     """Options of the format llmseg40k."""
 
     source: Literal["coco", "ego_objects"] = "coco"
-    """Whose pictures are read: COCO's, known by their number in 12 digits, or those of EgoObjects, known by their file names."""
+    """Which pictures are read: COCO's, named by their number in 12 digits, or those of EgoObjects, named by their files."""
 
 
 class GeneratedOptions(Options):
@@ -119,7 +120,7 @@ class ReasonSegPlusOptions(Options):
     """Options of the format reasonseg_plus."""
 
     release: Literal["muse", "mmr", "lisa_plus"] = "muse"
-    """Which data set the files are of. It decides their names, and those of the splits."""
+    """Which data set the files belong to. It decides the names of the files and of the splits."""
 
 
 class VqaOptions(Options):
@@ -128,8 +129,8 @@ class VqaOptions(Options):
     file: str = "llava_instruct_150k.json"
     """The file of records below root."""
     under: str = ""
-    """Start of ``image`` of the records that are read, such as coco/ of mix665k. What follows it is the picture's path in the
-    data set that holds it."""
+    """Only records whose ``image`` starts with this are read, such as coco/ in mix665k. The rest of ``image`` is the picture's path
+    in the data set that holds it."""
     ids: Ids = "path"
     """What an image is called. path: as the rest of ``image``, without suffix. coco: by its number in COCO, 12 digits."""
 
@@ -152,12 +153,12 @@ class CocoOptions(Options):
     """How the name of a category becomes texts. parts: cut at ``_(``, and ``obj:part`` becomes ``obj part`` and ``the part of the
     obj``, two wordings of one target. plain: as it stands."""
     kind: Literal["object", "part"] | None = None
-    """Kind of all targets but boxes. null: ``part`` where the name is ``obj:part`` or the supercategory ``PART``, else
+    """Kind of all targets except boxes. null: ``part`` where the name is ``obj:part`` or the supercategory ``PART``, else
     ``object``."""
     absent: bool = False
     """Also ask for each category in ``neg_category_ids`` of an image, which the annotation says is absent."""
     categories: str | None = None
-    """The file below ``root`` whose ``categories`` count, where the annotations have none of their own."""
+    """The file below ``root`` that lists the ``categories``, for annotations without a list of their own."""
 
 
 def _root(value: Any) -> str | tuple[str, ...]:
@@ -195,17 +196,18 @@ class DataParams(Params):
     """One data set, an entry of section ``data``: data set -> images, instances, targets."""
 
     format: str
-    """Format of the data set, a line of ``stages.datasets.FORMATS``, which may have options of its own."""
+    """Format of the data set, a key of ``stages.datasets.FORMATS``. A format may have options of its own."""
     images: Key
-    """The data set that holds the image files: its own name where they are its own. Images of another one are found by image_id,
-    in its split of the same name first."""
+    """The data set that holds the image files: this data set's own name, if it holds them itself. Images of another data set
+    are found by image_id, first in its split of the same name."""
     root: Annotated[str | tuple[str, ...], BeforeValidator(_root)]
-    """Folder of the data set; of the format images also a list of folders. Belongs to no fingerprint: the files' checksums do."""
+    """Folder of the data set; in the format images also a list of folders. Fingerprints contain the files' checksums, not this
+    path."""
     splits: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Splits of the data set."""
     max_pixels: Annotated[int, Field(ge=1, le=89_478_485)] = 89_478_485
-    """Images with more pixels than this are failed rows, before anything is decoded. The default, Pillow's own guard, is the
-    most."""
+    """Images with more pixels than this become failed rows before anything is decoded. The default, Pillow's own limit, is the
+    largest value allowed."""
 
     @property
     def roots(self) -> tuple[str, ...]:

@@ -20,25 +20,25 @@ class ModelParams(Params):
     """A model behind an OpenAI-compatible endpoint. ``model`` and ``body`` decide what it answers, the rest how it is reached."""
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "https://api.openai.com/v1"
-    """Address of the API, such as http://127.0.0.1:8000/v1 of vLLM. Keys have no place in it: they come from the environment."""
+    """Address of the API, such as http://127.0.0.1:8000/v1 of vLLM. It must not contain a key; keys come from the environment."""
     model: Annotated[str, Field(min_length=1)]
-    """The name that the endpoint knows it by."""
+    """The name by which the endpoint knows the model."""
     key_from: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key. null: the endpoint needs none."""
     mode: Literal["chat", "batch"] = "chat"
     """chat: one request at a time, up to ``concurrency`` of them at once. batch: files of requests that are answered within a day,
     at half the price where the provider says so."""
     body: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of a request, such as {chat_template_kwargs: {enable_thinking: false}} of vLLM. One that is null is not sent:
-    {max_tokens: null, temperature: null, max_completion_tokens: 2000} of OpenAI's reasoning models. If it is
-    changed, all requests are asked again."""
+    """Further fields of a request, such as {chat_template_kwargs: {enable_thinking: false}} for vLLM. A field that is null is
+    not sent: {max_tokens: null, temperature: null, max_completion_tokens: 2000} for OpenAI's reasoning models. If body is
+    changed, all requests are sent again."""
     concurrency: Annotated[int, Field(ge=1, le=512)] = 4
-    """Requests that are under way at once. As many may have to be asked again after a kill."""
+    """Requests that are under way at once. After a kill, up to this many may have to be sent again."""
     timeout_s: Annotated[float, Field(gt=0)] = 120
     """Longest wait for an answer."""
     retries: Annotated[int, Field(ge=0, le=100)] = 8
-    """Attempts after the first one where the endpoint is busy (429), fails (500 and above) or breaks the connection; between
-    them the wait that it asks for, else one that doubles, up to a minute."""
+    """Further attempts when the endpoint is busy (429), fails (500 and above) or breaks the connection. Between them is the wait
+    that the endpoint asks for, or else a wait that doubles each time, up to a minute."""
     usd_per_million_input: Usd | None = None
     """Price of a million input tokens; null: unknown, which a budget refuses."""
     usd_per_million_output: Usd | None = None
@@ -107,7 +107,7 @@ class ChooseParams(Params):
     per_category: Annotated[int, Field(ge=1)] | None = None
     """At most this many chosen images show a category. null: no bound."""
     min_area: Fraction = 0.0
-    """Categories whose union is a smaller part of the image are not shown to the model and not counted."""
+    """Categories whose masks together cover a smaller part of the image are not shown to the model and not counted."""
     drop: tuple[str, ...] = ()
     """Labels of categories that are never asked about."""
 
@@ -155,9 +155,9 @@ class AskParams(Asking):
     questions: Annotated[int, Field(ge=1, le=50)] = 5
     """How many questions the model is asked for, per image."""
     picture: bool = False
-    """Show the picture as well. The paper's asker sees words alone."""
+    """Show the model the picture as well. In the paper, it sees only words."""
     side_px: SidePx = 768
-    """Longer side of the picture at most, as in ``describe``."""
+    """Limit for the longer side of the picture, as in ``describe``."""
     temperature: Temperature = 0.7
     """As in ``describe``."""
     seed: int | None = 0
@@ -170,13 +170,14 @@ class CheckParams(Params):
     per_answer: Annotated[int, Field(ge=1)] = 2
     """At most this many questions of one image have the same answer."""
     names: Literal["word", "name"] = "word"
-    """What a question may not name of its answer: any content word of its names, or whole names alone."""
+    """What a question must not contain. word: any content word of the answer's names. name: a whole name of the answer."""
     places: bool = True
     """Reject questions that say where in the picture the answer is."""
     words: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (4, 45)
     """Fewest and most words of a question."""
     across: bool = True
-    """Reject a question that another image has with the same answer: it is not about its image. false: within an image alone."""
+    """Reject a question that another image has with the same answer, as it is not about its image. false: only compare within
+    an image."""
     near: Fraction = 0.9
     """Questions whose texts have at least this similarity (cosine) are near-duplicates (stages/questions/near.py)."""
     embeddings: Key | None = None
@@ -184,7 +185,7 @@ class CheckParams(Params):
     protected: tuple[str, ...] = ()
     """Splits of section data whose questions must not come up again, such as reasonseg/val and reasonseg/test."""
     allow_incomplete: bool = False
-    """Keep answers that the image may show more often than annotated."""
+    """Keep a question whose answer the image may show more often than annotated."""
     per_category: Annotated[int, Field(ge=1)] | None = None
     """At most this many questions in the whole set have the same category as answer. null: no bound."""
 
@@ -202,17 +203,17 @@ class VerifyParams(Asking):
     prompt: Template = "verify-1"
     """As in ``describe``."""
     side_px: SidePx = 768
-    """Longer side at most of the picture with the outlined answer."""
+    """Limit for the longer side of the picture with the outlined answer, in px."""
     crop_px: SidePx = 384
-    """Longer side at most of the crop around the answer."""
+    """Limit for the longer side of the crop around the answer, in px."""
     control: bool = True
-    """Ask without the picture as well, and flag questions that are answered rightly nevertheless."""
+    """Also ask without the picture, and flag questions that are still answered correctly."""
     control_prompt: Template = "control-1"
     """Template of the control."""
     reject_blind: bool = False
     """Reject flagged questions instead of only marking them."""
     person: str | None = None
-    """A file of a person's decisions, as the sheet of ``questions --sheet`` saves them; they have the last word."""
+    """A file of a person's decisions, saved by the pages of ``questions --sheet``; they override the verifier's."""
     max_tokens: Tokens = 256
     """As in ``describe``."""
 
@@ -223,13 +224,13 @@ class RephraseParams(Asking):
     prompt: Template = "rephrase-1"
     """As in ``describe``."""
     texts: Annotated[int, Field(ge=1, le=5)] = 5
-    """Texts per target, with the question itself (LISA's appendix: up to five)."""
+    """Texts per target, including the question itself (LISA's appendix: up to five)."""
     answers: bool = False
     """Also ask for an answer in words (ELISA)."""
     absent: Annotated[int, Field(ge=0, le=5)] = 0
     """False premises per image, of categories that are verified absent (SESAME)."""
     several: Annotated[int, Field(ge=0, le=5)] = 0
-    """Questions per image with several objects as answer (GSVA, MUSE)."""
+    """Questions per image whose answer is several objects (GSVA, MUSE)."""
     temperature: Temperature = 0.7
     """As in ``describe``."""
 
@@ -242,8 +243,9 @@ class QuestionSetParams(Params):
     """Splits with annotated instances that questions are made about, such as lvis/train. All hold or borrow pictures of one data
     set."""
     exhaustive: bool = False
-    """All categories of the source are annotated in every image, as COCO's 80 are: what it lacks is absent, and false premises may
-    ask for it. Otherwise that is so of ``neg_category_ids`` alone (LVIS, with ``absent: true`` of its entry of section data)."""
+    """true: every image is annotated with all categories of the source, as with COCO's 80: a category without an annotation is
+    absent, and false premises may ask for it. false: only categories in ``neg_category_ids`` count as absent (LVIS, with
+    ``absent: true`` in its entry of section data)."""
     models: Annotated[dict[Key, ModelParams], Field(min_length=1)]
     """Models by names of your own."""
     choose: ChooseParams = ChooseParams()
@@ -253,7 +255,7 @@ class QuestionSetParams(Params):
     ask: AskParams
     """Step ask."""
     check: CheckParams = CheckParams()
-    """Rules that every pair of question and answer keeps."""
+    """Rules that every pair of question and answer must follow."""
     verify: VerifyParams = VerifyParams()
     """Step verify."""
     rephrase: RephraseParams = RephraseParams()
@@ -263,10 +265,10 @@ class QuestionSetParams(Params):
     )
     """Shares of the images by split, drawn by the digest of the picture; default: LLM-Seg40K's 11 : 1 : 2."""
     journal: str | None = None
-    """Folder of all requests and answers, where nothing is ever lost or asked twice. null: next to the root of the data set, with
+    """Folder that keeps all requests and answers, so that nothing is asked twice. null: next to the root of the data set, with
     ``.journal`` after its name."""
     budget_usd: Usd | None = None
-    """Most that requests may cost in all, counted before they are sent. null: no bound."""
+    """The most that all requests together may cost; each is counted before it is sent. null: no bound."""
 
     @model_validator(mode="after")
     def _models_are_known(self) -> QuestionSetParams:

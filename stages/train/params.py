@@ -42,9 +42,9 @@ class AdapterParams(Params):
     variant: Literal["mlp", "query"] = "mlp"
     """One hidden layer, or learned queries over parallel views."""
     expand: Annotated[int, Field(ge=1)] = 2
-    """Hidden width over the language model's."""
+    """Hidden width, as a multiple of the language model's."""
     dropout: Fraction = 0.2
-    """In the hidden layer."""
+    """Dropout in the hidden layer."""
     noise: Annotated[float, Field(ge=0)] = 1e-6
     """Standard deviation of the noise after the first norm."""
 
@@ -55,16 +55,16 @@ class AlignParams(Params):
     epochs: Annotated[int, Field(ge=1)]
     """Passes over the targets."""
     learning_rate: Positive
-    """AdamW's, constant."""
+    """Learning rate of AdamW, constant."""
     temperature: Positive
-    """Cosines are divided by it."""
+    """Cosines are divided by this."""
 
 
 class ElisaParams(Params):
     """ELISA: masks are words of the language model's vocabulary."""
 
     mask_encoder: Name = "alphaclip_vit_b16_mask_only"
-    """The column centered/MEAN/mask_embeddings/NAME, of the mean ``train.mean``."""
+    """Name of the mask encoder: masks are read from the column centered/MEAN/mask_embeddings/NAME, where MEAN is ``train.mean``."""
     top_k: Annotated[int, Field(ge=1)] = 30
     """This many of the largest proposals are offered."""
     drop_near_gt: Fraction | None = 0.95
@@ -72,28 +72,30 @@ class ElisaParams(Params):
     with_gt: bool = True
     """In training, annotated instances are offered next to the proposals."""
     positive_iou: Fraction = 0.5
-    """A proposal is an answer when its IoU with one of the target's instances is at least this; not with ground_truth."""
+    """A proposal is an answer when its IoU with one of the target's instances is at least this; not used with targets:
+    ground_truth."""
     targets: Literal["proposals", "ground_truth"] = "proposals"
-    """What an answer names in training. proposals (default): every candidate that is right. ground_truth: the annotated instances
-    alone, as released; a proposal is then offered and never an answer, however well it fits (needs with_gt)."""
+    """What an answer names in training. proposals (default): every candidate that is right. ground_truth: only annotated instances,
+    as released; proposals are then offered, but never an answer, however well they fit (needs with_gt)."""
     geometry: bool = False
-    """The adapter also gets where a mask is and how large (ours; ELISA's vectors say nothing of places)."""
+    """The adapter also gets a mask's position and size (ours; ELISA's vectors do not contain positions)."""
     adapter: AdapterParams = AdapterParams()
-    """From embeddings to words."""
+    """The adapter, which maps mask embeddings to words."""
     align: AlignParams | None = None
     """Pre-training of the adapter; null: none, as released."""
     position: Literal["before", "after", "randomized"] = "randomized"
-    """Masks before or after the explanatory answer."""
+    """Whether the masks come before or after the explanatory answer."""
     text: bool = True
-    """Words around the masks."""
+    """Whether an answer has words around its masks."""
     token_dropout: Fraction = 0.2
     """Share of text tokens the model sees as unknown."""
     temperature: Positive = 0.1
-    """Logits are divided by it in the loss."""
+    """Logits are divided by this in the loss."""
     mask_weight: Positive = 2.0
     """Weight of a mask that is an answer, in the loss."""
     loss_over: Literal["labels", "positions"] = "positions"
-    """What the loss is averaged over; positions: as released, those of the answers, each padded to the batch's longest."""
+    """What the loss is averaged over. labels: the labelled tokens. positions, as released: all tokens of the answers, each
+    padded to the longest answer of the batch."""
     learning_rate: Positive = 1e-3
     """Learning rate of adapter and new words."""
     lora_learning_rate: Positive = 1e-4
@@ -118,17 +120,18 @@ class SegParams(Params):
     """What LLM-Seg and LISA have in common: a [SEG] in the answer asks for a mask."""
 
     one_per: Literal["target", "instance"] = "target"
-    """What a [SEG] of the training answers stands for: all that is meant, or one instance of it (GSVA)."""
+    """What a [SEG] in the training answers stands for: the whole target, or one instance of it (GSVA)."""
     explanatory: Fraction | None = None
-    """Share of the targets with an explanatory answer asked for it without a mask; of the others half get both. null: none."""
+    """Of the targets with an explanatory answer, the share that is asked for the explanation alone, without a mask; half of the
+    others get both. null: no explanations."""
     answers: (
         Annotated[tuple[Annotated[str, Field(pattern=r"^[^\[]*\[SEG\][^\[]*$")], ...], Field(min_length=1)] | None
     ) = None
-    """What the training answers with a mask may be, each with one [SEG]; null: the five that were released."""
+    """Wordings of the training answers with a mask, each with one [SEG]; null: the five that were released."""
     form: Literal["lisa", "gsva", "sesame"] = "lisa"
-    """How questions are asked and answered. lisa: a question for each text. gsva: of a mixture, one question for all phrases of a
-    picture, and an answer that names each. sesame: questions that doubt whether the thing is there; a false premise is denied or
-    corrected in words, without [REJ]; answers and explanatory are not used."""
+    """How questions are asked and answered. lisa: a question for each text. gsva: in a mixture, one question for all phrases of
+    a picture, and an answer that names each of them. sesame: questions that doubt whether the thing is there; a false premise
+    is denied or corrected in words, without [REJ]; answers and explanatory are not used."""
     text_weight: Positive = 1.0
     """Weight of the text's cross entropy in the loss."""
     learning_rate: Positive
@@ -153,7 +156,7 @@ class LlmSegParams(SegParams):
     mask_encoder: Name = "dinov2_vitl14"
     """The column mask_embeddings/NAME, as stored."""
     geometry: bool = False
-    """Tell it where a mask is and how large, in addition to the vector (ours)."""
+    """Give the model a mask's position and size in addition to its vector (ours)."""
     top_k: Annotated[int, Field(ge=1)] = 50
     """This many of the largest proposals are offered."""
     dim: Annotated[int, Field(ge=2)] = 256
@@ -165,11 +168,11 @@ class LlmSegParams(SegParams):
     mlp_dim: Annotated[int, Field(ge=1)] = 2048
     """Hidden width of the fusion's MLPs and of the similarity head."""
     heads: Literal["both", "iou", "iop"] = "both"
-    """Which heads it has (Table 2)."""
+    """Which heads the model has (Table 2 of the paper)."""
     fusion: bool = True
-    """Whether masks and text are fused (Table 2)."""
+    """Whether masks and text are fused (Table 2 of the paper)."""
     strategy: Literal["top1", "iop", "top1_or_iop", "top5_and_iop"] = "iop"
-    """How the answer's proposals are chosen (Table 3)."""
+    """How the answer's proposals are chosen (Table 3 of the paper)."""
     threshold: Fraction = 0.5
     """Predicted IoP above which a proposal is chosen."""
     tau: Positive = 0.05
@@ -195,7 +198,8 @@ class LisaParams(SegParams):
     """LISA: a [SEG] prompts SAM's mask decoder."""
 
     explanatory: Fraction | None = 0.1
-    """Share of the targets with an explanatory answer asked for it without a mask; of the others half get both. null: none."""
+    """Of the targets with an explanatory answer, the share that is asked for the explanation alone, without a mask; half of the
+    others get both. null: no explanations."""
     learning_rate: Positive = 3e-4
     """Learning rate of the new modules and of the embeddings."""
     lora_learning_rate: Positive = 3e-4
@@ -205,7 +209,7 @@ class LisaParams(SegParams):
     sam_model: Name = "sam_vit_h"
     """The column sam_features/NAME, and the weights of the decoder."""
     ignore: Literal["background", "excluded"] = "background"
-    """What ignored pixels are in the loss; background: as released."""
+    """What ignored pixels count as in the loss; background: as released."""
     bce_weight: Positive = 2.0
     """Weight of the pixels' binary cross entropy."""
     dice_weight: Positive = 0.5
@@ -216,13 +220,13 @@ class MixtureGroup(Params):
     """Splits that share a weight in a mixture."""
 
     weight: Positive
-    """Its share of the samples, relative to the weights of the other groups."""
+    """The group's share of the samples, relative to the weights of the other groups."""
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     """Splits, as refcoco/train; each is drawn from equally often."""
     absent: Fraction | Literal["pooled", "redrawn"] = 0.0
-    """Which questions with a false premise are asked. A share: of this share of the samples all questions are such, of the others
-    none (default 0: none are asked; SESAME's ReasonSeg: 0.15). pooled: they are drawn with the others. redrawn: so, too, but a
-    sample whose every question has a false premise is drawn again (GSVA)."""
+    """How questions with a false premise are asked. A number: in this share of the samples every question has a false premise,
+    in the others none has (default 0: none are asked; SESAME's ReasonSeg: 0.15). pooled: they are drawn together with the other
+    questions. redrawn: as pooled, but a sample in which every question has a false premise is drawn again (GSVA)."""
 
 
 class TrainParams(Params):
@@ -231,11 +235,12 @@ class TrainParams(Params):
     llava: str = "Intel/llava-gemma-2b"
     """Folder, or id on the Hugging Face hub, of the LLaVA that is fine-tuned."""
     base: Literal["float32", "bfloat16", "8bit", "4bit"] = "4bit"
-    """Type of its weights; 8bit and 4bit (of the language model's layers) by bitsandbytes: meant for a GPU, slow on a CPU."""
+    """Type of LLaVA's weights. 8bit and 4bit (only the language model's layers) use bitsandbytes: meant for a GPU, slow on a
+    CPU."""
     image_encoder: Name = "clip_vit_l14_336"
     """The column image_features/NAME: what LLaVA's vision tower would give."""
     dense: Dense = "float16"
-    """In which of the forms of ``embed.dense`` the image's features (LISA: SAM's, too) are read."""
+    """The form, one of those in ``embed.dense``, in which the image's features are read (for LISA also SAM's)."""
     train: tuple[str, ...] = ()
     """Splits to train on, as demo/train; with a single data set, train is enough."""
     mean: Name | None = None
@@ -243,7 +248,7 @@ class TrainParams(Params):
     proposer: Name | None = None
     """The proposer whose masks elisa and llmseg choose from, a key of section proposers; null, the default: the first one."""
     epochs: Annotated[int, Field(ge=1)] = 50
-    """Passes over the targets of these splits."""
+    """Passes over the targets of the training splits."""
     batch_size: Annotated[int, Field(ge=1)] = 2
     """Targets per step and process."""
     accumulation: Annotated[int, Field(ge=1)] = 1
@@ -261,11 +266,12 @@ class TrainParams(Params):
     gradient_checkpointing: bool = True
     """Compute activations twice instead of keeping them."""
     report_to: tuple[str, ...] = ()
-    """Where else than to DVCLive the Trainer reports: tensorboard, wandb, ... (install them yourself)."""
+    """Where the Trainer reports, besides DVCLive: tensorboard, wandb, ... (install them yourself)."""
     seed: Annotated[int, Field(ge=0)] = 42
-    """Order, templates, dropout."""
+    """Seed of the order, the templates and dropout."""
     without: Literal["image", "question"] | None = None
-    """Train and answer without one of the two, for a baseline that shows what the other alone gives away; null: with both."""
+    """Train and answer without the image or without the question: a baseline that shows how much the other alone reveals. null:
+    with both."""
     elisa: ElisaParams = ElisaParams()
     """Parameters of ELISA alone."""
     llmseg: LlmSegParams = LlmSegParams()
@@ -273,44 +279,44 @@ class TrainParams(Params):
     lisa: LisaParams = LisaParams()
     """Parameters of LISA alone."""
     max_steps: Annotated[int, Field(ge=0)] = 0
-    """Updates, whatever ``epochs`` says; 0, the default: as many as the epochs have."""
+    """Number of updates, which overrides ``epochs``; 0, the default: as many as the epochs take."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Updates in which the learning rate rises; 0, the default: ``warmup`` says it as a share."""
+    """Number of updates in which the learning rate rises; 0, the default: ``warmup`` gives it as a share."""
     schedule_options: dict[str, float] = Field(default_factory=dict)
-    """What else the schedule takes, e.g. ``min_lr_rate`` of cosine_with_min_lr; default: nothing."""
+    """Further options of the schedule, e.g. ``min_lr_rate`` of cosine_with_min_lr; default: none."""
     adam_betas: tuple[Below1, Below1] = (0.9, 0.999)
     """Decay of the optimizer's two moments; default: PyTorch's."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay of everything that is trained; default: none."""
     save_steps: Annotated[int, Field(ge=1)] = 100
-    """A checkpoint is written after this many updates, and the one before is removed. It does not decide the result."""
+    """A checkpoint is written whenever this many updates are done, and the previous one is removed. The result stays the same."""
 
     mixture: dict[Key, MixtureGroup] = Field(default_factory=dict)
-    """Groups of splits to train on, by name; instead of ``train``. A sample is then a picture with up to ``questions`` questions,
-    each a sequence of its own, and ``batch_size`` counts samples (dvlab-research/LISA, ``utils/dataset.py``)."""
+    """Groups of splits to train on, by name, used instead of ``train``. A sample is then a picture with up to ``questions``
+    questions, each a sequence of its own, and ``batch_size`` counts samples (dvlab-research/LISA, ``utils/dataset.py``)."""
     draw: Literal["released", "laps"] = "released"
-    """How samples of a mixture are drawn. released: each by itself, a group by weight, a split of it, a picture of that. laps:
-    groups have exact shares, and no picture of a split comes again before all of them came."""
+    """How samples of a mixture are drawn. released: each independently: a group by weight, then a split of it, then a picture
+    of that split. laps: groups have exact shares, and no picture of a split is drawn again before all of them were drawn."""
     questions: Annotated[int, Field(ge=1)] = 3
-    """In a mixture: at most this many questions of a picture."""
+    """In a mixture: at most this many questions per picture."""
     epoch_samples: Annotated[int, Field(ge=0)] = 0
-    """In a mixture: samples of an epoch, over all processes. 0: as many as ``max_steps`` updates take."""
+    """In a mixture: samples per epoch, over all processes. 0: as many as ``max_steps`` updates take."""
     max_text_tokens: Annotated[int, Field(ge=0)] = 0
-    """Conversations are cut after this many tokens; the image counts as one. 0: they are not; LISA and LLM-Seg: 257."""
+    """Conversations are cut after this many tokens; the image counts as one. 0: they are not cut; LISA and LLM-Seg: 257."""
 
     prompts: Annotated[str, Field(min_length=1)] | None = None
-    """A file with prompts of one's own for lisa and llmseg, of the form of stages/train/language/prompts.yaml; what it leaves out
-    is as released. null: the released ones."""
+    """A file with your own prompts for lisa and llmseg, in the form of stages/train/language/prompts.yaml; prompts that it
+    leaves out are the released ones. null: only the released ones."""
 
     leaks: Literal["all", "paper", "none"] = "all"
-    """Which pictures are left out. all: those of other data sets' splits that are there to be evaluated on (whose name does not
-    begin with train). paper: from data sets that are not referring sets, those of referring sets' splits val (LISA's paper).
-    none: as LISA's code."""
+    """Which pictures are left out of the training. all: those that other data sets have in splits for evaluation (splits whose
+    name does not begin with train). paper: those that referring sets have in their splits val, but only out of data sets that
+    are not referring sets (LISA's paper). none: no pictures, as LISA's code."""
 
     leaks_pixels: bool = False
-    """Also find copies of another name and other bytes, by their decoded pixels; every picture is read once for that."""
+    """Also find copies that have another name and other bytes, by their decoded pixels; every picture is read once for this."""
     start: Name | None = None
-    """A finished run of the same system whose trained weights this one begins with, with a fresh optimizer (the papers' "ft" rows);
+    """A finished run of the same system; this one begins with its trained weights and a fresh optimizer (the papers' "ft" rows);
     null: none."""
 
     @property
