@@ -82,7 +82,7 @@ def check_stored(task: ShardTask) -> None:
             raise InputError(
                 f"{place_of(settings, task.split, column)}: image {index} embedded now is not what is stored "
                 f"(cosine {cosine:.3f}, at least {LEAST_COSINE} expected): code, a library or the device changed the "
-                "numbers. Go back to what made the column, or raise VERSION of the stage or the encoder, so that all of it "
+                "numbers. Restore what made the column, or raise VERSION of the stage or the encoder, so that all of it "
                 "is computed again"
             )
 

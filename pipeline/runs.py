@@ -150,7 +150,7 @@ def check_name(name: str, option: str = "--name") -> None:
         raise InputError(f"{option}: found {name!r}, which is the name of a picture on the pages; expected another one")
     if ending := next((end for end in _ANSWERS if name.endswith(f"-{end}")), None):
         raise InputError(
-            f"{option}: found {name!r}, but answers of a run are named so; expected no -{ending} at its end"
+            f"{option}: found {name!r}, but files with answers of a run end like this; expected a name without -{ending} at its end"
         )
 
 

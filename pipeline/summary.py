@@ -40,7 +40,7 @@ def finish(settings: Settings, summaries: Sequence[StageSummary], dry_run: bool 
             if summary.failed_images > settings.run.max_failures:
                 print(
                     f"{_what(summary)}: {summary.failed_images} images failed, more than run.max_failures "
-                    f"({settings.run.max_failures}); mend them and run it again, or let them be: "
+                    f"({settings.run.max_failures}); repair them and run it again, or accept them: "
                     f"--set run.max_failures={summary.failed_images}",
                     file=sys.stderr,
                 )
@@ -57,7 +57,7 @@ def _remarks(summary: StageSummary) -> list[str]:
         )
     if summary.unlisted:
         lines.append(
-            f"not listed: {summary.unlisted} of {summary.images} images, which the option only of the data set that holds the "
+            f"not listed: {summary.unlisted} of {summary.images} images, which the option `only` of the data set that holds the "
             "pictures leaves out"
         )
     if summary.unread:

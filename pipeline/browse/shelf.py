@@ -132,7 +132,7 @@ class Shown:
     def _lacking(self, name: str) -> str:
         """A note on a column that lacks some images; else the empty text."""
         lacking = int(self.states[name].are(NOT_COMPUTED).sum())
-        why = f"not computed, or not from what is in the store now; {self.settings.command('info')} says which"
+        why = f"not computed, or computed from something that has changed since; {self.settings.command('info')} says which"
         return f"{name} lacks {lacking} of {len(self)} images: {why}" if lacking else ""
 
     def _open(self, names: Sequence[str]) -> Split:

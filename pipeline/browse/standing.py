@@ -61,7 +61,7 @@ def _standing(settings: Settings, split: SplitRef, answers: Answers, entry: Entr
                 "outdated": [f"{name} changed since" for name in changed],
             }
         if entry is None or entry.run is None or entry.held is None or not entry.held.about:
-            return {**found, "outdated": ["nothing in the folder of the run says which training they are of"]}
+            return {**found, "outdated": ["nothing in the folder of the run says which training made them"]}
         return {**found, "kind": TRAINED, **_of_run(settings, split, answers, entry)}
     except (PredictionError, ValueError) as error:
         return {**found, "outdated": [f"it cannot be told: {error}"]}

@@ -36,7 +36,7 @@ class Towers:
         if made_with not in (None, expected):
             raise WeightsError(
                 f"{column.meta.column} was made with another {text} (sha256 {made_with[:12]}) than the one known here "
-                f"({expected[:12]}); their texts and masks do not compare"
+                f"({expected[:12]}); their texts and masks cannot be compared"
             )
         with self._lock:
             if self._kept is None or self._kept[0] != encoder:

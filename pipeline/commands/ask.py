@@ -65,7 +65,10 @@ def ask_command(
         make_folder(path.parent)
         replace_file(path, answer.png())
     if answers[0].pixels is None:
-        print(f"ask: the file of {image} is not there as it was indexed; masks are drawn on gray", file=sys.stderr)
+        print(
+            f"ask: the file of {image} is missing or has changed since it was indexed; masks are drawn on gray",
+            file=sys.stderr,
+        )
     value = {
         "system": trained.run.name,
         "run": trained.digest,

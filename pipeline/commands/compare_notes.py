@@ -44,7 +44,7 @@ def notes_on(
 def _questions(counts: Mapping[str, tuple[int, int]], shared: int, asked: int) -> Iterator[str]:
     if shared < asked:
         each = ", ".join(f"{name} {own}" for name, (own, _) in counts.items())
-        yield f"Of {asked} questions {shared} are compared, which all have answered; answered: {each}."
+        yield f"{shared} of {asked} questions are compared, those that all have answered; answered: {each}."
     for name, (_, other) in counts.items():
         if other:
             yield f"{name}: {other} answers are to no question of the split, and are left out."
@@ -57,7 +57,7 @@ def _asked_otherwise(metas: Mapping[str, Meta]) -> Iterator[str]:
     }
     for what, values in (
         (
-            "asked in different ways (generated answers and teacher-forced ones do not compare)",
+            "asked in different ways (generated and teacher-forced answers cannot be compared)",
             {n: m.mode for n, m in metas.items()},
         ),
         ("chose from different candidates", {name: meta.setting for name, meta in metas.items()}),
@@ -95,7 +95,7 @@ def _trained(split: SplitRef, found: Sequence[Side]) -> Iterator[str]:
         if run.system == first[1][0].system and (differ := differences(_whole(first[1][1]), _whole(state))):
             yield f"{name} differs from {first[0]}: {some([str(one) for one in differ])}."
     if files := [one.name for one in found if one.trained is None]:
-        yield f"{', '.join(files)}: external predictions; what was asked, and how it was trained, is known to those who made them."
+        yield f"{', '.join(files)}: external predictions; only their makers know what was asked and how the system was trained."
 
 
 def _out_of_date(settings: Settings, found: Sequence[Side], metas: Mapping[str, Meta]) -> Iterator[str]:

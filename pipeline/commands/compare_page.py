@@ -68,7 +68,7 @@ def write_page(settings: Settings, found: Comparison, cases: int, path: Path) ->
         (),
         "Questions",
         [case for case, _ in shown],
-        f"At most {cases} that each system won against {found.first} by the most, and as many that it lost.",
+        f"For each system, at most {cases} that it won against {found.first} by the most, and at most {cases} that it lost.",
         "",
         (),
         before=sections,

@@ -70,7 +70,7 @@ def unpacked_text(settings: Settings, name: str, folder: Path, found: dict[str, 
         lines.append(f"{name}/{split}: {each['written']} pictures written to {folder / split}{there}")
         lines += [f"  not written: {problem}" for problem in each["problems"]]
     splits = ", ".join(data.splits)
-    lines.append("an entry of section data of the params that holds them, and whose name is then `images` of this one:")
+    lines.append(f"to use them, add this entry to section data of the params, and name it as `images` of {name}:")
     lines.append(f"  {name}_pictures: {{format: images, images: {name}_pictures, root: {folder}, splits: [{splits}]}}")
     return "\n".join(lines)
 
@@ -171,7 +171,7 @@ def as_text(found: dict[str, Any]) -> str:
     """What :func:`data_command` found, as text for a person."""
     parts = ["\n".join(_lines(name, each)) for name, each in found.items()]
     if any(each["published_set"] for each in found.values()):
-        parts.append("[V] was read at the publisher's, or printed by code that counts; [S] is stated by a third party.")
+        parts.append("[V]: read on the publisher's site, or printed by code that counts; [S]: stated by a third party.")
     return "\n\n".join(parts)
 
 

@@ -120,7 +120,7 @@ def evaluate_command(
         f"# {as_text(system)} on {as_text(split.dataset)}, {split.split}" + f", protocol {protocol}" * bool(protocol),
         "",
         f"{count} questions, {meta.mode.replace('_', '-')}, candidates: {meta.setting}{of_proposer}. In percent, "
-        "with 95 % bootstrap intervals over images. Oracles know the answer; what a system does not say is left blank.",
+        "with 95 % bootstrap intervals over images. Oracles know the answer; figures that a system does not have are left blank.",
         "",
     ]
     if protocol:

@@ -79,7 +79,7 @@ def of_images(
         yield f"- {len(absent)} images have no annotation: nothing is asked about them."
     if without_masks:
         names = ", ".join(name for name in BASELINE_NAMES if name not in WITHOUT_MASKS)
-        yield f"- Without proposals there are no rows {names}, and no figures of a choice: {as_text(without_masks)}"
+        yield f"- Without proposals there are no rows {names}, and no figures of which masks were chosen: {as_text(without_masks)}"
 
 
 def _about_gsva(dataset: str) -> str:

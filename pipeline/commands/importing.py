@@ -108,8 +108,8 @@ def as_text(told: Mapping[str, Any]) -> str:
 
 _COUNTED = {
     "without_a_pixel": "masks without a pixel left out",
-    "resized": "pictures had masks of another size, which were brought to the picture's: each pixel took the nearest one",
-    "repeated": "entries stand in the files again and say the same",
+    "resized": "pictures had masks of another size, which were resized to the picture (nearest neighbour)",
+    "repeated": "entries were repeated in the files, with the same content",
     "regions_left_out": "regions with a vector left out: they are no annotated instance of these splits",
 }
 """Key -> what is counted."""
@@ -213,7 +213,7 @@ def _masks_of(settings: Settings, found: _Found, proposer: str, stored_order: bo
 
     def of_store(picture: Picture) -> list[str | None]:
         if picture.sha256 not in found.places:
-            raise ImageFailure("its masks are with the data set that holds the picture; name that one with --data, too")
+            raise ImageFailure("its masks are in the data set that holds the picture; name that one with --data, too")
         split, shard, position = found.places[picture.sha256]
         row = rows(split, shard)[position]
         if row["status"] != OK:
@@ -225,7 +225,7 @@ def _masks_of(settings: Settings, found: _Found, proposer: str, stored_order: bo
 
 def _nothing(tally: Tally, entries: int, splits: Sequence[SplitRef], pictures: Pictures) -> str:
     """Why nothing can be taken, with an example."""
-    of = f"of {entries} pictures in the files none can be taken for {', '.join(map(str, splits))}"
+    of = f"of {entries} pictures in the files, none could be matched to {', '.join(map(str, splits))}"
     if tally.failed:
         name, reason = next(iter(tally.failed.items()))
         why = f"{len(tally.failed)} failed, such as {name}: {reason}"

@@ -69,7 +69,7 @@ def _column(look: Look, plan: ColumnPlan) -> dict[str, Any]:
             omitted += commit.omitted
     reasons = {f"{shard.state}: {shard.reason}" for shard in plan.shards if shard.reason}
     if states[DONE] and not plan.begun:
-        reasons.add("column.json or zarr.json is not what it has to be; the next run writes it again")
+        reasons.add("column.json or zarr.json has the wrong content; the next run writes it again")
     shape = None if plan.spec.layout is None else [plan.meta.images, *plan.spec.layout.row_shape]
     return {
         "shards": {state: states[state] for state in (DONE, MISSING, STALE, DAMAGED)},

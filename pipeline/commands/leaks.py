@@ -12,9 +12,9 @@ from pipeline.upstream import known_sources
 from stages.names import SplitRef
 
 NOT_PROTECTED = (
-    "Protected are the splits of the params alone. Published sets on COCO's pictures whose val and test splits would have to be "
-    "in the params: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, R-RefCOCO, Ref-ZOM, LLM-Seg40K, MUSE, MMR. COCO's pictures in Visual "
-    "Genome and GQA have other names and bytes; coco_ids of their collection says which they are."
+    "Only splits in the params are protected. To protect the val and test splits of published sets on COCO's pictures, add them to "
+    "the params: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, R-RefCOCO, Ref-ZOM, LLM-Seg40K, MUSE, MMR. COCO's pictures in Visual "
+    "Genome and GQA have other names and bytes; the option coco_ids of their data set says which they are."
 )
 SHOWN = 50
 """The text shows at most this many pairs that look alike; --json has all."""
@@ -77,5 +77,5 @@ def as_text(found: dict[str, Any]) -> str:
         lines += [f"  {split}: {count} pictures" for split, count in run["left_out"].items()]
         lines.append(f"  protected: {', '.join(run['protected']) or 'nothing'}")
         if run["not_indexed"]:
-            lines.append(f"  not protected, as they are not indexed: {', '.join(run['not_indexed'])}")
+            lines.append(f"  not protected, because they are not indexed: {', '.join(run['not_indexed'])}")
     return "\n".join([*lines, "", NOT_PROTECTED])

@@ -152,7 +152,7 @@ def plan_command(settings: Settings, name: str, show: int = 0) -> str:
     lines = [*first, *notes, *plan_table(params, rows)]
     if params.check.embeddings is not None:
         lines.append(
-            f"Not counted is what {params.check.embeddings} is sent: every question, and those of check.protected."
+            f"What {params.check.embeddings} is sent is not counted: every question, and those of check.protected."
         )
     return "\n".join(lines)
 

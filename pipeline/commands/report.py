@@ -149,8 +149,8 @@ def _chosen(
     if systems:
         found = choose({name: answers.iou for name, answers in systems.items()}, cases)
         how = (
-            f"At most {cases} of each system: its worst, its best, and some evenly between, by IoU. From the lowest to the "
-            "highest mean IoU."
+            f"At most {cases} for each system, by IoU: its worst, its best, and some evenly between. Ordered from the lowest "
+            "to the highest mean IoU."
         )
     elif oracle is not None:
         samples = oracle.systems[ORACLE]

@@ -41,7 +41,8 @@ def answers_section(systems: Mapping[str, Samples], place: str, files: dict[str,
     plot = Plot(data_uri("png", files["iou"]), f"Histograms of the questions' IoU. {means}.", f"{place}/iou.png")
     text = [
         "In percent, with 95 % bootstrap intervals over images. The oracle knows the answer and takes the best single proposal, "
-        "or refuses: what a system could reach that chooses one. Baselines, short and long queries: python cli.py evaluate.",
+        "or refuses: the best that a system which chooses one proposal could reach. Baselines, short and long queries: "
+        "python cli.py evaluate.",
         "IoU of a question whose answer is not in the image: 1 when nothing is predicted, else 0. Ignored pixels do not count.",
     ]
     yield Section("answers", "Answers", text, Table(["system", *(TITLES[metric] for metric in METRICS)], rows), [plot])
@@ -95,7 +96,7 @@ def similarity_section(settings: Settings, split: SplitRef, missing: list[Missin
         found = known.get(mean, {}).get(own.name, {}).get(split.split, {})
         why = "" if (folder / file).is_file() else "not drawn"
         if not why and found.get("of") != _pictured(settings, split, mean, own):
-            why = "left out: drawn of other embeddings or another mean than the store has now"
+            why = "left out: drawn from other embeddings, or with another mean, than the store has now"
         if why:
             which = own.name if len(settings.means) == 1 else f"{own.name}, mean {mean}"
             missing.append(Missing(f"similarity of {which}", f"{why}; run: {settings.command('normalize')}"))
@@ -107,7 +108,7 @@ def similarity_section(settings: Settings, split: SplitRef, missing: list[Missin
         plots.append(Plot(data_uri("png", (folder / file).read_bytes()), alt, file))
     if plots:
         text = [
-            "Cosine of every pair of mask embeddings, before and after the train mean is taken away (python cli.py normalize)."
+            "Cosine of every pair of mask embeddings, before and after the train mean is subtracted (python cli.py normalize)."
         ]
         yield Section("similarity", "Similarity of the masks", text, plots=plots)
 
@@ -132,7 +133,7 @@ def training_section(folders: Mapping[str, Path], place: str, files: dict[str, b
         files["training"] = training_curves(ordered)
         ends = [f"{name} ends at {curve[1][-1]:.3g}" for name, curve in ordered.get("loss", {}).items()]
         alt = f"Training curves: {', '.join(ordered)}. Loss: {'; '.join(ends)}."
-        text = ["Losses of different systems are sums of different parts and do not compare."]
+        text = ["Losses of different systems are sums of different parts and cannot be compared."]
         plot = Plot(data_uri("png", files["training"]), alt, f"{place}/training.png")
         yield Section("training", "Training", text, plots=[plot])
 

@@ -68,7 +68,7 @@ def _not_done(plans: Sequence[ColumnPlan]) -> Iterator[str]:
             reason = first.state + (f": {first.reason}" if first.reason else "")
             yield f"{plan.place}: {len(plan.todo)} of {plan.meta.shards} shards not done ({reason})"
         elif not plan.begun:
-            yield f"{plan.place}: column.json or zarr.json is not what it has to be, or a killed run left files"
+            yield f"{plan.place}: column.json or zarr.json has the wrong content, or a killed run left files"
 
 
 def verify_command(
@@ -106,7 +106,7 @@ def verify_command(
     )
     if any(is_mendable(settings, problem) for problem in report.problems):
         where = f" {settings.options(splits[0])}" if len(splits) == 1 < len(settings.splits) else ""
-        lines.append(f"to mend it: python cli.py verify --repair{where}")
+        lines.append(f"to repair it: python cli.py verify --repair{where}")
     return code, "\n".join(lines)
 
 

@@ -125,7 +125,9 @@ def _objects(ref: Ref) -> list[int]:
         raise ImageFailure(f"{ref.name}: 'ann_id' is missing, or no list of numbers")
     ids = list(ref.ann_id) if isinstance(ref.ann_id, tuple) else [ref.ann_id]
     if not all(sentence.exists for sentence in ref.sentences):
-        raise ImageFailure(f"{ref.name}: a sentence says that its object does not exist, which the format refer reads")
+        raise ImageFailure(
+            f"{ref.name}: a sentence says that its object does not exist; the format refer reads such files"
+        )
     if NO_OBJECT in ids and ids != [NO_OBJECT]:
         raise ImageFailure(f"{ref.name}: 'ann_id' names objects and none (-1) at once")
     if not ids and ref.source not in ("", ZERO):

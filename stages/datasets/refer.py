@@ -124,7 +124,7 @@ def _names(options: ReferOptions) -> list[str]:
 
 def _object(ref: Ref) -> int:
     if isinstance(ref.ann_id, tuple):
-        raise ImageFailure(f"{ref.name}: 'ann_id' is a list, which the format grefer reads")
+        raise ImageFailure(f"{ref.name}: 'ann_id' is a list; the format grefer reads such files")
     if ref.ann_id is None:
         raise ImageFailure(f"{ref.name}: 'ann_id' is missing or no number")
     return ref.ann_id

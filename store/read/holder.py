@@ -129,7 +129,7 @@ class Holder:
         for other in columns[1:]:
             if other.meta.array != one.meta.array:
                 raise StoreError(
-                    f"{self.borrowing.name} has images in {one.place} and {other.place}, which are no arrays of one layout: "
+                    f"{self.borrowing.name} has images in {one.place} and {other.place}, whose arrays have different layouts: "
                     f"found {one.meta.array} and {other.meta.array}",
                     place=other.place,
                 )

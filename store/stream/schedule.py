@@ -73,7 +73,7 @@ class Schedule:
         weights = self.weights or dict.fromkeys(self.sets, 1.0)
         checks = (
             (self.tail in TAILS, f"tail={self.tail!r}, expected one of {', '.join(TAILS)}"),
-            (set(weights) == set(self.sets), f"weights of {list(weights)}, expected of {list(self.sets)}"),
+            (set(weights) == set(self.sets), f"found weights for {list(weights)}, expected them for {list(self.sets)}"),
             (min(weights.values()) >= 0 < sum(weights.values()), f"weights={weights}, expected positive ones"),
             (self.shuffle or self.weights is None, "weights without shuffle=True"),
             (self.shuffle or self.length is None, "a length without shuffle=True"),

@@ -186,7 +186,7 @@ def test_info_and_extract_go_on_beside_a_damaged_record(finished: Any, name: str
     assert f"damage: tiny/{name.rpartition('/')[0]}" in done.out
     info = finished.run("info")
     assert info.code == 0, info.err
-    assert "damaged" in info.out or "column.json or zarr.json is not what it has to be" in info.out
+    assert "damaged" in info.out or "column.json or zarr.json has the wrong content" in info.out
     repaired = finished.run("verify", "--repair", "--deep", "--complete")
     assert repaired.code == 0, repaired.out + repaired.err
     assert finished.content() == content

@@ -153,7 +153,7 @@ def test_a_split_that_is_not_indexed_is_named_as_not_protected(tmp_path: Path, p
     found = left_out(settings, [SplitRef("a", "val")], "all")
     assert (found.images, found.protected, found.not_indexed) == ({}, (), (SplitRef("b", "val"),))
     text = project.run("leaks", "--data", "a", "--run", "lisa").out
-    assert "not protected, as they are not indexed: b/val" in text
+    assert "not protected, because they are not indexed: b/val" in text
 
 
 def test_pictures_that_look_alike_are_shown_and_nothing_else(tmp_path: Path, project_at: Any) -> None:

@@ -143,7 +143,8 @@ def test_a_run_draws_what_is_listed_and_what_it_would_draw_of_everything(
     assert done.code == 0
     found = listed(part)
     assert (
-        f"not listed: {14 - len(found)} of 14 images, which the option only of the data set that holds the" in done.err
+        f"not listed: {14 - len(found)} of 14 images, which the option `only` of the data set that holds the"
+        in done.err
     )
     part.build("extract")
     assert sum(seen) == len(found) + REASONSEG

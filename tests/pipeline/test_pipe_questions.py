@@ -158,7 +158,7 @@ def test_a_dry_run_sends_nothing_and_says_what_would_be_asked(project: Any, serv
     assert "Not counted" not in done.out
     assert re.search(r"^in all .* \?$", done.out, re.MULTILINE), "no model says how long an answer takes"
     embedded = project.run("questions", "--dry-run", before=("--set", "questions.asked.check.embeddings=one"))
-    assert "Not counted is what one is sent" in embedded.out
+    assert "What one is sent is not counted" in embedded.out
     assert "run that first, or set root" in project.run("index", "--data", "asked").err
     planned = dict(re.findall(r"^(\w+) +m +(\d+) +0 ", done.out, re.MULTILINE))
     assert planned["describe"] == planned["ask"] == planned["several"] == "10"

@@ -405,7 +405,7 @@ def test_heat_maps_of_other_embeddings_are_left_out(finished: Any) -> None:
     out = finished.run("report", "--split", "val", "--cases", "1").out
     for encoder in ("demo_sam", "demo_alphaclip"):
         assert (
-            f"similarity of sam/{encoder}: left out: drawn of other embeddings or another mean than the store has now"
+            f"similarity of sam/{encoder}: left out: drawn from other embeddings, or with another mean, than the store has now"
             in out
         )
     assert (finished.folder / "report/tiny/similarity/tiny/val-sam-demo_sam.png").read_bytes() == kept

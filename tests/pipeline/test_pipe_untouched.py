@@ -228,7 +228,7 @@ def test_repair_leaves_alone_what_these_params_cannot_make(finished: Any) -> Non
     done = finished.run("verify", "--repair", before=("--set", "embed.image_encoders=[]"))
     assert done.code == 4
     assert "damage: tiny/image_features/demo_clip/val shard 0" in done.out
-    assert "to mend it" not in done.out
+    assert "to repair it" not in done.out
     assert everything(finished.store) == before
     assert finished.run("verify", "--repair").code == 0
 

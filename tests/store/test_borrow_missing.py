@@ -196,7 +196,7 @@ def test_splits_of_the_holder_have_arrays_of_one_layout(lent: Lent, store: Path)
     rows = lent.holder["train"].embeddings
     write_vectors(store, f"d/{X}/train", rows, above, layout=replace(LAYOUT, row_shape=(48, 8)))
     with pytest.raises(
-        StoreError, match=rf"d/{X}/val and d/{X}/train, which are no arrays of one layout: .*32, 8.*48, 8"
+        StoreError, match=rf"d/{X}/val and d/{X}/train, whose arrays have different layouts: .*32, 8.*48, 8"
     ):
         opened(store, columns=[X])
 

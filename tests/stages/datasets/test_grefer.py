@@ -174,7 +174,7 @@ def test_splits_are_of_exactly_their_name(tmp_path: Path) -> None:
         (ref(1, 7, [1.5], "a"), "'ann_id' is missing, or no list of numbers"),
         (ref(1, 7, [True], "a"), "'ann_id' is missing, or no list of numbers"),
         (ref(1, 7, [1, 99], "a"), "instances.json: annotation 99: not there"),
-        (ref(1, 7, 1, ("a", {"exist": False})), "its object does not exist, which the format refer reads"),
+        (ref(1, 7, 1, ("a", {"exist": False})), "its object does not exist; the format refer reads such files"),
         (ref(1, 7, [1]), "'sentences' is empty"),
     ],
 )

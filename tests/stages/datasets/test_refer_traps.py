@@ -96,7 +96,7 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(split="gone"), "ref 0: key 'split' is missing"),
         (broken(split=3), "ref 0: 'split' is int, expected str"),
         (broken(ann_id="gone"), "ref 0 (ref_id 1): 'ann_id' is missing or no number"),
-        (broken(ann_id=[1]), "ref 0 (ref_id 1): 'ann_id' is a list, which the format grefer reads"),
+        (broken(ann_id=[1]), "ref 0 (ref_id 1): 'ann_id' is a list; the format grefer reads such files"),
         (broken(ann_id="1"), "'ann_id' is missing or no number"),
         (broken(sentences="gone"), "ref 0 (ref_id 1): key 'sentences' is missing"),
         (broken(sentences=[]), "'sentences' is empty, expected at least one"),
