@@ -213,7 +213,7 @@ class Settings(Shared):
             for split in sources:
                 if not FORMATS[self.data[split.dataset].format].annotated:
                     raise ValueError(
-                        f"questions.{name}.of: {split} has pictures alone; expected a split with annotated regions"
+                        f"questions.{name}.of: {split} has only pictures; expected a split with annotated regions"
                     )
                 if split.dataset in self.questions:
                     raise ValueError(
@@ -332,7 +332,7 @@ class Settings(Shared):
             if not FORMATS[name].annotated:
                 asked = [str(one) for one in self.splits if FORMATS[self.data[one.dataset].format].annotated]
                 raise InputError(
-                    f"{split} has no questions: its format is {name}, which is pictures alone; expected a split with questions: "
+                    f"{split} has no questions: its format is {name}, which has only pictures; expected a split with questions: "
                     f"{', '.join(asked) or 'a data set of another format in section data of the params'}"
                 )
 

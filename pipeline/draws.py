@@ -83,7 +83,9 @@ def drawn_pictures(look: Look, name: str) -> Mapping[SplitRef, frozenset[str]]:
         try:
             look.drawn[name] = _drawn_by(look, name)
         except (DatasetError, FileNotFoundError) as error:
-            raise InputError(f"run {name}, whose pictures are to be listed (only), cannot be drawn: {error}") from error
+            raise InputError(
+                f"run {name}, whose pictures the option `only` asks for, cannot be drawn: {error}"
+            ) from error
     return look.drawn[name]
 
 
@@ -103,7 +105,7 @@ def _drawn_by(look: Look, name: str) -> Mapping[SplitRef, frozenset[str]]:
     try:
         drawn = _drawn(params, run.system, sources)
     except ValueError as error:
-        raise InputError(f"run {name}, whose pictures are to be listed (only): {error}") from error
+        raise InputError(f"run {name}, whose pictures the option `only` asks for: {error}") from error
     found = {}
     for split in splits:
         ids = [entry.source.image_id for entry in _order(look, split)]

@@ -80,7 +80,9 @@ class Guard:
             )
         sites = {value.decode("latin-1") for name, value in headers if name == b"sec-fetch-site"}
         if sites & {"cross-site", "same-site"} and scope["path"] not in self.pages:
-            return PlainTextResponse("Another site asked for this; only the pages of this server may.\n", 403)
+            return PlainTextResponse(
+                "This request came from another site; only the pages of this server may send requests.\n", 403
+            )
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("Only GET: nothing can be changed here.\n", 405, {"Allow": "GET, HEAD"})
         return None if self.token is None else self._without_token(scope, self.token)

@@ -93,7 +93,7 @@ class Measures:
 
     def empty(self) -> Flags:
         """Which images have a question with nothing to be found, bool [N]."""
-        return np.asarray(self._work("empty", "questions with nothing to be found", self._empty))
+        return np.asarray(self._work("empty", "questions with no answer in the image", self._empty))
 
     def contains(self, text: str) -> Flags:
         """Which images have a question or a name that contains a text, whatever the case of its letters, bool [N]."""

@@ -35,8 +35,8 @@ def check_reach(settings: Settings, host: str, token: str | None) -> None:
     if token is None and not _is_loopback(host):
         command = settings.command("browse", "--host", host, "--token", secrets.token_hex(12))
         raise InputError(
-            f"--host: found {host}, which other machines can reach, so a token is needed: {command}; without --host an ssh tunnel "
-            "does (docs/browsing.md)"
+            f"--host: found {host}, which other machines can reach, so a token is needed: {command}; or leave out --host and use "
+            "an ssh tunnel (docs/browsing.md)"
         )
 
 
@@ -80,7 +80,7 @@ def listening(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             why = f"--port: found {port}, which is taken; expected a free one: --port 0 finds one"
         else:
-            why = f"--host: cannot listen on {host}, port {port}: {error.strerror or error}; this machine alone: --host {HOST}"
+            why = f"--host: cannot listen on {host}, port {port}: {error.strerror or error}; for this machine alone: --host {HOST}"
         raise InputError(f"browse: {why}") from error
 
 

@@ -64,7 +64,7 @@ def _standing(settings: Settings, split: SplitRef, answers: Answers, entry: Entr
             return {**found, "outdated": ["nothing in the folder of the run says which training made them"]}
         return {**found, "kind": TRAINED, **_of_run(settings, split, answers, entry)}
     except (PredictionError, ValueError) as error:
-        return {**found, "outdated": [f"it cannot be told: {error}"]}
+        return {**found, "outdated": [f"cannot tell whether the answers are outdated: {error}"]}
 
 
 def _of_run(settings: Settings, split: SplitRef, answers: Answers, entry: Entry) -> dict[str, Any]:

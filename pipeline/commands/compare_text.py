@@ -74,7 +74,7 @@ def counted(found: Comparison, system: str) -> str:
     own, of = found.changes[system], len(found.keys)
     won, lost = len(own.won), len(own.lost)
     return (
-        f"Of {of} questions {system} has the higher IoU in {won}, {found.first} in {lost}; {of - won - lost} are alike."
+        f"Of {of} questions {system} has the higher IoU in {won}, {found.first} in {lost}; {of - won - lost} are equal."
     )
 
 

@@ -177,7 +177,7 @@ def as_text(found: dict[str, Any]) -> str:
 
 def _lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     title = found["published_set"]
-    yield f"{name}: " + (f"{title}, by {found['recognised_by']}" if title else "not a published set that is known")
+    yield f"{name}: " + (f"{title}, by {found['recognised_by']}" if title else "not a known published set")
     given = {option: value for option, value in found["options"].items() if value not in (None, "", [], False)}
     options = ", ".join(f"{option}: {_plain(value)}" for option, value in given.items())
     yield f"  format    {found['format']}" + (f" ({options})" if options else "")
@@ -219,7 +219,7 @@ def _count_lines(split: str, found: dict[str, Any], known: bool) -> Iterator[str
         how = "as indexed" if found["source"] == "index" else "in its files"
         line = found["compared"] if found["state"] not in ("unknown", "sample") else as_words(counts)
         if found["state"] == "sample":
-            line += f": a sample, or data of one's own in this form; {found['compared']}"
+            line += f": a sample, or your own data in this form; {found['compared']}"
         elif found["state"] == "unknown" and known:
             line += "; no published count is known"
         yield f"  {split}: {line} ({how})" + (f"; {found['why']}" if found["why"] else "")

@@ -29,7 +29,7 @@ def make_demo_data() -> str:
     said = f"demo data set: {place} ({counts} images); the test questions in other words: {place / REWORDED}"
     if kept:
         some = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
-        said += f"\nkept, as the demo did not write it or it was changed since: {some}; to have the demo as it was, remove it"
+        said += f"\nkept, as the demo did not write it or it has changed since: {some}; remove it to restore the demo"
     return said
 
 
@@ -46,7 +46,7 @@ def make_demo_mixture() -> str:
         kept = make_mixture(ROOT / MIXTURE)
     except DemoError as error:
         raise InputError(f"demo: {error}") from error
-    stays = f"\nkept, as the demo did not write it or it was changed since: {', '.join(kept[:3])}" if kept else ""
+    stays = f"\nkept, as the demo did not write it or it has changed since: {', '.join(kept[:3])}" if kept else ""
     return f"demo mixture: {MIXTURE}; params/mixture_demo.yaml names its data sets{stays}"
 
 
@@ -63,7 +63,7 @@ def make_demo_asked() -> str:
         kept = make_asked(ROOT / ASKED / "scenes")
     except DemoError as error:
         raise InputError(f"demo: {error}") from error
-    stays = f"\nkept, as the demo did not write it or it was changed since: {', '.join(kept[:3])}" if kept else ""
+    stays = f"\nkept, as the demo did not write it or it has changed since: {', '.join(kept[:3])}" if kept else ""
     return f"demo scenes: {ASKED}/scenes; params/questions_demo.yaml makes questions about them{stays}"
 
 

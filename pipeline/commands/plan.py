@@ -39,7 +39,9 @@ def plan_command(settings: Settings, splits: Sequence[SplitRef], asked: Mapping[
         work = _wanted(settings, known, splits, asked)
         return _values(settings, known, card, predict(settings, known, card, settings.run.workers, work))
     if wrong := [name for name in ("--size", "--regions", "--questions") if asked[name] is not None]:
-        raise InputError(f"{wrong[0]}: found no --images; what is indexed says how many there are, and how large")
+        raise InputError(
+            f"{wrong[0]}: found no --images; without it, the number and the size of the images come from the index"
+        )
     work = [workload(settings, split, _masks(known, asked), _SIZE) for split in splits]
     measured = partial(seconds_on, settings, splits, titles=() if card == "cpu" else (title,))
     return _values(settings, known, card, predict(settings, known, card, settings.run.workers, work, measured))

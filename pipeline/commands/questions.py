@@ -123,8 +123,8 @@ def questions_command(
     lines = [*notes, f"{root}: {', '.join(path.relative_to(root).as_posix() for path in paths)}", *set_table(found)]
     if idle := sorted(tools.decisions.keys() - work.decided):
         lines.append(
-            f"{len(idle)} of {len(tools.decisions)} decisions of a person have no effect, such as that of {idle[0]}: there is "
-            "another question under this id now, or none, or a rule rejects it (rejected.jsonl)"
+            f"{len(idle)} of {len(tools.decisions)} decisions of a person have no effect, such as that for {idle[0]}: this id "
+            "now has another question or none, or a rule rejects the question (rejected.jsonl)"
         )
     if sheet is not None:
         lines.append(_write_sheet(sheet, name, params, made, scenes, tools))
@@ -288,8 +288,8 @@ def _stored(name: str, params: QuestionSetParams, scenes: Sequence[Scene]) -> Ma
     lacking = [scene.image_id for scene in scenes if scene.image_id not in stored]
     if lacking:
         raise InputError(
-            f"questions.{name}.describe: {file} has nothing of {len(lacking)} of {len(scenes)} chosen images, first {lacking[0]}; "
-            "expected every one of them"
+            f"questions.{name}.describe: {file} lacks {len(lacking)} of {len(scenes)} chosen images, first {lacking[0]}; "
+            "expected all of them"
         )
     return stored
 

@@ -216,7 +216,7 @@ def _facts(opened: Split, failed: int) -> list[tuple[str, str]]:
         facts.append(("of them left out, in whole or part", str(failed)))
     if annotated:
         facts.append(("questions", str(len(asked))))
-        facts.append(("of them with nothing to be found", str(sum(not question.exists for question in asked))))
+        facts.append(("of them with no answer in the image", str(sum(not question.exists for question in asked))))
     proposed = {f"masks/{name}": f"proposals of {name}" for name in opened.proposers}
     for name, word in {"instances": "instances", **proposed}.items():
         if name in opened.columns:

@@ -104,7 +104,7 @@ def _left_out(settings: Settings, run: Run, splits: Sequence[SplitRef]) -> LeftO
     found = left_out(settings, splits, run.params.leaks, run.params.leaks_pixels)
     for name, images in found.images.items():
         print(
-            f"train: {len(images)} pictures of {name} are left out, as splits that are not trained on show them (train.leaks "
+            f"train: {len(images)} pictures of {name} are left out, as splits that are not trained on have them too (train.leaks "
             f"{run.params.leaks}; {settings.command('leaks', '--run', run.asked, '--json')} says which)",
             file=sys.stderr,
         )

@@ -54,7 +54,7 @@ def list_sources(root: Folders, split: str, options: ImagesOptions = DEFAULTS) -
                 shadowed = root.path(path) != f"{folder}/{path}"
                 files.setdefault(image_id, []).append(f"@{number}/{path}" if shadowed else path)
     if not files:
-        other = f", but {passed_over} pictures of other names than COCO's (000000000009.jpg)" if passed_over else ""
+        other = f", but {passed_over} pictures with names other than COCO's (000000000009.jpg)" if passed_over else ""
         raise DatasetError(
             f"no pictures below {root}{f' in {below}' if below else ''}{other}; expected *{', *'.join(SUFFIXES)}"
         )

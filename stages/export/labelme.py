@@ -81,7 +81,7 @@ def remarks(asked: Asked, entries: Entries) -> list[str]:
         )
     if renamed := sum(entry["renamed"] for entry in entries()):
         found.append(
-            f"{renamed} regions got the label {TARGET!r}: the reader would pass over, or ignore, what their own label says"
+            f"{renamed} regions got the label {TARGET!r}: the reader would skip, or ignore, regions with their own label"
         )
     if overlaps := sum(entry["overlaps"] for entry in entries()):
         found.append(f"{overlaps} questions ignore pixels of their answer; these are ignored in the file")

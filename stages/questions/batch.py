@@ -139,7 +139,7 @@ def _collect(journal: Journal, model: ModelParams, client: openai.OpenAI, name: 
             time.sleep(POLL_S)
         files = [client.files.content(each).content for each in (batch.output_file_id, batch.error_file_id) if each]
     except openai.NotFoundError:
-        gone = f"{model.endpoint} has no batch {created} any more, or not its files"
+        gone = f"{model.endpoint} has no batch {created} any more, or its files are gone"
         print(
             f"questions: {gone}; what it may have cost counts as spent, and its requests are asked again",
             file=sys.stderr,

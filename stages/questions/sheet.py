@@ -144,7 +144,7 @@ def read_decisions(path: Path, is_known: Callable[[str], bool]) -> dict[str, Dec
         unknown = sorted(name for name in found if not is_known(name))
         if unknown:
             raise DecisionError(
-                f"{len(unknown)} of {len(found)} ids are of no question here, such as {unknown[0]!r:.100}; "
+                f"{len(unknown)} of {len(found)} ids belong to no question here, such as {unknown[0]!r:.100}; "
                 "expected the file that a sheet of this set saved"
             )
     except (ImageFailure, RecursionError, ValueError) as error:

@@ -50,13 +50,13 @@ def proposals_panel(case: Case, size: tuple[int, int], total: int) -> Panel:
     if not shown:
         return Panel("Proposals", layer, ["the image has no proposals"])
     facts = [
-        _count(total, "proposal") if shown == total else f"the {shown} largest of {total} proposals, as are embedded"
+        _count(total, "proposal") if shown == total else f"the {shown} largest of {total} proposals, which are embedded"
     ]
     best = oracle_best_mask(case, 0)
     if best.chosen:
         facts.append(f"the best is {best.chosen[0]}: IoU {measure(case, best)['iou']:.3f}")
     elif case.question.exists:
-        facts.append("none meets the ground truth")
+        facts.append("none overlaps the ground truth")
     return Panel("Proposals", layer, facts)
 
 

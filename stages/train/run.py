@@ -102,7 +102,7 @@ def batches(
     count = stream.schedule.samples
     if count < world_size:
         raise ValueError(
-            f"found {count} questions in {', '.join(splits)} whose image and columns are whole, expected at least one for each "
+            f"found {count} questions in {', '.join(splits)} whose image and columns are complete, expected at least one for each "
             f"of {world_size} processes"
         )
     return loader(stream, min(params.batch_size, count // world_size), **ranks)
@@ -196,7 +196,7 @@ def train(
 def told_draws(drawn: Mapping[str, Mapping[str, int]]) -> list[str]:
     """A line for each split of a mixture that says what a run saw of it."""
     return [
-        f"train: of {name} {one['samples']} samples with {one['questions']} questions about {one['images']} pictures"
+        f"train: {name}: {one['samples']} samples with {one['questions']} questions about {one['images']} pictures"
         for name, one in drawn.items()
     ]
 

@@ -94,7 +94,9 @@ def judge(lineage: Lineage, place: str, report: Report) -> list[Problem]:
     beyond = left_beyond(folder, meta.shards)
     known |= set(beyond)
     problems += [
-        Problem(place, None, f"{path.relative_to(folder).as_posix()} is of no shard (left by a killed run)", (path,))
+        Problem(
+            place, None, f"{path.relative_to(folder).as_posix()} belongs to no shard (left by a killed run)", (path,)
+        )
         for path in beyond
     ]
     unknown = (path for path in _own_files(folder) if path not in known)

@@ -305,7 +305,7 @@ def test_what_a_person_put_into_the_demo_or_changed_stays(tmp_path: Path) -> Non
     (root / "train/notes.txt").write_text("mine")
     command = [sys.executable, "-m", "demo.data.files", str(root)]  # make clean
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.endswith("as the demo did not write it or it was changed since: train/notes.txt\n")
+    assert done.stdout.endswith("as the demo did not write it or it has changed since: train/notes.txt\n")
     assert [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()] == [
         "demo.json",
         "train/notes.txt",

@@ -87,11 +87,11 @@ def test_the_same_for_a_person(project: Any) -> None:
         f"  MISSING   {project.folder / 'refcoco/instances.json'} (objects; train, val)",
         "  refs/train: not counted: its files are not there",
         "    published: 16 994 images, 42 404 questions, 120 624 texts [VVV: tensorflow/datasets",
-        "own: not a published set that is known",
+        "own: not a known published set",
         f"  not here  {project.folder / 'own/explanatory/val.json'} (answers in words, which may be missing; val)",
     ):
         assert line in text
-    assert project.run("data", "own").out.startswith("own: not a published set that is known\n")
+    assert project.run("data", "own").out.startswith("own: not a known published set\n")
 
 
 def test_a_name_that_there_is_not(project: Any) -> None:
@@ -107,7 +107,7 @@ def test_a_name_that_there_is_not(project: Any) -> None:
         ([Counts(2, 2, 3)], "equal", "refs/train: 2 images, 2 questions, 3 texts as published"),
         ([Counts(2, 5, 3)], "differs", "refs/train: 2 questions where 5 are published (3 fewer)"),
         ([Counts(9, 9, 9), Counts(2, 2, 3)], "release", "2 images, 2 questions, 3 texts as in another release, the one of old"),
-        ([Counts(16994, 42404, 120624)], "sample", "2 images, 2 questions, 3 texts: a sample, or data of one's own in this form;"),
+        ([Counts(16994, 42404, 120624)], "sample", "2 images, 2 questions, 3 texts: a sample, or your own data in this form;"),
         ([], "unknown", "refs/train: 2 images, 2 questions, 3 texts; no published count is known"),
     ],
 )  # fmt: skip

@@ -271,7 +271,7 @@ def test_a_data_set_that_is_gone_is_named_with_the_run_that_needs_it(made: Any, 
     save(part)
     done = part.run("index", "--data", "coco")
     assert done.code == 2
-    assert "run mixture, whose pictures are to be listed (only), cannot be drawn" in " ".join(done.err.split())
+    assert "run mixture, whose pictures the option `only` asks for, cannot be drawn" in " ".join(done.err.split())
     assert part.run("info").code == 0
 
 

@@ -388,7 +388,7 @@ def test_decisions_without_effect_are_counted(project: Any, served: server.Serve
     configure(project, served.base_url, verify={"model": "one", "person": str(project.folder / "decided.json")})
     done = project.run("questions")
     assert done.code == 0, done.err
-    assert "3 of 4 decisions of a person have no effect, such as that of " in done.out
+    assert "3 of 4 decisions of a person have no effect, such as that for " in done.out
 
 
 def test_a_split_without_an_image_is_said_before_anything_is_asked(project: Any, served: server.Served) -> None:

@@ -193,7 +193,7 @@ def test_fewer_questions_than_a_batch(finished: Any) -> None:
     finished.build("index --split train", "extract --split train", "normalize")
     done = finished.run("train", "--system", "elisa", "--name", "none", before=SMALL)
     assert done.code == 2
-    assert "found 0 questions in tiny/train whose image and columns are whole" in done.err
+    assert "found 0 questions in tiny/train whose image and columns are complete" in done.err
 
 
 def test_of_two_gpus_one_is_used_and_it_is_said(

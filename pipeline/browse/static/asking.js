@@ -76,6 +76,6 @@ export class Words {
 }
 
 function list(words) {
-  if (!words) return el("div", { class: "note" }, "The run is not offered this mask: it is offered the largest ones (train.elisa.top_k).");
+  if (!words) return el("div", { class: "note" }, "The run is not offered this mask; it is offered only the largest ones (train.elisa.top_k).");
   return el("ul", { class: "words" }, words.map(([word, cosine]) => el("li", {}, el("bdi", {}, word), " ", el("span", { class: "count" }, decimals(cosine)))));
 }

@@ -43,7 +43,7 @@ function filters(form, split, about, params) {
   const asked = "questions" in about.measures;
   form.replaceChildren(
     field("question or name contains", el("input", { name: "text", type: "search", value: params.get("text") ?? "" })),
-    field("with nothing to be found", asked ? select("empty", yesNo, params.get("empty")) : select("empty", [["", "all"]], "")),
+    field("with no answer in the image", asked ? select("empty", yesNo, params.get("empty")) : select("empty", [["", "all"]], "")),
     field("failed", select("failed", yesNo, params.get("failed"))),
     rangeField("range", measures, given[0]),
     rangeField("and range", measures, given[1]),

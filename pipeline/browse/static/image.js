@@ -223,7 +223,7 @@ class View {
     const rows = encoders.map(([encoder, columns]) => el("div", { class: "row" }, el("span", { class: "label" }, encoder),
       columns.map((column) => el("button", { type: "button", "data-column": column, click: () => this.search(column, apart.checked, results) }, named(column)))));
     this.near.replaceChildren(el("h2", {}, `Masks of ${this.split} nearest to mask ${state.mask}, by the vectors of`), ...rows,
-      el("label", { class: "row" }, apart, "one mask of each image"), results);
+      el("label", { class: "row" }, apart, "only one mask of each image"), results);
   }
 
   async search(column, apart, place) {

@@ -9,7 +9,7 @@ function form(place, split, columns, params) {
   place.replaceChildren(
     field("show masks of", el("input", { name: "text", type: "search", required: true, value: params.get("text") ?? "", placeholder: "a red mug" })),
     field("by the vectors of", select("column", columns.map((column) => [column, named(column)]), params.get("column"))),
-    checkbox("apart", "one mask of each image", params.get("apart") !== "no"),
+    checkbox("apart", "only one mask of each image", params.get("apart") !== "no"),
     el("button", { type: "submit" }, "Search"));
   submits(place, "/search", () => new URLSearchParams({
     split, text: place.elements.text.value, column: place.elements.column.value, apart: place.elements.apart.checked ? "yes" : "no",

@@ -85,7 +85,7 @@ def test_a_folder_that_links_to_itself_is_entered_once(tmp_path: Path) -> None:
     [
         ("val", ImagesOptions(), r"no folder 'val' in .* \(folders there: train\).*split all is every picture"),
         ("..", ImagesOptions(), r"leads outside"),
-        ("all", COCO, r"no pictures below .*, but 1 pictures of other names than COCO's \(000000000009.jpg\)"),
+        ("all", COCO, r"no pictures below .*, but 1 pictures with names other than COCO's \(000000000009.jpg\)"),
         ("train/empty", ImagesOptions(), "no pictures below .* in train/empty; expected"),
     ],
 )

@@ -199,7 +199,7 @@ def one(**fields: Any) -> dict[str, Any]:
         (one(question="x" * 1001), "at most 1000"),
         (
             {"form": FORM, "decisions": {"b/7": {"decision": "keep", "asked": "who?"}}},
-            r"1 of 1 ids are of no question here, such as 'b/7'",
+            r"1 of 1 ids belong to no question here, such as 'b/7'",
         ),
         (b'{"form": "x", "form": "y"}', "'form' stands twice"),
         (

@@ -121,7 +121,7 @@ def test_a_mixture_trains_and_its_record_names_it(
     (drawn_of,) = record["drawn"].values()
     assert drawn_of["samples"] == 8
     assert drawn_of["images"] <= drawn_of["samples"] <= drawn_of["questions"]
-    said = f"train: of val 8 samples with {drawn_of['questions']} questions about {drawn_of['images']} pictures"
+    said = f"train: val: 8 samples with {drawn_of['questions']} questions about {drawn_of['images']} pictures"
     assert said in capsys.readouterr().err.splitlines()
     assert record["history"][-1]["step"] == 4
 
