@@ -82,7 +82,7 @@ def test_the_same_for_a_person(project: Any) -> None:
     for line in (
         "refs: RefCOCO, by the name of its folder, refcoco",
         "  licence   of the annotations: not known",
-        "Flickr's terms of use hold [V]",
+        "Flickr's terms of use apply [V]",
         f"  pictures  borrowed from coco ({project.folder / 'coco'}: MISSING)",
         f"  MISSING   {project.folder / 'refcoco/instances.json'} (objects; train, val)",
         "  refs/train: not counted: its files are not there",
