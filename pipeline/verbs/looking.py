@@ -186,7 +186,7 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the store against what was committed; for borrowed images, also in the data set that holds them.
+    """Check the store, and for borrowed images also the data set that holds them, against what was committed.
 
     Examples:
 

@@ -41,7 +41,7 @@ def train(
 ) -> None:
     """Fine-tune a system on the stored features; a stopped run is continued.
 
-    A run is named after its system, by a key of section runs, or by --name. A name that another run already has is refused.
+    The name of a run is that of its system, a key of section runs, or --name. A name that another run already has is refused.
 
     Examples:
 
@@ -102,7 +102,8 @@ def evaluate(
     every_split: Annotated[
         bool,
         typer.Option(
-            "--all", help="One table of all splits with questions, each scored by the protocol that fits its format."
+            "--all",
+            help="One table of all splits with questions, each asked and scored by the protocol that fits its format.",
         ),
     ] = False,
     missing: Annotated[
