@@ -283,7 +283,7 @@ class Settings(Shared):
         return Folders([below(ROOT, root) for root in self.data[dataset].roots])
 
     def refs(self, parameter: str, names: Sequence[str]) -> tuple[SplitRef, ...]:
-        """The splits that a parameter names; ValueError, with the choices, where one is not there or stands twice."""
+        """The splits that a parameter names; ValueError, with the choices, where one is not there or appears twice."""
         choices = [str(split) for split in self.splits]
         for name in names:
             if name not in choices:
@@ -292,7 +292,7 @@ class Settings(Shared):
                     f"{did_you_mean(name, choices)}"
                 )
         if len(set(names)) != len(names):
-            raise ValueError(f"{parameter}: a split stands twice in {list(names)}")
+            raise ValueError(f"{parameter}: a split appears twice in {list(names)}")
         return tuple(SplitRef.of(name) for name in names)
 
     @property

@@ -28,7 +28,7 @@ class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
         except (AttributeError, LookupError, TypeError, ValueError) as error:  # at 2026-13-01, and at !!int x
             kind = node.tag.rpartition(":")[2]
             raise NotYamlError(
-                f"line {node.start_mark.line + 1}: not YAML: found {node.value!r}, which is no valid {kind}; "
+                f"line {node.start_mark.line + 1}: not YAML: found {node.value!r}, which is not a valid {kind}; "
                 "put a text in quotes"
             ) from error
 
@@ -44,7 +44,7 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
             )
         if key in lines:
             raise NotYamlError(
-                f"line {line}: the key {key!r} stands twice (first in line {lines[key]}); keep one of them"
+                f"line {line}: the key {key!r} appears twice (first in line {lines[key]}); keep one of them"
             )
         lines[key] = line
     found: dict[Any, Any] = loader.construct_mapping(node, deep=True)

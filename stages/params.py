@@ -61,7 +61,7 @@ class EmbedParams(Params):
     which is half the bytes, or both, to compare them. A run says with ``train.dense`` which it reads."""
 
     imported: dict[Key, ImportedVectorsParams] = Field(default_factory=dict)
-    """Encoders by name whose vectors were imported; these names stand next to those of ``mask_encoders``."""
+    """Encoders by name whose vectors were imported; these names are used like those of ``mask_encoders``."""
 
     _check = field_validator("max_masks", "max_instances")(_multiple_of_16)
 

@@ -110,7 +110,7 @@ _COUNTED = {
     "without_a_pixel": "masks without a pixel left out",
     "resized": "pictures had masks of another size, which were resized to the picture (nearest neighbour)",
     "repeated": "entries were repeated in the files, with the same content",
-    "regions_left_out": "regions with a vector left out: they are no annotated instance of these splits",
+    "regions_left_out": "regions with a vector left out: they are not annotated instances of these splits",
 }
 """Key -> what is counted."""
 _NAMED = {

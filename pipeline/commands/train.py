@@ -130,7 +130,7 @@ def _start(settings: Settings, run: Run) -> Path | None:
         raise InputError(f"{said}, the run itself; expected another one (--name names this one)")
     if found is None or not found.finished:
         command = settings.command("--set", "train.start=null", "train", *first.words)
-        raise InputError(f"{said}, which is no finished run in {folder.parent}; run: {command}")
+        raise InputError(f"{said}, which is not a finished run in {folder.parent}; run: {command}")
     if system_of(found.about) != run.system:
         raise InputError(f"{said}, a run of {system_of(found.about)}; expected one of {run.system}")
     return folder / TRAINED

@@ -75,7 +75,7 @@ def unpack(packed: object) -> tuple[str, Any]:
     """
     found = pickle.loads(packed) if isinstance(packed, bytes) else packed  # noqa: S301 (from our own workers)
     if not isinstance(found, tuple) or len(found) != 2 or found[0] not in KINDS:
-        raise TypeError(f"a Dask worker answered {found!r:.200}, which is no result of a task")
+        raise TypeError(f"a Dask worker answered {found!r:.200}, which is not the result of a task")
     return found
 
 

@@ -39,7 +39,7 @@ def read_elements(path: Path, wanted: Mapping[str, Each]) -> set[str]:
             if not isinstance(key, str):
                 raise window.failure("a key in quotation marks")
             if key in found:
-                raise ImageFailure(f"the key {key!r} stands twice")
+                raise ImageFailure(f"the key {key!r} appears twice")
             found.add(key)
             window.expect(":")
             _read_value(window, key, wanted.get(key))

@@ -147,7 +147,7 @@ def _image_id(file: Path, name: str, source: str) -> str:
         raise DatasetError(f"{file}: {error}") from error
     image_id = coco_id_of(name) if source == "coco" else path_id(name)
     if image_id is None:
-        raise DatasetError(f"{file}: {name!r} is no file name of COCO's, such as 000000000009.jpg")
+        raise DatasetError(f"{file}: {name!r} is not a file name of COCO's, such as 000000000009.jpg")
     return image_id
 
 

@@ -218,5 +218,5 @@ class DataParams(Params):
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"a split stands twice in {list(value)}")
+            raise ValueError(f"a split appears twice in {list(value)}")
         return value

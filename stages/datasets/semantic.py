@@ -96,7 +96,7 @@ def list_sources(root: Path, split: str, options: SemanticOptions = DEFAULTS) ->
         image_id = coco_id_of(f"{stem}.jpg") if by_number else stem
         if image_id is None:
             raise DatasetError(
-                f"{root / folder}: {stem!r} is no name of COCO's; expected its number, such as 000000000009"
+                f"{root / folder}: {stem!r} is not a file name of COCO's; expected its number, such as 000000000009"
             )
         files = (f"{folder}/{maps[stem]}", *([named] if named else [])) if stem in maps else ()
         sources.append(Source(image_id, f"{pictures}/{images.get(stem, f'{stem}.jpg')}", files))

@@ -287,7 +287,7 @@ class _Keys:
     def _image(self, where: str, key: str) -> Question:
         found = self.by_image.get(key, [])
         if not found:
-            raise PredictionError(f"{where}: {key!r} is no image with targets in {self.place}; {self._examples()}")
+            raise PredictionError(f"{where}: {key!r} is not an image with targets in {self.place}; {self._examples()}")
         if len(found) > 1:
             names = ", ".join(question.target_id for question in found)
             raise PredictionError(f"{where}: image {key!r} has {len(found)} targets, expected one of {names}")

@@ -162,7 +162,7 @@ def _record(journal: Journal, model: ModelParams, content: bytes) -> Iterator[st
             found = json.loads(line)
             key, response = str(found["custom_id"]), found.get("response")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            print(f"questions: a batch has a line that is no reply: {line[:80]!r}", file=sys.stderr)
+            print(f"questions: a batch has a line that is not a reply: {line[:80]!r}", file=sys.stderr)
             continue
         if not journal.waits(key):  # already recorded by a run that was killed
             continue

@@ -106,7 +106,7 @@ def _stored(path: Path, key: str) -> list[tuple[str, Any]]:
     seen: set[str] = set()
     for image_id, _ in rows:
         if image_id in seen:
-            raise DatasetError(f"{path}: {image_id!r:.60} stands twice, expected each image once")
+            raise DatasetError(f"{path}: {image_id!r:.60} appears twice, expected each image once")
         seen.add(image_id)
     return rows
 

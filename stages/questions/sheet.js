@@ -52,7 +52,7 @@ function decide(id, decision) {
 function load(text) {
   const given = JSON.parse(text);
   if (given === null || given.form !== form || typeof given.decisions !== "object")
-    throw new Error("this is no file that a sheet of questions saved");
+    throw new Error("this file was not saved by a sheet of questions");
   let others = 0;
   for (const [id, {decision, asked, question}] of Object.entries(given.decisions)) {
     if (decision !== "keep" && decision !== "reject") throw new Error("a decision in it is neither keep nor reject");

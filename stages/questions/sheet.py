@@ -114,7 +114,7 @@ def write_sheets(
     earlier = set(folder.glob(f"{_PREFIX}*.html"))
     for path in sorted(earlier.intersection(paths)):
         if not _is_page(path):
-            raise FileExistsError(f"{path}: exists, and is no page of a sheet; move it, or give another folder")
+            raise FileExistsError(f"{path}: exists, and is not a page of a sheet; move it, or give another folder")
     make_folder(folder)
     for path, images in zip(paths, pages, strict=True):
         html = _render(title, path.name, [each.name for each in paths], images, pick_one)
@@ -180,7 +180,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise DecisionError(f"key {twice!r:.100} stands twice, expected it once")
+        raise DecisionError(f"key {twice!r:.100} appears twice, expected it once")
     return found
 
 

@@ -330,7 +330,7 @@ class TrainParams(Params):
     @model_validator(mode="after")
     def _each_split_once(self) -> TrainParams:
         if len(set(self.splits)) != len(self.splits):
-            raise ValueError(f"a split stands twice in {list(self.splits)}")
+            raise ValueError(f"a split appears twice in {list(self.splits)}")
         if self.mixture and not (self.epoch_samples or self.max_steps):
             raise ValueError(
                 "epoch_samples: found 0 with a mixture and no max_steps, expected how many samples an epoch has, such as "

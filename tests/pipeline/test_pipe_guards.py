@@ -82,9 +82,9 @@ def test_the_store_is_light() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("!!int x", "line 1: not YAML: found 'x', which is no valid int"),
-        ("!!bool x", "line 1: not YAML: found 'x', which is no valid bool"),
-        ("a: 1\nb: 2026-13-01", "line 2: not YAML: found '2026-13-01', which is no valid timestamp"),
+        ("!!int x", "line 1: not YAML: found 'x', which is not a valid int"),
+        ("!!bool x", "line 1: not YAML: found 'x', which is not a valid bool"),
+        ("a: 1\nb: 2026-13-01", "line 2: not YAML: found '2026-13-01', which is not a valid timestamp"),
         ("{a: 1, [b]: 2}", "line 1: not YAML: found a list or a section in the place of a key"),
         ("[{a: [1", "such as [{a: [1]}]"),
         ("caf\udce9", "found '\\udce9', expected UTF-8"),

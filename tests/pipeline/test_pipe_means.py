@@ -142,7 +142,7 @@ def test_a_shard_that_is_replaced_meanwhile_is_no_mean(finished: Any, monkeypatc
     ("means", "words"),
     [
         ({"tiny": {"train": []}}, "means.tiny.train: found [], expected 1 or more entries"),
-        ({"tiny": {"train": ["train", "tiny/train"]}}, "a split stands twice"),
+        ({"tiny": {"train": ["train", "tiny/train"]}}, "a split appears twice"),
         (
             {"tiny": {"train": ["test"]}},
             "means.tiny.train: found 'tiny/test', expected splits of section data: tiny/train, tiny/val",

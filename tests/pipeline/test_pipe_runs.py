@@ -282,7 +282,7 @@ def test_a_run_begins_with_the_weights_of_another(trained: Any) -> None:
     ("words", "said"),
     [
         (["--name", "elisa", "--from", "elisa"], "the run itself; expected another one"),
-        (["--name", "x", "--from", "elsa"], "found 'elsa', which is no finished run in"),
+        (["--name", "x", "--from", "elsa"], "found 'elsa', which is not a finished run in"),
         (
             ["--name", "own", "--from", "lisa"],
             "runs.own of the params begins with elisa (its own start); change it there",

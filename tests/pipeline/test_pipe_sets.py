@@ -71,7 +71,7 @@ def test_a_bare_name_is_a_split_of_the_only_data_set(empty: Any) -> None:
     ("change", "words"),
     [
         ("data.other.images=tinny", "data.other.images: found 'tinny', expected .*other itself, or tiny .*'tiny'"),
-        ("data.other.splits=[val, val]", "a split stands twice"),
+        ("data.other.splits=[val, val]", "a split appears twice"),
         ("data.other.format=cocoa", "found 'cocoa', expected one of reasonseg.*did you mean 'coco'"),
         (
             "data={means: {format: reasonseg, images: means, root: d, splits: [train]}}",

@@ -50,7 +50,9 @@ def locate_llava(name: str) -> str:
     if path.exists():
         raise ValueError(f"{path}: found a file, expected a folder; {_TAKE}")
     if not _HUB_ID.fullmatch(name):
-        raise ValueError(f"{path}: found no such folder, and {name!r} is no id of the Hugging Face hub (OWNER/NAME)")
+        raise ValueError(
+            f"{path}: found no such folder, and {name!r} is not an id of the Hugging Face hub (OWNER/NAME)"
+        )
     here = Path(name).absolute()
     if here.is_dir():
         raise ValueError(f"{name}: found in the working directory, but paths begin at {ROOT}; type {here}")

@@ -245,7 +245,7 @@ def _plain_tensors(where: str) -> Iterator[None]:
     except (pickle.UnpicklingError, EOFError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in DAMAGED):
             raise
-        raise ValueError(f"{where}: its weights are no plain tensors, or damaged: {error}") from error
+        raise ValueError(f"{where}: its weights are damaged, or are not plain tensors: {error}") from error
     except OSError as error:
         if error.errno is not None:  # transformers' own errors have no errno
             raise

@@ -133,7 +133,7 @@ def check_texts(batch: Mapping[str, Any], tokenizer: Any, first_alone: bool = Fa
         for text in (*(texts[:1] if first_alone else texts), *also):
             if words := sorted({*_CONTROL.findall(text), *(word for word in special if word in text)}):
                 raise ValueError(
-                    f"target {name}: its text {text!r} holds {', '.join(words)}, which is no text to the model; "
+                    f"target {name}: its text {text!r} holds {', '.join(words)}, which the model does not read as text; "
                     "change it in the data set, and run index"
                 )
 

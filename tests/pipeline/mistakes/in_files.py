@@ -72,7 +72,7 @@ ROWS = (
     Mistake("colon without a space", "info", ("params.yaml, line 1:", "expected a space after the colon"),
         does(lambda case: on_the_line(case, "store:", "store: ")), made=params(lambda text: text.replace("store: ", "store:")),
         on="finished"),
-    Mistake("key that stands twice", "info", ("params.yaml, line", "the key 'store' stands twice", "first in line 1"),
+    Mistake("key that appears twice", "info", ("params.yaml, line", "the key 'store' appears twice", "first in line 1"),
         does(lambda case: on_the_line(case, "store:", "#")), made=params(lambda text: f"{text}store: other\n"), on="finished"),
     Mistake("placeholder that nothing filled in", "info", ("params.yaml, line 1:", "in the place of a key", "expected a name"),
         by_hand("what should have filled it in"), made=params(lambda text: "store: {{store}}\n" + text.partition("\n")[2]),

@@ -80,7 +80,7 @@ ROWS = (
     Mistake("brackets that are not closed", "info --set 'evaluate={splits: [tiny/val'", ("not YAML", "expected ',' or ']'"),
         instead("{splits: [tiny/val", r"such as (\{.*\})")),
     Mistake("value that only looks like a date", "info --set run.scheduler=2026-13-01", ("--set run.scheduler=2026-13-01",
-        "found '2026-13-01', which is no valid timestamp"),
+        "found '2026-13-01', which is not a valid timestamp"),
         lambda case: case.replace("=2026-13-01", "='\"2026-13-01\"'")),
     Mistake("placeholder that nothing filled in", "info --set 'run.cache_dir={{cache}}'", ("--set run.cache_dir={{cache}}",
         "found a list or a section in the place of a key", "expected a name", "in quotes"),

@@ -89,7 +89,7 @@ def test_a_byte_order_mark_and_space_are_passed_over(tmp_path: Path) -> None:
         ('{"a": [{"b": 1]}', "not JSON: Expecting ',' delimiter at byte 14"),
         ('{"a": [1],}', "not JSON: Expecting value at byte 10"),
         ('{"a": [1]} {}', "found '{' at byte 11, expected 'nothing more'"),
-        ('{"a": [1], "a": [2]}', "the key 'a' stands twice"),
+        ('{"a": [1], "a": [2]}', "the key 'a' appears twice"),
         ('{"a": {"b": 1}}', "'a' is dict, expected list"),
         ('{"a": 7}', "'a' is int, expected list"),
         ("{7: [1]}", "expected 'a key in quotation marks'"),

@@ -107,7 +107,7 @@ def test_a_broken_pair_fails_its_image_and_names_the_place(
         ([], "found list, expected an object by image file name"),
         ({NAME: {"from_dataset": "lvis", "qa_pairs": []}}, f"{NAME}: 'from_dataset' is 'lvis'"),
         ({NAME: {"from_dataset": "coco"}}, f"{NAME}: key 'qa_pairs' is missing"),
-        ({"cat.jpg": {"from_dataset": "coco", "qa_pairs": []}}, "'cat.jpg' is no file name of COCO's"),
+        ({"cat.jpg": {"from_dataset": "coco", "qa_pairs": []}}, "'cat.jpg' is not a file name of COCO's"),
         ({"../000000000009.jpg": {"from_dataset": "coco", "qa_pairs": []}}, "leads outside"),
     ],
 )

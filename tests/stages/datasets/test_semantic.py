@@ -201,7 +201,7 @@ def test_coco_stuff_is_known_by_number_and_its_splits_by_both_names(tmp_path: Pa
     assert list_sources(data("cocostuff"), Folders(tmp_path), "train") == wanted
     assert list_sources(data("cocostuff"), Folders(tmp_path), "train2017") == wanted
     png(tmp_path / "train2017/nine.png", full(0))
-    with pytest.raises(DatasetError, match="'nine' is no name of COCO's"):
+    with pytest.raises(DatasetError, match="'nine' is not a file name of COCO's"):
         list_sources(data("cocostuff"), Folders(tmp_path), "train")
 
 

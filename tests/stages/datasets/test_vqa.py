@@ -152,7 +152,7 @@ def test_a_broken_record_leaves_other_pictures_alone(tmp_path: Path) -> None:
         ({}, COCO, "found an object, expected an array; expected a list of records"),
         (["a"], COCO, "record 0: is str, expected an object"),
         ([{"id": 3, "image": 5}], COCO, "record 3: 'image' is int"),
-        ([{"image": "cat.jpg"}], COCO, "record 0: 'cat.jpg' is no file name of COCO's; set under"),
+        ([{"image": "cat.jpg"}], COCO, "record 0: 'cat.jpg' is not a file name of COCO's; set under"),
         ([{"id": "a", "image": "../x.jpg"}], VqaOptions(), "record 'a': .*leads outside"),
         ([{"id": "a", "image": "/etc/x.jpg"}], VqaOptions(), "record 'a': .*leads outside"),
         ([record(1, "x.jpg", "q", "a"), record(2, "x.png", "q", "a")], VqaOptions(), "would both be the image 'x'"),

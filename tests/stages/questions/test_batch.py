@@ -124,7 +124,7 @@ def test_lines_that_are_no_reply_are_told_and_their_requests_asked_again(
         served.files = Files()
         assert [reply.text for reply in ask(tmp_path, served, QUESTIONS)] == ANSWERS
     assert len(served.batches) == 2
-    assert capsys.readouterr().err.count("a line that is no reply") == 2
+    assert capsys.readouterr().err.count("a line that is not a reply") == 2
 
 
 def test_a_batch_whose_creation_was_not_heard_is_found_and_not_created_again(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_pages_lead_to_each_other_and_those_of_a_longer_sheet_go(tmp_path: Path)
 def test_a_file_that_is_no_page_is_not_replaced(tmp_path: Path) -> None:
     other = tmp_path / "sheet-001.html"
     other.write_text("<p>somebody else's")
-    with pytest.raises(FileExistsError, match="is no page of a sheet"):
+    with pytest.raises(FileExistsError, match="is not a page of a sheet"):
         write_sheets(tmp_path, "t", [item("1")])
     assert other.read_text() == "<p>somebody else's"
 
@@ -201,10 +201,10 @@ def one(**fields: Any) -> dict[str, Any]:
             {"form": FORM, "decisions": {"b/7": {"decision": "keep", "asked": "who?"}}},
             r"1 of 1 ids belong to no question here, such as 'b/7'",
         ),
-        (b'{"form": "x", "form": "y"}', "'form' stands twice"),
+        (b'{"form": "x", "form": "y"}', "'form' appears twice"),
         (
             b'{"form": "questions-sheet-1", "decisions": {"a/0": {"decision": "keep"}, "a/0": {"decision": "reject"}}}',
-            "'a/0' stands twice",
+            "'a/0' appears twice",
         ),
     ],
 )

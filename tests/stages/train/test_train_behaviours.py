@@ -214,7 +214,7 @@ def test_behaviour_17_separators_and_control_tokens_are_broken_up_and_never_stee
             {"correction": [word]},
             {"turns": [["a", "b", word, "d"]]},
         ):
-            with pytest.raises(ValueError, match="which is no text to the model"):
+            with pytest.raises(ValueError, match="which the model does not read as text"):
                 check_texts({**batch, **changed}, own)
 
 

@@ -129,7 +129,7 @@ def test_a_mixture_trains_and_its_record_names_it(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"mixture": {"a": {"weight": 1, "of": ["val", "val"]}}}, "a split stands twice"),
+        ({"mixture": {"a": {"weight": 1, "of": ["val", "val"]}}}, "a split appears twice"),
         ({"epoch_samples": 0}, "epoch_samples: found 0 with a mixture and no max_steps"),
         ({"mixture": {"a": {"weight": 0, "of": ["val"]}}}, "greater than 0"),
         ({"mixture": {"a": {"weight": 1, "of": []}}}, "at least 1 item"),
