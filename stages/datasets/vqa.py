@@ -176,8 +176,8 @@ def _image_id(name: str, ids: str) -> str:
     image_id = coco_id_of(name) if ids == "coco" else path_id(name)
     if image_id is None:
         raise ImageFailure(
-            f"{name!r} is not a file name of COCO's; set under to the folder of COCO's pictures, or ids to path, in the entry of the "
-            "data set"
+            f"{name!r} is not a file name of COCO's; set under to the folder of COCO's pictures, or ids to path, in the entry of "
+            "the data set"
         )
     return image_id
 

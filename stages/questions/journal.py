@@ -234,8 +234,8 @@ class Journal:
                 self._apply(offset, entry)
             except (KeyError, TypeError, ValueError) as error:
                 raise JournalError(
-                    f"{self._log.path}: byte {offset} has {str(entry)[:80]}, which is not an entry of a journal of version {VERSION}; "
-                    f"expected one that this version wrote: {_RESTORE}"
+                    f"{self._log.path}: byte {offset} has {str(entry)[:80]}, which is not an entry of a journal of version "
+                    f"{VERSION}; expected one that this version wrote: {_RESTORE}"
                 ) from error
         if self._records and max(self._records.values()) >= self._prompts.end:
             raise JournalError(f"{self._prompts.path}: it ends before the last request of {LOG}; {_RESTORE}")
