@@ -95,5 +95,5 @@ if __name__ == "__main__":
     if kept_files := remove_demo(Path(sys.argv[1])):
         more = f" and {len(kept_files) - 5} more" if len(kept_files) > 5 else ""
         print(
-            f"kept in {sys.argv[1]}, as the demo did not write it or it was changed since: {', '.join(kept_files[:5])}{more}"
+            f"kept in {sys.argv[1]}, as the demo did not write it or it has changed since: {', '.join(kept_files[:5])}{more}"
         )
