@@ -76,7 +76,7 @@ def verify_command(
 ) -> tuple[int, str]:
     """What ``verify`` prints and its exit code: 0, or 4 for damage (with ``complete`` also for anything not done).
 
-    Repair always checks every byte, as readers read bytes. For borrowed images the splits that lend them are checked, too.
+    Repair always checks every byte, with or without ``deep``. For borrowed images the splits that lend them are checked, too.
     """
     deep, look = deep or repairing, Lineage(settings.store_path)
     splits = tuple(dict.fromkeys(each for split in splits for each in (split, *lenders(settings, look, split))))

@@ -177,7 +177,9 @@ def verify(
     context: typer.Context,
     split: SplitOption = None,
     data: DataOption = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every byte and check its digest.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also check every byte against the digests in the records.")
+    ] = False,
     complete: Annotated[
         bool, typer.Option("--complete", help="A column that is not finished is an error too (exit 4).")
     ] = False,
@@ -187,6 +189,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check the store, and for borrowed images also the data set that holds them, against what was committed.
+
+    Without --deep or --repair it checks the record in each shard and each column's small JSON files, not the data.
 
     Examples:
 

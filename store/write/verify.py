@@ -1,4 +1,4 @@
-"""Checks that every byte below a split (or the means) is what a shard's seal or ``column.json`` says it is.
+"""Checks that what is below a split (or the means) is what was committed: the records, and with ``deep`` every byte.
 
 Writers may be at work meanwhile. Whatever looks damaged is looked at again under the column's lock, when nothing is half
 done: only what is wrong then is damage, and only that is ever removed.
