@@ -65,7 +65,7 @@ class Protocol:
         return "every" if data_format in self.every_of else self.texts
 
 
-_OF_LISA = "IoU is 1 where target and mask are both empty, 0 where one is"
+_OF_LISA = "IoU is 1 where target and mask are both empty, 0 where only one is"
 _SUMS_OF_LISA = "gIoU: mean of IoU over texts; cIoU: sum of intersections / sum of unions"
 _NO_EPS = "epsilons are left out"
 _GIOU_CIOU = (("miou_per_sample", "giou"), ("ciou", "ciou"))
@@ -84,7 +84,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         ),
         "hub": Protocol(
             "the hub's copies of ReasonSeg, as Seg-Zero scores them", "first", "generated", rules.by_hub, ("giou",),
-            f"{_NATIVE}, without EXIF in the original: the same figures", "belong to the target",
+            f"{_NATIVE}, the original ignores the EXIF orientation: the same figures", "belong to the target",
             "IoU is 0 where target and mask are both empty", "gIoU: mean of IoU over texts",
             "exact where the copy has the picture as it is; Seg-Zero's script prints gIoU alone", ("reasonseg",),
         ),
@@ -139,7 +139,8 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         "rris": Protocol(
             "RefSegformer's released validation (R-RIS)", "every", None, rules.by_rris,
             ("ref_miou", "ref_oiou", "r", "riou"),
-            _NATIVE, f"{_OUT} (the sets have none)", "an absent target has no IoU; any mask is a false alarm, its area joins rIoU",
+            _NATIVE, f"{_OUT} (the sets have none)",
+            "an absent target has no IoU; any mask is a false alarm, whose area is added to the unions of rIoU",
             "mIoU, r and rIoU: mean over refs (a target and its false sentences); oIoU: sums over existing targets; r: share of "
             "false sentences without a mask; rIoU: intersections / (unions + false alarms)",
             "exact except for false alarms, which the original counts at the network's size; refs without false sentences, where "
