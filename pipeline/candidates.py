@@ -40,7 +40,8 @@ def candidates_of(
 
     Args:
         protected: splits whose pictures must not be among them, known as :mod:`pipeline.leaks` knows pictures.
-        exhaustive: a category of the splits that an image's annotation lacks is absent, as in COCO, whose 80 are all annotated.
+        exhaustive: whether a category that other images have and an image's annotation lacks is absent from that image, as in
+            COCO, where all 80 categories are annotated.
 
     Raises:
         InputError: a split is not indexed or has boxes in place of masks, or no image is left.

@@ -34,7 +34,7 @@ class InputError(Exception):
 
 
 class VanishedError(OSError):
-    """A file that was there when the work began is gone, or another one; exit code 75, because the same command may go on."""
+    """A file that was there when the work began is gone or was replaced; exit code 75, because the same command may go on."""
 
 
 class Settings(Shared):
@@ -297,15 +297,15 @@ class Settings(Shared):
 
     @property
     def evaluated(self) -> tuple[SplitRef, ...]:
-        """The splits that systems answer where none is named: ``evaluate.splits``, or else the last one of every data set that
-        has questions (where none has: of every data set, whose pictures alone can be shown).
+        """The splits that systems answer where none is named: ``evaluate.splits``, or else the last split of every data set that
+        has questions; where no data set has any, the last split of every data set, of which only pictures can be shown.
         """
         asked = {name: data for name, data in self.data.items() if FORMATS[data.format].annotated}
         last = tuple(SplitRef(name, data.splits[-1]) for name, data in (asked or self.data).items())
         return tuple(map(SplitRef.of, self.evaluate.splits)) or last
 
     def select(self, split: str | None = None, data: Sequence[str] = ()) -> tuple[SplitRef, ...]:
-        """The splits of this name, or all, of these data sets, or of all.
+        """The splits of this name (None: of any name) in these data sets (none given: in all).
 
         Raises:
             InputError: there is no such data set, or it has no such split; says what there is.

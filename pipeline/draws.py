@@ -72,7 +72,7 @@ class Facts:
 def drawn_pictures(look: Look, name: str) -> Mapping[SplitRef, frozenset[str]]:
     """Split -> image_id of the pictures that a run trains on: what the schedule of a mixture draws, else all; once in a look.
 
-    If nothing is drawn from a split, it is one picture.
+    If nothing is drawn from a split, its first picture stands there, so that the split can be opened.
 
     A picture that failed in a column of the store is drawn again, as in the training.
 

@@ -74,8 +74,8 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
     that has it, or in the first of several that have the same file. A split from which the holder removed the image comes last.
 
     Raises:
-        InputError: an image_id that the split of the same name does not have may be several pictures, or a split of the holder
-            is not indexed yet that may have it.
+        InputError: an image_id that the split of the same name does not have may be several pictures, or may be in a split of the
+            holder that is not indexed yet.
     """
     settings = look.settings
     if settings.holder(split.dataset) is None:
@@ -112,7 +112,7 @@ def linked(look: Look, split: SplitRef, entries: Sequence[Entry]) -> tuple[Entry
 
 
 def _unlisted(look: Look, split: SplitRef, entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The entries; if the holder lists only what runs draw, those that it does not list get their files there."""
+    """The entries; if the holder lists only what runs draw, entries that it does not list get their files' paths there."""
     holder = look.settings.data[look.settings.data[split.dataset].images]
     if not isinstance(holder, ImagesOptions) or not holder.only_runs:
         return entries
@@ -170,7 +170,7 @@ def _require_one_picture(look: Look, split: SplitRef, image_id: str, links: Sequ
 
 
 def _is_removed(look: Look, dataset: str, link: Link) -> bool:
-    """Whether the holder has an image no longer: another of its splits may have it now."""
+    """Whether the holder no longer has an image in this split; another of its splits may have it now."""
     settings = look.settings
     shard, at = divmod(link[1], settings.shard_images)
     try:

@@ -51,7 +51,7 @@ class Terminated(BaseException):
 
 
 def deliver_again_what_is_lost() -> None:
-    """Send an interruption again that fell into a destructor: Python drops what is raised there, and the work would go on."""
+    """Send an interruption again if it came during a destructor: Python drops what is raised there, and the work would go on."""
     before = sys.unraisablehook
     if before is _given.get("hook"):
         return
@@ -85,7 +85,7 @@ class WorkersLostError(Exception):
 def lost_card(error: BaseException | None) -> str | None:
     """What CUDA says of a card that this process cannot use any more: an illegal access, ECC, fallen off the bus (NVIDIA's Xid).
 
-    Whatever else this process asks of the card fails from then on. None for any other error; memory that runs out is one.
+    Whatever else this process asks of the card fails from then on. None for any other error, such as running out of memory.
     """
     while error is not None:
         text = str(error)

@@ -36,7 +36,7 @@ class Estimate:
 def estimate(look: Look, plans: Sequence[ColumnPlan], todo: Mapping[int, Sequence[str]]) -> Estimate | None:
     """Time and bytes of the shards in ``todo`` (shard -> columns); None where nothing like it was computed yet.
 
-    Evidence are shards of any split with the same fingerprints, computed under the same settings of work.
+    The evidence is shards of any split with the same fingerprints, computed under the same settings of work.
     """
     done = _evidence(look, plans)
     wanted = {name for names in todo.values() for name in names}
@@ -72,7 +72,7 @@ class Made:
 
 
 def _evidence(look: Look, plans: Sequence[ColumnPlan]) -> list[list[Made]]:
-    """Shards of these columns, in any split, that were computed as it would be done now; a list for each number of a shard."""
+    """Shards of these columns, in any split, that were computed as they would be now; a list for each shard number of a split."""
     settings = look.settings
     now = settings.run.model_dump(include=set(PLACE_OF_WORK))
     found: dict[tuple[SplitRef, int], list[Made]] = {}

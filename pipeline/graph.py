@@ -71,7 +71,7 @@ UNKNOWN = "no digest yet"
 
 
 def column_identity(settings: Settings, dataset: str | None, column: str, lenient: bool = False) -> dict[str, Any]:
-    """All that decides a column's bytes, in clear, as it comes back from ``column.json``.
+    """All that decides a column's bytes, as plain values, in the form in which it comes back from ``column.json``.
 
     Only the weights of the column, and of what it is computed from, need a digest.
 
@@ -113,7 +113,7 @@ def _reads(settings: Settings, dataset: str | None, spec: ColumnSpec, lenient: b
 
 
 def lies_at(settings: Settings, dataset: str, read: str) -> tuple[str | None, str]:
-    """Data set and column that a column of a data set reads under a name; None as the data set of one that is reduced."""
+    """Where a column of a data set finds what it reads as ``read``: data set (None: a reduced column) and column."""
     if read in reduced(settings):
         return None, read
     holder = settings.holder(dataset)

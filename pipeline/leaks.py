@@ -39,7 +39,8 @@ ALIKE_BITS = 4
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a split that are ok. keys: what a picture is known by -> its image_index, or several for one picture.
+    """The pictures of a split that are ok. keys: what a picture is known by -> its image_index, or several where the
+    split has it more than once.
 
     files: image_index -> sha256 of its file and its path, which starts at the folders of the data set that holds it.
     """
@@ -77,7 +78,7 @@ def pictures_of(settings: Settings, split: SplitRef, pixels: bool = False) -> Pi
 
     Raises:
         InputError: it is not indexed, the file that ``coco_ids`` names cannot be read, or a picture's pixels are asked for and its
-            file is gone or another one.
+            file is gone or was replaced.
     """
     found = indexed_pictures(settings, split, pixels)
     if found is None:

@@ -110,7 +110,7 @@ def plan_stage(settings: Settings, stage: str, split: SplitRef, look: Look | Non
 def plan_stages(
     settings: Settings, stages: Sequence[str], split: SplitRef, look: Look | None = None
 ) -> list[ColumnPlan]:
-    """The plan of stages after the index, a shard being stale with what it reads; source files are not looked at.
+    """The plan of stages after the index. A shard is stale if one that it reads is; source files are not looked at.
 
     Raises:
         InputError: the split is not indexed yet.
@@ -130,7 +130,7 @@ def plan_stages(
 def plan_split(
     settings: Settings, split: SplitRef, lenient: bool = False, look: Look | None = None
 ) -> tuple[list[ColumnPlan], str]:
-    """The plan of every column of a split, a shard being stale with what it reads; and a remark for a person.
+    """The plan of every column of a split, in which a shard is stale if one that it reads is; and a remark for a person.
 
     A store without its pictures is planned as it is; then nothing is said about the source files.
 

@@ -44,7 +44,7 @@ def find_needs(needs: Needs) -> None:
     """Look for the weights and the device, where the work will be done.
 
     Raises:
-        WeightsError: a checkpoint is missing or is another one.
+        WeightsError: a checkpoint is missing, or is not the expected one.
         InputError: the device cannot be had.
     """
     settings = Settings.model_validate_json(needs.settings)

@@ -142,7 +142,7 @@ def _run(command: Sequence[str], said: Callable[[str], str]) -> int:
 
     def pass_on() -> None:
         assert child.stdout is not None
-        with child.stdout, contextlib.suppress(BrokenPipeError):  # nobody reads on; DVC learns of it as it would alone
+        with child.stdout, contextlib.suppress(BrokenPipeError):  # our own output is closed: close DVC's, too
             for line in child.stdout:
                 print(said(line.rstrip("\n")), flush=True)
 

@@ -75,7 +75,7 @@ def settings_of(text: str) -> Settings:
 
 _loaded: dict[Any, Runner] = {}
 _one_at_a_time = threading.Lock()
-"""A Dask worker may have several threads; models keep state while they work, so they work for one task."""
+"""A Dask worker may have several threads; models keep state while they work, so they work for one task at a time."""
 
 
 def runner(task: ShardTask) -> Runner:
@@ -119,7 +119,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
 
     Raises:
         IncompleteColumnError: an upstream shard is not there.
-        WeightsError: a checkpoint is missing or another one.
+        WeightsError: a checkpoint is missing, or is not the expected one.
     """
     began = time.perf_counter()
     settings = settings_of(task.settings)
@@ -209,7 +209,7 @@ def compute_shard(task: ShardTask, tick: Callable[[int], None] = lambda images: 
 
 
 def peak_memory() -> Callable[[], int] | None:
-    """A function that says how much of the GPU's memory was taken at most since now; None without a GPU at work."""
+    """Start to measure GPU memory: returns a function that gives the peak since this call; None without a GPU at work."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None

@@ -1,4 +1,4 @@
-"""How long the stages of ``make repro`` take, and from that how long those take that are left."""
+"""How long the stages of ``make repro`` take, and from that, how long the remaining ones will take."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def write_metrics(settings: Settings, summary: StageSummary) -> None:
 
 
 def only_holders(settings: Settings, splits: Sequence[SplitRef]) -> tuple[SplitRef, ...]:
-    """The splits that hold their images; every data set has a folder for :func:`_note_images`."""
+    """Those of the splits that hold their images. For every data set, the folder that :func:`_note_images` writes to is made."""
     for dataset in dict.fromkeys(split.dataset for split in splits):
         make_folder(metrics_folder(settings) / HOLD / dataset)
     return tuple(split for split in splits if settings.holder(split.dataset) is None)

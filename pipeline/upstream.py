@@ -1,4 +1,4 @@
-"""Where columns are, and which shards a shard is computed from, also where its images belong to another data set."""
+"""Where columns are, and which shards a shard is computed from, even if its images belong to another data set."""
 
 from __future__ import annotations
 

@@ -123,10 +123,10 @@ def asks_a_system(run: str | None, predictions: Path | None, of_a_system: bool, 
     Args:
         run: system or name of the run.
         of_a_system: whether there are options that only a system understands.
-        threshold: which only a folder of PNGs has.
+        threshold: of ``--threshold``, which is only for a folder of PNGs.
 
     Raises:
-        InputError: both or none of the two, or an option of the other one.
+        InputError: both or neither are given, or an option that belongs to the other.
     """
     from pipeline.config import InputError
 

@@ -69,7 +69,8 @@ class DamagedStoreError(StoreError):
 
 
 class IncompleteColumnError(StoreError):
-    """A column is unfinished, stale or a mixture; the message names the shards and the reason."""
+    """A column is unfinished or stale, or does not fit the split or what it was computed from; the message gives the
+    reason, and the shards that it holds for."""
 
 
 class ConflictError(StoreError):

@@ -19,7 +19,8 @@ from .internals import arrow_with_system_memory
 T = TypeVar("T")
 
 LOCK = threading.RLock()
-"""Guards what threads share. No module is imported while it is held: one that registers fork hooks would do so during a fork."""
+"""Guards what threads share. No module is imported while it is held, because a module may register fork hooks when it is
+imported, and a fork may be under way then."""
 
 _changed = threading.Condition(LOCK)
 _at_work: set[int] = set()

@@ -82,7 +82,7 @@ def _countdown(lengths: I64) -> I64:
 
 
 def _loops(x: I64, y: I64) -> list[list[int]]:
-    """The closed lines through all corners, each as numbers of corners, along a column line first.
+    """The closed lines through all corners, each as a list of indices of corners, beginning along a column line.
 
     On each line of the grid the border's pieces lie between the first and second corner, the third and fourth, and so on.
     """

@@ -51,12 +51,12 @@ def loader(
             No sampler is needed: accelerate, Lightning and the Hugging Face Trainer leave the loader as it is.
         num_workers: 0 reads ahead in the stream's threads, which is the fastest on one machine: batches are read straight
             into the memory that they are handed out in. Processes are for work in a ``collate_fn``.
-        pin_memory: page-locked batches; default: where CUDA is there.
+        pin_memory: page-locked batches; default: if CUDA is available.
         options: of torch's DataLoader: ``collate_fn`` (from a batch to what you want), ``persistent_workers``,
             ``multiprocessing_context``, ``prefetch_factor``, ``timeout``, ...
 
-    ``state_dict()`` between any two batches is where the next one goes on, with any number of ranks and workers and any
-    batch size.
+    ``state_dict()`` may be called between any two batches; a loader that loads it goes on with the next batch, with any number of
+    ranks and workers and any batch size.
     """
     if not isinstance(stream, Stream):
         raise TypeError(
@@ -76,7 +76,7 @@ def to_page_locked(batch: Batch) -> dict[str, Any]:
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """See :func:`loader`. It has one place as a :class:`Stream` has: what was left early goes on with the next iteration."""
+    """See :func:`loader`. Like a :class:`Stream`, it has one place: the next iteration goes on where one was left early."""
 
     use_stateful_dataloader = True  # accelerate: save_state and load_state keep the place of a prepared loader
 
@@ -89,7 +89,7 @@ class Loader(DataLoader[dict[str, Any]]):
         num_workers: int = 0,
         pin_memory: bool | None = None,
         **options: Any,
-    ) -> None:  # defaults, since Lightning makes a loader once more of the attributes that it finds
+    ) -> None:  # defaults, since Lightning makes another loader from the attributes that it finds
         if taken := sorted({"dataset", "sampler", "batch_sampler", "shuffle", "drop_last"} & set(options)):
             raise SplitTwiceError(f"found {', '.join(taken)}. {ALONE}")
         self.stream, num_workers = stream.resized(batch_size, rank, world_size), whole("num_workers", num_workers)
@@ -117,7 +117,7 @@ class Loader(DataLoader[dict[str, Any]]):
             pin_memory=pin_memory and num_workers > 0,
             **options,
         )
-        # DeepSpeed reads it here; torch was told that the data set makes the batches, and lets nobody set it.
+        # DeepSpeed reads it here. Torch, told that the data set makes the batches, does not allow setting it.
         self.__dict__["batch_size"] = self.stream.schedule.batch_size
 
     def __len__(self) -> int:
@@ -126,13 +126,14 @@ class Loader(DataLoader[dict[str, Any]]):
 
     @property
     def _is_accelerate_prepared(self) -> bool:
-        """What ``accelerator.prepare`` reads first: it returns a prepared loader as it is, and that moves batches to the device."""
+        """``accelerator.prepare`` reads this first, and returns the loader as it is. From then on the loader moves batches to the
+        device."""
         self._placed = _to_device_of_accelerate()
         return True
 
     @_is_accelerate_prepared.setter
     def _is_accelerate_prepared(self, value: bool) -> None:
-        """``accelerator.prepare`` notes it on whatever it prepared."""
+        """Does nothing: ``accelerator.prepare`` sets this on whatever it prepared."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         self._find_ranks()

@@ -73,7 +73,7 @@ def nearest(shown: Shown, jobs: Jobs, column: str, image_index: int, mask: int, 
 
 
 def described(shown: Shown, jobs: Jobs, towers: Towers, column: str, text: str, apart: bool) -> dict[str, Any]:
-    """The masks of the split that are nearest to a text, by the text tower of the encoder of a column; further as :func:`nearest`.
+    """The masks of the split that are nearest to a text, by the text tower of a column's encoder; the rest as in :func:`nearest`.
 
     Raises:
         UnknownError: there is no such column, its vectors are minus a mean, or no text tower belongs to them.

@@ -1,4 +1,4 @@
-"""Which images a page of the grid shows: filters, an order, and where it begins, told by the last image of the page before it."""
+"""Which images a page of the grid shows: filters, an order, and where it begins, given as the last image of the previous page."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def browse_command(
         InputError: there is nothing to show, others could reach the server without a token, or the port is taken.
     """
     check_reach(settings, host, token)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before its library is imported: a page that is looked at asks no network
+    os.environ["HF_HUB_OFFLINE"] = "1"  # set before its library is imported: showing a page must not use the network
     shelf = Shelf(settings, splits_of(settings, split, data))
     lines = [f"browse: {len(shelf.splits)} splits of {settings.store}, to be opened in a browser; Ctrl-C ends it"]
     if token is not None:

@@ -133,7 +133,7 @@ def _has_questions(settings: Settings, split: SplitRef) -> bool:
 
 
 def _published(settings: Settings, split: SplitRef, protocol: str | None) -> list[dict[str, Any]]:
-    """The papers' rows of whole splits that have one of the columns."""
+    """The papers' rows for the whole split that have a figure in one of the table's columns."""
     rows = [row for row in published_of(settings, split, protocol) if row.group == "all"]
     cells = [(row, _cells(row.percent, protocol)) for row in rows]
     return [{"system": row.system, "source": row.source, "percent": dict(row.percent)} for row, shown in cells if shown]

@@ -38,7 +38,7 @@ def figure_command(
         among: the splits to look at; only one of them may be answered by all.
         out: the file, .png or .pdf; replaced where this command wrote it.
         images: target_ids or image_ids, also after the name of the split (``demo/test/0003``); of an image the question in which
-            the systems differ most. None: the ``cases`` questions in which they differ most, each of another image.
+            the systems differ most. Empty: the ``cases`` questions in which they differ most, each of another image.
         threshold: grey values of PNGs from here on are the mask.
 
     Raises:

@@ -64,7 +64,7 @@ def run_normalize(
 
 
 def _look_ahead(settings: Settings, stages: Sequence[str], splits: Sequence[SplitRef]) -> None:
-    """Before the first mean is written, check that its embeddings and those of every split are done, and permissions."""
+    """Before the first mean is written, check permissions, and that its embeddings and those of every split are done."""
     look = Look(settings)
     means = plan_reduction(settings, "means", look=look) if "means" in stages else []
     missing = [plan for plan in means if plan.todo]

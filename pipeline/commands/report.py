@@ -186,7 +186,7 @@ def _cases(
 def _images(
     settings: Settings, split: SplitRef, opened: Split, cases: int, files: dict[str, bytes]
 ) -> tuple[list[Shown], str]:
-    """Images of a split without questions, evenly from it, and what to say of the choice."""
+    """Images of a split without questions, spread evenly over it, and what to say of the choice."""
     there = [record.image_index for record in opened if record.status == OK]
     pixels_of = partial(pixels, settings, split.dataset, opened)
     shown = []

@@ -86,7 +86,7 @@ def bytes_per_image(settings: Settings, profiles: Profiles, spec: ColumnSpec, wo
 
 
 def masks_of(settings: Settings, spec: ColumnSpec, work: Workload) -> float:
-    """Masks in an image of the proposer that a column is of."""
+    """Masks that the proposer in a column's name finds in an image."""
     proposer = settings.proposers.get(proposer_of(spec.name) or "")
     if isinstance(proposer, GridParams):
         return sum(cells**2 for cells in proposer.cells_per_side)

@@ -30,7 +30,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an extraction takes. A price that is missing makes None of what it would decide.
+    """What an extraction takes. Without a price, the values that depend on it are None.
 
     Args:
         parts: of the time of one worker that is never idle, each with seconds over all images.

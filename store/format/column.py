@@ -263,7 +263,7 @@ def load_column(folder: Path) -> ColumnMeta | None:
 
 
 def read_column(folder: Path) -> ColumnMeta | None:
-    """As :func:`load_column`, parsed once for as long as the file is not replaced: for ``images`` it has a line per image."""
+    """As :func:`load_column`, but the file is parsed again only after it was replaced: for ``images`` it has a line per image."""
     state = state_of(folder / COLUMN_JSON)
     return None if state is None else _column_of_version(folder, state.token)
 

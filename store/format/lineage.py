@@ -152,9 +152,9 @@ class Lineage:
         return why_not_of_column(self.meta(place), self.commit(place, shard), place, shard)
 
     def why_not_coherent(self, place: str, shard: int) -> str | None:
-        """Which shard in the store is no longer the one that a shard was computed from; None if all that are there are.
+        """Why a shard does not fit what it was computed from: a shard in the store that has changed since. None if it fits.
 
-        What these shards were computed from is checked in the same way, up to a mean: all vectors minus the same mean
+        What those shards were computed from is checked in the same way, up to a mean: all vectors minus the same mean
         belong together, whatever the mean was made from.
         """
         return self._remembered(place, shard, fresh=False)
@@ -269,7 +269,7 @@ def require_readable(lineage: Lineage, place: str, shards: Iterable[int] | None 
 
 
 def incoherence(lineage: Lineage, place: str, shards: Iterable[int] | None = None) -> IncompleteColumnError | None:
-    """The error for a column (or these shards of it) that does not fit what it was computed from, as the store has that now; it
+    """The error for a column (or these shards of it) that does not fit the present version of what it was computed from; it
     names both."""
     try:
         _require(lineage, place, lineage.why_not_coherent, shards)

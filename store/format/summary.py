@@ -1,7 +1,7 @@
 """``summary.json``: the commits of a finished column in one object. It is a cache: what counts is the shard's own file.
 
-It is removed before a shard is replaced and once more after that, so it is out of date only where a process died between two
-writers' steps. A reader of the shard then compares its commit with the summary's.
+It is removed before a shard is replaced, and again after that, so it is out of date only if a process died in between. A reader
+of a shard compares its commit with the summary's.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def write_summary(folder: Path, meta: ColumnMeta, commits: Sequence[Commit]) -> 
             storage.put(staged, path, None, durable=False)
         except RefusedError:  # another writer finished the column just now
             return False
-    # A shard that was replaced since its commit was read was replaced by somebody who found no summary to remove.
+    # If a shard was replaced since its commit was read, its writer found no summary to remove.
     if not all(call_all(folder, [partial(_is_still, folder, meta, commit) for commit in commits])):
         storage.delete(path)
         return False

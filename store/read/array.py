@@ -254,7 +254,7 @@ class ShardReader:
         file = with_room(lambda: open_shard(self.path, self.commit))
         if (
             file.token != self._token
-        ):  # the first time, or it was replaced since: by itself, as by a copy, or it was computed again
+        ):  # the first time, or the file was replaced since, by a copy of itself or by a shard that was computed again
             self._offsets = self._settle(file)
             self._token = file.token
         if isinstance(file, RemoteOpened):

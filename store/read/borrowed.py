@@ -216,7 +216,7 @@ class Borrowed:
         return self.columns[which].field(number, name, fields)
 
     def share(self, fields: tuple[str, ...] | None) -> bool:
-        """As :meth:`Column.share`, the shards that the images lie in."""
+        """As :meth:`Column.share`, for the shards that the images lie in."""
         return all(column.share(fields, self._shards(column, which)) for which, column in enumerate(self.columns))
 
     def status(self, images: int) -> Status:

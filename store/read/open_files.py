@@ -33,7 +33,7 @@ def most_open() -> int:
 
 
 _open: OrderedDict[weakref.ref[Any], Opened] = OrderedDict()
-"""The open file of each reader, by when it was used last. A reader that is gone takes its file along."""
+"""The open file of each reader, least recently used first. A file is removed from here when its reader is deleted."""
 
 
 def handle(reader: Any) -> weakref.ref[Any]:

@@ -59,7 +59,7 @@ class Pictures:
                 if self._checked.get(name) != version or not data.startswith(_JPEG):
                     raise
                 return _decoded(data + _END)  # the index found that only the end marker is missing
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of bad bytes
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for bad bytes
             raise StoreError(f"{path} cannot be decoded: {error}", path=path) from error
 
     def _path(self, name: str) -> Path:

@@ -34,9 +34,9 @@ def upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded Pillow image, 1 to 8, that :func:`upright_rgb` applies; a PNG's may follow its pixels.
+    """The EXIF orientation of a Pillow image, 1 to 8, that :func:`upright_rgb` applies.
 
-    1 for a TIFF, which Pillow turns itself.
+    The image has to be loaded: in a PNG, EXIF may come after the pixels. 1 for a TIFF, which Pillow turns itself.
     """
     return _orientation(image.info.get("exif", b""))
 

@@ -90,7 +90,7 @@ class Row(Mapping[str, Any]):
         return row_html(*self.origin, shown)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"origin": None}  # or every copy, as for another process, would take the split along
+        return vars(self) | {"origin": None}  # or every copy, such as one for another process, would include the split
 
     def decode(self, name: str = "segmentation") -> npt.NDArray[np.bool_]:
         """The mask as bool [height_px, width_px]; a question also has ``ignore``, the pixels that do not count."""

@@ -77,7 +77,8 @@ class TableCache:
         return self.own_bytes + self.shared_bytes
 
     def fits(self, key: Key) -> bool:
-        """Whether to decode whole shards of these fields: until one of them had to make room, and while this one is at hand."""
+        """Whether to decode whole shards of these fields: yes until such a shard had to make room for others; after that, only if
+        this shard is at hand already."""
         if not self._given_up:
             return True
         with LOCK:
@@ -157,7 +158,7 @@ class TableCache:
     def __getstate__(self) -> dict[str, Any]:
         from multiprocessing import context  # slow to import, and only loaders with workers need it
 
-        if context.get_spawning_popen() is None:  # a file is written, no worker started
+        if context.get_spawning_popen() is None:  # it is pickled for a file, not for a worker that is being started
             return {"limit_bytes": self.limit_bytes}
         with LOCK:
             extents = dict(self._extents)

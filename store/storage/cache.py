@@ -5,8 +5,8 @@ it cannot be out of date. Nothing in it is trusted: readers check every piece ag
 remove one that does not fit.
 
 Processes share a cache. A file appears whole (by a rename), an open one stays readable when it is removed, and one process at a
-time writes or removes. What was used within :data:`KEPT_S` is not removed for others: an epoch that is larger than the cache
-keeps one part of itself there, rather than replacing each piece just before it comes again.
+time writes or removes. A piece that was used within :data:`KEPT_S` is not removed to make room for another: when an epoch is
+larger than the cache, one part of it stays there, rather than each piece being replaced just before it is needed again.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[FileIO]:
-        """The file that says how many bytes all processes keep, while no other one writes or removes any."""
+        """Keep other processes from writing or removing pieces while the block runs; gives the file with the number of bytes."""
         path = self.folder / "bytes"
         with path.open("a+b", buffering=0) as count:
             flock(count.fileno(), path)

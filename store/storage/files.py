@@ -292,6 +292,6 @@ def _sha256_of_version(path: Path, size_bytes: int, mtime_ns: int, ctime_ns: int
 
 
 def cached_sha256(path: Path) -> str:
-    """:func:`file_sha256`, worked out once per process for as long as size and times stay (``ctime`` cannot be set back)."""
+    """:func:`file_sha256`, worked out again only if the file's size or times changed (``ctime`` cannot be set back)."""
     state = path.stat()
     return _sha256_of_version(path.resolve(), state.st_size, state.st_mtime_ns, state.st_ctime_ns)

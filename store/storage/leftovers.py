@@ -28,7 +28,7 @@ def is_left(path: Path) -> bool:
 
 
 def is_certainly_left(path: Path) -> bool:
-    """:func:`is_left`, and it is still there, and no writer is about to begin it. Raises as that does."""
+    """Whether a file :func:`is_left`, is still there, and no writer is about to begin it. Raises as :func:`is_left`."""
     return is_left(path) and not may_be_starting(path) and is_there(path)
 
 

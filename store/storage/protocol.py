@@ -88,7 +88,7 @@ class Storage(Protocol):
         Raises:
             RefusedError: there is something else.
             LostAnswerError: it may have been put, or not.
-            OSError: it failed. Where it is there all the same, a power loss may take it back.
+            OSError: it failed. If the object is there nevertheless, a power loss may remove it.
         """
         ...
 

@@ -98,7 +98,7 @@ class RemoteStorage:
             except (known.PermissionDeniedError, known.UnauthenticatedError) as error:
                 raise PermissionError(errno.EACCES, f"access was refused ({_first_line(error)})", str(path)) from error
             except known.BaseError as error:
-                if "404 Not Found" in str(error):  # of a listing; of an object it is a FileNotFoundError
+                if "404 Not Found" in str(error):  # raised by a listing; a missing object is a FileNotFoundError
                     raise self._no_bucket() from error
                 if any(place in str(error) for place in _METADATA):
                     raise StoreError(
@@ -184,7 +184,7 @@ class RemoteStorage:
         return sorted({Entry(name.rpartition("/")[2], below) for name, below in names})
 
     def files_below(self, folder: Path) -> Sequence[Path]:
-        """Every object below a folder: a request for a thousand of them, where :meth:`list` is one for each folder."""
+        """Every object below a folder, in one request per thousand objects; :meth:`list` takes one request per folder."""
         if not folder.parts[1:]:
             return []
         keys = self.ask(

@@ -69,7 +69,7 @@ class RemoteOpened:
 
 
 def fill(pieces: Sequence[memoryview], data: memoryview, skip: int = 0) -> int:
-    """Fill the pieces, after their first ``skip`` bytes, with as much of the data as there is; how much that was."""
+    """Fill the pieces, after their first ``skip`` bytes, with as much of the data as there is; return how many bytes that was."""
     done = 0
     for piece in pieces:
         room = piece[skip:]

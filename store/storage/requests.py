@@ -1,4 +1,4 @@
-"""Many requests to an object store at once, in threads of this process: each takes as long as its answer is on the way."""
+"""Many requests to an object store at once, in threads of this process: most of a request's time is waiting for its answer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def call_all(path: Path, calls: Sequence[Callable[[], T]]) -> list[T]:
     """The results of calls that do not depend on each other: made at once where ``path`` is far away, else in turn.
 
     Raises:
-        As :func:`at_once`; in turn, what the first failing call raises, and later calls are not made.
+        As :func:`at_once` where they are made at once. In turn: what the first failing call raises; later calls are not made.
     """
     return at_once(lambda call: call(), calls) if is_far(path) else [call() for call in calls]
 

@@ -144,7 +144,7 @@ class BatchReader:
                 picked = chosen.get((source, image)) if of_masks else None
                 if picked is not None and (picked.rows is not None or picked.instances):
                     self._read_chosen(source, image, name, picked, flat[start:filled])
-                else:  # from first to last slot, so what is written behind this one's is overwritten
+                else:  # may write past this slot's bytes: the next slots are filled later and overwrite that
                     shard, position = shards[slot]
                     shard.read_into(position, memory[start:], address + start, counts[slot])
             if filled < end:
@@ -156,7 +156,7 @@ class BatchReader:
             batch[mask_of(key)] = np.arange(width) < np.array(counts)[:, None]
 
     def _read_chosen(self, source: int, image: int, name: str, chosen: Chosen, out: npt.NDArray[np.uint8]) -> None:
-        """Candidates that are not just the first masks: read as far as the last one, and take."""
+        """Read candidates that are not just the first masks: all vectors up to the last candidate's, then keep theirs."""
         split = self.splits[source]
         upto = chosen.count if chosen.rows is None else int(chosen.rows.max(initial=-1)) + 1
         masks = split.column(name).array(image, upto)

@@ -1,4 +1,4 @@
-"""A mixture of data sets as dvlab-research/LISA trains on one: which picture and which questions about it make up each sample.
+"""A mixture of data sets like the one dvlab-research/LISA trains on: which picture and questions about it make up each sample.
 
 A sample is a picture with a few questions. Which ones is a pure function of the seed, the epoch and the sample's number: so any
 number of ranks, workers and any batch size draw the same, and a resumed run goes on with what would have come next.
@@ -117,8 +117,8 @@ class MixtureSchedule(Schedule):
     def sample(self, epoch: int, number: int) -> list[tuple[int, int, int, float]]:
         """Source, image_index, target and text (as a share of its texts) of each question of a sample.
 
-        Its picture may be one that is not listed where it is held (:meth:`Source.is_unlisted`). Another one is never drawn instead:
-        reading it is an error.
+        Its picture may be one that is not listed where it is held (:meth:`Source.is_unlisted`). No other picture is drawn
+        instead: reading the one that is not listed is an error.
         """
         dice = Dice(self.seed, epoch, number, 3)
         if self.draw == "laps":

@@ -153,7 +153,7 @@ class Schedule:
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, for any number of ranks, workers and any batch size.
 
-        It is the same on every rank after equally many batches.
+        It is the same on every rank after the same number of batches.
         """
         return State(
             self.seed,

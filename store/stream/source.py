@@ -31,8 +31,8 @@ class Source:
         ``records``: a sample is a single target.
     image: image_index of its pictures, int64 [n]. targets: how many targets each has, int64 [n]. texts: for each target in turn,
         how many texts it has, int64 [sum of targets]. absent: for each in turn, whether its premise is false, bool; None: all true.
-    failed: bool [n], pictures that failed in what is made of their pixels; None: none. They are drawn and then drawn again, so that
-        one more of them changes no other sample.
+    failed: bool [n], pictures that failed in what is made of their pixels; None: none. A sample that draws one
+        of them draws again, so that a further failed picture changes no sample that does not draw it.
     unlisted: bool [n], pictures that the data set that holds them does not list (``only``), so that nothing is made of their
         pixels; None: none. They have their questions and can be drawn, but not be read.
     """

@@ -135,7 +135,7 @@ def walk(schedule: Schedule, read: Callable[[], Iterator[tuple[Step, T]]]) -> It
                 break
         else:
             schedule.finish()
-        del steps  # and the threads or workers that read
+        del steps  # and with it the threads or workers that read
 
 
 def _first(waiting: deque[tuple[Step, Future[Batch]]]) -> tuple[Step, Batch]:
@@ -189,7 +189,8 @@ def stream(
             many batches.
         failed: ``raise`` if images failed in a column that is asked for, or ``skip`` them.
         threads: how many read ahead; 0 reads when asked. Default: 2, or 1 where samples are small (below 256 kB), as
-            threads then mostly wait for the interpreter lock; from an object store as many as have 64 samples on the way.
+            threads then mostly wait for the interpreter lock; from an object store, as many as it takes to have 64 samples on the
+            way.
         weights: name -> share of the samples of an epoch; default: as many as each has.
         length: samples of an epoch over all ranks; default: all there are. With weights or a length the turns are random
             and each source goes through shuffled laps of its own, which go on over epochs.
