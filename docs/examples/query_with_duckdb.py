@@ -1,7 +1,8 @@
 """Asks the Parquet tables with SQL: the questions whose best mask has the lowest IoU, which no selector could answer well.
 
-Needs duckdb (`pip install duckdb`); nothing of this project is imported. It trusts the files: whether a table is finished
-and of which inputs stands in its shards themselves, which our own reader checks. Run from the repository root, after `make repro`:
+Needs duckdb (`pip install duckdb`); nothing of this project is imported. It trusts the files: each shard
+records whether its table is finished and from which inputs it was made, and only our own reader checks that. Run from the
+repository root, after `make repro`:
 
     .venv/bin/python docs/examples/query_with_duckdb.py --store data/store --dataset demo --split val
 """

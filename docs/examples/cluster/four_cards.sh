@@ -15,7 +15,7 @@ for card in $cards; do
     part=$((part + 1))
 done
 
-trap 'kill -TERM "${jobs[@]}"' TERM INT  # each then ends its shard's work and exits with 75
+trap 'kill -TERM "${jobs[@]}"' TERM INT  # each then drops the shard that it is computing, and exits with 75
 
 failed=0
 for job in "${jobs[@]}"; do
