@@ -28,7 +28,7 @@ AZURITE = shutil.which("node") and shutil.which("azurite-blob")
 """The server's command, if it is installed."""
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""Both are the same in every azurite, and protect nothing."""
+"""Account and key are the same in every azurite, and protect nothing."""
 
 
 @dataclass

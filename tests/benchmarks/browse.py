@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _seconds(address: str) -> float:
-    """Until the answer is there; while it is worked out it is asked for again, as the page does."""
+    """Seconds until the answer is there. While the server computes it, it is asked again, as the page does."""
     start = time.perf_counter()
     while True:
         with urllib.request.urlopen(address) as response:

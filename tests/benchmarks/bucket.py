@@ -27,7 +27,7 @@ STORE = f"s3://{BUCKET}"
 STEP = 6
 """Records of a step of LISA's size: 7.7 MB; two images with SAM's features (2.1 MB) and CLIP's tokens (1.2 MB) have 6.6 MB."""
 STEP_S = 0.3
-"""What a step of 2 images computes: more than that with 7 billion weights on one RTX 3090."""
+"""Seconds that a step of 2 images computes; with 7 billion weights on one RTX 3090 it takes longer."""
 
 
 class InShards(data.Records):

@@ -41,7 +41,7 @@ def fails() -> dict[str, Any]:
 
 
 def fails_once(folder: str) -> dict[str, Any]:
-    """As a machine that is out of something for a while."""
+    """Fails the first time only, as if the disk had been full for a while."""
     counted(folder, "tries")
     if (Path(folder) / "tries").read_text() == "x":
         raise OSError("no space left on device")

@@ -168,7 +168,7 @@ def timed(arguments: Sequence[str], cores: Sequence[int] = ()) -> tuple[dict[str
 
 
 def apart(make: Callable[..., T], *given: Any) -> T:
-    """What a function returns that runs in a process of its own: the peak memory of this one is a command's at its start, too."""
+    """What a function returns, run in a process of its own: a command begins with the peak memory of what starts it."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(make, *given).result()
 
@@ -212,7 +212,7 @@ def make_image(split: Path, size_px: tuple[int, int], number: int) -> None:
 
 
 def fill(params: Path) -> None:
-    """Bring masks, embeddings and matches up to date, with one of each for an image or target, which nothing computed."""
+    """Bring masks, embeddings and matches up to date with stand-ins: one for each image or target, computed by no model."""
     from pipeline.compute import compute_stage
     from pipeline.executors import LocalExecutor
     from pipeline.params_file import load_settings

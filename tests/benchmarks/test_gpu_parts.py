@@ -35,7 +35,7 @@ from tests.stages.pretendcard import pretend_card
 PARTS = {part.name: part for part in parts()}
 COMMAND = [sys.executable, "-m", "tests.benchmarks.gpu"]
 ELSEWHERE = {"kernel", "page-locked batches"}
-"""Parts that are looked at by the command itself."""
+"""Parts that are not run in this process: the test of the command runs the first; the second needs a CUDA device."""
 QUICK = [
     "demo, float16", "ViT-H, float32", "out of memory, injected", "out of memory, real", "whole images, float16",
     "training: weights", "training: store", "ELISA, from the store", "LISA, 4 bit, from the store",

@@ -184,7 +184,7 @@ def preload(rehearse: bool) -> None:
 
     Nothing of ours is imported: the files that a part imports say what its figures depend on.
     """
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # and if one of a later version does, it does not ask CUDA
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # if a later version of one does, torch asks NVML, not CUDA
     if rehearse:
         os.environ["TRITON_INTERPRET"] = "1"  # is read when Triton is imported
     for name in THIRD_PARTY:

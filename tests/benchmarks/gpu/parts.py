@@ -19,11 +19,11 @@ ENCODERS = (
 DEMO_ENCODERS = ("demo_alphaclip", "demo_dinov2", "demo_clip")
 SYSTEMS = {"elisa": "ELISA", "llmseg": "LLM-Seg", "lisa": "LISA"}
 CARD_GB = 24
-"""What the parts may take that have to run on an RTX 3090."""
+"""Memory, 1e9 bytes, that the parts which have to run on an RTX 3090 may take."""
 STEPS = {"warm_up": 4, "steps": 8}
 TINY_STEPS = {"warm_up": 1, "steps": 1}
 BATCH_SIZE = 2
-"""That of training.real_size, which imports torch."""
+"""The same as in training.real_size, which is not imported here because it imports torch."""
 _SAME = Goal(at_least=0.995, everywhere=True)
 _NEARLY = Goal(at_least=0.95, everywhere=True)
 

@@ -154,7 +154,7 @@ def real(
 
 
 def peak_of(generator: AutomaticMaskGenerator, image: np.ndarray, points: int, device: str) -> int:
-    """Of the GPU's memory while an image is at work with this many points at once, weights included."""
+    """Peak of the GPU's memory, weights included, while an image is computed with this many points at once."""
     generator.points_per_batch = points
     with room_of(float("inf"), device):
         generator.generate(image)

@@ -191,7 +191,7 @@ def measure(part: Part, order: Order, document: Mapping[str, Any], limit_s: floa
 
 def answer(part: Part, arguments: Mapping[str, Any], device: str, folder: str, earlier: Mapping[str, Found]) -> Record:
     """What a part finds, in the process that measures it."""
-    if torch := sys.modules.get("torch"):  # float32 is to mean float32, of both that are compared
+    if torch := sys.modules.get("torch"):  # no TF32: both sides of a comparison compute in true float32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         found = part.find(arguments, device, folder, earlier)

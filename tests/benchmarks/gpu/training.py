@@ -76,7 +76,7 @@ def steps(
         side: where vectors come from, of :data:`tests.benchmarks.training.setting.SIDES`.
         overrides: of the params.
         larger: with the language model of :func:`larger_llava`.
-        earlier: of other sides than (a) its figures, which these stand next to.
+        earlier: for a side other than (a): the figures of (a), to compare with.
     """
     llava = [f"train.llava={Path(folder) / 'larger_llava'}"] if larger else []
     setting = setting_of(device, folder, tiny, [*overrides, *llava])

@@ -102,7 +102,7 @@ def loader(folder: Path, profile: str, check: str = "always", threads: int | Non
 
 
 class _Renamed:
-    """The batches with the one text of an image out of its lists (texts of targets, targets of an image)."""
+    """The batches with an image's only text as it is, not in lists (a list of targets, each a list of texts)."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self.batches = batches

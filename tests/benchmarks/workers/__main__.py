@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.workers``: how many times as fast many workers are, on a virtual clock, and what they wait for.
+"""``python -m tests.benchmarks.workers``: how much faster many workers are than one, on a virtual clock, and what they wait for.
 
 Planning, publishing and messages are measured on this machine first; a shard takes what ``extract --plan`` says of COCO's
 pictures with ``params/reasonseg.yaml``. With ``--check`` the clock is compared with 2, 4 and 8 real processes that sleep.
