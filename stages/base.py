@@ -25,7 +25,7 @@ from store.format.schema import ABSENT, FAILED, OK, REMOVED
 from store.write.writer import ShardData
 
 HELD_IMAGES = "holder/images"
-"""What ``images`` of a data set that borrows its images reads: for each image, its row in the holder's ``images``."""
+"""What the column ``images`` reads where a data set borrows its images: the row of each in the holder's ``images``."""
 Pixels = npt.NDArray[np.uint8]
 VECTORS_PER_CHUNK = 16
 

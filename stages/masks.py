@@ -137,7 +137,7 @@ def _add_masks(column: Collector, group: Group, found: Iterator[Found], later: L
     for index, trouble, _ in group:
         made = None if trouble else next(found)
         if made is not None and made.trouble is None:
-            later.add(column, index, made.records)  # meanwhile the image before it was encoded
+            later.add(column, index, made.records)  # the records of the image before were made meanwhile
             continue
         later.finish()
         if trouble:

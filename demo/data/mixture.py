@@ -1,7 +1,7 @@
 """Writes generated scenes in the official formats of the sets that LISA and LLM-Seg mix, over shared pictures.
 
-The tree is LISA's: ``coco/train2017``, ``refer_seg`` (whose pictures are named as in 2014, and are the same), label maps, a file in
-COCO's form, LLaVA-Instruct-150k and ReasonSeg. The files follow the formats' own descriptions; nothing here reads them.
+The tree is LISA's: ``coco/train2017``, ``refer_seg`` (the same pictures, named as in 2014), label maps, a file in COCO's form,
+LLaVA-Instruct-150k and ReasonSeg. The files follow the formats' own descriptions; nothing here reads them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRAIN_2014 = "refer_seg/images/mscoco/images/train2014"
 
 @dataclass(frozen=True)
 class MixtureSizes:
-    """Numbers of pictures: of the mixture's other sets, of ReasonSeg's train split, and to evaluate on."""
+    """Numbers of pictures: ``reasoned`` for ReasonSeg's train split, ``mixed`` for the other sets, ``asked`` to evaluate on."""
 
     mixed: int = 160
     reasoned: int = 24

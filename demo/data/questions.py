@@ -83,7 +83,7 @@ class Question:
     """A question, the numbers of the objects that answer it (none: absent), and an answer in words.
 
     ``forms``: the question and its rephrasings, with places for the words ``named``. ``other_forms``: further rephrasings, which
-    only the reworded test questions have. ``family``: what it goes by, in a word.
+    only the reworded test questions have. ``family``: the kind of question, such as "texture".
     """
 
     objects: tuple[int, ...]
@@ -108,7 +108,8 @@ class Question:
 def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
     """Every question that can be asked about the scene; each has one right answer.
 
-    Each that can be about something absent has a counterpart in the same form of words that is, so that the form tells nothing.
+    Each question whose form can also ask for something absent has a counterpart that does so in the same form. So the form does
+    not give away whether the thing is there.
     """
     by_class: dict[str, list[int]] = {}
     for index, thing in enumerate(drawn.objects):
@@ -191,7 +192,7 @@ def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: 
     seen = {(thing.label, thing.colour, thing.texture) for thing in objects}
     labels, colours, textures = (
         [word for word in words if word not in {each[kind] for each in seen}]
-        for kind, words in enumerate((CLASSES, tuple(COLOURS), TEXTURES[1:]))  # nobody is asked about what is plain
+        for kind, words in enumerate((CLASSES, tuple(COLOURS), TEXTURES[1:]))  # no question names "plain"
     )
     found = []
     for question in present:
@@ -277,7 +278,7 @@ def _by_relation(drawn: Scene, anchor: int, use: str) -> list[Question]:
 
 
 def _only(numbers: range, related: Callable[[int], float]) -> int | None:
-    """The only number that is related, if by 5 % or more; None where several are related, or the only one by less."""
+    """The one number with ``related`` above 0, if it is at least 0.05; None if there are several, or if the only one is less."""
     parts = {i: related(i) for i in numbers}
     some = [i for i, part in parts.items() if part > 0]
     return some[0] if len(some) == 1 and parts[some[0]] >= 0.05 else None

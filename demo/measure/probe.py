@@ -1,4 +1,4 @@
-"""What the demo's mask embeddings know of an object's class: a linear probe, trained against random weights.
+"""What the demo's mask embeddings know of an object's class: a linear probe on trained and on random weights.
 
 `python -m demo.measure.probe --train-scenes 400 --test-scenes 200 --first-seed 800000000` prints a Markdown table.
 `demo_clip` has no mask embeddings: its patch tokens are averaged under each mask.

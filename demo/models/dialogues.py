@@ -2,8 +2,9 @@
 
 A place is a cell of an 8 x 8 grid over the picture, named as on a chessboard: "c5" is the third column, the fifth row
 from above. An answer says class, colour and place of each object that is meant, a token each, objects and words in random
-order: so the state from which the first of them is predicted has to know them all, and that is the state before a ``[SEG]``
-later. An :class:`Exchange` says what its answer may begin with. This module does not use masks or segmentation tokens.
+order. So the state that predicts the first of these words has to know them all; in the later trainings it is the state that
+predicts a ``[SEG]``. An :class:`Exchange` says what its answer may begin with. This module does not use masks or segmentation
+tokens.
 """
 
 from __future__ import annotations

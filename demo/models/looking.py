@@ -1,7 +1,7 @@
 """Initialises `demo_llava` so that it can look words up in the image, which it would not learn in an hour on two cores.
 
 Three things are set in the weights before the first step. The projector turns a patch token into the embeddings of the words for
-what the patch shows and where it lies, as well as a ridge regression on its hidden layer can. These embeddings are in a space
+what the patch shows and where it lies, as closely as a ridge regression on its hidden layer can. These embeddings are in a space
 of their own, a rotation of the text's space, in which the first layers' queries look for the text's words: a word finds the
 patches that say it, and not itself. The values are rotated back at the output, so what was found comes out as words. This is
 the mimetic initialisation of Trockman and Kolter (arXiv 2305.09828), W_q W_k^T and W_v W_o near the identity, across two

@@ -49,7 +49,7 @@ def read_json(
 
 def _decode(data: bytes, encoding: str | None) -> tuple[str, str]:
     tried = ["UTF-8"]
-    if b"\0" not in data:  # which no JSON has, but UTF-16 and UTF-32
+    if b"\0" not in data:  # JSON has no zero bytes in UTF-8, but does in UTF-16 and UTF-32
         try:
             return data.decode("utf-8-sig"), "utf-8"
         except UnicodeDecodeError:

@@ -51,7 +51,7 @@ DEFAULTS = ReasonSegOptions()
 
 
 def list_sources(root: Path, split: str, options: ReasonSegOptions = DEFAULTS) -> list[Source]:
-    """List a source for each image and each JSON file, a common one if their stems are equal, sorted by stem.
+    """List a source for each stem: an image, a JSON file, or both together; sorted by stem.
 
     Files of further questions belong to their image. An image without JSON is listed without annotations. A JSON file without
     an image is listed too, and fails when it is read. Hidden files and other suffixes are ignored. Raises DatasetError if the

@@ -68,7 +68,7 @@ def folders_of(split: str, options: SemanticOptions) -> tuple[str, str]:
 
 
 def list_sources(root: Path, split: str, options: SemanticOptions = DEFAULTS) -> list[Source]:
-    """Give a source for each label map and each picture, a common one if their stems are equal, sorted by image_id.
+    """Give a source for each stem: a label map, a picture, or both together; sorted by image_id.
 
     A picture without a label map is listed without annotations; a label map without a picture is listed too.
 

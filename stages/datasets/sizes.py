@@ -20,11 +20,11 @@ def drawn_on(
     orientation: Callable[[], int],
     keys: tuple[str, str] = ("imageHeight", "imageWidth"),
 ) -> int:
-    """Which frame the shapes were drawn in: the EXIF orientation that still turns it, or UPRIGHT.
+    """Which frame the shapes were drawn in: the EXIF orientation that must still be applied, or UPRIGHT.
 
     labelme writes ``imageHeight`` and ``imageWidth``. If they are missing, or are those of the upright image, the frame is the
-    upright one. If they are swapped and the image's EXIF orientation (5 to 8) explains it, the points decide, if they fit into
-    only one of the two frames.
+    upright one. If they are swapped and the image's EXIF orientation (5 to 8) explains it, the frame is the one that the points
+    fit into, if they fit into only one of the two.
 
     Args:
         height_px, width_px: of the upright image.

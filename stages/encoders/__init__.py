@@ -145,7 +145,7 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def imported_line(sha256: str, dim: int) -> Encoder:
-    """The line of vectors that ``python cli.py import`` wrote to the archive of this digest."""
+    """The :class:`Encoder` for the vectors in the archive of this digest, which ``python cli.py import`` wrote."""
     return Encoder("imported", "mask", dim, (imported_name(sha256),))
 
 

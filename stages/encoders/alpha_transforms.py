@@ -1,4 +1,4 @@
-"""AlphaCLIP's inputs: image and alpha map in one frame, and the stock transforms, which are not."""
+"""AlphaCLIP's inputs: image and alpha map in one frame; and the stock transforms, which give each a frame of its own."""
 
 from __future__ import annotations
 

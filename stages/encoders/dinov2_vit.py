@@ -39,7 +39,7 @@ def interpolate_pos_embed(pos_embed: torch.Tensor, height: int, width: int, regi
 
     As DinoVisionTransformer.interpolate_pos_encoding (facebookresearch/dinov2): bicubic; the first models
     scale by (n + 0.1) / M without antialiasing, which differs from resizing to n; the register models resize
-    to n with it.
+    to n with antialiasing.
     """
     side = round((pos_embed.shape[1] - 1) ** 0.5)
     if height == width == side:

@@ -24,7 +24,10 @@ PROTOCOL = "gsva"
 
 
 def counts_false_alarms(dataset: str) -> bool:
-    """Whether the area of a false alarm joins the unions: on gRefCOCO, its name compared without case, ``-``, ``_``, spaces."""
+    """Whether the area of a false alarm is added to the unions.
+
+    It is for gRefCOCO. Names are compared without case, ``-``, ``_`` and spaces.
+    """
     return "".join(letter for letter in dataset.lower() if letter.isalnum()).startswith("grefcoco")
 
 

@@ -178,9 +178,9 @@ class Samples:
 
     image_index: int64. exists, is_sentence: bool, of the target. empty: the predicted mask is empty; rejected: ``[REJ]`` was
     said; 0 or 1 each. area_px, instances, kind: the target's pixels, the number of its instances, and the place of its kind in
-    ``Scores.kinds``. ref: number of an existing target, which the absent ones after it in the image share. The rest as in
-    ``overlap.Overlap`` and ``Selection``; ``elisa_`` as in :mod:`stages.evaluate.released_elisa`, ``protocol_`` by the rule of
-    a protocol (:mod:`stages.evaluate.protocol_rules`). An empty target has no selection.
+    ``Scores.kinds``. ref: number of an existing target; the absent targets after it in the image have the same number. The
+    rest as in ``overlap.Overlap`` and ``Selection``; ``elisa_`` as in :mod:`stages.evaluate.released_elisa`, ``protocol_`` by
+    the rule of a protocol (:mod:`stages.evaluate.protocol_rules`). An empty target has no selection.
     """
 
     image_index: NDArray[np.int64]

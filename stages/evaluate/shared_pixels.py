@@ -54,7 +54,7 @@ def resized_area(counts: str, height_px: int, width_px: int, side_px: int = NC_S
 
 
 def _running_shows(source: int, side: int) -> NDArray[np.int64]:
-    """Running sum, [source + 1]: how many of the ``side`` output places show a source place before each one."""
+    """Running sum, [source + 1]: entry i counts those of the ``side`` output places that show a source place below i."""
     shows = np.bincount(np.arange(side) * source // side, minlength=source)
     return np.concatenate([[0], np.cumsum(shows)])
 

@@ -29,7 +29,7 @@ from stages.export.form import Entries, Unit, named, put_picture
 from stages.export.names import file_name
 
 VERSION = "5.5.0"
-"""Version of labelme: shapes of the type ``mask`` are older, and later versions read it."""
+"""The version of labelme that the files state: it has shapes of the type ``mask``, and later versions read its files."""
 TARGET, IGNORED, PROPOSAL = "target", "ignore", "proposal"
 """Labels of an answer's region, of pixels that do not count, and of a proposal."""
 

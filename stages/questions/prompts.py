@@ -96,9 +96,9 @@ class Prompt:
 
 @lru_cache(maxsize=64)
 def load_prompt(name: str) -> Prompt:
-    """The template of this name in stages/questions/prompts, or, where ``name`` ends in ``.txt``, that of this path, from the
-    folder of the project on. It is
-    read once per process: all requests of a run are made from the same.
+    """The template of this name in stages/questions/prompts. A name that ends in ``.txt`` is a path, relative to the project.
+
+    It is read once per process, so all requests of a run are made from the same template.
 
     Raises:
         PromptError: it is missing or malformed.

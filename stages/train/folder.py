@@ -73,7 +73,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def progress(checkpoint: Path) -> dict[str, float]:
-    """The known ones of ``epoch``, ``epochs`` and ``steps`` of a run, from its checkpoint: where it is, and where it ends."""
+    """``epoch``, ``epochs`` and ``steps`` of a run, as far as its checkpoint has them: where it is, and where it ends."""
     try:
         found = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         named = {"epoch": "epoch", "epochs": "num_train_epochs", "steps": "max_steps"}

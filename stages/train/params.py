@@ -1,4 +1,4 @@
-"""Section ``train`` of the params, by default as params/elisa.yaml trains; of the other systems their own. No torch here."""
+"""Section ``train`` of the params: what all systems have, and a section for each system. No torch here."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SINCE = (
     "max_steps", "max_text_tokens", "mixture", "prompts", "questions", "save_steps", "schedule_options", "start", "warmup_steps",
     "weight_decay",
 )  # fmt: skip
-"""Parameters that came after trainings had been recorded: one that has its default is left out of a run's digest, and means what
-there was before it. A default never changes: a run of a params file that does not name it would become another."""
+"""Parameters that were added after trainings had been recorded. One that has its default is left out of a run's digest, as the
+default means what was done before. A default never changes: else a params file that does not name it would mean another run."""
 HOW = ("report_to", "save_steps")
 """Parameters that decide neither what a run becomes nor what it answers."""
 

@@ -51,5 +51,5 @@ SYSTEMS = {
     ),
     "lisa": SystemLine("stages.train.lisa.system:Lisa", 3, models.LisaParams, ("max_new_tokens",)),
 }
-"""Name, which is a section below train -> line. Last changes of versions: without a chat template, sequences begin with ``<s>``;
-elisa's ``loss_over: positions`` divides by the positions of the answers."""
+"""Name, which is a section below train -> line. What last raised the versions: without a chat template, sequences begin with
+``<s>``; elisa's ``loss_over: positions`` divides by the positions of the answers."""

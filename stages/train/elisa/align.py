@@ -17,8 +17,8 @@ from stages.train.params import AlignParams
 from stages.train.system import Batch
 
 Pairs = Callable[[Batch], tuple[Tensor, Tensor, Tensor]]
-"""A batch -> inputs of the adapter float [n, D] of masks that are meant, and for each the tokens int64 [n, L] of its text with
-True in bool [n, L] where there is one."""
+"""A batch -> for the n masks that are meant: the adapter's inputs, float [n, D]; the tokens of each mask's text, int64 [n, L];
+and float [n, L], 1 for a token and 0 for padding."""
 
 
 def align_loss(rows: Tensor, texts: Tensor, same: Tensor, temperature: float) -> Tensor:

@@ -143,8 +143,8 @@ def _along_rows(values: Tensor, rows: int) -> Tensor:
 class MaskDecoder(nn.Module):
     """Masks of ``<SEG>`` states.
 
-    Trained are the projection and the mask decoder, as in LISA. Frozen are the prompt encoder and the parameters that do not
-    affect the mask (:func:`without_effect`): no gradient would reach them, and DistributedDataParallel would wait for one.
+    The projection and the mask decoder are trained, as in LISA. The prompt encoder is frozen, and so are the parameters that do
+    not affect the mask (:func:`without_effect`): no gradient would reach these, and DistributedDataParallel would wait for one.
 
     Args:
         hidden_dim: h of the language model.
