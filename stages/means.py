@@ -53,7 +53,7 @@ def embedded(params: Sections) -> Iterator[Embedded]:
 
 
 def mean_column(mean: str, name: str) -> str:
-    """``means/<mean>/<encoder>``. ``name``: of :class:`Embedded`."""
+    """``means/<mean>/<proposer>/<encoder>``. ``name``: of :class:`Embedded`."""
     return f"means/{mean}/{name}"
 
 

@@ -15,7 +15,7 @@ class StoreError(Exception):
     """Base of every error that the store raises on purpose.
 
     Args:
-        place: what it is about: ``<dataset>/<column>/<split>``, ``means/<mean>/<encoder>``, or ``<dataset>/<split>``.
+        place: what it is about: ``<dataset>/<column>/<split>``, ``means/<mean>/<proposer>/<encoder>``, or ``<dataset>/<split>``.
         shard: the number of the (first) shard it is about. image_index: the (first) image.
         path: the file or folder.
         reason: why, in a few words, where the message says more than that.

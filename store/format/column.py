@@ -75,7 +75,7 @@ class Commit:
     """The record in a shard's file that says: this shard of this column is done.
 
     Args:
-        place: ``<dataset>/<column>/<split>`` (``means/<mean>/<encoder>`` for a mean), so that a shard cannot be moved.
+        place: ``<dataset>/<column>/<split>`` (``means/<mean>/<proposer>/<encoder>`` for a mean), so that a shard cannot be moved.
         upstream: column -> :attr:`content` of the shard (for the index: source file -> sha256) it was computed from.
         counts, status: one entry per image. Arrays also have crc32c, computed over each image's chunk checksums.
         errors: position in the shard (as text) -> reason.

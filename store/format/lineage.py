@@ -29,7 +29,7 @@ MISSING, DAMAGED = "missing", "damaged"
 class Lineage:
     """Reads every ``column.json`` and commit of a store at most once, so one instance is one look at the store.
 
-    A place is ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
+    A place is ``<dataset>/<column>/<split>`` or ``means/<mean>/<proposer>/<encoder>``.
 
     Args:
         summaries: take the commits of finished columns from their ``summary.json``, where there is one. A summary may be older

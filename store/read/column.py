@@ -252,7 +252,7 @@ def open_column(
     coherence: str = "error",
     shards: Sequence[int] | None = None,
 ) -> Column:
-    """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<mean>/<encoder>``.
+    """Open one column by its place below the store, ``<dataset>/<column>/<split>`` or ``means/<mean>/<proposer>/<encoder>``.
 
     ``lineage`` is the look at the store that several columns share. Only ``shards`` are opened, and they have to be there. Raises
     as :func:`store.open_split`.
