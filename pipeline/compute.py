@@ -202,7 +202,7 @@ def compute_stage(
     except InputError as error:
         if part is None or settings.holder(split.dataset) is None:
             raise
-        message = f"stopped: {error}; or, if another part is computing that, run this one again after it"
+        message = f"stopped: {error}; or, if another part is computing it, run this part again when that part is done"
         raise StoppedError(INTERRUPTED, message) from error
     require_images(look, stage, split, plans, todo)
     require_writable(*(plan.folder for plan in chosen))

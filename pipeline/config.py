@@ -204,7 +204,9 @@ class Settings(Shared):
             wanted = f"{{format: generated, images: {holders[0]}, root: FOLDER, splits: [{', '.join(made.splits)}]}}"
             if data is None or (data.format, data.images) != ("generated", holders[0]):
                 found = "nothing" if data is None else f"format {data.format} with images of {data.images}"
-                raise ValueError(f"data.{name}: found {found}, expected {wanted}, where questions.{name} is written")
+                raise ValueError(
+                    f"data.{name}: found {found}, expected {wanted}, for the questions of questions.{name}"
+                )
             if set(data.splits) != set(made.splits):
                 raise ValueError(
                     f"data.{name}.splits: found {list(data.splits)}, expected those of questions.{name}.splits: {list(made.splits)}"

@@ -165,7 +165,7 @@ def _require_one_picture(look: Look, split: SplitRef, image_id: str, links: Sequ
         one, other, *_ = found.values()
         raise InputError(
             f"{split}: the image_id {image_id!r} is in {holder}/{one} and in {holder}/{other}, which are different pictures; "
-            f"expected image_ids that only one split of {holder} has, or a split of {split.dataset} with that split's name"
+            f"expected image_ids that only one split of {holder} has, or a split of {split.dataset} with the name of the right one"
         )
 
 

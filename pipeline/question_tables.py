@@ -52,7 +52,7 @@ def plan_table(params: QuestionSetParams, rows: Sequence[tuple[str, PlanRow]]) -
         f"{'?' if None in hours_of else f'{sum(each or 0.0 for each in hours_of):.1f}':>7}"
     )
     lines.append(
-        "Tokens in are estimated from above, tokens out and USD are the most there can be. Steps after the first are estimated as "
+        "Tokens in are an upper estimate; tokens out and USD are the most there can be. Steps after the first are estimated as "
         "if every question were kept."
     )
     return lines

@@ -27,7 +27,7 @@ def require_listed(settings: Settings, splits: Sequence[SplitRef]) -> None:
             raise InputError(
                 f"{split}: {len(lacking)} of {len(known_sources(settings, split))} pictures are not listed by {holder}, such as "
                 f"{_name(settings, split, lacking[0])}; to ask about all of them add {split} to data.{holder}.only, then run: "
-                f"{_commands(settings)} (a run that was trained before then counts as another run, as its data changed)"
+                f"{_commands(settings)} (a run that is already trained then counts as another one, as its data changed)"
             )
 
 

@@ -47,7 +47,7 @@ def over(count: int, size: int, work: Callable[[slice], Result]) -> list[Result]
 @cache
 def _say_halved(size: int) -> None:
     """Say it once per process and size, for however many images it happens."""
-    _log.warning("GPU out of memory: going on with batches of %d, wherever larger ones find no room", size)
+    _log.warning("GPU out of memory: going on with batches of %d where larger ones do not fit", size)
 
 
 def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -109,7 +109,8 @@ class RunParams(Params):
     images_per_batch: AtOnce = None
     """Images whose masks are embedded together; null: 1 on a processor, 8 on a GPU."""
     prefetch: Annotated[int, Field(ge=0)] = 4
-    """Images decoded ahead, in threads; 0: none. ``index`` also reads annotations in them, on every core it may use."""
+    """Images decoded ahead, in threads; 0: none. ``index`` also reads annotations in these threads, of which it
+    starts no more than it has cores."""
     weights_dir: str = "data/weights"
     """Folder of fetched checkpoints."""
     train_dir: str = "data/train"

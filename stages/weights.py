@@ -240,7 +240,7 @@ def find(name: str) -> Weights:
     """The checkpoint of that name; raises :class:`WeightsError` if it is unknown."""
     if name.startswith(IMPORTED):
         sha256, source = name.removeprefix(IMPORTED), "imported here: python cli.py import FILE --name NAME"
-        return Weights(name, None, sha256, None, "that of what made it", source, f"{name}.zip")
+        return Weights(name, None, sha256, None, "that of the program that made it", source, f"{name}.zip")
     if name not in WEIGHTS:
         raise WeightsError(
             f"unknown weights {name!r}; choose one of: {', '.join(sorted(WEIGHTS))}{did_you_mean(name, WEIGHTS)}"

@@ -95,7 +95,7 @@ def _runs(library: Library, params: QueryParams) -> dict[str, Any]:
             may_ask = askable(shown.settings) if shown.ref in shown.settings.splits else []
             return {"answers": standing(shown.settings, shown.ref, answers), "askable": may_ask}
 
-        found: dict[str, Any] = library.jobs.result((shown.number, "runs"), "what the runs are", work)
+        found: dict[str, Any] = library.jobs.result((shown.number, "runs"), "the state of the runs", work)
         return found
 
     return _reading(library, params, read)

@@ -63,7 +63,7 @@ def nearest(shown: Shown, jobs: Jobs, column: str, image_index: int, mask: int, 
         if own is None or mask >= len(own):
             raise UnknownError(
                 f"mask {mask} of image {image_index} has no vector in {column}: found {0 if own is None else len(own)} vectors; "
-                "the largest masks are embedded (embed.max_masks)"
+                "only the largest masks are embedded (embed.max_masks)"
             )
         query = _unit(own[mask : mask + 1])[0]
         return _search(source, query, len(shown), apart, advance, itself=Neighbour(image_index, mask, 1.0))

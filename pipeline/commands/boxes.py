@@ -138,8 +138,7 @@ def _begun(part: Path, head: str) -> dict[str, Any]:
         done = {entry["image_id"]: entry for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"--out: {part} is there, and was not begun by this call: it is from another split, index or model; expected another "
-            "file, or remove it"
+            f"--out: {part} is there, but was begun for another split, index or model; expected another file, or remove it"
         ) from error
     if rest or not lines:  # nothing yet, or half a line, which a kill may leave
         part.write_text("".join(f"{line}\n" for line in lines or [head]), encoding="utf-8")

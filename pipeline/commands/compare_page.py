@@ -68,7 +68,8 @@ def write_page(settings: Settings, found: Comparison, cases: int, path: Path) ->
         (),
         "Questions",
         [case for case, _ in shown],
-        f"For each system, at most {cases} that it won against {found.first} by the most, and at most {cases} that it lost.",
+        f"For each system, the questions whose IoU differs most from that of {found.first}: at most {cases} that it won, and "
+        f"{cases} that it lost.",
         "",
         (),
         before=sections,

@@ -171,7 +171,9 @@ def as_text(found: dict[str, Any]) -> str:
     """What :func:`data_command` found, as text for a person."""
     parts = ["\n".join(_lines(name, each)) for name, each in found.items()]
     if any(each["published_set"] for each in found.values()):
-        parts.append("[V]: read on the publisher's site, or printed by code that counts; [S]: stated by a third party.")
+        parts.append(
+            "[V]: read on the publisher's site, or printed by code that counts the files; [S]: stated by a third party."
+        )
     return "\n\n".join(parts)
 
 
@@ -205,7 +207,7 @@ def _plain(value: Any) -> str:
 def _pictures(found: dict[str, Any]) -> str:
     borrowed = found["borrows_from"]
     if borrowed is None:
-        only = f"; of new ones those that {', '.join(found['only'])} ask about" if "only" in found else ""
+        only = f"; new ones only if asked about by {', '.join(found['only'])}" if "only" in found else ""
         return f"its own{only}"
     state = "found" if borrowed["found"] else "MISSING"
     return f"borrowed from {borrowed['data']} ({', '.join(borrowed['root'])}: {state})"

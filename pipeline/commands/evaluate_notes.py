@@ -79,7 +79,7 @@ def of_images(
         yield f"- {len(absent)} images have no annotation: nothing is asked about them."
     if without_masks:
         names = ", ".join(name for name in BASELINE_NAMES if name not in WITHOUT_MASKS)
-        yield f"- Without proposals there are no rows {names}, and no figures of which masks were chosen: {as_text(without_masks)}"
+        yield f"- Without proposals there are no rows {names}, and no figures about the choice of masks: {as_text(without_masks)}"
 
 
 def _about_gsva(dataset: str) -> str:
@@ -87,7 +87,8 @@ def _about_gsva(dataset: str) -> str:
     return (
         "- Scored as GSVA's released code does. An empty target is right when [REJ] is said, whatever the mask; a rejected target "
         f"that exists counts with its mask; false alarms {alarms} the unions of cIoU. GSVA also asks all sentences of an image at "
-        "once, with the answer given up to each [SEG] or [REJ]: that is up to who made the predictions."
+        "once, and its input holds the right answer up to each [SEG] or [REJ]; whether that was done is up to who made the "
+        "predictions."
     )
 
 

@@ -86,7 +86,8 @@ def export_command(
     if ("predictions" in asked.whats) != bool(system or name):
         found = "no --system or --name" if "predictions" in asked.whats else "--system or --name without it"
         raise InputError(
-            f"--what predictions: found {found}, expected both: which run answered, such as --system {next(iter(SYSTEMS))}"
+            f"--what predictions: found {found}, expected it together with the run that answered, such as --system "
+            f"{next(iter(SYSTEMS))}"
         )
     if "predictions" in asked.whats:
         predictions, run = _answers(settings, split, opened, system, name)

@@ -152,7 +152,7 @@ def plan_command(settings: Settings, name: str, show: int = 0) -> str:
     lines = [*first, *notes, *plan_table(params, rows)]
     if params.check.embeddings is not None:
         lines.append(
-            f"What {params.check.embeddings} is sent is not counted: every question, and those of check.protected."
+            f"The texts that {params.check.embeddings} embeds are not counted: every question, and those of check.protected."
         )
     return "\n".join(lines)
 
@@ -195,7 +195,7 @@ def _chosen(settings: Settings, name: str) -> tuple[QuestionSetParams, list[Chos
     scenes = [_scene(each, folders.path(each.candidate.path), meanings) for each in chosen]
     notes = [f"left out: {count} {why}" for why, count in found.left_out.items() if count]
     notes += [
-        f"group {group}: {have} images where {asked} were asked for, which is all there are"
+        f"group {group}: {have} images, not the {asked} that were asked for, as there are no more"
         for group, (have, asked) in shortfalls(chosen, params.choose).items()
     ]
     return params, chosen, [scene for scene in scenes if scene.things], notes
@@ -331,7 +331,7 @@ def _write_sheet(
             scene = by_id[each.image_id]
             items.append(item_of(pair, scene, tools.mask(scene, each.labels), each.verdicts, params.verify.side_px))
     if not items:
-        return "no question has a mask, so that there is nothing to put on a sheet"
+        return "no question has a mask, so there is nothing to put on a sheet"
     pages = write_sheets(folder, name, items, pick_one=params.describe.tags is not None)
     return (
         f"{pages[0]}{f' to {pages[-1].name}' if len(pages) > 1 else ''}: {len(items)} questions to decide on; save the decisions, "

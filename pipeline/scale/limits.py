@@ -48,7 +48,7 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
     every = [
         Limit(
             memory / MEMORY_GB,
-            f"a command holds {memory:.0f} GB",
+            f"a command needs {memory:.0f} GB of memory",
             "cut the images into several stores, each with its own params file",
         ),
         Limit(
@@ -79,7 +79,7 @@ def limits(settings: Settings, profiles: Profiles, found: Prediction) -> list[Li
         Limit(
             waiting / WAITING,
             f"workers wait {100 * waiting:.0f} % of their time until shards are published",
-            f"take larger shards, whose requests are no more: shard_images {_power_of_two(size / (1 - waiting))}",
+            f"take larger shards, which need no more requests each: shard_images {_power_of_two(size / (1 - waiting))}",
         ),
         Limit(
             found.workers * ROUNDS / max(found.shards, 1),

@@ -120,8 +120,9 @@ def compare(
 ) -> None:
     """Compare runs, or anyone's predictions, on the questions that all of them have answered.
 
-    Differences have 95 % intervals from a paired bootstrap over images: both systems see the same resamples. Other differences
-    between the runs are named above the tables. Runs have to be evaluated first (`evaluate`); nothing is trained or asked here.
+    Differences have 95 % intervals from a paired bootstrap over images: both systems see the same resamples. What else
+    differs between the runs, such as their training data, is named above the tables. Runs have to be evaluated first
+    (`evaluate`); nothing is trained or asked here.
 
     Examples:
 
@@ -183,7 +184,7 @@ def figure(
         typer.Option("--threshold", help="For PNGs of scores: pixels of at least N are the mask.", metavar="N"),
     ] = None,
 ) -> None:
-    """A figure for a paper, PNG or PDF: chosen questions, the ground truth, and what runs, or anyone's predictions, answered.
+    """Draw a figure for a paper, PNG or PDF: chosen questions, the ground truth, and the answers of runs or anyone's predictions.
 
     A row for each question, a column for each run, and the IoU below each answer. The runs have to be evaluated first
     (`evaluate`). A file that this command did not write is not replaced.

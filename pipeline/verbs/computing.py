@@ -171,7 +171,7 @@ def extract(
         others = {"--stage": stage, "--proposer": proposer, "--encoder": encoder, "--limit": limit, "--part": part}
         others |= {"--retry-failed": retry_failed, "--replace": replace, "--dry-run": dry_run}
         if wrong := [option for option, value in others.items() if value]:
-            raise InputError(f"--plan is about all images and columns; found {wrong[0]}, expected none next to it")
+            raise InputError(f"--plan is about all images and columns; found {wrong[0]}, which does not go with it")
         found = plan_command(settings, chosen_splits(settings, split, data), asked)
         print(json.dumps(found, indent=1) if as_json else as_text(found))
         return

@@ -104,7 +104,7 @@ def browse(
     """Show the store in a browser: pictures, masks, questions, answers of the runs, nearest masks, provenance.
 
     The pages also find masks by words, ask trained runs about a picture and compare runs. Nothing in the store is changed and no
-    network is used; Ctrl-C ends it. docs/browsing.md says how to reach it on another machine.
+    network is used; Ctrl-C stops the server. docs/browsing.md says how to reach it on another machine.
 
     Examples:
 
@@ -188,7 +188,7 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the store, and for borrowed images also the data set that holds them, against what was committed.
+    """Check the store against the records of its finished shards; for borrowed images also the data set that holds them.
 
     Without --deep or --repair it checks the record in each shard and each column's small JSON files, not the data.
 

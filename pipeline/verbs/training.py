@@ -242,7 +242,7 @@ def questions(
     from pipeline.errors import as_given
 
     if show and not dry_run:
-        raise InputError("--show prints requests with --dry-run alone, found no --dry-run; without it they are sent")
+        raise InputError("--show prints requests only with --dry-run, found no --dry-run; without it they are sent")
     if dry_run and (limit is not None or sheet is not None or again or skip_failing):
         raise InputError("--dry-run sends nothing, expected no other option than --show next to it")
     settings = settings_of(context)

@@ -287,7 +287,7 @@ def _pictures(
         if isinstance(name, str):
             check_inside(name)
         elif not coco:
-            raise ImageFailure(f"image {number} is not listed with a file_name, by which ids: path calls it")
+            raise ImageFailure(f"no file_name is listed for image {number}, and ids: path makes the image_id from it")
         try:
             image_id = coco_id(number) if coco else path_id(text(name, "'file_name'"))
         except ValueError as error:

@@ -146,7 +146,9 @@ def _text(path: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise PredictionError(f"{path}: not JSON in UTF-8, or in what its first bytes say: {error}") from error
+        raise PredictionError(
+            f"{path}: not JSON in UTF-8, or in the encoding that its first bytes name: {error}"
+        ) from error
 
 
 def _parsed(where: str, text: str) -> Any:

@@ -27,7 +27,7 @@ class SamParams(ProposerParams):
     """SAM's everything mode. Names, meanings and defaults are ``SamAutomaticMaskGenerator``'s."""
 
     kind: Literal["sam"] = "sam"
-    """Kind of the proposer."""
+    """sam, grid or imported; an entry without it is of kind sam."""
     model: Name
     """SAM model: sam_vit_b, sam_vit_l, sam_vit_h or demo_sam."""
     max_side_px: Annotated[int, Field(ge=0)] = 0
@@ -77,7 +77,7 @@ class GridParams(ProposerParams):
     """Rectangles: the image cut into cells. What a proposer that does not look at the image reaches."""
 
     kind: Literal["grid"]
-    """Kind of the proposer."""
+    """sam, grid or imported; an entry without it is of kind sam."""
     cells_per_side: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
     """Each number n cuts the image into n x n cells."""
     min_area: Annotated[int, Field(ge=0)] = 0
@@ -88,7 +88,7 @@ class ImportedParams(ProposerParams):
     """Masks that another program made, as the verb ``import`` kept them (docs/import.md)."""
 
     kind: Literal["imported"]
-    """Kind of the proposer."""
+    """sam, grid or imported; an entry without it is of kind sam."""
     sha256: Sha256
     """Digest of the archive of masks, which the verb ``import`` prints."""
 

@@ -292,8 +292,9 @@ class TrainParams(Params):
     """A checkpoint is written whenever this many updates are done, and the previous one is removed. The result stays the same."""
 
     mixture: dict[Key, MixtureGroup] = Field(default_factory=dict)
-    """Groups of splits to train on, by name, used instead of ``train``. A sample is then a picture with up to ``questions``
-    questions, each a sequence of its own, and ``batch_size`` counts samples (dvlab-research/LISA, ``utils/dataset.py``)."""
+    """Groups of splits to train on, by name, used instead of ``train``. A sample is then a picture with at most
+    ``train.questions`` questions, each a sequence of its own, and ``batch_size`` counts samples (dvlab-research/LISA,
+    ``utils/dataset.py``)."""
     draw: Literal["released", "laps"] = "released"
     """How samples of a mixture are drawn. released: each independently: a group by weight, then a split of it, then a picture
     of that split. laps: groups have exact shares, and no picture of a split is drawn again before all of them were drawn."""
@@ -310,8 +311,8 @@ class TrainParams(Params):
 
     leaks: Literal["all", "paper", "none"] = "all"
     """Which pictures are left out of the training. all: those that other data sets have in splits for evaluation (splits whose
-    name does not begin with train). paper: those that referring sets have in their splits val, but only out of data sets that
-    are not referring sets (LISA's paper). none: no pictures, as LISA's code."""
+    name does not begin with train). paper: those that referring sets (formats refer and grefer) have in their splits val;
+    they are left out of the other data sets, and stay in the referring sets (LISA's paper). none: no pictures, as LISA's code."""
 
     leaks_pixels: bool = False
     """Also find copies that have another name and other bytes, by their decoded pixels; every picture is read once for this."""

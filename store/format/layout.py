@@ -171,7 +171,7 @@ def what_exists(store: Path, dataset: str | None = None, split: str | None = Non
         OSError: a folder cannot be listed.
     """
     if is_web(store):
-        return f"there is no such file at {store}, or another store"
+        return f"there is no such file at {store}, or it is the address of another store"
     if not is_folder(store):
         parent = next((folder for folder in store.parents if is_folder(folder)), store)
         names = [entry.name for entry in entries(parent) if is_folder(parent / entry.name)]

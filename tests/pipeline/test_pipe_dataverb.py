@@ -168,7 +168,7 @@ def test_of_pictures_that_others_ask_about_all_files_are_counted(project: Any, m
     assert "coco/all: " not in done.err.replace("index coco/all: ", ""), "what is indexed is a part by choice"
     found = project.run("data", "coco", "--json").json()["coco"]
     assert (found["only"], found["splits"]["all"]["images"], found["splits"]["all"]["state"]) == (["refs"], 3, "equal")
-    assert "of new ones those that refs ask about" in project.run("data", "coco").out
+    assert "new ones only if asked about by refs" in project.run("data", "coco").out
 
 
 def test_a_split_that_is_indexed_in_part_is_counted_from_its_files(project: Any) -> None:

@@ -156,7 +156,7 @@ ROWS = (
     # export
     Mistake("export to a misspelt format", "export --split val --out $folder/export --to coc", ("--to: found 'coc'",
         "expected one of coco, labelme"), meant("coc"), on="finished"),
-    Mistake("export into a folder of somebody", "export --to coco --split val --out $folder/out", ("--out:", "holds thesis.tex",
+    Mistake("export into somebody else's folder", "export --to coco --split val --out $folder/out", ("--out:", "holds thesis.tex",
         "expected a folder that is empty or not there yet"),
         lambda case: case.replace(f"{case.project.folder}/out", case.found(NAMED)), made=somebodys, on="finished"),
     Mistake("export into a file", "export --to coco --split val --out $folder/params.yaml", ("params.yaml is a file",
@@ -167,7 +167,7 @@ ROWS = (
         instead("coco", r"expected one of hf, webdataset, fiftyone, (\w+)"), on="finished"),
     Mistake("export of several splits", "export --to coco --out $folder/export",
         ("expected one split, found tiny/train, tiny/val",), adds(r"such as (--\S+ .*)"), on="finished"),
-    Mistake("export of answers of nobody", "export --to coco --split val --what predictions --out $folder/export",
+    Mistake("export of predictions without a run", "export --to coco --split val --what predictions --out $folder/export",
         ("--what predictions", "no --system or --name"), adds(r"such as (--system elisa)"), on="answered"),
     # import
     Mistake("import of what is not there", "import $folder/masks.josn --name mine --split val",

@@ -154,7 +154,7 @@ ROWS = (
     Mistake("weights without a network", "weights sam_vit_b", ("what was fetched is kept", "--from FILE"), THE_NETWORK,
         made=no_network, on="finished"),
     Mistake("misspelt weights", "weights demo_sma", ("unknown weights 'demo_sma'", "choose one of"), meant("demo_sma")),
-    Mistake("weights from a file, of no name", "weights --from page.pth", ("--from: found 0 names, expected one",),
+    Mistake("weights from a file, without a name", "weights --from page.pth", ("--from: found 0 names, expected one",),
         by_hand("a file that a person fetched")),
     Mistake("misspelt model", "extract --set proposers.sam.model=demo_sma", ("unknown SAM model 'demo_sma'", "choose one of"),
         meant("demo_sma")),

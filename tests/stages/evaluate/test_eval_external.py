@@ -263,7 +263,7 @@ def test_files_with_signatures_that_were_joined(split: Split, tmp_path: Path) ->
             r"not JSON in UTF-8: .*; one object per line is a .jsonl file",
         ),
         ("a.json", b"\xff\xfe[\x00", "not JSON in UTF-8: Expecting value"),
-        ("a.json", b"\xff\xfe[", "not JSON in UTF-8, or in what its first bytes say"),
+        ("a.json", b"\xff\xfe[", "not JSON in UTF-8, or in the encoding that its first bytes name"),
         ("a.json", "[]".encode("utf-16-le"), "not JSON in UTF-8"),
         ("a.json", b"[" * 200_000, "JSON that is nested too deeply"),
         ("a.jsonl", b'{"text_index": 1' + b"0" * 5000 + b"}", r"a\.jsonl:1: Exceeds the limit"),
