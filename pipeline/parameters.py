@@ -74,7 +74,11 @@ def _fields(section: type[BaseModel]) -> dict[str, Any]:
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every parameter as ``section.key``, sections among them; NAME stands for a key that is free."""
-    every = {name: field for each in (model, *model.__subclasses__()) for name, field in each.model_fields.items()}
+    every: dict[str, FieldInfo] = {}
+    for each in (model, *model.__subclasses__()):
+        for name, field in each.model_fields.items():
+            if name not in every or every[name].is_required():  # a default of one kind is what an entry without the key gets
+                every[name] = field
     for name, field in every.items():
         yield prefix + name, field
         section, entry = model_of(field.annotation), model_of(_entry(field.annotation))
