@@ -147,6 +147,8 @@ class Crew:
     def _look(self) -> None:
         if self.client.status != "running":
             raise WorkersLostError(f"the Dask scheduler {self.address} went away")
+        if self._local:
+            self._bring_back()
         info = self.client.scheduler_info(n_workers=-1)
         workers = dict(info.get("workers", {}))
         for known in (self._asked, self._usable, self._unfit):
@@ -166,6 +168,12 @@ class Crew:
                     self._judge(
                         address, int(workers[address]["nthreads"]), answer.get(timeout=pause or None, block=bool(pause))
                     )
+
+    def _bring_back(self) -> None:
+        """Start workers again that the cluster of this command has given up: those that did not come back in time after a crash."""
+        cluster = self.client.cluster
+        if len(cluster.workers) < (wanted := len(cluster.worker_spec)):
+            cluster.scale(wanted)  # to as many as it has: those that are missing are started
 
     def _ask(self, address: str, answer: SimpleQueue[Any]) -> None:
         """Ask a worker what it is, apart from its tasks, so that a busy one answers, too."""

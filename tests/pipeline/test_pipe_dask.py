@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from code_copy import copy_code
 from distributed import Client, Future
@@ -348,3 +349,26 @@ def test_a_cluster_that_does_not_start_is_no_internal_error(tiny: Any, monkeypat
     done = tiny.run("index", "--split", "val", "--executor", "dask")
     assert done.code == INTERRUPTED
     assert "2 workers could not be started here: Cluster failed to start" in done.err
+
+
+def slowly_named(_: int) -> int:
+    """The process of the worker that ran it, after a while in which it may be killed."""
+    time.sleep(0.3)
+    return os.getpid()
+
+
+def test_a_worker_that_dask_gives_up_is_started_again(tiny: Any) -> None:
+    """Dask closes what restarts a worker if that takes longer than ``lost-worker-timeout``, 15 s, and never starts it again.
+
+    Torch alone may take as long to import. With a timeout of 0 every crash is such a case.
+    """
+    settings = load_settings(tiny.params, ["run.workers=2", "run.device=cpu"])
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "0s"}), contextlib.ExitStack() as stack:
+        executor = DaskExecutor(settings, stack)
+        before = set(dict(executor.map(slowly_named, [0] * 8)).values())
+        assert len(before) == 2
+        for process in before:
+            os.kill(process, signal.SIGKILL)
+        after: set[int] = set()
+        until(lambda: after.update(dict(executor.map(slowly_named, [0] * 8)).values()) or len(after) == 2)
+        assert not after & before

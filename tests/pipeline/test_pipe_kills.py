@@ -221,14 +221,17 @@ def test_workers_of_dask(local: Round) -> None:
     ) as cluster:
 
         def run() -> bool:
+            cluster.scale(2)  # Dask gives up a worker that does not come back within 15 s
+            cluster.wait_for_workers(2, timeout=300)
             child, killed = local.project.child(*MATCH.split(), "--scheduler", cluster.scheduler_address), 0
             for moment in local.moments(2):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(moment)
-                worker = local.rng.choice([*cluster.workers.values()])
-                if child.poll() is None and worker.pid is not None:
+                if child.poll() is None and (
+                    pids := [each.pid for each in cluster.workers.values() if each.pid is not None]
+                ):
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(worker.pid, signal.SIGKILL)
+                        os.kill(local.rng.choice(pids), signal.SIGKILL)
                         killed += 1
             said = child.communicate()
             local.said = f"ended with {child.returncode}: {said}"
