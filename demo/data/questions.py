@@ -116,12 +116,12 @@ def questions(drawn: Scene, rng: np.random.Generator) -> list[Question]:
         by_class.setdefault(thing.label, []).append(index)
     found = [*_by_name(drawn.objects, by_class), *_by_use(by_class, rng)]
     everything = list(range(len(drawn.objects)))
-    for index, phrases in _outstanding(drawn.objects, everything, "everything here"):
+    for index, phrases in _outstanding(drawn.objects, everything, "thing in the picture that {}", "everything here"):
         found.append(_long("of all", (index,), _THE, phrases, (), drawn.objects[index].label))
     for label, members in by_class.items():
         use = str(rng.choice(USES[label]))
         if len(members) > 1:
-            for index, phrases in _outstanding(drawn.objects, members, "all that {}"):
+            for index, phrases in _outstanding(drawn.objects, members, "one that {{}} and {}", "all that {}"):
                 found.append(_long("of a kind", (index,), _THE, phrases, (use,), label))
         else:
             found += _by_relation(drawn, members[0], use)
@@ -219,31 +219,31 @@ def _absent(present: Iterable[Question], objects: tuple[SceneObject, ...], rng: 
     return found
 
 
-def _outstanding(objects: tuple[SceneObject, ...], members: list[int], of: str) -> list[tuple[int, Wording]]:
-    """Numbers of the members that stand out, each with phrases that mean it; `of` says in words what it is compared with."""
+def _outstanding(
+    objects: tuple[SceneObject, ...], members: list[int], usual: str, others: str
+) -> list[tuple[int, Wording]]:
+    """Numbers of the members that stand out, each with phrases that mean it.
+
+    ``usual``: form of the usual phrase, with a place for how the member stands out. ``others``: what it is compared with.
+    """
     if len(members) < 2:
         return []
     areas = np.array([objects[i].visible.sum() for i in members], dtype=np.float64)
     height, width = objects[0].visible.shape
     centres = np.array([_centre(objects[i].visible) for i in members]) / (width, height)
     scores: list[tuple[NDArray[np.float64], float, str, str]] = [
-        (np.log(areas), np.log(CLEARLY), "one that takes up the most room", "object that takes up the most room"),
-        (
-            -np.log(areas),
-            np.log(CLEARLY),
-            "one that takes up the least room",
-            "object that takes up the least room",
-        ),
-        (-centres[:, 0], APART, "one furthest to the left", "object that is furthest to the left"),
-        (centres[:, 0], APART, "one furthest to the right", "object that is furthest to the right"),
-        (-centres[:, 1], APART, "one nearest the upper edge of the picture", "object closest to the upper edge"),
-        (centres[:, 1], APART, "one nearest the lower edge of the picture", "object closest to the lower edge"),
+        (np.log(areas), np.log(CLEARLY), "takes up the most room", "object that takes up the most room"),
+        (-np.log(areas), np.log(CLEARLY), "takes up the least room", "object that takes up the least room"),
+        (-centres[:, 0], APART, "is furthest to the left", "object furthest to the left"),
+        (centres[:, 0], APART, "is furthest to the right", "object furthest to the right"),
+        (-centres[:, 1], APART, "is nearest the upper edge", "object closest to the upper edge"),
+        (centres[:, 1], APART, "is nearest the lower edge", "object closest to the lower edge"),
     ]
     found = []
-    for score, margin, usual, other in scores:
+    for score, margin, predicate, other in scores:
         order = np.argsort(score)
         if score[order[-1]] - score[order[-2]] > margin:
-            phrases = Wording((f"the {usual} of {of}",), (f"of {of}, the {other}",))
+            phrases = Wording((f"the {usual.format(predicate)}",), (f"of {others}, the {other}",))
             found.append((members[int(order[-1])], phrases))
     return found
 
