@@ -62,7 +62,7 @@ class Client:
     """
 
     status = "running"
-    cluster = object()
+    cluster = SimpleNamespace(workers={}, worker_spec={})
     scheduler = SimpleNamespace(address="tcp://virtual")
 
     def __init__(self, clock: Clock, workers: int, threads: int, submit_s: float, hop_s: float) -> None:
