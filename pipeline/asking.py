@@ -246,7 +246,7 @@ def checked(question: str) -> str:
 
 
 def _as_stored(asked: Asked, text: str, phrase: bool) -> Question:
-    """The question as the store asks it about the image, where it does: as a sentence or a phrase, and of its kind."""
+    """The question; if the store asks it about the image, with the kind and the form (sentence or phrase) that it has there."""
     from stages.train.ask import Question
 
     for target in asked.targets:

@@ -70,7 +70,7 @@ class Facts:
 
 
 def drawn_pictures(look: Look, name: str) -> Mapping[SplitRef, frozenset[str]]:
-    """Split -> image_id of the pictures that a run trains on: what the schedule of a mixture draws, else all; once in a look.
+    """Split -> image_id of the pictures that a run trains on: what the schedule of a mixture draws, else all; once per ``look``.
 
     If nothing is drawn from a split, its first picture stands there, so that the split can be opened.
 

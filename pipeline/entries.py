@@ -41,7 +41,7 @@ def seen_entries(look: Look, split: SplitRef) -> tuple[Entry, ...]:
 
 
 def list_sources(look: Look, split: SplitRef) -> list[Source]:
-    """What the data set lists, asked once in a look. Raises DatasetError where it cannot be listed.
+    """What the data set lists, asked once per ``look``. Raises DatasetError where it cannot be listed.
 
     Where ``only`` names data sets or splits, new images are listed only if one of these asks about them; where it names runs, also
     those that their trainings draw.

@@ -39,7 +39,7 @@ def remember(settings: Settings | None, options: Sequence[str] = ()) -> None:
 
 
 def as_given(text: str) -> str:
-    """A message; where it names a command and options were given before the verb, with a line that says they go into it."""
+    """A message; if it names a command and options were given before the verb, a line is added that says where they go in it."""
     options = _given.get("options", ())
     if not options or not re.search(r"python cli\.py (?!--)", text):  # some name the options themselves
         return text

@@ -160,7 +160,7 @@ class ShardSource:
         digests.keep()
 
     def _at(self, read: str, position: int) -> tuple[Upstream, int] | None:
-        """The shard, and the position in it, where an image is that has a column; None: the holder has no such image."""
+        """The shard of a column that an image is in, and its position there; None: the holder has no such image."""
         dataset, column = lies_at(self.settings, self.split.dataset, read)
         if dataset is None:
             return (column, None, 0), position

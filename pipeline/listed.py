@@ -12,7 +12,7 @@ from store.storage.listing import folders, is_folder
 
 
 def list_all(look: Look, split: SplitRef) -> list[Source]:
-    """All that the files of a split list, asked once in a look. Raises DatasetError where they cannot be listed."""
+    """All that the files of a split list, asked once per ``look``. Raises DatasetError where they cannot be listed."""
     if split not in look.listed:
         settings = look.settings
         data, cache = settings.data[split.dataset], ROOT / settings.run.cache_dir

@@ -68,7 +68,7 @@ class ColumnPlan:
         return [number for number, shard in enumerate(self.shards) if shard.state != DONE]
 
     def links(self, shard: int) -> list[Link | None] | None:
-        """Where the images of a shard lie, where this is the column that is to say so; else None."""
+        """Where the images of a shard lie, if this is the column that records it; else None."""
         if self.spec.name != "images" or not self.entries:
             return None
         span = self.meta.shard_range(shard)

@@ -14,7 +14,7 @@ _LARGEST_SCALE = np.float16(515.5)
 
 
 def to_int8(vectors: npt.NDArray[np.floating], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """Int8 values of the shape of ``vectors``, and float16 scales of that shape without ``axis``, on which a token's numbers lie.
+    """Int8 values, shaped like ``vectors``, and float16 scales, with all axes but ``axis``, along which a token's numbers lie.
 
     A token's scale is the smallest float16 number that holds its largest absolute value in 127 steps, so that no value is wrong by
     more than half a scale. ``vectors`` are finite in float16.

@@ -1,4 +1,4 @@
-"""Code that relies on the internals of CPython, google-crc32c, Arrow or torch: each trick is one function with a test of its name.
+"""Code that relies on the internals of CPython, google-crc32c, Arrow or torch: one function each, with a test of the same name.
 
 These functions save time or report errors; none decides what is read.
 """

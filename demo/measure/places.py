@@ -30,7 +30,7 @@ def tokens(split: Split, encoder: str) -> tuple[F64, F64]:
 
 
 def masks(split: Split, encoder: str) -> tuple[F64, F64]:
-    """Centred mask embeddings [n, D], and the middle of each mask's box in parts of the image, x and y, [n, 2]."""
+    """Centred mask embeddings [n, D], and the middle of each mask's box as fractions of the image's size, x and y, [n, 2]."""
     vectors, middles = [], []
     for record in split:
         own = record[f"centered/{MEAN}/mask_embeddings/{encoder}"]

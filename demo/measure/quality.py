@@ -97,7 +97,7 @@ def mean_best_iou(results: list[SceneResult]) -> float:
 
 
 def recall(results: list[SceneResult]) -> float:
-    """The part of all objects that a proposal meets with IoU 0.5 or more."""
+    """The share of all objects that a proposal meets with IoU 0.5 or more."""
     return float((np.concatenate([result.best_iou for result in results]) >= 0.5).mean())
 
 
@@ -155,7 +155,7 @@ def _candidates(seed: int, generator: SamAutomaticMaskGenerator) -> _Candidates:
 
 
 def fit(seeds: Iterable[int], sam: Sam, points_per_side: int) -> Proposals:
-    """The thresholds with the highest mean best IoU plus recall of those with at most MASKS_BAR masks per image.
+    """Of the thresholds with at most MASKS_BAR masks per image, those with the highest sum of mean best IoU and recall.
 
     Everything mode runs once per scene with all but the lowest thresholds off; the thresholds are then tried on what it
     gave, which is exact: the generator filters every mask by itself and suppresses overlapping boxes only at the end.

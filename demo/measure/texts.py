@@ -21,7 +21,7 @@ MODELS = Path(__file__).parents[1] / "models"
 
 
 class Named(NamedTuple):
-    """Parts of the objects whose class and colour are named right, and how many objects there are."""
+    """The shares of objects whose class and whose colour are named right, and how many objects there are."""
 
     classes: float
     colours: float

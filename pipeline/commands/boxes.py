@@ -39,7 +39,7 @@ class _Asked:
 def boxes_command(settings: Settings, split: SplitRef, model: str, out: Path) -> str:
     """Ask SAM for the mask in each box of a split, and write them with their categories; return a line that says where.
 
-    It goes on where it was stopped: what is done stands in ``<out>.part``.
+    If stopped, run it again to resume: what is done is kept in ``<out>.part``.
 
     Args:
         model: a SAM model, e.g. sam_vit_h.

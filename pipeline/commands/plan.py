@@ -111,7 +111,7 @@ def _values(settings: Settings, known: Profiles, card: str, found: Prediction) -
 
 
 def _dataset(settings: Settings, splits: Sequence[SplitRef], annotated: bool) -> str:
-    """The data set of the params whose columns are meant: the first one that holds its images, and annotations if it has to."""
+    """The data set whose columns are meant: the first that holds its own images and, if ``annotated``, annotations."""
     for split in splits:
         data = settings.data[split.dataset]
         if settings.holder(split.dataset) is None and (FORMATS[data.format].annotated or not annotated):

@@ -237,8 +237,8 @@ def answers(
 
 
 def controls(settings: Settings, run: Run, split: SplitRef) -> list[Path]:
-    """Answers of systems that cannot understand: to questions about each other's images, and by the same system trained without
-    the image or without the question, if there is such a run (``train.without``)."""
+    """Answers of the controls: the system with images or questions shuffled, and the same system trained without the image or
+    without the question, if there is such a run (``train.without``)."""
     from stages.train.controls import SHUFFLED, Without
 
     found = [answers(settings, run, split, given=given) for given in SHUFFLED]

@@ -102,7 +102,7 @@ def _size(settings: Settings, look: Lineage, split: SplitRef) -> tuple[float, fl
 
 
 def _commits(settings: Settings, look: Lineage, split: SplitRef, column: str) -> Iterator[Commit]:
-    """Those of some shards of a column, spread evenly; a damaged one is left out, as verify names it."""
+    """The commits of some shards of a column, evenly spread; damaged ones are left out, because verify reports them."""
     place = place_of(settings, split, column)
     shards = committed_shards(column_dir(settings.store_path, place))
     for shard in shards[:: max(1, -(-len(shards) // SHARDS))]:

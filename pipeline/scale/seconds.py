@@ -21,7 +21,7 @@ BYTES = {"float32": 2, "float16": 1, "bfloat16": 1}
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a stage's time: seconds, how the figure was found, and by what."""
+    """A part of a stage's time: its seconds, how that figure was found, and its source."""
 
     stage: str
     name: str

@@ -62,7 +62,7 @@ def export(
         typer.Option("--polygons", help="labelme: polygons instead of exact masks; the command says what they lose."),
     ] = False,
 ) -> None:
-    """Write one split in a form that other tools read. It goes on where it was stopped; docs/export.md says what each form keeps.
+    """Write a split in a form that other tools read. If stopped, run it again to resume; docs/export.md says what each form keeps.
 
     **coco**: annotations and results for pycocotools; **labelme**: JSON to correct masks by hand; **png**: masks as pictures;
     **hf**: a Parquet data set of the Hugging Face hub; **webdataset**: tar shards;
@@ -107,7 +107,7 @@ def boxes(
     model: Annotated[str, typer.Option("--model", help="A SAM model, e.g. sam_vit_h.")] = "sam_vit_h",
     device: DeviceOption = None,
 ) -> None:
-    """Turn boxes into masks by SAM's box prompt, for data sets that have only boxes (EgoObjects). It goes on where it was stopped.
+    """Turn boxes into masks by SAM's box prompt, for data sets with only boxes (EgoObjects). If stopped, run it again to resume.
 
     Example: `python cli.py boxes --data egoobjects --split train --out data/ego_objects/data/train_masks.json`
     """
@@ -141,7 +141,7 @@ def import_(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Import masks and vectors of another program, check them against the index, and say what to add to the params.
+    """Import masks and vectors made by another program, check them against the index, and say what to add to the params.
 
     Reads SAM's masks as `scripts/amg.py --convert-to-rle` and SA-1B write them, LLM-Seg's masks.json and HDF5, ELISA's JSONL, and
     .npz. Nothing in the store is changed: `extract` takes the masks from the copy that this command keeps. docs/import.md has

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def demo(
     context: typer.Context,
     train_models: Annotated[
-        bool, typer.Option("--train-models", help="Retrain the demo models (over two hours on 2 cores).")
+        bool, typer.Option("--train-models", help="Instead: retrain the demo models (over two hours on 2 cores).")
     ] = False,
     scenes: Annotated[
         int | None, typer.Option("--scenes", min=1, help="Instead: make a split 'scenes' with this many other scenes.")
@@ -43,7 +43,7 @@ def demo(
         "data/scenes"
     ),
 ) -> None:
-    """Make the demo data set in data/demo, with --train-models also the tiny models. Files that you added or changed are kept.
+    """Make the demo data set in data/demo; --train-models trains the tiny models instead. Files that you added or changed are kept.
 
     Examples:
 
@@ -188,7 +188,7 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the store against the records of its finished shards; for borrowed images also the data set that holds them.
+    """Check the store against the records of its finished shards; if images are borrowed, check the data set that holds them, too.
 
     Without --deep or --repair it checks the record in each shard and each column's small JSON files, not the data.
 

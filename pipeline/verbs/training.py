@@ -214,9 +214,7 @@ def questions(
             "--sheet", help="Also write pages into this folder, on which a person keeps or rejects each question."
         ),
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Send requests again that an endpoint refused earlier.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Resend requests that an endpoint refused earlier.")] = False,
     skip_failing: Annotated[
         bool,
         typer.Option(
@@ -224,7 +222,7 @@ def questions(
         ),
     ] = False,
 ) -> None:
-    """Make questions about annotated pictures with language models, and index them as a data set. It goes on where it was stopped.
+    """Make questions about annotated pictures with language models; index them as a data set. If stopped, run it again to resume.
 
     Section questions of the params names the splits, the models and the highest cost. A request that was answered
     is never sent again. docs/questions.md explains every step.

@@ -93,7 +93,7 @@ def check(pairs: Sequence[Pair], things: Sequence[Thing], params: CheckParams) -
 
 
 def check_text(text: str, thing: Thing, params: CheckParams) -> Reason | None:
-    """The first rule that a text breaks as a question whose answer is the thing, without other questions; None if it obeys all."""
+    """The first rule that a text, taken by itself, breaks as a question whose answer is the thing; None if it obeys all."""
     found = _fault(text, thing, params)
     return found and found[0]
 

@@ -34,7 +34,7 @@ def blanked(batch: Batch, without: Without | None) -> Batch:
 
 
 def answered(system: System, batch: Batch, mode: Mode, given: Given) -> list[Prediction]:
-    """A system's answers to a batch, or to its questions about each other's images.
+    """A system's answers to a batch, or to the batch with its questions or images shuffled.
 
     With ``shuffled-questions`` the answer counts for the image's own question; with ``shuffled-images`` for the question
     that was asked: its mask is stretched to that question's image, and the numbers of the proposals it names refer to that

@@ -136,7 +136,7 @@ def _has_shards(folder: Path, inside: Sequence[Entry]) -> bool:
 
 
 def find_links(store: Path, dataset: str, split: str) -> list[Path]:
-    """Links in the place of a column of a split, or of a folder of columns, which are not followed. Other splits' are left out."""
+    """Links, which are not followed, in the place of a column or a folder of columns. Links of other splits are left out."""
     found: list[Path] = []
     if is_remote(store):  # an object store has no links
         return found

@@ -89,7 +89,7 @@ class Lineage:
         return read_commit(folder, shard, meta)
 
     def read_shards(self, place: str) -> None:
-        """Read the commits of all shards of a column; in an object store at once."""
+        """Read the commits of all shards of a column at once, if it is in an object store; elsewhere, do nothing."""
         if is_remote(self.store):
             at_once(self._look_at_shard, [(place, shard) for shard in self._left_to_read(place)])
 

@@ -53,7 +53,7 @@ def both_names(columns: Iterable[str]) -> list[str]:
 
 
 def find_name(name: str, columns: Iterable[str], proposer: str | None = None) -> str | None:
-    """The column that a name stands for: the one of that name, or else the only one whose name without the proposer it is.
+    """The column that a name stands for: the one of that name, or else the only one that has it once the proposer is left out.
 
     None where there is no such column.
 

@@ -153,7 +153,7 @@ def _file_of(images: Column, image_index: int) -> tuple[str, str]:
 
 
 class Borrowed:
-    """A column of the holder, of the images that a borrower has of it; used as a :class:`Column` of the borrower.
+    """The part of a holder's column that is about a borrower's images; used as a :class:`Column` of the borrower.
 
     Shards are the holder's: :meth:`rows` names those that :meth:`table` and :meth:`field` take.
 

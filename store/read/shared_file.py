@@ -1,4 +1,4 @@
-"""A file without a name that processes started from this one read as memory."""
+"""A file without a name, which this process and those started from it read as memory."""
 
 from __future__ import annotations
 

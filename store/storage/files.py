@@ -230,7 +230,7 @@ def _lock_of_the_dead(path: Path) -> Iterator[bool]:
 
 
 def _is_lock_of_its_folder(descriptor: int, path: Path) -> bool:
-    """Whether a temporary file is also ``column.json``, as after a kill between the two names: its lock is then the column's."""
+    """Whether a temporary file is also ``column.json``: a kill left it with both names. Its lock is then the column's."""
     mine, other = os.fstat(descriptor), _lstat(path.parent / LOCK_FILE)
     return other is not None and (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
 

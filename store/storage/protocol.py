@@ -93,7 +93,7 @@ class Storage(Protocol):
         ...
 
     def delete(self, path: Path, token: str | None = None, durable: bool = False) -> bool:
-        """Remove an object, with ``token`` only that version of it; return whether this call removed one.
+        """Remove an object (with ``token``, only that version of it); return whether this call removed one.
 
         ``durable``: a power loss does not bring it back.
 

@@ -142,7 +142,7 @@ class MixtureSchedule(Schedule):
         )
 
     def _of_lap(self, name: str, unit: int, dice: Dice) -> list[tuple[int, int, float]]:
-        """The questions of a picture whose turn it is; where it has none of the kind that is drawn, of the other kind.
+        """The questions of the picture whose turn it is: those of the drawn kind or, if it has none, those of the other kind.
 
         A picture that failed is replaced by any other one.
         """

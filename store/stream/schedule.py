@@ -260,7 +260,7 @@ def single_order(count: int, seed: int, epoch: int) -> Order:
 
 
 def quotas(weights: Sequence[float], length: int) -> list[int]:
-    """Whole numbers in proportion to the weights that sum to ``length`` (largest remainders)."""
+    """Whole numbers that sum to ``length``, in proportion to the weights (largest remainders)."""
     exact = np.asarray(weights, np.float64) / sum(weights) * length
     parts = np.floor(exact).astype(np.int64)
     for index in np.argsort(parts - exact, kind="stable")[: length - int(parts.sum())]:

@@ -1,4 +1,4 @@
-"""What the samples of a mixture are drawn from: the pictures of a split, their targets and the texts of these."""
+"""What the samples of a mixture are drawn from: the pictures of a split, their targets, and the targets' texts."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Stream:
         return batch
 
     def resized(self, batch_size: int | None = None, rank: int | None = None, world_size: int | None = None) -> Stream:
-        """The same samples in other batches (None: as here), from the place where this one stands; it has a place of its own."""
+        """The same samples in other batches (None: as here): a stream that starts where this one stands and keeps its own place."""
         schedule = copy(self.schedule)
         schedule.batch_size = schedule.batch_size if batch_size is None else whole("batch_size", batch_size, 1)
         if (rank is None) != (world_size is None):
