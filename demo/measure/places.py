@@ -42,7 +42,7 @@ def masks(split: Split, encoder: str) -> tuple[F64, F64]:
 
 
 def fit(known: tuple[F64, F64], asked: F64) -> F64:
-    """Ridge regression of the targets on standardised features, for other features."""
+    """Predict the targets of the features ``asked`` by a ridge regression fitted on ``known``, features and targets."""
     features, targets = known
     mean, spread = features.mean(0), features.std(0) + 1e-9
     standard = (features - mean) / spread

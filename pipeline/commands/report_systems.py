@@ -92,7 +92,7 @@ def _scored(settings: Settings, meta: Meta, predictions: Sequence[Prediction], o
 
 
 def oracles_of(settings: Settings, opened: Split) -> dict[str, Scores]:
-    """What the best single mask of each proposer would reach; first the proposer that names without a proposer stand for."""
+    """What the best single mask of each proposer would reach; the one that the split was opened with comes first."""
     how: dict[str, Any] = {"top_k": settings.embed.max_masks, "missing": "empty", "progress": True}
     names = sorted(opened.proposers, key=lambda name: name != opened.proposer)
     splits = {name: opened.of_proposer(name) for name in names}

@@ -54,7 +54,7 @@ def _object_in(folder: Path) -> Iterator[Path]:
 
 
 def renew(path: Path) -> None:
-    """Write the probe again where it is gone: in an object store another process takes it for left after a day."""
+    """Write the probe again if it is gone: in an object store, another process removes it as a leftover after a day."""
     if is_remote(path) and not sees(path):
         with contextlib.suppress(OSError):
             replace_object(path, _CONTENT, durable=False)

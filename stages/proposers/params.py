@@ -74,7 +74,7 @@ class SamParams(ProposerParams):
 
 
 class GridParams(ProposerParams):
-    """Rectangles: the image cut into cells. What a proposer that does not look at the image reaches."""
+    """Rectangles: the image cut into cells. A baseline: it shows what can be reached without looking at the image."""
 
     kind: Literal["grid"]
     """sam, grid or imported; an entry without it is of kind sam."""

@@ -51,7 +51,7 @@ class ModelParams(Params):
     @field_validator("body")
     @classmethod
     def _bounded(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """A budget counts on one answer of known length, and on what the steps send."""
+        """Refuse what would leave the cost unbounded: fields that the steps set, and an answer without a token limit."""
         if taken := sorted(value.keys() & {"model", "messages", "n", "stream"}):
             raise ValueError(f"found {', '.join(taken)}, which the steps decide; expected other fields of a request")
         bounds = {name: value[name] for name in ("max_tokens", "max_completion_tokens") if name in value}

@@ -233,7 +233,7 @@ class Request:
 
 
 def companion(name: str) -> str:
-    """The column with the instances' vectors of the encoder that made a column of masks; centred, it has the same proposer."""
+    """The column of instances' vectors that goes with one of masks' vectors: same encoder and, if centred, same proposer."""
     return (name if name.startswith("centered/") else without_proposer(name)).replace(_MASKS, _INSTANCES)
 
 
