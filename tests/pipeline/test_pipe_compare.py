@@ -93,7 +93,7 @@ def test_what_is_not_shared_is_left_out_and_said(ready: tuple[Any, Known]) -> No
     whole = project.run("compare", "elisa", "lisa", "--json").json()
     assert whole["questions"] == len(ids(known)) - 3
     notes = "\n".join(whole["notes"])
-    assert f"Of {len(ids(known))} questions {len(ids(known)) - 3} are compared" in notes
+    assert f"{len(ids(known)) - 3} of {len(ids(known))} questions are compared, those that all have answered" in notes
     assert "lisa: 1 answers are to no question of the split, and are left out." in notes
     assert "elisa generated, lisa teacher_forced" in notes
     # The same as if the first had answered no more than these.
@@ -125,7 +125,7 @@ def test_several_runs_and_predictions_of_others(ready: tuple[Any, Known]) -> Non
     path = theirs(project.folder / "theirs_v2.json", known)
     found = project.run("compare", "elisa", "lisa", str(path), "--json").json()
     assert list(found["differences"]) == ["lisa", "theirs_v2"]
-    assert "theirs_v2: external predictions; what was asked" in found["notes"][-1]
+    assert "theirs_v2: external predictions; only their makers know what was asked" in found["notes"][-1]
     kept = project.run("evaluate", "--predictions", str(path), "--split", "val", "--keep", "theirs")
     assert kept.code == 0, kept.err
     path.unlink()

@@ -110,7 +110,7 @@ def test_a_folder_and_an_endpoint_become_a_data_set(project: Any, served: server
     project.build("index --data coco")
     done = project.run("questions")
     assert done.code == 0, done.out + done.err
-    assert "group more: 6 images where 100 were asked for" in done.out
+    assert "group more: 6 images, not the 100 that were asked for" in done.out
     known = {record.image_id: record for record in open_split(project.store, "coco", "train")}
     counts = {"generated": 0, "absent": 0, "several": 0}
     for split in ("train", "val"):
@@ -155,10 +155,10 @@ def test_a_dry_run_sends_nothing_and_says_what_would_be_asked(project: Any, serv
     assert not served.calls
     assert not (project.folder / "asked").exists()
     assert done.out.startswith("describe of ")
-    assert "Not counted" not in done.out
+    assert "not counted" not in done.out
     assert re.search(r"^in all .* \?$", done.out, re.MULTILINE), "no model says how long an answer takes"
     embedded = project.run("questions", "--dry-run", before=("--set", "questions.asked.check.embeddings=one"))
-    assert "What one is sent is not counted" in embedded.out
+    assert "The texts that one embeds are not counted" in embedded.out
     assert "run that first, or set root" in project.run("index", "--data", "asked").err
     planned = dict(re.findall(r"^(\w+) +m +(\d+) +0 ", done.out, re.MULTILINE))
     assert planned["describe"] == planned["ask"] == planned["several"] == "10"

@@ -20,6 +20,7 @@ from store.read.far import GAP, MOST, Piece, begin, neighbours
 from store.storage import cache as caches
 from store.storage import requests
 from store.storage.cache import Cache, cache_here
+from store.storage.files import TEMPORARY
 from store.storage.mounts import mounted
 from store.storage.objects import read_object, replace_object
 from store.storage.remote import RemoteStorage
@@ -65,7 +66,8 @@ def all_right(found: dict[int, np.ndarray], seed: int = 0) -> None:
 
 
 def pieces(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("??/*") if path.is_file())
+    """Whole pieces; more may be written by a thread of their own."""
+    return sorted(path for path in folder.glob("??/*") if path.is_file() and not path.name.startswith(TEMPORARY))
 
 
 def asked_of_arrays(requests: list[Any]) -> int:
