@@ -94,10 +94,10 @@ def of_error(settings: Settings, error: StoreError) -> str:
 
 def _to_name(column: str) -> str:
     """What to add to the params so that they name a column, and the verbs that compute it then."""
-    first, *rest = without_proposer(column).split("/")
-    then = "extract it, and normalize" if first == "centered" else "and extract it"
-    kind, *names = rest[1:] if first == "centered" else [first, *rest]
-    name = "/".join(names)
+    parts, then = without_proposer(column).split("/"), "and extract it"
+    if parts[0] == "centered":  # centered/<mean>/<column>
+        parts, then = parts[2:], "extract it, and normalize"
+    kind, name = parts[0], "/".join(parts[1:])
     section = _LISTS.get(kind)
     if section is None:
         section, name = "proposers", proposer_of(column) or ""

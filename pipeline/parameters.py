@@ -77,9 +77,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
     every: dict[str, FieldInfo] = {}
     for each in (model, *model.__subclasses__()):
         for name, field in each.model_fields.items():
-            if (
-                name not in every or every[name].is_required()
-            ):  # a default of one kind is what an entry without the key gets
+            if name not in every or every[name].is_required():  # of several kinds, the first that has a default
                 every[name] = field
     for name, field in every.items():
         yield prefix + name, field

@@ -105,10 +105,10 @@ class RemoteStorage:
                         f"{self.address}: found no credentials in the environment, and this machine has none of its own "
                         f"({_first_line(error)}); set {_KEYS[self.address[:2]]}"
                     ) from error
-                if "builder error" in str(error) and not self._allows_http():
+                if "builder error" in str(error) and self.address[:2] in _ALLOW_HTTP and not self._allows_http():
                     raise StoreError(
                         f"{self.address}: found a storage at http://, expected https:// ({_first_line(error)}); "
-                        f"set {_ALLOW_HTTP.get(self.address[:2])}=true if everything between here and there is yours"
+                        f"set {_ALLOW_HTTP[self.address[:2]]}=true if everything between here and there is yours"
                     ) from error
                 if attempt == _TRIES - 1:
                     raise OSError(errno.EIO, f"the object store failed ({_first_line(error)})", str(path)) from error

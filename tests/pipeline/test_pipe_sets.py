@@ -193,3 +193,4 @@ def test_params_documents_every_parameter(cli: Any) -> None:
         assert field.description
     assert "embed.max_masks  (default: 64)" in lines
     assert "data.NAME.format  (required)" in lines
+    assert "proposers.NAME.kind  (default: sam)" in lines  # as an entry without a kind has it
